@@ -1,0 +1,57 @@
+# make demo   from nothing to a result table on a cohort the project draws itself
+# make test   lint, types and tests
+# Both make .venv from the lock first; PYTHON names another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENV := $(VENV)/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+DRAWN := results/demo/drawn/slides.csv
+CORES ?= all
+
+.PHONY: env demo test lint format bench lock clean
+
+env: $(ENV)
+
+$(ENV): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' \
+		|| { echo "$(PYTHON) has no ensurepip: install your system's python3-venv, or name another PYTHON" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+$(DRAWN): $(ENV)
+	python -m slpd_core.slides.demo --out $(@D)
+
+demo: $(DRAWN)
+	snakemake --cores $(CORES) --configfile cohorts/demo.yaml
+	@cat results/demo/report/table.md
+	@echo "The report: $(CURDIR)/results/demo/report/index.html"
+
+lint: $(ENV)
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	mypy
+
+format: $(ENV)
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+test: lint
+	python -m pytest
+
+bench: $(ENV)
+	python -m benchmarks
+
+# Every version, for every platform and Python; no index is written into it, so it serves behind a mirror too.
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+		--no-annotate pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) results .snakemake

@@ -1,0 +1,19 @@
+# SLPD: from a folder of slides to a table of slide-level results. One stage, one word, everywhere; README.md is the map.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/slides.smk"
+include: "rules/pretraining.smk"
+include: "rules/evaluation.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.evaluation.input,

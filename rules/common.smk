@@ -1,0 +1,78 @@
+# The config checked whole, the sheet read, and what the rules share. The only rules file with Python in it.
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from snakemake.exceptions import WorkflowError
+
+from slpd_core import config as sections
+from slpd_core.slides import sheet
+
+try:
+    CONFIG = sections.load(config)
+    SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
+except (ValueError, OSError) as error:
+    raise WorkflowError(str(error))
+
+RESULTS = f"results/{CONFIG.cohort}"
+SLIDES = {row["slide_id"]: row for row in SHEET.to_dict("records")}
+RUNS = list(CONFIG.pretrain.runs)
+ROWS = [
+    (features, classifier)
+    for features, names in CONFIG.evaluate.rows.items()
+    for classifier in names
+]
+FOLDS = range(CONFIG.folds.n_folds)
+FIGURES = ["roc", *(["training", "tsne"] if RUNS else [])]
+
+
+wildcard_constraints:
+    slide="|".join(map(re.escape, SLIDES)),
+    run=r"[A-Za-z0-9][\w-]*",
+    features=r"[A-Za-z0-9][\w-]*",
+    classifier="[a-z_]+",
+    fold=r"\d+",
+
+
+def stage_version(module):
+    """VERSION of a stage's module, read from its text: importing it would cost a parse of the workflow seconds."""
+    text = Path(workflow.basedir, "slpd_core", f"{module}.py").read_text()
+    return int(re.search(r"^VERSION = (\d+)", text, re.MULTILINE)[1])
+
+
+def slide_path(wildcards):
+    """The file of a slide."""
+    return SLIDES[wildcards.slide]["path"]
+
+
+def slide_mpp(wildcards):
+    """The sheet's um/px of a slide, None where the slide's own is to be used."""
+    mpp = SLIDES[wildcards.slide]["mpp"]
+    return None if mpp != mpp else float(mpp)
+
+
+def run_section(wildcards):
+    """The settings of a pretraining run, its overrides applied."""
+    return CONFIG.pretrain.run(wildcards.run).model_dump()
+
+
+def embed_table(wildcards):
+    """The embeddings a row's features name; none for `patch`, which reads the tokens that the ledger admits."""
+    patch = wildcards.features == sections.PATCH_FEATURES
+    return [] if patch else f"{RESULTS}/embed/{wildcards.features}.parquet"
+
+
+def each_slide(pattern):
+    """A file a slide, in the order of the sheet."""
+    return expand(pattern, slide=SLIDES)
+
+
+def each_fold_of_each_row():
+    """Every evaluated fold that the report joins."""
+    return [
+        f"{RESULTS}/evaluate/{features}/{classifier}/fold{fold}.parquet"
+        for features, classifier in ROWS
+        for fold in FOLDS
+    ]

@@ -1,0 +1,78 @@
+# EMBEDDINGS to NUMBERS
+
+
+rule evaluation:
+    input:
+        f"{RESULTS}/report/index.html",
+
+
+rule folds:
+    input:
+        f"{RESULTS}/ledger/ledger.parquet",
+    output:
+        f"{RESULTS}/folds/folds.parquet",
+    log:
+        f"{RESULTS}/logs/folds/folds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/folds/folds.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.folds.model_dump(),
+        version=stage_version("evaluation/folds"),
+        seed=CONFIG.seed,
+    script:
+        "../workflow_scripts/folds.py"
+
+
+rule evaluate:
+    input:
+        folds=f"{RESULTS}/folds/folds.parquet",
+        embed=embed_table,
+    output:
+        f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.parquet",
+    log:
+        f"{RESULTS}/logs/evaluate/{{features}}/{{classifier}}/fold{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{features}}/{{classifier}}/fold{{fold}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=3000,
+    params:
+        section=CONFIG.evaluate.training.model_dump(),
+        version=stage_version("evaluation/evaluate"),
+        seed=CONFIG.seed,
+        tokens=f"{RESULTS}/tokens",
+    script:
+        "../workflow_scripts/evaluate.py"
+
+
+rule report:
+    input:
+        ledger=f"{RESULTS}/ledger/ledger.parquet",
+        folds=f"{RESULTS}/folds/folds.parquet",
+        evaluate=each_fold_of_each_row(),
+        history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=RUNS),
+        embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=RUNS),
+    output:
+        f"{RESULTS}/report/index.html",
+        expand(f"{RESULTS}/report/table.{{format}}", format=["csv", "md", "tex"]),
+        expand(f"{RESULTS}/report/{{figure}}.png", figure=FIGURES),
+    log:
+        f"{RESULTS}/logs/report/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/report.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        section=CONFIG.report.model_dump(),
+        version=stage_version("evaluation/report"),
+        seed=CONFIG.seed,
+        cohort=CONFIG.cohort,
+        runs=RUNS,
+        overlays=f"{RESULTS}/tissue",
+    script:
+        "../workflow_scripts/report.py"

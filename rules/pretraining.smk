@@ -1,0 +1,58 @@
+# TOKENS to EMBEDDINGS
+
+
+rule pretraining:
+    input:
+        expand(f"{RESULTS}/embed/{{run}}.parquet", run=RUNS),
+
+
+rule pretrain:
+    input:
+        f"{RESULTS}/ledger/ledger.parquet",
+    output:
+        encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
+        history=f"{RESULTS}/pretrain/{{run}}/history.csv",
+        prototypes=f"{RESULTS}/pretrain/{{run}}/prototypes.h5",
+    log:
+        f"{RESULTS}/logs/pretrain/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pretrain/{{run}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+    params:
+        section=run_section,
+        version=stage_version("pretraining/pretrain"),
+        seed=CONFIG.seed,
+        tokens=f"{RESULTS}/tokens",
+        # Undeclared on purpose: it survives a failure, and the run resumes from it.
+        checkpoint=f"{RESULTS}/pretrain/{{run}}/checkpoint.pt",
+    script:
+        "../workflow_scripts/pretrain.py"
+
+
+rule embed:
+    input:
+        ledger=f"{RESULTS}/ledger/ledger.parquet",
+        encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
+    output:
+        f"{RESULTS}/embed/{{run}}.parquet",
+    log:
+        f"{RESULTS}/logs/embed/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embed/{{run}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        section=CONFIG.embed.model_dump(),
+        version=stage_version("pretraining/embed"),
+        tokens=f"{RESULTS}/tokens",
+    script:
+        "../workflow_scripts/embed.py"

@@ -1,0 +1,132 @@
+# PIXELS to TOKENS
+
+
+rule slides:
+    input:
+        f"{RESULTS}/ledger/ledger.parquet",
+
+
+rule sheet:
+    input:
+        CONFIG.sheet.path,
+    output:
+        f"{RESULTS}/sheet/slides.parquet",
+    log:
+        f"{RESULTS}/logs/sheet/sheet.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sheet/sheet.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.sheet.model_dump(),
+        version=stage_version("slides/sheet"),
+    script:
+        "../workflow_scripts/sheet.py"
+
+
+rule tissue:
+    input:
+        slide_path,
+    output:
+        geojson=f"{RESULTS}/tissue/{{slide}}.geojson",
+        overlay=f"{RESULTS}/tissue/{{slide}}.png",
+    log:
+        f"{RESULTS}/logs/tissue/{{slide}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tissue/{{slide}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=1500,
+    params:
+        section=CONFIG.tissue.model_dump(),
+        version=stage_version("slides/tissue"),
+        mpp=slide_mpp,
+    script:
+        "../workflow_scripts/tissue.py"
+
+
+rule regions:
+    input:
+        f"{RESULTS}/tissue/{{slide}}.geojson",
+    output:
+        f"{RESULTS}/regions/{{slide}}.h5",
+    log:
+        f"{RESULTS}/logs/regions/{{slide}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/regions/{{slide}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        section=CONFIG.regions.model_dump(),
+        version=stage_version("slides/regions"),
+    script:
+        "../workflow_scripts/regions.py"
+
+
+rule patch_encoder:
+    input:
+        CONFIG.patch_encoder.weights or [],
+    output:
+        f"{RESULTS}/patch_encoder/weights.safetensors",
+    log:
+        f"{RESULTS}/logs/patch_encoder/patch_encoder.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/patch_encoder/patch_encoder.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        section=CONFIG.patch_encoder.model_dump(),
+        version=stage_version("slides/patch_encoder"),
+        seed=CONFIG.seed,
+    script:
+        "../workflow_scripts/patch_encoder.py"
+
+
+rule tokens:
+    input:
+        slide=slide_path,
+        regions=f"{RESULTS}/regions/{{slide}}.h5",
+        weights=f"{RESULTS}/patch_encoder/weights.safetensors",
+    output:
+        f"{RESULTS}/tokens/{{slide}}.h5",
+    log:
+        f"{RESULTS}/logs/tokens/{{slide}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tokens/{{slide}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        section=CONFIG.tokens.model_dump(),
+        version=stage_version("slides/tokens"),
+    script:
+        "../workflow_scripts/tokens.py"
+
+
+rule ledger:
+    input:
+        sheet=f"{RESULTS}/sheet/slides.parquet",
+        tissue=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
+        regions=each_slide(f"{RESULTS}/regions/{{slide}}.h5"),
+        tokens=each_slide(f"{RESULTS}/tokens/{{slide}}.h5"),
+    output:
+        f"{RESULTS}/ledger/ledger.parquet",
+    log:
+        f"{RESULTS}/logs/ledger/ledger.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/ledger/ledger.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.ledger.model_dump(),
+        version=stage_version("slides/ledger"),
+        benchmarks=f"{RESULTS}/benchmarks",
+    script:
+        "../workflow_scripts/ledger.py"

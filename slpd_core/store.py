@@ -1,0 +1,426 @@
+"""Reads and writes every artifact: the written contract of shapes, dtypes, units and metadata, checked on read.
+
+Every file is written beside its name and renamed when whole, so a reader never sees half of one. Every artifact carries
+`slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core import __version__
+
+OK, QUARANTINED, EMPTY = "ok", "quarantined", "empty"
+Meta = dict[str, str]
+
+# Columns of each Parquet table: name -> pandas dtype kind checked on read. `embedding` is a fixed-size list, float32.
+TABLES: dict[str, tuple[str, ...]] = {
+    "sheet": ("slide_id", "patient_id", "label", "path", "mpp"),
+    "ledger": (
+        *(
+            "slide_id",
+            "patient_id",
+            "label",
+            "status",
+            "reason",
+            "width_px",
+            "height_px",
+            "mpp",
+            "mpp_source",
+        ),
+        *("tissue_mm2", "regions", "fingerprint", "seconds"),
+    ),
+    "embed": ("slide_id", "x", "y", "embedding"),
+    "folds": ("fold", "slide_id", "patient_id", "label", "part"),
+    "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} a class, float64
+}
+# What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
+PATCH_ENCODER_META = ("name", "source", "patch_px", "mean", "std", "token_dim")
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What is known of a slide once it was opened, or why it could not be.
+
+    status: "ok" or "quarantined", then `reason` says why. Level-0 size in px, mpp in um/px (nan when quarantined),
+    mpp_source where the mpp came from, fingerprint of the slide's file.
+    """
+
+    slide_id: str
+    status: str
+    reason: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    mpp: float = float("nan")
+    mpp_source: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Tissue of a slide: shapely Polygons with holes, level-0 px."""
+
+    slide: SlideInfo
+    polygons: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions kept of a slide.
+
+    coords: int64 (L, 2), level-0 px (x, y) of the upper left corner. tissue_fraction: float32 (L,), 0..1.
+    size_px: side at target_mpp; size_level0_px: the same side in level-0 px.
+    """
+
+    slide: SlideInfo
+    coords: np.ndarray
+    tissue_fraction: np.ndarray
+    size_px: int
+    size_level0_px: int
+    target_mpp: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Patch tokens of a slide: float16 (L, grid * grid, dim), row-major grid; coords as in Regions."""
+
+    slide: SlideInfo
+    tokens: Any  # np.ndarray, or the open HDF5 dataset inside `open_tokens`
+    coords: np.ndarray
+
+
+def fingerprint(*parts: str) -> str:
+    """Hash texts into 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: Path, blocks: int = 64, block_bytes: int = 65_536) -> str:
+    """Hash a file's size and evenly spaced blocks of it, first and last included (whole when it is small)."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    last = max(0, size - block_bytes)
+    with path.open("rb") as file:
+        for offset in np.unique(np.linspace(0, last, min(blocks, last // block_bytes + 2)).astype(np.int64)):
+            file.seek(int(offset))
+            digest.update(file.read(block_bytes))
+    return digest.hexdigest()
+
+
+def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: str) -> Meta:
+    """The metadata every artifact carries.
+
+    inputs: fingerprints of what the stage read. The artifact's own fingerprint covers the stage, its version, its
+    section and those.
+    """
+    text = json.dumps(section, sort_keys=True)
+    return {
+        "slpd_version": __version__,
+        "stage": stage,
+        "stage_version": str(version),
+        "section": text,
+        "fingerprint": fingerprint(stage, str(version), text, *inputs),
+    }
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole (CSV, Markdown, LaTeX, HTML)."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+# Tables: Parquet
+
+
+def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+    """Write the table `name` of TABLES as Parquet; a column `embedding` holds equally long float vectors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _check_columns(path, name, frame.columns)
+    arrays = {}
+    for column in frame.columns:
+        if column == "embedding":
+            dim = int(meta["embed_dim"])
+            flat = np.concatenate([np.empty(0, np.float32), *frame[column]]).astype(np.float32)
+            arrays[column] = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+        else:
+            arrays[column] = pa.Array.from_pandas(frame[column])
+    table = pa.table(arrays).replace_schema_metadata({"slpd": json.dumps(meta)})
+    with replacing(path) as part:
+        pq.write_table(table, part)
+
+
+def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
+    """Read the table `name` of TABLES and its metadata.
+
+    Raises ValueError when the file is broken or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(_broken(path, str(error))) from error
+    _check_columns(path, name, table.column_names)
+    frame = table.drop_columns(["embedding"]).to_pandas() if "embedding" in table.column_names else table.to_pandas()
+    if "embedding" in table.column_names:
+        frame["embedding"] = list(embedding_matrix(table))
+    return frame, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}"))
+
+
+def embedding_matrix(table: Any) -> np.ndarray:
+    """The `embedding` column of an Arrow table as float32 (rows, dim)."""
+    column = table.column("embedding").combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+
+
+def _check_columns(path: Path, name: str, columns: Sequence[str]) -> None:
+    missing = [column for column in TABLES[name] if column not in columns]
+    if missing:
+        raise ValueError(_broken(path, f"a {name} table without {missing}"))
+
+
+def _broken(path: Path, found: str) -> str:
+    return f"{path}: {found}; delete the file and run snakemake again, it will be made anew"
+
+
+# Tissue: GeoJSON
+
+
+def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
+    """Write a FeatureCollection of level-0 px polygons that QuPath opens; slide and metadata stand beside them."""
+    from shapely.geometry import mapping
+
+    properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": [46, 160, 67]}}
+    features = [
+        {
+            "type": "Feature",
+            "id": f"{tissue.slide.slide_id}-{number}",
+            "geometry": mapping(polygon),
+            "properties": properties,
+        }
+        for number, polygon in enumerate(tissue.polygons)
+    ]
+    slide = {key: None if value != value else value for key, value in asdict(tissue.slide).items()}
+    collection = {"type": "FeatureCollection", "features": features, "slpd": {"slide": slide, **meta}}
+    write_text(path, json.dumps(collection))
+
+
+def read_tissue(path: Path) -> tuple[Tissue, Meta]:
+    """Read what `write_tissue` wrote.
+
+    Raises ValueError when the file is broken.
+    """
+    from shapely.geometry import shape
+
+    try:
+        collection = json.loads(Path(path).read_text(encoding="utf-8"))
+        meta = dict(collection["slpd"])
+        slide: dict[str, Any] = {
+            key: float("nan") if value is None else value for key, value in meta.pop("slide").items()
+        }
+        polygons = tuple(shape(feature["geometry"]) for feature in collection["features"])
+        return Tissue(SlideInfo(**slide), polygons), meta
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(_broken(path, f"not a tissue file ({error})")) from error
+
+
+# Arrays: HDF5
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any], meta: Meta) -> None:
+    """Write named arrays, contiguous and uncompressed; str arrays as UTF-8."""
+    import h5py
+
+    with replacing(path) as part, h5py.File(part, "w") as file:
+        file.attrs.update({**meta, **attrs})
+        for name, array in arrays.items():
+            text = array.dtype.kind in "UO"
+            file.create_dataset(
+                name,
+                data=array.astype(object) if text else array,
+                dtype=h5py.string_dtype() if text else None,
+            )
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read named arrays and the attributes.
+
+    Raises ValueError when the file is broken or lacks an array.
+    """
+    with _open_h5(path, names) as file:
+        arrays = {}
+        for name in names:
+            dataset = file[name]
+            arrays[name] = dataset.asstr()[()] if dataset.dtype.kind == "O" else dataset[()]
+        return arrays, _attributes(file)
+
+
+def write_regions(path: Path, regions: Regions, meta: Meta) -> None:
+    """Write `coords` with TRIDENT's attributes, and `tissue_fraction`."""
+    import h5py
+
+    with replacing(path) as part, h5py.File(part, "w") as file:
+        file.attrs.update({**meta, **_slide_attributes(regions.slide)})
+        file.attrs.update(size_px=regions.size_px, size_level0_px=regions.size_level0_px, target_mpp=regions.target_mpp)
+        coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
+        coords.attrs.update(_trident_attributes(regions, path))
+        file.create_dataset("tissue_fraction", data=regions.tissue_fraction.astype(np.float32))
+
+
+def read_regions(path: Path) -> tuple[Regions, Meta]:
+    """Read what `write_regions` wrote.
+
+    Raises ValueError when the file is broken.
+    """
+    arrays, attrs = read_arrays(path, ("coords", "tissue_fraction"))
+    coords, fraction = arrays["coords"], arrays["tissue_fraction"]
+    if coords.ndim != 2 or coords.shape[1] != 2 or fraction.shape != (len(coords),):
+        raise ValueError(_broken(path, f"coords {coords.shape} and tissue_fraction {fraction.shape} do not fit"))
+    size = (int(attrs["size_px"]), int(attrs["size_level0_px"]), float(attrs["target_mpp"]))
+    return Regions(_slide_info(attrs), coords, fraction, *size), _meta(attrs)
+
+
+@contextmanager
+def writing_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Any]:
+    """Give the dataset `tokens`, float16 (L, grid * grid, dim), to fill region by region: `tokens[i] = array`."""
+    import h5py
+
+    with replacing(path) as part, h5py.File(part, "w") as file:
+        file.attrs.update({**meta, **_slide_attributes(regions.slide), "grid": grid, "token_dim": dim})
+        coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
+        coords.attrs.update(_trident_attributes(regions, path))
+        yield file.create_dataset("tokens", (len(regions.coords), grid * grid, dim), np.float16)
+
+
+@contextmanager
+def open_tokens(path: Path) -> Iterator[tuple[Tokens, Meta]]:
+    """Open what `writing_tokens` wrote; `tokens` is the HDF5 dataset, read by slicing.
+
+    Raises ValueError when the file is broken.
+    """
+    with _open_h5(path, ("tokens", "coords")) as file:
+        tokens, coords = file["tokens"], file["coords"][()]
+        if tokens.ndim != 3 or tokens.dtype != np.float16 or len(tokens) != len(coords):
+            raise ValueError(_broken(path, f"tokens {tokens.dtype} {tokens.shape} for {len(coords)} regions"))
+        attrs = _attributes(file)
+        yield Tokens(_slide_info(attrs), tokens, coords), _meta(attrs)
+
+
+def read_tokens(path: Path) -> tuple[Tokens, Meta]:
+    """Read a slide's tokens whole into memory."""
+    with open_tokens(path) as (tokens, meta):
+        return Tokens(tokens.slide, tokens.tokens[()], tokens.coords), meta
+
+
+@contextmanager
+def _open_h5(path: Path, names: Sequence[str]) -> Iterator[Any]:
+    import h5py
+
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(_broken(path, f"no whole HDF5 file ({error})")) from error
+    with file:
+        missing = [name for name in names if name not in file]
+        if missing:
+            raise ValueError(_broken(path, f"an HDF5 file without {missing}"))
+        yield file
+
+
+def _attributes(file: Any) -> dict[str, Any]:
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
+
+
+def _meta(attrs: Mapping[str, Any]) -> Meta:
+    keys = ("slpd_version", "stage", "stage_version", "section", "fingerprint", "precision")
+    return {key: str(attrs[key]) for key in keys if key in attrs}
+
+
+def _slide_attributes(slide: SlideInfo) -> dict[str, Any]:
+    values = asdict(slide)
+    return {"slide_fingerprint" if key == "fingerprint" else key: value for key, value in values.items()}
+
+
+def _slide_info(attrs: Mapping[str, Any]) -> SlideInfo:
+    names = [name for name in SlideInfo.__dataclass_fields__ if name != "fingerprint"]
+    return SlideInfo(**{name: attrs[name] for name in names}, fingerprint=attrs["slide_fingerprint"])
+
+
+def _trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:
+    """The attributes TRIDENT writes on `coords`, so that it and Patho-Bench read ours; magnification = 10 / mpp."""
+    slide = regions.slide
+    return {
+        "patch_size": regions.size_px,
+        "patch_size_level0": regions.size_level0_px,
+        "level0_magnification": _magnification(slide.mpp),
+        "target_magnification": _magnification(regions.target_mpp),
+        "overlap": 0,
+        "name": slide.slide_id,
+        "savetodir": str(Path(path).parent),
+        "level0_width": slide.width_px,
+        "level0_height": slide.height_px,
+        "slide_mpp": slide.mpp,
+        "target_mpp": regions.target_mpp,
+    }
+
+
+def _magnification(mpp: float) -> int:
+    return round(10 / mpp) if mpp > 0 else 0
+
+
+# Weights: safetensors
+
+
+def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> None:
+    """Write a state dict of numpy arrays as safetensors; meta: texts only."""
+    from safetensors.numpy import save_file
+
+    with replacing(path) as part:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, part, metadata=meta)
+
+
+def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
+    """Read a state dict of numpy arrays and its metadata.
+
+    Raises ValueError when the file is broken.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
+    except SafetensorError as error:
+        raise ValueError(_broken(path, f"no safetensors file ({error})")) from error

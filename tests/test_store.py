@@ -1,0 +1,260 @@
+"""Each artifact comes back as it was written, and nothing broken or half-written is read as whole."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import Polygon
+
+from slpd_core import store
+
+META = store.provenance("stage", 1, {"key": 1.5}, "input")
+SLIDE = store.SlideInfo("slide 7", store.OK, "", 9000, 8000, 0.25, "sheet", "ab" * 16)
+LOST = store.SlideInfo("torn", store.QUARANTINED, "torn: no tiles; copy it again")
+REGIONS = store.Regions(SLIDE, np.array([[0, 0], [8192, 0]]), np.array([0.25, 1.0], np.float32), 4096, 8192, 0.5)
+FRAMES = {
+    "sheet": pd.DataFrame(
+        {"slide_id": ["001"], "patient_id": ["NA"], "label": ["1"], "path": ["a b/c.svs"], "mpp": [float("nan")]}
+    ),
+    "ledger": pd.DataFrame(
+        {
+            "slide_id": ["a", "b"],
+            "patient_id": ["p", "p"],
+            "label": ["x", "y"],
+            "status": ["ok", "quarantined"],
+            "reason": ["", "torn"],
+            "width_px": [10, 0],
+            "height_px": [20, 0],
+            "mpp": [0.5, float("nan")],
+            "mpp_source": ["sheet", ""],
+            "tissue_mm2": [1.5, 0.0],
+            "regions": [3, 0],
+            "fingerprint": ["f", "g"],
+            "seconds": [1.0, float("nan")],
+        }
+    ),
+    "embed": pd.DataFrame(
+        {
+            "slide_id": ["a", "a"],
+            "x": [0, 4096],
+            "y": [0, 0],
+            "embedding": [np.arange(3, dtype=np.float32), np.ones(3, np.float32)],
+        }
+    ),
+    "folds": pd.DataFrame({"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "part": ["test"]}),
+    "evaluate": pd.DataFrame(
+        {"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "p_x": [0.25], "p_y": [0.75]}
+    ),
+}
+
+
+def test_every_table_has_an_example():
+    assert FRAMES.keys() == store.TABLES.keys()
+
+
+@pytest.mark.parametrize("rows", [None, 0], ids=["rows", "empty"])
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_table_comes_back(tmp_path, name, rows):
+    frame = FRAMES[name].head(rows) if rows is not None else FRAMES[name]
+    store.write_table(tmp_path / "t.parquet", name, frame, META | {"embed_dim": "3"})
+    back, meta = store.read_table(tmp_path / "t.parquet", name)
+    assert list(back.columns) == list(frame.columns)
+    assert meta["fingerprint"] == META["fingerprint"]
+    for column in frame.columns:
+        for mine, theirs in zip(frame[column], back[column], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_table_without_a_column_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"folds table without \['part'\]"):
+        store.write_table(tmp_path / "t.parquet", "folds", FRAMES["folds"].drop(columns="part"), META)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("slide", [SLIDE, LOST], ids=["ok", "quarantined"])
+def test_tissue_comes_back(tmp_path, slide):
+    ring = Polygon([(0, 0), (100, 0), (100, 100), (0, 100)], [[(20, 20), (40, 20), (40, 40), (20, 40)]])
+    polygons = (ring, Polygon([(200, 0), (300, 0), (300, 50)])) if slide is SLIDE else ()
+    store.write_tissue(tmp_path / "t.geojson", store.Tissue(slide, polygons), META)
+    back, meta = store.read_tissue(tmp_path / "t.geojson")
+    assert [polygon.area for polygon in back.polygons] == [polygon.area for polygon in polygons]
+    assert all(mine.equals(theirs) for mine, theirs in zip(polygons, back.polygons, strict=True))
+    assert replace(back.slide, mpp=1.0) == replace(slide, mpp=1.0)
+    assert back.slide.mpp == slide.mpp or math.isnan(slide.mpp)
+    assert meta == META
+
+
+def test_regions_come_back_with_the_attributes_of_trident(tmp_path):
+    import h5py
+
+    store.write_regions(tmp_path / "r.h5", REGIONS, META)
+    back, meta = store.read_regions(tmp_path / "r.h5")
+    np.testing.assert_array_equal(back.coords, REGIONS.coords)
+    np.testing.assert_array_equal(back.tissue_fraction, REGIONS.tissue_fraction)
+    assert back.slide == SLIDE
+    assert (back.size_px, back.size_level0_px, back.target_mpp) == (4096, 8192, 0.5)
+    assert meta == META
+    with h5py.File(tmp_path / "r.h5") as file:
+        coords = file["coords"]
+        assert coords.dtype == np.int64
+        trident = {
+            "patch_size": 4096,
+            "patch_size_level0": 8192,
+            "level0_magnification": 40,
+            "target_magnification": 20,
+        }
+        trident |= {"overlap": 0, "name": "slide 7", "level0_width": 9000, "level0_height": 8000}
+        assert {key: coords.attrs[key] for key in trident} == trident
+
+
+def test_no_regions_come_back(tmp_path):
+    none = store.Regions(LOST, np.empty((0, 2), np.int64), np.empty(0, np.float32), 4096, 0, 0.5)
+    store.write_regions(tmp_path / "r.h5", none, META)
+    back, _ = store.read_regions(tmp_path / "r.h5")
+    assert back.coords.shape == (0, 2)
+    assert (back.slide.status, back.slide.reason) == (LOST.status, LOST.reason)
+
+
+def test_tokens_come_back(tmp_path):
+    tokens = np.random.default_rng(0).normal(size=(2, 16, 8)).astype(np.float16)
+    with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META | {"precision": "fp32"}) as dataset:
+        for number, region in enumerate(tokens):
+            dataset[number] = region
+    back, meta = store.read_tokens(tmp_path / "t.h5")
+    np.testing.assert_array_equal(back.tokens, tokens)
+    np.testing.assert_array_equal(back.coords, REGIONS.coords)
+    assert back.slide == SLIDE
+    assert meta == META | {"precision": "fp32"}
+    with store.open_tokens(tmp_path / "t.h5") as (opened, _):
+        np.testing.assert_array_equal(opened.tokens[1], tokens[1])
+
+
+def test_tokens_are_contiguous_and_plain(tmp_path):
+    import h5py
+
+    with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
+        pass
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert file["tokens"].chunks is None
+        assert file["tokens"].compression is None
+
+
+def test_a_job_that_dies_while_writing_tokens_leaves_nothing(tmp_path):
+    def work():
+        with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META) as dataset:
+            dataset[0] = 1
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        work()
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_come_back(tmp_path):
+    arrays = {"ids": np.array(["ä", "b c"]), "x": np.eye(3, dtype=np.float32), "none": np.empty((0, 4), np.int16)}
+    store.write_arrays(tmp_path / "a.h5", arrays, {"n": 3}, META)
+    back, attrs = store.read_arrays(tmp_path / "a.h5", tuple(arrays))
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array)
+    assert back["none"].dtype == np.int16
+    assert attrs == META | {"n": 3}
+
+
+def test_weights_come_back(tmp_path):
+    tensors = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.zeros((), np.float32)}
+    store.write_weights(tmp_path / "w.safetensors", tensors, META)
+    back, meta = store.read_weights(tmp_path / "w.safetensors")
+    assert back.keys() == tensors.keys()
+    np.testing.assert_array_equal(back["a.weight"], tensors["a.weight"])
+    assert meta == META
+
+
+def write_one_of_each(folder):
+    store.write_table(folder / "t.parquet", "folds", FRAMES["folds"], META)
+    store.write_tissue(folder / "t.geojson", store.Tissue(SLIDE, (Polygon([(0, 0), (9, 0), (9, 9)]),)), META)
+    store.write_regions(folder / "r.h5", REGIONS, META)
+    with store.writing_tokens(folder / "k.h5", REGIONS, 4, 8, META):
+        pass
+    store.write_weights(folder / "w.safetensors", {"a": np.ones(1000, np.float32)}, META)
+
+
+READERS = {
+    "t.parquet": lambda path: store.read_table(path, "folds"),
+    "t.geojson": store.read_tissue,
+    "r.h5": store.read_regions,
+    "k.h5": store.read_tokens,
+    "w.safetensors": store.read_weights,
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("name", READERS)
+def test_a_truncated_artifact_is_named_with_the_remedy(tmp_path, name, share):
+    write_one_of_each(tmp_path)
+    path = tmp_path / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=rf"{name}: .*delete the file") as error:
+        READERS[name](path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_missing_artifact_is_a_missing_file(tmp_path, name):
+    with pytest.raises(FileNotFoundError):
+        READERS[name](tmp_path / name)
+
+
+def test_an_artifact_of_another_kind_is_refused(tmp_path):
+    write_one_of_each(tmp_path)
+    with pytest.raises(ValueError, match=r"without \['tokens'\]"):
+        store.read_tokens(tmp_path / "r.h5")
+    with pytest.raises(ValueError, match="embed table without"):
+        store.read_table(tmp_path / "t.parquet", "embed")
+
+
+def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
+    path = tmp_path / "f.txt"
+    store.write_text(path, "old")
+
+    def work():
+        with store.replacing(path) as part:
+            part.write_text("half")
+            assert path.read_text() == "old"
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        work()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@given(st.lists(st.text()), st.lists(st.text()))
+def test_fingerprints_differ_when_their_parts_do(a, b):
+    assert (store.fingerprint(*a) == store.fingerprint(*b)) == (a == b)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 70_000, 20_000_000])
+def test_the_fingerprint_of_a_file_sees_its_ends_and_its_size(tmp_path, size):
+    path = tmp_path / "f"
+    content = bytearray(size)
+    seen = set()
+    for edit in (None, 0, size - 1, "longer"):
+        changed = bytearray(content)
+        if edit == "longer":
+            changed += b"\0"
+        elif edit is not None and size:
+            changed[edit] = 1
+        path.write_bytes(changed)
+        seen.add(store.file_fingerprint(path))
+    assert len(seen) == {0: 2, 1: 3}.get(size, 4)
+
+
+def test_provenance_depends_on_all_it_names():
+    base = ("stage", 1, {"key": 1.5}, "input")
+    changed = [("other", *base[1:]), ("stage", 2, *base[2:]), (*base[:2], {"key": 2}, "input"), (*base[:3], "else")]
+    assert len({store.provenance(*arguments)["fingerprint"] for arguments in [base, *changed]}) == 5
