@@ -1,0 +1,1 @@
+"""EMBEDDINGS to NUMBERS: folds, classifiers, metrics, report."""

@@ -1,0 +1,170 @@
+"""Evaluation: train one classifier on one fold's training slides, predict its test slides.
+
+The protocol is HIPT's: validation slides are set aside but steer nothing, the last epoch is evaluated.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from slpd_core import config, store
+from slpd_core.runtime import generator, log, progress
+
+VERSION = 1
+CACHE_BYTES = 1 << 30
+ReadSlide = Callable[[str], np.ndarray]
+
+
+def region_features(embed_path: Path) -> tuple[ReadSlide, str]:
+    """How to read a slide's region embeddings, float32 (L, D), and the fingerprint of them all."""
+    frame, meta = store.read_table(embed_path, "embed")
+    slides = {slide_id: np.stack(rows["embedding"].to_list()) for slide_id, rows in frame.groupby("slide_id")}
+    return slides.__getitem__, meta["fingerprint"]
+
+
+def patch_features(tokens_dir: Path, slide_ids: list[str]) -> tuple[ReadSlide, str]:
+    """How to read all patch tokens of a slide, float32 (L, D), and the fingerprint of them all.
+
+    Slides are read when asked for; what fits into CACHE_BYTES stays in memory as float16.
+    """
+    cache: dict[str, np.ndarray] = {}
+
+    def read(slide_id: str) -> np.ndarray:
+        tokens = cache.get(slide_id)
+        if tokens is None:
+            whole, _ = store.read_tokens(tokens_dir / f"{slide_id}.h5")
+            tokens = whole.tokens.reshape(-1, whole.tokens.shape[-1])
+            if sum(array.nbytes for array in cache.values()) + tokens.nbytes <= CACHE_BYTES:
+                cache[slide_id] = tokens
+        return tokens.astype(np.float32)
+
+    prints = []
+    for slide_id in sorted(slide_ids):
+        with store.open_tokens(tokens_dir / f"{slide_id}.h5") as (_, meta):
+            prints.append(meta["fingerprint"])
+    return read, store.fingerprint(*prints)
+
+
+def checked(read: ReadSlide) -> ReadSlide:
+    """The same reader; raises ValueError naming the slide whose features are not finite."""
+
+    def read_checked(slide_id: str) -> np.ndarray:
+        slide = read(slide_id)
+        if not np.isfinite(slide).all():
+            raise ValueError(
+                f"slide {slide_id}: features that are not finite; make its tokens or the run's encoder anew"
+            )
+        return slide
+
+    return read_checked
+
+
+def sample_slides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One epoch: as many draws as slides, with replacement, each class equally likely; int64 (slides,)."""
+    weight = 1 / np.bincount(labels)[labels]
+    return rng.choice(len(labels), len(labels), p=weight / weight.sum())
+
+
+def knn(read: ReadSlide, train: pd.DataFrame, test: pd.DataFrame, labels: np.ndarray, C: int, k: int) -> np.ndarray:
+    """k nearest neighbours on the mean embedding of a slide: probabilities (test slides, C)."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    means = [np.stack([read(slide).mean(0) for slide in part["slide_id"]]) for part in (train, test)]
+    model = KNeighborsClassifier(n_neighbors=min(k, len(train))).fit(means[0], labels)
+    probabilities = np.zeros((len(test), C))
+    probabilities[:, model.classes_] = model.predict_proba(means[1])
+    return probabilities
+
+
+def train_and_predict(
+    read: ReadSlide,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    labels: np.ndarray,
+    C: int,
+    classifier: str,
+    section: config.Evaluation,
+    seed: int,
+) -> np.ndarray:
+    """Train MIL, DS-MIL or ViT_WSI, one slide a step: probabilities (test slides, C)."""
+    import torch
+    import torch.nn.functional as F
+
+    from slpd_core.evaluation import classifiers
+
+    slide_ids = train["slide_id"].to_list()
+    dim = read(slide_ids[0]).shape[1]
+    model = classifiers.build(classifier, dim, C, section.dropout, seed).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=section.lr, weight_decay=section.weight_decay)
+    targets = torch.from_numpy(labels)
+
+    def draws() -> Iterator[int]:
+        for epoch in range(section.epochs):
+            yield from sample_slides(labels, generator(seed, "evaluate", epoch)).tolist()
+
+    for slide in progress(draws(), section.epochs * len(slide_ids), classifier, "slides"):
+        logits = model(torch.from_numpy(read(slide_ids[slide])))
+        loss = F.cross_entropy(logits[None], targets[slide : slide + 1])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.inference_mode():
+        predicted = [model(torch.from_numpy(read(slide))).softmax(0).double() for slide in test["slide_id"]]
+    return torch.stack(predicted).numpy()
+
+
+def predict_fold(
+    folds: pd.DataFrame, fold: int, read: ReadSlide, classifier: str, section: config.Evaluation, seed: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """Train on a fold's training slides and predict its test slides; gives the predictions and the classes.
+
+    Classes are the sorted labels of all folds. Raises ValueError when the training part holds one class only.
+    """
+    classes = sorted(folds["label"].unique())
+    own = folds[folds["fold"] == fold]
+    train, test = (own[own["part"] == part].sort_values("slide_id") for part in ("train", "test"))
+    labels = train["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+    if len(np.unique(labels)) < 2:
+        found = ", ".join(train["label"].unique()) or "none"
+        raise ValueError(
+            f"fold {fold}: its training slides show one label only ({found}); lower folds.n_folds or add slides"
+        )
+    read = checked(read)
+    if classifier == "knn":
+        probabilities = knn(read, train, test, labels, len(classes), section.knn_neighbours)
+    else:
+        probabilities = train_and_predict(read, train, test, labels, len(classes), classifier, section, seed)
+    predictions = test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
+    columns = {f"p_{label}": probabilities[:, number] for number, label in enumerate(classes)}
+    return predictions.assign(**columns), classes
+
+
+def run(
+    *,
+    folds_path: Path,
+    fold: int,
+    features: str,
+    classifier: str,
+    embed_path: Path | None,
+    tokens_dir: Path,
+    out_path: Path,
+    section: config.Evaluation,
+    seed: int,
+) -> None:
+    """Write the predictions of one fold of one row of the table.
+
+    embed_path: of the run the features name; None for patch features, which come from the tokens.
+    """
+    folds, folds_meta = store.read_table(folds_path, "folds")
+    slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
+    read, fingerprint = region_features(embed_path) if embed_path else patch_features(tokens_dir, slide_ids)
+    predictions, classes = predict_fold(folds, fold, read, classifier, section, seed)
+    inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
+    meta = store.provenance("evaluate", VERSION, section.model_dump(), *inputs)
+    meta |= {"features": features, "classifier": classifier, "classes": json.dumps(classes)}
+    store.write_table(out_path, "evaluate", predictions, meta)
+    log.info("%d test slides predicted", len(predictions))

@@ -1,0 +1,51 @@
+"""Metrics: accuracy and AUC of a fold, mean and standard deviation over folds."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+SCORES = ("accuracy", "auc", "balanced_accuracy")
+
+
+def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy of the arg-max, AUC and balanced accuracy of one test part.
+
+    probabilities: (n, C). labels: class indices (n,). AUC: of P(class 1) for two classes, else the mean one-vs-rest
+    over the classes that stand in the test part beside others; nan where that is none.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    predicted = probabilities.argmax(1)
+    present = np.unique(labels)
+    wanted = [1] if probabilities.shape[1] == 2 else present
+    aucs = [roc_auc_score(labels == c, probabilities[:, c]) for c in wanted if 0 < (labels == c).sum() < len(labels)]
+    recalls = [(predicted[labels == c] == c).mean() for c in present]
+    return {
+        "accuracy": float((predicted == labels).mean()) if len(labels) else math.nan,
+        "auc": float(np.mean(aucs)) if aucs else math.nan,
+        "balanced_accuracy": float(np.mean(recalls)) if recalls else math.nan,
+    }
+
+
+def probability_matrix(predictions: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities (n, C) and the class indices (n,) of an `evaluate` table."""
+    index = {label: number for number, label in enumerate(classes)}
+    probabilities = predictions[[f"p_{label}" for label in classes]].to_numpy(np.float64)
+    return probabilities, predictions["label"].map(index).to_numpy(np.int64)
+
+
+def fold_scores(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """One row a fold: fold, n and the scores of its test part."""
+    rows = []
+    for fold, part in predictions.groupby("fold"):
+        rows.append({"fold": fold, "n": len(part)} | scores(*probability_matrix(part, classes)))
+    return pd.DataFrame(rows, columns=["fold", "n", *SCORES])
+
+
+def summary(per_fold: pd.DataFrame) -> dict[str, float]:
+    """Mean and standard deviation (n − 1) of each score over the folds where it is defined, and the number of folds."""
+    found: dict[str, float] = {"folds": len(per_fold)}
+    for name in SCORES:
+        found |= {f"{name}_mean": float(per_fold[name].mean()), f"{name}_sd": float(per_fold[name].std(ddof=1))}
+    return found

@@ -1,0 +1,1 @@
+"""TOKENS to EMBEDDINGS: Slide-Level Prototypical Distillation of the region encoder."""

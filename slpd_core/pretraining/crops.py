@@ -1,0 +1,30 @@
+"""Crops: random square sub-grids of a region's token grid, cut by index."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def crop_indices(n_crops: int, grid: int, crop: int, hflip: float, rng: np.random.Generator) -> np.ndarray:
+    """Where `n_crops` random crops lie on the flattened grid: int64 (n_crops, crop, crop).
+
+    grid, crop: sides in tokens. hflip: probability that a crop is mirrored left to right.
+    """
+    corners = rng.integers(0, grid - crop + 1, size=(n_crops, 2))
+    steps = np.arange(crop)
+    flipped = rng.random(n_crops) < hflip
+    columns = np.where(flipped[:, None], steps[::-1], steps) + corners[:, 1:]
+    rows = steps + corners[:, :1]
+    return rows[:, :, None] * grid + columns[:, None, :]
+
+
+def cut(tokens: Tensor, indices: np.ndarray) -> Tensor:
+    """The crops themselves.
+
+    tokens: (B, grid * grid, C). indices: (n, B, crop, crop), n crops a region. Gives (n * B, crop, crop, C), all first
+    crops of the batch before all second ones.
+    """
+    n, B, crop, _ = indices.shape
+    where = torch.from_numpy(indices.reshape(n, B, -1)).to(tokens.device)
+    region = torch.arange(B, device=tokens.device).view(1, B, 1)
+    return tokens[region, where].reshape(n * B, crop, crop, tokens.shape[-1])

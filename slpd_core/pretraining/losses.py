@@ -1,0 +1,55 @@
+"""The losses of SLPD: cross-entropies H(a, b) = −a log b between teacher targets and student crops (paper, eq. 1-4).
+
+A cross-entropy is linear in its target, so the targets of a crop are summed first and the crop's log-softmax, the
+costly part, is taken once for all losses.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def teacher_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
+    """Softmax of the centred, sharpened teacher logits (DINO, sec. 3.1).
+
+    logits: (..., out_dim); centre: (out_dim,).
+    """
+    return F.softmax((logits - centre) / temperature, dim=-1)
+
+
+def update_centre(centre: Tensor, logits: Tensor, momentum: float) -> Tensor:
+    """Move the centre towards the mean teacher logits (DINO, eq. 4); unchanged where there are none.
+
+    centre: (out_dim,); logits: (rows, out_dim).
+    """
+    return centre if not len(logits) else centre * momentum + logits.mean(0) * (1 - momentum)
+
+
+def cross_entropy(targets: Tensor, log_probabilities: Tensor) -> Tensor:
+    """H(a, b) of each row: (..., out_dim), (..., out_dim) → (...)."""
+    return -(targets * log_probabilities).sum(-1)
+
+
+def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
+    """L_self: each student crop against the teacher's global crops of the same region, but not against itself (eq. 1).
+
+    targets: (G, B, out_dim), teacher. log_probabilities: (G + local, B, out_dim), student, the G global crops first.
+    Gives the mean over all pairs of crops and over the batch.
+    """
+    G, crops = len(targets), len(log_probabilities)
+    wanted = targets.sum(0) - torch.cat([targets, targets.new_zeros(crops - G, *targets.shape[1:])])
+    return cross_entropy(wanted, log_probabilities).sum(0).mean() / (G * (crops - 1))
+
+
+def prototype_loss(targets: Tensor, log_probabilities: Tensor, weights: Tensor) -> Tensor:
+    """L_intra or L_inter: every student crop of a region against prototypes (eq. 2 and 4).
+
+    targets: (B, K, out_dim), g_t of K prototypes a region (K = 1 for L_intra). log_probabilities: (crops, B, out_dim).
+    weights: (B, K), 1 where the prototype exists, else 0. Averages over a region's prototypes, over the crops and over
+    the regions that have a prototype; zero when none has.
+    """
+    count = weights.sum(1)
+    wanted = torch.einsum("bk,bko->bo", weights / count.clamp(min=1)[:, None], targets)
+    loss = cross_entropy(wanted, log_probabilities).mean(0)
+    has = (count > 0).to(loss.dtype)
+    return (loss * has).sum() / has.sum().clamp(min=1)

@@ -1,0 +1,146 @@
+"""The region encoder ViT4096-256 and its projection head."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slpd_core import store
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: self-attention, then a perceptron, each with a residual and stochastic depth."""
+
+    def __init__(self, dim: int, n_heads: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, n_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("fc1", nn.Linear(dim, 4 * dim))
+        self.mlp.add_module("act", nn.GELU())
+        self.mlp.add_module("fc2", nn.Linear(4 * dim, dim))
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        x = x + self._drop(self.attn(self.norm1(x)))
+        return x + self._drop(self.mlp(self.norm2(x)))
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        if not self.training or not self.drop_path:
+            return branch
+        keep = 1 - self.drop_path
+        return branch * (branch.new_empty(len(branch), 1, 1).bernoulli_(keep) / keep)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, dim: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        B, T, D = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, T, D))
+
+
+class RegionEncoder(nn.Module):
+    """ViT4096-256: a region's grid of patch tokens → one embedding (HIPT, sec. 3; keys as in its published weights).
+
+    token_dim: of the patch tokens. grid: side of the learned positions in tokens (paper: 14, the global crop).
+    """
+
+    def __init__(
+        self, token_dim: int, embed_dim: int, depth: int, n_heads: int, grid: int, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.shape = {
+            "token_dim": token_dim,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "n_heads": n_heads,
+            "grid": grid,
+        }
+        self.grid = grid
+        self.phi = nn.Sequential(nn.Linear(token_dim, embed_dim), nn.GELU())
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, embed_dim))
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(Block(embed_dim, n_heads, rate) for rate in rates)
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        for parameter in (self.cls_token, self.pos_embed):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        self.apply(init_linear)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, rows, columns, token_dim) → (B, embed_dim), the normalised [CLS]."""
+        B, rows, columns, _ = tokens.shape
+        x = self.phi(tokens.flatten(1, 2))
+        x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1) + self.positions(rows, columns)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, 0])
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """The learned positions brought to a grid of another size, bicubically: (1, 1 + rows * columns, embed_dim)."""
+        if rows == columns == self.grid:
+            return self.pos_embed
+        own = self.pos_embed[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
+        resized = F.interpolate(own, size=(rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+class ProjectionHead(nn.Module):
+    """g: embedding → logits over `out_dim` outputs (DINO, sec. 3): MLP, unit-length bottleneck, unit-length weights.
+
+    The norm of the last layer's rows is fixed to one.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, bottleneck_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(embed_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, bottleneck_dim),
+        )
+        self.apply(init_linear)
+        self.last_layer = nn.Parameter(torch.empty(out_dim, bottleneck_dim))
+        nn.init.uniform_(self.last_layer, -1 / math.sqrt(bottleneck_dim), 1 / math.sqrt(bottleneck_dim))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, embed_dim) → (B, out_dim)."""
+        bottleneck = F.normalize(self.mlp(embedding), dim=-1)
+        return F.linear(bottleneck, F.normalize(self.last_layer, dim=-1))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Truncated normal weights of sd 0.02 and zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def save(path: Path, encoder: RegionEncoder, meta: store.Meta) -> None:
+    """Write an encoder with all that `load` needs to build it again."""
+    tensors = {key: tensor.cpu().numpy() for key, tensor in encoder.state_dict().items()}
+    store.write_weights(path, tensors, meta | {key: str(value) for key, value in encoder.shape.items()})
+
+
+def load(path: Path) -> tuple[RegionEncoder, store.Meta]:
+    """The encoder that `save` wrote, in eval mode, and its metadata."""
+    tensors, meta = store.read_weights(path)
+    keys = ("token_dim", "embed_dim", "depth", "n_heads", "grid")
+    encoder = RegionEncoder(**{key: int(meta[key]) for key in keys})
+    encoder.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
+    return encoder.eval().requires_grad_(False), meta

@@ -1,0 +1,1 @@
+"""PIXELS to TOKENS: sheet, tissue, regions, patch encoder, tokens, ledger."""

@@ -1,0 +1,86 @@
+"""The ledger: one row a slide, what became of it. The one place where slides meet."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from slpd_core import config, store
+from slpd_core.runtime import log
+
+VERSION = 1
+STAGES_OF_A_SLIDE = ("tissue", "regions", "tokens")
+
+
+def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> dict[str, object]:
+    """What became of a slide: its status, size, um/px, tissue and number of regions.
+
+    fingerprint: of the slide's tokens.
+    """
+    slide, regions = tokens.slide, len(tokens.coords)
+    status = store.EMPTY if slide.status == store.OK and not regions else slide.status
+    return {
+        "status": status,
+        "reason": "no region with enough tissue" if status == store.EMPTY else slide.reason,
+        "width_px": slide.width_px,
+        "height_px": slide.height_px,
+        "mpp": slide.mpp,
+        "mpp_source": slide.mpp_source,
+        "tissue_mm2": sum((polygon.area for polygon in tissue.polygons), 0.0) * slide.mpp**2 / 1e6
+        if tissue.polygons
+        else 0.0,
+        "regions": regions,
+        "fingerprint": fingerprint,
+    }
+
+
+def seconds_spent(benchmarks_dir: Path, slide_id: str) -> float:
+    """Seconds the slide's stages took by Snakemake's benchmark files; nan where there are none."""
+    paths = [benchmarks_dir / stage / f"{slide_id}.tsv" for stage in STAGES_OF_A_SLIDE]
+    spent = [pd.read_csv(path, sep="\t")["s"].iloc[0] for path in paths if path.exists()]
+    return float(sum(spent)) if spent else float("nan")
+
+
+def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
+    """Name the slides that are left out.
+
+    Raises ValueError when there are any and `on_bad_slide` is stop, or when no slide is left.
+    """
+    bad = ledger[ledger["status"] == store.QUARANTINED]
+    for slide in bad.itertuples():
+        log.warning("%s is quarantined: %s", slide.slide_id, slide.reason)
+    for slide in ledger[ledger["status"] == store.EMPTY].itertuples():
+        log.warning("%s is left out: %s", slide.slide_id, slide.reason)
+    names = ", ".join(bad["slide_id"])
+    if len(bad) and section.on_bad_slide == "stop":
+        raise ValueError(f"{len(bad)} bad slide(s): {names}; mend them or set ledger.on_bad_slide to quarantine")
+    if not (ledger["status"] == store.OK).any():
+        raise ValueError(
+            f"no slide has regions, {len(bad)} of {len(ledger)} are quarantined; the log names the reasons"
+        )
+
+
+def run(
+    *,
+    sheet_path: Path,
+    tissue_paths: list[Path],
+    regions_paths: list[Path],
+    tokens_paths: list[Path],
+    benchmarks_dir: Path,
+    out_path: Path,
+    section: config.Ledger,
+) -> None:
+    """Join all slides' artifacts, given in the order of the sheet, into one table."""
+    sheet, sheet_meta = store.read_table(sheet_path, "sheet")
+    rows, inputs = [], [sheet_meta["fingerprint"]]
+    for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, regions_paths, tokens_paths, strict=True):
+        tissue, tissue_meta = store.read_tissue(paths[0])
+        _, regions_meta = store.read_regions(paths[1])
+        with store.open_tokens(paths[2]) as (tokens, meta):
+            row = slide_row(tissue, tokens, meta["fingerprint"])
+        inputs += [tissue_meta["fingerprint"], regions_meta["fingerprint"], meta["fingerprint"]]
+        identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
+        rows.append(identity | row | {"seconds": seconds_spent(benchmarks_dir, slide["slide_id"])})
+    ledger = pd.DataFrame(rows, columns=[*store.TABLES["ledger"]])
+    check(ledger, section)
+    log.info("%d slides, %s regions", len(ledger), f"{ledger['regions'].sum():,}")
+    store.write_table(out_path, "ledger", ledger, store.provenance("ledger", VERSION, section.model_dump(), *inputs))

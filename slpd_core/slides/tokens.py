@@ -1,0 +1,127 @@
+"""Tokens: every 256 px patch of a slide's regions through the frozen patch encoder."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slpd_core import config, store
+from slpd_core.runtime import log, progress
+from slpd_core.slides import patch_encoder
+from slpd_core.slides.reader import Slide
+
+VERSION = 1
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """What `auto` stands for: bf16 on a GPU or CPU with instructions for it, fp16 on an older GPU, else fp32."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    fast = torch.cpu.get_capabilities()
+    return "bf16" if fast.get("avx512_bf16") or fast.get("amx_bf16") else "fp32"
+
+
+def cut_patches(region: np.ndarray, patch_px: int) -> np.ndarray:
+    """Cut a region, uint8 (side, side, 3), into its patches, row by row: uint8 (grid * grid, 3, patch_px, patch_px)."""
+    grid = len(region) // patch_px
+    rows = region.reshape(grid, patch_px, grid, patch_px, 3)
+    return rows.transpose(0, 2, 4, 1, 3).reshape(grid * grid, 3, patch_px, patch_px)
+
+
+class PatchEncoder:
+    """A frozen encoder with its normalisation, on a device, in a precision.
+
+    batch_size: patches a forward pass.
+    """
+
+    def __init__(self, model: nn.Module, mean: list[float], std: list[float], precision: str, device: str, batch: int):
+        self.model = model.to(device)
+        # uint8 pixels: (x / 255 - mean) / std in one multiplication and one addition
+        self.scale = (1 / (255 * torch.tensor(std))).view(3, 1, 1).to(device)
+        self.shift = (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1).to(device)
+        self.dtype, self.device, self.batch = DTYPES[precision], device, batch
+
+    @torch.inference_mode()
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        """uint8 (patches, 3, patch_px, patch_px) → float16 (patches, token_dim).
+
+        Raises RuntimeError when a token is not finite.
+        """
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype is not torch.float32):
+            batches = torch.from_numpy(patches).split(self.batch)
+            tokens = [self.model(self._normalise(batch.to(self.device))) for batch in batches]
+        encoded = torch.cat(tokens).to(torch.float16)
+        if not encoded.isfinite().all():
+            raise RuntimeError(
+                f"the patch encoder gives tokens that float16 cannot hold ({self.dtype}); use fp32 weights"
+            )
+        return encoded.cpu().numpy()
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, pixels.float(), self.scale)
+
+
+def read_regions(slide_path: Path, regions: store.Regions) -> Iterator[np.ndarray]:
+    """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
+
+    Raises ValueError or OSError when the slide cannot be read.
+    """
+    size = (regions.size_px, regions.size_px)
+    with Slide(slide_path, regions.slide.mpp) as slide, ThreadPoolExecutor(1) as thread:
+        ahead = None
+        for x, y in regions.coords.tolist():
+            reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = reading
+        if ahead is not None:
+            yield ahead.result()
+
+
+def without_regions(regions: store.Regions, reason: str) -> store.Regions:
+    """The same slide, quarantined for `reason`, with no regions."""
+    slide = replace(regions.slide, status=store.QUARANTINED, reason=reason)
+    return replace(regions, slide=slide, coords=regions.coords[:0], tissue_fraction=regions.tissue_fraction[:0])
+
+
+def run(
+    *,
+    slide_path: Path,
+    regions_path: Path,
+    weights_path: Path,
+    tokens_path: Path,
+    section: config.Tokens,
+    device: str,
+) -> None:
+    """Encode a slide's regions; a slide that breaks on the way is quarantined with the reason and keeps none."""
+    regions, meta = store.read_regions(regions_path)
+    encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
+    grid, dim = regions.size_px // encoder_meta["patch_px"], encoder_meta["token_dim"]
+    precision = choose_precision(section.precision, device)
+    provenance = store.provenance(
+        "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"]
+    )
+    provenance["precision"] = precision
+    if not len(regions.coords):
+        with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
+            pass
+        return
+    model, _ = patch_encoder.load(weights_path)
+    encode = PatchEncoder(model, encoder_meta["mean"], encoder_meta["std"], precision, device, section.batch_size)
+    log.info("%d regions, %s on %s", len(regions.coords), precision, device)
+    pixels = progress(read_regions(slide_path, regions), len(regions.coords), regions.slide.slide_id, "regions")
+    try:
+        with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as tokens:
+            for number, region in enumerate(pixels):
+                tokens[number] = encode(cut_patches(region, encoder_meta["patch_px"]))
+    except ValueError as error:
+        log.warning("quarantined: %s", error)
+        with store.writing_tokens(tokens_path, without_regions(regions, str(error)), grid, dim, provenance):
+            pass

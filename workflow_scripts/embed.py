@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.pretraining import embed
+
+with runtime.job(
+    snakemake.log[0],
+    f"embed {snakemake.wildcards.run}",
+    threads=snakemake.threads,
+    gpus=snakemake.resources.gpu,
+) as device:
+    embed.run(
+        ledger_path=Path(snakemake.input.ledger),
+        tokens_dir=Path(snakemake.params.tokens),
+        encoder_path=Path(snakemake.input.encoder),
+        out_path=Path(snakemake.output[0]),
+        section=config.Embed(**snakemake.params.section),
+        device=device,
+    )

@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.evaluation import evaluate
+
+with runtime.job(
+    snakemake.log[0],
+    f"evaluate {snakemake.wildcards.features}/{snakemake.wildcards.classifier}/fold{snakemake.wildcards.fold}",
+    threads=snakemake.threads,
+):
+    evaluate.run(
+        folds_path=Path(snakemake.input.folds),
+        fold=int(snakemake.wildcards.fold),
+        features=snakemake.wildcards.features,
+        classifier=snakemake.wildcards.classifier,
+        embed_path=Path(snakemake.input.embed) if snakemake.input.embed else None,
+        tokens_dir=Path(snakemake.params.tokens),
+        out_path=Path(snakemake.output[0]),
+        section=config.Evaluation(**snakemake.params.section),
+        seed=snakemake.params.seed,
+    )

@@ -1,0 +1,15 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.slides import ledger
+
+with runtime.job(snakemake.log[0], "ledger"):
+    ledger.run(
+        sheet_path=Path(snakemake.input.sheet),
+        tissue_paths=[*map(Path, snakemake.input.tissue)],
+        regions_paths=[*map(Path, snakemake.input.regions)],
+        tokens_paths=[*map(Path, snakemake.input.tokens)],
+        benchmarks_dir=Path(snakemake.params.benchmarks),
+        out_path=Path(snakemake.output[0]),
+        section=config.Ledger(**snakemake.params.section),
+    )

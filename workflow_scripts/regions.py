@@ -1,0 +1,11 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.slides import regions
+
+with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threads=snakemake.threads):
+    regions.run(
+        tissue_path=Path(snakemake.input[0]),
+        regions_path=Path(snakemake.output[0]),
+        section=config.Regions(**snakemake.params.section),
+    )

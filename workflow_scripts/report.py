@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.evaluation import report
+
+with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
+    report.run(
+        cohort=snakemake.params.cohort,
+        ledger_path=Path(snakemake.input.ledger),
+        folds_path=Path(snakemake.input.folds),
+        fold_paths=[*map(Path, snakemake.input.evaluate)],
+        history_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.history), strict=True)),
+        embed_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.embed), strict=True)),
+        overlays_dir=Path(snakemake.params.overlays),
+        out_dir=Path(snakemake.output[0]).parent,
+        section=config.Report(**snakemake.params.section),
+        seed=snakemake.params.seed,
+    )

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.slides import tokens
+
+with runtime.job(
+    snakemake.log[0],
+    f"tokens {snakemake.wildcards.slide}",
+    threads=snakemake.threads,
+    gpus=snakemake.resources.gpu,
+) as device:
+    tokens.run(
+        slide_path=Path(snakemake.input.slide),
+        regions_path=Path(snakemake.input.regions),
+        weights_path=Path(snakemake.input.weights),
+        tokens_path=Path(snakemake.output[0]),
+        section=config.Tokens(**snakemake.params.section),
+        device=device,
+    )
