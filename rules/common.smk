@@ -13,6 +13,7 @@ from slpd_core.slides import sheet
 try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
+    sheet.require_patients(SHEET, CONFIG.folds.n_folds)
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 

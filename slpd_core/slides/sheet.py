@@ -46,7 +46,7 @@ def read_sheet(path: Path) -> pd.DataFrame:
     found = list(problems(frame))
     if found:
         raise ValueError(f"{path}: {len(found)} problem(s)\n  " + "\n  ".join(found))
-    return frame.assign(mpp=pd.to_numeric(frame["mpp"].replace("", "nan"), errors="raise"))
+    return frame.assign(mpp=[float(mpp or "nan") for mpp in frame["mpp"]])
 
 
 def problems(frame: pd.DataFrame) -> Iterator[str]:

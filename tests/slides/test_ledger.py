@@ -1,0 +1,86 @@
+"""The ledger says of every slide what became of it."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from shapely import box
+
+from slpd_core import runtime, store
+from slpd_core.slides import ledger
+
+META = store.provenance("stage", 1, {}, "f")
+
+
+@pytest.fixture
+def run(tmp_path, settings):
+    """Run the stage on slides given as {slide_id: (regions, status, reason)}; gives the ledger."""
+
+    def run(slides: dict, on_bad_slide: str = "quarantine", labels: str = "xy") -> pd.DataFrame:
+        rows = [(name, f"p-{name}", labels[number % 2], "-", 0.5) for number, name in enumerate(slides)]
+        frame = pd.DataFrame(rows, columns=[*store.TABLES["sheet"]])
+        store.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
+        paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "regions", "tokens")}
+        for number, (name, (count, status, reason)) in enumerate(slides.items()):
+            info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", "f")
+            polygons = (box(0, 0, 2000, 1000),) if count else ()
+            store.write_tissue(paths["tissue"][number], store.Tissue(info, polygons), META)
+            coords = np.zeros((count, 2), np.int64)
+            found = store.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
+            store.write_regions(paths["regions"][number], found, META)
+            with store.writing_tokens(paths["tokens"][number], found, 2, 3, META | {"fingerprint": f"tokens-{name}"}):
+                pass
+        ledger.run(
+            sheet_path=tmp_path / "sheet.parquet",
+            tissue_paths=paths["tissue"],
+            regions_paths=paths["regions"],
+            tokens_paths=paths["tokens"],
+            benchmarks_dir=tmp_path / "benchmarks",
+            out_path=tmp_path / "ledger.parquet",
+            section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
+        )
+        return store.read_table(tmp_path / "ledger.parquet", "ledger")[0]
+
+    return run
+
+
+MIXED = {"a": (3, store.OK, ""), "b": (0, store.OK, ""), "c": (0, store.QUARANTINED, "c.svs: torn")}
+
+
+def test_every_slide_has_its_row(run):
+    rows = run(MIXED).set_index("slide_id")
+    assert rows["status"].to_dict() == {"a": store.OK, "b": store.EMPTY, "c": store.QUARANTINED}
+    assert rows["regions"].to_dict() == {"a": 3, "b": 0, "c": 0}
+    assert rows.loc["a", "tissue_mm2"] == pytest.approx(0.5)
+    assert rows.loc["c", "reason"] == "c.svs: torn"
+    assert rows.loc["a", "fingerprint"] == "tokens-a"
+    assert rows["patient_id"].tolist() == ["p-a", "p-b", "p-c"]
+    assert rows["seconds"].isna().all()
+
+
+def test_seconds_are_those_of_the_slides_stages(run, tmp_path):
+    for stage, seconds in (("tissue", 1.5), ("tokens", 10.0)):
+        (tmp_path / "benchmarks" / stage).mkdir(parents=True)
+        (tmp_path / "benchmarks" / stage / "a.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:01\n")
+    assert run(MIXED).set_index("slide_id").loc["a", "seconds"] == 11.5
+
+
+def test_slides_left_out_are_named(run, caplog, monkeypatch):
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        run(MIXED)
+    assert "c is quarantined: c.svs: torn" in caplog.text
+    assert "b is left out: no region with enough tissue" in caplog.text
+
+
+def test_stop_names_the_bad_slides(run, tmp_path):
+    with pytest.raises(ValueError, match=r"1 bad slide\(s\): c; mend them or set ledger.on_bad_slide"):
+        run(MIXED, on_bad_slide="stop")
+    assert not (tmp_path / "ledger.parquet").exists()
+    assert len(run({"a": MIXED["a"], "b": MIXED["b"]}, on_bad_slide="stop")) == 2
+
+
+def test_a_cohort_without_regions_stops(run):
+    with pytest.raises(ValueError, match="no slide has regions, 1 of 2 are quarantined"):
+        run({"b": MIXED["b"], "c": MIXED["c"]})

@@ -1,0 +1,168 @@
+"""Slides are read at the asked um/px, and what is wrong with a slide is said."""
+
+import numpy as np
+import openslide
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slpd_core.slides.reader import Slide, find_mpp, plan_read, write_slide
+
+RED, BLUE = (220, 30, 40), (40, 40, 200)
+
+
+def close(pixels, colour, tolerance=6):
+    return (np.abs(pixels.astype(int) - colour) <= tolerance).all()
+
+
+@pytest.mark.parametrize(
+    ("downsamples", "slide_mpp", "mpp", "level", "size"),
+    [
+        ((1.0, 4.0), 0.5, 0.5, 0, (100, 80)),
+        ((1.0, 4.0), 0.25, 0.5, 0, (200, 160)),
+        ((1.0, 2.0, 4.0), 0.25, 0.5, 1, (100, 80)),
+        ((1.0, 2.0005), 0.25, 0.5, 1, (100, 80)),
+        ((1.0, 4.0), 0.5, 8.0, 1, (400, 320)),
+        ((1.0,), 0.499, 0.5, 0, (100, 80)),
+    ],
+)
+def test_the_plan_takes_the_coarsest_level_that_is_fine_enough(downsamples, slide_mpp, mpp, level, size):
+    plan = plan_read(downsamples, slide_mpp, (100, 80), mpp)
+    assert (plan.level, plan.size_px, plan.out_px) == (level, size, (100, 80))
+
+
+@given(st.floats(0.1, 1.0), st.floats(1.0, 20.0), st.lists(st.floats(1.5, 4.0), max_size=6))
+def test_a_plan_never_enlarges(slide_mpp, coarser, steps):
+    downsamples = tuple(np.cumprod([1.0, *steps]))
+    plan = plan_read(downsamples, slide_mpp, (1000, 1000), slide_mpp * coarser)
+    assert plan.size_px[0] >= 0.975 * plan.out_px[0]
+
+
+def test_finer_than_the_slide_is_refused():
+    with pytest.raises(ValueError, match=r"0\.25 um/px asked for, the slide has 0\.5"):
+        plan_read((1.0,), 0.5, (10, 10), 0.25)
+
+
+@pytest.mark.parametrize("slide_mpp", [0.5, 0.25])
+def test_a_square_is_found_where_it_was_planted(planted, slide_mpp):
+    scale = round(0.5 / slide_mpp)
+    square = tuple(number * scale for number in (320, 192, 64, 96))
+    path = planted((700 * scale, 500 * scale), {square: RED}, mpp=slide_mpp)
+    with Slide(path) as slide:
+        assert slide.size == (700 * scale, 500 * scale)
+        assert slide.mpp == pytest.approx(slide_mpp, rel=1e-3)
+        pixels = slide.read((304 * scale, 176 * scale), (96, 128), 0.5)
+    assert pixels.shape == (128, 96, 3)
+    assert close(pixels[20:108, 20:76], RED, 25)
+    assert close(pixels[:12], (244, 244, 244), 25)
+    assert close(pixels[:, :12], (244, 244, 244), 25)
+
+
+def test_finer_levels_are_averaged(tmp_path):
+    checker = np.zeros((512, 512, 3), np.uint8)
+    checker[::2, ::2] = checker[1::2, 1::2] = 200
+    write_slide(tmp_path / "s.tiff", np.repeat(np.repeat(checker, 1, 0), 1, 1), 0.25)
+    with Slide(tmp_path / "s.tiff") as slide:
+        assert close(slide.read((0, 0), (256, 256), 0.5)[8:-8, 8:-8], (100, 100, 100), 12)
+
+
+def test_outside_the_slide_is_white(planted):
+    path = planted((300, 200), {(0, 0, 300, 200): BLUE})
+    with Slide(path) as slide:
+        pixels = slide.read((256, 128), (128, 128), 0.5)
+    assert close(pixels[:64, :40], BLUE, 20)
+    assert (pixels[80:] == 255).all()
+    assert (pixels[:, 48:] == 255).all()
+
+
+def test_level_0_is_what_openslide_gives(planted):
+    path = planted((900, 700), {(100, 200, 300, 200): RED, (500, 100, 200, 300): BLUE})
+    expected = np.asarray(openslide.OpenSlide(str(path)).read_region((90, 130), 0, (512, 400)).convert("RGB"))
+    with Slide(path) as slide:
+        np.testing.assert_array_equal(slide.read((90, 130), (512, 400), 0.5), expected)
+
+
+def test_a_thumbnail_is_the_whole_slide(planted):
+    path = planted((2000, 1000), {(1000, 0, 1000, 1000): BLUE})
+    with Slide(path) as slide:
+        pixels = slide.thumbnail(4.0)
+        assert slide.thumbnail(0.1).shape == (1000, 2000, 3)
+    assert pixels.shape == (125, 250, 3)
+    assert close(pixels[:112, 140:240], BLUE, 10)
+
+
+@pytest.mark.parametrize(
+    ("properties", "sheet_mpp", "expected"),
+    [
+        ({"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.6"}, None, (0.5, "vendor")),
+        ({"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.4"}, 0.25, (0.25, "sheet")),
+        (
+            {"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.4", "openslide.vendor": "generic-tiff"},
+            None,
+            (0.4, "tiff resolution"),
+        ),
+        ({"tiff.XResolution": "20000", "tiff.ResolutionUnit": "centimeter"}, None, (0.5, "tiff resolution")),
+        ({"tiff.XResolution": "50800", "tiff.ResolutionUnit": "inch"}, None, (0.5, "tiff resolution")),
+        ({"openslide.objective-power": "40"}, None, (0.25, "objective power")),
+        ({"openslide.mpp-x": "n/a", "openslide.objective-power": "20"}, None, (0.5, "objective power")),
+    ],
+)
+def test_the_sources_of_an_mpp_in_their_order(properties, sheet_mpp, expected, tmp_path):
+    assert find_mpp(properties, sheet_mpp, tmp_path) == expected
+
+
+def test_no_mpp_names_the_remedy(tmp_path):
+    with pytest.raises(ValueError, match=r"s\.svs: no um/px .* column mpp of the sheet"):
+        find_mpp({"tiff.ResolutionUnit": "inch"}, None, tmp_path / "s.svs")
+
+
+@pytest.mark.parametrize("mpp", [0.005, 29.0, float("nan"), -0.5])
+def test_an_implausible_mpp_is_refused(tmp_path, mpp):
+    with pytest.raises(ValueError, match=r"s\.svs: .* is implausible"):
+        find_mpp({}, mpp, tmp_path / "s.svs")
+
+
+def test_what_is_no_slide_is_named(tmp_path):
+    (tmp_path / "notes.svs").write_text("no slide")
+    with pytest.raises(ValueError, match=r"notes\.svs: not a whole slide"):
+        Slide(tmp_path / "notes.svs")
+    with pytest.raises(FileNotFoundError, match=r"gone\.svs: no such file"):
+        Slide(tmp_path / "gone.svs")
+
+
+def test_a_read_that_would_take_all_memory_is_refused(planted):
+    with Slide(planted((300, 200), {})) as slide, pytest.raises(ValueError, match="too large"):
+        slide.read((0, 0), (1_000_000, 1_000_000), 0.5)
+
+
+def test_broken_pixels_are_an_error_never_white(real, tmp_path):
+    whole = bytearray(real("cmu-1-small-region.svs").read_bytes())
+    start = len(whole) // 10
+    whole[start : start + 200_000] = bytes(200_000)
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(whole)
+    with Slide(broken) as slide, pytest.raises(ValueError, match=r"broken\.svs: broken data at level 0 near x=0, y=0"):
+        slide.read((0, 0), slide.size, slide.mpp)
+
+
+@pytest.mark.parametrize(
+    ("name", "mpp", "expected"),
+    [("cmu-1-small-region.svs", None, (0.499, "vendor")), ("tcga-cr-7395-01a-01-ts1.svs", 0.25, (0.25, "sheet"))],
+)
+def test_real_slides_are_read(real, name, mpp, expected):
+    with Slide(real(name), mpp) as slide:
+        assert (slide.mpp, slide.mpp_source) == expected
+        assert slide.read((0, 0), (256, 256), 0.5).std() > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("tcga-cr-7395-01a-01-ts1.svs", "no um/px"),
+        ("CMU-1-Small-Region.jpeg.tiff", r"0\.00499 um/px \(tiff resolution\) is implausible"),
+        ("multiframe_camelyon_challenge_image.dcm", r"28\.9685 um/px \(vendor\) is implausible"),
+    ],
+)
+def test_real_slides_with_a_wrong_mpp_say_so(real, name, what):
+    with pytest.raises(ValueError, match=what):
+        Slide(real(name))

@@ -1,0 +1,100 @@
+"""The grid of regions: exact, deterministic, and kept where there is tissue."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely import Point, box
+
+from slpd_core import store
+from slpd_core.slides import regions
+
+SLIDE = store.SlideInfo("s", store.OK, "", 10_000, 9_000, 0.5, "vendor", "f")
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 600))
+def test_the_padded_grid_covers_the_slide_once_and_the_other_stays_inside(width, height, side):
+    padded = regions.grid_coords((width, height), side, "pad")
+    dropped = regions.grid_coords((width, height), side, "drop")
+    assert len(padded) * side**2 >= width * height
+    assert (padded < (width, height)).all()
+    assert (dropped + side <= (width, height)).all()
+    assert {tuple(corner) for corner in dropped} <= {tuple(corner) for corner in padded}
+    assert [tuple(corner[::-1]) for corner in padded] == sorted(tuple(corner[::-1]) for corner in padded)
+
+
+def test_fractions_are_exact():
+    coords = np.array([[0, 0], [100, 0], [0, 100], [100, 100]])
+    polygons = (box(50, 0, 150, 100).difference(box(50, 0, 60, 10)), box(100, 150, 120, 200))
+    np.testing.assert_allclose(regions.tissue_fractions(coords, 100, polygons), [0.49, 0.5, 0.0, 0.1], atol=1e-6)
+
+
+@given(st.floats(50, 350), st.floats(50, 350), st.floats(10, 300))
+def test_fractions_add_up_to_the_tissue(x, y, radius):
+    disc = Point(x, y).buffer(radius).intersection(box(0, 0, 400, 400))
+    coords = regions.grid_coords((400, 400), 64, "pad")
+    assert regions.tissue_fractions(coords, 64, (disc,)).sum() * 64**2 == pytest.approx(disc.area, rel=1e-4)
+
+
+def test_no_tissue_no_regions(settings):
+    kept = regions.keep_regions(store.Tissue(SLIDE, ()), settings.regions)
+    assert kept.coords.shape == (0, 2)
+    assert kept.slide.status == store.OK
+
+
+@pytest.mark.parametrize(("slide_mpp", "side"), [(0.5, 4096), (0.25, 8192), (0.499, 4104)])
+def test_a_region_spans_the_same_microns_on_every_slide(settings, slide_mpp, side):
+    slide = replace(SLIDE, width_px=20_000, height_px=20_000, mpp=slide_mpp)
+    kept = regions.keep_regions(store.Tissue(slide, (box(0, 0, 20_000, 20_000),)), settings.regions)
+    assert kept.size_level0_px == side
+    assert set(np.diff(np.unique(kept.coords[:, 0]))) == {side}
+
+
+@pytest.mark.parametrize(("edge", "count"), [("pad", 9), ("drop", 4)])
+def test_regions_over_the_edge_are_padded_or_dropped(settings, edge, count):
+    section = settings.regions.model_copy(update={"edge": edge, "min_tissue_fraction": 0.01})
+    kept = regions.keep_regions(store.Tissue(SLIDE, (box(0, 0, 10_000, 9_000),)), section)
+    assert len(kept.coords) == count
+    assert (kept.tissue_fraction >= 0.01).all()
+
+
+def test_too_little_tissue_is_dropped(settings):
+    tissue = store.Tissue(SLIDE, (box(0, 0, 4096, 1200), box(4096, 0, 6000, 4096)))
+    kept = regions.keep_regions(tissue, settings.regions)
+    np.testing.assert_array_equal(kept.coords, [[0, 0], [4096, 0]])
+    stricter = settings.regions.model_copy(update={"min_tissue_fraction": 0.3})
+    np.testing.assert_array_equal(regions.keep_regions(tissue, stricter).coords, [[4096, 0]])
+
+
+@pytest.fixture
+def run(tmp_path, settings):
+    """Run the stage on a tissue artifact and read what it wrote."""
+
+    def run(tissue):
+        meta = store.provenance("tissue", 1, {}, "f")
+        store.write_tissue(tmp_path / "t.geojson", tissue, meta)
+        regions.run(tissue_path=tmp_path / "t.geojson", regions_path=tmp_path / "r.h5", section=settings.regions)
+        return store.read_regions(tmp_path / "r.h5")[0]
+
+    return run
+
+
+def test_a_slide_coarser_than_the_target_is_quarantined(run):
+    kept = run(store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),)))
+    assert kept.slide.status == store.QUARANTINED
+    assert "s: 1 um/px (vendor) is coarser than regions.target_mpp 0.5" in kept.slide.reason
+    assert len(kept.coords) == 0
+
+
+def test_a_quarantined_slide_stays_so(run):
+    lost = store.SlideInfo("s", store.QUARANTINED, "torn")
+    kept = run(store.Tissue(lost, ()))
+    assert (kept.slide.status, kept.slide.reason, len(kept.coords)) == (store.QUARANTINED, "torn", 0)
+
+
+def test_the_stage_writes_what_it_kept(run):
+    kept = run(store.Tissue(SLIDE, (box(0, 0, 4096, 9000),)))
+    np.testing.assert_array_equal(kept.coords, [[0, 0], [0, 4096]])
+    np.testing.assert_allclose(kept.tissue_fraction, [1, 1])

@@ -1,0 +1,128 @@
+"""The sheet is checked whole, and every problem has its row."""
+
+import logging
+
+import pandas as pd
+import pytest
+
+from slpd_core import runtime, store
+from slpd_core.slides import sheet
+
+HEADER = "slide_id,patient_id,label,path"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a sheet whose slides exist as empty files."""
+
+    def write(*rows: str, header: str = HEADER):
+        for name in "abcd":
+            (tmp_path / f"{name}.svs").touch()
+        (tmp_path / "slides.csv").write_text("\n".join([header, *rows]) + "\n")
+        return tmp_path / "slides.csv"
+
+    return write
+
+
+GOOD = ("a,p1,x,a.svs", "b,p2,x,b.svs", "c,p3,y,c.svs", "d,p4,y,d.svs")
+
+
+def test_a_good_sheet(write, tmp_path):
+    frame = sheet.read_sheet(write(*GOOD))
+    assert frame["slide_id"].tolist() == ["a", "b", "c", "d"]
+    assert frame["path"].tolist() == [str(tmp_path / f"{name}.svs") for name in "abcd"]
+    assert frame["mpp"].isna().all()
+
+
+def test_ids_stay_texts(write):
+    rows = ("001,1,0,a.svs,", "1e3,NA,0,b.svs,0.25", "NaN,3,1,c.svs,", "null,4,1,d.svs,")
+    frame = sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
+    assert frame["slide_id"].tolist() == ["001", "1e3", "NaN", "null"]
+    assert frame["patient_id"].tolist() == ["1", "NA", "3", "4"]
+    assert frame["mpp"].iloc[1] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("a,p,x,a.svs", "row 6, slide 'a': slide_id stands in row 2 already"),
+        ("A,p,x,a.svs", "row 6, slide 'A': slide_id stands in row 2 already"),
+        ("../a,p,x,a.svs", "row 6, slide '../a': slide_id is no plain file name"),
+        ("e/f,p,x,a.svs", "no plain file name"),
+        ("e..f,p,x,a.svs", "no plain file name"),
+        (" e,p,x,a.svs", "no plain file name"),
+        ("e ,p,x,a.svs", "no plain file name"),
+        ("-e,p,x,a.svs", "no plain file name"),
+        ("$(rm),p,x,a.svs", "no plain file name"),
+        (",p,x,a.svs", "no plain file name"),
+        ("e,,x,a.svs", "patient_id is ''"),
+        ("e,p,x ,a.svs", "label is 'x '"),
+        ("e,p,x,e.svs", "no file"),
+        ("e,p,z,a.svs", "row 6: label 'z' stands on one slide only"),
+    ],
+)
+def test_a_problem_is_named_with_its_row(write, row, what):
+    with pytest.raises(ValueError, match=r"slides\.csv: \d problem") as error:
+        sheet.read_sheet(write(*GOOD, row))
+    assert what in str(error.value)
+
+
+@pytest.mark.parametrize("mpp", ["half", "0", "50", "-0.5", "nan"])
+def test_an_mpp_must_be_plausible(write, mpp):
+    rows = [f"{row}," for row in GOOD[:-1]] + [f"{GOOD[-1]},{mpp}"]
+    with pytest.raises(ValueError, match=rf"row 5, slide 'd': mpp '{mpp}' is no um/px within 0.05-5.0"):
+        sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
+
+
+def test_all_problems_come_at_once(write):
+    with pytest.raises(ValueError, match="4 problem") as error:
+        sheet.read_sheet(write(*GOOD, "a,p,x,e.svs", "../f,,x,a.svs"))
+    assert [f"row {row}" in str(error.value) for row in (6, 7)] == [True, True]
+
+
+def test_missing_columns_are_named(write):
+    with pytest.raises(ValueError, match="no column patient_id, label among slide_id, path") as error:
+        sheet.read_sheet(write("a,a.svs", header="slide_id,path"))
+    assert sheet.EXAMPLE in str(error.value)
+
+
+def test_a_missing_sheet_shows_one_and_names_the_demo(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"slides\.csv: no such sheet") as error:
+        sheet.read_sheet(tmp_path / "slides.csv")
+    assert sheet.EXAMPLE in str(error.value)
+    assert "make demo" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", '"a,b\nc', "\x00\x01"])
+def test_what_is_no_table_is_named(tmp_path, text):
+    (tmp_path / "slides.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"slides\.csv: "):
+        sheet.read_sheet(tmp_path / "slides.csv")
+
+
+def test_one_label_only_is_refused(write):
+    with pytest.raises(ValueError, match="one label only \\('x'\\)"):
+        sheet.read_sheet(write(*GOOD[:2]))
+
+
+def test_no_slides_are_refused(write):
+    with pytest.raises(ValueError, match="no slides"):
+        sheet.read_sheet(write())
+
+
+def test_fewer_patients_than_folds_are_refused(write):
+    frame = sheet.read_sheet(write(*GOOD))
+    sheet.require_patients(frame, 4)
+    with pytest.raises(ValueError, match=r"folds\.n_folds: 5 folds of 4 patients"):
+        sheet.require_patients(frame, 5)
+
+
+def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog, monkeypatch):
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    path = write(*GOOD[:3], "d,p1,y,d.svs")
+    with caplog.at_level(logging.WARNING):
+        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", section=settings.sheet)
+    frame, meta = store.read_table(tmp_path / "out.parquet", "sheet")
+    pd.testing.assert_frame_equal(frame, sheet.read_sheet(path), check_dtype=False)
+    assert meta["stage"] == "sheet"
+    assert "patient p1 has slides of 2 labels: x, y" in caplog.text

@@ -1,0 +1,122 @@
+"""Tissue is found where it was planted, as polygons QuPath opens."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from shapely import Polygon, box, contains_xy, union_all
+
+from slpd_core import store
+from slpd_core.slides import tissue
+
+PINK, GREY, BLACK = (200, 120, 170), (120, 120, 124), (8, 8, 8)
+
+
+def iou(polygons, truth):
+    found = union_all(polygons)
+    return found.intersection(truth).area / found.union(truth).area
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(arrays.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
+def test_polygons_hold_just_the_pixels_of_the_mask(mask):
+    polygons = tissue.mask_polygons(mask, (8.0, 4.0))
+    assert all(polygon.is_valid and polygon.area > 0 for polygon in polygons)
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    inside = contains_xy(union_all(polygons), x * 8, y * 4) if polygons else np.zeros_like(mask)
+    np.testing.assert_array_equal(inside, mask)
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(union_all(polygons).area)
+
+
+def test_a_hole_is_a_hole_and_an_island_in_it_an_island():
+    mask = np.zeros((40, 40), bool)
+    mask[5:35, 5:35] = True
+    mask[10:30, 10:30] = False
+    mask[15:25, 15:25] = True
+    polygons = tissue.mask_polygons(mask, (1.0, 1.0))
+    assert sorted(len(polygon.interiors) for polygon in polygons) == [0, 1]
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(mask.sum(), rel=0.02)
+
+
+def test_planted_tissue_is_found(planted, settings, tmp_path):
+    rectangles = {
+        (500, 700, 2500, 1500): PINK,
+        (4000, 400, 800, 2800): (150, 90, 180),
+        (1200, 1100, 700, 700): (244,) * 3,
+    }
+    path = planted((6000, 4000), rectangles)
+    tissue.run(
+        slide_id="s",
+        slide_path=path,
+        mpp=None,
+        geojson_path=tmp_path / "s.geojson",
+        overlay_path=tmp_path / "s.png",
+        section=settings.tissue,
+    )
+    found, meta = store.read_tissue(tmp_path / "s.geojson")
+    truth = box(500, 700, 3000, 2200).difference(box(1200, 1100, 1900, 1800)).union(box(4000, 400, 4800, 3200))
+    assert iou(found.polygons, truth) > 0.93
+    assert found.slide == store.SlideInfo(
+        "s", "ok", "", 6000, 4000, 0.5, "tiff resolution", store.file_fingerprint(path)
+    )
+    assert meta["stage"] == "tissue"
+    assert Image.open(tmp_path / "s.png").size == (375, 250)
+    collection = json.loads((tmp_path / "s.geojson").read_text())
+    assert collection["type"] == "FeatureCollection"
+    assert {feature["type"] for feature in collection["features"]} == {"Feature"}
+    assert collection["features"][0]["properties"]["objectType"] == "annotation"
+
+
+@pytest.mark.parametrize("noise", [0, 6], ids=["clean", "noisy"])
+def test_glass_is_not_tissue(settings, noise):
+    rng = np.random.default_rng(0)
+    pixels = (244 - rng.integers(0, noise + 1, (300, 400, 3))).astype(np.uint8)
+    assert not tissue.tissue_mask(pixels, 8.0, settings.tissue).any()
+
+
+def test_grey_dust_and_black_edges_are_not_tissue(settings):
+    pixels = np.full((300, 400, 3), 244, np.uint8)
+    pixels[100:200, 100:200] = PINK
+    pixels[:, :20] = BLACK
+    pixels[220:280, 300:360] = GREY
+    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    truth = np.zeros_like(mask)
+    truth[100:200, 100:200] = True
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+
+
+def test_specks_go_and_pinholes_close(settings):
+    pixels = np.full((400, 400, 3), 244, np.uint8)
+    pixels[100:300, 100:300] = PINK
+    pixels[200:210, 200:210] = 244
+    pixels[20:35, 20:35] = PINK
+    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    assert mask[100:300, 100:300].mean() > 0.99
+    assert not mask[:60, :60].any()
+
+
+def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, settings):
+    (tmp_path / "s.svs").write_text("no slide")
+    paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
+    tissue.run(slide_id="s", slide_path=tmp_path / "s.svs", mpp=None, section=settings.tissue, **paths)
+    found, _ = store.read_tissue(tmp_path / "s.geojson")
+    assert found.polygons == ()
+    assert found.slide.status == store.QUARANTINED
+    assert "not a whole slide" in found.slide.reason
+    assert Image.open(tmp_path / "s.png").size[0] > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "mpp", "share"), [("cmu-1-small-region.svs", None, 0.37), ("tcga-cr-7395-01a-01-ts1.svs", 0.25, 0.65)]
+)
+def test_tissue_of_real_slides(real, settings, name, mpp, share):
+    found, picture = tissue.segment("s", real(name), mpp, settings.tissue, "")
+    area = sum(polygon.area for polygon in found.polygons) / (found.slide.width_px * found.slide.height_px)
+    assert area == pytest.approx(share, abs=0.05)
+    assert all(isinstance(polygon, Polygon) and polygon.is_valid for polygon in found.polygons)
+    assert picture.size[0] > 100
