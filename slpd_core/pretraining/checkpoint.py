@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class Checkpoint:
             return [], None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError) as error:
+        except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             raise ValueError(f"{self.path}: broken checkpoint ({error}); delete it, the run starts anew") from error
         if state["made_by"] != self.made_by:
             theirs, ours = json.loads(state["made_by"]), json.loads(self.made_by)

@@ -3,6 +3,7 @@
 import difflib
 import json
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         return {key: torch.from_numpy(tensor) for key, tensor in store.read_weights(path)[0].items()}
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(
-            f"patch_encoder.weights: {path} is no plain state dict ({str(error)[:200]}); convert it"
+            f"patch_encoder.weights: {path} is no plain state dict ({str(error).splitlines()[0]}); convert it"
         ) from error
     for key in ("state_dict", "model"):
         found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found

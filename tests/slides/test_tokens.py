@@ -1,0 +1,123 @@
+"""Tokens are the patches' own, in row-major order, and a slide that breaks leaves none."""
+
+import numpy as np
+import pytest
+import torch
+
+from slpd_core import store
+from slpd_core.slides import patch_encoder, tokens
+from slpd_core.slides.reader import Slide
+
+META = store.provenance("regions", 1, {}, "f")
+
+
+@pytest.fixture
+def weights(tmp_path, settings):
+    """A tiny encoder for patches of 64 px."""
+    section = settings.patch_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    patch_encoder.run(weights_path=tmp_path / "w.safetensors", section=section, seed=1)
+    return tmp_path / "w.safetensors"
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """A slide of noise, so that no two patches are alike."""
+    from slpd_core.slides.reader import write_slide
+
+    coarse = np.random.default_rng(0).integers(60, 240, (70, 80, 3), dtype=np.uint8)
+    write_slide(tmp_path / "s.tiff", coarse.repeat(8, 0).repeat(8, 1), 0.5)
+    return tmp_path / "s.tiff"
+
+
+@pytest.fixture
+def encode(tmp_path, weights, settings):
+    """Run the stage on regions of 256 px at the given corners; gives what it wrote."""
+
+    def encode(path, corners, status=store.OK, **changed):
+        info = store.SlideInfo("s", status, "", 640, 560, 0.5, "sheet", "f")
+        coords = np.array(corners, np.int64).reshape(-1, 2)
+        found = store.Regions(info, coords, np.ones(len(coords), np.float32), 256, 256, 0.5)
+        store.write_regions(tmp_path / "r.h5", found, META)
+        section = settings.tokens.model_copy(update={"precision": "fp32"} | changed)
+        paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
+        tokens.run(**paths, tokens_path=tmp_path / "t.h5", section=section, device="cpu")
+        return store.read_tokens(tmp_path / "t.h5")
+
+    return encode
+
+
+def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
+    corners = [(0, 0), (256, 64), (300, 200)]
+    found, meta = encode(slide, corners)
+    model, _ = patch_encoder.load(weights)
+    assert found.tokens.shape == (3, 16, 64)
+    np.testing.assert_array_equal(found.coords, corners)
+    with Slide(slide) as opened, torch.inference_mode():
+        for region, patch in ((0, 0), (1, 1), (1, 4), (2, 15)):
+            (x, y), (row, column) = corners[region], divmod(patch, 4)
+            pixels = opened.read((x + 64 * column, y + 64 * row), (64, 64), 0.5)
+            normalised = (torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
+            np.testing.assert_allclose(found.tokens[region, patch], model(normalised)[0], atol=3e-3)
+    assert meta["precision"] == "fp32"
+
+
+def test_the_batch_size_does_not_show(encode, slide):
+    one, _ = encode(slide, [(0, 0)], batch_size=5)
+    other, _ = encode(slide, [(0, 0)], batch_size=16)
+    np.testing.assert_allclose(one.tokens, other.tokens, atol=2e-3)
+
+
+def test_the_same_slide_gives_the_same_tokens(encode, slide):
+    np.testing.assert_array_equal(encode(slide, [(0, 0)])[0].tokens, encode(slide, [(0, 0)])[0].tokens)
+
+
+def test_half_precision_agrees(encode, slide):
+    exact, _ = encode(slide, [(0, 0)])
+    half, meta = encode(slide, [(0, 0)], precision="bf16")
+    error = np.linalg.norm(half.tokens.astype(float) - exact.tokens) / np.linalg.norm(exact.tokens.astype(float))
+    assert error < 0.02
+    assert meta["precision"] == "bf16"
+
+
+def test_auto_chooses_a_precision():
+    assert tokens.choose_precision("auto", "cpu") in ("bf16", "fp32")
+    assert tokens.choose_precision("fp16", "cpu") == "fp16"
+
+
+@pytest.mark.parametrize("status", [store.OK, store.QUARANTINED])
+def test_no_regions_no_tokens_and_the_slide_is_not_opened(encode, tmp_path, status):
+    found, _ = encode(tmp_path / "gone.svs", [], status)
+    assert found.tokens.shape == (0, 16, 64)
+    assert found.slide.status == status
+
+
+def test_a_slide_that_breaks_on_the_way_is_quarantined(encode, slide, real, tmp_path):
+    whole = bytearray(real("cmu-1-small-region.svs").read_bytes())
+    start = len(whole) // 2
+    whole[start : start + 200_000] = bytes(200_000)
+    (tmp_path / "broken.svs").write_bytes(whole)
+    found, _ = encode(tmp_path / "broken.svs", [(x, y) for y in range(0, 2700, 256) for x in range(0, 2000, 256)])
+    assert len(found.tokens) == len(found.coords) == 0
+    assert found.slide.status == store.QUARANTINED
+    assert "broken data at level 0" in found.slide.reason
+
+
+def test_patches_are_cut_row_by_row():
+    region = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
+    patches = tokens.cut_patches(region, 2)
+    assert patches.shape == (9, 3, 2, 2)
+    for number, patch in enumerate(patches):
+        row, column = divmod(number, 3)
+        np.testing.assert_array_equal(
+            patch.transpose(1, 2, 0), region[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        )
+
+
+def test_tokens_float16_cannot_hold_stop_the_job():
+    class Loud(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1) * 1e6
+
+    encode = tokens.PatchEncoder(Loud(), [0.5] * 3, [0.5] * 3, "fp32", "cpu", 4)
+    with pytest.raises(RuntimeError, match="float16 cannot hold"):
+        encode(np.zeros((2, 3, 4, 4), np.uint8))
