@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
 from typing import Any
 
 import numpy as np
@@ -424,3 +425,19 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
         raise ValueError(_broken(path, f"no safetensors file ({error})")) from error
+
+
+def read_torch(path: Path) -> Any:
+    """Read a file torch.save wrote, tensors and plain values only: nothing it may hold is run.
+
+    Raises ValueError when the file is broken or holds anything else.
+    """
+    import torch
+
+    # A broken file ends in any of these, depending on where it is broken.
+    broken = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except broken as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}: not a whole file of tensors and plain values ({reason})") from error

@@ -3,7 +3,6 @@
 import json
 from dataclasses import fields
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
 from typing import Any
 
 import torch
@@ -40,9 +39,9 @@ class Checkpoint:
         if not self.path.exists():
             return [], None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise ValueError(f"{self.path}: broken checkpoint ({error}); delete it, the run starts anew") from error
+            state = store.read_torch(self.path)
+        except ValueError as error:
+            raise ValueError(f"broken checkpoint {error}; delete it, the run starts anew") from error
         if state["made_by"] != self.made_by:
             theirs, ours = json.loads(state["made_by"]), json.loads(self.made_by)
             differing = [f"{key} {theirs.get(key)} -> {ours[key]}" for key in ours if theirs.get(key) != ours[key]]

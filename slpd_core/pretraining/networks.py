@@ -23,6 +23,10 @@ class Network(nn.Module):
         self.encoder = RegionEncoder(*shape, drop_path)
         self.head = ProjectionHead(section.embed_dim, section.hidden_dim, section.bottleneck_dim, section.out_dim)
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, rows, columns, token_dim) → (B, out_dim)."""
+        return self.head(self.encoder(tokens))
+
 
 @dataclass
 class Networks:

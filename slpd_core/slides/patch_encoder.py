@@ -3,7 +3,6 @@
 import difflib
 import json
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
 from typing import Any
 
 import numpy as np
@@ -47,11 +46,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return {key: torch.from_numpy(tensor) for key, tensor in store.read_weights(path)[0].items()}
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"patch_encoder.weights: {path} is no plain state dict ({str(error).splitlines()[0]}); convert it"
-        ) from error
+        found = store.read_torch(path)
+    except ValueError as error:
+        raise ValueError(f"patch_encoder.weights: {error}; convert it to a plain state dict") from error
     for key in ("state_dict", "model"):
         found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):

@@ -1,0 +1,106 @@
+"""The region encoder is ViT4096-256 of the paper, key by key and number by number."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from slpd_core.pretraining import region_encoder
+from slpd_core.pretraining.region_encoder import ProjectionHead, RegionEncoder
+
+
+@pytest.fixture(scope="module")
+def paper():
+    torch.manual_seed(0)
+    return RegionEncoder(384, 192, 6, 6, 14).eval()
+
+
+def test_its_size_and_keys_are_the_published_ones(paper):
+    state = paper.state_dict()
+    assert sum(tensor.numel() for tensor in state.values()) == 2_781_504
+    assert len(state) == 78
+    assert state["pos_embed"].shape == (1, 197, 192)
+    assert {key.split(".")[0] for key in state} == {"cls_token", "pos_embed", "phi", "blocks", "norm"}
+    assert state["phi.0.weight"].shape == (192, 384)
+
+
+def test_it_computes_what_timms_transformer_computes(paper):
+    """timm's ViT on the tokens after phi, at its own grid, is the oracle of blocks, norm and [CLS]."""
+    oracle = VisionTransformer(
+        img_size=14,
+        patch_size=1,
+        in_chans=192,
+        num_classes=0,
+        embed_dim=192,
+        depth=6,
+        num_heads=6,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    ).eval()
+    state = {key: value for key, value in paper.state_dict().items() if not key.startswith("phi")}
+    with torch.no_grad():
+        state["patch_embed.proj.weight"], state["patch_embed.proj.bias"] = (
+            torch.eye(192)[:, :, None, None],
+            torch.zeros(192),
+        )
+        oracle.load_state_dict(state)
+        tokens = torch.randn(2, 14, 14, 384)
+        expected = oracle(paper.phi(tokens).permute(0, 3, 1, 2))
+        torch.testing.assert_close(paper(tokens), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [6, 14, 16])
+def test_any_grid_gives_an_embedding(paper, grid):
+    with torch.no_grad():
+        assert paper(torch.randn(2, grid, grid, 384)).shape == (2, 192)
+
+
+def test_positions_of_the_own_grid_are_as_learned_and_others_are_resampled(paper):
+    assert paper.positions(14, 14) is paper.pos_embed
+    ramp = RegionEncoder(4, 6, 1, 1, 8)
+    with torch.no_grad():
+        rows = torch.arange(8.0).repeat_interleave(8)
+        ramp.pos_embed[0, 1:] = rows[:, None]
+        resized = ramp.positions(16, 16)[0, 1:, 0].view(16, 16)
+    assert torch.equal(ramp.positions(16, 16)[:, 0], ramp.pos_embed[:, 0])
+    torch.testing.assert_close(resized[4:-4, 3], torch.arange(4.0, 12) / 2 - 0.25, atol=0.05, rtol=0)
+
+
+def test_positions_matter(paper):
+    with torch.no_grad():
+        tokens = torch.randn(1, 14, 14, 384)
+        encoder = RegionEncoder(384, 192, 6, 6, 14).eval()
+        assert (encoder(tokens) - encoder(tokens.flip(1))).abs().max() > 1e-4
+
+
+def test_stochastic_depth_drops_whole_branches_while_training_only():
+    torch.manual_seed(0)
+    block = region_encoder.Block(8, 2, 0.5)
+    x = torch.randn(400, 3, 8)
+    kept = (block.train()(x) != x).flatten(1).any(1).float().mean()
+    assert 0.6 < kept < 0.9  # 1 - 0.5 * 0.5
+    assert torch.equal(block.eval()(x), block(x))
+
+
+def test_the_head_has_unit_bottleneck_and_unit_weights():
+    torch.manual_seed(0)
+    head = ProjectionHead(24, 32, 16, 50)
+    with torch.no_grad():
+        logits = head(torch.randn(6, 24) * 100)
+        head.last_layer.mul_(3)
+        assert torch.allclose(head(torch.zeros(1, 24)), head(torch.zeros(1, 24)))
+    assert logits.shape == (6, 50)
+    assert logits.abs().max() <= 1 + 1e-5
+
+
+def test_an_encoder_comes_back_from_its_file(tmp_path):
+    torch.manual_seed(0)
+    encoder = RegionEncoder(8, 24, 2, 2, 3)
+    region_encoder.save(tmp_path / "e.safetensors", encoder, {"fingerprint": "f"})
+    back, meta = region_encoder.load(tmp_path / "e.safetensors")
+    tokens = torch.randn(2, 4, 4, 8)
+    with torch.no_grad():
+        np.testing.assert_array_equal(back(tokens), encoder.eval()(tokens))
+    assert (meta["fingerprint"], meta["token_dim"], meta["grid"]) == ("f", "8", "3")
