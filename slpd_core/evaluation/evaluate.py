@@ -127,7 +127,7 @@ def predict_fold(
     classes = sorted(folds["label"].unique())
     own = folds[folds["fold"] == fold]
     train, test = (own[own["part"] == part].sort_values("slide_id") for part in ("train", "test"))
-    labels = train["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+    labels = np.array([classes.index(label) for label in train["label"]], np.int64)
     if len(np.unique(labels)) < 2:
         found = ", ".join(train["label"].unique()) or "none"
         raise ValueError(

@@ -1,0 +1,144 @@
+"""The classifiers are HIPT's, layer by layer: sizes, keys, and arithmetic written out again in numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from slpd_core.evaluation import classifiers
+
+
+def built(name, dim=192, n_classes=2, dropout=0.25):
+    return classifiers.build(name, dim, n_classes, dropout, 1).eval()
+
+
+def linear(layer, x):
+    return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+
+
+def softmax(x, axis):
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+@pytest.fixture
+def slide():
+    return torch.randn(9, 192, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "count"), [("mil", 37_442), ("dsmil", 62_916), ("vit_wsi", 595_011)])
+def test_parameters(name, count):
+    assert sum(parameter.numel() for parameter in built(name).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("mil", {"classifier.0", "classifier.3"}),
+        ("dsmil", {"i_classifier.fc.0", "b_classifier.q", "b_classifier.v.1", "b_classifier.fcc"}),
+        (
+            "vit_wsi",
+            {
+                "global_phi.0",
+                "global_attn_pool.attention_a.0",
+                "global_attn_pool.attention_b.0",
+                "global_attn_pool.attention_c",
+                "global_rho.0",
+                "classifier",
+            },
+        ),
+    ],
+)
+def test_keys_are_those_of_the_published_models(name, keys):
+    found = {key.rsplit(".", 1)[0] for key in built(name).state_dict()}
+    assert {key for key in found if not key.startswith("global_transformer.layers.")} == keys
+    layers = {key.split(".")[2] for key in found if key.startswith("global_transformer.layers.")}
+    assert layers == ({"0", "1"} if name == "vit_wsi" else set())
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", classifiers.CLASSIFIERS)
+def test_one_slide_gives_one_row_of_logits_that_all_parameters_shape(name, n_classes, slide):
+    model = built(name, n_classes=n_classes)
+    logits = model(slide)
+    assert logits.shape == (n_classes,)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model(slide[:1]).shape == (n_classes,)
+
+
+@pytest.mark.parametrize("name", classifiers.CLASSIFIERS)
+def test_the_order_of_regions_does_not_matter(name, slide):
+    model = built(name)
+    with torch.no_grad():
+        torch.testing.assert_close(model(slide), model(slide.flip(0)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", classifiers.CLASSIFIERS)
+def test_dropout_acts_while_training_only(name, slide):
+    model = built(name, dropout=0.5)
+    with torch.no_grad():
+        assert torch.equal(model(slide), model(slide))
+        model.train()
+        changed = [not torch.equal(model(slide), model(slide)) for _ in range(5)]
+    assert any(changed) == (name != "dsmil")
+
+
+def test_mil_takes_the_instance_most_probably_class_1(slide):
+    model = built("mil")
+    first, last = model.classifier[0], model.classifier[3]
+    logits = linear(last, np.maximum(linear(first, slide.numpy()), 0))
+    expected = logits[softmax(logits, 1)[:, 1].argmax()]
+    np.testing.assert_allclose(model(slide).detach(), expected, atol=1e-5)
+
+
+def test_mil_of_three_classes_takes_the_surest_instance(slide):
+    model = built("mil", n_classes=3)
+    logits = linear(model.classifier[3], np.maximum(linear(model.classifier[0], slide.numpy()), 0))
+    expected = logits[np.unravel_index(softmax(logits, 1).argmax(), logits.shape)[0]]
+    np.testing.assert_allclose(model(slide).detach(), expected, atol=1e-5)
+
+
+def test_mil_starts_xavier_normal():
+    model = built("mil")
+    assert not model.classifier[0].bias.any()
+    assert model.classifier[0].weight.std().item() == pytest.approx((2 / (192 + 192)) ** 0.5, rel=0.03)
+
+
+def test_dsmil_is_its_formula(slide):
+    model, x = built("dsmil"), slide.numpy()
+    instance = linear(model.i_classifier["fc"][0], x)
+    q, v = linear(model.b_classifier["q"], x), linear(model.b_classifier["v"][1], x)
+    whole = np.zeros((2, 192))
+    for c in range(2):
+        critical = q[instance[:, c].argmax()]
+        attention = softmax(np.array([q_i @ critical for q_i in q]) / np.sqrt(128), 0)
+        whole[c] = sum(a * v_i for a, v_i in zip(attention, v, strict=True))
+    kernel, bias = (p.detach().numpy() for p in model.b_classifier["fcc"].parameters())
+    bag = np.array([sum(kernel[o, c] @ whole[c] for c in range(2)) + bias[o] for o in range(2)])
+    np.testing.assert_allclose(model(slide).detach(), (bag + instance.max(0)) / 2, atol=1e-5)
+
+
+def test_gated_attention_is_its_formula(slide):
+    gate = classifiers.GatedAttention(192)
+    x = slide.numpy()
+    hidden = np.tanh(linear(gate.attention_a[0], x)) / (1 + np.exp(-linear(gate.attention_b[0], x)))
+    np.testing.assert_allclose(gate(slide).detach(), linear(gate.attention_c, hidden), atol=1e-5)
+
+
+def test_vit_wsi_pools_its_transformer_by_attention(slide):
+    model = built("vit_wsi")
+    with torch.no_grad():
+        x = model.global_transformer(torch.relu(model.global_phi[0](slide))[None])[0].numpy()
+        attention = softmax(model.global_attn_pool(torch.from_numpy(x)).numpy(), 0)
+    pooled = (attention * x).sum(0)
+    expected = linear(model.classifier, np.maximum(linear(model.global_rho[0], pooled), 0))
+    np.testing.assert_allclose(model(slide).detach(), expected, atol=1e-5)
+    layer = model.global_transformer.layers[0]
+    assert (layer.norm_first, layer.self_attn.num_heads, layer.linear1.out_features) == (False, 3, 192)
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.rand(3)
+    a = built("vit_wsi").state_dict()
+    torch.rand(5)
+    assert all(torch.equal(a[key], tensor) for key, tensor in built("vit_wsi").state_dict().items())

@@ -1,0 +1,107 @@
+"""Folds are a partition of the slides that no patient straddles."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from slpd_core import runtime, store
+from slpd_core.evaluation import folds
+
+
+def made(slides, settings, n_folds=4, val_fraction=0.2, seed=1):
+    section = settings.folds.model_copy(update={"n_folds": n_folds, "val_fraction": val_fraction})
+    return folds.make_folds(slides, section, seed)
+
+
+cohorts = st.lists(st.tuples(st.sampled_from("xy"), st.integers(1, 3)), min_size=6, max_size=40).filter(
+    lambda patients: min(sum(label == own for label, _ in patients) for own in "xy") >= 3
+)
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(cohorts, st.integers(2, 5), st.floats(0, 0.5), st.integers(0, 99))
+def test_every_slide_is_tested_once_and_no_patient_straddles(settings, patients, n_folds, val_fraction, seed):
+    rows = [
+        (f"{patient}-{number}", f"p{patient}", label)
+        for patient, (label, slides) in enumerate(patients)
+        for number in range(slides)
+    ]
+    slides = pd.DataFrame(rows, columns=["slide_id", "patient_id", "label"])
+    found = made(slides, settings, n_folds, val_fraction, seed)
+    assert found.groupby("fold")["slide_id"].apply(set).tolist() == [set(slides["slide_id"])] * n_folds
+    assert sorted(found.loc[found["part"] == "test", "slide_id"]) == sorted(slides["slide_id"])
+    assert (found.groupby(["fold", "patient_id"])["part"].nunique() == 1).all()
+    assert set(found["part"]) <= {"train", "val", "test"}
+
+
+def test_labels_are_spread_over_the_folds(settings, make_slides):
+    found = made(make_slides(12), settings)
+    tested = found[found["part"] == "test"].groupby(["fold", "label"])["patient_id"].nunique()
+    assert tested.between(2, 4).all()
+    assert len(tested) == 8
+
+
+def test_validation_is_a_share_of_the_training_patients_of_each_label(settings, make_slides):
+    found = made(make_slides(20, slides=(1,)), settings, n_folds=4, val_fraction=0.2)
+    counts = found.groupby(["fold", "label", "part"]).size().unstack()
+    assert (counts["val"] == 3).all()
+    assert (counts["train"] == 12).all()
+    assert (counts["test"] == 5).all()
+    assert "val" not in set(made(make_slides(20), settings, val_fraction=0.0)["part"])
+
+
+def test_the_order_of_the_sheet_does_not_matter_and_the_seed_does(settings, make_slides):
+    slides = make_slides(12)
+    shuffled = slides.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(made(slides, settings), made(shuffled, settings))
+    assert not made(slides, settings).equals(made(slides, settings, seed=2))
+
+
+def test_fewer_patients_than_folds_are_refused(settings, make_slides):
+    with pytest.raises(ValueError, match=r"folds\.n_folds: 7 folds of 6 patients; lower it to 6"):
+        made(make_slides(3), settings, n_folds=7)
+
+
+@pytest.mark.parametrize(("labels", "what"), [(("x",), r"one label only are left \(x\)"), ((), r"\(none\)")])
+def test_one_label_is_refused(settings, make_slides, labels, what):
+    with pytest.raises(ValueError, match=what):
+        made(make_slides(5, labels), settings)
+
+
+def test_a_label_of_one_patient_is_refused(settings, make_slides):
+    slides = pd.concat([make_slides(6, ("x",)), make_slides(1, ("rare",), slides=(3,))])
+    with pytest.raises(ValueError, match="label 'rare' stands on one patient only"):
+        made(slides, settings)
+
+
+def test_a_label_with_fewer_patients_than_folds_is_named(settings, make_slides, caplog, monkeypatch):
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    slides = pd.concat([make_slides(9, ("x",)), make_slides(3, ("rare",))])
+    with caplog.at_level(logging.WARNING):
+        made(slides, settings, n_folds=5)
+    assert "fewer patients than folds for rare (3)" in caplog.text
+
+
+def test_a_patient_with_two_labels_stays_whole(settings, make_slides):
+    slides = make_slides(8)
+    slides.loc[slides["slide_id"] == "y00-0", "patient_id"] = "x00"
+    assert (made(slides, settings).groupby(["fold", "patient_id"])["part"].nunique() == 1).all()
+
+
+def test_the_stage_takes_the_slides_the_ledger_admits(settings, make_slides, tmp_path):
+    slides = make_slides(6)
+    ledger = slides.assign(status=store.OK)
+    for column in store.TABLES["ledger"]:
+        ledger[column] = ledger.get(column, np.nan)
+    ledger.loc[0, "status"], ledger.loc[1, "status"] = store.QUARANTINED, store.EMPTY
+    store.write_table(tmp_path / "l.parquet", "ledger", ledger, store.provenance("ledger", 1, {}))
+    section = settings.folds.model_copy(update={"n_folds": 3})
+    folds.run(ledger_path=tmp_path / "l.parquet", out_path=tmp_path / "f.parquet", section=section, seed=1)
+    found, meta = store.read_table(tmp_path / "f.parquet", "folds")
+    assert set(found["slide_id"]) == set(slides["slide_id"][2:])
+    assert meta["stage"] == "folds"
