@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette, told apart by every kind of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -17,16 +18,20 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,
+    "axes.grid": True,
+    "grid.color": "0.92",
+    "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 9,
     "svg.hashsalt": "slpd",
 }
+FEWEST_TO_PROJECT = 4
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 # History columns drawn beside the losses: column -> title.
 WATCHED = {
     "teacher_entropy": "teacher entropy (nats)",
-    "effective_rank": "effective rank of the embeddings",
-    "moved": "share of regions that changed prototype",
+    "effective_rank": "effective rank\nof the embeddings",
+    "moved": "share of regions that\nchanged prototype",
 }
 
 
@@ -75,7 +80,8 @@ def roc(panels: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
                     _band(axis, FALSE_POSITIVE_RATES, defined, name, PALETTE[names.index(name) % len(PALETTE)])
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
             axis.set(title=classifier, xlabel="false positive rate", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-            axis.legend(loc="lower right")
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(loc="lower right")
         axes[0].set_ylabel("true positive rate")
         return _png(figure)
 
@@ -105,22 +111,30 @@ def training(histories: Mapping[str, pd.DataFrame]) -> bytes:
                     axis.plot(shown["epoch"], shown[term], color=colour, label=f"L_{term}", marker=".")
             axis.axhline(frame["uniform"].iloc[0], color="0.5", linestyle="--", linewidth=0.9, label="ln(out_dim)")
             axis.set(title=run, xlabel="epoch", ylabel="loss", ylim=(0, None))
-            axis.legend(loc="lower left")
+            axis.legend(loc="best")
         for axis, name in zip(axes[len(histories) :], watched, strict=True):
             for colour, (run, frame) in zip(PALETTE, histories.items(), strict=False):
                 if name in frame and frame[name].notna().any():
                     axis.plot(frame["epoch"], frame[name], color=colour, label=run, marker=".")
             axis.set(title=WATCHED[name], xlabel="epoch", ylim=(0, None))
             axis.legend(loc="best")
+        for axis in axes:
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return _png(figure)
 
 
 def project(embeddings: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
-    """t-SNE of embeddings (n, D) into the plane (n, 2), started from their principal components."""
+    """t-SNE of embeddings (n, D) into the plane (n, 2), started from their principal components.
+
+    Where too few of them differ, their first two coordinates.
+    """
     from sklearn.manifold import TSNE
 
-    fitting = min(perplexity, (len(embeddings) - 1) / 3)
-    return TSNE(perplexity=fitting, init="pca", random_state=seed).fit_transform(embeddings)
+    centred = (embeddings - embeddings.mean(0)).astype(np.float64)
+    if len(np.unique(centred.round(9), axis=0)) <= FEWEST_TO_PROJECT:  # a collapsed run too: t-SNE cannot start from it
+        return centred[:, :2]
+    fitting = min(perplexity, (len(centred) - 1) / 3)
+    return TSNE(perplexity=fitting, init="pca", random_state=seed).fit_transform(centred / centred.std())
 
 
 def tsne(points: Mapping[str, np.ndarray], labels: Sequence[str], slides: Sequence[str]) -> bytes:

@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from shapely import affinity, build_area
 from shapely.geometry import MultiLineString, MultiPolygon, Polygon
@@ -84,8 +84,9 @@ def overlay(pixels: np.ndarray, polygons: tuple[Polygon, ...], scale: tuple[floa
 def notice(slide_id: str, reason: str) -> Image.Image:
     """A picture that says why a slide is quarantined."""
     picture = Image.new("RGB", (640, 320), "white")
-    lines = [f"{slide_id}: quarantined", "", *textwrap.wrap(reason, 90)]
-    ImageDraw.Draw(picture).multiline_text((20, 20), "\n".join(lines), fill=(160, 20, 20), spacing=6)
+    lines = [f"{slide_id}: quarantined", "", *textwrap.wrap(reason, 44)]
+    font = ImageFont.load_default(size=26)
+    ImageDraw.Draw(picture).multiline_text((20, 20), "\n".join(lines), fill=(160, 20, 20), spacing=6, font=font)
     return picture
 
 

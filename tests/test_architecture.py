@@ -1,0 +1,112 @@
+"""The rules of the house, checked on the source: who imports whom, and that each stage word has all its places."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = {
+    "slides": ("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger"),
+    "pretraining": ("pretrain", "embed"),
+    "evaluation": ("folds", "evaluate", "report"),
+}
+STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
+SHARED = {"config", "store", "runtime"}
+# A library and the only modules that may import it.
+HOMES = {
+    "openslide": {"slides/reader.py"},
+    "pyvips": {"slides/reader.py"},
+    "imagecodecs": {"slides/reader.py"},
+    "tifffile": {"slides/reader.py"},
+    "h5py": {"store.py"},
+    "pyarrow": {"store.py"},
+    "safetensors": {"store.py"},
+    "matplotlib": {"evaluation/figures.py"},
+    "timm": {"slides/patch_encoder.py", "pretraining/region_encoder.py"},
+    "snakemake": set(),
+}
+MODULES = sorted(path.relative_to(ROOT / "slpd_core") for path in (ROOT / "slpd_core").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every dotted name a module imports, wherever in the module."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / "slpd_core" / path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_a_chapter_imports_the_shared_files_and_itself(path):
+    own = path.parts[0] if len(path.parts) > 1 else None
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "slpd_core":
+            allowed = SHARED | {"__version__"} | ({own} if own else set())
+            assert parts[1] in allowed, f"slpd_core/{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_each_library_has_one_home(path):
+    for name in imports(path):
+        library = name.split(".")[0]
+        assert path.as_posix() in HOMES.get(library, {path.as_posix()}), f"slpd_core/{path} imports {library}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_nothing_is_unpickled(path):
+    assert {name for name in imports(path) if name.startswith("pickle")} <= {"pickle.UnpicklingError"}
+    assert "weights_only=False" not in (ROOT / "slpd_core" / path).read_text()
+
+
+@pytest.mark.parametrize(("chapter", "stage"), STAGES, ids=[stage for _, stage in STAGES])
+def test_each_stage_has_all_its_places(chapter, stage):
+    module = (ROOT / "slpd_core" / chapter / f"{stage}.py").read_text()
+    rules = (ROOT / "rules" / f"{chapter}.smk").read_text()
+    assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
+    assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
+    assert stage in yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
+    assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()
+    block = re.search(rf"^rule {stage}:\n(?:(?:    .*)?\n)*", rules, re.MULTILINE)
+    assert block, f"no rule {stage}"
+    for needed in (
+        f"workflow_scripts/{stage}.py",
+        f'stage_version("{chapter}/{stage}")',
+        f"/logs/{stage}/",
+        f"/benchmarks/{stage}/",
+        "section=",
+    ):
+        assert needed in block[0], f"rule {stage} lacks {needed}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow_scripts").glob("*.py")), ids=lambda path: path.name)
+def test_a_script_is_one_call(path):
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.ListComp, ast.Lambda)
+    assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+def test_only_common_has_python():
+    for path in (ROOT / "rules").glob("*.smk"):
+        has_python = re.search(r"^(def|import|from|for|try) ", path.read_text(), re.MULTILINE)
+        assert bool(has_python) == (path.name == "common.smk"), path
+
+
+def test_the_environment_equals_the_lock():
+    """envs/slpd.yaml holds every direct dependency of pyproject.toml at a version the lock has."""
+    lock = dict.fromkeys(
+        re.findall(r"^([a-z0-9-]+==[^ \\\n]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    )
+    environment = yaml.safe_load((ROOT / "envs" / "slpd.yaml").read_text())
+    pins = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    direct = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert [pin.split("==")[0] for pin in pins] == [re.split(r"[<>=]", name)[0] for name in direct]
+    assert [pin for pin in pins if pin not in lock] == []

@@ -1,0 +1,175 @@
+"""The whole workflow on a tiny cohort: from slides to tables, cached, resumable, and clear about what is wrong."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slpd_core import store
+
+NEEDLESS = "Nothing to be done"
+
+
+def planned(output: str) -> dict[str, int]:
+    """The jobs of a dry run: rule -> number, without the target."""
+    table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", output, re.MULTILINE)
+    assert table, output
+    counts = {name: int(number) for name, number in (line.split() for line in table[1].splitlines())}
+    return {name: number for name, number in counts.items() if name not in ("total", "all")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, snakemake, write_cohort):
+    """A cohort of eight good slides, a torn one and a blank one, run to its report; its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, patients=4, with_bad=True)
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout + done.stderr
+
+
+def test_slides_become_a_table(finished):
+    folder, _ = finished
+    report = folder / "results" / "tiny" / "report"
+    table = pd.read_csv(report / "table.csv")
+    assert len(table) == 11  # 3 classifiers on patches, 4 on each of two runs
+    names = ("index.html", "table.md", "table.tex", "roc.png", "training.png", "tsne.png")
+    assert all((report / name).stat().st_size for name in names)
+
+
+def test_every_stage_left_its_artifact(finished):
+    folder, _ = finished
+    results = folder / "results" / "tiny"
+    tokens, meta = store.read_tokens(results / "tokens" / "fine-1.h5")
+    regions, _ = store.read_regions(results / "regions" / "fine-1.h5")
+    assert tokens.tokens.shape == (len(regions.coords), 16, 64)
+    assert len(regions.coords) == 12
+    assert meta["stage"] == "tokens"
+    embed, _ = store.read_table(results / "embed" / "slpd.parquet", "embed")
+    assert len(embed) == 8 * 12
+    assert embed["embedding"].iloc[0].shape == (24,)
+    assert not list(results.rglob("*.part"))
+
+
+def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
+    folder, output = finished
+    ledger, _ = store.read_table(folder / "results" / "tiny" / "ledger" / "ledger.parquet", "ledger")
+    status = ledger.set_index("slide_id")["status"]
+    assert status["torn"] == store.QUARANTINED
+    assert status["blank"] == store.EMPTY
+    assert (status.drop(["torn", "blank"]) == store.OK).all()
+    assert re.search(r"\[ledger\].*torn", output), output
+    folds, _ = store.read_table(folder / "results" / "tiny" / "folds" / "folds.parquet", "folds")
+    assert not {"torn", "blank"} & set(folds["slide_id"])
+    assert "torn" in (folder / "results" / "tiny" / "report" / "index.html").read_text()
+
+
+def test_a_second_run_does_nothing(finished, snakemake):
+    assert NEEDLESS in snakemake(finished[0], "-n").stdout
+
+
+@pytest.mark.parametrize(
+    ("overlay", "jobs"),
+    [
+        ({"report": {"tsne_perplexity": 7}}, {"report": 1}),
+        ({"evaluate": {"epochs": 3}}, {"evaluate": 22, "report": 1}),
+        ({"pretrain": {"runs": {"dino": {"base_lr": 1e-3}}}}, {"pretrain": 1, "embed": 1, "evaluate": 8, "report": 1}),
+        ({"embed": {"batch_size": 8}}, {"embed": 2, "evaluate": 16, "report": 1}),
+        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 22, "report": 1}),
+        (
+            {"tokens": {"batch_size": 4}},
+            {"tokens": 10, "ledger": 1, "pretrain": 2, "embed": 2, "folds": 1, "evaluate": 22, "report": 1},
+        ),
+    ],
+    ids=["report", "evaluate", "run", "embed", "folds", "tokens"],
+)
+def test_a_setting_reruns_its_stage_and_those_after_it(finished, snakemake, overlay, jobs):
+    done = snakemake(finished[0], "-n", overlay=overlay)
+    assert planned(done.stdout) == jobs
+
+
+def test_a_new_slide_adds_its_own_jobs_only(finished, snakemake, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
+    shutil.copy2(folder / "slides" / "fine-1.tiff", folder / "slides" / "fine-9.tiff")
+    with (folder / "slides.csv").open("a") as sheet:
+        sheet.write("fine-9,fine-9,fine,slides/fine-9.tiff\n")
+    jobs = planned(snakemake(folder, "-n").stdout)
+    assert {name: jobs[name] for name in ("tissue", "regions", "tokens", "ledger", "sheet")} == {
+        "tissue": 1,
+        "regions": 1,
+        "tokens": 1,
+        "ledger": 1,
+        "sheet": 1,
+    }
+
+
+def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
+    fold = finished[0] / "results" / "tiny" / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet"
+    before = fold.read_bytes()
+    fold.unlink()
+    done = snakemake(finished[0], "results/tiny/evaluate/slpd/vit_wsi/fold1.parquet")
+    assert done.returncode == 0, done.stderr
+    assert planned(done.stdout + done.stderr) == {"evaluate": 1}
+    assert fold.read_bytes() == before
+
+
+def test_lint_is_clean(finished, snakemake):
+    done = snakemake(finished[0], "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def cohort(tmp_path, write_cohort):
+    write_cohort(tmp_path, patients=2)
+    return tmp_path
+
+
+def refused(snakemake, folder: Path, *words: str, overlay: dict | None = None) -> None:
+    """The workflow stops at once with these words and leaves nothing behind."""
+    done = snakemake(folder, overlay=overlay)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    assert all(word in output for word in words), output
+    assert "Traceback" not in output
+    assert not (folder / "results").exists()
+
+
+def test_a_mistyped_setting_is_refused(cohort, snakemake):
+    refused(snakemake, cohort, "tissue.closing: unknown key", overlay={"tissue": {"closing": 1}})
+
+
+def test_a_missing_sheet_says_how_to_write_one(cohort, snakemake):
+    (cohort / "slides.csv").unlink()
+    refused(snakemake, cohort, "slides.csv", "slide_id", "make demo")
+
+
+def test_a_sheet_without_a_column_is_refused(cohort, snakemake):
+    sheet = cohort / "slides.csv"
+    sheet.write_text(sheet.read_text().replace("patient_id", "patient", 1))
+    refused(snakemake, cohort, "patient_id")
+
+
+def test_a_missing_slide_is_refused(cohort, snakemake):
+    (cohort / "slides" / "fine-1.tiff").unlink()
+    refused(snakemake, cohort, "fine-1", "row 5")
+
+
+def test_more_folds_than_patients_are_refused(cohort, snakemake):
+    refused(snakemake, cohort, "folds.n_folds", "4 patients", overlay={"folds": {"n_folds": 5}})
+
+
+def test_one_label_only_is_refused(cohort, snakemake):
+    sheet = cohort / "slides.csv"
+    sheet.write_text(sheet.read_text().replace(",coarse,", ",fine,"))
+    refused(snakemake, cohort, "label", "fine")
+
+
+def test_stop_on_a_bad_slide_stops_at_the_ledger(cohort, snakemake):
+    (cohort / "slides" / "fine-1.tiff").write_bytes(b"no slide")
+    done = snakemake(cohort, "slides", overlay={"ledger": {"on_bad_slide": "stop"}})
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert re.search(r"\[ledger\].*fine-1", output), output
+    assert not (cohort / "results" / "tiny" / "ledger" / "ledger.parquet").exists()
