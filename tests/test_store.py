@@ -133,6 +133,23 @@ def test_tokens_come_back(tmp_path):
         np.testing.assert_array_equal(opened.tokens[1], tokens[1])
 
 
+def test_the_tokens_of_an_empty_and_of_a_lost_slide_come_back(tmp_path):
+    for slide in (SLIDE, LOST):
+        none = store.Regions(slide, np.empty((0, 2), np.int64), np.empty(0, np.float32), 4096, 8192, 0.5)
+        with store.writing_tokens(tmp_path / "t.h5", none, 16, 384, META):
+            pass
+        back, meta = store.read_tokens(tmp_path / "t.h5")
+        assert (back.tokens.shape, back.tokens.dtype) == ((0, 256, 384), np.float16)
+        assert back.coords.shape == (0, 2)
+        assert (back.slide.status, back.slide.reason) == (slide.status, slide.reason)
+        assert meta == META
+
+
+def test_a_text_comes_back(tmp_path):
+    store.write_text(tmp_path / "deep" / "t.csv", "a;±µ\n")
+    assert (tmp_path / "deep" / "t.csv").read_text(encoding="utf-8") == "a;±µ\n"
+
+
 def test_tokens_are_contiguous_and_plain(tmp_path):
     import h5py
 
@@ -180,6 +197,7 @@ def write_one_of_each(folder):
     with store.writing_tokens(folder / "k.h5", REGIONS, 4, 8, META):
         pass
     store.write_weights(folder / "w.safetensors", {"a": np.ones(1000, np.float32)}, META)
+    store.write_arrays(folder / "a.h5", {"x": np.ones(1000)}, {}, META)
 
 
 READERS = {
@@ -188,6 +206,7 @@ READERS = {
     "r.h5": store.read_regions,
     "k.h5": store.read_tokens,
     "w.safetensors": store.read_weights,
+    "a.h5": lambda path: store.read_arrays(path, ("x",)),
 }
 
 

@@ -22,7 +22,8 @@ def region_features(embed_path: Path) -> tuple[ReadSlide, str]:
     """How to read a slide's region embeddings, float32 (L, D), and the fingerprint of them all."""
     frame, meta = store.read_table(embed_path, "embed")
     slides = {slide_id: np.stack(rows["embedding"].to_list()) for slide_id, rows in frame.groupby("slide_id")}
-    return slides.__getitem__, meta["fingerprint"]
+    none = np.empty((0, int(meta["embed_dim"])), np.float32)
+    return lambda slide_id: slides.get(slide_id, none), meta["fingerprint"]
 
 
 def patch_features(tokens_dir: Path, slide_ids: list[str]) -> tuple[ReadSlide, str]:
@@ -49,10 +50,14 @@ def patch_features(tokens_dir: Path, slide_ids: list[str]) -> tuple[ReadSlide, s
 
 
 def checked(read: ReadSlide) -> ReadSlide:
-    """The same reader; raises ValueError naming the slide whose features are not finite."""
+    """The same reader; raises ValueError naming the slide that has no features or some that are not finite."""
 
     def read_checked(slide_id: str) -> np.ndarray:
         slide = read(slide_id)
+        if not len(slide):
+            raise ValueError(
+                f"slide {slide_id}: no features; delete its tokens or the run's embeddings and run snakemake again"
+            )
         if not np.isfinite(slide).all():
             raise ValueError(
                 f"slide {slide_id}: features that are not finite; make its tokens or the run's encoder anew"
@@ -122,7 +127,8 @@ def predict_fold(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Train on a fold's training slides and predict its test slides; gives the predictions and the classes.
 
-    Classes are the sorted labels of all folds. Raises ValueError when the training part holds one class only.
+    Classes are the sorted labels of all folds. Raises ValueError when the training part holds one class only, a
+    slide's features are missing or not finite, or the training diverged.
     """
     classes = sorted(folds["label"].unique())
     own = folds[folds["fold"] == fold]
@@ -138,6 +144,8 @@ def predict_fold(
         probabilities = knn(read, train, test, labels, len(classes), section.knn_neighbours)
     else:
         probabilities = train_and_predict(read, train, test, labels, len(classes), classifier, section, seed)
+    if not np.isfinite(probabilities).all():
+        raise ValueError(f"fold {fold}: {classifier} diverged while training; lower evaluate.lr ({section.lr:g})")
     predictions = test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
     columns = {f"p_{label}": probabilities[:, number] for number, label in enumerate(classes)}
     return predictions.assign(**columns), classes

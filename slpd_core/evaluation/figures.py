@@ -1,4 +1,4 @@
-"""Figures: ROC curves, training curves, t-SNE. The home of matplotlib; every function gives a PNG."""
+"""Figures: ROC curves, training curves, t-SNE. The home of matplotlib; every function that draws gives a PNG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette, told apart by every kind of colour vision.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+DPI = 150
+# Okabe and Ito's palette, told apart by every kind of colour vision, without its yellow (too pale) and black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+REFERENCE = "0.45"  # grey of what stands beside the runs: patch features, chance, ln(out_dim)
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -23,14 +27,16 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "svg.hashsalt": "slpd",
+    "text.parse_math": False,  # a label may hold dollar signs
 }
-FEWEST_TO_PROJECT = 4
+FEWEST_TO_PROJECT = 5
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
-# History columns drawn beside the losses: column -> title.
+MOST_MARKED_EPOCHS = 30
+# Columns of history.csv: column -> title. Losses and entropy are drawn beside ln(out_dim).
+LOSSES = {"self": "L_self", "intra": "L_intra", "inter": "L_inter"}
 WATCHED = {
     "teacher_entropy": "teacher entropy (nats)",
-    "effective_rank": "effective rank\nof the embeddings",
+    "effective_rank": "effective rank of the embeddings",
     "moved": "share of regions that\nchanged prototype",
 }
 
@@ -64,106 +70,146 @@ def fold_curves(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return np.array(curves)
 
 
-def roc(panels: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """ROC curves, a panel a classifier, a line a kind of features: mean over folds, band of one standard deviation.
+def roc(panels: Mapping[str, Mapping[str, np.ndarray]], runs: Sequence[str]) -> bytes:
+    """ROC curves, a panel a classifier, a line a kind of features: mean over folds, the sd as a band about the best.
 
-    panels: classifier -> features -> curves (folds, points).
+    panels: classifier -> features -> curves (folds, points). runs: in the order of their colours.
     """
+    columns = min(4, max(1, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    styles = line_styles(runs)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.4 * max(1, len(panels)) + 0.4, 3.8), layout="constrained")
-        axes = figure.subplots(1, max(1, len(panels)), squeeze=False, sharey=True)[0]
-        names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-        for axis, (classifier, lines) in zip(axes, panels.items(), strict=False):
-            for name, curves in lines.items():
-                defined = curves[~np.isnan(curves).any(axis=1)]
-                if len(defined):
-                    _band(axis, FALSE_POSITIVE_RATES, defined, name, PALETTE[names.index(name) % len(PALETTE)])
-            axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
-            axis.set(title=classifier, xlabel="false positive rate", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(loc="lower right")
-        axes[0].set_ylabel("true positive rate")
+        figure = Figure(figsize=(3.3 * columns + 0.4, 3.7 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axis, (classifier, lines) in zip(axes.flat, panels.items(), strict=False):
+            defined = {name: curves[~np.isnan(curves).any(axis=1)] for name, curves in lines.items()}
+            _roc_panel(axis, {name: curves for name, curves in defined.items() if len(curves)}, styles)
+            axis.set(title=classifier, xlabel="false positive rate")
+        for axis in axes.flat[len(panels) :]:
+            _say(axis, "" if panels else "nothing was evaluated")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("true positive rate")
         return _png(figure)
 
 
-def _band(axis: Axes, x: np.ndarray, curves: np.ndarray, name: str, colour: str) -> None:
-    mean, sd = curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(curves.shape[1])
-    axis.plot(x, mean, color=colour, label=name, linewidth=1.8)
-    axis.fill_between(x, np.clip(mean - sd, 0, 1), np.clip(mean + sd, 0, 1), color=colour, alpha=0.15, linewidth=0)
+def _roc_panel(axis: Axes, lines: Mapping[str, np.ndarray], styles: Mapping[str, Any]) -> None:
+    axis.plot([0, 1], [0, 1], color=REFERENCE, linewidth=0.8, linestyle=":")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    if not lines:
+        axis.text(0.5, 0.3, "no fold holds two labels", ha="center")
+        return
+    best = max(lines, key=lambda name: lines[name].mean())
+    for name, curves in lines.items():
+        style = styles.get(name, {"color": REFERENCE})
+        mean = curves.mean(0)
+        axis.plot(FALSE_POSITIVE_RATES, mean, label=name, linewidth=1.8, **style)
+        if name == best and len(curves) > 1:
+            low, high = (np.clip(mean + sign * curves.std(0, ddof=1), 0, 1) for sign in (-1, 1))
+            axis.fill_between(FALSE_POSITIVE_RATES, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    axis.legend(loc="lower right")
 
 
 def training(histories: Mapping[str, pd.DataFrame]) -> bytes:
-    """Training curves of every run: each loss beside ln(out_dim), and what else is watched.
+    """Training curves, a line a run: each loss and the teacher's entropy beside ln(out_dim), and what else is watched.
 
-    histories: run -> history.csv.
+    histories: run -> history.csv. A loss of 0 is one a run does not use; what no run has gets no panel.
     """
-    watched = [
-        name for name in WATCHED if any(name in frame and frame[name].notna().any() for frame in histories.values())
-    ]
+    titles = LOSSES | WATCHED
+    drawn = {run: frame.mask((frame == 0) & frame.columns.isin([*LOSSES])) for run, frame in histories.items()}
+    names = [name for name in titles if any(name in frame and frame[name].notna().any() for frame in drawn.values())]
+    columns = min(3, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
     with mpl.rc_context(STYLE):
-        columns = len(histories) + len(watched)
-        figure = Figure(figsize=(3.2 * columns, 3.4), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-        for axis, (run, frame) in zip(axes, histories.items(), strict=False):
-            for colour, term in zip(PALETTE, ("self", "intra", "inter"), strict=False):
-                shown = frame[frame[term] > 0]
-                if len(shown):
-                    axis.plot(shown["epoch"], shown[term], color=colour, label=f"L_{term}", marker=".")
-            axis.axhline(frame["uniform"].iloc[0], color="0.5", linestyle="--", linewidth=0.9, label="ln(out_dim)")
-            axis.set(title=run, xlabel="epoch", ylabel="loss", ylim=(0, None))
-            axis.legend(loc="best")
-        for axis, name in zip(axes[len(histories) :], watched, strict=True):
-            for colour, (run, frame) in zip(PALETTE, histories.items(), strict=False):
-                if name in frame and frame[name].notna().any():
-                    axis.plot(frame["epoch"], frame[name], color=colour, label=run, marker=".")
-            axis.set(title=WATCHED[name], xlabel="epoch", ylim=(0, None))
-            axis.legend(loc="best")
-        for axis in axes:
-            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        figure = Figure(figsize=(3.8 * columns, 3.0 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for axis, name in zip(axes.flat, names, strict=False):
+            _training_panel(axis, name, {run: frame for run, frame in drawn.items() if name in frame}, list(histories))
+            axis.set(title=titles[name], xlabel="epoch")
+        for axis in axes.flat[len(names) :]:
+            _say(axis, "" if names else "no epoch was trained")
         return _png(figure)
+
+
+def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> None:
+    styles = line_styles(runs)
+    for run, frame in drawn.items():
+        if frame[name].notna().any():
+            marker = "." if len(frame) <= MOST_MARKED_EPOCHS else ""
+            axis.plot(frame["epoch"], frame[name], label=run, marker=marker, **styles[run])
+    if name in LOSSES or name == "teacher_entropy":
+        for number, uniform in enumerate(sorted({frame["uniform"].iloc[0] for frame in drawn.values() if len(frame)})):
+            label = "" if number else "ln(out_dim)"
+            axis.axhline(uniform, color=REFERENCE, linestyle=":", linewidth=1.2, label=label)
+    if name not in LOSSES:
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.legend(loc="best")
 
 
 def project(embeddings: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """t-SNE of embeddings (n, D) into the plane (n, 2), started from their principal components.
 
-    Where too few of them differ, their first two coordinates.
+    (0, 2), nothing to draw, where fewer than FEWEST_TO_PROJECT of them differ: too few regions, or a collapsed run.
     """
     from sklearn.manifold import TSNE
 
-    centred = (embeddings - embeddings.mean(0)).astype(np.float64)
-    if len(np.unique(centred.round(9), axis=0)) <= FEWEST_TO_PROJECT:  # a collapsed run too: t-SNE cannot start from it
-        return centred[:, :2]
-    fitting = min(perplexity, (len(centred) - 1) / 3)
-    return TSNE(perplexity=fitting, init="pca", random_state=seed).fit_transform(centred / centred.std())
+    centred = (embeddings - embeddings.mean(0)).astype(np.float64) if len(embeddings) else embeddings
+    if len(np.unique(centred.round(9), axis=0)) < FEWEST_TO_PROJECT:
+        return np.empty((0, 2))
+    n, D = centred.shape
+    fitting = min(perplexity, (n - 1) / 3)
+    start = "pca" if min(n, D) >= 2 else "random"
+    # Scaled: the plane does not depend on it, but distances in a nearly collapsed run would vanish in float32.
+    return TSNE(perplexity=fitting, init=start, random_state=seed).fit_transform(centred / centred.std())
 
 
-def tsne(points: Mapping[str, np.ndarray], labels: Sequence[str], slides: Sequence[str]) -> bytes:
+def tsne(planes: Mapping[str, pd.DataFrame]) -> bytes:
     """Region embeddings in the plane, a row a run: coloured by label on the left, by slide on the right.
 
-    points: run -> (n, 2); labels, slides: (n,), of each region.
+    planes: run -> a row a region with x, y, label, slide_id; no row where there was nothing to project.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 3.9 * len(points)), layout="constrained")
-        axes = figure.subplots(len(points), 2, squeeze=False)
-        names, ids = sorted(set(labels)), sorted(set(slides))
-        wheel = mpl.colormaps["hsv"](np.linspace(0, 0.95, len(ids)))
-        by_slide = [wheel[ids.index(slide)] for slide in slides]
-        for row, (run, xy) in zip(axes, points.items(), strict=True):
-            for number, name in enumerate(names):
-                own = np.array([label == name for label in labels])
-                row[0].scatter(
-                    *xy[own].T, s=14, color=PALETTE[number % len(PALETTE)], label=name, alpha=0.75, linewidth=0
-                )
-            row[1].scatter(*xy.T, s=14, c=by_slide, alpha=0.75, linewidth=0)
-            row[0].legend(loc="best", title="label")
+    with mpl.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
+        figure = Figure(figsize=(7.6, 3.9 * max(1, len(planes))), layout="constrained")
+        axes = figure.subplots(max(1, len(planes)), 2, squeeze=False)
+        for row, (run, plane) in zip(axes, planes.items(), strict=False):
+            for axis, column in zip(row, ("label", "slide_id"), strict=True):
+                if len(plane):
+                    _scatter(axis, plane, column)
+                else:
+                    _say(axis, f"fewer than {FEWEST_TO_PROJECT} different embeddings:\nnothing to project")
             row[0].set_title(f"{run}: by label")
-            row[1].set_title(f"{run}: by slide ({len(ids)} slides)")
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
+            row[1].set_title(f"{run}: by slide ({plane['slide_id'].nunique()})")
         return _png(figure)
+
+
+def _scatter(axis: Axes, plane: pd.DataFrame, column: str) -> None:
+    groups = list(plane.groupby(column))
+    for number, (name, points) in enumerate(groups):
+        marker = MARKERS[number // len(PALETTE) % len(MARKERS)]
+        colour = PALETTE[number % len(PALETTE)]
+        axis.scatter(
+            points["x"], points["y"], s=16, marker=marker, color=colour, label=str(name), alpha=0.75, linewidth=0
+        )
+    axis.set(xticks=[], yticks=[])
+    axis.set_aspect("equal", adjustable="datalim")
+    if column == "label":
+        axis.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", handletextpad=0.2)
+
+
+def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A line of its own for every name, the same in every figure: colours first, then dashes."""
+    return {
+        name: {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
+        for i, name in enumerate(names)
+    }
+
+
+def _say(axis: Axes, text: str) -> None:
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -8,31 +8,47 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import generator, log
 
-VERSION = 1
+VERSION = 2
 
 
 def partition(slides: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     """The fold that tests each slide: patient-grouped, label-stratified, int64 (slides,).
 
-    slides: columns slide_id, patient_id, label, sorted by slide_id, so that the order of a sheet does not matter.
+    slides: columns slide_id, patient_id, label; their order does not matter. Patients are dealt in random order, those
+    with most slides first, each to the fold that holds the least of its labels, so no fold stays empty while there are
+    patients. As scikit-learn's StratifiedGroupKFold, which refuses labels that all have fewer slides than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    state = int(generator(seed, "folds").integers(1 << 31))
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=state)
-    fold = np.empty(len(slides), np.int64)
-    for number, (_, tested) in enumerate(splitter.split(slides, slides["label"], slides["patient_id"])):
-        fold[tested] = number
-    return fold
+    table = pd.crosstab(slides["patient_id"], slides["label"])
+    counts = table.to_numpy()
+    order = generator(seed, "folds").permutation(len(counts))
+    order = order[np.argsort(-counts.sum(1)[order], kind="stable")]
+    weight = 1 / counts.sum(0) ** 2
+    held = np.zeros((n_folds, counts.shape[1]), np.int64)
+    fold = np.empty(len(counts), np.int64)
+    for patient in order:
+        overlap = (held * (counts[patient] * weight)).sum(1)
+        fold[patient] = np.lexsort((held.sum(1), overlap))[0]
+        held[fold[patient]] += counts[patient]
+    return fold[table.index.get_indexer(slides["patient_id"])]
 
 
 def validation_patients(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:
-    """About `fraction` of the patients of each label, never all of a label's."""
+    """About `fraction` of the patients of each label, at least one in all unless it is 0; no label is taken whole.
+
+    slides: of the training part, sorted; a patient with two labels counts for that of the first slide.
+    """
+    label = slides.drop_duplicates("patient_id").set_index("patient_id")["label"]
+    wanted = (label.value_counts(sort=False) * fraction).round().astype(int).to_dict()
+    if fraction > 0 and not any(wanted.values()):
+        wanted[label.value_counts(sort=False).idxmax()] = 1
+    labels = slides.groupby("patient_id")["label"].unique()
+    left = slides.groupby("label")["patient_id"].nunique().to_dict()
     chosen: set[str] = set()
-    first = slides.drop_duplicates("patient_id")
-    for _, patients in first.groupby("label")["patient_id"]:
-        order = rng.permutation(patients.to_numpy())
-        chosen |= set(order[: min(round(fraction * len(order)), len(order) - 1)])
+    for patient in rng.permutation(label.index.to_numpy()):
+        if wanted[label[patient]] and all(left[own] > 1 for own in labels[patient]):
+            wanted[label[patient]] -= 1
+            left |= {own: left[own] - 1 for own in labels[patient]}
+            chosen.add(patient)
     return chosen
 
 
@@ -40,25 +56,27 @@ def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.Dat
     """Every slide's part (train, val, test) in every fold; each slide is tested exactly once.
 
     slides: columns slide_id, patient_id, label. Gives columns fold, slide_id, patient_id, label, part.
-    Raises ValueError when there are fewer patients than folds or one label only.
+    Raises ValueError when there is no slide, one label only, a label of one patient only, or fewer patients than folds.
     """
+    if slides.empty:
+        raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
     patients, labels = slides["patient_id"].nunique(), sorted(slides["label"].unique())
     if len(labels) < 2:
-        raise ValueError(f"slides of one label only are left ({', '.join(labels) or 'none'}); add slides of another")
-    if patients < section.n_folds:
-        raise ValueError(
-            f"folds.n_folds: {section.n_folds} folds of {patients} patients; lower it to {patients} or add patients"
-        )
+        raise ValueError(f"slides of one label only are left ({labels[0]}); add slides of another")
     counts = slides.groupby("label")["patient_id"].nunique()
     if (counts < 2).any():
         raise ValueError(
             f"label {counts.idxmin()!r} stands on one patient only: no fold can train and test it; add patients"
         )
+    if patients < section.n_folds:
+        raise ValueError(
+            f"folds.n_folds: {section.n_folds} folds of {patients} patients; lower it to {patients} or add patients"
+        )
     if (counts < section.n_folds).any():
         rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < section.n_folds])
         log.warning("fewer patients than folds for %s: some test parts lack the label, their AUC is undefined", rare)
     slides = slides.sort_values("slide_id", ignore_index=True)[["slide_id", "patient_id", "label"]]
-    tested_in = partition(slides, min(section.n_folds, patients), seed)
+    tested_in = partition(slides, section.n_folds, seed)
     parts = []
     for fold in range(section.n_folds):
         part = np.where(tested_in == fold, "test", "train").astype(object)

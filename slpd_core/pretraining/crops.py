@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slpd_core import config
+
 
 def crop_indices(n_crops: int, grid: int, crop: int, hflip: float, rng: np.random.Generator) -> np.ndarray:
     """Where `n_crops` random crops lie on the flattened grid: int64 (n_crops, crop, crop).
@@ -28,3 +30,14 @@ def cut(tokens: Tensor, indices: np.ndarray) -> Tensor:
     where = torch.from_numpy(indices.reshape(n, B, -1)).to(tokens.device)
     region = torch.arange(B, device=tokens.device).view(1, B, 1)
     return tokens[region, where].reshape(n * B, crop, crop, tokens.shape[-1])
+
+
+def draw_views(tokens: Tensor, section: config.PretrainRun, rng: np.random.Generator, device: str) -> list[Tensor]:
+    """Global and local crops of a batch: tokens (B, grid * grid, C) → two stacks, crop after crop."""
+    grid, B = round(tokens.shape[1] ** 0.5), len(tokens)
+    tokens = tokens.to(device).float()
+    views = []
+    for number, side in ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop)):
+        where = crop_indices(number * B, grid, side, section.hflip, rng)
+        views.append(cut(tokens, where.reshape(number, B, side, side)))
+    return views

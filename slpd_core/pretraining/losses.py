@@ -17,17 +17,19 @@ def teacher_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tenso
     return F.softmax((logits - centre) / temperature, dim=-1)
 
 
-def update_centre(centre: Tensor, logits: Tensor, momentum: float) -> Tensor:
-    """Move the centre towards the mean teacher logits (DINO, eq. 4); unchanged where there are none.
+def update_centre(centre: Tensor, logits: Tensor, weights: Tensor, momentum: float) -> Tensor:
+    """Move the centre towards the mean teacher logits (DINO, eq. 4); unchanged where no row counts.
 
-    centre: (out_dim,); logits: (rows, out_dim).
+    centre: (out_dim,); logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
     """
-    return centre if not len(logits) else centre * momentum + logits.mean(0) * (1 - momentum)
+    count = weights.sum()
+    mean = torch.einsum("...,...o->o", weights, logits) / count.clamp(min=1)
+    return torch.where(count > 0, centre * momentum + mean * (1 - momentum), centre)
 
 
 def cross_entropy(targets: Tensor, log_probabilities: Tensor) -> Tensor:
-    """H(a, b) of each row: (..., out_dim), (..., out_dim) → (...)."""
-    return -(targets * log_probabilities).sum(-1)
+    """H(a, b) of each row: (..., out_dim), (..., out_dim) → (...), without an array of the products."""
+    return -torch.einsum("...o,...o->...", targets, log_probabilities)
 
 
 def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
@@ -37,8 +39,9 @@ def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
     Gives the mean over all pairs of crops and over the batch.
     """
     G, crops = len(targets), len(log_probabilities)
-    wanted = targets.sum(0) - torch.cat([targets, targets.new_zeros(crops - G, *targets.shape[1:])])
-    return cross_entropy(wanted, log_probabilities).sum(0).mean() / (G * (crops - 1))
+    all_pairs = cross_entropy(targets.sum(0), log_probabilities).sum(0)
+    same_view = cross_entropy(targets, log_probabilities[:G]).sum(0)
+    return (all_pairs - same_view).mean() / (G * (crops - 1))
 
 
 def prototype_loss(targets: Tensor, log_probabilities: Tensor, weights: Tensor) -> Tensor:

@@ -72,10 +72,15 @@ def torch_seed(seed: int, *keys: str | int) -> int:
     return int(generator(seed, "pretrain", *keys).integers(1 << 62))
 
 
-def set_schedules(networks: Networks, section: config.PretrainRun, step: int, steps_per_epoch: int) -> dict[str, float]:
-    """Learning rate, weight decay and teacher momentum of a step, set where they belong."""
+def set_schedules(
+    networks: Networks, section: config.PretrainRun, step: int, steps_per_epoch: int, batch_size: int
+) -> dict[str, float]:
+    """Learning rate, weight decay and teacher momentum of a step, set where they belong.
+
+    batch_size: regions a step in fact, fewer than the setting in a cohort smaller than a batch.
+    """
     steps = section.epochs * steps_per_epoch
-    peak = section.base_lr * section.batch_size / 256
+    peak = section.base_lr * batch_size / 256
     values = {
         "lr": warmup_cosine(step, steps, section.warmup_epochs * steps_per_epoch, peak, section.min_lr),
         "weight_decay": cosine(step, steps, section.weight_decay, section.weight_decay_end),

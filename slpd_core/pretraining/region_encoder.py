@@ -102,7 +102,8 @@ class RegionEncoder(nn.Module):
 class ProjectionHead(nn.Module):
     """g: embedding → logits over `out_dim` outputs (DINO, sec. 3): MLP, unit-length bottleneck, unit-length weights.
 
-    The norm of the last layer's rows is fixed to one.
+    The norm of the last layer's rows is fixed to one. Its weights start uniform, as DINO leaves them; those of the MLP
+    from a truncated normal.
     """
 
     def __init__(self, embed_dim: int, hidden_dim: int, bottleneck_dim: int, out_dim: int) -> None:

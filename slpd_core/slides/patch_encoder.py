@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def build(name: str, patch_px: int) -> Any:
         raise ValueError(f"patch_encoder.name: timm has no model {name!r}; close ones: {', '.join(close) or 'none'}")
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, img_size=patch_px)
-    except (TypeError, AssertionError) as error:
+    except (TypeError, AssertionError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"patch_encoder.name: {name!r} takes no patches of {patch_px} px ({error}); name a ViT"
+            f"patch_encoder.name: {name!r} takes no patches of {patch_px} px ({reason}); name a ViT"
         ) from error
 
 
@@ -38,24 +40,44 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises ValueError when the file is missing or holds something else.
     """
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"patch_encoder.weights: no file {path}; download the model's weights from where its authors publish them "
             "and give their path, or set patch_encoder.source to random for an untrained baseline"
         )
     if path.suffix == ".safetensors":
-        return {key: torch.from_numpy(tensor) for key, tensor in store.read_weights(path)[0].items()}
+        try:
+            return {key: torch.from_numpy(tensor) for key, tensor in store.read_weights(path)[0].items()}
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"patch_encoder.weights: {path} is no whole safetensors file of a type numpy knows; "
+                "download it again, or save its tensors as float32"
+            ) from error
     try:
         found = store.read_torch(path)
     except ValueError as error:
         raise ValueError(f"patch_encoder.weights: {error}; convert it to a plain state dict") from error
     for key in ("state_dict", "model"):
         found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
+    ):
         raise ValueError(
             f"patch_encoder.weights: {path} holds no state dict of tensors; save one with torch.save or safetensors"
         )
     return found
+
+
+def resample_positions(positions: Tensor, model: Any) -> Tensor:
+    """Positions of another square grid brought bicubically to the model's own; any others are left as they are.
+
+    positions: (1, prefix + side * side, dim); prefix tokens ([CLS], registers) keep theirs, if they have any.
+    """
+    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
+    patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
+    if positions.shape == model.pos_embed.shape or patches <= 0 or math.isqrt(patches) ** 2 != patches:
+        return positions
+    return resample_abs_pos_embed(positions, model.patch_embed.grid_size, num_prefix_tokens=prefix)
 
 
 def import_weights(model: Any, path: Path, name: str) -> None:
@@ -65,10 +87,8 @@ def import_weights(model: Any, path: Path, name: str) -> None:
     """
     state = {key: tensor for key, tensor in read_state_dict(path).items() if not key.startswith("head.")}
     own = model.state_dict()
-    if "pos_embed" in state and state["pos_embed"].shape != own["pos_embed"].shape:
-        state["pos_embed"] = resample_abs_pos_embed(
-            state["pos_embed"], model.patch_embed.grid_size, num_prefix_tokens=model.num_prefix_tokens
-        )
+    if "pos_embed" in state and "pos_embed" in own:
+        state["pos_embed"] = resample_positions(state["pos_embed"], model)
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if missing or unexpected or shapes:
@@ -100,7 +120,16 @@ def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def metadata(meta: store.Meta) -> dict[str, Any]:
-    """The encoder's own entries among the metadata of its weights, parsed, and their fingerprint."""
+    """The encoder's own entries among the metadata of its weights, parsed, and their fingerprint.
+
+    Raises ValueError naming the entries that are missing.
+    """
+    missing = [key for key in (*store.PATCH_ENCODER_META, "fingerprint") if key not in meta]
+    if missing:
+        raise ValueError(
+            f"the patch encoder's weights.safetensors lacks the metadata {missing}; delete the file and run snakemake "
+            "again, or import foreign weights by patch_encoder.weights"
+        )
     return {key: json.loads(meta[key]) for key in store.PATCH_ENCODER_META} | {"fingerprint": meta["fingerprint"]}
 
 

@@ -41,12 +41,14 @@ class PatchEncoder:
     batch_size: patches a forward pass.
     """
 
-    def __init__(self, model: nn.Module, mean: list[float], std: list[float], precision: str, device: str, batch: int):
+    def __init__(
+        self, model: nn.Module, mean: list[float], std: list[float], precision: str, device: str, batch_size: int
+    ) -> None:
         self.model = model.to(device)
         # uint8 pixels: (x / 255 - mean) / std in one multiplication and one addition
         self.scale = (1 / (255 * torch.tensor(std))).view(3, 1, 1).to(device)
         self.shift = (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1).to(device)
-        self.dtype, self.device, self.batch = DTYPES[precision], device, batch
+        self.precision, self.device, self.batch_size = precision, device, batch_size
 
     @torch.inference_mode()
     def __call__(self, patches: np.ndarray) -> np.ndarray:
@@ -54,13 +56,15 @@ class PatchEncoder:
 
         Raises RuntimeError when a token is not finite.
         """
-        with torch.autocast(self.device, self.dtype, enabled=self.dtype is not torch.float32):
-            batches = torch.from_numpy(patches).split(self.batch)
+        dtype = DTYPES[self.precision]
+        with torch.autocast(self.device, dtype, enabled=dtype is not torch.float32):
+            batches = torch.from_numpy(patches).split(self.batch_size)
             tokens = [self.model(self._normalise(batch.to(self.device))) for batch in batches]
         encoded = torch.cat(tokens).to(torch.float16)
         if not encoded.isfinite().all():
             raise RuntimeError(
-                f"the patch encoder gives tokens that float16 cannot hold ({self.dtype}); use fp32 weights"
+                f"the patch encoder gives tokens that float16 cannot hold (in {self.precision}); set "
+                "tokens.precision to fp32, or look for values that are not finite in its weights"
             )
         return encoded.cpu().numpy()
 
@@ -71,18 +75,21 @@ class PatchEncoder:
 def read_regions(slide_path: Path, regions: store.Regions) -> Iterator[np.ndarray]:
     """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
 
-    Raises ValueError or OSError when the slide cannot be read.
+    Raises ValueError when the slide cannot be read.
     """
     size = (regions.size_px, regions.size_px)
-    with Slide(slide_path, regions.slide.mpp) as slide, ThreadPoolExecutor(1) as thread:
-        ahead = None
-        for x, y in regions.coords.tolist():
-            reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
+    try:
+        with Slide(slide_path, regions.slide.mpp) as slide, ThreadPoolExecutor(1) as thread:
+            ahead = None
+            for x, y in regions.coords.tolist():
+                reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = reading
             if ahead is not None:
                 yield ahead.result()
-            ahead = reading
-        if ahead is not None:
-            yield ahead.result()
+    except OSError as error:
+        raise ValueError(f"{slide_path}: cannot be read ({error}); copy it again or leave it out") from error
 
 
 def without_regions(regions: store.Regions, reason: str) -> store.Regions:
@@ -104,6 +111,11 @@ def run(
     regions, meta = store.read_regions(regions_path)
     encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
     grid, dim = regions.size_px // encoder_meta["patch_px"], encoder_meta["token_dim"]
+    if regions.size_px % encoder_meta["patch_px"]:
+        raise ValueError(
+            f"{regions_path}: regions of {regions.size_px} px do not divide into the encoder's patches of "
+            f"{encoder_meta['patch_px']} px; make regions.size_px a multiple of patch_encoder.patch_px"
+        )
     precision = choose_precision(section.precision, device)
     provenance = store.provenance(
         "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"]

@@ -62,7 +62,12 @@ def test_one_slide_gives_one_row_of_logits_that_all_parameters_shape(name, n_cla
     logits = model(slide)
     assert logits.shape == (n_classes,)
     logits.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert reached == {name for name, _ in model.named_parameters()}
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    moving = {name for name, parameter in model.named_parameters() if parameter.grad.abs().max() > 0}
+    flat = {name for name in reached - moving if not name.endswith("bias")}
+    assert not flat
     assert model(slide[:1]).shape == (n_classes,)
 
 

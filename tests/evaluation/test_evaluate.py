@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slpd_core import store
+from slpd_core import runtime, store
 from slpd_core.evaluation import evaluate, folds, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def predicted(slides, features, settings, classifier, epochs=20, fold=0):
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_planted_classes_are_learnt(make_slides, plant, settings, classifier, labels):
     slides = make_slides(9, labels)
-    table, classes = predicted(slides, plant(slides, 1.5), settings, classifier)
+    table, classes = predicted(slides, plant(slides, 1.5, dim=192), settings, classifier)
     assert classes == list(labels)
     assert metrics.fold_scores(table, classes)["auc"][0] > 0.95
     np.testing.assert_allclose(table[[f"p_{label}" for label in labels]].sum(axis=1), 1, atol=1e-6)
@@ -72,6 +72,105 @@ def test_slides_are_drawn_as_often_from_a_rare_class():
     assert (labels.repeat(50)[drawn] == 1).mean() == pytest.approx(0.5, abs=0.03)
 
 
+def adam(parameter, gradient, state, step, lr, weight_decay):
+    """Adam with L2 inside (Kingma & Ba, algorithm 1), written out."""
+    gradient = gradient + weight_decay * parameter
+    state[0] = 0.9 * state[0] + 0.1 * gradient
+    state[1] = 0.999 * state[1] + 0.001 * gradient**2
+    first, second = state[0] / (1 - 0.9**step), state[1] / (1 - 0.999**step)
+    return parameter - lr * first / (second.sqrt() + 1e-8)
+
+
+@pytest.mark.parametrize("classifier", ["mil", "dsmil", "vit_wsi"])
+def test_training_is_the_protocol_written_out(make_slides, plant, settings, classifier):
+    import torch
+    from torch.func import functional_call
+
+    from slpd_core.evaluation import classifiers
+
+    slides = make_slides(4)
+    features = plant(slides, 0.5)
+    section = settings.evaluate.training.model_copy(
+        update={"epochs": 2, "lr": 1e-2, "weight_decay": 0.1, "dropout": 0.0}
+    )
+    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 2}), 1)
+    table, _ = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, section, 1)
+
+    train = parts[(parts["fold"] == 1) & (parts["part"] == "train")].sort_values("slide_id")
+    targets = (train["label"] == "y").to_numpy().astype(int)
+    model = classifiers.build(classifier, 16, 2, 0.0, 1)
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+    states = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in weights.items()}
+    step = 0
+    for epoch in range(2):
+        for draw in evaluate.sample_slides(targets, runtime.generator(1, "evaluate", epoch)):
+            step += 1
+            leaves = {name: value.requires_grad_() for name, value in weights.items()}
+            logits = functional_call(model, leaves, torch.from_numpy(features[train["slide_id"].iloc[draw]]))
+            loss = torch.log(torch.exp(logits).sum()) - logits[targets[draw]]
+            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            with torch.no_grad():
+                weights = {
+                    name: adam(value, gradient, states[name], step, 1e-2, 0.1)
+                    for (name, value), gradient in zip(leaves.items(), gradients, strict=True)
+                }
+    model.eval()
+    for row in table.itertuples():
+        odds = functional_call(model, weights, torch.from_numpy(features[row.slide_id])).exp()
+        assert row.p_y == pytest.approx((odds[1] / odds.sum()).item(), abs=2e-4)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, settings, classifier):
+    import torch
+
+    slides = make_slides(6)
+    features = plant(slides, 0.5)
+    training = settings.evaluate.training.model_copy(update={"epochs": 2})
+    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
+    own = parts[parts["fold"] == 0]
+    first, _ = evaluate.predict_fold(own, 0, features.__getitem__, classifier, training, 1)
+    torch.rand(7)
+    np.random.default_rng(0).random()
+    shuffled = own.assign(fold=5).sample(frac=1, random_state=2)
+    again, _ = evaluate.predict_fold(shuffled, 5, features.__getitem__, classifier, training, 1)
+    pd.testing.assert_frame_equal(first.drop(columns="fold"), again.drop(columns="fold"))
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_validation_slides_steer_nothing(make_slides, plant, settings, classifier):
+    slides = make_slides(6)
+    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.3}), 1)
+    unseen = set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "val"), "slide_id"])
+    seen = {slide: array for slide, array in plant(slides, 1.0).items() if slide not in unseen}
+    training = settings.evaluate.training.model_copy(update={"epochs": 1})
+    table, _ = evaluate.predict_fold(parts, 0, seen.__getitem__, classifier, training, 1)
+    assert unseen
+    assert set(table["slide_id"]) == set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"])
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_a_class_that_only_other_folds_train_keeps_its_column(plant, settings, classifier):
+    rows = [(0, slide, slide, slide[0], "test" if slide[1] == "0" else "train") for slide in ("b0", "b1", "c0", "c1")]
+    rows += [(0, "a0", "a0", "a", "test"), (1, "a0", "a0", "a", "train")]
+    parts = pd.DataFrame(rows, columns=[*store.TABLES["folds"]])
+    features = plant(parts, 1.0)
+    training = settings.evaluate.training.model_copy(update={"epochs": 1})
+    table, classes = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, training, 1)
+    assert classes == ["a", "b", "c"]
+    assert table.columns.tolist()[4:] == ["p_a", "p_b", "p_c"]
+    assert table["slide_id"].tolist() == ["a0", "b0", "c0"]
+    if classifier == "knn":
+        assert (table["p_a"] == 0).all()
+
+
+def test_a_training_that_diverges_says_so(make_slides, plant, settings):
+    slides = make_slides(6)
+    features = {slide: array * np.float32(1e30) for slide, array in plant(slides, 1.0).items()}
+    with pytest.raises(ValueError, match=r"fold 0: dsmil diverged while training; lower evaluate\.lr \(0\.0002\)"):
+        predicted(slides, features, settings, "dsmil", epochs=1)
+
+
 def test_features_that_are_not_finite_name_the_slide(make_slides, plant, settings):
     slides = make_slides(6)
     features = plant(slides, 1.0)
@@ -79,6 +178,17 @@ def test_features_that_are_not_finite_name_the_slide(make_slides, plant, setting
         slide[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"slide x\d\d-\d: features that are not finite"):
         predicted(slides, features, settings, "knn")
+
+
+@pytest.mark.parametrize("classifier", ["knn", "mil"])
+def test_a_slide_without_embeddings_is_named(artifacts, settings, classifier):
+    parts, _ = store.read_table(artifacts / "folds.parquet", "folds")
+    lost = parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"].iloc[0]
+    frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
+    store.write_table(artifacts / "slpd.parquet", "embed", frame[frame["slide_id"] != lost], meta)
+    read, _ = evaluate.region_features(artifacts / "slpd.parquet")
+    with pytest.raises(ValueError, match=f"slide {lost}: no features; delete"):
+        evaluate.predict_fold(parts, 0, read, classifier, settings.evaluate.training, 1)
 
 
 def test_a_training_part_of_one_label_is_refused(settings):
@@ -133,8 +243,44 @@ def test_patch_features_are_all_tokens_of_a_slide(artifacts, monkeypatch):
     read, _ = evaluate.patch_features(artifacts / "tokens", ["x00-0"])
     whole, _ = store.read_tokens(artifacts / "tokens" / "x00-0.h5")
     np.testing.assert_array_equal(read("x00-0"), whole.tokens.reshape(-1, 8).astype(np.float32))
-    monkeypatch.setattr(evaluate, "CACHE_BYTES", 0)
-    np.testing.assert_array_equal(evaluate.patch_features(artifacts / "tokens", ["x00-0"])[0]("x00-0"), read("x00-0"))
+    assert read("x00-0").dtype == np.float32
+
+
+def test_no_more_slides_than_fit_stay_in_memory(artifacts, monkeypatch):
+    names = ["x00-0", "x01-0", "x02-0"]
+    folder = artifacts / "tokens"
+    sizes = [store.read_tokens(folder / f"{name}.h5")[0].tokens.nbytes for name in names]
+    monkeypatch.setattr(evaluate, "CACHE_BYTES", sizes[0] + sizes[1])
+    read, _ = evaluate.patch_features(folder, names)
+    first = [read(name) for name in names]
+    for name in names:
+        (folder / f"{name}.h5").unlink()
+    np.testing.assert_array_equal(read(names[0]), first[0])
+    np.testing.assert_array_equal(read(names[1]), first[1])
+    with pytest.raises(FileNotFoundError):
+        read(names[2])
+
+
+def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
+    def fingerprint(**changed):
+        arguments = {"fold": 0, "features": "slpd", "classifier": "knn", "embed_path": artifacts / "slpd.parquet"}
+        arguments |= {"section": settings.evaluate.training, "seed": 1} | changed
+        paths = {"folds_path": artifacts / "folds.parquet", "tokens_dir": artifacts / "tokens"}
+        evaluate.run(**paths, **arguments, out_path=artifacts / "o.parquet")
+        return store.read_table(artifacts / "o.parquet", "evaluate")[1]["fingerprint"]
+
+    frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
+    store.write_table(artifacts / "other.parquet", "embed", frame, meta | {"fingerprint": "other"})
+    changes = [
+        {},
+        {"fold": 1},
+        {"features": "patch", "embed_path": None},
+        {"embed_path": artifacts / "other.parquet"},
+        {"section": settings.evaluate.training.model_copy(update={"knn_neighbours": 3})},
+        {"seed": 2},
+    ]
+    assert len({fingerprint(**changed) for changed in changes}) == len(changes)
+    assert fingerprint() == fingerprint()
 
 
 def test_nearest_neighbours_need_no_torch():

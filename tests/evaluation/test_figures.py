@@ -10,6 +10,15 @@ from sklearn.metrics import roc_auc_score
 
 from slpd_core.evaluation import figures
 
+BLUE, ORANGE = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)  # of the first and the second run
+GREY = (round(0.45 * 255),) * 3
+
+
+def pixels(png, colour, tolerance=3):
+    """How many pixels of a picture have a colour."""
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return int((abs(picture - colour) <= tolerance).all(-1).sum())
+
 
 def size(png):
     return Image.open(io.BytesIO(png)).size
@@ -37,26 +46,112 @@ def test_curves_of_three_classes_are_their_mean():
     np.testing.assert_allclose(figures.fold_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
 
 
-def history(intra):
-    epochs = np.arange(4)
-    frame = pd.DataFrame({"epoch": epochs, "loss": 3.0, "self": 3.0 - epochs / 4, "intra": intra, "inter": intra})
-    return frame.assign(uniform=4.2, teacher_entropy=2.0, effective_rank=5.0, moved=np.nan)
+def curves(level, folds=3):
+    """Made-up ROC curves, the higher the level the better."""
+    x = figures.FALSE_POSITIVE_RATES
+    return np.stack([np.clip(x + level * x * (1 - x) + fold / 50, 0, 1) for fold in range(folds)])
 
 
-def test_training_draws_a_panel_a_run_and_what_is_watched():
-    one, two = figures.training({"dino": history(0.0)}), figures.training({"dino": history(0.0), "slpd": history(2.0)})
-    assert size(two)[0] > size(one)[0] * 1.2
+def test_every_run_keeps_its_colour_and_patch_features_are_grey():
+    alone = figures.roc({"MIL": {"slpd": curves(1)}}, ["dino", "slpd"])
+    assert pixels(alone, ORANGE) > 100
+    assert pixels(alone, BLUE) == 0
+    both = figures.roc({"MIL": {"patch": curves(0.5), "dino": curves(1)}}, ["dino", "slpd"])
+    assert pixels(both, BLUE) > 100
+    assert pixels(both, GREY) > pixels(alone, GREY) + 100
 
 
-def test_every_figure_is_the_same_twice_and_survives_little_data():
-    curve = figures.fold_curves([(np.array([[0.3, 0.7]]), np.array([1]))])
-    assert figures.roc({"MIL": {"slpd": curve}}) == figures.roc({"MIL": {"slpd": curve}})
-    points = figures.project(np.random.default_rng(0).normal(size=(6, 8)), 30, 1)
-    assert points.shape == (6, 2)
-    np.testing.assert_array_equal(points, figures.project(np.random.default_rng(0).normal(size=(6, 8)), 30, 1))
-    assert size(figures.tsne({"slpd": points}, list("xxxyyy"), list("aabbcc")))[0] > 400
+def test_the_band_is_about_the_best_line_of_a_panel():
+    band = [tuple(round(255 - 0.18 * (255 - part)) for part in colour) for colour in (BLUE, ORANGE)]
+    drawn = figures.roc({"MIL": {"dino": curves(0.5), "slpd": curves(1)}}, ["dino", "slpd"])
+    assert pixels(drawn, band[1]) > 1000
+    assert pixels(drawn, band[0]) < 100  # edges of its line
+    one_fold = figures.roc({"MIL": {"dino": curves(0.5, 1), "slpd": curves(1, 1)}}, ["dino", "slpd"])
+    assert pixels(one_fold, band[1]) < 100
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_too_few_regions_to_project_stand_side_by_side(n):
-    assert figures.project(np.ones((n, 8)), 30, 1).shape == (n, 2)
+def test_roc_without_a_defined_fold_or_without_rows_says_so():
+    undefined = figures.fold_curves([(np.array([[0.3, 0.7]]), np.array([1]))])
+    assert np.isnan(undefined).all()
+    assert pixels(figures.roc({"MIL": {"slpd": undefined}}, ["slpd"]), BLUE) == 0
+    assert size(figures.roc({}, []))[0] > 300
+
+
+def test_panels_wrap():
+    wide, wrapped = (size(figures.roc({str(i): {"dino": curves(1)} for i in range(n)}, ["dino"])) for n in (4, 5))
+    assert wrapped[0] == wide[0]
+    assert wrapped[1] > 1.5 * wide[1]
+
+
+def history(intra, epochs=4):
+    epoch = np.arange(epochs)
+    columns = {"epoch": epoch, "loss": 3.0, "self": 3.0 - epoch / epochs, "intra": intra, "inter": intra}
+    return pd.DataFrame(columns | {"uniform": 4.2, "teacher_entropy": 2.0, "effective_rank": 5.0, "moved": np.nan})
+
+
+def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
+    one = figures.training({"dino": history(0.0)})
+    two = figures.training({"dino": history(0.0), "slpd": history(2.0)})
+    assert pixels(one, BLUE) > 100
+    assert pixels(one, ORANGE) == 0
+    assert pixels(two, ORANGE) > 100
+    assert size(two)[1] > 1.5 * size(one)[1]  # three panels in a row; L_intra and L_inter begin a second
+
+
+def test_training_does_with_the_columns_there_are():
+    frame = history(2.0)[["epoch", "loss", "self", "intra", "inter", "uniform"]]
+    assert pixels(figures.training({"slpd": frame}), BLUE) > 100
+    assert size(figures.training({"slpd": frame.iloc[:0]}))[0] > 300
+
+
+def two_clouds(n=20, dim=8):
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(size=(n, dim)), rng.normal(size=(n, dim)) + 30]).astype(np.float32)
+
+
+def test_the_projection_keeps_groups_apart_and_is_the_same_twice():
+    plane = figures.project(two_clouds(), 30, 1)
+    a, b = plane[:20], plane[20:]
+    within = max(np.linalg.norm(group - group.mean(0), axis=1).max() for group in (a, b))
+    assert np.linalg.norm(a.mean(0) - b.mean(0)) > 2 * within
+    np.testing.assert_array_equal(plane, figures.project(two_clouds(), 30, 1))
+
+
+@pytest.mark.parametrize(("n", "drawn"), [(0, 0), (1, 0), (4, 0), (5, 5), (6, 6)])
+def test_fewer_than_five_regions_are_not_projected(n, drawn):
+    plane = figures.project(np.random.default_rng(0).normal(size=(n, 8)), 30, 1)
+    assert plane.shape == (drawn, 2)
+    assert np.isfinite(plane).all()
+
+
+def test_a_collapsed_run_is_not_projected():
+    assert len(figures.project(np.ones((50, 8)), 30, 1)) == 0
+
+
+def plane_of(points, labels="xy"):
+    names = [labels[i % 2] for i in range(len(points))]
+    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "label": names, "slide_id": names})
+
+
+def test_tsne_shows_labels_or_says_that_there_is_nothing():
+    drawn = figures.tsne({"slpd": plane_of(two_clouds(dim=2))})
+    empty = figures.tsne({"slpd": plane_of(np.empty((0, 2)))})
+    assert min(pixels(drawn, colour, 60) for colour in (BLUE, ORANGE)) > 100
+    assert max(pixels(empty, colour, 60) for colour in (BLUE, ORANGE)) == 0
+    assert size(figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "ab"}))[1] > 1.5 * size(drawn)[1]
+
+
+def test_a_label_is_text_whatever_it_holds():
+    label = r"$\frac{1$"
+    assert size(figures.tsne({"slpd": plane_of(two_clouds(dim=2), [label, "<b>"])}))[0] > 300
+
+
+def test_a_dozen_runs_are_told_apart():
+    styles = figures.line_styles([str(i) for i in range(12)])
+    assert len({tuple(style.values()) for style in styles.values()}) == 12
+
+
+def test_a_figure_is_the_same_twice():
+    histories = {"dino": history(0.0), "slpd": history(2.0)}
+    assert figures.training(histories) == figures.training(histories)
+    assert figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"]) == figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"])

@@ -18,25 +18,56 @@ def made(slides, settings, n_folds=4, val_fraction=0.2, seed=1):
     return folds.make_folds(slides, section, seed)
 
 
-cohorts = st.lists(st.tuples(st.sampled_from("xy"), st.integers(1, 3)), min_size=6, max_size=40).filter(
-    lambda patients: min(sum(label == own for label, _ in patients) for own in "xy") >= 3
+# Patients as the labels of their slides, some with two; every label on two patients or more.
+cohorts = st.lists(st.lists(st.sampled_from("xxxyyz"), min_size=1, max_size=4), min_size=4, max_size=30).filter(
+    lambda patients: (
+        all(sum(label in own for own in patients) != 1 and any(label in own for own in patients) for label in "xy")
+        and sum("z" in own for own in patients) != 1
+    )
 )
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
-@given(cohorts, st.integers(2, 5), st.floats(0, 0.5), st.integers(0, 99))
+def table(patients):
+    rows = [(f"{p}-{s}", f"p{p}", label) for p, own in enumerate(patients) for s, label in enumerate(own)]
+    return pd.DataFrame(rows, columns=["slide_id", "patient_id", "label"])
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(cohorts, st.integers(2, 10), st.floats(0, 0.9), st.integers(0, 99))
 def test_every_slide_is_tested_once_and_no_patient_straddles(settings, patients, n_folds, val_fraction, seed):
-    rows = [
-        (f"{patient}-{number}", f"p{patient}", label)
-        for patient, (label, slides) in enumerate(patients)
-        for number in range(slides)
-    ]
-    slides = pd.DataFrame(rows, columns=["slide_id", "patient_id", "label"])
+    slides, n_folds = table(patients), min(n_folds, len(patients))
     found = made(slides, settings, n_folds, val_fraction, seed)
     assert found.groupby("fold")["slide_id"].apply(set).tolist() == [set(slides["slide_id"])] * n_folds
     assert sorted(found.loc[found["part"] == "test", "slide_id"]) == sorted(slides["slide_id"])
     assert (found.groupby(["fold", "patient_id"])["part"].nunique() == 1).all()
     assert set(found["part"]) <= {"train", "val", "test"}
+    for _, rows in found.groupby("fold"):
+        assert (rows["part"] == "test").any()
+        training = rows[rows["part"] == "train"]
+        assert set(training["label"]) == set(rows.loc[rows["part"] != "test", "label"])
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 12), st.integers(0, 99))
+def test_each_label_is_dealt_evenly(a, b, n_folds, seed):
+    slides = table([["x"]] * a + [["y"]] * b)
+    fold = folds.partition(slides, n_folds, seed)
+    for label, patients in (("x", a), ("y", b)):
+        dealt = np.bincount(fold[slides["label"] == label], minlength=n_folds)
+        assert dealt.max() - dealt.min() <= 1
+        assert dealt.sum() == patients
+
+
+def test_patients_of_many_slides_are_balanced_as_scikit_learn_does(make_slides):
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    slides = make_slides(30, slides=(1, 1, 2, 1, 7, 1, 3))
+    theirs = np.empty(len(slides), np.int64)
+    splitter = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    for number, (_, tested) in enumerate(splitter.split(slides, slides["label"], slides["patient_id"])):
+        theirs[tested] = number
+    spread = [pd.crosstab(slides["label"], fold).std(axis=1).mean() for fold in (folds.partition(slides, 5, 1), theirs)]
+    assert spread[0] <= spread[1] + 1e-9
 
 
 def test_labels_are_spread_over_the_folds(settings, make_slides):
@@ -55,6 +86,25 @@ def test_validation_is_a_share_of_the_training_patients_of_each_label(settings, 
     assert "val" not in set(made(make_slides(20), settings, val_fraction=0.0)["part"])
 
 
+def test_a_small_share_still_gives_a_validation_patient(settings, make_slides):
+    found = made(make_slides(4, slides=(1,)), settings, n_folds=4, val_fraction=0.1)
+    assert (found[found["part"] == "val"].groupby("fold").size() == 1).all()
+    assert found.loc[found["part"] == "val", "fold"].nunique() == 4
+
+
+def test_validation_leaves_a_training_patient_of_a_label_that_no_patient_has_alone():
+    slides = table([["x", "y"], ["x", "y"], *[["x"]] * 8])
+    for seed in range(20):
+        chosen = folds.validation_patients(slides, 0.9, np.random.default_rng(seed))
+        assert len(chosen & {"p0", "p1"}) <= 1
+        assert len(chosen) >= 8
+
+
+def test_as_many_folds_as_patients_are_dealt(settings, make_slides):
+    found = made(make_slides(3, slides=(1,)), settings, n_folds=6, val_fraction=0.0)
+    assert (found[found["part"] == "test"].groupby("fold").size() == 1).all()
+
+
 def test_the_order_of_the_sheet_does_not_matter_and_the_seed_does(settings, make_slides):
     slides = make_slides(12)
     shuffled = slides.sample(frac=1, random_state=3)
@@ -67,10 +117,14 @@ def test_fewer_patients_than_folds_are_refused(settings, make_slides):
         made(make_slides(3), settings, n_folds=7)
 
 
-@pytest.mark.parametrize(("labels", "what"), [(("x",), r"one label only are left \(x\)"), ((), r"\(none\)")])
-def test_one_label_is_refused(settings, make_slides, labels, what):
-    with pytest.raises(ValueError, match=what):
-        made(make_slides(5, labels), settings)
+def test_one_label_is_refused(settings, make_slides):
+    with pytest.raises(ValueError, match=r"one label only are left \(x\)"):
+        made(make_slides(5, ("x",)), settings)
+
+
+def test_no_slide_is_refused(settings, make_slides):
+    with pytest.raises(ValueError, match="no slide is left"):
+        made(make_slides(0), settings)
 
 
 def test_a_label_of_one_patient_is_refused(settings, make_slides):

@@ -30,6 +30,21 @@ def test_auc_counts_the_pairs_in_order_ties_half(cases):
     assert found == pytest.approx(np.mean(pairs)) if pairs else math.isnan(found)
 
 
+@given(st.integers(2, 5), st.integers(20, 60), st.integers(0, 999))
+def test_scores_are_those_of_scikit_learn(C, n, seed):
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+
+    rng = np.random.default_rng(seed)
+    labels = np.append(np.arange(C), rng.integers(C, size=n))
+    p = rng.dirichlet(np.ones(C), len(labels)).round(2) + 1e-9  # rounded: with ties
+    p /= p.sum(1, keepdims=True)
+    found = metrics.scores(p, labels)
+    auc = roc_auc_score(labels, p[:, 1]) if C == 2 else roc_auc_score(labels, p, multi_class="ovr", average="macro")
+    assert found["auc"] == pytest.approx(auc)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(1)))
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, p.argmax(1)))
+
+
 def test_three_classes_are_one_against_the_rest():
     p = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [0.1, 0.6, 0.3]])
     found = metrics.scores(p, np.array([0, 1, 2, 2]))
@@ -43,6 +58,12 @@ def test_one_class_in_the_test_part_has_no_auc():
     found = metrics.scores(two([0.2, 0.7]), np.array([1, 1]))
     assert math.isnan(found["auc"])
     assert found["accuracy"] == 0.5
+    assert found["balanced_accuracy"] == 0.5
+    assert math.isnan(metrics.scores(np.full((2, 3), 1 / 3), np.array([2, 2]))["auc"])
+
+
+def test_no_slide_has_no_scores():
+    assert all(math.isnan(score) for score in metrics.scores(np.empty((0, 2)), np.empty(0, np.int64)).values())
 
 
 def predictions():
@@ -66,3 +87,14 @@ def test_one_fold_has_no_deviation():
     found = metrics.summary(metrics.fold_scores(predictions().query("fold == 0"), ["a", "b"]))
     assert found["accuracy_mean"] == 1
     assert math.isnan(found["accuracy_sd"])
+
+
+def test_folds_whose_auc_is_undefined_leave_the_rest():
+    per_fold = pd.DataFrame({"accuracy": [1, 0.5, 0.0], "auc": [1, math.nan, 0.5], "balanced_accuracy": [1, 0.5, 0]})
+    found = metrics.summary(per_fold)
+    assert (found["auc_mean"], found["folds"]) == (0.75, 3)
+    assert found["auc_sd"] == pytest.approx(math.sqrt(2 * 0.25**2))
+    undefined = metrics.summary(per_fold.assign(auc=math.nan))
+    assert math.isnan(undefined["auc_mean"])
+    assert math.isnan(undefined["auc_sd"])
+    assert metrics.summary(metrics.fold_scores(predictions().head(0), ["a", "b"]))["folds"] == 0

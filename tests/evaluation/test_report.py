@@ -1,6 +1,8 @@
 """The report says what the predictions say, in every format, and lets nothing in or out."""
 
+import base64
 import html.parser
+import io
 import json
 import re
 
@@ -26,55 +28,59 @@ def predictions(fold, strength, label="y", one_class=False, seed=0):
     return pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": truth} | columns)
 
 
+META = store.provenance("stage", 1, {"key": 1})
+
+
+def ledger_of(slides, left_out):
+    """A ledger that admits `slides`, and names `left_out`: (slide, status, reason)."""
+    known = {"reason": "", "width_px": 9000, "height_px": 8000, "mpp": 0.5, "mpp_source": "vendor", "tissue_mm2": 3.0}
+    unknown = {"width_px": 0, "height_px": 0, "mpp": np.nan, "mpp_source": "", "tissue_mm2": 0.0, "regions": 0}
+    good = slides[["slide_id", "patient_id", "label"]].assign(status=store.OK, **known, regions=2)
+    lost = [
+        {"slide_id": name, "patient_id": "p", "label": "x", "status": status, "reason": reason} | unknown
+        for name, status, reason in left_out
+    ]
+    return pd.concat([good, *[pd.DataFrame([row]) for row in lost]], ignore_index=True).assign(
+        fingerprint="f", seconds=np.nan
+    )
+
+
+def write_run(folder, run, slide_ids):
+    """The history and the embeddings of a pretraining run, two regions a slide."""
+    epochs = {"epoch": [0, 1], "loss": 5.0, "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
+    store.write_text(folder / f"{run}.csv", pd.DataFrame(epochs).to_csv(index=False))
+    embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
+    frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
+    store.write_table(folder / f"{run}.parquet", "embed", frame, META | {"stage": "embed", "embed_dim": "6"})
+
+
 @pytest.fixture
 def make(tmp_path, settings):
     """Write artifacts of a small cohort and report on them; gives the folder of the report."""
 
-    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", quarantined=(), one_class=()):
-        meta = store.provenance("stage", 1, {"key": 1})
+    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", left_out=(), one_class=()):
         paths = []
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
                 path = tmp_path / features / classifier / f"fold{fold}.parquet"
                 named = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
                 frame = predictions(fold, strength, label, fold in one_class)
-                store.write_table(path, "evaluate", frame, meta | named)
+                store.write_table(path, "evaluate", frame, META | named)
                 paths.append(path)
         slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
-        ledger = slides[["slide_id", "patient_id", "label"]].assign(
-            status=store.OK, reason="", width_px=9000, height_px=8000, mpp=0.5, mpp_source="vendor", tissue_mm2=3.0
-        )
-        ledger = ledger.assign(regions=2, fingerprint="f", seconds=np.nan)
-        for name, reason in quarantined:
-            lost = {"slide_id": name, "patient_id": "p", "label": label, "status": store.QUARANTINED, "reason": reason}
-            lost |= {"width_px": 0, "height_px": 0, "mpp": np.nan, "mpp_source": "", "tissue_mm2": 0.0, "regions": 0}
-            ledger = pd.concat(
-                [ledger, pd.DataFrame([lost | {"fingerprint": "", "seconds": np.nan}])], ignore_index=True
-            )
-        store.write_table(tmp_path / "ledger.parquet", "ledger", ledger, meta | {"stage": "ledger"})
+        store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out), META)
         folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
-        store.write_table(tmp_path / "folds.parquet", "folds", folds, meta | {"stage": "folds"})
+        store.write_table(tmp_path / "folds.parquet", "folds", folds, META)
         Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
-        rng = np.random.default_rng(0)
-        histories, embeds = {}, {}
-        for run in runs:
-            regions = np.repeat(slides["slide_id"].to_numpy(), 2)
-            frame = pd.DataFrame(
-                {"slide_id": regions, "x": 0, "y": 0, "embedding": list(rng.normal(size=(len(regions), 6)))}
-            )
-            store.write_table(tmp_path / f"{run}.parquet", "embed", frame, meta | {"embed_dim": "6"})
-            history = pd.DataFrame(
-                {"epoch": [0, 1], "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
-            )
-            store.write_text(tmp_path / f"{run}.csv", history.to_csv(index=False))
-            histories[run], embeds[run] = tmp_path / f"{run}.csv", tmp_path / f"{run}.parquet"
+        for name in runs:
+            write_run(tmp_path, name, slides["slide_id"].to_numpy())
         report.run(
             cohort="test",
             ledger_path=tmp_path / "ledger.parquet",
             folds_path=tmp_path / "folds.parquet",
             fold_paths=paths,
-            history_paths=histories,
-            embed_paths=embeds,
+            history_paths={name: tmp_path / f"{name}.csv" for name in runs},
+            embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
             overlays_dir=tmp_path,
             out_dir=tmp_path / "report",
             section=settings.report,
@@ -103,39 +109,18 @@ def test_the_table_holds_mean_and_sd_of_every_fold(make):
         assert line["folds"] == 3
 
 
-def test_every_format_prints_the_same_numbers(make):
-    folder = make(ROWS)
-    table = pd.read_csv(folder / "table.csv")
-    expected = [report.cell(line["auc_mean"], line["auc_sd"]) for line in table.to_dict("records")]
-    texts = {name: (folder / name).read_text() for name in ("table.md", "table.tex", "index.html")}
-    assert all(text in texts["table.md"] and text in texts["index.html"] for text in expected)
-    assert all(text.replace("±", r"$\pm$") in texts["table.tex"] for text in expected)
-
-
-def test_the_best_is_bold_and_the_second_underlined():
-    table = pd.DataFrame({"auc_mean": [0.8, 0.9004, 0.9001, 0.7, np.nan]})
-    assert report.ranks(table, "auc") == ["second", "best", "best", "", ""]
-
-
-@pytest.mark.parametrize(
-    ("mean", "sd", "text"),
-    [(0.8641, 0.0419, ".864±.042"), (1.0, 0.0, "1.000±.000"), (0.5, float("nan"), ".500±–"), (float("nan"), 0.1, "–")],
-)
-def test_numbers_look_like_the_papers(mean, sd, text):
-    assert report.cell(mean, sd) == text
-
-
 class Page(html.parser.HTMLParser):
-    """Collects what a page refers to, its element names and its text."""
+    """Collects what a page refers to, its element names, their ids and its text."""
 
     def __init__(self, text):
         super().__init__()
-        self.references, self.names, self.missing_alt, self.text = [], set(), 0, ""
+        self.references, self.names, self.ids, self.missing_alt, self.text = [], set(), set(), 0, ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.names.add(tag)
         values = dict(attributes)
+        self.ids.add(values.get("id"))
         self.references += [values[key] for key in ("src", "href") if key in values]
         self.missing_alt += tag == "img" and not values.get("alt")
 
@@ -143,45 +128,133 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
+def page_of(folder):
+    return Page((folder / "index.html").read_text())
+
+
+def test_the_page_prints_the_table(make):
+    folder = make(ROWS)
+    rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
+    lines = (folder / "table.md").read_text().splitlines()[2:]
+    assert cells == [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    best = [i for i, line in enumerate(lines) if line.endswith("** |")]
+    assert [i for i, row in enumerate(rows) if re.search(r'"number best">[^<]*</td>$', row)] == best
+
+
 def test_the_page_needs_nothing_from_outside(make):
-    page = Page((make(ROWS) / "index.html").read_text())
+    folder = make(ROWS)
+    page = page_of(folder)
     assert "img" in page.names
     assert not [reference for reference in page.references if not reference.startswith(("data:image/", "#"))]
-    assert "link" not in page.names
-    assert "script" not in page.names
+    assert not page.names & {"link", "script", "iframe", "object", "embed"}
     assert page.missing_alt == 0
+    assert "http" not in re.sub("http-equiv", "", (folder / "index.html").read_text())
+
+
+def test_links_lead_somewhere(make):
+    page = page_of(make(ROWS, left_out=[("lost", store.QUARANTINED, "torn")]))
+    inside = [reference[1:] for reference in page.references if reference.startswith("#")]
+    assert len(inside) == 4
+    assert set(inside) <= page.ids
 
 
 def test_labels_ids_and_reasons_are_escaped(make):
-    folder = make(ROWS, label=HOSTILE, quarantined=[("<b>slide", f"torn {HOSTILE}")])
-    text = (folder / "index.html").read_text()
-    page = Page(text)
-    assert "script" not in page.names
+    page = page_of(make(ROWS, label=HOSTILE, left_out=[("<b>slide", store.QUARANTINED, HOSTILE)]))
+    assert not page.names & {"script", "b"}
     assert HOSTILE in page.text
     assert "<b>slide" in page.text
 
 
-def test_quarantined_slides_are_named_with_their_reasons(make):
-    text = Page((make(ROWS, quarantined=[("lost", "lost.svs: torn")]) / "index.html").read_text()).text
-    assert "1 could not be used" in text
-    assert re.search(r"Left out:\s*lost: lost\.svs: torn", text)
-    assert "Left out" not in (make(ROWS) / "index.html").read_text()
+def test_slides_left_out_are_named_with_their_reasons(make):
+    lost = [("lost", store.QUARANTINED, "lost: torn"), ("blank", store.EMPTY, "no region with enough tissue")]
+    text = " ".join(page_of(make(ROWS, left_out=lost)).text.split())
+    assert "1 slide could not be used, 1 slide had no region" in text
+    assert re.search(r"lost\s+\(quarantined\): torn", text)
+    assert re.search(r"blank\s+\(empty\): no region with enough tissue", text)
+    text = page_of(make(ROWS)).text
+    assert "30 slides came in and all took part" in text
+    assert "Left out" not in text
 
 
 def test_the_page_says_what_was_pretrained_on_what(make):
-    assert "test slides included" in (make(ROWS) / "index.html").read_text()
+    text = page_of(make(ROWS, left_out=[("lost", store.QUARANTINED, "torn")])).text
+    assert "on the regions of all 30 slides, test slides included (transductive)" in text
 
 
-def test_one_fold_and_an_undefined_auc_are_dashes(make):
-    assert "±–" in (make(ROWS, n_folds=1) / "table.md").read_text()
-    lines = (make(ROWS, n_folds=1, one_class=(0,)) / "table.md").read_text()
-    assert lines.count("| – |") == 3 + 1  # three AUCs and the pretraining of patch features
+def test_the_page_names_the_best(make):
+    assert "1.000, is that of ViT_WSI on regions of slpd." in " ".join(page_of(make(ROWS)).text.split())
+
+
+def test_patients_on_both_sides_are_counted():
+    folds = pd.DataFrame(
+        {
+            "fold": [0, 0, 0, 1, 1, 1],
+            "patient_id": ["a", "a", "b", "a", "b", "b"],
+            "part": ["test", "train", "val", "test", "train", "val"],
+        }
+    )
+    assert report.shared_patients(folds) == {"a"}
+    assert report.shared_patients(folds[1:]) == set()
+
+
+def test_one_fold_has_no_deviation(make):
+    folder = make(ROWS, n_folds=1)
+    assert (folder / "table.md").read_text().count("±–") == 6
+    assert "±–" in page_of(folder).text
+
+
+def test_an_undefined_auc_is_a_dash_and_said(make):
+    folder = make(ROWS, n_folds=1, one_class=(0,))
+    assert (folder / "table.md").read_text().count("| – |") == 3 + 1  # three AUCs and the pretraining of patch features
+    assert "In fold 0 the test slides show one label only" in page_of(folder).text
+    assert "highest mean AUC" not in page_of(folder).text
+    assert "In fold 1 the test slides" in page_of(make(ROWS, one_class=(1,))).text
 
 
 def test_without_runs_there_is_no_pretraining(make):
     folder = make({("patch", "mil"): 1.0}, runs=())
-    assert not (folder / "tsne.png").exists()
-    assert "Pretraining</h2>" not in (folder / "index.html").read_text()
+    assert {path.name for path in folder.iterdir()} == {"index.html", "roc.png", "table.csv", "table.md", "table.tex"}
+    text = page_of(folder).text
+    assert "Pretraining curves" not in text
+    assert "pretrained" not in text
+    assert "t-SNE" not in text
+
+
+def test_with_nothing_evaluated_the_slides_are_still_reported(make):
+    text = page_of(make({}, runs=("dino",))).text
+    assert "30 slides came in" in text
+    assert "were tested" not in text
+
+
+def test_the_slides_shown_in_the_plane_are_the_same_in_any_order():
+    ledger = pd.DataFrame({"slide_id": [f"s{i:02d}" for i in range(20)], "label": list("xy") * 10, "status": store.OK})
+    ledger.loc[3, "status"] = store.QUARANTINED
+    chosen = report.choose_slides(ledger, 4, seed=1)
+    assert sorted(chosen.values()) == ["x"] * 4 + ["y"] * 4
+    assert chosen == report.choose_slides(ledger[::-1], 4, seed=1)
+    assert set(chosen) != set(report.choose_slides(ledger, 4, seed=2))
+    assert "s03" not in report.choose_slides(ledger, 20, seed=1)
+
+
+def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
+    for name in "abc":
+        Image.new("RGBA", (900, 300), "pink").save(tmp_path / f"{name}.png")
+    paths = {name: tmp_path / f"{name}.png" for name in ("a", "missing", "b", "c")}
+    whole = report.thumbnails(paths, max_bytes=10**6)
+    assert list(whole) == ["a", "missing", "b", "c"]
+    assert whole["missing"] == ""
+    jpeg = base64.b64decode(whole["a"].removeprefix("data:image/jpeg;base64,"))
+    assert Image.open(io.BytesIO(jpeg)).size == (200, 67)
+    assert list(report.thumbnails(paths, max_bytes=len(jpeg))) == ["a", "missing", "b"]
+
+
+def test_every_file_stands_in_the_provenance(make):
+    text = page_of(make(ROWS)).text
+    files = [f"{features}/{classifier}/fold{fold}" for features, classifier in ROWS for fold in range(3)]
+    assert [name for name in ("ledger", "folds", "dino", "slpd", *files) if f"\n{name}" not in text] == []
+    assert "key: 1" in text
+    assert store.provenance("stage", 1, {"key": 1})["fingerprint"] in text
 
 
 def test_the_same_artifacts_give_the_same_page(make):

@@ -70,7 +70,8 @@ def test_targets_are_centred_and_sharpened():
     torch.testing.assert_close(losses.teacher_targets(logits, centre, 0.5), expected)
 
 
-def test_the_centre_is_a_moving_average_of_logits():
-    centre, logits = torch.tensor([1.0, -1.0]), torch.tensor([[3.0, 1.0], [5.0, 3.0]])
-    torch.testing.assert_close(losses.update_centre(centre, logits, 0.9), torch.tensor([1.3, -0.7]))
-    assert torch.equal(losses.update_centre(centre, logits[:0], 0.9), centre)
+def test_the_centre_is_a_moving_average_of_the_logits_that_count():
+    centre, logits = torch.tensor([1.0, -1.0]), torch.tensor([[3.0, 1.0], [5.0, 3.0], [9.0, 9.0]])
+    weights = torch.tensor([1.0, 1.0, 0.0])
+    torch.testing.assert_close(losses.update_centre(centre, logits, weights, 0.9), torch.tensor([1.3, -0.7]))
+    assert torch.equal(losses.update_centre(centre, logits, torch.zeros(3), 0.9), centre)

@@ -12,7 +12,6 @@ from slpd_core import store
 from slpd_core.pretraining import pretrain, region_encoder
 from slpd_core.pretraining.checkpoint import Checkpoint
 from slpd_core.pretraining.networks import Networks, set_schedules, update
-from slpd_core.pretraining.prototypes import Prototypes
 
 
 def alone(section):
@@ -27,58 +26,10 @@ def same(a, b):
     return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
 
 
-def test_targets_are_the_own_prototype_and_its_partners():
-    centres = np.arange(3 * 2 * 4, dtype=np.float32).reshape(3, 2, 4)
-    found = Prototypes(
-        centres,
-        assignment=np.array([0, 1, -1, 1]),
-        neighbours=np.array([[2, -1], [-1, -1], [0, 1]]),
-        matches=np.array([[[1, 0], [-1, -1]], [[-1, -1], [-1, -1]], [[0, 1], [1, 0]]]),
-    )
-    slide_of = np.array([0, 0, 1, 2])
-    targets = pretrain.prototype_targets(found, slide_of, np.array([3, 0, 2, 1]))
-    values, weights = targets["intra"]
-    np.testing.assert_array_equal(weights[:, 0], [1, 1, 0, 1])
-    np.testing.assert_array_equal(values[[0, 1, 3], 0], [centres[2, 1], centres[0, 0], centres[0, 1]])
-    values, weights = targets["inter"]
-    np.testing.assert_array_equal(weights, [[1, 1], [1, 0], [0, 0], [1, 0]])
-    np.testing.assert_array_equal(values[0], [centres[0, 1], centres[1, 0]])
-    np.testing.assert_array_equal(values[[1, 3], 0], [centres[2, 1], centres[2, 0]])
-
-
-def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
-    """compute_losses against the same losses taken crop by crop from the networks."""
-    section = section.model_copy(update={"drop_path": 0.0, "n_neighbours": 2})
-    networks = Networks.start(section, 8, 1, "cpu")
-    networks.centres = {term: torch.randn(section.out_dim) * 0.1 for term in networks.centres}
-    B, rng = 5, np.random.default_rng(0)
-    views = pretrain.draw_views(make_cohort(B).tokens, section, rng, "cpu")
-    weights = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1], [1, 0]])
-    targets = {"intra": (torch.randn(B, 1, 24), weights[:, :1]), "inter": (torch.randn(B, 2, 24), weights)}
-    found, logits, _ = pretrain.compute_losses(networks, section, views, targets)
-
-    def log_p(crop):
-        return (networks.student(crop) / section.student_temperature).log_softmax(-1)
-
-    def q(raw, term):
-        return ((raw - networks.centres[term]) / section.teacher_temperature).softmax(-1)
-
-    crops = [*views[0].split(B), *views[1].split(B)]
-    teacher = [q(networks.teacher(crop), "self") for crop in crops[:2]]
-    pairs = [-(t * log_p(s)).sum(-1).mean() for i, t in enumerate(teacher) for j, s in enumerate(crops) if i != j]
-    torch.testing.assert_close(found["self"], sum(pairs) / len(pairs))
-    for term, (values, weight) in targets.items():
-        wanted = q(networks.teacher.head(values), term)
-        each = torch.stack([-(wanted * log_p(crop)[:, None]).sum(-1) for crop in crops]).mean(0)
-        per_region = (each * weight).sum(1) / weight.sum(1).clamp(min=1)
-        torch.testing.assert_close(found[term], per_region[weight.sum(1) > 0].mean())
-        assert len(logits[term]) == weight.sum()
-
-
 def test_the_teacher_follows_the_student_and_gets_no_gradient(section):
     networks = Networks.start(section, 8, 1, "cpu")
     before = {key: tensor.clone() for key, tensor in networks.teacher.state_dict().items()}
-    set_schedules(networks, section, 5, 4)
+    set_schedules(networks, section, 5, 4, 12)
     update(networks, section, networks.student(torch.randn(6, 3, 3, 8)).pow(2).mean(), 0.9, freeze_last=False)
     student = networks.student.state_dict()
     for key, tensor in networks.teacher.state_dict().items():
@@ -90,14 +41,14 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient(section):
 def test_the_last_layer_can_be_frozen(section, frozen):
     networks = Networks.start(section, 8, 1, "cpu")
     before = networks.student.head.last_layer.clone()
-    set_schedules(networks, section, 5, 4)
+    set_schedules(networks, section, 5, 4, 12)
     update(networks, section, networks.student(torch.randn(6, 3, 3, 8))[:, 0].mean(), 0.9, frozen)
     assert torch.equal(networks.student.head.last_layer, before) is frozen
 
 
 def test_gradients_are_clipped_parameter_by_parameter(section):
     networks = Networks.start(section, 8, 1, "cpu")
-    set_schedules(networks, section, 5, 4)
+    set_schedules(networks, section, 5, 4, 12)
     update(networks, section, networks.student(torch.randn(6, 3, 3, 8)).pow(2).sum() * 1e6, 0.9, freeze_last=False)
     norms = [float(parameter.grad.norm()) for parameter in networks.student.parameters()]
     assert max(norms) == pytest.approx(section.clip_norm, rel=1e-3)
@@ -106,7 +57,7 @@ def test_gradients_are_clipped_parameter_by_parameter(section):
 
 def test_no_decay_on_biases_and_vectors(section):
     networks = Networks.start(section, 8, 1, "cpu")
-    values = set_schedules(networks, section, 8, 4)
+    values = set_schedules(networks, section, 8, 4, 12)
     decayed, free = networks.optimizer.param_groups
     assert decayed["weight_decay"] == values["weight_decay"] > section.weight_decay
     assert free["weight_decay"] == 0
@@ -212,19 +163,6 @@ def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
     assert history["self"].iloc[0] > 0.5 * math.log(section.out_dim)
 
 
-def test_watching(section, make_cohort):
-    cohort = make_cohort(6, 1, 6)
-    embeddings = np.random.default_rng(0).normal(size=(13, 24))
-    found = pretrain.cluster(cohort, embeddings, section, 1, 0)
-    row = pretrain.watch(replace(cohort, patient_ids=["p", "q", "p"]), found, found)
-    assert row["share_without_prototypes"] == pytest.approx(1 / 3)
-    assert row["same_patient_neighbours"] == 1
-    assert row["moved"] == 0
-    assert row["smallest_cluster"] >= 1
-    assert pretrain.effective_rank(np.eye(8)) == pytest.approx(7, rel=0.01)
-    assert pretrain.effective_rank(np.outer(np.arange(9.0), np.ones(5))) == pytest.approx(1, rel=0.01)
-
-
 def test_prototypes_separate_planted_phenotypes(section, make_cohort, tmp_path):
     """Two kinds of region in every slide, told apart by their tokens: the prototypes of a trained run are the kinds."""
     rng = np.random.default_rng(0)
@@ -277,12 +215,16 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     assert {"epoch", "loss", "self", "intra", "inter", "uniform", "lr", "teacher_entropy", "effective_rank"} <= set(
         history
     )
-    arrays, _ = store.read_arrays(
-        out / "prototypes.h5", ("slide_ids", "centres", "assignment", "neighbours", "matches")
-    )
+    names = ("slide_ids", "prototypes", "neighbours", "matches", "slide_id", "coords", "assignment")
+    arrays, _ = store.read_arrays(out / "prototypes.h5", names)
     assert arrays["slide_ids"].tolist() == ["s0", "s1", "s3"]
-    assert arrays["centres"].shape == (3, 2, 24)
-    assert arrays["assignment"].shape == (24,)
+    assert arrays["slide_id"].tolist() == ["s0"] * 9 + ["s1"] * 8 + ["s3"] * 7
+    assert arrays["coords"].shape == (24, 2)
+    clustered = run(section).uses_prototypes
+    assert arrays["prototypes"].shape == (3 if clustered else 0, 2, 24)
+    assert arrays["neighbours"].shape == (len(arrays["prototypes"]), 1)
+    assert arrays["matches"].shape == (len(arrays["prototypes"]), 1, 2)
+    assert set(arrays["assignment"]) == ({0, 1} if clustered else {-1})
 
 
 def test_tokens_the_ledger_did_not_admit_are_refused(run_stage, on_disk, section, make_cohort, tmp_path):

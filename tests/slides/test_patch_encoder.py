@@ -50,6 +50,7 @@ def test_what_is_loaded_is_what_was_made(tmp_path, section):
     patch_encoder.run(weights_path=tmp_path / "w.safetensors", section=section, seed=1)
     model, meta = patch_encoder.load(tmp_path / "w.safetensors")
     made = patch_encoder.random_weights(section.name, section.patch_px, 1).eval()
+    assert not model.training
     pixels = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(model(pixels), made(pixels))
@@ -83,11 +84,27 @@ def test_positions_of_the_same_grid_are_kept(tmp_path, section):
     np.testing.assert_array_equal(tensors["pos_embed"], state["pos_embed"].numpy())
 
 
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 4}, {"reg_tokens": 4, "no_embed_class": True}])
+def test_only_the_patches_positions_are_resampled(options):
+    model = timm.create_model("test_vit", num_classes=0, img_size=64, **options)
+    old = timm.create_model("test_vit", num_classes=0, img_size=96, **options).pos_embed.detach()
+    prefix = old.shape[1] - 36  # [CLS] and registers, where they have positions
+    found = patch_encoder.resample_positions(old, model)
+    assert prefix == (0 if "no_embed_class" in options else 1 + options.get("reg_tokens", 0))
+    torch.testing.assert_close(found[:, :prefix], old[:, :prefix], rtol=0, atol=0)
+    grid = old[:, prefix:].reshape(1, 6, 6, 64).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (4, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(found[:, prefix:], expected.flatten(2).transpose(1, 2))
+    assert found.shape == model.pos_embed.shape
+
+
 def broken(state, kind):
     if kind == "missing":
         del state["norm.weight"]
     elif kind == "unexpected":
         state["extra.weight"] = torch.ones(1)
+    elif kind == "positions":
+        state["pos_embed"] = torch.ones(1, 90, 64)  # no square grid
     else:
         state["norm.weight"] = torch.ones(3)
     return state
@@ -99,6 +116,7 @@ def broken(state, kind):
         ("missing", r"missing \['norm.weight'\]"),
         ("unexpected", r"unexpected \['extra.weight'\]"),
         ("shape", r"other shape \['norm.weight'\]"),
+        ("positions", r"other shape \['pos_embed'\]"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, section, kind, what):
@@ -106,6 +124,24 @@ def test_weights_that_do_not_fit_are_named(tmp_path, section, kind, what):
     with pytest.raises(ValueError, match=rf"p\.pth does not fit test_vit: .*{what}"):
         patch_encoder.run(weights_path=tmp_path / "w", section=imported(section, tmp_path / "p.pth"), seed=1)
     assert not (tmp_path / "w").exists()
+
+
+def test_weights_of_another_kind_of_model_are_named(tmp_path, section):
+    torch.save(published(), tmp_path / "p.pth")
+    other = imported(section, tmp_path / "p.pth").model_copy(update={"name": "test_vit_relpos"})
+    with pytest.raises(ValueError, match=r"does not fit test_vit_relpos: missing .*rel_pos"):
+        patch_encoder.run(weights_path=tmp_path / "w", section=other, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["cut short", "bfloat16"])
+def test_the_users_own_safetensors_are_never_to_be_deleted(tmp_path, section, kind):
+    path = tmp_path / "p.safetensors"
+    save_file({key: tensor.bfloat16() for key, tensor in published().items()}, path)
+    if kind == "cut short":
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"patch_encoder\.weights: .*p\.safetensors .*as float32") as caught:
+        patch_encoder.run(weights_path=tmp_path / "w", section=imported(section, path), seed=1)
+    assert "delete" not in str(caught.value)
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path, section):
@@ -120,11 +156,40 @@ class Harmful:
         return (eval, ("1 + 1",))
 
 
-@pytest.mark.parametrize("content", [Harmful(), [1, 2], {"epoch": 3}], ids=["code", "list", "no tensors"])
+@pytest.mark.parametrize(
+    "content",
+    [Harmful(), [1, 2], {"epoch": 3}, {3: torch.ones(1)}],
+    ids=["code", "list", "no tensors", "no names"],
+)
 def test_a_file_that_is_no_state_dict_is_refused_unread(tmp_path, section, content):
     torch.save(content, tmp_path / "p.pth")
     with pytest.raises(ValueError, match=r"patch_encoder\.weights: .*p\.pth"):
         patch_encoder.run(weights_path=tmp_path / "w", section=imported(section, tmp_path / "p.pth"), seed=1)
+
+
+def test_the_fingerprint_covers_what_the_weights_come_from(tmp_path, section):
+    def fingerprint(section, seed=1):
+        patch_encoder.run(weights_path=tmp_path / "w.safetensors", section=section, seed=seed)
+        return store.read_weights(tmp_path / "w.safetensors")[1]["fingerprint"]
+
+    torch.save(published(0), tmp_path / "p.pth")
+    local = imported(section, tmp_path / "p.pth")
+    first = fingerprint(local)
+    assert first == fingerprint(local, seed=2)
+    torch.save(published(1), tmp_path / "p.pth")
+    assert fingerprint(local) != first
+    assert fingerprint(section, seed=1) != fingerprint(section, seed=2)
+
+
+def test_foreign_weights_are_not_taken_for_ours(tmp_path):
+    save_file(published(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"lacks the metadata \['name'.*patch_encoder\.weights"):
+        patch_encoder.load(tmp_path / "w.safetensors")
+
+
+def test_an_encoder_that_takes_no_patches_is_refused():
+    with pytest.raises(ValueError, match=r"patch_encoder\.name: 'resnet18' takes no patches of 64 px .*name a ViT"):
+        patch_encoder.build("resnet18", 64)
 
 
 def test_an_unknown_architecture_names_close_ones(section):

@@ -1,12 +1,14 @@
 """Tokens are the patches' own, in row-major order, and a slide that breaks leaves none."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from slpd_core import store
 from slpd_core.slides import patch_encoder, tokens
-from slpd_core.slides.reader import Slide
+from slpd_core.slides.reader import Slide, write_slide
 
 META = store.provenance("regions", 1, {}, "f")
 
@@ -22,8 +24,6 @@ def weights(tmp_path, settings):
 @pytest.fixture
 def slide(tmp_path):
     """A slide of noise, so that no two patches are alike."""
-    from slpd_core.slides.reader import write_slide
-
     coarse = np.random.default_rng(0).integers(60, 240, (70, 80, 3), dtype=np.uint8)
     write_slide(tmp_path / "s.tiff", coarse.repeat(8, 0).repeat(8, 1), 0.5)
     return tmp_path / "s.tiff"
@@ -33,10 +33,10 @@ def slide(tmp_path):
 def encode(tmp_path, weights, settings):
     """Run the stage on regions of 256 px at the given corners; gives what it wrote."""
 
-    def encode(path, corners, status=store.OK, **changed):
+    def encode(path, corners, status=store.OK, size_px=256, **changed):
         info = store.SlideInfo("s", status, "", 640, 560, 0.5, "sheet", "f")
         coords = np.array(corners, np.int64).reshape(-1, 2)
-        found = store.Regions(info, coords, np.ones(len(coords), np.float32), 256, 256, 0.5)
+        found = store.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
         store.write_regions(tmp_path / "r.h5", found, META)
         section = settings.tokens.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
@@ -79,8 +79,15 @@ def test_half_precision_agrees(encode, slide):
     assert meta["precision"] == "bf16"
 
 
-def test_auto_chooses_a_precision():
-    assert tokens.choose_precision("auto", "cpu") in ("bf16", "fp32")
+def test_auto_is_half_precision_only_where_the_cpu_has_instructions_for_it():
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists():
+        pytest.skip("no /proc/cpuinfo to compare with")
+    fast = {"avx512_bf16", "amx_bf16"} & set(flags.read_text().split())
+    assert tokens.choose_precision("auto", "cpu") == ("bf16" if fast else "fp32")
+
+
+def test_a_precision_asked_for_is_kept():
     assert tokens.choose_precision("fp16", "cpu") == "fp16"
 
 
@@ -91,7 +98,51 @@ def test_no_regions_no_tokens_and_the_slide_is_not_opened(encode, tmp_path, stat
     assert found.slide.status == status
 
 
-def test_a_slide_that_breaks_on_the_way_is_quarantined(encode, slide, real, tmp_path):
+def test_the_slide_is_recorded_with_what_its_tokens_came_from(encode, slide, weights, settings):
+    found, meta = encode(slide, [(0, 0)])
+    _, other = encode(slide, [(0, 0)], batch_size=5)
+    section = settings.patch_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    patch_encoder.run(weights_path=weights, section=section, seed=2)
+    _, reseeded = encode(slide, [(0, 0)])
+    assert (found.slide.slide_id, found.slide.status, found.slide.width_px) == ("s", store.OK, 640)
+    assert (meta["stage"], meta["stage_version"]) == ("tokens", str(tokens.VERSION))
+    assert len({meta["fingerprint"], other["fingerprint"], reseeded["fingerprint"]}) == 3
+
+
+def test_a_slide_whose_later_region_is_broken_keeps_none(encode, slide):
+    with Slide(slide) as whole:
+        tiles = whole.read((0, 0), (256, 256), 0.5)
+    broken = bytearray(slide.read_bytes())
+    starts = [number for number in range(len(broken) - 2) if broken[number : number + 3] == b"\xff\xd8\xff"]
+    broken[starts[4] : starts[5]] = bytes(starts[5] - starts[4])  # tiles of 256 px, three a row
+    slide.write_bytes(broken)
+    with Slide(slide) as opened:
+        np.testing.assert_array_equal(opened.read((0, 0), (256, 256), 0.5), tiles)
+    found, _ = encode(slide, [(0, 0), (256, 256), (0, 256)])
+    assert len(found.tokens) == len(found.coords) == 0
+    assert found.slide.status == store.QUARANTINED
+    assert "broken data at level 0 near x=256, y=256" in found.slide.reason
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"nothing", "not a whole slide")])
+def test_a_slide_that_cannot_be_opened_is_quarantined(encode, tmp_path, content, reason):
+    path = tmp_path / "odd.svs"
+    if content:
+        path.write_bytes(content)
+    found, _ = encode(path, [(0, 0)])
+    assert found.tokens.shape == (0, 16, 64)
+    assert found.slide.status == store.QUARANTINED
+    assert "odd.svs" in found.slide.reason
+    assert reason in found.slide.reason
+
+
+def test_regions_that_do_not_divide_into_patches_stop_the_job(encode, slide, tmp_path):
+    with pytest.raises(ValueError, match="regions of 250 px do not divide into the encoder's patches of 64 px"):
+        encode(slide, [(0, 0)], size_px=250)
+    assert not (tmp_path / "t.h5").exists()
+
+
+def test_a_real_slide_that_breaks_on_the_way_is_quarantined(encode, real, tmp_path):
     whole = bytearray(real("cmu-1-small-region.svs").read_bytes())
     start = len(whole) // 2
     whole[start : start + 200_000] = bytes(200_000)

@@ -1,0 +1,133 @@
+"""The result table: in numbers, and as people read it in Markdown, LaTeX and on the page."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from slpd_core import config, store
+from slpd_core.evaluation import metrics
+
+CLASSIFIER_NAMES = {"knn": "KNN (mean)", "mil": "MIL", "dsmil": "DS-MIL", "vit_wsi": "ViT_WSI"}
+NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
+SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: one classifier on one kind of features.
+
+    predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
+    """
+
+    features: str
+    classifier: str
+    classes: list[str]
+    predictions: pd.DataFrame
+    per_fold: pd.DataFrame
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the table calls the row: level of the features, run that made them, classifier."""
+        patch = self.features == config.PATCH_FEATURES
+        return {
+            "features": "patch" if patch else "region",
+            "pretraining": NONE if patch else self.features,
+            "classifier": CLASSIFIER_NAMES[self.classifier],
+        }
+
+
+def join_folds(folds: Iterable[tuple[pd.DataFrame, store.Meta]], runs: Sequence[str]) -> list[Row]:
+    """The rows of the table from the `evaluate` tables of all folds.
+
+    Patch features stand first, then the runs in the order given; classifiers in the order of CLASSIFIER_NAMES.
+    """
+    found: dict[tuple[str, str], list[tuple[pd.DataFrame, list[str]]]] = {}
+    for frame, meta in folds:
+        found.setdefault((meta["features"], meta["classifier"]), []).append((frame, json.loads(meta["classes"])))
+    features, classifiers = [config.PATCH_FEATURES, *runs], [*CLASSIFIER_NAMES]
+    rows = []
+    for key in sorted(found, key=lambda key: (features.index(key[0]), classifiers.index(key[1]))):
+        classes = found[key][0][1]
+        predictions = pd.concat([frame for frame, _ in found[key]], ignore_index=True)
+        rows.append(Row(*key, classes, predictions, metrics.fold_scores(predictions, classes)))
+    return rows
+
+
+def make_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The result table in numbers: names, number of folds, mean and sd of each score.
+
+    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those.
+    """
+    scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd")]
+    lines = [
+        row.names | metrics.summary(row.per_fold) | {"auc_folds": int(row.per_fold["auc"].notna().sum())}
+        for row in rows
+    ]
+    return pd.DataFrame(lines, columns=[*NAMES, "folds", "auc_folds", *scores])
+
+
+def number(value: float) -> str:
+    """.864 as the paper prints it; – where there is no number."""
+    return NONE if math.isnan(value) else f"{value:.3f}".removeprefix("0")
+
+
+def mean_sd(mean: float, sd: float) -> str:
+    """.864±.042 as the paper prints it; – where there is no number."""
+    return NONE if math.isnan(mean) else f"{number(mean)}±{number(sd)}"
+
+
+def ranks(means: Iterable[float]) -> list[str]:
+    """ "best", "second" or "" for each mean; those that print alike rank alike."""
+    printed = [math.nan if math.isnan(mean) else float(f"{mean:.3f}") for mean in means]
+    order = sorted({value for value in printed if not math.isnan(value)}, reverse=True)
+    places = dict(zip(order, ("best", "second"), strict=False))
+    return [places.get(value, "") for value in printed]
+
+
+def printed(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table as people read it: of every row its names, and of every score in SHOWN its text and rank."""
+    ranked = {score: ranks(table[f"{score}_mean"]) for score in SHOWN}
+    return [
+        {name: line[name] for name in NAMES}
+        | {
+            score: {"text": mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]), "rank": ranked[score][i]}
+            for score in SHOWN
+        }
+        for i, line in enumerate(table.to_dict("records"))
+    ]
+
+
+def markdown(lines: Sequence[dict[str, Any]]) -> str:
+    """The printed table in Markdown, the best of each score in bold."""
+    body = [
+        [line[name] for name in NAMES]
+        + [f"**{line[score]['text']}**" if line[score]["rank"] == "best" else line[score]["text"] for score in SHOWN]
+        for line in lines
+    ]
+    rule = ["---"] * len(NAMES) + ["---:"] * len(SHOWN)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [[*NAMES.values(), *SHOWN.values()], rule, *body])
+
+
+def latex(lines: Sequence[dict[str, Any]]) -> str:
+    """The printed table in LaTeX (package booktabs), the best of each score in bold, the second underlined."""
+    commands = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
+    body = [
+        [line[name].replace("_", r"\_") for name in NAMES]
+        + [commands[line[score]["rank"]] % line[score]["text"].replace("±", r"$\pm$") for score in SHOWN]
+        for line in lines
+    ]
+    parts = [
+        rf"\begin{{tabular}}{{{'l' * len(NAMES)}{'c' * len(SHOWN)}}}",
+        r"\toprule",
+        " & ".join([*NAMES.values(), *SHOWN.values()]) + r" \\",
+        r"\midrule",
+        *(" & ".join(cells).replace(NONE, "--") + r" \\" for cells in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(parts) + "\n"

@@ -1,0 +1,37 @@
+"""What to watch while training: the numbers of history.csv beside the losses."""
+
+import math
+
+import numpy as np
+
+from slpd_core.pretraining.cohort import Cohort
+from slpd_core.pretraining.prototypes import Prototypes, share_moved
+
+SAMPLE_REGIONS = 2048
+
+
+def fixed_sample(n_regions: int) -> np.ndarray:
+    """Rows spread evenly over the cohort, the same in every epoch and run: int64 (at most SAMPLE_REGIONS,)."""
+    return np.linspace(0, n_regions - 1, min(n_regions, SAMPLE_REGIONS)).astype(np.int64)
+
+
+def effective_rank(embeddings: np.ndarray) -> float:
+    """Exponential of the entropy of the normalised singular values of the centred embeddings (R, D)."""
+    values = np.linalg.svd(embeddings - embeddings.mean(0), compute_uv=False)
+    share = values / max(values.sum(), 1e-12)
+    return float(np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum()))
+
+
+def watch_prototypes(cohort: Cohort, before: Prototypes | None, now: Prototypes) -> dict[str, float]:
+    """Shares of slides, neighbours and regions, and the size of the smallest cluster; nan where there is none."""
+    has = now.assignment >= 0
+    patients = np.array(cohort.patient_ids)
+    slides, ranks = np.nonzero(now.neighbours >= 0)
+    same = patients[slides] == patients[now.neighbours[slides, ranks]]
+    clusters = np.bincount(cohort.slide_of[has] * now.centres.shape[1] + now.assignment[has])
+    return {
+        "share_without_prototypes": float((cohort.sizes() < now.centres.shape[1]).mean()),
+        "smallest_cluster": float(clusters[clusters > 0].min()) if has.any() else math.nan,
+        "same_patient_neighbours": float(same.mean()) if len(same) else math.nan,
+        "moved": share_moved(before, now, cohort.slide_of) if before else math.nan,
+    }

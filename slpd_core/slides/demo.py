@@ -1,0 +1,139 @@
+"""The demo cohort: whole slides that the project draws itself, two classes that differ by architecture, not by colour.
+
+python -m slpd_core.slides.demo --out results/demo/drawn
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from slpd_core import store
+from slpd_core.runtime import generator, log, progress
+from slpd_core.slides.demo_layout import LABELS
+from slpd_core.slides.demo_picture import draw_slide
+from slpd_core.slides.demo_shapes import SHRINK
+from slpd_core.slides.reader import write_slide
+
+VERSION = 1
+MPP = 0.5
+SMALLEST_PX = 512
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What is drawn: the same settings give the same slides.
+
+    patients: of each class; every fourth has two slides. side_px: width and height of a slide.
+    """
+
+    seed: int
+    patients: int
+    side_px: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the sheet: slide `number` of a patient of a class."""
+
+    label: str
+    patient: int
+    number: int
+
+    @property
+    def patient_id(self) -> str:
+        """Unique in the cohort."""
+        return f"{self.label}-{self.patient:02d}"
+
+    @property
+    def slide_id(self) -> str:
+        """Unique in the cohort."""
+        return f"{self.patient_id}-{self.number}"
+
+    @property
+    def path(self) -> str:
+        """Where the slide lies, seen from the sheet."""
+        return f"slides/{self.slide_id}.tiff"
+
+
+def list_slides(cohort: Cohort) -> list[Row]:
+    """The rows of the sheet: for each class its patients, each with a slide or two."""
+    return [
+        Row(label, patient, number)
+        for label in LABELS
+        for patient in range(1, cohort.patients + 1)
+        for number in range(1, 3 if patient % 4 == 1 else 2)
+    ]
+
+
+def draw_row(row: Row, cohort: Cohort, out: Path) -> None:
+    """Draw and write one slide; it depends on the cohort's seed and size and on its own name only."""
+    contents, dyes = generator(cohort.seed, "demo", row.slide_id), generator(cohort.seed, "stain", row.slide_id)
+    write_slide(out / row.path, draw_slide(contents, dyes, row.label, cohort.side_px), MPP)
+
+
+def is_drawn(cohort: Cohort, out: Path) -> bool:
+    """Whether the folder holds this very cohort, whole.
+
+    Raises ValueError when it holds a sheet of other origin.
+    """
+    sheet, settings = out / "slides.csv", out / "drawn.json"
+    if not sheet.exists():
+        return False
+    if not settings.exists():
+        raise ValueError(f"{sheet}: not a sheet that was drawn here; name another folder with --out")
+    return json.loads(settings.read_text(encoding="utf-8")) == asdict(cohort)
+
+
+def run(*, out: Path, cohort: Cohort, processes: int) -> Path:
+    """Draw the cohort into a folder unless it is there, the sheet last: where there is a sheet the cohort is whole.
+
+    Gives the path of the sheet. Raises ValueError when the slides are too small or the folder holds another sheet.
+    """
+    if cohort.side_px % SHRINK or cohort.side_px < SMALLEST_PX:
+        raise ValueError(f"side of {cohort.side_px} px: must be a multiple of {SHRINK}, {SMALLEST_PX} or more")
+    if cohort.patients < 1:
+        raise ValueError(f"{cohort.patients} patients a class: must be 1 or more")
+    sheet = out / "slides.csv"
+    if is_drawn(cohort, out):
+        sheet.touch()  # so that make sees that it has been looked after
+        return sheet
+    sheet.unlink(missing_ok=True)
+    rows = list_slides(cohort)
+    with ProcessPoolExecutor(min(processes, len(rows))) as pool:
+        for _ in progress(pool.map(partial(draw_row, cohort=cohort, out=out), rows), len(rows), "drawing", "slides"):
+            pass
+    store.write_text(out / "drawn.json", json.dumps(asdict(cohort), indent=2) + "\n")
+    lines = ["slide_id,patient_id,label,path", *(f"{r.slide_id},{r.patient_id},{r.label},{r.path}" for r in rows)]
+    store.write_text(sheet, "\n".join(lines) + "\n")
+    return sheet
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for slides.csv and slides/")
+    parser.add_argument("--patients", type=int, default=8, help="of each class; every fourth has two slides")
+    parser.add_argument("--side", type=int, default=4608, help="width and height of a slide in px at 0.5 um/px")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    args = parser.parse_args(arguments)
+    log.addHandler(logging.StreamHandler(sys.stderr))
+    log.setLevel(logging.INFO)
+    try:
+        sheet = run(out=args.out, cohort=Cohort(args.seed, args.patients, args.side), processes=args.processes)
+    except (ValueError, OSError) as error:
+        sys.exit(f"demo: {error}")
+    log.info("The sheet of the drawn cohort: %s", sheet)
+
+
+if __name__ == "__main__":
+    main()
