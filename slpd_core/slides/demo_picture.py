@@ -23,8 +23,8 @@ from slpd_core.slides.demo_stamps import (
 
 MAX_DENSITY = np.array([1.7, 1.2], np.float32)  # optical density of haematoxylin and eosin at 255
 DYES = np.array([[0.60, 0.70, 0.36], [0.13, 0.86, 0.46]], np.float32)  # absorption of red, green, blue
-DYE_SD = 0.045  # between slides, of each absorption
-STRENGTH = (0.65, 1.35)  # between slides, of each dye
+DYE_SD = 0.03  # between slides, of each absorption
+STRENGTH = (0.78, 1.25)  # between slides, of each dye
 GLASS = (236, 248)  # brightness of bare glass
 BAND_PX = 128  # rows painted at a time, so that they stay in the cache
 

@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.distance import pdist
+from skimage.color import rgb2lab
 
 from slpd_core.runtime import generator
 from slpd_core.slides import demo
@@ -11,6 +13,7 @@ from slpd_core.slides.demo_picture import draw_slide, paint, stain
 from slpd_core.slides.reader import Slide
 from slpd_core.slides.sheet import read_sheet
 
+JUST_NOTICEABLE = 2.3  # distance of two colours in CIELAB
 SMALL = demo.Cohort(seed=3, patients=1, side_px=768)
 
 
@@ -98,19 +101,17 @@ def test_settings_that_cannot_be_drawn(tmp_path, cohort, message):
 
 
 def test_colour_tells_the_stain_but_not_the_class(planes):
-    """(label, stain, mean or sd of a colour), averaged over slides that differ in how much of them shows the class."""
+    """Colours are (label, stain, slide, mean or sd of red, green, blue); slides differ in how much shows the class."""
     colours = np.array(
         [
-            [
-                np.mean([colour(stain(generator(seed), *dyes), tissue) for tissue, *dyes in slides], axis=0)
-                for seed in range(12)
-            ]
+            [[colour(stain(generator(seed), *dyes), tissue) for tissue, *dyes in slides] for seed in range(12)]
             for slides in planes.values()
         ]
     )
-    between_stains, between_classes = colours.std(1).mean(0), np.abs(np.diff(colours.mean(1), axis=0)[0])
-    assert (between_stains[:3] > 6).all()
-    assert (between_classes < between_stains).all(), (between_classes, between_stains)
+    spread, between_classes = colours.std((1, 2)).mean(0), np.abs(np.diff(colours.mean((1, 2)), axis=0)[0])
+    assert (between_classes < spread).all(), (between_classes, spread)
+    assert (between_classes[:3] < spread[:3] / 2).all(), (between_classes, spread)
+    assert pdist(rgb2lab(colours.mean((0, 2))[:, :3] / 255)).mean() > 2 * JUST_NOTICEABLE
 
 
 def test_architecture_tells_the_class(planes):
