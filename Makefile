@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo test lint format bench lock clean
+.PHONY: env demo test lint format lock clean
 
 env: $(ENV)
 
@@ -27,7 +27,7 @@ $(DRAWN): $(ENV)
 	python -m slpd_core.slides.demo --out $(@D)
 
 demo: $(DRAWN)
-	snakemake --cores $(CORES) --configfile cohorts/demo.yaml
+	snakemake --cores $(CORES) --configfile cohorts/demo.yaml --quiet rules host
 	@cat results/demo/report/table.md
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
@@ -44,9 +44,6 @@ format: $(ENV)
 
 test: lint
 	python -m pytest
-
-bench: $(ENV)
-	python -m benchmarks
 
 # Every version, for every platform and Python; no index is written into it, so it serves behind a mirror too.
 lock:

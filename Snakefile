@@ -16,4 +16,6 @@ include: "rules/evaluation.smk"
 rule all:
     default_target: True
     input:
+        rules.slides.input,
+        rules.pretraining.input,
         rules.evaluation.input,

@@ -1,11 +1,6 @@
 # EMBEDDINGS to NUMBERS
 
 
-rule evaluation:
-    input:
-        f"{RESULTS}/report/index.html",
-
-
 rule folds:
     input:
         f"{RESULTS}/ledger/ledger.parquet",
@@ -76,3 +71,8 @@ rule report:
         overlays=f"{RESULTS}/tissue",
     script:
         "../workflow_scripts/report.py"
+
+
+rule evaluation:
+    input:
+        rules.report.output,

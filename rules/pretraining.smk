@@ -1,11 +1,6 @@
 # TOKENS to EMBEDDINGS
 
 
-rule pretraining:
-    input:
-        expand(f"{RESULTS}/embed/{{run}}.parquet", run=RUNS),
-
-
 rule pretrain:
     input:
         f"{RESULTS}/ledger/ledger.parquet",
@@ -56,3 +51,9 @@ rule embed:
         tokens=f"{RESULTS}/tokens",
     script:
         "../workflow_scripts/embed.py"
+
+
+rule pretraining:
+    input:
+        expand(rules.embed.output, run=RUNS),
+        expand(rules.pretrain.output, run=RUNS),

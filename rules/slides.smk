@@ -1,11 +1,6 @@
 # PIXELS to TOKENS
 
 
-rule slides:
-    input:
-        f"{RESULTS}/ledger/ledger.parquet",
-
-
 rule sheet:
     input:
         CONFIG.sheet.path,
@@ -130,3 +125,9 @@ rule ledger:
         benchmarks=f"{RESULTS}/benchmarks",
     script:
         "../workflow_scripts/ledger.py"
+
+
+rule slides:
+    input:
+        rules.ledger.output,
+        each_slide(rules.tissue.output.overlay),
