@@ -7,22 +7,36 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rgb = tuple[float, float, float]
+
+def _refuse_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("give a number, not true or false")
+    return value
+
+
+# Text is read as a number too: YAML 1.1 takes 5e-4 for text, and --config delivers text.
+Whole = Annotated[int, BeforeValidator(_refuse_boolean)]
+Number = Annotated[float, BeforeValidator(_refuse_boolean)]
+Positive = Annotated[Whole, Field(gt=0)]
+NonNegativeInt = Annotated[Whole, Field(ge=0)]
+PositiveFloat = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 Classifier = Literal["knn", "mil", "dsmil", "vit_wsi"]
 PATCH_FEATURES = "patch"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class Section(BaseModel):
-    """A section of config.yaml: immutable, and an unknown key is an error."""
+    """A section of config.yaml: immutable, and an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A validator of several keys raises one line a problem, each beginning with the key below the section.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Sheet(Section):
@@ -30,7 +44,7 @@ class Sheet(Section):
 
 
 class Tissue(Section):
-    thumbnail_mpp: PositiveFloat
+    thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
     smoothing_um: NonNegative
     closing_um: NonNegative
     min_island_um2: NonNegative
@@ -39,7 +53,7 @@ class Tissue(Section):
 
 class Regions(Section):
     size_px: Positive
-    target_mpp: PositiveFloat
+    target_mpp: Annotated[Number, Field(ge=0.05, le=5)]
     min_tissue_fraction: Share
     edge: Literal["pad", "drop"]
 
@@ -49,19 +63,20 @@ class PatchEncoder(Section):
     name: str
     weights: str | None
     patch_px: Positive
-    mean: Rgb
-    std: Rgb
+    mean: tuple[Number, Number, Number]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
     @model_validator(mode="after")
     def _weights_fit_source(self) -> Self:
         if self.source == "timm" and self.weights is None:
-            raise ValueError("weights is null but source is timm: give the path of a local state dict")
+            raise ValueError("weights: null, but source is timm; give the path of a local state dict")
         return self
 
 
 class Tokens(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: Positive
+    shrink_jpeg: bool
 
 
 class Ledger(Section):
@@ -75,18 +90,18 @@ class PretrainRun(Section):
     alpha_inter: NonNegative
     n_prototypes: Positive
     n_neighbours: Positive
-    self_only_epochs: Annotated[int, Field(ge=0)]
+    self_only_epochs: NonNegativeInt
     kmeans_restarts: Positive
     kmeans_iterations: Positive
-    n_global_crops: Annotated[int, Field(ge=2)]
+    n_global_crops: Annotated[Whole, Field(ge=2)]
     global_crop: Positive
-    n_local_crops: Annotated[int, Field(ge=0)]
+    n_local_crops: NonNegativeInt
     local_crop: Positive
     hflip: Share
     embed_dim: Positive
     depth: Positive
     n_heads: Positive
-    drop_path: Share
+    drop_path: Annotated[Number, Field(ge=0, lt=1)]
     hidden_dim: Positive
     bottleneck_dim: Positive
     out_dim: Positive
@@ -94,11 +109,11 @@ class PretrainRun(Section):
     batch_size: Positive
     base_lr: PositiveFloat
     min_lr: NonNegative
-    warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_epochs: NonNegativeInt
     weight_decay: NonNegative
     weight_decay_end: NonNegative
     clip_norm: PositiveFloat
-    freeze_last_layer_epochs: Annotated[int, Field(ge=0)]
+    freeze_last_layer_epochs: NonNegativeInt
     teacher_momentum: Share
     student_temperature: PositiveFloat
     teacher_temperature: PositiveFloat
@@ -106,12 +121,19 @@ class PretrainRun(Section):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
+        found = []
         if self.embed_dim % self.n_heads:
-            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of n_heads {self.n_heads}")
+            found.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
         if self.local_crop > self.global_crop:
-            raise ValueError(f"local_crop {self.local_crop} is larger than global_crop {self.global_crop}")
+            found.append(f"local_crop: {self.local_crop} is larger than global_crop {self.global_crop}; lower it")
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
+            found.append(f"warmup_epochs: {self.warmup_epochs} exceeds epochs {self.epochs}; lower it")
+        if self.uses_prototypes and self.self_only_epochs >= self.epochs:
+            found.append(
+                f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "
+                "lower it, or set alpha_intra and alpha_inter to 0"
+            )
+        _refuse(found)
         return self
 
     @property
@@ -123,16 +145,26 @@ class PretrainRun(Section):
 class Pretrain(PretrainRun):
     runs: dict[str, dict[str, Any]]
 
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _null_overrides_nothing_and_false_removes(cls, runs: Any) -> Any:
+        if not isinstance(runs, dict):
+            return runs
+        return {name: {} if run is None else run for name, run in runs.items() if run is not False}
+
     @model_validator(mode="after")
     def _runs_are_valid(self) -> Self:
-        for name in self.runs:
-            if not PLAIN_NAME.fullmatch(name) or name == PATCH_FEATURES:
-                raise ValueError(f"runs: {name!r} cannot name a run: use letters, digits, - and _; not 'patch'")
-            try:
-                self.run(name)
-            except ValidationError as error:
-                raise ValueError("; ".join(problems(error, f"runs.{name}."))) from None
+        _refuse([line for name in self.runs for line in self._problems_of(name)])
         return self
+
+    def _problems_of(self, name: str) -> list[str]:
+        if not PLAIN_NAME.fullmatch(name) or name == PATCH_FEATURES:
+            return [f"runs: {name!r} cannot name a run; use letters, digits, - and _, and not 'patch'"]
+        try:
+            self.run(name)
+        except ValidationError as error:
+            return problems(error, "runs", name)
+        return []
 
     def run(self, name: str) -> PretrainRun:
         """The settings of run `name`: the section's own, with that run's overrides."""
@@ -144,8 +176,8 @@ class Embed(Section):
 
 
 class Folds(Section):
-    n_folds: Annotated[int, Field(ge=2)]
-    val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    n_folds: Annotated[Whole, Field(ge=2)]
+    val_fraction: Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Evaluation(Section):
@@ -154,12 +186,19 @@ class Evaluation(Section):
     epochs: Positive
     lr: PositiveFloat
     weight_decay: NonNegative
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Annotated[Number, Field(ge=0, lt=1)]
     knn_neighbours: Positive
 
 
 class Evaluate(Evaluation):
     rows: dict[str, list[Classifier]]
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _null_leaves_a_row_out(cls, rows: Any) -> Any:
+        if not isinstance(rows, dict):
+            return rows
+        return {features: names for features, names in rows.items() if names is not None and names != []}
 
     @property
     def training(self) -> Evaluation:
@@ -176,7 +215,7 @@ class Config(Section):
     """The whole of config.yaml."""
 
     cohort: str
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)]
     sheet: Sheet
     tissue: Tissue
     regions: Regions
@@ -196,46 +235,82 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        found = []
         if not PLAIN_NAME.fullmatch(self.cohort):
-            raise ValueError(f"cohort: {self.cohort!r} names a folder: use letters, digits, - and _")
-        if self.regions.size_px % self.patch_encoder.patch_px:
-            raise ValueError(
-                f"regions.size_px: {self.regions.size_px} is not a multiple of "
-                f"patch_encoder.patch_px {self.patch_encoder.patch_px}"
+            found.append(f"cohort: {self.cohort!r} cannot name a folder; use letters, digits, - and _")
+        size_px, patch_px = self.regions.size_px, self.patch_encoder.patch_px
+        if size_px % patch_px:
+            found.append(
+                f"regions.size_px: {size_px} is not a multiple of patch_encoder.patch_px {patch_px}; make it one"
             )
-        for name in self.pretrain.runs:
+        for name, overrides in self.pretrain.runs.items():
             crop = self.pretrain.run(name).global_crop
             if crop > self.grid:
-                raise ValueError(f"pretrain.global_crop: {crop} exceeds the {self.grid} patches along a region")
-        unknown = set(self.evaluate.rows) - set(self.pretrain.runs) - {PATCH_FEATURES}
-        if unknown:
-            known = ", ".join([PATCH_FEATURES, *self.pretrain.runs])
-            raise ValueError(f"evaluate.rows: unknown features {sorted(unknown)}; pretrain.runs offers {known}")
+                key = f"pretrain.runs.{name}" if "global_crop" in overrides else "pretrain"
+                found.append(f"{key}.global_crop: {crop} exceeds the {self.grid} patches along a region; lower it")
+        known = [PATCH_FEATURES, *self.pretrain.runs]
+        for features in [row for row in self.evaluate.rows if row not in known]:
+            found.append(
+                f"evaluate.rows.{features}: unknown features, pretrain.runs offers {', '.join(known)}; add the run "
+                f"there or leave the row out by {features}: null"
+            )
+        if "vit_wsi" in self.evaluate.rows.get(PATCH_FEATURES, ()):
+            found.append(
+                "evaluate.rows.patch: vit_wsi attends from each token of a slide to all others, tens of thousands; "
+                "leave it out there, as the paper does"
+            )
+        for features, names in self.evaluate.rows.items():
+            if len(set(names)) < len(names):
+                found.append(f"evaluate.rows.{features}: {', '.join(names)} names a classifier twice; keep one")
+        if not self.evaluate.rows:
+            found.append("evaluate.rows: none is left; keep one row")
+        _refuse(found)
         return self
 
 
-def problems(error: ValidationError, prefix: str = "") -> list[str]:
-    """Each problem of a validation as one line: the key, the value found, what is wrong with it."""
+def _refuse(found: list[str]) -> None:
+    """Raise the problems found, if any: a line each, and each once."""
+    if found:
+        raise ValueError("\n".join(dict.fromkeys(found)))
+
+
+def problems(error: ValidationError, *within: str) -> list[str]:
+    """Each problem of a validation as one line: the key, the value found, what is wrong with it.
+
+    within: the keys above what was validated.
+    """
     lines = []
     for item in error.errors():
-        key = prefix + ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key; see config.yaml for those there are"
-        elif item["type"] == "missing":
-            message = "missing; config.yaml has every key"
-        elif not isinstance(item["input"], dict | BaseModel):
-            message = f"{message} (found {item['input']!r})"
-        lines.append(f"{key}: {message}" if key else message)
+        key = ".".join(map(str, (*within, *item["loc"])))
+        message = _message(item)
+        if item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel):
+            lines += [f"{key}.{line}" if key else line for line in message.splitlines()]
+        else:
+            lines.append(f"{key}: {message}")
     return lines
 
 
+def _message(item: ErrorDetails) -> str:
+    """What is wrong with a value and what to do about it; says the value unless it is a whole section."""
+    kind, value = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        return "unknown key; see config.yaml for those there are"
+    if kind == "missing":
+        return "missing; config.yaml has every key"
+    if value is None:
+        return "empty; delete the line or fill it in"
+    message = item["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "dict_type"):
+        message = "give keys below it, as config.yaml does"
+    return message if isinstance(value, dict | BaseModel) else f"{message} (found {value!r})"
+
+
 def load(values: Mapping[str, Any]) -> Config:
-    """Check a parsed config.yaml whole.
+    """Check the settings, config.yaml and what overlays it, whole.
 
     Raises ValueError with one line a problem.
     """
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise ValueError("config.yaml: " + "\n  ".join(problems(error))) from None
+        raise ValueError("\n  ".join(["settings:", *problems(error)])) from None

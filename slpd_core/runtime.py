@@ -3,21 +3,30 @@
 import fcntl
 import logging
 import os
+import random
+import re
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 log = logging.getLogger("slpd")
 SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_TRIES = 1.0
+TERMINATED = 128 + signal.SIGTERM  # the exit status of a job that SIGTERM stopped
+CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
 @contextmanager
@@ -25,9 +34,27 @@ def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterato
     """Run a job's work: a log file, limited threads, its own GPU; a failure ends in one clear line on the terminal.
 
     log_path: file for the log, the traceback of a failure included. name: what the job works on, e.g. "tissue slide-7".
-    Gives the device, "cpu" or "cuda". Raises SystemExit when the work fails.
+    Gives the device, "cpu" or "cuda". Raises SystemExit when the work fails or SIGTERM stops it.
     """
-    limit_threads(threads)
+    to_file = _log_to(log_path, name)
+    started = time.monotonic()
+    try:
+        with _sigterm_exits(), limited_threads(threads), gpu_slot(gpus) as held:
+            yield "cuda" if held else "cpu"
+        log.info("done in %.1f s", time.monotonic() - started)
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            log.error("stopped by SIGTERM after %.1f s: a time limit, or someone ended it", time.monotonic() - started)
+        raise
+    except Exception as error:
+        log.info(traceback.format_exc())
+        log.error(_failure_line(error, log_path))
+        sys.exit(1)
+    finally:
+        to_file.close()
+
+
+def _log_to(log_path: str, name: str) -> logging.Handler:
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -37,25 +64,46 @@ def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterato
     log.handlers = [to_file, to_terminal]
     log.setLevel(logging.INFO)
     log.propagate = False
-    started = time.monotonic()
+    return to_file
+
+
+def _failure_line(error: Exception, log_path: str) -> str:
+    """The message of a failure, and where its traceback is unless the message says enough by itself."""
+    where = f"the traceback is in {log_path}"
+    if not isinstance(error, ValueError | OSError | RuntimeError) or not str(error):
+        line = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        return f"{line} (unexpected: {where})"
+    names_no_file = isinstance(error, OSError) and error.filename is None
+    return f"{error} ({where})" if names_no_file else str(error)
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that open `with` blocks clean up; Slurm sends it some time before SIGKILL."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+        sys.exit(TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
-        with gpu_slot(gpus) as held:
-            yield "cuda" if held else "cpu"
-        log.info("done in %.1f s", time.monotonic() - started)
-    except (ValueError, OSError, RuntimeError) as error:
-        log.info(traceback.format_exc())
-        log.error("%s", error)
-        sys.exit(1)
+        yield
     finally:
-        to_file.close()
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
-def limit_threads(threads: int) -> None:
-    """Give the numerical libraries this job's threads, torch included if the job has imported it."""
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Give the numerical libraries this job's threads: those still to load by the environment, the loaded directly."""
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+    with threadpool_limits(threads):
+        yield
 
 
 def generator(seed: int, *keys: str | int) -> np.random.Generator:
@@ -88,47 +136,67 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "it") -> Ite
 def gpu_slot(gpus: int) -> Iterator[int]:
     """Hold as many GPUs as the job asked for, by CUDA_VISIBLE_DEVICES; gives their number.
 
-    A file lock a device keeps jobs of one machine apart and is freed by the system when a job dies. Under Slurm the
-    scheduler has chosen already. On a machine without any GPU the work goes on on the CPU, with a warning.
+    A file lock a device keeps jobs of one machine apart and is freed by the system when a job dies; devices that other
+    jobs hold are waited for. Where Slurm gave the job just the devices it asked for, there is nothing to share out. On
+    a machine without any GPU the work goes on on the CPU, with a warning.
 
-    Raises RuntimeError when fewer devices are free than asked for.
+    Raises RuntimeError when the machine has fewer devices than asked for.
     """
-    if not gpus or "SLURM_JOB_ID" in os.environ:
+    devices = _visible_devices()
+    if not gpus or ("SLURM_JOB_ID" in os.environ and len(devices) == gpus):
         yield gpus
         return
-    devices = _visible_devices()
     if not devices:
         log.warning("%d GPU(s) asked for, none found on this machine: working on the CPU", gpus)
         yield 0
         return
-    held: list[IO[str]] = []
-    try:
-        names = [name for name in devices if len(held) < gpus and _hold(name, held)]
-        if len(names) < gpus:
-            raise RuntimeError(
-                f"{gpus} GPUs asked for, {len(names)} free of {len(devices)} ({', '.join(devices)}): run with "
-                "--resources gpu=N, N no more than the machine has, or gpu=0 for the CPU"
-            )
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    if len(devices) < gpus:
+        raise RuntimeError(
+            f"{gpus} GPUs asked for, {len(devices)} on this machine ({', '.join(devices)}): run with "
+            "--resources gpu=N, N no more than the machine has, or gpu=0 for the CPU"
+        )
+    with ExitStack() as locks:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_wait_for(gpus, devices, locks))
         yield gpus
-    finally:
-        for file in held:
-            file.close()
 
 
 def _visible_devices() -> list[str]:
+    """The devices CUDA shows: up to the first entry that names none, and none at all if one is named twice."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    if named is None:
+        # By number and not by file name: a container given /dev/nvidia3 alone calls it device 0.
+        return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    names = list(takewhile(CUDA_DEVICE.fullmatch, map(str.strip, named.split(","))))
+    return names if len(set(names)) == len(names) else []
 
 
-def _hold(device: str, held: list[IO[str]]) -> bool:
-    file = open(Path(tempfile.gettempdir()) / f"slpd-gpu-{device}.lock", "a")  # noqa: SIM115 (held for the job's life)
+def _wait_for(gpus: int, devices: list[str], locks: ExitStack) -> list[str]:
+    """Lock `gpus` of the devices; between two tries none is held, so jobs that want several cannot block each other."""
+    waiting = False
+    while len(names := _lock_free_ones(gpus, devices, locks)) < gpus:
+        locks.close()
+        if not waiting:
+            log.warning("waiting for %d GPU(s): other jobs hold too many of %s", gpus, ", ".join(devices))
+        waiting = True
+        time.sleep(SECONDS_BETWEEN_TRIES * random.uniform(0.5, 1.5))
+    return names
+
+
+def _lock_free_ones(gpus: int, devices: list[str], locks: ExitStack) -> list[str]:
+    names: list[str] = []
+    for device in devices:
+        if len(names) < gpus:
+            with suppress(BlockingIOError):
+                fcntl.flock(locks.enter_context(_lock_file(device)), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                names.append(device)
+    return names
+
+
+def _lock_file(device: str) -> IO[str]:
+    """The lock file of a device; under Slurm one a Slurm job, as each may call its first device 0."""
+    owner = f"slurm{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
+    path = Path(tempfile.gettempdir()) / f"slpd-gpu-{owner}{device.replace('/', '-')}.lock"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return False
-    held.append(file)
-    return True
+        return open(path, "a")
+    except PermissionError:
+        return open(path)  # another user's, and reading is enough for flock

@@ -18,7 +18,9 @@ def values():
 def overlaid(values, overlay):
     """The deep merge Snakemake does with --configfile."""
     for key, value in overlay.items():
-        values[key] = overlaid(dict(values[key]), value) if isinstance(values.get(key), dict) else value
+        below = values.get(key)
+        both_nest = isinstance(below, dict) and isinstance(value, dict)
+        values[key] = overlaid(dict(below), value) if both_nest else value
     return values
 
 
@@ -44,6 +46,52 @@ def test_numbers_that_arrive_as_text_are_numbers(values):
     assert settings.seed == 7
 
 
+def test_a_run_without_overrides_is_the_section_itself(values):
+    settings = config.load(overlaid(values, {"pretrain": {"runs": {"slpd": None}}}))
+    assert settings.pretrain.runs["slpd"] == {}
+    assert settings.pretrain.run("slpd").alpha_inter == 1
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_an_overlay_can_leave_a_row_out(values, nothing):
+    settings = config.load(overlaid(values, {"evaluate": {"rows": {"dino": nothing}}}))
+    assert list(settings.evaluate.rows) == ["patch", "slpd"]
+    assert list(settings.pretrain.runs) == ["dino", "slpd"]
+
+
+def test_an_overlay_can_remove_a_run_and_its_row(values):
+    overlay = {"pretrain": {"runs": {"dino": False}}, "evaluate": {"rows": {"dino": None}}}
+    settings = config.load(overlaid(values, overlay))
+    assert list(settings.pretrain.runs) == ["slpd"]
+    assert list(settings.evaluate.rows) == ["patch", "slpd"]
+
+
+def number_keys(section, above=()):
+    """The keys, from the top down, of every number in a parsed config."""
+    for key, value in section.items() if isinstance(section, dict) else enumerate(section):
+        if isinstance(value, dict | list):
+            yield from number_keys(value, (*above, key))
+        elif type(value) in (int, float):
+            yield (*above, key)
+
+
+PARSED = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("wrong", [True, False, float("inf"), float("nan"), "inf", "nan"], ids=repr)
+@pytest.mark.parametrize("keys", list(number_keys(PARSED)), ids=lambda keys: ".".join(map(str, keys)))
+def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
+    *above, last = keys
+    section = values
+    for key in above:
+        section = section[key]
+    section[last] = wrong
+    with pytest.raises(ValueError, match=r"^settings:") as error:
+        config.load(values)
+    assert f"  {'.'.join(map(str, keys))}: " in str(error.value)
+    assert f"found {wrong!r}" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("overlay", "key", "what"),
     [
@@ -53,29 +101,69 @@ def test_numbers_that_arrive_as_text_are_numbers(values):
         ({"cohort": "../up"}, "cohort", "'../up'"),
         ({"regions": {"size_px": 4000}}, "regions.size_px", "multiple of patch_encoder.patch_px 256"),
         ({"regions": {"edge": "wrap"}}, "regions.edge", "'wrap'"),
-        ({"patch_encoder": {"source": "timm"}}, "patch_encoder", "weights is null"),
-        ({"pretrain": {"runs": {"slpd": {"alpha": 1}}}}, "runs.slpd.alpha", "unknown key"),
-        ({"pretrain": {"runs": {"patch": {}}}}, "pretrain", "'patch'"),
-        ({"pretrain": {"runs": {"a/b": {}}}}, "pretrain", "'a/b'"),
+        ({"regions": {"min_tissue_fraction": True}}, "regions.min_tissue_fraction", "give a number, not true or false"),
+        ({"regions": {"target_mpp": 20}}, "regions.target_mpp", "less than or equal to 5 (found 20)"),
+        ({"regions": {"target_mpp": 0.04}}, "regions.target_mpp", "greater than or equal to 0.05 (found 0.04)"),
+        ({"tissue": {"thumbnail_mpp": 0.9}}, "tissue.thumbnail_mpp", "greater than or equal to 1 (found 0.9)"),
+        ({"tissue": {"thumbnail_mpp": 65}}, "tissue.thumbnail_mpp", "less than or equal to 64 (found 65)"),
+        ({"tissue": None}, "tissue", "empty; delete the line or fill it in"),
+        ({"tissue": {"closing_um": None}}, "tissue.closing_um", "empty; delete the line or fill it in"),
+        ({"pretrain": {"runs": None}}, "pretrain.runs", "empty; delete the line or fill it in"),
+        ({"evaluate": {"rows": None}}, "evaluate.rows", "empty; delete the line or fill it in"),
+        ({"tissue": 5}, "tissue", "give keys below it, as config.yaml does (found 5)"),
+        ({"patch_encoder": {"source": "timm"}}, "patch_encoder.weights", "give the path of a local state dict"),
+        ({"patch_encoder": {"std": [0.5, 0, 0.5]}}, "patch_encoder.std.1", "greater than 0 (found 0)"),
+        ({"pretrain": {"runs": {"slpd": {"alpha": 1}}}}, "pretrain.runs.slpd.alpha", "unknown key"),
+        ({"pretrain": {"runs": {"slpd": {"epochs": True}}}}, "pretrain.runs.slpd.epochs", "not true or false"),
+        ({"pretrain": {"runs": {"slpd": {"n_heads": 5}}}}, "pretrain.runs.slpd.embed_dim", "multiple of n_heads 5"),
+        ({"pretrain": {"runs": {"slpd": {"global_crop": 17}}}}, "pretrain.runs.slpd.global_crop", "exceeds the 16"),
+        ({"pretrain": {"runs": {"slpd": True}}}, "pretrain.runs.slpd", "found True"),
+        ({"pretrain": {"runs": {"patch": {}}}}, "pretrain.runs", "'patch'"),
+        ({"pretrain": {"runs": {"a/b": {}}}}, "pretrain.runs", "'a/b'"),
+        ({"pretrain": {"runs": {"dino": False}}}, "evaluate.rows.dino", "leave the row out by dino: null"),
         ({"pretrain": {"global_crop": 17}}, "pretrain.global_crop", "exceeds the 16"),
-        ({"pretrain": {"local_crop": 15}}, "local_crop", "larger than global_crop"),
-        ({"pretrain": {"n_heads": 5}}, "embed_dim 192", "multiple of n_heads 5"),
-        ({"evaluate": {"rows": {"slpdd": ["knn"]}}}, "evaluate.rows", "slpdd"),
-        ({"evaluate": {"rows": {"patch": ["svm"]}}}, "evaluate.rows.patch", "'svm'"),
+        ({"pretrain": {"local_crop": 15}}, "pretrain.local_crop", "larger than global_crop"),
+        ({"pretrain": {"warmup_epochs": 101}}, "pretrain.warmup_epochs", "exceeds epochs 100"),
+        ({"pretrain": {"n_heads": 5}}, "pretrain.embed_dim", "192 is not a multiple of n_heads 5"),
+        ({"evaluate": {"rows": {"slpdd": ["knn"]}}}, "evaluate.rows.slpdd", "offers patch, dino, slpd"),
+        ({"evaluate": {"rows": {"patch": ["svm"]}}}, "evaluate.rows.patch.0", "'svm'"),
+        ({"evaluate": {"rows": {"patch": ["knn", "vit_wsi"]}}}, "evaluate.rows.patch", "leave it out there"),
+        ({"evaluate": {"rows": {"patch": ["knn", "knn"]}}}, "evaluate.rows.patch", "names a classifier twice"),
+        ({"evaluate": {"rows": dict.fromkeys(("patch", "dino", "slpd"))}}, "evaluate.rows", "keep one row"),
+        ({"seed": 2**32}, "seed", "4294967296"),
+        ({"pretrain": {"drop_path": 1}}, "pretrain.drop_path", "less than 1"),
+        ({"pretrain": {"self_only_epochs": 100}}, "pretrain.self_only_epochs", "leave none for the prototypes"),
         ({"folds": {"n_folds": "ten"}}, "folds.n_folds", "'ten'"),
     ],
 )
-def test_a_mistake_is_named(values, overlay, key, what):
-    with pytest.raises(ValueError, match=r"^config\.yaml: ") as error:
+def test_a_mistake_is_one_line_that_begins_with_its_key(values, overlay, key, what):
+    with pytest.raises(ValueError, match=r"^settings:\n") as error:
         config.load(overlaid(values, overlay))
-    assert key in str(error.value)
-    assert what in str(error.value)
+    (line,) = str(error.value).splitlines()[1:]
+    assert line.startswith(f"  {key}: ")
+    assert what in line
 
 
-def test_all_mistakes_are_named_at_once(values):
-    with pytest.raises(ValueError, match="seed") as error:
-        config.load(overlaid(values, {"seed": -1, "tissue": {"closing_um": "wide"}, "sheeet": {}}))
-    assert all(key in str(error.value) for key in ("seed", "tissue.closing_um", "sheeet"))
+@pytest.mark.parametrize(
+    ("overlay", "keys"),
+    [
+        ({"seed": -1, "tissue": {"closing_um": "w"}, "sheeet": {}}, ["seed", "tissue.closing_um", "sheeet"]),
+        ({"pretrain": {"n_heads": 5, "local_crop": 15}}, ["pretrain.embed_dim", "pretrain.local_crop"]),
+        (
+            {"pretrain": {"runs": {"slpd": {"alpha": 1, "epochs": 0}, "dino": {"depth": "six"}}}},
+            ["pretrain.runs.dino.depth", "pretrain.runs.slpd.alpha", "pretrain.runs.slpd.epochs"],
+        ),
+        (
+            {"cohort": "a b", "regions": {"size_px": 4000}, "pretrain": {"global_crop": 17}},
+            ["cohort", "regions.size_px", "pretrain.global_crop"],
+        ),
+    ],
+)
+def test_all_mistakes_are_named_at_once_a_line_each(values, overlay, keys):
+    with pytest.raises(ValueError, match=r"^settings:") as error:
+        config.load(overlaid(values, overlay))
+    lines = str(error.value).splitlines()[1:]
+    assert sorted(line.split(":")[0].strip() for line in lines) == sorted(keys)
 
 
 def test_a_missing_key_is_named(values):
