@@ -57,12 +57,12 @@ class DSMIL(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Gated attention scores (Ilse et al., ICML 2018): tanh ⊙ sigmoid → one score an instance."""
+    """Gated attention scores (Ilse et al., ICML 2018): tanh ⊙ sigmoid, each with dropout → one score an instance."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
-        self.attention_a = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
-        self.attention_b = nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid())
+        self.attention_a = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Dropout(dropout))
+        self.attention_b = nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid(), nn.Dropout(dropout))
         self.attention_c = nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class ViTWSI(nn.Module):
         self.global_phi = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Dropout(dropout))
         layer = nn.TransformerEncoderLayer(width, nhead=3, dim_feedforward=width, dropout=dropout, batch_first=True)
         self.global_transformer = nn.TransformerEncoder(layer, num_layers=2, enable_nested_tensor=False)
-        self.global_attn_pool = GatedAttention(width)
+        self.global_attn_pool = GatedAttention(width, dropout)
         self.global_rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = nn.Linear(width, n_classes)
 

@@ -5,6 +5,7 @@ The protocol is HIPT's: validation slides are set aside but steer nothing, the l
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,36 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 1
+VERSION = 2
 CACHE_BYTES = 1 << 30
 ReadSlide = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The slides of one fold that train and test, by slide_id, rows of the `folds` table.
+
+    labels: class indices of the training slides, int64 (train slides,). classes: the sorted labels of all folds.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    labels: np.ndarray
+    classes: list[str]
+
+
+def select_fold(folds: pd.DataFrame, number: int) -> Fold:
+    """One fold of the `folds` table; raises ValueError when its training part holds one class only."""
+    classes = sorted(folds["label"].unique())
+    own = folds[folds["fold"] == number]
+    train, test = (own[own["part"] == part].sort_values("slide_id") for part in ("train", "test"))
+    labels = np.array([classes.index(label) for label in train["label"]], np.int64)
+    if len(np.unique(labels)) < 2:
+        found = ", ".join(train["label"].unique()) or "none"
+        raise ValueError(
+            f"fold {number}: its training slides show one label only ({found}); lower folds.n_folds or add slides"
+        )
+    return Fold(train, test, labels, classes)
 
 
 def region_features(embed_path: Path) -> tuple[ReadSlide, str]:
@@ -73,26 +101,19 @@ def sample_slides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(len(labels), len(labels), p=weight / weight.sum())
 
 
-def knn(read: ReadSlide, train: pd.DataFrame, test: pd.DataFrame, labels: np.ndarray, C: int, k: int) -> np.ndarray:
+def knn(read: ReadSlide, fold: Fold, k: int) -> np.ndarray:
     """k nearest neighbours on the mean embedding of a slide: probabilities (test slides, C)."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    means = [np.stack([read(slide).mean(0) for slide in part["slide_id"]]) for part in (train, test)]
-    model = KNeighborsClassifier(n_neighbors=min(k, len(train))).fit(means[0], labels)
-    probabilities = np.zeros((len(test), C))
+    means = [np.stack([read(slide).mean(0) for slide in part["slide_id"]]) for part in (fold.train, fold.test)]
+    model = KNeighborsClassifier(n_neighbors=min(k, len(fold.train))).fit(means[0], fold.labels)
+    probabilities = np.zeros((len(fold.test), len(fold.classes)))
     probabilities[:, model.classes_] = model.predict_proba(means[1])
     return probabilities
 
 
 def train_and_predict(
-    read: ReadSlide,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    labels: np.ndarray,
-    C: int,
-    classifier: str,
-    section: config.Evaluation,
-    seed: int,
+    read: ReadSlide, fold: Fold, classifier: str, section: config.Evaluation, seed: int
 ) -> np.ndarray:
     """Train MIL, DS-MIL or ViT_WSI, one slide a step: probabilities (test slides, C)."""
     import torch
@@ -100,15 +121,15 @@ def train_and_predict(
 
     from slpd_core.evaluation import classifiers
 
-    slide_ids = train["slide_id"].to_list()
+    slide_ids = fold.train["slide_id"].to_list()
     dim = read(slide_ids[0]).shape[1]
-    model = classifiers.build(classifier, dim, C, section.dropout, seed).train()
+    model = classifiers.build(classifier, dim, len(fold.classes), section.dropout, seed).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=section.lr, weight_decay=section.weight_decay)
-    targets = torch.from_numpy(labels)
+    targets = torch.from_numpy(fold.labels)
 
     def draws() -> Iterator[int]:
         for epoch in range(section.epochs):
-            yield from sample_slides(labels, generator(seed, "evaluate", epoch)).tolist()
+            yield from sample_slides(fold.labels, generator(seed, "evaluate", epoch)).tolist()
 
     for slide in progress(draws(), section.epochs * len(slide_ids), classifier, "slides"):
         logits = model(torch.from_numpy(read(slide_ids[slide])))
@@ -118,37 +139,28 @@ def train_and_predict(
         optimizer.step()
     model.eval()
     with torch.inference_mode():
-        predicted = [model(torch.from_numpy(read(slide))).softmax(0).double() for slide in test["slide_id"]]
+        predicted = [model(torch.from_numpy(read(slide))).softmax(0).double() for slide in fold.test["slide_id"]]
     return torch.stack(predicted).numpy()
 
 
 def predict_fold(
-    folds: pd.DataFrame, fold: int, read: ReadSlide, classifier: str, section: config.Evaluation, seed: int
+    folds: pd.DataFrame, number: int, read: ReadSlide, classifier: str, section: config.Evaluation, seed: int
 ) -> tuple[pd.DataFrame, list[str]]:
     """Train on a fold's training slides and predict its test slides; gives the predictions and the classes.
 
-    Classes are the sorted labels of all folds. Raises ValueError when the training part holds one class only, a
+    Raises ValueError when the training part holds one class only, a
     slide's features are missing or not finite, or the training diverged.
     """
-    classes = sorted(folds["label"].unique())
-    own = folds[folds["fold"] == fold]
-    train, test = (own[own["part"] == part].sort_values("slide_id") for part in ("train", "test"))
-    labels = np.array([classes.index(label) for label in train["label"]], np.int64)
-    if len(np.unique(labels)) < 2:
-        found = ", ".join(train["label"].unique()) or "none"
-        raise ValueError(
-            f"fold {fold}: its training slides show one label only ({found}); lower folds.n_folds or add slides"
-        )
-    read = checked(read)
+    fold, read = select_fold(folds, number), checked(read)
     if classifier == "knn":
-        probabilities = knn(read, train, test, labels, len(classes), section.knn_neighbours)
+        probabilities = knn(read, fold, section.knn_neighbours)
     else:
-        probabilities = train_and_predict(read, train, test, labels, len(classes), classifier, section, seed)
+        probabilities = train_and_predict(read, fold, classifier, section, seed)
     if not np.isfinite(probabilities).all():
-        raise ValueError(f"fold {fold}: {classifier} diverged while training; lower evaluate.lr ({section.lr:g})")
-    predictions = test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
-    columns = {f"p_{label}": probabilities[:, number] for number, label in enumerate(classes)}
-    return predictions.assign(**columns), classes
+        raise ValueError(f"fold {number}: {classifier} diverged while training; lower evaluate.lr ({section.lr:g})")
+    predictions = fold.test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
+    columns = {f"p_{label}": probabilities[:, c] for c, label in enumerate(fold.classes)}
+    return predictions.assign(**columns), fold.classes
 
 
 def run(

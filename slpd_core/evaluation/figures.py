@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from slpd_core.evaluation import metrics
+
 DPI = 150
 # Okabe and Ito's palette, told apart by every kind of colour vision, without its yellow (too pale) and black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -32,22 +34,27 @@ STYLE: Any = {
 FEWEST_TO_PROJECT = 5
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 MOST_MARKED_EPOCHS = 30
-# Columns of history.csv: column -> title. Losses and entropy are drawn beside ln(out_dim).
+# Columns of history.csv: column -> title. Losses and entropies are drawn beside ln(out_dim).
 LOSSES = {"self": "L_self", "intra": "L_intra", "inter": "L_inter"}
-WATCHED = {
+ENTROPIES = {
     "teacher_entropy": "teacher entropy (nats)",
+    "entropy_intra": "entropy of the targets\nof L_intra (nats)",
+    "entropy_inter": "entropy of the targets\nof L_inter (nats)",
+}
+WATCHED = {
     "effective_rank": "effective rank of the embeddings",
     "moved": "share of regions that\nchanged prototype",
+    "smallest_cluster": "smallest cluster (regions)",
+    "share_without_prototypes": "share of slides\nwithout prototypes",
+    "same_patient_neighbours": "share of neighbours\nof the same patient",
 }
 
 
 def roc_curve(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """True positive rates at FALSE_POSITIVE_RATES, ties drawn as slopes; nan where the test part holds one class.
+    """True positive rates at FALSE_POSITIVE_RATES, ties drawn as slopes.
 
-    truth: bool (n,); score: (n,), the higher the more likely true.
+    truth: bool (n,), not all alike; score: (n,), the higher the more likely true.
     """
-    if truth.all() or not truth.any():
-        return np.full(len(FALSE_POSITIVE_RATES), np.nan)
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
     false, true = (np.append(0, np.cumsum(kind[order])[last_of_tie] / kind.sum()) for kind in (~truth, truth))
@@ -57,17 +64,22 @@ def roc_curve(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def fold_curves(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """One ROC curve a fold, (folds, points); for more than two classes the mean of one-vs-rest.
+    """One ROC curve a fold, (folds, points): the mean one-vs-rest over the classes that count for the AUC.
 
-    folds: probabilities (n, C) and class indices (n,) of each test part.
+    folds: probabilities (n, C) and class indices (n,) of each test part; a curve of nan where no class counts.
     """
     curves = []
     for probabilities, labels in folds:
-        C = probabilities.shape[1]
-        each = [roc_curve(labels == c, probabilities[:, c]) for c in ([1] if C == 2 else range(C))]
-        defined = [curve for curve in each if not np.isnan(curve).any()]
-        curves.append(np.mean(defined, axis=0) if defined else each[0])
+        counted = metrics.counted_classes(labels, probabilities.shape[1])
+        each = [roc_curve(labels == c, probabilities[:, c]) for c in counted]
+        curves.append(np.mean(each, axis=0) if each else np.full(len(FALSE_POSITIVE_RATES), np.nan))
     return np.array(curves)
+
+
+def deviation_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of curves (folds, points) less and plus one standard deviation (n − 1), within 0..1."""
+    mean, deviation = curves.mean(0), curves.std(0, ddof=1)
+    return (mean - deviation).clip(0, 1), (mean + deviation).clip(0, 1)
 
 
 def roc(panels: Mapping[str, Mapping[str, np.ndarray]], runs: Sequence[str]) -> bytes:
@@ -101,21 +113,22 @@ def _roc_panel(axis: Axes, lines: Mapping[str, np.ndarray], styles: Mapping[str,
     best = max(lines, key=lambda name: lines[name].mean())
     for name, curves in lines.items():
         style = styles.get(name, {"color": REFERENCE})
-        mean = curves.mean(0)
-        axis.plot(FALSE_POSITIVE_RATES, mean, label=name, linewidth=1.8, **style)
+        axis.plot(FALSE_POSITIVE_RATES, curves.mean(0), label=name, linewidth=1.8, **style)
         if name == best and len(curves) > 1:
-            low, high = (np.clip(mean + sign * curves.std(0, ddof=1), 0, 1) for sign in (-1, 1))
-            axis.fill_between(FALSE_POSITIVE_RATES, low, high, color=style["color"], alpha=0.18, linewidth=0)
+            band = deviation_band(curves)
+            axis.fill_between(FALSE_POSITIVE_RATES, *band, color=style["color"], alpha=0.18, linewidth=0)
     axis.legend(loc="lower right")
 
 
 def training(histories: Mapping[str, pd.DataFrame]) -> bytes:
-    """Training curves, a line a run: each loss and the teacher's entropy beside ln(out_dim), and what else is watched.
+    """Training curves, a line a run: losses and the teacher's entropies beside ln(out_dim), and what else is watched.
 
-    histories: run -> history.csv. A loss of 0 is one a run does not use; what no run has gets no panel.
+    histories: run -> history.csv. A loss of 0 is one a run does not use; what no run has a finite value of gets no
+    panel.
     """
-    titles = LOSSES | WATCHED
-    drawn = {run: frame.mask((frame == 0) & frame.columns.isin([*LOSSES])) for run, frame in histories.items()}
+    titles = LOSSES | ENTROPIES | WATCHED
+    finite = {run: frame.replace([np.inf, -np.inf], np.nan) for run, frame in histories.items()}
+    drawn = {run: frame.mask((frame == 0) & frame.columns.isin([*LOSSES])) for run, frame in finite.items()}
     names = [name for name in titles if any(name in frame and frame[name].notna().any() for frame in drawn.values())]
     columns = min(3, max(1, len(names)))
     rows = max(1, -(-len(names) // columns))
@@ -127,6 +140,7 @@ def training(histories: Mapping[str, pd.DataFrame]) -> bytes:
             axis.set(title=titles[name], xlabel="epoch")
         for axis in axes.flat[len(names) :]:
             _say(axis, "" if names else "no epoch was trained")
+        _shared_legend(figure, columns)
         return _png(figure)
 
 
@@ -136,14 +150,20 @@ def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], ru
         if frame[name].notna().any():
             marker = "." if len(frame) <= MOST_MARKED_EPOCHS else ""
             axis.plot(frame["epoch"], frame[name], label=run, marker=marker, **styles[run])
-    if name in LOSSES or name == "teacher_entropy":
+    if name in LOSSES | ENTROPIES:
         for number, uniform in enumerate(sorted({frame["uniform"].iloc[0] for frame in drawn.values() if len(frame)})):
             label = "" if number else "ln(out_dim)"
             axis.axhline(uniform, color=REFERENCE, linestyle=":", linewidth=1.2, label=label)
     if name not in LOSSES:
         axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axis.legend(loc="best")
+
+
+def _shared_legend(figure: Figure, columns: int) -> None:
+    found = [axis.get_legend_handles_labels() for axis in figure.axes]
+    lines = {label: line for drawn, labels in found for line, label in zip(drawn, labels, strict=True)}
+    if lines:
+        figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2 * columns)
 
 
 def project(embeddings: np.ndarray, perplexity: float, seed: int) -> np.ndarray:

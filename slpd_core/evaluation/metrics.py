@@ -8,18 +8,26 @@ import pandas as pd
 SCORES = ("accuracy", "auc", "balanced_accuracy")
 
 
+def counted_classes(labels: np.ndarray, C: int) -> list[int]:
+    """The classes whose one-vs-rest AUC counts: class 1 of two, else all C, where they stand beside others.
+
+    labels: class indices of a test part (n,). None of them where the AUC is undefined.
+    """
+    return [c for c in ([1] if C == 2 else range(C)) if 0 < (labels == c).sum() < len(labels)]
+
+
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy of the arg-max, AUC and balanced accuracy of one test part.
 
-    probabilities: (n, C). labels: class indices (n,). AUC: of P(class 1) for two classes, else the mean one-vs-rest
-    over the classes that stand in the test part beside others; nan where that is none.
+    probabilities: (n, C). labels: class indices (n,). AUC: the mean one-vs-rest over `counted_classes`; nan where
+    that is none.
     """
     from sklearn.metrics import roc_auc_score
 
     predicted = probabilities.argmax(1)
     present = np.unique(labels)
-    wanted = [1] if probabilities.shape[1] == 2 else present
-    aucs = [roc_auc_score(labels == c, probabilities[:, c]) for c in wanted if 0 < (labels == c).sum() < len(labels)]
+    counted = counted_classes(labels, probabilities.shape[1])
+    aucs = [roc_auc_score(labels == c, probabilities[:, c]) for c in counted]
     recalls = [(predicted[labels == c] == c).mean() for c in present]
     return {
         "accuracy": float((predicted == labels).mean()) if len(labels) else math.nan,

@@ -16,7 +16,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 2
+VERSION = 3
 THUMBNAIL_PX = 200
 MAX_THUMBNAIL_BYTES = 12_000_000  # of all slides together; inline they take a third more
 
@@ -103,22 +103,22 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
         "labels": admitted["label"].value_counts().sort_index().to_dict(),
         "regions": int(admitted["regions"].sum()),
         "tissue_mm2": float(admitted["tissue_mm2"].sum()),
-        "hours": float(ledger["seconds"].sum() / 3600),
+        "job_time": duration(float(ledger["seconds"].sum())),
         "left_out": {
             status: ledger[ledger["status"] == status].to_dict("records") for status in (store.QUARANTINED, store.EMPTY)
         },
         "folds": int(folds["fold"].nunique()),
-        "shared_patients": len(shared_patients(folds)),
     }
 
 
-def shared_patients(folds: pd.DataFrame) -> set[str]:
-    """Patients that stand in the test part and another part of one fold."""
-    shared: set[str] = set()
-    for _, fold in folds.groupby("fold"):
-        tested = fold["part"] == "test"
-        shared |= set(fold.loc[tested, "patient_id"]) & set(fold.loc[~tested, "patient_id"])
-    return shared
+def duration(seconds: float) -> str:
+    """A time as people say it: in hours, below one hour in minutes; "" for none."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{seconds / 3600:.1f} hours"
+    if minutes > 1:
+        return f"{minutes} minutes"
+    return "about a minute" if seconds else ""
 
 
 def provenance(files: Mapping[str, store.Meta]) -> list[dict[str, Any]]:

@@ -123,23 +123,77 @@ def test_dsmil_is_its_formula(slide):
     np.testing.assert_allclose(model(slide).detach(), (bag + instance.max(0)) / 2, atol=1e-5)
 
 
-def test_gated_attention_is_its_formula(slide):
-    gate = classifiers.GatedAttention(192)
-    x = slide.numpy()
+def gated_scores(gate, x):
     hidden = np.tanh(linear(gate.attention_a[0], x)) / (1 + np.exp(-linear(gate.attention_b[0], x)))
-    np.testing.assert_allclose(gate(slide).detach(), linear(gate.attention_c, hidden), atol=1e-5)
+    return linear(gate.attention_c, hidden)
 
 
-def test_vit_wsi_pools_its_transformer_by_attention(slide):
+def test_gated_attention_is_its_formula(slide):
+    gate = classifiers.GatedAttention(192, 0.25).eval()
+    np.testing.assert_allclose(gate(slide).detach(), gated_scores(gate, slide.numpy()), atol=1e-5)
+
+
+def layer_norm(norm, x):
+    scaled = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    return scaled * norm.weight.detach().numpy() + norm.bias.detach().numpy()
+
+
+def self_attention(attention, x):
+    """Three heads of 64, each a softmax of q·k / √64 over all instances."""
+    packed = x @ attention.in_proj_weight.detach().numpy().T + attention.in_proj_bias.detach().numpy()
+    q, k, v = np.split(packed, 3, axis=1)
+    heads = [slice(64 * head, 64 * (head + 1)) for head in range(3)]
+    mixed = [softmax(q[:, head] @ k[:, head].T / 8, 1) @ v[:, head] for head in heads]
+    return linear(attention.out_proj, np.concatenate(mixed, axis=1))
+
+
+def transformer_layer(layer, x):
+    """Post-norm: what a block adds is normalised together with its input; ReLU between the feed-forward layers."""
+    x = layer_norm(layer.norm1, x + self_attention(layer.self_attn, x))
+    hidden = np.maximum(linear(layer.linear1, x), 0)
+    return layer_norm(layer.norm2, x + linear(layer.linear2, hidden))
+
+
+def test_vit_wsi_is_its_formula(slide):
     model = built("vit_wsi")
-    with torch.no_grad():
-        x = model.global_transformer(torch.relu(model.global_phi[0](slide))[None])[0].numpy()
-        attention = softmax(model.global_attn_pool(torch.from_numpy(x)).numpy(), 0)
-    pooled = (attention * x).sum(0)
-    expected = linear(model.classifier, np.maximum(linear(model.global_rho[0], pooled), 0))
-    np.testing.assert_allclose(model(slide).detach(), expected, atol=1e-5)
-    layer = model.global_transformer.layers[0]
-    assert (layer.norm_first, layer.self_attn.num_heads, layer.linear1.out_features) == (False, 3, 192)
+    with torch.no_grad():  # every norm its own scale, every layer its own weights, scores that differ
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(parameter)))
+        model.global_transformer.layers[1].linear1.weight *= -1
+        logits = model(slide)
+    x = np.maximum(linear(model.global_phi[0], slide.numpy()), 0)
+    for layer in model.global_transformer.layers:
+        x = transformer_layer(layer, x)
+    attention = softmax(gated_scores(model.global_attn_pool, x), 0)
+    assert attention.max() > 1.5 * attention.min()
+    pooled = np.maximum(linear(model.global_rho[0], (attention * x).sum(0)), 0)
+    np.testing.assert_allclose(logits, linear(model.classifier, pooled), atol=1e-4)
+
+
+LAYER_DROPOUTS = {
+    f"global_transformer.layers.{i}.{name}" for i in (0, 1) for name in ("dropout", "dropout1", "dropout2")
+}
+GATE_DROPOUTS = {"global_attn_pool.attention_a.2", "global_attn_pool.attention_b.2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("mil", {"classifier.2"}),
+        ("dsmil", set()),
+        ("vit_wsi", {"global_phi.2", "global_rho.2"} | LAYER_DROPOUTS | GATE_DROPOUTS),
+    ],
+)
+def test_dropout_stands_where_hipt_has_it(name, paths):
+    modules = built(name, dropout=0.125).named_modules()
+    found = {path: module.p for path, module in modules if isinstance(module, torch.nn.Dropout)}
+    assert found == dict.fromkeys(paths, 0.125)
+
+
+def test_attention_itself_drops_too_and_the_layers_are_relu():
+    layers = built("vit_wsi", dropout=0.125).global_transformer.layers
+    assert [layer.self_attn.dropout for layer in layers] == [0.125, 0.125]
+    assert [layer.activation for layer in layers] == [torch.nn.functional.relu] * 2
 
 
 def test_weights_depend_on_the_seed_alone():

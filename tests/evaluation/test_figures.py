@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from slpd_core.evaluation import figures
+from slpd_core.evaluation import figures, metrics
 
 BLUE, ORANGE = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)  # of the first and the second run
 GREY = (round(0.45 * 255),) * 3
@@ -34,16 +34,34 @@ def test_the_area_under_the_drawn_curve_is_the_auc(ties):
     assert area == pytest.approx(roc_auc_score(truth, score), abs=0.01)
 
 
-def test_a_perfect_and_an_undefined_curve():
-    truth = np.array([False, True, True])
-    assert (figures.roc_curve(truth, np.array([0.1, 0.8, 0.9]))[1:] == 1).all()
-    assert np.isnan(figures.roc_curve(np.ones(3, bool), np.arange(3))).all()
+def test_a_perfect_curve_starts_in_the_corner():
+    curve = figures.roc_curve(np.array([False, True, True]), np.array([0.1, 0.8, 0.9]))
+    assert curve[0] == 0
+    assert (curve[1:] == 1).all()
 
 
 def test_curves_of_three_classes_are_their_mean():
     probabilities, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
     each = [figures.roc_curve(labels == c, probabilities[:, c]) for c in range(3)]
     np.testing.assert_allclose(figures.fold_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
+
+
+@pytest.mark.parametrize("C", [2, 3, 4])
+@pytest.mark.parametrize("present", [1, 2, 3])
+def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
+    rng = np.random.default_rng([C, present])
+    labels = rng.integers(min(C, present), size=300)
+    probabilities = rng.dirichlet(np.ones(C), 300) + 0.3 * np.eye(C)[labels]
+    area = np.trapezoid(figures.fold_curves([(probabilities, labels)])[0], figures.FALSE_POSITIVE_RATES)
+    assert area == pytest.approx(metrics.scores(probabilities, labels)["auc"], abs=0.01, nan_ok=True)
+
+
+def test_the_band_is_the_deviation_of_a_sample():
+    """Of 0.4, 0.5 and 0.9 the mean is 0.6, the sum of squares 0.14, the deviation √(0.14 / 2); 0, 0, 1 fall below 0."""
+    low, high = figures.deviation_band(np.array([[0.4, 0.0], [0.5, 0.0], [0.9, 1.0]]))
+    np.testing.assert_allclose(low, [0.6 - 0.07**0.5, 0])
+    np.testing.assert_allclose(high, [0.6 + 0.07**0.5, 1 / 3 + (1 / 3) ** 0.5])
+    assert figures.deviation_band(np.array([[0.8], [0.9], [1.0], [1.0]]))[1] == [1]
 
 
 def curves(level, folds=3):
@@ -96,6 +114,37 @@ def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
     assert pixels(one, ORANGE) == 0
     assert pixels(two, ORANGE) > 100
     assert size(two)[1] > 1.5 * size(one)[1]  # three panels in a row; L_intra and L_inter begin a second
+
+
+@pytest.mark.parametrize(
+    ("column", "beside_uniform"),
+    [
+        ("entropy_intra", True),
+        ("entropy_inter", True),
+        ("moved", False),
+        ("smallest_cluster", False),
+        ("share_without_prototypes", False),
+        ("same_patient_neighbours", False),
+    ],
+)
+def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, beside_uniform):
+    plain = history(0.0)  # three panels, one row
+    lacking = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, np.inf, -np.inf, np.nan]})})
+    having = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, 0.0, 1.0, np.inf]})})
+    assert size(lacking) == size(figures.training({"dino": plain, "slpd": plain}))
+    assert size(having)[1] > 1.5 * size(lacking)[1]
+    alone = {"slpd": plain[["epoch", "uniform"]].assign(**{column: [np.nan, 0.0, 1.0, np.inf]})}
+    drawn = figures.training(alone)
+    assert pixels(drawn, BLUE) > 100
+    assert (pixels(drawn, GREY) > 200) == beside_uniform
+
+
+def test_one_legend_names_every_run():
+    same = history(2.0)
+    hidden = {"dino": same, "slpd": same}  # dino's lines lie beneath, its colour is left in the legend
+    one_panel = figures.training({run: frame[["epoch", "uniform", "self"]] for run, frame in hidden.items()})
+    assert pixels(one_panel, BLUE) > 50
+    assert pixels(figures.training(hidden), BLUE) == pytest.approx(pixels(one_panel, BLUE), rel=0.3)
 
 
 def test_training_does_with_the_columns_there_are():

@@ -70,6 +70,16 @@ def test_patients_of_many_slides_are_balanced_as_scikit_learn_does(make_slides):
     assert spread[0] <= spread[1] + 1e-9
 
 
+def test_a_shared_patient_goes_where_its_rare_label_is_missing():
+    """Dealt by size: 12 x to fold 0, 9 x to fold 1, 4 y to fold 1; the last, 2 x and a y, meets 24 pairs of slides of
+    its own labels in fold 0 and 22 in fold 1, but its y, one of five, counts for more than its x, two of 23.
+    """
+    slides = table([["x"] * 12, ["x"] * 9, ["y"] * 4, ["x", "x", "y"]])
+    for seed in range(5):
+        fold = pd.Series(folds.partition(slides, 2, seed)).groupby(slides["patient_id"]).first()
+        assert fold.to_dict() == {"p0": 0, "p1": 1, "p2": 1, "p3": 0}
+
+
 def test_labels_are_spread_over_the_folds(settings, make_slides):
     found = made(make_slides(12), settings)
     tested = found[found["part"] == "test"].groupby(["fold", "label"])["patient_id"].nunique()

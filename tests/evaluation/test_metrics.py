@@ -54,6 +54,22 @@ def test_three_classes_are_one_against_the_rest():
     assert without["auc"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("labels", "C", "counted"),
+    [
+        ([0, 1, 1], 2, [1]),
+        ([1, 1], 2, []),
+        ([0, 0], 2, []),
+        ([0, 2, 2], 3, [0, 2]),
+        ([0, 1, 2], 3, [0, 1, 2]),
+        ([2], 3, []),
+        ([], 3, []),
+    ],
+)
+def test_classes_count_that_stand_beside_others(labels, C, counted):
+    assert metrics.counted_classes(np.array(labels, np.int64), C) == counted
+
+
 def test_one_class_in_the_test_part_has_no_auc():
     found = metrics.scores(two([0.2, 0.7]), np.array([1, 1]))
     assert math.isnan(found["auc"])

@@ -31,7 +31,7 @@ def predictions(fold, strength, label="y", one_class=False, seed=0):
 META = store.provenance("stage", 1, {"key": 1})
 
 
-def ledger_of(slides, left_out):
+def ledger_of(slides, left_out, seconds):
     """A ledger that admits `slides`, and names `left_out`: (slide, status, reason)."""
     known = {"reason": "", "width_px": 9000, "height_px": 8000, "mpp": 0.5, "mpp_source": "vendor", "tissue_mm2": 3.0}
     unknown = {"width_px": 0, "height_px": 0, "mpp": np.nan, "mpp_source": "", "tissue_mm2": 0.0, "regions": 0}
@@ -41,7 +41,7 @@ def ledger_of(slides, left_out):
         for name, status, reason in left_out
     ]
     return pd.concat([good, *[pd.DataFrame([row]) for row in lost]], ignore_index=True).assign(
-        fingerprint="f", seconds=np.nan
+        fingerprint="f", seconds=seconds
     )
 
 
@@ -58,7 +58,7 @@ def write_run(folder, run, slide_ids):
 def make(tmp_path, settings):
     """Write artifacts of a small cohort and report on them; gives the folder of the report."""
 
-    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", left_out=(), one_class=()):
+    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", left_out=(), one_class=(), seconds=30.0):
         paths = []
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
@@ -68,7 +68,7 @@ def make(tmp_path, settings):
                 store.write_table(path, "evaluate", frame, META | named)
                 paths.append(path)
         slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
-        store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out), META)
+        store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, seconds), META)
         folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
         store.write_table(tmp_path / "folds.parquet", "folds", folds, META)
         Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
@@ -186,16 +186,29 @@ def test_the_page_names_the_best(make):
     assert "1.000, is that of ViT_WSI on regions of slpd." in " ".join(page_of(make(ROWS)).text.split())
 
 
-def test_patients_on_both_sides_are_counted():
-    folds = pd.DataFrame(
-        {
-            "fold": [0, 0, 0, 1, 1, 1],
-            "patient_id": ["a", "a", "b", "a", "b", "b"],
-            "part": ["test", "train", "val", "test", "train", "val"],
-        }
-    )
-    assert report.shared_patients(folds) == {"a"}
-    assert report.shared_patients(folds[1:]) == set()
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, ""),
+        (5, "about a minute"),
+        (89, "about a minute"),
+        (180, "3 minutes"),
+        (59 * 60, "59 minutes"),
+        (3599, "1.0 hours"),
+        (5400, "1.5 hours"),
+        (360_000, "100.0 hours"),
+    ],
+)
+def test_times_are_in_minutes_below_an_hour(seconds, text):
+    assert report.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(24.0, "took 12 minutes of jobs"), (600.0, "took 5.0 hours of jobs"), (np.nan, None)]
+)
+def test_the_page_says_how_long_the_slides_took(make, seconds, text):
+    page = " ".join(page_of(make(ROWS, seconds=seconds)).text.split())  # 30 slides
+    assert text in page if text else "of jobs" not in page
 
 
 def test_one_fold_has_no_deviation(make):
