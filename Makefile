@@ -23,7 +23,7 @@ $(ENV): requirements.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-$(DRAWN): $(ENV)
+$(DRAWN): | $(ENV)
 	python -m slpd_core.slides.demo --out $(@D)
 
 demo: $(DRAWN)
@@ -50,5 +50,6 @@ lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
 		--no-annotate pyproject.toml -o requirements.lock
 
+# What `make demo` made and the environment; no other results.
 clean:
-	rm -rf $(VENV) results .snakemake
+	rm -rf $(VENV) results/demo .snakemake

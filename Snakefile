@@ -13,6 +13,14 @@ include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
 
 
+onsuccess:
+    name_left_out()
+
+
+onerror:
+    name_left_out()
+
+
 rule all:
     default_target: True
     input:

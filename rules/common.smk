@@ -8,12 +8,21 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.exceptions import WorkflowError
 
 from slpd_core import config as sections
-from slpd_core.slides import sheet
+from slpd_core import store
+from slpd_core.slides import ledger, sheet
 
 try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     sheet.require_patients(SHEET, CONFIG.folds.n_folds)
+    if (
+        CONFIG.patch_encoder.source == "timm"
+        and not Path(CONFIG.patch_encoder.weights).is_file()
+    ):
+        raise FileNotFoundError(
+            f"patch_encoder.weights: no file {CONFIG.patch_encoder.weights}; download the model's weights from where "
+            "its authors publish them and give their path, or set patch_encoder.source to random for a baseline"
+        )
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
@@ -26,6 +35,7 @@ ROWS = [
     for classifier in names
 ]
 FOLDS = range(CONFIG.folds.n_folds)
+READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 FIGURES = ["roc", *(["training", "tsne"] if RUNS else [])]
 
 
@@ -35,6 +45,15 @@ wildcard_constraints:
     features=r"[A-Za-z0-9][\w-]*",
     classifier="[a-z_]+",
     fold=r"\d+",
+
+
+def name_left_out():
+    """Say at the end of a run which slides were left out, and why."""
+    path = Path(RESULTS, "ledger", "ledger.parquet")
+    if path.exists():
+        table, _ = store.read_table(path, "ledger")
+        for line in ledger.left_out(table):
+            print(line, file=sys.stderr)
 
 
 def stage_version(module):
@@ -52,6 +71,21 @@ def slide_mpp(wildcards):
     """The sheet's um/px of a slide, None where the slide's own is to be used."""
     mpp = SLIDES[wildcards.slide]["mpp"]
     return None if mpp != mpp else float(mpp)
+
+
+def slide_bytes(wildcards):
+    """Size of a slide's file: a slide replaced by another is seen even where the new file has an older date."""
+    return Path(slide_path(wildcards)).stat().st_size
+
+
+def last_attempt(wildcards, attempt):
+    """1 on the last of a job's attempts, else 0."""
+    return int(attempt > READ_RETRIES)
+
+
+def encoder_weights(wildcards):
+    """The patch encoder's file of weights, where its source reads one."""
+    return CONFIG.patch_encoder.weights if CONFIG.patch_encoder.source == "timm" else []
 
 
 def run_section(wildcards):

@@ -29,14 +29,17 @@ rule tissue:
         f"{RESULTS}/logs/tissue/{{slide}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/tissue/{{slide}}.tsv"
+    retries: READ_RETRIES
     conda:
         "../envs/slpd.yaml"
     resources:
         mem_mb=1500,
+        last_attempt=last_attempt,
     params:
         section=CONFIG.tissue.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
+        slide_bytes=slide_bytes,
     script:
         "../workflow_scripts/tissue.py"
 
@@ -63,7 +66,7 @@ rule regions:
 
 rule patch_encoder:
     input:
-        CONFIG.patch_encoder.weights or [],
+        encoder_weights,
     output:
         f"{RESULTS}/patch_encoder/weights.safetensors",
     log:
@@ -93,6 +96,7 @@ rule tokens:
         f"{RESULTS}/logs/tokens/{{slide}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/tokens/{{slide}}.tsv"
+    retries: READ_RETRIES
     conda:
         "../envs/slpd.yaml"
     resources:
@@ -101,6 +105,7 @@ rule tokens:
     params:
         section=CONFIG.tokens.model_dump(),
         version=stage_version("slides/tokens"),
+        slide_bytes=slide_bytes,
     script:
         "../workflow_scripts/tokens.py"
 

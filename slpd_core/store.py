@@ -4,6 +4,7 @@ Every file is written beside its name and renamed when whole, so a reader never 
 `slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -22,21 +23,11 @@ from slpd_core import __version__
 OK, QUARANTINED, EMPTY = "ok", "quarantined", "empty"
 Meta = dict[str, str]
 
-# Columns of each Parquet table: name -> pandas dtype kind checked on read. `embedding` is a fixed-size list, float32.
+# Columns of each Parquet table. `embedding` is a fixed-size list, float32.
 TABLES: dict[str, tuple[str, ...]] = {
     "sheet": ("slide_id", "patient_id", "label", "path", "mpp"),
     "ledger": (
-        *(
-            "slide_id",
-            "patient_id",
-            "label",
-            "status",
-            "reason",
-            "width_px",
-            "height_px",
-            "mpp",
-            "mpp_source",
-        ),
+        *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
         *("tissue_mm2", "regions", "fingerprint", "seconds"),
     ),
     "embed": ("slide_id", "x", "y", "embedding"),
@@ -136,9 +127,14 @@ def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: st
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise."""
+    """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
+
+    Whatever a killed job left of the same artifact is removed too.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -308,8 +304,9 @@ def read_regions(path: Path) -> tuple[Regions, Meta]:
     coords, fraction = arrays["coords"], arrays["tissue_fraction"]
     if coords.ndim != 2 or coords.shape[1] != 2 or fraction.shape != (len(coords),):
         raise ValueError(_broken(path, f"coords {coords.shape} and tissue_fraction {fraction.shape} do not fit"))
+    slide = _slide_info(path, attrs)
     size = (int(attrs["size_px"]), int(attrs["size_level0_px"]), float(attrs["target_mpp"]))
-    return Regions(_slide_info(attrs), coords, fraction, *size), _meta(attrs)
+    return Regions(slide, coords, fraction, *size), _meta(attrs)
 
 
 @contextmanager
@@ -335,7 +332,7 @@ def open_tokens(path: Path) -> Iterator[tuple[Tokens, Meta]]:
         if tokens.ndim != 3 or tokens.dtype != np.float16 or len(tokens) != len(coords):
             raise ValueError(_broken(path, f"tokens {tokens.dtype} {tokens.shape} for {len(coords)} regions"))
         attrs = _attributes(file)
-        yield Tokens(_slide_info(attrs), tokens, coords), _meta(attrs)
+        yield Tokens(_slide_info(path, attrs), tokens, coords), _meta(attrs)
 
 
 def read_tokens(path: Path) -> tuple[Tokens, Meta]:
@@ -375,8 +372,11 @@ def _slide_attributes(slide: SlideInfo) -> dict[str, Any]:
     return {"slide_fingerprint" if key == "fingerprint" else key: value for key, value in values.items()}
 
 
-def _slide_info(attrs: Mapping[str, Any]) -> SlideInfo:
+def _slide_info(path: Path, attrs: Mapping[str, Any]) -> SlideInfo:
     names = [name for name in SlideInfo.__dataclass_fields__ if name != "fingerprint"]
+    missing = [name for name in (*names, "slide_fingerprint", "fingerprint") if name not in attrs]
+    if missing:
+        raise ValueError(_broken(path, f"an HDF5 file without the attributes {missing}"))
     return SlideInfo(**{name: attrs[name] for name in names}, fingerprint=attrs["slide_fingerprint"])
 
 
@@ -398,8 +398,9 @@ def _trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:
     }
 
 
-def _magnification(mpp: float) -> int:
-    return round(10 / mpp) if mpp > 0 else 0
+def _magnification(mpp: float) -> float:
+    """Not rounded: TRIDENT takes the ratio of two of them for the scale."""
+    return 10 / mpp if mpp > 0 else 0.0
 
 
 # Weights: safetensors

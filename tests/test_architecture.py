@@ -20,8 +20,9 @@ SHARED = {"config", "store", "runtime"}
 HOMES = {
     "openslide": {"slides/reader.py"},
     "pyvips": {"slides/reader.py"},
-    "imagecodecs": {"slides/reader.py"},
-    "tifffile": {"slides/reader.py"},
+    "cv2": {"slides/reader.py"},
+    "simplejpeg": {"slides/jpeg_tiles.py"},
+    "tifffile": {"slides/jpeg_tiles.py"},
     "h5py": {"store.py"},
     "pyarrow": {"store.py"},
     "safetensors": {"store.py"},

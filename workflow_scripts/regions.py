@@ -1,11 +1,12 @@
 from pathlib import Path
 
 from slpd_core import config, runtime
-from slpd_core.slides import regions
+from slpd_core.slides import bad_slides, regions
 
 with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threads=snakemake.threads):
     regions.run(
         tissue_path=Path(snakemake.input[0]),
         regions_path=Path(snakemake.output[0]),
         section=config.Regions(**snakemake.params.section),
+        quarantine=bad_slides.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
     )

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from slpd_core import config, runtime
-from slpd_core.slides import tissue
+from slpd_core.slides import bad_slides, tissue
 
 with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", threads=snakemake.threads):
     tissue.run(
@@ -11,4 +11,7 @@ with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", thread
         geojson_path=Path(snakemake.output.geojson),
         overlay_path=Path(snakemake.output.overlay),
         section=config.Tissue(**snakemake.params.section),
+        quarantine=bad_slides.what_quarantines(
+            snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
+        ),
     )

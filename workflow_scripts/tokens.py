@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from slpd_core import config, runtime
-from slpd_core.slides import tokens
+from slpd_core.slides import bad_slides, tokens
 
 with runtime.job(
     snakemake.log[0],
@@ -16,4 +16,5 @@ with runtime.job(
         tokens_path=Path(snakemake.output[0]),
         section=config.Tokens(**snakemake.params.section),
         device=device,
+        quarantine=bad_slides.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
     )

@@ -40,16 +40,21 @@ def seconds_spent(benchmarks_dir: Path, slide_id: str) -> float:
     return float(sum(spent)) if spent else float("nan")
 
 
+def left_out(ledger: pd.DataFrame) -> list[str]:
+    """One line a slide that later stages leave out: its name and the reason."""
+    out = ledger[ledger["status"] != store.OK]
+    words = {store.QUARANTINED: "quarantined", store.EMPTY: "left out"}
+    return [f"{slide.slide_id} is {words[slide.status]}: {slide.reason}" for slide in out.itertuples()]
+
+
 def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
     """Name the slides that are left out.
 
     Raises ValueError when there are any and `on_bad_slide` is stop, or when no slide is left.
     """
+    for line in left_out(ledger):
+        log.warning("%s", line)
     bad = ledger[ledger["status"] == store.QUARANTINED]
-    for slide in bad.itertuples():
-        log.warning("%s is quarantined: %s", slide.slide_id, slide.reason)
-    for slide in ledger[ledger["status"] == store.EMPTY].itertuples():
-        log.warning("%s is left out: %s", slide.slide_id, slide.reason)
     names = ", ".join(bad["slide_id"])
     if len(bad) and section.on_bad_slide == "stop":
         raise ValueError(f"{len(bad)} bad slide(s): {names}; mend them or set ledger.on_bad_slide to quarantine")

@@ -8,7 +8,8 @@ import shapely
 
 from slpd_core import config, store
 from slpd_core.runtime import log
-from slpd_core.slides.reader import MPP_TOLERANCE
+from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.mpp import FINER, level0_side, scale_between
 
 VERSION = 1
 
@@ -41,30 +42,35 @@ def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely
 def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions:
     """The regions of a slide with enough tissue; none for a quarantined slide.
 
-    Raises ValueError when the slide is coarser than the target um/px.
+    Raises SlideError when the slide is coarser than the target um/px.
     """
     slide = tissue.slide
     if slide.status != store.OK:
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
         return store.Regions(slide, *none, section.size_px, 0, section.target_mpp)
-    if slide.mpp > section.target_mpp * (1 + MPP_TOLERANCE):
-        raise ValueError(
+    if section.target_mpp < slide.mpp * (1 - FINER):
+        raise SlideError(
             f"{slide.slide_id}: {slide.mpp:g} um/px ({slide.mpp_source}) is coarser than regions.target_mpp "
             f"{section.target_mpp:g}; leave the slide out, correct its mpp in the sheet or raise target_mpp"
         )
-    region_px = round(section.size_px * section.target_mpp / slide.mpp)
+    region_px = level0_side(section.size_px, scale_between(slide.mpp, section.target_mpp))
     coords = grid_coords((slide.width_px, slide.height_px), region_px, section.edge)
     fractions = tissue_fractions(coords, region_px, tissue.polygons)
     kept = (fractions >= section.min_tissue_fraction) & (fractions > 0)
     return store.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
 
 
-def run(*, tissue_path: Path, regions_path: Path, section: config.Regions) -> None:
-    """Lay a slide's regions; a slide coarser than the target um/px is quarantined with the reason."""
+def run(
+    *, tissue_path: Path, regions_path: Path, section: config.Regions, quarantine: tuple[type[Exception], ...]
+) -> None:
+    """Lay a slide's regions; a slide coarser than the target um/px is quarantined with the reason.
+
+    quarantine: the errors that do that, others are raised.
+    """
     tissue, meta = store.read_tissue(tissue_path)
     try:
         regions = keep_regions(tissue, section)
-    except ValueError as error:
+    except quarantine as error:
         log.warning("quarantined: %s", error)
         lost = replace(tissue.slide, status=store.QUARANTINED, reason=str(error))
         regions = keep_regions(replace(tissue, slide=lost), section)

@@ -1,5 +1,6 @@
 """The sheet: which slides there are, whose they are, and what they show."""
 
+import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,14 @@ import pandas as pd
 
 from slpd_core import config, store
 from slpd_core.runtime import log
+from slpd_core.slides.mpp import MPP_RANGE, plausible
 
 VERSION = 1
 COLUMNS = ("slide_id", "patient_id", "label", "path")
-PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
-MPP_RANGE = (0.05, 5.0)  # um/px; outside it an mpp is a mistake
+OPTIONAL = ("mpp",)
+# What no file system, and no pattern of Snakemake, can take for anything but a name.
+NO_PLAIN_ID = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}$`]|\.\.|^[. -]|[. ]$|^$')
+LONGEST_ID = 200  # bytes
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
@@ -25,47 +29,84 @@ def read_sheet(path: Path) -> pd.DataFrame:
     Raises ValueError with every problem of the sheet, each with its row (the header is row 1).
     """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such sheet. Write one with a row a slide, paths relative to it (mpp may be left out):\n"
             f"{EXAMPLE}\nor name yours in config.yaml (sheet: path); to see it all work first: make demo"
         )
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: not a CSV table in UTF-8 ({str(error).strip()}); the first lines of one:\n{EXAMPLE}"
-        ) from error
-    missing = [column for column in COLUMNS if column not in frame.columns]
-    if missing:
-        raise ValueError(
-            f"{path}: no column {', '.join(missing)} among {', '.join(frame.columns)}; add it. Example:\n{EXAMPLE}"
-        )
-    frame = frame[[*COLUMNS]].assign(mpp=frame.get("mpp", ""))
-    frame["path"] = [str(path.parent / name) for name in frame["path"]]
-    found = list(problems(frame))
+    header, rows = read_rows(path)
+    slides = [
+        {name: fields[header.index(name)] if name in header else "" for name in (*COLUMNS, *OPTIONAL)}
+        for _, fields in rows
+        if len(fields) == len(header)
+    ]
+    frame = pd.DataFrame(slides, columns=[*COLUMNS, *OPTIONAL], dtype=str)
+    frame["path"] = [str(path.parent / name) if name else "" for name in frame["path"]]
+    frame.index = pd.Index([row for row, fields in rows if len(fields) == len(header)], dtype=int)
+    found = [
+        f"row {row}: {len(fields)} fields, the header has {len(header)}; quote a field that holds a comma"
+        for row, fields in rows
+        if len(fields) != len(header)
+    ]
+    found += problems(frame)
     if found:
         raise ValueError(f"{path}: {len(found)} problem(s)\n  " + "\n  ".join(found))
-    return frame.assign(mpp=[float(mpp or "nan") for mpp in frame["mpp"]])
+    mpp = [float(mpp or "nan") for mpp in frame["mpp"]]
+    return frame.assign(mpp=mpp).reset_index(drop=True)
+
+
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header and the rows that are not blank, each with its line number; empty fields beyond the header are cut.
+
+    Raises ValueError when the file is no CSV table, or its header lacks a column or has one twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, fields) for fields in reader if any(fields)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a CSV table in UTF-8 ({error}); the first lines of one:\n{EXAMPLE}") from error
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    while header and not header[-1]:
+        header.pop()
+    known = (*COLUMNS, *OPTIONAL)
+    wrong = [name for name in header if name not in known and name.lower() in known]
+    if wrong:
+        raise ValueError(f"{path}: column {', '.join(wrong)}; write {', '.join(name.lower() for name in wrong)}")
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        found = ", ".join(header) or "no column at all"
+        raise ValueError(f"{path}: no column {', '.join(missing)} among {found}; add it. Example:\n{EXAMPLE}")
+    twice = sorted({name for name in header if header.count(name) > 1 and name in known})
+    if twice:
+        raise ValueError(f"{path}: column {', '.join(twice)} stands there twice; keep one")
+    for _, fields in lines[1:]:
+        while len(fields) > len(header) and not fields[-1]:
+            fields.pop()
+    return header, lines[1:]
 
 
 def problems(frame: pd.DataFrame) -> Iterator[str]:
-    """Every problem of a sheet read as text, as one line that names row, slide, value and remedy."""
+    """Every problem of a sheet read as text, as one line that names row, slide, value and remedy.
+
+    frame: indexed by line number.
+    """
     first_row: dict[str, int] = {}
-    for row, slide in enumerate(frame.to_dict("records"), start=2):
+    for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
         slide_id = slide["slide_id"]
         where = f"row {row}, slide {slide_id!r}"
-        if not PLAIN_ID.fullmatch(slide_id) or slide_id.endswith((" ", ".")) or ".." in slide_id:
+        if NO_PLAIN_ID.search(slide_id) or len(slide_id.encode()) > LONGEST_ID:
             yield f"{where}: slide_id is no plain file name; use letters, digits, inner spaces, . _ and -"
-        if slide_id.lower() in first_row:
-            yield f"{where}: slide_id stands in row {first_row[slide_id.lower()]} already; give each slide its own"
-        first_row.setdefault(slide_id.lower(), row)
+        for name, what in (("slide_id", slide_id.lower()), ("path", f"file {slide['path']}")):
+            if what in first_row:
+                yield f"{where}: {name} stands in row {first_row[what]} already; give each slide its own"
+            first_row.setdefault(what, row)
         for column in ("patient_id", "label"):
             if not slide[column] or slide[column] != slide[column].strip():
                 yield f"{where}: {column} is {slide[column]!r}; fill it in, without spaces at the ends"
         if not Path(slide["path"]).is_file():
-            yield f"{where}: no file {slide['path']}; correct the path (it is relative to the sheet)"
-        if slide["mpp"] and not _plausible(slide["mpp"]):
+            yield f"{where}: no file {slide['path'] or 'named'}; correct the path (it is relative to the sheet)"
+        if slide["mpp"] and not _is_mpp(slide["mpp"]):
             low, high = MPP_RANGE
             yield f"{where}: mpp {slide['mpp']!r} is no um/px within {low}-{high}; correct it or leave it empty"
     if frame.empty:
@@ -73,17 +114,14 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
         return
     counts = frame["label"].value_counts()
     for label in counts.index[counts == 1]:
-        row = frame.index[frame["label"] == label][0] + 2
+        row = frame.index[frame["label"] == label][0]
         yield f"row {row}: label {label!r} stands on one slide only; check its spelling or add slides"
     if len(counts) == 1:
         yield f"one label only ({counts.index[0]!r}); results need slides of two labels or more"
 
 
-def _plausible(text: str) -> bool:
-    try:
-        return MPP_RANGE[0] <= float(text) <= MPP_RANGE[1]
-    except ValueError:
-        return False
+def _is_mpp(text: str) -> bool:
+    return bool(re.fullmatch(r"\s*[+]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text)) and plausible(float(text))
 
 
 def require_patients(frame: pd.DataFrame, n_folds: int) -> None:

@@ -46,7 +46,8 @@ def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Tissue) -> np.nd
         padded = np.pad(mask, radius)
         mask = morphology.isotropic_closing(padded, radius)[radius:-radius, radius:-radius]
     mask = morphology.remove_small_objects(mask, max_size=int(section.min_island_um2 / mpp**2))
-    return morphology.remove_small_holes(mask, max_size=int(section.min_hole_um2 / mpp**2))
+    filled = morphology.remove_small_holes(mask, max_size=int(section.min_hole_um2 / mpp**2))
+    return filled & ndimage.binary_fill_holes(mask)  # glass cut off by the slide's border is no hole
 
 
 def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon, ...]:
@@ -95,7 +96,7 @@ def segment(
 ) -> tuple[store.Tissue, Image.Image]:
     """Open a slide and find its tissue; gives it with the overlay.
 
-    Raises ValueError or OSError when the slide cannot be read.
+    Raises SlideError or OSError when the slide cannot be read.
     """
     with Slide(path, mpp) as slide:
         pixels = slide.thumbnail(section.thumbnail_mpp)
@@ -114,15 +115,18 @@ def run(
     geojson_path: Path,
     overlay_path: Path,
     section: config.Tissue,
+    quarantine: tuple[type[Exception], ...],
 ) -> None:
     """Find a slide's tissue; a slide that cannot be read is quarantined with the reason.
 
-    mpp: the sheet's um/px, None where the slide's own is to be used.
+    mpp: the sheet's um/px, None where the slide's own is to be used. quarantine: the errors that do that, others are
+    raised.
     """
-    fingerprint = store.file_fingerprint(slide_path)
+    fingerprint = ""
     try:
+        fingerprint = store.file_fingerprint(slide_path)
         tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint)
-    except (ValueError, OSError) as error:
+    except quarantine as error:
         log.warning("quarantined: %s", error)
         info = store.SlideInfo(slide_id, store.QUARANTINED, str(error), fingerprint=fingerprint)
         tissue, picture = store.Tissue(info, ()), notice(slide_id, str(error))

@@ -72,24 +72,21 @@ class PatchEncoder:
         return torch.addcmul(self.shift, pixels.float(), self.scale)
 
 
-def read_regions(slide_path: Path, regions: store.Regions) -> Iterator[np.ndarray]:
+def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool) -> Iterator[np.ndarray]:
     """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
 
-    Raises ValueError when the slide cannot be read.
+    shrink_jpeg: as in Slide. Raises SlideError when the slide is broken, OSError when it cannot be read.
     """
     size = (regions.size_px, regions.size_px)
-    try:
-        with Slide(slide_path, regions.slide.mpp) as slide, ThreadPoolExecutor(1) as thread:
-            ahead = None
-            for x, y in regions.coords.tolist():
-                reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = reading
+    with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
+        ahead = None
+        for x, y in regions.coords.tolist():
+            reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
             if ahead is not None:
                 yield ahead.result()
-    except OSError as error:
-        raise ValueError(f"{slide_path}: cannot be read ({error}); copy it again or leave it out") from error
+            ahead = reading
+        if ahead is not None:
+            yield ahead.result()
 
 
 def without_regions(regions: store.Regions, reason: str) -> store.Regions:
@@ -106,8 +103,12 @@ def run(
     tokens_path: Path,
     section: config.Tokens,
     device: str,
+    quarantine: tuple[type[Exception], ...],
 ) -> None:
-    """Encode a slide's regions; a slide that breaks on the way is quarantined with the reason and keeps none."""
+    """Encode a slide's regions; a slide that breaks on the way is quarantined with the reason and keeps none.
+
+    quarantine: the errors that do that, others are raised.
+    """
     regions, meta = store.read_regions(regions_path)
     encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
     grid, dim = regions.size_px // encoder_meta["patch_px"], encoder_meta["token_dim"]
@@ -118,7 +119,7 @@ def run(
         )
     precision = choose_precision(section.precision, device)
     provenance = store.provenance(
-        "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"]
+        "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"], precision
     )
     provenance["precision"] = precision
     if not len(regions.coords):
@@ -128,12 +129,14 @@ def run(
     model, _ = patch_encoder.load(weights_path)
     encode = PatchEncoder(model, encoder_meta["mean"], encoder_meta["std"], precision, device, section.batch_size)
     log.info("%d regions, %s on %s", len(regions.coords), precision, device)
-    pixels = progress(read_regions(slide_path, regions), len(regions.coords), regions.slide.slide_id, "regions")
+    pixels = progress(
+        read_regions(slide_path, regions, section.shrink_jpeg), len(regions.coords), regions.slide.slide_id, "regions"
+    )
     try:
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as tokens:
             for number, region in enumerate(pixels):
                 tokens[number] = encode(cut_patches(region, encoder_meta["patch_px"]))
-    except ValueError as error:
+    except quarantine as error:
         log.warning("quarantined: %s", error)
         with store.writing_tokens(tokens_path, without_regions(regions, str(error)), grid, dim, provenance):
             pass

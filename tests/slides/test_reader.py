@@ -5,8 +5,13 @@ import openslide
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapely import box
 
-from slpd_core.slides.reader import Slide, find_mpp, plan_read, write_slide
+from slpd_core import store
+from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.mpp import find_mpp, scale_between
+from slpd_core.slides.reader import ReadPlan, Slide, plan_read, resample, write_slide
+from slpd_core.slides.regions import keep_regions
 
 RED, BLUE = (220, 30, 40), (40, 40, 200)
 
@@ -16,31 +21,92 @@ def close(pixels, colour, tolerance=6):
 
 
 @pytest.mark.parametrize(
-    ("downsamples", "slide_mpp", "mpp", "level", "size"),
+    ("downsamples", "shrinks", "scale", "expected"),
     [
-        ((1.0, 4.0), 0.5, 0.5, 0, (100, 80)),
-        ((1.0, 4.0), 0.25, 0.5, 0, (200, 160)),
-        ((1.0, 2.0, 4.0), 0.25, 0.5, 1, (100, 80)),
-        ((1.0, 2.0005), 0.25, 0.5, 1, (100, 80)),
-        ((1.0, 4.0), 0.5, 8.0, 1, (400, 320)),
-        ((1.0,), 0.499, 0.5, 0, (100, 80)),
+        ((1.0, 4.0), ((), ()), 1.0, ReadPlan(0, 1, (400, 800, 100, 80), (100, 80))),
+        ((1.0, 4.0), ((), ()), 2.0, ReadPlan(0, 1, (400, 800, 200, 160), (100, 80))),
+        ((1.0, 4.0), ((1, 2, 4), (1, 2)), 2.0, ReadPlan(0, 2, (200, 400, 100, 80), (100, 80))),
+        ((1.0, 2.0, 4.0), ((1, 2, 4), (1, 2), (1,)), 2.0, ReadPlan(1, 1, (200, 400, 100, 80), (100, 80))),
+        ((1.0, 4.0), ((1, 2), (1, 2)), 16.0, ReadPlan(1, 2, (50, 100, 200, 160), (100, 80))),
+        ((1.0, 4.0), ((1, 2), ()), 4.0, ReadPlan(1, 1, (100, 200, 100, 80), (100, 80))),
+        ((1.0,), ((1, 2, 4, 8),), 1.98, ReadPlan(0, 2, (200, 400, 99, 79.2), (100, 80))),
+        ((1.0,), ((1, 2, 4, 8),), 1.9, ReadPlan(0, 1, (400, 800, 190, 152), (100, 80))),
+        ((1.0,), ((1,),), 0.99, ReadPlan(0, 1, (400, 800, 99, 79.2), (100, 80))),
     ],
 )
-def test_the_plan_takes_the_coarsest_level_that_is_fine_enough(downsamples, slide_mpp, mpp, level, size):
-    plan = plan_read(downsamples, slide_mpp, (100, 80), mpp)
-    assert (plan.level, plan.size_px, plan.out_px) == (level, size, (100, 80))
+def test_the_plan_takes_the_coarsest_way_that_is_fine_enough(downsamples, shrinks, scale, expected):
+    plan = plan_read(downsamples, shrinks, scale, (400, 800), (100, 80))
+    assert (plan.level, plan.shrink, plan.out_px) == (expected.level, expected.shrink, expected.out_px)
+    assert plan.box == pytest.approx(expected.box)
 
 
-@given(st.floats(0.1, 1.0), st.floats(1.0, 20.0), st.lists(st.floats(1.5, 4.0), max_size=6))
-def test_a_plan_never_enlarges(slide_mpp, coarser, steps):
+@given(st.floats(1.0, 60.0), st.lists(st.floats(1.5, 4.0), max_size=6), st.sampled_from([(), (1, 2, 4, 8)]))
+def test_a_plan_never_enlarges(scale, steps, shrinks):
     downsamples = tuple(np.cumprod([1.0, *steps]))
-    plan = plan_read(downsamples, slide_mpp, (1000, 1000), slide_mpp * coarser)
-    assert plan.size_px[0] >= 0.975 * plan.out_px[0]
+    plan = plan_read(downsamples, [shrinks] * len(downsamples), scale, (0, 0), (1000, 1000))
+    assert plan.box[2] >= 0.98 * plan.out_px[0]
 
 
-def test_finer_than_the_slide_is_refused():
-    with pytest.raises(ValueError, match=r"0\.25 um/px asked for, the slide has 0\.5"):
-        plan_read((1.0,), 0.5, (10, 10), 0.25)
+def test_finer_than_the_slide_is_refused(planted):
+    with pytest.raises(ValueError, match=r"finer than the slide"):
+        plan_read((1.0,), ((),), 0.5, (0, 0), (10, 10))
+    with (
+        Slide(planted((300, 200), {})) as slide,
+        pytest.raises(ValueError, match=r"0\.25 um/px asked for, the slide has"),
+    ):
+        slide.read((0, 0), (10, 10), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("slide_mpp", "mpp", "scale"),
+    [(0.499, 0.5, 1.0), (0.25, 0.5, 2.0), (0.2502, 0.5, 2.0), (0.2525, 0.5, 0.5 / 0.2525), (0.504, 0.5, 0.5 / 0.504)],
+)
+def test_a_scale_is_whole_where_the_scanner_means_it(slide_mpp, mpp, scale):
+    assert scale_between(slide_mpp, mpp) == scale
+
+
+@pytest.mark.parametrize("slide_mpp", [0.5, 0.499, 0.25, 0.2525, 0.504, 0.1725])
+def test_what_is_read_of_a_region_is_what_the_grid_lays(settings, slide_mpp):
+    """The side that `regions` steps by and the side that `read` covers are the same level-0 px."""
+    side = 40_000
+    slide = store.SlideInfo("s", store.OK, "", side, side, slide_mpp, "sheet", "f")
+    laid = keep_regions(store.Tissue(slide, (box(0, 0, side, side),)), settings.regions)
+    plan = plan_read((1.0, 4.0), ((), ()), scale_between(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
+    assert plan.box[2] == pytest.approx(laid.size_level0_px, abs=1)
+
+
+def area_mean(pixels, out_px):
+    """Exact mean over fractional px, one axis after the other, by differences of the running sum."""
+    for axis, count in ((0, out_px[1]), (1, out_px[0])):
+        total = np.concatenate([np.zeros_like(pixels.take([0], axis), float), pixels.cumsum(axis, dtype=float)], axis)
+        edges = np.linspace(0, pixels.shape[axis], count + 1)
+        low = np.minimum(edges.astype(int), pixels.shape[axis] - 1)
+        share = np.expand_dims(edges - low, tuple(number for number in range(3) if number != axis))
+        sums = total.take(low, axis) * (1 - share) + total.take(low + 1, axis) * share
+        pixels = np.diff(sums, axis=axis) * count / pixels.shape[axis]
+    return pixels
+
+
+@pytest.mark.parametrize("out_px", [(60, 40), (61, 53), (97, 33), (119, 79), (120, 80)])
+def test_coarser_is_the_area_mean(out_px):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 120, 3)).astype(np.uint8)
+    found = resample(pixels, (0, 0, 120, 80), out_px)
+    assert np.abs(found - area_mean(pixels, out_px)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("box", "out_px"),
+    [((10.5, 20.25, 80, 60), (100, 75)), ((10, 20, 99.2, 74.4), (100, 75)), ((0, 0, 119, 99), (120, 100))],
+)
+def test_finer_keeps_things_where_they_are(box, out_px):
+    """A smooth picture read through a box of fractions: the values at the places the box says."""
+    y, x = np.mgrid[:100, :120] * 2.0
+    pixels = np.stack([x, y, x / 2 + y / 2], axis=2)
+    found = resample(pixels.astype(np.uint8), box, out_px).astype(float)
+    rows, columns = np.mgrid[: out_px[1], : out_px[0]] + 0.5
+    assert found.shape == (out_px[1], out_px[0], 3)
+    assert np.abs(found[..., 0] - 2 * (box[0] + columns * box[2] / out_px[0] - 0.5)).max() < 1.1
+    assert np.abs(found[..., 1] - 2 * (box[1] + rows * box[3] / out_px[1] - 0.5)).max() < 1.1
 
 
 @pytest.mark.parametrize("slide_mpp", [0.5, 0.25])
@@ -58,11 +124,12 @@ def test_a_square_is_found_where_it_was_planted(planted, slide_mpp):
     assert close(pixels[:, :12], (244, 244, 244), 25)
 
 
-def test_finer_levels_are_averaged(tmp_path):
+@pytest.mark.parametrize("shrink_jpeg", [True, False])
+def test_finer_levels_are_averaged(tmp_path, shrink_jpeg):
     checker = np.zeros((512, 512, 3), np.uint8)
     checker[::2, ::2] = checker[1::2, 1::2] = 200
-    write_slide(tmp_path / "s.tiff", np.repeat(np.repeat(checker, 1, 0), 1, 1), 0.25)
-    with Slide(tmp_path / "s.tiff") as slide:
+    write_slide(tmp_path / "s.tiff", checker, 0.25)
+    with Slide(tmp_path / "s.tiff", shrink_jpeg=shrink_jpeg) as slide:
         assert close(slide.read((0, 0), (256, 256), 0.5)[8:-8, 8:-8], (100, 100, 100), 12)
 
 
@@ -94,7 +161,7 @@ def test_a_thumbnail_is_the_whole_slide(planted):
 @pytest.mark.parametrize(
     ("properties", "sheet_mpp", "expected"),
     [
-        ({"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.6"}, None, (0.5, "vendor")),
+        ({"openslide.mpp-x": "0.498", "openslide.mpp-y": "0.502"}, None, (0.5, "vendor")),
         ({"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.4"}, 0.25, (0.25, "sheet")),
         (
             {"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.4", "openslide.vendor": "generic-tiff"},
@@ -105,6 +172,11 @@ def test_a_thumbnail_is_the_whole_slide(planted):
         ({"tiff.XResolution": "50800", "tiff.ResolutionUnit": "inch"}, None, (0.5, "tiff resolution")),
         ({"openslide.objective-power": "40"}, None, (0.25, "objective power")),
         ({"openslide.mpp-x": "n/a", "openslide.objective-power": "20"}, None, (0.5, "objective power")),
+        (
+            {"tiff.XResolution": "72", "tiff.ResolutionUnit": "inch", "openslide.objective-power": "40"},
+            None,
+            (0.25, "objective power"),
+        ),
     ],
 )
 def test_the_sources_of_an_mpp_in_their_order(properties, sheet_mpp, expected, tmp_path):
@@ -122,6 +194,11 @@ def test_an_implausible_mpp_is_refused(tmp_path, mpp):
         find_mpp({}, mpp, tmp_path / "s.svs")
 
 
+def test_an_mpp_that_differs_along_x_and_y_is_refused(tmp_path):
+    with pytest.raises(SlideError, match=r"s\.svs: 0\.25 um/px along x but 0\.5 along y \(vendor\)"):
+        find_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None, tmp_path / "s.svs")
+
+
 def test_what_is_no_slide_is_named(tmp_path):
     (tmp_path / "notes.svs").write_text("no slide")
     with pytest.raises(ValueError, match=r"notes\.svs: not a whole slide"):
@@ -131,7 +208,7 @@ def test_what_is_no_slide_is_named(tmp_path):
 
 
 def test_a_read_that_would_take_all_memory_is_refused(planted):
-    with Slide(planted((300, 200), {})) as slide, pytest.raises(ValueError, match="too large"):
+    with Slide(planted((300, 200), {})) as slide, pytest.raises(ValueError, match="too many at once"):
         slide.read((0, 0), (1_000_000, 1_000_000), 0.5)
 
 
@@ -141,7 +218,10 @@ def test_broken_pixels_are_an_error_never_white(real, tmp_path):
     whole[start : start + 200_000] = bytes(200_000)
     broken = tmp_path / "broken.svs"
     broken.write_bytes(whole)
-    with Slide(broken) as slide, pytest.raises(ValueError, match=r"broken\.svs: broken data at level 0 near x=0, y=0"):
+    with (
+        Slide(broken) as slide,
+        pytest.raises(ValueError, match=r"broken\.svs: broken tile of level 0 at x=\d+, y=\d+"),
+    ):
         slide.read((0, 0), slide.size, slide.mpp)
 
 

@@ -10,6 +10,7 @@ from shapely import Point, box
 
 from slpd_core import store
 from slpd_core.slides import regions
+from slpd_core.slides.bad_slides import SlideError
 
 SLIDE = store.SlideInfo("s", store.OK, "", 10_000, 9_000, 0.5, "vendor", "f")
 
@@ -44,7 +45,9 @@ def test_no_tissue_no_regions(settings):
     assert kept.slide.status == store.OK
 
 
-@pytest.mark.parametrize(("slide_mpp", "side"), [(0.5, 4096), (0.25, 8192), (0.499, 4104)])
+@pytest.mark.parametrize(
+    ("slide_mpp", "side"), [(0.5, 4096), (0.25, 8192), (0.499, 4096), (0.2525, 8110), (0.504, 4063)]
+)
 def test_a_region_spans_the_same_microns_on_every_slide(settings, slide_mpp, side):
     slide = replace(SLIDE, width_px=20_000, height_px=20_000, mpp=slide_mpp)
     kept = regions.keep_regions(store.Tissue(slide, (box(0, 0, 20_000, 20_000),)), settings.regions)
@@ -75,7 +78,8 @@ def run(tmp_path, settings):
     def run(tissue):
         meta = store.provenance("tissue", 1, {}, "f")
         store.write_tissue(tmp_path / "t.geojson", tissue, meta)
-        regions.run(tissue_path=tmp_path / "t.geojson", regions_path=tmp_path / "r.h5", section=settings.regions)
+        paths = {"tissue_path": tmp_path / "t.geojson", "regions_path": tmp_path / "r.h5"}
+        regions.run(**paths, section=settings.regions, quarantine=(SlideError,))
         return store.read_regions(tmp_path / "r.h5")[0]
 
     return run

@@ -34,6 +34,35 @@ def test_a_good_sheet(write, tmp_path):
     assert frame["mpp"].isna().all()
 
 
+def test_a_sheet_of_a_spreadsheet_is_read(write, tmp_path):
+    """A byte order mark, Windows line ends, blank lines, trailing commas, quotes, spaces in the header."""
+    path = write()
+    rows = [
+        '"Präp 7 (2)",p1,"x, rare",a.svs,,',
+        "",
+        'b,p2,"x, rare",b.svs,,',
+        "c,p3,y,c.svs,,",
+        "d,p4,y,d.svs,,",
+        ",,,,,",
+    ]
+    path.write_text("\ufeff" + "\r\n".join(["slide_id, patient_id,label,path ,,", *rows]), encoding="utf-8")
+    frame = sheet.read_sheet(path)
+    assert frame["slide_id"].tolist() == ["Präp 7 (2)", "b", "c", "d"]
+    assert frame["label"].tolist() == ["x, rare", "x, rare", "y", "y"]
+    path.write_text("\ufeff" + "\r\n".join(["slide_id, patient_id,label,path ,,", *rows[:-2], "d,p4,y,gone.svs"]))
+    with pytest.raises(ValueError, match="row 6, slide 'd'"):
+        sheet.read_sheet(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [(HEADER + ",MPP", "column MPP; write mpp"), (HEADER + ",mpp,mpp", "column mpp stands there twice")],
+)
+def test_a_column_is_not_passed_over(write, header, what):
+    with pytest.raises(ValueError, match=what):
+        sheet.read_sheet(write(*GOOD, header=header))
+
+
 def test_ids_stay_texts(write):
     rows = ("001,1,0,a.svs,", "1e3,NA,0,b.svs,0.25", "NaN,3,1,c.svs,", "null,4,1,d.svs,")
     frame = sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
@@ -54,6 +83,11 @@ def test_ids_stay_texts(write):
         ("e ,p,x,a.svs", "no plain file name"),
         ("-e,p,x,a.svs", "no plain file name"),
         ("$(rm),p,x,a.svs", "no plain file name"),
+        ("{slide},p,x,a.svs", "no plain file name"),
+        ("e" * 201 + ",p,x,a.svs", "no plain file name"),
+        ("e,p,x,a.svs", "row 6, slide 'e': path stands in row 2 already"),
+        ("e,p,x,", "no file named"),
+        ("e,p,x, y,a.svs", "row 6: 5 fields, the header has 4; quote a field that holds a comma"),
         (",p,x,a.svs", "no plain file name"),
         ("e,,x,a.svs", "patient_id is ''"),
         ("e,p,x ,a.svs", "label is 'x '"),
@@ -67,7 +101,7 @@ def test_a_problem_is_named_with_its_row(write, row, what):
     assert what in str(error.value)
 
 
-@pytest.mark.parametrize("mpp", ["half", "0", "50", "-0.5", "nan"])
+@pytest.mark.parametrize("mpp", ["half", "0", "50", "-0.5", "nan", "0_1", "inf"])
 def test_an_mpp_must_be_plausible(write, mpp):
     rows = [f"{row}," for row in GOOD[:-1]] + [f"{GOOD[-1]},{mpp}"]
     with pytest.raises(ValueError, match=rf"row 5, slide 'd': mpp '{mpp}' is no um/px within 0.05-5.0"):
@@ -75,7 +109,7 @@ def test_an_mpp_must_be_plausible(write, mpp):
 
 
 def test_all_problems_come_at_once(write):
-    with pytest.raises(ValueError, match="4 problem") as error:
+    with pytest.raises(ValueError, match="5 problem") as error:
         sheet.read_sheet(write(*GOOD, "a,p,x,e.svs", "../f,,x,a.svs"))
     assert [f"row {row}" in str(error.value) for row in (6, 7)] == [True, True]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from shapely import Polygon, box, contains_xy, union_all
 
 from slpd_core import store
-from slpd_core.slides import tissue
+from slpd_core.slides import bad_slides, tissue
 
 PINK, GREY, BLACK = (200, 120, 170), (120, 120, 124), (8, 8, 8)
 
@@ -57,6 +57,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
         geojson_path=tmp_path / "s.geojson",
         overlay_path=tmp_path / "s.png",
         section=settings.tissue,
+        quarantine=(),
     )
     found, meta = store.read_tissue(tmp_path / "s.geojson")
     truth = box(500, 700, 3000, 2200).difference(box(1200, 1100, 1900, 1800)).union(box(4000, 400, 4800, 3200))
@@ -100,10 +101,29 @@ def test_specks_go_and_pinholes_close(settings):
     assert not mask[:60, :60].any()
 
 
+def test_glass_cut_off_by_the_border_is_no_hole(settings):
+    assert not tissue.tissue_mask(np.full((20, 20, 3), 244, np.uint8), 8.0, settings.tissue).any()
+    pixels = np.full((200, 200, 3), PINK, np.uint8)
+    pixels[:12, :12] = pixels[100:110, :8] = pixels[100:110, 100:110] = 244
+    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    assert not mask[:8, :8].any()
+    assert mask[100:110, 100:110].all()
+
+
+def test_what_quarantines():
+    assert bad_slides.what_quarantines("stop", last_attempt=True) == ()
+    assert bad_slides.what_quarantines("quarantine", last_attempt=False) == (bad_slides.SlideError,)
+    assert OSError in bad_slides.what_quarantines("quarantine", last_attempt=True)
+
+
 def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, settings):
     (tmp_path / "s.svs").write_text("no slide")
     paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
-    tissue.run(slide_id="s", slide_path=tmp_path / "s.svs", mpp=None, section=settings.tissue, **paths)
+    arguments = {"slide_id": "s", "slide_path": tmp_path / "s.svs", "mpp": None, "section": settings.tissue} | paths
+    with pytest.raises(bad_slides.SlideError):
+        tissue.run(**arguments, quarantine=())
+    assert not list(tmp_path.glob("s.[gp]*"))
+    tissue.run(**arguments, quarantine=(bad_slides.SlideError,))
     found, _ = store.read_tissue(tmp_path / "s.geojson")
     assert found.polygons == ()
     assert found.slide.status == store.QUARANTINED

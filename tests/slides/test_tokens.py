@@ -8,6 +8,7 @@ import torch
 
 from slpd_core import store
 from slpd_core.slides import patch_encoder, tokens
+from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide, write_slide
 
 META = store.provenance("regions", 1, {}, "f")
@@ -40,7 +41,7 @@ def encode(tmp_path, weights, settings):
         store.write_regions(tmp_path / "r.h5", found, META)
         section = settings.tokens.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
-        tokens.run(**paths, tokens_path=tmp_path / "t.h5", section=section, device="cpu")
+        tokens.run(**paths, tokens_path=tmp_path / "t.h5", section=section, device="cpu", quarantine=(SlideError,))
         return store.read_tokens(tmp_path / "t.h5")
 
     return encode
@@ -121,19 +122,21 @@ def test_a_slide_whose_later_region_is_broken_keeps_none(encode, slide):
     found, _ = encode(slide, [(0, 0), (256, 256), (0, 256)])
     assert len(found.tokens) == len(found.coords) == 0
     assert found.slide.status == store.QUARANTINED
-    assert "broken data at level 0 near x=256, y=256" in found.slide.reason
+    assert "broken tile of level 0 at x=256, y=256" in found.slide.reason
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"nothing", "not a whole slide")])
-def test_a_slide_that_cannot_be_opened_is_quarantined(encode, tmp_path, content, reason):
-    path = tmp_path / "odd.svs"
-    if content:
-        path.write_bytes(content)
-    found, _ = encode(path, [(0, 0)])
+def test_a_slide_that_is_none_is_quarantined(encode, tmp_path):
+    (tmp_path / "odd.svs").write_bytes(b"nothing")
+    found, _ = encode(tmp_path / "odd.svs", [(0, 0)])
     assert found.tokens.shape == (0, 16, 64)
     assert found.slide.status == store.QUARANTINED
-    assert "odd.svs" in found.slide.reason
-    assert reason in found.slide.reason
+    assert "odd.svs: not a whole slide" in found.slide.reason
+
+
+def test_a_file_that_is_gone_fails_the_job(encode, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"odd\.svs"):
+        encode(tmp_path / "odd.svs", [(0, 0)])
+    assert not (tmp_path / "t.h5").exists()
 
 
 def test_regions_that_do_not_divide_into_patches_stop_the_job(encode, slide, tmp_path):
@@ -150,7 +153,7 @@ def test_a_real_slide_that_breaks_on_the_way_is_quarantined(encode, real, tmp_pa
     found, _ = encode(tmp_path / "broken.svs", [(x, y) for y in range(0, 2700, 256) for x in range(0, 2000, 256)])
     assert len(found.tokens) == len(found.coords) == 0
     assert found.slide.status == store.QUARANTINED
-    assert "broken data at level 0" in found.slide.reason
+    assert "broken tile of level 0" in found.slide.reason
 
 
 def test_patches_are_cut_row_by_row():

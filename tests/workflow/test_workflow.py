@@ -1,5 +1,6 @@
 """The whole workflow on a tiny cohort: from slides to tables, cached, resumable, and clear about what is wrong."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -166,10 +167,29 @@ def test_one_label_only_is_refused(cohort, snakemake):
     refused(snakemake, cohort, "label", "fine")
 
 
-def test_stop_on_a_bad_slide_stops_at_the_ledger(cohort, snakemake):
+def test_missing_weights_are_refused(cohort, snakemake):
+    overlay = {"patch_encoder": {"source": "timm", "weights": "gone.safetensors"}}
+    refused(snakemake, cohort, "patch_encoder.weights: no file gone.safetensors", "download", overlay=overlay)
+
+
+def test_stop_on_a_bad_slide_stops_before_the_tokens(cohort, snakemake):
     (cohort / "slides" / "fine-1.tiff").write_bytes(b"no slide")
-    done = snakemake(cohort, "slides", overlay={"ledger": {"on_bad_slide": "stop"}})
+    done = snakemake(cohort, "slides", "--retries", "0", overlay={"ledger": {"on_bad_slide": "stop"}})
     output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert re.search(r"\[ledger\].*fine-1", output), output
-    assert not (cohort / "results" / "tiny" / "ledger" / "ledger.parquet").exists()
+    assert re.search(r"\[tissue fine-1\].*fine-1\.tiff: not a whole slide", output), output
+    assert not (cohort / "results" / "tiny" / "tissue" / "fine-1.geojson").exists()
+    assert not (cohort / "results" / "tiny" / "tokens" / "fine-1.h5").exists()
+
+
+def test_a_bad_slide_is_named_at_the_end_and_taken_up_once_it_is_mended(cohort, snakemake):
+    slide = cohort / "slides" / "fine-1.tiff"
+    whole = slide.read_bytes()
+    slide.write_bytes(whole[: len(whole) // 3])
+    done = snakemake(cohort, "slides")
+    assert done.returncode == 0
+    last = [line for line in done.stderr.splitlines() if "fine-1 is quarantined" in line][-1]
+    assert re.match(r"fine-1 is quarantined: .*fine-1\.tiff: ", last), last
+    slide.write_bytes(whole)
+    os.utime(slide, (1, 1))  # as a copy that keeps the date of a file made long ago
+    assert planned(snakemake(cohort, "slides", "-n").stdout)["tissue"] == 1

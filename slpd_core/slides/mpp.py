@@ -1,0 +1,89 @@
+"""Microns per pixel: where a slide states them, and what is plausible."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from slpd_core.runtime import log
+from slpd_core.slides.bad_slides import SlideError
+
+MPP_RANGE = (0.05, 5.0)  # um/px; outside it an mpp is a mistake
+SAME_SCALE = 0.005  # see `scale_between`
+FINER = 0.02  # a request this much finer than a level is served from that level, enlarged
+MOST_ANISOTROPY = 0.02  # between um/px along x and y
+MPP_REMEDY = "give the slide's um/px in the column mpp of the sheet"
+TIFF_UNITS_PER_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
+
+
+def plausible(mpp: float) -> bool:
+    """Whether um/px lie within MPP_RANGE; nan does not."""
+    return MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
+
+
+def scale_between(slide_mpp: float, mpp: float) -> float:
+    """Level-0 px a px at `mpp`.
+
+    Within SAME_SCALE of a whole number it is that number: scanners are calibrated no better, and resampling by so
+    little would blur a picture in bands. So a slide of 0.499 um/px is read at 0.5 as it is.
+    """
+    scale = mpp / slide_mpp
+    whole = max(1, round(scale))
+    return float(whole) if abs(scale / whole - 1) <= SAME_SCALE else scale
+
+
+def level0_side(size_px: int, scale: float) -> int:
+    """Side in level-0 px of a square of `size_px` px, each `scale` level-0 px wide.
+
+    Rounded to a multiple of the largest power of two within the scale, so that squares side by side begin at whole px
+    of the coarser levels too.
+    """
+    step = 1
+    while 2 * step <= scale * (1 + FINER):
+        step *= 2
+    return step * round(size_px * scale / step)
+
+
+def find_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> tuple[float, str]:
+    """The um/px of level 0 and its source: the sheet, the vendor, TIFF resolution tags, objective power, in that order.
+
+    properties: as OpenSlide gives them. Resolution tags that are implausible (72 dpi) are passed over where the
+    objective power is known. Raises SlideError when there is none, when it is implausible, or when x and y differ.
+    """
+    found = [*_stated(properties, sheet_mpp, path)]
+    if not found:
+        raise SlideError(f"{path}: no um/px in the slide; {MPP_REMEDY}")
+    mpp, source = next((one for one in found if plausible(one[0]) or one[1] in ("sheet", "vendor")), found[0])
+    if not plausible(mpp):
+        low, high = MPP_RANGE
+        raise SlideError(f"{path}: {mpp:g} um/px ({source}) is implausible, outside {low}-{high}; {MPP_REMEDY}")
+    if source == "objective power":
+        log.warning("%s: um/px taken from the objective power: %g", path, mpp)
+    return mpp, source
+
+
+def _stated(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> list[tuple[float, str]]:
+    """Every um/px stated, with its source, the best source first."""
+    if sheet_mpp is not None:
+        return [(float(sheet_mpp), "sheet")]
+    found = []
+    # OpenSlide states the resolution tags of a generic TIFF as its mpp.
+    source = "tiff resolution" if properties.get("openslide.vendor") == "generic-tiff" else "vendor"
+    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    if x and y:
+        if abs(x - y) > MOST_ANISOTROPY * max(abs(x), abs(y)):
+            raise SlideError(f"{path}: {x:g} um/px along x but {y:g} along y ({source}); {MPP_REMEDY}")
+        found.append(((x + y) / 2, source))
+    unit = TIFF_UNITS_PER_UM.get(properties.get("tiff.ResolutionUnit", ""))
+    resolution = _number(properties.get("tiff.XResolution"))
+    if unit and resolution and resolution > 1:
+        found.append((unit / resolution, "tiff resolution"))
+    power = _number(properties.get("openslide.objective-power"))
+    if power and power > 0:
+        found.append((10 / power, "objective power"))
+    return found
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
