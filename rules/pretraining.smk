@@ -17,7 +17,9 @@ rule pretrain:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=16000,
+        # The tokens stay in memory: 200 KB a region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC; the rest is
+        # for PyTorch. Raise it (--set-resources pretrain:mem_mb=...) for a larger cohort.
+        mem_mb=20000,
     params:
         section=run_section,
         version=stage_version("pretraining/pretrain"),
@@ -44,6 +46,7 @@ rule embed:
     threads: 8
     resources:
         gpu=1,
+        # One slide at a time.
         mem_mb=4000,
     params:
         section=CONFIG.embed.model_dump(),

@@ -1,21 +1,26 @@
-"""The tokens of a cohort, once in memory, and the teacher's embeddings of them."""
+"""The tokens of a cohort's slides, and embeddings of them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from slpd_core import store
 from slpd_core.pretraining.region_encoder import RegionEncoder
+
+REMEDY = "delete the file and run snakemake again, it will be made anew"
 
 
 @dataclass(frozen=True)
 class Cohort:
     """All regions of the slides the ledger admits, slide after slide.
 
-    tokens: float16 (R, grid * grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64
-    (R, 2), level-0 px. fingerprint: of the ledger, which covers all tokens.
+    tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
+    level-0 px. fingerprint: of the ledger, which covers all tokens.
     """
 
     tokens: torch.Tensor
@@ -25,55 +30,80 @@ class Cohort:
     patient_ids: list[str]
     fingerprint: str
 
-    @property
-    def grid(self) -> int:
-        """Side of a region in tokens."""
-        return round(self.tokens.shape[1] ** 0.5)
-
     def sizes(self) -> np.ndarray:
         """Regions of each slide: int64 (N,)."""
         return np.bincount(self.slide_of, minlength=len(self.slide_ids))
 
 
-def read_cohort(ledger_path: Path, tokens_dir: Path) -> Cohort:
-    """Read the tokens of every slide whose status is ok.
+def admitted_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
+    """The ledger's rows of the slides whose status is ok, and its fingerprint.
 
-    Raises ValueError naming the slide whose tokens are not those of the ledger, or of another shape.
+    Raises ValueError when there is none.
     """
     ledger, meta = store.read_table(ledger_path, "ledger")
     slides = ledger[ledger["status"] == store.OK].reset_index(drop=True)
     if slides.empty:
         raise ValueError(f"{ledger_path}: no slide with status ok; the ledger's reasons say why")
+    return slides, meta["fingerprint"]
+
+
+def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens float16 (L, grid, grid, dim) and coords int64 (L, 2) of one slide.
+
+    slide: its row of the ledger. Raises ValueError naming the file whose tokens are not those the ledger admitted, are
+    no square grid, or are not finite.
+    """
+    path = tokens_dir / f"{slide['slide_id']}.h5"
+    with store.open_tokens(path) as (own, meta):
+        if meta["fingerprint"] != slide["fingerprint"] or len(own.coords) != slide["regions"]:
+            raise ValueError(f"{path}: not the tokens the ledger admitted; run snakemake again to renew the ledger")
+        tokens, coords = own.tokens[()], own.coords
+    grid = math.isqrt(tokens.shape[1])
+    if grid * grid != tokens.shape[1]:
+        raise ValueError(f"{path}: {tokens.shape[1]} tokens a region are no square grid; {REMEDY}")
+    finite = np.isfinite(tokens).all((1, 2))
+    if not finite.all():
+        first = int(finite.argmin())
+        raise ValueError(
+            f"{path}: tokens that are not finite in {(~finite).sum()} of {len(finite)} regions, first in region "
+            f"{first} at {tuple(coords[first].tolist())} px; {REMEDY}"
+        )
+    return tokens.reshape(len(tokens), grid, grid, -1), coords
+
+
+def read_cohort(ledger_path: Path, tokens_dir: Path) -> Cohort:
+    """Read the tokens of every slide the ledger admits, all of them in memory.
+
+    Raises ValueError as `admitted_slides` and `read_slide` do, and for a slide whose tokens have another shape than
+    those of the first.
+    """
+    slides, fingerprint = admitted_slides(ledger_path)
     starts = np.concatenate([[0], slides["regions"].cumsum()])
-    tokens = None
+    tokens = np.empty((starts[-1], 0, 0, 0), np.float16)
     coords = np.empty((starts[-1], 2), np.int64)
-    for start, stop, slide in zip(starts, starts[1:], slides.to_dict("records"), strict=False):
-        path = tokens_dir / f"{slide['slide_id']}.h5"
-        with store.open_tokens(path) as (own, own_meta):
-            if own_meta["fingerprint"] != slide["fingerprint"] or len(own.coords) != stop - start:
-                raise ValueError(f"{path}: not the tokens the ledger admitted; run snakemake again to renew the ledger")
-            if tokens is None:
-                tokens = np.empty((starts[-1], *own.tokens.shape[1:]), np.float16)
-            if own.tokens.shape[1:] != tokens.shape[1:]:
-                raise ValueError(f"{path}: tokens {own.tokens.shape[1:]}, other slides have {tokens.shape[1:]}")
-            own.tokens.read_direct(tokens, dest_sel=np.s_[start:stop])
-        coords[start:stop] = own.coords
-    slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
     ids, patients = slides["slide_id"].tolist(), slides["patient_id"].tolist()
-    return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, patients, meta["fingerprint"])
+    for start, slide in zip(starts, slides.to_dict("records"), strict=False):
+        own, corners = read_slide(tokens_dir, slide)
+        if start == 0:
+            tokens = np.empty((starts[-1], *own.shape[1:]), np.float16)
+        if own.shape[1:] != tokens.shape[1:]:
+            raise ValueError(
+                f"{tokens_dir / slide['slide_id']}.h5: tokens {own.shape[1:]}, those of slide {ids[0]} are "
+                f"{tokens.shape[1:]}; delete the file that does not fit regions.size_px and patch_encoder of the "
+                "config and run snakemake again, it will be made anew"
+            )
+        tokens[start : start + len(own)], coords[start : start + len(own)] = own, corners
+    slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
+    return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, patients, fingerprint)
 
 
 @torch.inference_mode()
 def embed_regions(encoder: RegionEncoder, tokens: torch.Tensor, device: str, batch_size: int = 64) -> np.ndarray:
     """Embeddings of whole regions, encoder in eval mode: float32 (R, embed_dim).
 
-    tokens: float16 (R, grid * grid, dim).
+    tokens: float16 (R, grid, grid, dim).
     """
-    grid = round(tokens.shape[1] ** 0.5)
     training, encoder = encoder.training, encoder.eval()
-    embedded = [
-        encoder(batch.to(device).float().view(len(batch), grid, grid, -1)).float().cpu()
-        for batch in tokens.split(batch_size)
-    ]
+    embedded = [encoder(batch.to(device).float()).float().cpu() for batch in tokens.split(batch_size)]
     encoder.train(training)
     return torch.cat(embedded).numpy()

@@ -23,18 +23,18 @@ def crop_indices(n_crops: int, grid: int, crop: int, hflip: float, rng: np.rando
 def cut(tokens: Tensor, indices: np.ndarray) -> Tensor:
     """The crops themselves.
 
-    tokens: (B, grid * grid, C). indices: (n, B, crop, crop), n crops a region. Gives (n * B, crop, crop, C), all first
-    crops of the batch before all second ones.
+    tokens: (B, grid, grid, C). indices: (n, B, crop, crop) on the flattened grid, n crops a region, 0 included. Gives
+    (n * B, crop, crop, C), all first crops of the batch before all second ones.
     """
     n, B, crop, _ = indices.shape
-    where = torch.from_numpy(indices.reshape(n, B, -1)).to(tokens.device)
+    where = torch.from_numpy(indices.reshape(n, B, crop * crop)).to(tokens.device)
     region = torch.arange(B, device=tokens.device).view(1, B, 1)
-    return tokens[region, where].reshape(n * B, crop, crop, tokens.shape[-1])
+    return tokens.flatten(1, 2)[region, where].reshape(n * B, crop, crop, tokens.shape[-1])
 
 
 def draw_views(tokens: Tensor, section: config.PretrainRun, rng: np.random.Generator, device: str) -> list[Tensor]:
-    """Global and local crops of a batch: tokens (B, grid * grid, C) → two stacks, crop after crop."""
-    grid, B = round(tokens.shape[1] ** 0.5), len(tokens)
+    """Global and local crops of a batch: tokens (B, grid, grid, C) → two stacks, crop after crop."""
+    B, grid = tokens.shape[:2]
     tokens = tokens.to(device).float()
     views = []
     for number, side in ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop)):

@@ -32,6 +32,15 @@ def cross_entropy(targets: Tensor, log_probabilities: Tensor) -> Tensor:
     return -torch.einsum("...o,...o->...", targets, log_probabilities)
 
 
+def mean_entropy(targets: Tensor, weights: Tensor) -> Tensor:
+    """Mean entropy in nats of the targets that count; nan where none does.
+
+    targets: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
+    """
+    entropy = cross_entropy(targets, targets.clamp(min=1e-30).log())
+    return (entropy * weights).sum() / weights.sum()
+
+
 def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
     """L_self: each student crop against the teacher's global crops of the same region, but not against itself (eq. 1).
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from slpd_core import config
 from slpd_core.pretraining import losses
-from slpd_core.pretraining.networks import Networks
+from slpd_core.pretraining.networks import TERMS, Networks
 from slpd_core.pretraining.prototypes import Prototypes
 
 # A term of the loss -> the prototypes of each region of the batch (B, K, D), and 1 where there is one, else 0 (B, K).
@@ -43,9 +43,11 @@ def forward(networks: Networks, views: list[Tensor], targets: Targets) -> tuple[
     student, teacher = networks.student, networks.teacher
     embeddings = torch.cat([student.encoder(view) for view in views if len(view)])
     with torch.no_grad():
-        raw = {"self": teacher.head(teacher.encoder(views[0]))}
-        raw |= {term: teacher.head(values) for term, (values, _) in targets.items()}
-    return student.head(embeddings), {term: logits.float() for term, logits in raw.items()}
+        inputs = {"self": teacher.encoder(views[0])} | {term: values for term, (values, _) in targets.items()}
+        logits = teacher.head(torch.cat([rows.flatten(0, -2) for rows in inputs.values()]))
+        parts = logits.split([rows.shape[:-1].numel() for rows in inputs.values()])
+    raw = {term: part.view(*rows.shape[:-1], -1) for (term, rows), part in zip(inputs.items(), parts, strict=True)}
+    return student.head(embeddings), raw
 
 
 def compute_losses(
@@ -54,24 +56,28 @@ def compute_losses(
     student: Tensor,
     teacher: dict[str, Tensor],
     targets: Targets,
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The three losses of a batch (paper, eq. 1, 2, 4), of the logits that `forward` gave, in single precision.
 
-    Gives each loss, zero for a term without targets, and the mean entropy of the teacher's targets of the global crops.
+    Gives each loss, zero for a term without targets, and the mean entropy of the teacher's targets of each term, nan
+    for a term without any.
     """
     G, out_dim = section.n_global_crops, section.out_dim
-    log_p = F.log_softmax(student.float() / section.student_temperature, dim=-1)
+    log_p = F.log_softmax(student / section.student_temperature, dim=-1)
     log_p = log_p.view(-1, len(teacher["self"]) // G, out_dim)
     wanted = {
         term: losses.teacher_targets(logits, centres[term], section.teacher_temperature)
         for term, logits in teacher.items()
     }
-    zero = log_p.new_zeros(())
-    found = {"self": losses.self_loss(wanted["self"].view(G, -1, out_dim), log_p), "intra": zero, "inter": zero}
+    found = dict.fromkeys(TERMS, log_p.new_zeros(()))
+    entropies = dict.fromkeys(TERMS, log_p.new_full((), torch.nan))
+    found["self"] = losses.self_loss(wanted["self"].view(G, -1, out_dim), log_p)
     for term, (_, weights) in targets.items():
         found[term] = losses.prototype_loss(wanted[term], log_p, weights)
-    entropy = losses.cross_entropy(wanted["self"], wanted["self"].clamp(min=1e-30).log()).mean()
-    return found, entropy
+    for term, rows in wanted.items():
+        counts = targets[term][1] if term in targets else rows.new_ones(rows.shape[:-1])
+        entropies[term] = losses.mean_entropy(rows, counts)
+    return found, entropies
 
 
 def move_centres(networks: Networks, teacher: dict[str, Tensor], targets: Targets, momentum: float) -> None:

@@ -20,7 +20,9 @@ from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import effective_rank, fixed_sample, watch_prototypes
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 2
+VERSION = 3
+# Of history.csv: the means of an epoch's steps. The losses, and the entropy of the teacher's targets of each.
+MEANS = ("loss", *TERMS, "teacher_entropy", "entropy_intra", "entropy_inter")
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
 
 
@@ -33,8 +35,8 @@ def batches(n_regions: int, batch_size: int, rng: np.random.Generator) -> list[n
 def stop_if_not_finite(rows: list[Tensor], todo: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
     """Look at the losses of the last steps at once, so that the device is waited for now and then only.
 
-    rows: a step's values, (5,), the whole loss first. Raises RuntimeError with the first step whose loss is not finite
-    and its slides.
+    rows: a step's values, as MEANS, the whole loss first. Raises RuntimeError with the first step whose loss is not
+    finite and its slides.
     """
     first = max(0, len(rows) - STEPS_BETWEEN_CHECKS)
     totals = torch.stack(rows[first:])[:, 0].tolist()
@@ -55,9 +57,10 @@ def train_epoch(
     seed: int,
     epoch: int,
 ) -> dict[str, float]:
-    """One epoch over all regions; gives the means of the losses and the schedules' last values.
+    """One epoch over all regions; gives MEANS and the schedules' last values.
 
-    Raises RuntimeError at a loss that is not finite.
+    The entropy of a term is that of the steps that had targets of it, nan where none had. Raises RuntimeError at a loss
+    that is not finite.
     """
     device = str(networks.centres["self"].device.type)
     torch.manual_seed(torch_seed(seed, "drop_path", epoch))
@@ -75,15 +78,14 @@ def train_epoch(
         }
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             student, teacher = forward(networks, views, targets)
-        terms, entropy = compute_losses(section, networks.centres, student, teacher, targets)
+        terms, entropies = compute_losses(section, networks.centres, student, teacher, targets)
         total = terms["self"] + section.alpha_intra * terms["intra"] + section.alpha_inter * terms["inter"]
         update(networks, section, total, schedule["teacher_momentum"], epoch < section.freeze_last_layer_epochs)
         move_centres(networks, teacher, targets, section.centre_momentum)
-        rows.append(torch.stack([total.detach(), *(terms[term].detach() for term in TERMS), entropy]))
+        rows.append(torch.stack([total, *terms.values(), *entropies.values()]).detach())
         if len(rows) % STEPS_BETWEEN_CHECKS == 0 or len(rows) == len(todo):
             stop_if_not_finite(rows, todo, cohort, epoch)
-    means = torch.stack(rows).mean(0).tolist()
-    return dict(zip(("loss", *TERMS, "teacher_entropy"), means, strict=True)) | schedule
+    return dict(zip(MEANS, torch.stack(rows).nanmean(0).tolist(), strict=True)) | schedule
 
 
 def cluster(cohort: Cohort, embeddings: np.ndarray, section: config.PretrainRun, seed: int, epoch: int) -> Prototypes:
@@ -108,7 +110,7 @@ def train(
 
     Takes up the checkpoint where there is one. Gives the trained networks and one history row an epoch.
     """
-    networks = Networks.start(section, cohort.tokens.shape[2], seed, device)
+    networks = Networks.start(section, cohort.tokens.shape[-1], seed, device)
     sample = fixed_sample(len(cohort.tokens))
     history, prototypes = checkpoint.restore(networks)
     for epoch in range(len(history), section.epochs):
@@ -131,23 +133,30 @@ def train(
     return networks, pd.DataFrame(history)
 
 
-def final_arrays(cohort: Cohort, section: config.PretrainRun, found: Prototypes | None) -> dict[str, np.ndarray]:
-    """What prototypes.h5 holds: N slides, R regions; no slide's rows in a run without prototypes (found is None).
+def no_prototypes(cohort: Cohort, section: config.PretrainRun) -> Prototypes:
+    """Prototypes of a cohort none of whose slides has any."""
+    N, M, K = len(cohort.slide_ids), section.n_prototypes, section.n_neighbours
+    centres = np.zeros((N, M, section.embed_dim), np.float32)
+    return Prototypes(centres, np.full(len(cohort.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
 
-    slide_ids (N,), prototypes float32 (N, M, D), zero where a slide has none, neighbours int64 (N, K), matches int64
-    (N, K, M); slide_id (R,), coords int64 (R, 2), assignment int16 (R,). -1 stands for none.
+
+def final_arrays(cohort: Cohort, section: config.PretrainRun, found: Prototypes | None) -> dict[str, np.ndarray]:
+    """What prototypes.h5 holds of N slides and R regions; found is None in a run without prototypes.
+
+    A row a slide: slides (N,), their ids; prototypes float32 (N, M, D), zero where a slide has none; neighbours int64
+    (N, K), rows of slides; matches int64 (N, K, M), the partner of each prototype in that neighbour. A row a region:
+    region_slide (R,), its slide's id; coords int64 (R, 2), level-0 px; assignment int16 (R,), its prototype. -1 stands
+    for none.
     """
-    M, K, D = section.n_prototypes, section.n_neighbours, section.embed_dim
     if found is None:
-        none = np.full(len(cohort.tokens), -1)
-        found = Prototypes(np.empty((0, M, D), np.float32), none, np.empty((0, K), int), np.empty((0, K, M), int))
-    slide_ids = np.array(cohort.slide_ids)
+        found = no_prototypes(cohort, section)
+    slides = np.array(cohort.slide_ids)
     return {
-        "slide_ids": slide_ids,
+        "slides": slides,
         "prototypes": found.centres,
         "neighbours": found.neighbours,
         "matches": found.matches,
-        "slide_id": slide_ids[cohort.slide_of],
+        "region_slide": slides[cohort.slide_of],
         "coords": cohort.coords,
         "assignment": found.assignment.astype(np.int16),
     }
@@ -167,7 +176,8 @@ def run(
 ) -> None:
     """Pretrain one run: writes the teacher's encoder, the history and the final prototypes."""
     cohort = read_cohort(ledger_path, tokens_dir)
-    log.info("%s regions of %d slides, grid %d", f"{len(cohort.tokens):,}", len(cohort.slide_ids), cohort.grid)
+    R, grid = cohort.tokens.shape[:2]
+    log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
     made_by = section.model_dump() | {"seed": seed, "tokens": cohort.fingerprint, "version": VERSION}
     checkpoint = Checkpoint(checkpoint_path, made_by)
     networks, history = train(cohort, section, seed, device, checkpoint)

@@ -32,31 +32,34 @@ def kmeans(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Euclidean k-means, the best of several restarts from random rows; an empty cluster takes the worst-served row.
 
-    x: (L, D), L >= M. Gives centres float32 (M, D) and the assignment int64 (L,).
+    x: (L, D), L >= M. Gives centres float32 (M, D) and the assignment int64 (L,). Works around the mean of x: squared
+    distances between rows that share a large offset would drown in single precision.
     """
-    x = x.astype(np.float32)
+    mean = x.mean(0, dtype=np.float64)
+    x = (x - mean).astype(np.float32)
     starts = np.stack([rng.choice(len(x), M, replace=False) for _ in range(restarts)])
     centres = x[starts]
     squared = (x**2).sum(1)
     for _ in range(iterations):
         distance = _squared_distances(x, squared, centres)
-        assignment = distance.argmin(2)
-        member = (assignment[:, :, None] == np.arange(M)).astype(np.float32)
-        size = member.sum(1)
-        centres = np.einsum("rlm,ld->rmd", member, x) / np.maximum(size, 1)[:, :, None]
+        member = (distance.argmin(1)[:, None] == np.arange(M)[:, None]).astype(np.float32)
+        size = member.sum(2)
+        sums = member.reshape(restarts * M, -1) @ x
+        centres = sums.reshape(centres.shape) / np.maximum(size, 1)[:, :, None]
         for restart, cluster in np.argwhere(size == 0):
-            worst = distance[restart].min(1).argmax()
+            worst = distance[restart].min(0).argmax()
             centres[restart, cluster] = x[worst]
-            distance[restart, worst] = 0
+            distance[restart, :, worst] = 0  # served now: the next empty cluster takes another row
     distance = _squared_distances(x, squared, centres)
-    best = distance.min(2).sum(1).argmin()
-    return centres[best], distance[best].argmin(1)
+    best = distance.min(1).sum(1).argmin()
+    return (centres[best] + mean).astype(np.float32), distance[best].argmin(0)
 
 
 def _squared_distances(x: np.ndarray, squared: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(L, D), (L,), (restarts, M, D) → (restarts, L, M)."""
-    cross = np.einsum("ld,rmd->rlm", x, centres, optimize=True)
-    return squared[None, :, None] - 2 * cross + (centres**2).sum(2)[:, None, :]
+    """(L, D), (L,), (restarts, M, D) → (restarts, M, L)."""
+    restarts, M, D = centres.shape
+    cross = (centres.reshape(restarts * M, D) @ x.T).reshape(restarts, M, -1)
+    return squared - 2 * cross + (centres**2).sum(2)[:, :, None]
 
 
 def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
@@ -142,10 +145,16 @@ def cluster_slides(
 
 
 def share_moved(before: Prototypes, after: Prototypes, slide_of: np.ndarray) -> float:
-    """Share of regions that changed prototype, each slide's old and new prototypes matched; nan without prototypes."""
-    moved = []
+    """Share of regions that changed prototype; nan without prototypes.
+
+    A slide's old and new prototypes are paired by the regions they have in common, as many as possible, so that neither
+    their order nor a turn of the embedding space counts as a move.
+    """
+    M = after.centres.shape[1]
+    moved, regions = 0, 0
     for slide in np.unique(slide_of[after.assignment >= 0]):
         own = slide_of == slide
-        partner = match_prototypes(before.centres[slide], after.centres[slide])[1]
-        moved.append(partner[before.assignment[own]] != after.assignment[own])
-    return float(np.concatenate(moved).mean()) if moved else float("nan")
+        pairs = np.bincount(before.assignment[own] * M + after.assignment[own], minlength=M * M).reshape(M, M)
+        stayed = pairs[linear_sum_assignment(pairs, maximize=True)].sum()
+        moved, regions = moved + own.sum() - stayed, regions + own.sum()
+    return float(moved / regions) if regions else float("nan")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from slpd_core import store
 
+SHAPE = ("token_dim", "embed_dim", "depth", "n_heads", "grid")  # an encoder's arguments that its file holds
+
 
 class Block(nn.Module):
     """A pre-norm transformer block: self-attention, then a perceptron, each with a residual and stochastic depth."""
@@ -63,13 +65,7 @@ class RegionEncoder(nn.Module):
         self, token_dim: int, embed_dim: int, depth: int, n_heads: int, grid: int, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        self.shape = {
-            "token_dim": token_dim,
-            "embed_dim": embed_dim,
-            "depth": depth,
-            "n_heads": n_heads,
-            "grid": grid,
-        }
+        self.shape = dict(zip(SHAPE, (token_dim, embed_dim, depth, n_heads, grid), strict=True))
         self.grid = grid
         self.phi = nn.Sequential(nn.Linear(token_dim, embed_dim), nn.GELU())
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -103,7 +99,8 @@ class ProjectionHead(nn.Module):
     """g: embedding → logits over `out_dim` outputs (DINO, sec. 3): MLP, unit-length bottleneck, unit-length weights.
 
     The norm of the last layer's rows is fixed to one. Its weights start uniform, as DINO leaves them; those of the MLP
-    from a truncated normal.
+    from a truncated normal. Bottleneck and logits stay in single precision under autocast: divided by a temperature of
+    0.04, the rounding of a bf16 logit would show in the teacher's targets.
     """
 
     def __init__(self, embed_dim: int, hidden_dim: int, bottleneck_dim: int, out_dim: int) -> None:
@@ -121,8 +118,9 @@ class ProjectionHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, embed_dim) → (B, out_dim)."""
-        bottleneck = F.normalize(self.mlp(embedding), dim=-1)
-        return F.linear(bottleneck, F.normalize(self.last_layer, dim=-1))
+        bottleneck = self.mlp(embedding)
+        with torch.autocast(bottleneck.device.type, enabled=False):
+            return F.linear(F.normalize(bottleneck.float(), dim=-1), F.normalize(self.last_layer, dim=-1))
 
 
 def init_linear(module: nn.Module) -> None:
@@ -139,9 +137,18 @@ def save(path: Path, encoder: RegionEncoder, meta: store.Meta) -> None:
 
 
 def load(path: Path) -> tuple[RegionEncoder, store.Meta]:
-    """The encoder that `save` wrote, in eval mode, and its metadata."""
+    """The encoder that `save` wrote, in eval mode, and its metadata.
+
+    Raises ValueError when the file is broken or holds other weights.
+    """
     tensors, meta = store.read_weights(path)
-    keys = ("token_dim", "embed_dim", "depth", "n_heads", "grid")
-    encoder = RegionEncoder(**{key: int(meta[key]) for key in keys})
-    encoder.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
+    try:
+        encoder = RegionEncoder(**{key: int(meta[key]) for key in SHAPE})
+        encoder.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path}: weights, but not those of a region encoder of this pipeline ({type(error).__name__}: {reason}); "
+            "delete the file and run snakemake again, it will be made anew"
+        ) from error
     return encoder.eval().requires_grad_(False), meta

@@ -16,22 +16,29 @@ def fixed_sample(n_regions: int) -> np.ndarray:
 
 
 def effective_rank(embeddings: np.ndarray) -> float:
-    """Exponential of the entropy of the normalised singular values of the centred embeddings (R, D)."""
-    values = np.linalg.svd(embeddings - embeddings.mean(0), compute_uv=False)
+    """RankMe: exponential of the entropy of the normalised singular values of embeddings (R, D) (Garrido et al. 2023).
+
+    Not centred: near 1 in a collapsed run, where what is left around the mean is noise of full rank.
+    """
+    values = np.linalg.svd(embeddings, compute_uv=False)
     share = values / max(values.sum(), 1e-12)
     return float(np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum()))
 
 
 def watch_prototypes(cohort: Cohort, before: Prototypes | None, now: Prototypes) -> dict[str, float]:
-    """Shares of slides, neighbours and regions, and the size of the smallest cluster; nan where there is none."""
+    """Shares of slides, neighbours and regions, and the size of the smallest cluster; nan where there is none.
+
+    smallest_cluster: over the slides that have prototypes; 0 when a prototype has no region.
+    """
+    N, M, _ = now.centres.shape
     has = now.assignment >= 0
     patients = np.array(cohort.patient_ids)
     slides, ranks = np.nonzero(now.neighbours >= 0)
     same = patients[slides] == patients[now.neighbours[slides, ranks]]
-    clusters = np.bincount(cohort.slide_of[has] * now.centres.shape[1] + now.assignment[has])
+    clusters = np.bincount(cohort.slide_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
     return {
-        "share_without_prototypes": float((cohort.sizes() < now.centres.shape[1]).mean()),
-        "smallest_cluster": float(clusters[clusters > 0].min()) if has.any() else math.nan,
+        "share_without_prototypes": float((cohort.sizes() < M).mean()),
+        "smallest_cluster": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
         "same_patient_neighbours": float(same.mean()) if len(same) else math.nan,
         "moved": share_moved(before, now, cohort.slide_of) if before else math.nan,
     }

@@ -36,11 +36,16 @@ def test_the_whole_grid_is_its_own_crop():
 
 
 def test_cutting_gathers_each_regions_own_tokens():
-    tokens = torch.arange(2 * 16 * 3).view(2, 16, 3)
+    tokens = torch.arange(2 * 16 * 3).view(2, 4, 4, 3)
     where = crop_indices(6, 4, 2, 0.5, np.random.default_rng(1)).reshape(3, 2, 2, 2)
     found = cut(tokens, where)
     assert found.shape == (6, 2, 2, 3)
     for crop in range(3):
         for region in range(2):
-            expected = tokens[region][torch.from_numpy(where[crop, region])]
+            expected = tokens[region].view(16, 3)[torch.from_numpy(where[crop, region])]
             assert torch.equal(found[crop * 2 + region], expected)
+
+
+def test_no_crops_may_be_cut():
+    where = crop_indices(0, 4, 2, 0.5, np.random.default_rng(1)).reshape(0, 5, 2, 2)
+    assert cut(torch.zeros(5, 4, 4, 3), where).shape == (0, 2, 2, 3)

@@ -37,7 +37,7 @@ def test_each_region_is_embedded_whole(run, make_cohort):
     assert table["slide_id"].tolist() == ["s0"] * 3 + ["s2"] * 4
     np.testing.assert_array_equal(table[["x", "y"]].to_numpy(), cohort.coords)
     with torch.no_grad():
-        alone = [encoder(tokens.float().view(1, 4, 4, 8))[0].numpy() for tokens in cohort.tokens]
+        alone = [encoder(tokens.float()[None])[0].numpy() for tokens in cohort.tokens]
     np.testing.assert_allclose(np.stack(table["embedding"].to_list()), alone, atol=1e-5)
     assert meta["embed_dim"] == "24"
 
@@ -46,3 +46,32 @@ def test_the_batch_size_does_not_show(run, make_cohort):
     cohort = make_cohort(5, 4)
     one, other = (np.stack(run(cohort, size)[1]["embedding"].to_list()) for size in (1, 64))
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_one_slide_is_in_memory_at_a_time(run, make_cohort, monkeypatch):
+    """Every slide is read when its turn comes, and gives what the whole cohort at once gives."""
+    cohort, shapes, embed_regions = make_cohort(3, 5, 4), [], embed.embed_regions
+
+    def noted(encoder, tokens, *rest):
+        shapes.append(tuple(tokens.shape))
+        return embed_regions(encoder, tokens, *rest)
+
+    monkeypatch.setattr(embed, "embed_regions", noted)
+    encoder, table, _ = run(cohort, 64)
+    assert shapes == [(3, 4, 4, 8), (5, 4, 4, 8), (4, 4, 4, 8)]
+    whole = embed_regions(encoder, cohort.tokens, "cpu")
+    np.testing.assert_allclose(np.stack(table["embedding"].to_list()), whole, atol=1e-6)
+
+
+def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, on_disk, tmp_path):
+    ledger, tokens = on_disk(make_cohort(5, 5))
+    (tokens / "s1.h5").write_bytes((tokens / "s0.h5").read_bytes())
+    with pytest.raises(ValueError, match=r"s1\.h5: not the tokens the ledger admitted; run snakemake again"):
+        embed.run(
+            ledger_path=ledger,
+            tokens_dir=tokens,
+            encoder_path=tmp_path / "encoder.safetensors",
+            out_path=tmp_path / "embed.parquet",
+            section=config.Embed(batch_size=4),
+            device="cpu",
+        )

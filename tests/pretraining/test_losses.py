@@ -1,5 +1,7 @@
 """The losses and their gradients agree with slow loops written from the paper's formulas."""
 
+import math
+
 import pytest
 import torch
 
@@ -62,6 +64,14 @@ def test_a_batch_without_prototypes_has_no_loss_and_no_gradient(student):
     (gradient,) = torch.autograd.grad(loss, student)
     assert loss == 0
     assert (gradient == 0).all()
+
+
+def test_entropy_of_the_targets_that_count():
+    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
+    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert losses.mean_entropy(targets, torch.tensor([0.0, 1.0, 1.0])) == pytest.approx(expected / 2)
+    assert losses.mean_entropy(targets, torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(math.log(2))
+    assert losses.mean_entropy(targets, torch.zeros(3)).isnan()
 
 
 def test_targets_are_centred_and_sharpened():

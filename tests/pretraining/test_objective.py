@@ -38,7 +38,7 @@ def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
     weights = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1], [1, 0]])
     targets = {"intra": (torch.randn(B, 1, 24), weights[:, :1]), "inter": (torch.randn(B, 2, 24), weights)}
     student, raw = objective.forward(networks, views, targets)
-    found, entropy = objective.compute_losses(section, networks.centres, student, raw, targets)
+    found, entropies = objective.compute_losses(section, networks.centres, student, raw, targets)
 
     def log_p(crop):
         return (networks.student(crop) / section.student_temperature).log_softmax(-1)
@@ -52,11 +52,32 @@ def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
     torch.testing.assert_close(found["self"], sum(pairs) / len(pairs))
     for term, (values, weight) in targets.items():
         wanted = q(networks.teacher.head(values), term)
+        entropy = -(wanted * wanted.log()).sum(-1)
+        torch.testing.assert_close(entropies[term], entropy[weight > 0].mean())
         each = torch.stack([-(wanted * log_p(crop)[:, None]).sum(-1) for crop in crops]).mean(0)
         per_region = (each * weight).sum(1) / weight.sum(1).clamp(min=1)
         torch.testing.assert_close(found[term], per_region[weight.sum(1) > 0].mean())
     q_self = torch.stack(teacher)
-    torch.testing.assert_close(entropy, -(q_self * q_self.log()).sum(-1).mean())
+    torch.testing.assert_close(entropies["self"], -(q_self * q_self.log()).sum(-1).mean())
+
+
+def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_cohort):
+    networks = Networks.start(section, 8, 1, "cpu")
+    views = draw_views(make_cohort(5).tokens, section, np.random.default_rng(0), "cpu")
+    found, entropies = objective.compute_losses(
+        section, networks.centres, *objective.forward(networks, views, {}), targets={}
+    )
+    assert found["intra"] == found["inter"] == 0
+    assert [term for term, entropy in entropies.items() if entropy.isnan()] == ["intra", "inter"]
+
+
+def test_the_teachers_head_is_called_once_a_step(section, make_cohort):
+    networks, calls = Networks.start(section, 8, 1, "cpu"), []
+    networks.teacher.head.register_forward_hook(lambda *_: calls.append(1))
+    views = draw_views(make_cohort(5).tokens, section, np.random.default_rng(0), "cpu")
+    targets = {"intra": (torch.randn(5, 1, 24), torch.ones(5, 1)), "inter": (torch.randn(5, 2, 24), torch.ones(5, 2))}
+    objective.forward(networks, views, targets)
+    assert len(calls) == 1
 
 
 def test_centres_move_by_the_prototypes_that_exist(section):

@@ -41,6 +41,31 @@ def test_kmeans_is_as_good_as_scikit_learn():
     assert ours <= KMeans(4, n_init=50, random_state=0).fit(x).inertia_ * 1.02
 
 
+def test_a_large_offset_does_not_blur_the_clusters():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 4)) + 1e4
+    centres, assignment = prototypes.kmeans(x, 4, 50, 50, rng)
+    own = np.stack([x[assignment == number].mean(0) for number in range(4)])
+    ours = ((x - own[assignment]) ** 2).sum()
+    assert ours <= KMeans(4, n_init=50, random_state=0).fit(x).inertia_ * 1.02
+    np.testing.assert_allclose(centres, own, atol=1e-3)  # single precision of 1e4
+
+
+def test_two_clusters_empty_at_once_take_two_different_rows():
+    """All three starts are the same row, so clusters 1 and 2 lose every region to cluster 0 in the first iteration."""
+    x = np.zeros((23, 2))
+    x[[7, 15]] = [[9, 0], [0, -8]]
+
+    class Starts:
+        def choice(self, *_, **__):
+            return np.array([0, 1, 2])
+
+    centres, assignment = prototypes.kmeans(x, 3, 1, 1, Starts())
+    np.testing.assert_allclose(centres[1:], x[[7, 15]], atol=1e-5)
+    assert (assignment[7], assignment[15]) == (1, 2)
+    assert (np.delete(assignment, [7, 15]) == 0).all()
+
+
 def test_kmeans_of_equal_rows_and_of_as_many_rows_as_clusters():
     rng = np.random.default_rng(0)
     centres, assignment = prototypes.kmeans(np.ones((6, 3)), 3, 5, 10, rng)
@@ -133,3 +158,19 @@ def test_moving_counts_regions_not_names():
     one[3] = 1 - one[3]
     moved = prototypes.Prototypes(before.centres, one, before.neighbours, before.matches)
     assert prototypes.share_moved(before, moved, slide_of) == pytest.approx(1 / 20)
+
+
+def test_a_turn_of_the_embedding_space_moves_no_region():
+    """Every axis turned by 90 degrees in its plane: the new centres are nearest, by cosine, to the wrong old ones."""
+    rng, slide_of = np.random.default_rng(0), np.repeat([0, 1], 12)
+    angles = np.tile(np.array([0, 90, 180, 270]), 6) * np.pi / 180
+    embeddings = 10 * np.stack([np.cos(angles), np.sin(angles)], axis=1) + rng.normal(size=(24, 2)) * 0.1
+    before = cluster(embeddings, slide_of, ["a", "b"], M=4)
+    after = cluster(embeddings @ np.array([[0.0, 1.0], [-1.0, 0.0]]), slide_of, ["a", "b"], M=4, epoch=1)
+    assert len(set(before.assignment[:12])) == 4
+    assert prototypes.share_moved(before, after, slide_of) == 0
+
+
+def test_no_prototypes_no_moves():
+    none = cluster(np.ones((2, 3)), np.array([0, 1]), ["a", "b"])
+    assert np.isnan(prototypes.share_moved(none, none, np.array([0, 1])))

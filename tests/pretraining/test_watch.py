@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from slpd_core.pretraining import pretrain, watch
+from slpd_core.pretraining.prototypes import Prototypes
 
 
 def test_what_is_watched_of_the_prototypes(section, make_cohort):
@@ -20,8 +21,30 @@ def test_what_is_watched_of_the_prototypes(section, make_cohort):
 
 
 def test_effective_rank_of_known_matrices():
-    assert watch.effective_rank(np.eye(8)) == pytest.approx(7, rel=0.01)
+    assert watch.effective_rank(np.eye(8)) == pytest.approx(8, rel=0.01)
     assert watch.effective_rank(np.outer(np.arange(9.0), np.ones(5))) == pytest.approx(1, rel=0.01)
+    # Singular values 3 and 1: the exponential of the entropy of (3/4, 1/4).
+    expected = np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert watch.effective_rank(np.diag([3.0, 1.0, 0.0])) == pytest.approx(expected)
+
+
+def test_effective_rank_of_a_collapsed_run_is_near_one():
+    rng = np.random.default_rng(0)
+    collapsed = rng.normal(size=24) + 1e-6 * rng.normal(size=(200, 24))
+    assert watch.effective_rank(collapsed.astype(np.float32)) == pytest.approx(1, abs=0.01)
+    assert watch.effective_rank(rng.normal(size=(200, 24)).astype(np.float32)) > 20
+
+
+def test_a_dead_prototype_shows_as_a_cluster_of_none(section, make_cohort):
+    """Slide 1 is too small for prototypes and counts for nothing; prototype 1 of slide 2 has lost its regions."""
+    cohort = make_cohort(6, 1, 5)
+    centres, none = np.ones((3, 2, 24), np.float32), np.full((3, 1), -1)
+    living = Prototypes(centres, np.array([0, 0, 1, 1, 1, 1, -1, 0, 1, 1, 1, 1]), none, np.full((3, 1, 2), -1))
+    dead = replace(living, assignment=np.where(cohort.slide_of == 2, 0, living.assignment))
+    assert watch.watch_prototypes(cohort, None, living)["smallest_cluster"] == 1
+    assert watch.watch_prototypes(cohort, None, dead)["smallest_cluster"] == 0
+    nothing = replace(living, assignment=np.full(12, -1))
+    assert np.isnan(watch.watch_prototypes(cohort, None, nothing)["smallest_cluster"])
 
 
 def test_the_sample_is_spread_over_the_cohort_and_no_larger():

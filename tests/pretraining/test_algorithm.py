@@ -1,0 +1,192 @@
+"""The whole of training against the algorithm written out by hand, region by region and crop by crop.
+
+From the package come only what other tests hold against oracles of their own: the networks, the random numbers of crops
+and starts, k-means and the matching of slides. Losses, clipping, AdamW, moving averages and schedules are written anew.
+"""
+
+import copy
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from slpd_core.pretraining import pretrain
+from slpd_core.pretraining.checkpoint import Checkpoint
+from slpd_core.pretraining.crops import crop_indices
+from slpd_core.pretraining.networks import Networks
+from slpd_core.pretraining.prototypes import cluster_slides
+from slpd_core.runtime import generator
+
+SEED = 5
+BATCH = 6
+SIZES = (7, 1, 6, 5)  # slide 1 is too small for prototypes; 3 steps an epoch, one region left out of each
+CHANGES = {
+    "epochs": 3,
+    "batch_size": BATCH,
+    "base_lr": 0.2,
+    "warmup_epochs": 1,
+    "drop_path": 0.0,
+    "self_only_epochs": 1,
+    "freeze_last_layer_epochs": 1,
+    "alpha_intra": 0.7,
+    "alpha_inter": 0.3,
+    "n_neighbours": 3,  # one more than there are
+    "teacher_momentum": 0.8,
+    "clip_norm": 0.05,
+}
+
+
+@pytest.fixture
+def run(section):
+    return section.model_copy(update=CHANGES)
+
+
+class ByHand:
+    """The algorithm, with the names of the paper."""
+
+    def __init__(self, cohort, section):
+        self.cohort, self.section = cohort, section
+        start = Networks.start(section, 8, SEED, "cpu").student
+        self.s, self.t = copy.deepcopy(start).train(), copy.deepcopy(start).eval()
+        self.centres = {term: torch.zeros(section.out_dim) for term in ("self", "intra", "inter")}
+        self.moments = {name: (0, 0, 0) for name, _ in self.s.named_parameters()}
+        self.step, self.steps = 0, section.epochs * (len(cohort.tokens) // BATCH)
+
+    def train(self):
+        history = []
+        for epoch in range(self.section.epochs):
+            clustered = self.cluster(epoch) if epoch >= self.section.self_only_epochs else None
+            order = generator(SEED, "batches", epoch).permutation(len(self.cohort.tokens))
+            steps = [
+                self.one_step(order[number * BATCH : (number + 1) * BATCH], epoch, number, clustered)
+                for number in range(len(order) // BATCH)
+            ]
+            history.append({name: np.mean([step[name] for step in steps]) for name in steps[0]})
+            history[-1].update({name: steps[-1][name] for name in ("lr", "weight_decay", "teacher_momentum")})
+        return history
+
+    def cluster(self, epoch):
+        with torch.no_grad():
+            embeddings = [self.t.encoder(tokens.float()[None])[0].numpy() for tokens in self.cohort.tokens]
+        section = self.section
+        return cluster_slides(
+            np.stack(embeddings),
+            self.cohort.slide_of,
+            self.cohort.slide_ids,
+            M=section.n_prototypes,
+            K=section.n_neighbours,
+            restarts=section.kmeans_restarts,
+            iterations=section.kmeans_iterations,
+            seed=SEED,
+            epoch=epoch,
+        )
+
+    def crops(self, regions, epoch, number):
+        """Of each region its crops, the global ones first."""
+        rng, found = generator(SEED, "crops", epoch, number), [[] for _ in regions]
+        kinds = ((self.section.n_global_crops, self.section.global_crop), (self.section.n_local_crops, 2))
+        for count, side in kinds:
+            where = crop_indices(count * len(regions), 4, side, self.section.hflip, rng)
+            for place, rows in enumerate(where):  # all first crops, then all second ones
+                b = place % len(regions)
+                found[b].append(self.cohort.tokens[regions[b]].float().reshape(16, 8)[torch.from_numpy(rows)])
+        return found
+
+    def prototypes_of(self, region, clustered):
+        """c of a region and its matched partners: none where there is none."""
+        if clustered is None or clustered.assignment[region] < 0:
+            return {"intra": [], "inter": []}
+        slide, own = self.cohort.slide_of[region], clustered.assignment[region]
+        pairs = zip(clustered.neighbours[slide], clustered.matches[slide], strict=True)
+        partners = [clustered.centres[neighbour, match[own]] for neighbour, match in pairs if neighbour >= 0]
+        return {"intra": [clustered.centres[slide, own]], "inter": partners}
+
+    def one_step(self, regions, epoch, number, clustered):
+        section, terms, seen = self.section, defaultdict(list), defaultdict(list)
+        for region, crops in zip(regions, self.crops(regions, epoch, number), strict=True):
+            log_p = [(self.s(crop[None])[0] / section.student_temperature).log_softmax(-1) for crop in crops]
+            with torch.no_grad():
+                logits = {"self": [self.t(crop[None])[0] for crop in crops[: section.n_global_crops]]}
+                for term, prototypes in self.prototypes_of(region, clustered).items():
+                    logits[term] = [self.t.head(torch.from_numpy(c)[None])[0] for c in prototypes]
+            for term, rows in logits.items():
+                a = [((row - self.centres[term]) / section.teacher_temperature).softmax(-1) for row in rows]
+                seen[term] += [(row, -(target * target.log()).sum()) for row, target in zip(rows, a, strict=True)]
+                pairs = [
+                    -(target * b).sum()
+                    for i, target in enumerate(a)
+                    for j, b in enumerate(log_p)
+                    if term != "self" or i != j
+                ]
+                if pairs:
+                    terms[term].append(torch.stack(pairs).mean())
+        values = {term: torch.stack(each).mean() for term, each in terms.items()}
+        total = values["self"] + 0.7 * values.get("intra", 0) + 0.3 * values.get("inter", 0)
+        row = {"loss": total.item()}
+        row |= {term: values[term].item() if term in values else 0.0 for term in ("self", "intra", "inter")}
+        for name, term in (("teacher_entropy", "self"), ("entropy_intra", "intra"), ("entropy_inter", "inter")):
+            row[name] = np.mean([float(entropy) for _, entropy in seen[term]]) if seen[term] else math.nan
+        row |= self.move(total, epoch)
+        for term, rows in seen.items():
+            if rows:
+                mean = torch.stack([logits for logits, _ in rows]).mean(0)
+                self.centres[term] = 0.9 * self.centres[term] + 0.1 * mean
+        return row
+
+    def move(self, total, epoch):
+        """AdamW with clipping parameter by parameter, then the teacher's moving average."""
+        section, warm = self.section, self.steps // self.section.epochs
+
+        def cosine(start, end, done):
+            return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+        peak = section.base_lr * BATCH / 256
+        lr = peak * self.step / warm
+        if self.step >= warm:
+            lr = cosine(peak, section.min_lr, (self.step - warm) / (self.steps - warm))
+        decay = cosine(section.weight_decay, section.weight_decay_end, self.step / self.steps)
+        momentum = cosine(section.teacher_momentum, 1, self.step / self.steps)
+        self.s.zero_grad()
+        total.backward()
+        with torch.no_grad():
+            for (name, p), mine in zip(self.s.named_parameters(), self.t.parameters(), strict=True):
+                if not (epoch < section.freeze_last_layer_epochs and name == "head.last_layer"):
+                    g = p.grad * min(1, section.clip_norm / (float(p.grad.norm()) + 1e-6))
+                    count, first, second = self.moments[name]
+                    count, first, second = count + 1, 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+                    self.moments[name] = (count, first, second)
+                    p *= 1 - lr * (decay if p.ndim > 1 else 0)
+                    p -= lr * (first / (1 - 0.9**count)) / ((second / (1 - 0.999**count)).sqrt() + 1e-8)
+                mine.copy_(momentum * mine + (1 - momentum) * p)
+        self.step += 1
+        return {"lr": lr, "weight_decay": decay, "teacher_momentum": momentum}
+
+
+def without_key_bias(state):
+    """A network's tensors but for the biases of the keys: attention ignores them, so their gradient is noise."""
+    return {
+        name: torch.cat(tensor.chunk(3)[::2]) if name.endswith("qkv.bias") else tensor for name, tensor in state.items()
+    }
+
+
+def test_training_is_the_algorithm_written_out(run, make_cohort, tmp_path):
+    cohort = make_cohort(*SIZES)
+    networks, history = pretrain.train(cohort, run, SEED, "cpu", Checkpoint(tmp_path / "a.pt", {}))
+    by_hand = ByHand(cohort, run)
+    for epoch, expected in enumerate(by_hand.train()):
+        found = history.iloc[epoch]
+        assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4, nan_ok=True)
+    start = Networks.start(run, 8, SEED, "cpu").student.state_dict()
+    for ours, theirs in ((networks.student, by_hand.s), (networks.teacher, by_hand.t)):
+        expected = without_key_bias(theirs.state_dict())
+        for name, tensor in without_key_bias(ours.state_dict()).items():
+            torch.testing.assert_close(
+                tensor, expected[name], atol=2e-5, rtol=0, msg=lambda text, n=name: f"{n}: {text}"
+            )
+            moved = (expected[name] - without_key_bias(start)[name]).abs().max()
+            assert moved > 1e-3, f"{name} moved by {moved} only: nothing is compared"
+    for term, centre in networks.centres.items():
+        torch.testing.assert_close(centre, by_hand.centres[term], atol=1e-5, rtol=0)
+        assert centre.any()

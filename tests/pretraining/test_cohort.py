@@ -1,0 +1,75 @@
+"""The tokens read are those the ledger admitted, square, finite and alike; everything else is named with the remedy."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from slpd_core.pretraining.cohort import embed_regions, read_cohort
+from slpd_core.pretraining.region_encoder import RegionEncoder
+
+
+def rewrite(path, change):
+    """Change the tokens of a file as a stage would not."""
+    with h5py.File(path, "r+") as file:
+        tokens = change(file["tokens"][()])
+        del file["tokens"]
+        file["tokens"] = tokens
+
+
+def spoiled(tokens):
+    tokens[[2, 4], 5, 1] = [np.inf, np.nan]
+    return tokens
+
+
+def test_a_cohort_comes_back_slide_after_slide(on_disk, make_cohort):
+    cohort = make_cohort(5, 0, 3, 1)
+    back = read_cohort(*on_disk(cohort))
+    assert torch.equal(back.tokens, cohort.tokens)
+    np.testing.assert_array_equal(back.coords, cohort.coords)
+    assert (back.slide_ids, back.patient_ids) == (["s0", "s2", "s3"], ["ps0", "ps2", "ps3"])
+    assert back.slide_of.tolist() == [0] * 5 + [1] * 3 + [2]
+    assert back.sizes().tolist() == [5, 3, 1]
+
+
+def test_a_cohort_without_tissue_is_refused(on_disk, make_cohort):
+    with pytest.raises(ValueError, match=r"ledger\.parquet: no slide with status ok"):
+        read_cohort(*on_disk(make_cohort(0, 0)))
+
+
+def test_tokens_the_ledger_did_not_admit_are_refused(on_disk, make_cohort):
+    ledger, tokens = on_disk(make_cohort(5, 5))
+    (tokens / "s1.h5").write_bytes((tokens / "s0.h5").read_bytes())
+    with pytest.raises(ValueError, match=r"s1\.h5: not the tokens the ledger admitted"):
+        read_cohort(ledger, tokens)
+
+
+def test_tokens_that_are_not_finite_are_named_with_the_first_region(on_disk, make_cohort):
+    ledger, tokens = on_disk(make_cohort(5, 6))
+    rewrite(tokens / "s1.h5", spoiled)
+    place = r"in 2 of 6 regions, first in region 2 at \(28672, 1\) px"
+    with pytest.raises(ValueError, match=rf"s1\.h5: tokens that are not finite {place}; delete the file and run"):
+        read_cohort(ledger, tokens)
+
+
+def test_tokens_that_are_no_square_are_refused(on_disk, make_cohort):
+    ledger, tokens = on_disk(make_cohort(5, 6))
+    rewrite(tokens / "s0.h5", lambda tokens: tokens[:, :15])
+    with pytest.raises(ValueError, match=r"s0\.h5: 15 tokens a region are no square grid; delete the file and run"):
+        read_cohort(ledger, tokens)
+
+
+def test_tokens_of_another_shape_name_both_slides(on_disk, make_cohort):
+    ledger, tokens = on_disk(make_cohort(5, 6))
+    rewrite(tokens / "s1.h5", lambda tokens: tokens[:, :9])
+    found = r"s1\.h5: tokens \(3, 3, 8\), those of slide s0 are \(4, 4, 8\); delete the file that does not fit"
+    with pytest.raises(ValueError, match=found):
+        read_cohort(ledger, tokens)
+
+
+def test_embedding_leaves_the_encoder_as_it_was(make_cohort):
+    tokens = make_cohort(5).tokens
+    encoder = RegionEncoder(8, 24, 2, 2, 3, drop_path=0.9).train()
+    one, other = (embed_regions(encoder, tokens, "cpu", size) for size in (2, 64))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert encoder.training
