@@ -78,6 +78,14 @@ def slide_bytes(wildcards):
     return Path(slide_path(wildcards)).stat().st_size
 
 
+def tissue_mask(wildcards):
+    """The GeoJSON a user outlined for a slide, where there is one."""
+    mask = CONFIG.tissue.masks and Path(
+        CONFIG.tissue.masks, f"{wildcards.slide}.geojson"
+    )
+    return str(mask) if mask and mask.is_file() else []
+
+
 def last_attempt(wildcards, attempt):
     """1 on the last of a job's attempts, else 0."""
     return int(attempt > READ_RETRIES)

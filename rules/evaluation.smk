@@ -68,7 +68,7 @@ rule report:
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
         runs=RUNS,
-        overlays=f"{RESULTS}/tissue",
+        overlays=f"{RESULTS}/regions",
     script:
         "../workflow_scripts/report.py"
 

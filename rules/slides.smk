@@ -21,7 +21,8 @@ rule sheet:
 
 rule tissue:
     input:
-        slide_path,
+        slide=slide_path,
+        mask=tissue_mask,
     output:
         geojson=f"{RESULTS}/tissue/{{slide}}.geojson",
         overlay=f"{RESULTS}/tissue/{{slide}}.png",
@@ -46,9 +47,11 @@ rule tissue:
 
 rule regions:
     input:
-        f"{RESULTS}/tissue/{{slide}}.geojson",
+        tissue=f"{RESULTS}/tissue/{{slide}}.geojson",
+        outlined=f"{RESULTS}/tissue/{{slide}}.png",
     output:
-        f"{RESULTS}/regions/{{slide}}.h5",
+        regions=f"{RESULTS}/regions/{{slide}}.h5",
+        overlay=f"{RESULTS}/regions/{{slide}}.png",
     log:
         f"{RESULTS}/logs/regions/{{slide}}.log",
     benchmark:
@@ -135,4 +138,4 @@ rule ledger:
 rule slides:
     input:
         rules.ledger.output,
-        each_slide(rules.tissue.output.overlay),
+        each_slide(rules.regions.output.overlay),

@@ -47,6 +47,7 @@ class Tissue(Section):
     thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
     smoothing_um: NonNegative
     closing_um: NonNegative
+    masks: str | None
     min_island_um2: NonNegative
     min_hole_um2: NonNegative
 
@@ -56,6 +57,7 @@ class Regions(Section):
     target_mpp: Annotated[Number, Field(ge=0.05, le=5)]
     min_tissue_fraction: Share
     edge: Literal["pad", "drop"]
+    anchor: Literal["slide", "tissue"]
 
 
 class PatchEncoder(Section):

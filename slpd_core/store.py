@@ -233,6 +233,28 @@ def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
     write_text(path, json.dumps(collection))
 
 
+def read_areas(path: Path) -> list[Any]:
+    """Read the areas of any GeoJSON, as shapely geometries: a FeatureCollection, a Feature, a geometry or a list.
+
+    Raises ValueError when the file holds something else, or lines and points.
+    """
+    from shapely.geometry import shape
+
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = found["features"] if isinstance(found, dict) and "features" in found else found
+        geometries = [
+            shape(item.get("geometry", item))
+            for item in (found if isinstance(found, list) else [found])
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not a GeoJSON of areas ({error}); export it from QuPath as GeoJSON") from error
+    other = {item.geom_type for item in geometries} - {"Polygon", "MultiPolygon"}
+    if other:
+        raise ValueError(f"{path}: holds {', '.join(sorted(other))}; outline tissue with areas only")
+    return geometries
+
+
 def read_tissue(path: Path) -> tuple[Tissue, Meta]:
     """Read what `write_tissue` wrote.
 
@@ -249,7 +271,8 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
         polygons = tuple(shape(feature["geometry"]) for feature in collection["features"])
         return Tissue(SlideInfo(**slide), polygons), meta
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(_broken(path, f"not a tissue file ({error})")) from error
+        edited = "; where you have edited it, put it into the folder that tissue.masks names"
+        raise ValueError(_broken(path, f"not a tissue file ({error})") + edited) from error
 
 
 # Arrays: HDF5

@@ -5,8 +5,10 @@ from slpd_core.slides import bad_slides, regions
 
 with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threads=snakemake.threads):
     regions.run(
-        tissue_path=Path(snakemake.input[0]),
-        regions_path=Path(snakemake.output[0]),
+        tissue_path=Path(snakemake.input.tissue),
+        outlined_path=Path(snakemake.input.outlined),
+        regions_path=Path(snakemake.output.regions),
+        overlay_path=Path(snakemake.output.overlay),
         section=config.Regions(**snakemake.params.section),
         quarantine=bad_slides.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
     )

@@ -6,7 +6,8 @@ from slpd_core.slides import bad_slides, tissue
 with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", threads=snakemake.threads):
     tissue.run(
         slide_id=snakemake.wildcards.slide,
-        slide_path=Path(snakemake.input[0]),
+        slide_path=Path(snakemake.input.slide),
+        mask_path=Path(snakemake.input.mask) if snakemake.input.mask else None,
         mpp=snakemake.params.mpp,
         geojson_path=Path(snakemake.output.geojson),
         overlay_path=Path(snakemake.output.overlay),

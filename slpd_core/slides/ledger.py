@@ -20,7 +20,7 @@ def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> d
     status = store.EMPTY if slide.status == store.OK and not regions else slide.status
     return {
         "status": status,
-        "reason": "no region with enough tissue" if status == store.EMPTY else slide.reason,
+        "reason": slide.reason,
         "width_px": slide.width_px,
         "height_px": slide.height_px,
         "mpp": slide.mpp,

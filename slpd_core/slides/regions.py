@@ -5,23 +5,30 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from PIL import Image
 
 from slpd_core import config, store
 from slpd_core.runtime import log
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import FINER, level0_side, scale_between
+from slpd_core.slides.pictures import draw_regions, notice
 
 VERSION = 1
+ANCHOR_STEPS = 16  # shifts tried along a side with `anchor: tissue`
 
 
-def grid_coords(slide_px: tuple[int, int], region_px: int, edge: str) -> np.ndarray:
+def grid_coords(slide_px: tuple[int, int], region_px: int, edge: str, start: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Upper left corners of non-overlapping squares over a slide, row by row: int64 (cells, 2), (x, y).
 
-    slide_px: (width, height); region_px: side, both level-0 px. edge: "pad" keeps squares that hang over the right and
-    lower edges, "drop" does not.
+    slide_px: (width, height); region_px: side, both level-0 px. edge: "pad" keeps squares that hang over the slide's
+    edges, "drop" does not. start: (x, y), 0 or less, where the first square begins; "drop" takes the next within.
     """
-    count = [-(-side // region_px) if edge == "pad" else side // region_px for side in slide_px]
-    y, x = np.mgrid[: count[1], : count[0]].reshape(2, -1) * region_px
+    sides = []
+    for begin, side in zip(start, slide_px, strict=True):
+        corners = np.arange(begin, side, region_px)
+        inside = (corners >= 0) & (corners + region_px <= side)
+        sides.append(corners if edge == "pad" else corners[inside])
+    y, x = (part.ravel() for part in np.meshgrid(sides[1], sides[0], indexing="ij"))
     return np.stack([x, y], axis=1).astype(np.int64)
 
 
@@ -54,18 +61,69 @@ def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions
             f"{section.target_mpp:g}; leave the slide out, correct its mpp in the sheet or raise target_mpp"
         )
     region_px = level0_side(section.size_px, scale_between(slide.mpp, section.target_mpp))
-    coords = grid_coords((slide.width_px, slide.height_px), region_px, section.edge)
-    fractions = tissue_fractions(coords, region_px, tissue.polygons)
+    coords, fractions = lay_grid(tissue, region_px, section)
     kept = (fractions >= section.min_tissue_fraction) & (fractions > 0)
+    if not kept.any():
+        slide = replace(slide, reason=why_empty(fractions, section))
     return store.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
 
 
-def run(
-    *, tissue_path: Path, regions_path: Path, section: config.Regions, quarantine: tuple[type[Exception], ...]
-) -> None:
-    """Lay a slide's regions; a slide coarser than the target um/px is quarantined with the reason.
+def why_empty(fractions: np.ndarray, section: config.Regions) -> str:
+    """Why a slide has no regions, and what to do about it."""
+    most = float(fractions.max(initial=0))
+    if not most:
+        return "no tissue found; outline it by hand (tissue.masks) if there is some"
+    return (
+        f"no region with enough tissue, the fullest has {most:.0%}; lower regions.min_tissue_fraction "
+        f"({section.min_tissue_fraction:.0%}) or set regions.anchor to tissue"
+    )
 
-    quarantine: the errors that do that, others are raised.
+
+def lay_grid(tissue: store.Tissue, region_px: int, section: config.Regions) -> tuple[np.ndarray, np.ndarray]:
+    """The squares over a slide, int64 (squares, 2), and the share of each that is tissue, float32 (squares,).
+
+    With `anchor: tissue` the grid begins where the squares kept hold most tissue, of equals at the least shift.
+    """
+    slide_px = (tissue.slide.width_px, tissue.slide.height_px)
+    shifts = np.arange(ANCHOR_STEPS) * region_px // ANCHOR_STEPS if section.anchor == "tissue" else np.zeros(1, int)
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for y in shifts.tolist():
+        for x in shifts.tolist():
+            coords = grid_coords(slide_px, region_px, section.edge, (-x, -y))
+            fractions = tissue_fractions(coords, region_px, tissue.polygons)
+            held = float(fractions[fractions >= section.min_tissue_fraction].sum(dtype=np.float64))
+            if best is None or held > best[0] * (1 + 1e-6):
+                best = held, coords, fractions
+    assert best is not None  # there is one shift at least
+    return best[1], best[2]
+
+
+def overlay(outlined_path: Path, tissue: store.Tissue, regions: store.Regions, section: config.Regions) -> Image.Image:
+    """The picture of a slide's tissue with its squares, kept or dropped; of a quarantined slide what was said of it."""
+    with Image.open(outlined_path) as file:
+        outlined = file.convert("RGB")
+    if tissue.slide.status != store.OK:
+        return outlined
+    if regions.slide.status != store.OK:
+        return notice(regions.slide.slide_id, regions.slide.reason)
+    coords, fractions = lay_grid(tissue, regions.size_level0_px, section)
+    dropped = coords[(fractions < section.min_tissue_fraction) & (fractions > 0)]
+    slide_px = (tissue.slide.width_px, tissue.slide.height_px)
+    return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
+
+
+def run(
+    *,
+    tissue_path: Path,
+    outlined_path: Path,
+    regions_path: Path,
+    overlay_path: Path,
+    section: config.Regions,
+    quarantine: tuple[type[Exception], ...],
+) -> None:
+    """Lay a slide's regions and draw them; a slide coarser than the target um/px is quarantined with the reason.
+
+    outlined_path: the tissue stage's picture. quarantine: the errors that do that, others are raised.
     """
     tissue, meta = store.read_tissue(tissue_path)
     try:
@@ -76,4 +134,6 @@ def run(
         regions = keep_regions(replace(tissue, slide=lost), section)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = store.provenance("regions", VERSION, section.model_dump(), meta["fingerprint"])
+    with store.replacing(overlay_path) as part:
+        overlay(outlined_path, tissue, regions, section).save(part, format="PNG")
     store.write_regions(regions_path, regions, provenance)

@@ -1,17 +1,18 @@
 """Tissue: where on the slide there is any, segmented on a thumbnail."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy import ndimage
-from shapely import affinity, build_area
-from shapely.geometry import MultiLineString, MultiPolygon, Polygon
-from skimage import filters, measure, morphology
+from shapely import affinity, box, build_area, make_valid, unary_union
+from shapely.geometry import MultiLineString, Polygon
+from shapely.geometry.base import BaseGeometry
+from skimage import color, filters, measure, morphology
 
 from slpd_core import config, store
 from slpd_core.runtime import log
+from slpd_core.slides.pictures import notice, outline_tissue
 from slpd_core.slides.reader import Slide
 
 VERSION = 1
@@ -19,8 +20,8 @@ VERSION = 1
 # on a slide with a dark tumour Otsu would part tumour from pale tissue, not tissue from glass.
 SATURATION_RANGE = (8.0, 20.0)
 BLACK = 40  # pixels whose brightest channel is below this are scanner edges or marker, not tissue
-OVERLAY_PX = 1024
-OUTLINE = (0, 140, 60)
+PEN_SATURATION = 70.0  # ink is deep in colour
+PEN_HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; haematoxylin and eosin lie beyond, from blue to red
 
 
 def saturation(pixels: np.ndarray) -> np.ndarray:
@@ -29,18 +30,31 @@ def saturation(pixels: np.ndarray) -> np.ndarray:
     return (brightest - pixels.min(2)) / np.maximum(brightest, 1) * 255
 
 
+def foreign(pixels: np.ndarray, width: int) -> np.ndarray:
+    """Which pixels show colour or darkness that is no tissue: ink of a pen, black edges; bool (rows, columns).
+
+    pixels: uint8 RGB (rows, columns, 3), already smoothed. width: px that ink grows by, as its rim is pale.
+    """
+    hue = color.rgb2hsv(pixels)[..., 0] * 360
+    ink = (hue > PEN_HUES[0]) & (hue < PEN_HUES[1]) & (saturation(pixels) > PEN_SATURATION)
+    ink = ndimage.binary_opening(ink, iterations=1)
+    return ndimage.binary_dilation(ink, iterations=max(1, width // 2)) | (pixels.max(2) < BLACK)
+
+
 def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Tissue) -> np.ndarray:
     """Which pixels of a thumbnail show tissue: Otsu on the smoothed saturation, closed, without specks and pinholes.
 
     pixels: uint8 RGB (rows, columns, 3) at `mpp` um/px. Gives bool (rows, columns).
     """
     width = max(1, round(section.smoothing_um / mpp))
-    smooth = ndimage.median_filter(saturation(pixels).astype(np.uint8), size=width)
-    dark = ndimage.median_filter(pixels.max(2), size=width) < BLACK
-    threshold = (
-        float(np.clip(filters.threshold_otsu(smooth), *SATURATION_RANGE)) if np.ptp(smooth) else SATURATION_RANGE[1]
-    )
-    mask = (smooth > threshold) & ~dark
+    smooth = ndimage.median_filter(pixels, size=(width, width, 1))
+    colourful = ndimage.median_filter(saturation(pixels).astype(np.uint8), size=width)
+    apart = foreign(smooth, width)
+    own = colourful[~apart]
+    threshold = SATURATION_RANGE[1]
+    if own.size and np.ptp(own):
+        threshold = float(np.clip(filters.threshold_otsu(own), *SATURATION_RANGE))
+    mask = (colourful > threshold) & ~apart
     radius = round(section.closing_um / 2 / mpp)
     if radius:
         padded = np.pad(mask, radius)
@@ -61,40 +75,36 @@ def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon
     # Even-odd over nested rings: what lies inside one is tissue, inside two a hole, inside three an island in it.
     shape = build_area(MultiLineString(rings))
     shape = affinity.scale(shape, *scale, origin=(0, 0))
-    parts = shape.geoms if isinstance(shape, MultiPolygon) else [shape]
-    whole = [part for part in parts if isinstance(part, Polygon) and not part.is_empty]
+    return _parts(shape)
+
+
+def read_mask(path: Path, slide_px: tuple[int, int]) -> tuple[Polygon, ...]:
+    """Tissue outlined by hand, as QuPath exports it: valid, disjoint polygons within the slide, level-0 px.
+
+    slide_px: (width, height). Raises ValueError when the file is no GeoJSON of areas, or all of them lie outside.
+    """
+    areas = store.read_areas(path)
+    whole = unary_union([make_valid(area) for area in areas]).intersection(box(0, 0, *slide_px))
+    if areas and whole.is_empty:
+        raise ValueError(f"{path}: its areas lie outside the slide of {slide_px[0]} x {slide_px[1]} px; use level-0 px")
+    return _parts(whole)
+
+
+def _parts(shape: BaseGeometry) -> tuple[Polygon, ...]:
+    """The polygons of a geometry, ordered by their upper left corners."""
+    whole = [part for part in getattr(shape, "geoms", [shape]) if isinstance(part, Polygon) and not part.is_empty]
     return tuple(sorted(whole, key=lambda part: (part.bounds[1], part.bounds[0])))
 
 
-def overlay(pixels: np.ndarray, polygons: tuple[Polygon, ...], scale: tuple[float, float]) -> Image.Image:
-    """The thumbnail with the tissue's outline, at most OVERLAY_PX wide or high.
-
-    scale: (x, y) units of the polygons a pixel of the thumbnail.
-    """
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((OVERLAY_PX, OVERLAY_PX))
-    shrink = picture.width / pixels.shape[1], picture.height / pixels.shape[0]
-    draw = ImageDraw.Draw(picture)
-    for polygon in polygons:
-        for ring in (polygon.exterior, *polygon.interiors):
-            points = np.asarray(ring.coords) / scale * shrink
-            draw.line([tuple(point) for point in points], fill=OUTLINE, width=max(2, OVERLAY_PX // 400))
-    return picture
-
-
-def notice(slide_id: str, reason: str) -> Image.Image:
-    """A picture that says why a slide is quarantined."""
-    picture = Image.new("RGB", (640, 320), "white")
-    lines = [f"{slide_id}: quarantined", "", *textwrap.wrap(reason, 44)]
-    font = ImageFont.load_default(size=26)
-    ImageDraw.Draw(picture).multiline_text((20, 20), "\n".join(lines), fill=(160, 20, 20), spacing=6, font=font)
-    return picture
-
-
 def segment(
-    slide_id: str, path: Path, mpp: float | None, section: config.Tissue, fingerprint: str
+    slide_id: str,
+    path: Path,
+    mpp: float | None,
+    section: config.Tissue,
+    fingerprint: str,
+    mask_path: Path | None = None,
 ) -> tuple[store.Tissue, Image.Image]:
-    """Open a slide and find its tissue; gives it with the overlay.
+    """Open a slide and find its tissue, or take what `mask_path` outlines; gives it with the overlay.
 
     Raises SlideError or OSError when the slide cannot be read.
     """
@@ -103,8 +113,11 @@ def segment(
         info = store.SlideInfo(slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
     rows, columns = pixels.shape[:2]
     scale = info.width_px / columns, info.height_px / rows
-    polygons = mask_polygons(tissue_mask(pixels, info.mpp * scale[0], section), scale)
-    return store.Tissue(info, polygons), overlay(pixels, polygons, scale)
+    if mask_path:
+        polygons = read_mask(mask_path, (info.width_px, info.height_px))
+    else:
+        polygons = mask_polygons(tissue_mask(pixels, info.mpp * scale[0], section), scale)
+    return store.Tissue(info, polygons), outline_tissue(pixels, polygons, scale)
 
 
 def run(
@@ -116,21 +129,22 @@ def run(
     overlay_path: Path,
     section: config.Tissue,
     quarantine: tuple[type[Exception], ...],
+    mask_path: Path | None = None,
 ) -> None:
     """Find a slide's tissue; a slide that cannot be read is quarantined with the reason.
 
     mpp: the sheet's um/px, None where the slide's own is to be used. quarantine: the errors that do that, others are
-    raised.
+    raised. mask_path: a GeoJSON of one's own that is taken instead.
     """
-    fingerprint = ""
+    fingerprint, mask = "", store.file_fingerprint(mask_path) if mask_path else "segmented"
     try:
         fingerprint = store.file_fingerprint(slide_path)
-        tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint)
+        tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path)
     except quarantine as error:
         log.warning("quarantined: %s", error)
         info = store.SlideInfo(slide_id, store.QUARANTINED, str(error), fingerprint=fingerprint)
         tissue, picture = store.Tissue(info, ()), notice(slide_id, str(error))
-    meta = store.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp))
+    meta = store.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
     with store.replacing(overlay_path) as part:
         picture.save(part, format="PNG")
     store.write_tissue(geojson_path, tissue, meta)

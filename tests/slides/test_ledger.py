@@ -45,7 +45,7 @@ def run(tmp_path, settings):
     return run
 
 
-MIXED = {"a": (3, store.OK, ""), "b": (0, store.OK, ""), "c": (0, store.QUARANTINED, "c.svs: torn")}
+MIXED = {"a": (3, store.OK, ""), "b": (0, store.OK, "no tissue found"), "c": (0, store.QUARANTINED, "c.svs: torn")}
 
 
 def test_every_slide_has_its_row(run):
@@ -71,7 +71,7 @@ def test_slides_left_out_are_named(run, caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         run(MIXED)
     assert "c is quarantined: c.svs: torn" in caplog.text
-    assert "b is left out: no region with enough tissue" in caplog.text
+    assert "b is left out: no tissue found" in caplog.text
 
 
 def test_stop_names_the_bad_slides(run, tmp_path):

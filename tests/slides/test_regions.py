@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from shapely import Point, box
 
 from slpd_core import store
-from slpd_core.slides import regions
+from slpd_core.slides import pictures, regions
 from slpd_core.slides.bad_slides import SlideError
 
 SLIDE = store.SlideInfo("s", store.OK, "", 10_000, 9_000, 0.5, "vendor", "f")
@@ -78,8 +79,15 @@ def run(tmp_path, settings):
     def run(tissue):
         meta = store.provenance("tissue", 1, {}, "f")
         store.write_tissue(tmp_path / "t.geojson", tissue, meta)
-        paths = {"tissue_path": tmp_path / "t.geojson", "regions_path": tmp_path / "r.h5"}
-        regions.run(**paths, section=settings.regions, quarantine=(SlideError,))
+        Image.new("RGB", (500, 450), "pink").save(tmp_path / "t.png")
+        regions.run(
+            tissue_path=tmp_path / "t.geojson",
+            outlined_path=tmp_path / "t.png",
+            regions_path=tmp_path / "r.h5",
+            overlay_path=tmp_path / "r.png",
+            section=settings.regions,
+            quarantine=(SlideError,),
+        )
         return store.read_regions(tmp_path / "r.h5")[0]
 
     return run
@@ -102,3 +110,48 @@ def test_the_stage_writes_what_it_kept(run):
     kept = run(store.Tissue(SLIDE, (box(0, 0, 4096, 9000),)))
     np.testing.assert_array_equal(kept.coords, [[0, 0], [0, 4096]])
     np.testing.assert_allclose(kept.tissue_fraction, [1, 1])
+
+
+def test_a_slide_without_regions_says_why(run):
+    kept = run(store.Tissue(SLIDE, (box(0, 0, 1000, 1700),)))
+    assert (kept.slide.status, len(kept.coords)) == (store.OK, 0)
+    assert "the fullest has 10%; lower regions.min_tissue_fraction (25%)" in kept.slide.reason
+    assert "no tissue found" in run(store.Tissue(SLIDE, ())).slide.reason
+
+
+def test_the_grid_can_be_anchored_where_it_keeps_most_tissue(settings):
+    """A biopsy across the corner of four cells: none holds a quarter, one of its own holds all."""
+    tissue = store.Tissue(SLIDE, (box(4096 - 1100, 4096 - 1100, 4096 + 1100, 4096 + 1100),))
+    assert len(regions.keep_regions(tissue, settings.regions).coords) == 0
+    anchored = settings.regions.model_copy(update={"anchor": "tissue"})
+    kept = regions.keep_regions(tissue, anchored)
+    assert kept.tissue_fraction.tolist() == pytest.approx([2200**2 / 4096**2])
+    assert (kept.coords[0] <= 4096 - 1100).all()
+    assert (kept.coords[0] + 4096 >= 4096 + 1100).all()
+
+
+def test_an_anchored_grid_never_keeps_less(settings):
+    rng = np.random.default_rng(0)
+    anchored = settings.regions.model_copy(update={"anchor": "tissue"})
+    for _ in range(5):
+        x, y, radius = rng.uniform(1000, 8000, 3)
+        tissue = store.Tissue(SLIDE, (Point(x, y).buffer(radius).intersection(box(0, 0, 10_000, 9_000)),))
+        held = [regions.keep_regions(tissue, section).tissue_fraction.sum() for section in (settings.regions, anchored)]
+        assert held[1] >= held[0]
+
+
+def test_the_picture_shows_kept_and_dropped_squares(run, tmp_path):
+    """At a twentieth: a kept square's border, a dropped one's, and white where a square hangs over the edge."""
+    run(store.Tissue(SLIDE, (box(0, 0, 4096, 4096), box(4096, 0, 5000, 2000), box(9000, 7000, 10_000, 9_000))))
+    picture = np.asarray(Image.open(tmp_path / "r.png"))
+    assert tuple(picture[100, 0]) == pictures.KEPT
+    assert tuple(picture[100, 2 * 4096 // 20]) == pictures.DROPPED
+    assert picture.shape[1] > 600
+    assert tuple(picture[30, 590]) == (255, 255, 255)
+
+
+def test_the_picture_of_a_quarantined_slide_says_why(run, tmp_path):
+    run(store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),)))
+    assert Image.open(tmp_path / "r.png").width == 640
+    run(store.Tissue(store.SlideInfo("s", store.QUARANTINED, "torn"), ()))
+    assert Image.open(tmp_path / "r.png").size == (500, 450)

@@ -9,7 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from shapely import Polygon, box, contains_xy, union_all
+from shapely import LineString, Polygon, box, contains_xy, make_valid, union_all
+from shapely.geometry import mapping
 
 from slpd_core import store
 from slpd_core.slides import bad_slides, tissue
@@ -89,6 +90,55 @@ def test_grey_dust_and_black_edges_are_not_tissue(settings):
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+
+
+@pytest.mark.parametrize("ink", [(30, 60, 200), (20, 140, 70), (60, 170, 190)], ids=["blue", "green", "cyan"])
+def test_pen_marks_are_not_tissue(settings, ink):
+    pixels = np.full((300, 400, 3), 244, np.uint8)
+    pixels[100:200, 100:200] = PINK
+    pixels[40:52, 30:380] = pixels[60:250, 300:312] = ink
+    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    truth = np.zeros_like(mask)
+    truth[100:200, 100:200] = True
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+
+
+@pytest.mark.parametrize("stain", [PINK, (120, 90, 190), (230, 170, 190), (90, 70, 160)])
+def test_haematoxylin_and_eosin_are_no_ink(settings, stain):
+    pixels = np.full((300, 400, 3), 244, np.uint8)
+    pixels[100:200, 100:200] = stain
+    assert tissue.tissue_mask(pixels, 8.0, settings.tissue)[102:198, 102:198].all()
+
+
+def outlined(folder, *geometries):
+    """A GeoJSON as QuPath exports annotations."""
+    features = [
+        {"type": "Feature", "geometry": mapping(item), "properties": {"objectType": "annotation"}}
+        for item in geometries
+    ]
+    (folder / "mask.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return folder / "mask.geojson"
+
+
+def test_tissue_outlined_by_hand_is_taken(planted, settings, tmp_path):
+    """Overlapping areas become one, a bow tie two, and what lies beyond the slide is cut off."""
+    bow_tie = Polygon([(2000, 0), (2400, 400), (2400, 0), (2000, 400)])
+    mask = outlined(tmp_path, box(-500, 0, 300, 400), box(200, 0, 600, 400), bow_tie)
+    found, _ = tissue.segment("s", planted((3000, 2000), {}), None, settings.tissue, "", mask)
+    assert iou(found.polygons, box(0, 0, 600, 400).union(bow_tie.buffer(0).union(make_valid(bow_tie)))) > 0.999
+    assert all(polygon.is_valid for polygon in found.polygons)
+    assert sum(polygon.area for polygon in found.polygons) == pytest.approx(600 * 400 + 2 * 200 * 200)
+
+
+def test_an_empty_outline_is_no_tissue_and_a_wrong_one_is_named(tmp_path):
+    assert tissue.read_mask(outlined(tmp_path), (3000, 2000)) == ()
+    with pytest.raises(ValueError, match=r"mask\.geojson: its areas lie outside the slide of 3000 x 2000 px"):
+        tissue.read_mask(outlined(tmp_path, box(5000, 0, 6000, 10)), (3000, 2000))
+    with pytest.raises(ValueError, match=r"mask\.geojson: holds LineString; outline tissue with areas only"):
+        tissue.read_mask(outlined(tmp_path, LineString([(0, 0), (1, 1)])), (3000, 2000))
+    (tmp_path / "mask.geojson").write_text("[1")
+    with pytest.raises(ValueError, match=r"mask\.geojson: not a GeoJSON of areas"):
+        tissue.read_mask(tmp_path / "mask.geojson", (3000, 2000))
 
 
 def test_specks_go_and_pinholes_close(settings):
