@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo test lint format lock clean
+.PHONY: env demo test lint format bench lock clean
 
 env: $(ENV)
 
@@ -44,6 +44,9 @@ format: $(ENV)
 
 test: lint
 	python -m pytest
+
+bench: $(ENV)
+	python -m benchmarks
 
 # Every version, for every platform and Python; no index is written into it, so it serves behind a mirror too.
 lock:
