@@ -17,7 +17,7 @@ import tifffile
 
 from slpd_core.slides.bad_slides import SlideError
 
-JPEG, RGB, YCBCR = 7, 2, 6  # TIFF's numbers of the compression and of the photometric interpretations
+JPEG, RGB, YCBCR, CONTIGUOUS = 7, 2, 6, 1  # TIFF's numbers: compression, photometric interpretations, planes
 SHRINKS = (1, 2, 4, 8)  # what the inverse cosine transform of a JPEG can leave out
 START, END = b"\xff\xd8", b"\xff\xd9"
 Box = tuple[int, int, int, int]
@@ -44,8 +44,11 @@ def adobe_segment(transform: bool) -> bytes:
 
 
 def find_level(file: tifffile.TiffFile, size_px: tuple[int, int]) -> Level | None:
-    """The level of that size among the pages of a file; None where it is not made of 8-bit RGB JPEG tiles."""
-    for page in file.pages:
+    """The level of that size among the pages of a file; None where it is not made of 8-bit RGB JPEG tiles.
+
+    Raises SlideError when its directory does not list as many tiles as it has.
+    """
+    for page in (*file.pages, *(file.pages.first.pages or ())):
         if not isinstance(page, tifffile.TiffPage) or (page.imagewidth, page.imagelength) != size_px:
             continue
         if not page.is_tiled or page.compression != JPEG:
@@ -53,8 +56,11 @@ def find_level(file: tifffile.TiffFile, size_px: tuple[int, int]) -> Level | Non
         if page.samplesperpixel != 3 or page.bitspersample != 8 or page.photometric not in (RGB, YCBCR):
             continue
         shape = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
-        if len(page.dataoffsets) != shape[0] * shape[1]:
-            continue
+        if not len(page.dataoffsets) == len(page.databytecounts) == shape[0] * shape[1]:
+            raise SlideError(
+                f"{file.filehandle.path}: broken directory, {len(page.dataoffsets)} tiles listed for {shape[1]} x "
+                f"{shape[0]} of them; copy it again or leave it out"
+            )
         tables = (page.jpegtables or START + END).removeprefix(START).removesuffix(END)
         return Level(
             size_px,
@@ -64,6 +70,22 @@ def find_level(file: tifffile.TiffFile, size_px: tuple[int, int]) -> Level | Non
             START + adobe_segment(page.photometric == YCBCR) + tables,
         )
     return None
+
+
+def subifd_sizes(path: Path) -> list[tuple[int, int]]:
+    """(width, height) of the levels below a TIFF's first page, where an OME-TIFF keeps its pyramid; finest first.
+
+    [] where one is not of 8-bit RGB tiles, channels together, or shows another part of the slide.
+    """
+    with tifffile.TiffFile(path) as file:
+        first = file.pages.first
+        pages = [page for page in first.pages or () if isinstance(page, tifffile.TiffPage)]
+    for page in pages:
+        kind = page.is_tiled, page.samplesperpixel, page.bitspersample, page.planarconfig
+        rows = first.imagelength * page.imagewidth / first.imagewidth
+        if kind != (True, 3, 8, CONTIGUOUS) or abs(rows - page.imagelength) > 1:
+            return []
+    return [(page.imagewidth, page.imagelength) for page in pages]
 
 
 class JpegTiles:
@@ -119,23 +141,21 @@ class JpegTiles:
         side_x, side_y = tile_px[0] // shrink, tile_px[1] // shrink
         top, bottom = (min(max(row * side_y + add - corner[1], 0), len(out)) for add in (0, side_y))
         above = corner[1] + top - row * side_y
+        buffer = np.empty((side_y, side_x, 3), np.uint8)
         for column in range(corner[0] // side_x, -(-(corner[0] + out.shape[1]) // side_x)):
             left, right = (min(max(column * side_x + add - corner[0], 0), out.shape[1]) for add in (0, side_x))
             before = corner[0] + left - column * side_x
-            tile = self._decode(number, row, column, shrink)
+            tile = self._decode(number, row, column, shrink, buffer)
             out[top:bottom, left:right] = tile[above : above + bottom - top, before : before + right - left]
 
-    def _decode(self, number: int, row: int, column: int, shrink: int) -> np.ndarray:
+    def _decode(self, number: int, row: int, column: int, shrink: int, buffer: np.ndarray) -> np.ndarray:
+        """Decode a tile into a buffer of its size: faster than into a new one for each."""
         level = self._levels[number]
-        length = int(level.lengths[row, column])
-        data = os.pread(self._file, length, int(level.offsets[row, column]))
-        wanted = level.tile_px[1] // shrink, level.tile_px[0] // shrink
+        smaller = {"min_height": buffer.shape[0], "min_width": buffer.shape[1], "min_factor": shrink}
         try:
-            if not length or len(data) < length:
-                raise ValueError(f"{len(data)} of its {length} bytes are there")
-            smaller = {"min_height": wanted[0], "min_width": wanted[1], "min_factor": shrink} if shrink > 1 else {}
-            tile = simplejpeg.decode_jpeg(level.prefix + data[2:], **smaller)
-            if tile.shape[:2] != wanted:
+            stream = level.prefix + self._stream(int(level.offsets[row, column]), int(level.lengths[row, column]))
+            tile = simplejpeg.decode_jpeg(stream, buffer=buffer, **(smaller if shrink > 1 else {}))
+            if tile.shape != buffer.shape:
                 raise ValueError(f"a tile of {tile.shape[1]} x {tile.shape[0]} px")
         except ValueError as error:
             x, y = column * level.tile_px[0], row * level.tile_px[1]
@@ -143,3 +163,13 @@ class JpegTiles:
                 f"{self.path}: broken tile of level {number} at x={x}, y={y} ({error}); copy it again or leave it out"
             ) from error
         return tile
+
+    def _stream(self, offset: int, length: int) -> bytes:
+        """A tile's JPEG stream without its first two bytes; ValueError when it is not there, or no JPEG."""
+        there = max(0, min(length, os.fstat(self._file).st_size - offset))
+        if there < max(length, len(START)):
+            raise ValueError(f"{there} of its {length} bytes are there")
+        data = os.pread(self._file, length, offset)
+        if not data.startswith(START):
+            raise ValueError("no JPEG begins there")
+        return data[len(START) :]

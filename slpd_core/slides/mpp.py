@@ -1,5 +1,7 @@
 """Microns per pixel: where a slide states them, and what is plausible."""
 
+import html
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,8 @@ FINER = 0.02  # a request this much finer than a level is served from that level
 MOST_ANISOTROPY = 0.02  # between um/px along x and y
 MPP_REMEDY = "give the slide's um/px in the column mpp of the sheet"
 TIFF_UNITS_PER_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
+OME_UM = {"\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+BELIEVED = ("sheet", "ome", "vendor")  # sources whose implausible value is an error, not passed over
 
 
 def plausible(mpp: float) -> bool:
@@ -45,13 +49,14 @@ def level0_side(size_px: int, scale: float) -> int:
 def find_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> tuple[float, str]:
     """The um/px of level 0 and its source: the sheet, the vendor, TIFF resolution tags, objective power, in that order.
 
-    properties: as OpenSlide gives them. Resolution tags that are implausible (72 dpi) are passed over where the
-    objective power is known. Raises SlideError when there is none, when it is implausible, or when x and y differ.
+    properties: as OpenSlide gives them. The vendor of an OME-TIFF is its XML, source "ome". Resolution tags that are
+    implausible (72 dpi) are passed over where the objective power is known. Raises SlideError when there is none, when
+    it is implausible, or when x and y differ.
     """
     found = [*_stated(properties, sheet_mpp, path)]
     if not found:
         raise SlideError(f"{path}: no um/px in the slide; {MPP_REMEDY}")
-    mpp, source = next((one for one in found if plausible(one[0]) or one[1] in ("sheet", "vendor")), found[0])
+    mpp, source = next((one for one in found if plausible(one[0]) or one[1] in BELIEVED), found[0])
     if not plausible(mpp):
         low, high = MPP_RANGE
         raise SlideError(f"{path}: {mpp:g} um/px ({source}) is implausible, outside {low}-{high}; {MPP_REMEDY}")
@@ -64,14 +69,20 @@ def _stated(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) 
     """Every um/px stated, with its source, the best source first."""
     if sheet_mpp is not None:
         return [(float(sheet_mpp), "sheet")]
-    found = []
+    found: list[tuple[float, str]] = []
     # OpenSlide states the resolution tags of a generic TIFF as its mpp.
     source = "tiff resolution" if properties.get("openslide.vendor") == "generic-tiff" else "vendor"
-    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    if x and y:
-        if abs(x - y) > MOST_ANISOTROPY * max(abs(x), abs(y)):
-            raise SlideError(f"{path}: {x:g} um/px along x but {y:g} along y ({source}); {MPP_REMEDY}")
-        found.append(((x + y) / 2, source))
+    pixels = ome_pixels(properties.get("openslide.comment"))
+    sides = {
+        "ome": [_ome_um(pixels, axis) for axis in "XY"],
+        source: [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"],
+    }
+    for source, (x, y) in sides.items():
+        if x and y:
+            if abs(x - y) > MOST_ANISOTROPY * max(abs(x), abs(y)):
+                raise SlideError(f"{path}: {x:g} um/px along x but {y:g} along y ({source}); {MPP_REMEDY}")
+            found.append(((x + y) / 2, source))
+            break
     unit = TIFF_UNITS_PER_UM.get(properties.get("tiff.ResolutionUnit", ""))
     resolution = _number(properties.get("tiff.XResolution"))
     if unit and resolution and resolution > 1:
@@ -80,6 +91,26 @@ def _stated(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) 
     if power and power > 0:
         found.append((10 / power, "objective power"))
     return found
+
+
+def ome_pixels(description: str | None) -> dict[str, str]:
+    """What the XML of an OME-TIFF states of its first picture's pixels, its channels' SamplesPerPixel with it.
+
+    description: the TIFF's ImageDescription. {} where that is no OME-XML.
+    """
+    element = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", description or "")
+    if not element:
+        return {}
+    channel = re.search(r"<(?:\w+:)?Channel\b[^>]*?(SamplesPerPixel=\"[^\"]*\")", element.string[element.end() :])
+    attributes = element[1] + (" " + channel[1] if channel else "")
+    return {name: html.unescape(value) for name, value in re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)", attributes)}
+
+
+def _ome_um(pixels: Mapping[str, str], axis: str) -> float | None:
+    """The um/px along an axis; None where it is not stated, or in no unit of length."""
+    size = _number(pixels.get(f"PhysicalSize{axis}"))
+    um = OME_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "um"))
+    return size * um if size and um else None
 
 
 def _number(text: str | None) -> float | None:

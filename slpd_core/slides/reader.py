@@ -1,7 +1,7 @@
 """Slides: their size, their um/px, and their pixels at any um/px. The home of openslide, cv2 and pyvips."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,8 +14,8 @@ from PIL import Image
 from slpd_core import store
 from slpd_core.runtime import log
 from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.jpeg_tiles import JpegTiles
-from slpd_core.slides.mpp import FINER, find_mpp, scale_between
+from slpd_core.slides.jpeg_tiles import JpegTiles, subifd_sizes
+from slpd_core.slides.mpp import FINER, find_mpp, ome_pixels, scale_between
 
 WHOLE = 0.01  # px; a corner this near a whole one is taken as whole
 MAX_READ_PX = 1 << 28
@@ -115,25 +115,33 @@ class Slide:
         self._slide = open_slide(self.path)
         self._tiles: JpegTiles | None = None
         try:
-            properties = dict(self._slide.properties)
+            properties = self._slide.properties  # a copy would fail on a name that is not UTF-8
             self.size = self._slide.dimensions
             self.mpp, self.mpp_source = find_mpp(properties, mpp, self.path)
+            check_channels(properties, self.path)
+            self._downsamples = list(self._slide.level_downsamples)
             if properties.get("openslide.vendor") in VENDORS_OF_PLAIN_TILES:
                 self._tiles = self._find_tiles()
         except BaseException:
             self.close()
             raise
-        self._downsamples = self._slide.level_downsamples
         self._shrinks = [self._tiles.shrinks(level) if self._tiles else () for level in range(len(self._downsamples))]
         if not shrink_jpeg:
             self._shrinks = [shrinks[:1] for shrinks in self._shrinks]
 
     def _find_tiles(self) -> JpegTiles | None:
+        """The JPEG tiles; adds the levels of an OME-TIFF that OpenSlide does not see."""
+        sizes = list(self._slide.level_dimensions)
         try:
-            return JpegTiles(self.path, self._slide.level_dimensions)
+            below = subifd_sizes(self.path) if len(sizes) == 1 else []
+            tiles = JpegTiles(self.path, [*sizes, *below])
+        except SlideError:
+            raise
         except Exception as error:  # whatever tifffile makes of an odd directory: OpenSlide has opened the slide
             log.info("%s: read by OpenSlide alone (%s)", self.path, error)
             return None
+        self._downsamples += [(self.size[0] / width + self.size[1] / height) / 2 for width, height in below]
+        return tiles
 
     def __enter__(self) -> Self:
         return self
@@ -168,8 +176,10 @@ class Slide:
             )
         if self._tiles and self._shrinks[plan.level]:
             pixels = self._tiles.read(plan.level, cover, plan.shrink, self.threads)
-        else:
+        elif plan.level < self._slide.level_count:
             pixels = self._read_openslide(plan.level, cover)
+        else:
+            pixels = read_subifd(self.path, plan.level - self._slide.level_count, cover)
         return resample(pixels, (plan.box[0] - left, plan.box[1] - top, *plan.box[2:]), size_px)
 
     def _read_openslide(self, level: int, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -208,6 +218,37 @@ def open_slide(path: Path) -> openslide.OpenSlide:
             ) from None
     except openslide.OpenSlideError as error:
         raise SlideError(f"{path}: broken slide ({error}); copy it again or leave it out") from error
+
+
+def check_channels(properties: Mapping[str, str], path: Path) -> None:
+    """Raise SlideError for an OME-TIFF whose channels are pictures of their own: all but one would go unread."""
+    pixels = ome_pixels(properties.get("openslide.comment"))
+    channels = pixels.get("SizeC", "1")
+    if channels != "1" and pixels.get("SamplesPerPixel") == "1":
+        raise SlideError(
+            f"{path}: an OME-TIFF of {channels} channels that are pictures of their own; save it as RGB or leave it out"
+        )
+
+
+def read_subifd(path: Path, number: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Pixels of a box of a level below a TIFF's first page, uint8 RGB (rows, columns, 3), white outside the level.
+
+    box: x, y, width, height in its px. Raises SlideError when its data are broken.
+    """
+    import pyvips
+
+    x, y, width, height = box
+    out = np.full((height, width, 3), 255, np.uint8)
+    try:
+        level = pyvips.Image.tiffload(str(path), subifd=number, fail_on="warning", revalidate=True)
+        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, level.width), min(y + height, level.height)
+        if left < right and top < bottom:
+            pixels = level.crop(left, top, right - left, bottom - top).numpy()
+            out[top - y : bottom - y, left - x : right - x] = pixels
+    except pyvips.Error as error:
+        place = f"level {number + 1} near x={x}, y={y}"
+        raise SlideError(f"{path}: broken data at {place} ({error}); copy it again or leave it out") from error
+    return out
 
 
 def _over_white(rgba: Image.Image) -> Image.Image:

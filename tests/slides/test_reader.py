@@ -3,6 +3,8 @@
 import numpy as np
 import openslide
 import pytest
+import pyvips
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from shapely import box
@@ -158,6 +160,75 @@ def test_a_thumbnail_is_the_whole_slide(planted):
     assert close(pixels[:112, 140:240], BLUE, 10)
 
 
+OME = """<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeC="3" SizeT="1" SizeX="1400"
+ SizeY="1000" SizeZ="1" PhysicalSizeX="0.5" PhysicalSizeXUnit="µm" PhysicalSizeY="{y}" PhysicalSizeYUnit="µm">
+<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>"""
+
+
+@pytest.fixture
+def write_tiff(tmp_path):
+    """Write 1400 x 1000 px, the upper left quarter red and the rest white, with libvips; gives the path."""
+
+    def write(description: str = OME.format(y=0.5), **options):
+        pixels = np.full((1000, 1400, 3), 255, np.uint8)
+        pixels[:500, :700] = RED
+        picture = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
+        picture.set_type(pyvips.GValue.gstr_type, "image-description", description)
+        path = tmp_path / "s.ome.tiff"
+        picture.tiffsave(str(path), tile=True, tile_width=256, tile_height=256, bigtiff=True, **options)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate", "lzw", "none"])
+@pytest.mark.parametrize("subifd", [True, False])
+def test_a_pyramid_of_plain_or_ome_tiff_is_read_at_its_levels(write_tiff, compression, subifd):
+    """The coarser levels lie one page after the other or below the first; read though level 0's tiles are gone."""
+    path = write_tiff(compression=compression, pyramid=True, subifd=subifd)
+    with Slide(path) as slide:
+        assert (slide.mpp, slide.mpp_source) == (0.5, "ome")
+        assert close(slide.read((640, 440), (128, 128), 0.5)[:52, :52], RED)
+    with tifffile.TiffFile(path) as file:
+        tiles = list(zip(file.pages.first.dataoffsets, file.pages.first.databytecounts, strict=True))
+    with path.open("rb+") as file:
+        for offset, length in tiles:
+            file.seek(offset)
+            file.write(bytes(length))
+    with Slide(path) as slide:
+        pixels = slide.thumbnail(2.0)
+        beyond = slide.read((-400, 600), (300, 200), 2.0)
+    assert pixels.shape == (250, 350, 3)
+    assert close(pixels[:108, :158], RED, 10)
+    assert close(pixels[142:], 255, 16)
+    assert close(pixels[:, 192:], 255, 16)
+    assert close(beyond, 255)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate", "lzw"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_broken_tile_of_an_ome_tiff_is_named(write_tiff, compression, number):
+    path = write_tiff(compression=compression, pyramid=True, subifd=True)
+    with tifffile.TiffFile(path) as file:
+        page = [file.pages.first, *file.pages.first.pages][number]
+        offset, length = page.dataoffsets[0], page.databytecounts[0]
+    with path.open("rb+") as file:
+        file.seek(offset + length // 2)
+        file.write(b"\xff" * (length // 2))
+    with Slide(path) as slide, pytest.raises(SlideError, match=rf"s\.ome\.tiff: broken .* level {number} "):
+        slide.read((0, 0), (200, 200), 0.5 * 2**number)
+
+
+def test_an_ome_tiff_of_separate_channels_is_refused(tmp_path):
+    """OpenSlide would give its first channel as a grey slide."""
+    planes = np.zeros((3, 512, 512), np.uint8)
+    metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "s.ome.tiff", planes, tile=(256, 256), photometric="minisblack", metadata=metadata)
+    with pytest.raises(SlideError, match=r"s\.ome\.tiff: an OME-TIFF of 3 channels .*save it as RGB"):
+        Slide(tmp_path / "s.ome.tiff")
+
+
 @pytest.mark.parametrize(
     ("properties", "sheet_mpp", "expected"),
     [
@@ -167,6 +238,21 @@ def test_a_thumbnail_is_the_whole_slide(planted):
             {"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.4", "openslide.vendor": "generic-tiff"},
             None,
             (0.4, "tiff resolution"),
+        ),
+        (
+            {"openslide.comment": OME.format(y=0.5), "openslide.mpp-x": "0.4", "openslide.mpp-y": "0.3"},
+            None,
+            (0.5, "ome"),
+        ),
+        (
+            {"openslide.comment": OME.format(y=0.5).replace('0.5"', '500"').replace("µm", "nm")},
+            None,
+            (0.5, "ome"),
+        ),
+        (
+            {"openslide.comment": OME.format(y=0.5).replace("µm", "pixel"), "openslide.objective-power": "20"},
+            None,
+            (0.5, "objective power"),
         ),
         ({"tiff.XResolution": "20000", "tiff.ResolutionUnit": "centimeter"}, None, (0.5, "tiff resolution")),
         ({"tiff.XResolution": "50800", "tiff.ResolutionUnit": "inch"}, None, (0.5, "tiff resolution")),
@@ -197,6 +283,8 @@ def test_an_implausible_mpp_is_refused(tmp_path, mpp):
 def test_an_mpp_that_differs_along_x_and_y_is_refused(tmp_path):
     with pytest.raises(SlideError, match=r"s\.svs: 0\.25 um/px along x but 0\.5 along y \(vendor\)"):
         find_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None, tmp_path / "s.svs")
+    with pytest.raises(SlideError, match=r"0\.5 um/px along x but 0\.25 along y \(ome\)"):
+        find_mpp({"openslide.comment": OME.format(y=0.25)}, None, tmp_path / "s.svs")
 
 
 def test_what_is_no_slide_is_named(tmp_path):
