@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.timing import best_seconds, show
 from slpd_core.runtime import generator
-from slpd_core.slides.demo_picture import draw_slide
+from slpd_core.slides.demo.picture import draw_slide
 from slpd_core.slides.jpeg_tiles import JpegTiles
 from slpd_core.slides.reader import Slide, resample, write_slide
 

@@ -16,7 +16,7 @@ from benchmarks.timing import in_own_process
 from slpd_core import config, store
 from slpd_core.runtime import generator
 from slpd_core.slides import regions, tissue
-from slpd_core.slides.demo_picture import draw_slide
+from slpd_core.slides.demo.picture import draw_slide
 from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.reader import Slide, plan_read, write_slide
 

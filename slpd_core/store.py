@@ -243,10 +243,7 @@ def read_areas(path: Path) -> list[Any]:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         found = found["features"] if isinstance(found, dict) and "features" in found else found
-        geometries = [
-            shape(item.get("geometry", item))
-            for item in (found if isinstance(found, list) else [found])
-        ]
+        geometries = [shape(item.get("geometry", item)) for item in (found if isinstance(found, list) else [found])]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a GeoJSON of areas ({error}); export it from QuPath as GeoJSON") from error
     other = {item.geom_type for item in geometries} - {"Polygon", "MultiPolygon"}

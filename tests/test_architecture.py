@@ -20,7 +20,7 @@ SHARED = {"config", "store", "runtime"}
 HOMES = {
     "openslide": {"slides/reader.py"},
     "pyvips": {"slides/reader.py"},
-    "cv2": {"slides/reader.py"},
+    "cv2": {"slides/reader.py", "slides/tissue.py"},
     "simplejpeg": {"slides/jpeg_tiles.py"},
     "tifffile": {"slides/jpeg_tiles.py"},
     "h5py": {"store.py"},

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 from shapely import affinity, box, build_area, make_valid, unary_union
 from shapely.geometry import MultiLineString, Polygon
 from shapely.geometry.base import BaseGeometry
-from skimage import color, filters, measure, morphology
+from skimage import filters, measure
 
 from slpd_core import config, store
 from slpd_core.runtime import log
@@ -24,21 +24,15 @@ PEN_SATURATION = 70.0  # ink is deep in colour
 PEN_HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; haematoxylin and eosin lie beyond, from blue to red
 
 
-def saturation(pixels: np.ndarray) -> np.ndarray:
-    """HSV saturation scaled by 255 of uint8 RGB (rows, columns, 3): float32 (rows, columns)."""
-    brightest = pixels.max(2).astype(np.float32)
-    return (brightest - pixels.min(2)) / np.maximum(brightest, 1) * 255
-
-
-def foreign(pixels: np.ndarray, width: int) -> np.ndarray:
+def foreign(smooth: np.ndarray, hue: np.ndarray, saturation: np.ndarray, width: int) -> np.ndarray:
     """Which pixels show colour or darkness that is no tissue: ink of a pen, black edges; bool (rows, columns).
 
-    pixels: uint8 RGB (rows, columns, 3), already smoothed. width: px that ink grows by, as its rim is pale.
+    smooth: uint8 RGB (rows, columns, 3); hue in degrees / 2, saturation: uint8 (rows, columns). width: px that ink
+    grows by, as its rim is pale.
     """
-    hue = color.rgb2hsv(pixels)[..., 0] * 360
-    ink = (hue > PEN_HUES[0]) & (hue < PEN_HUES[1]) & (saturation(pixels) > PEN_SATURATION)
-    ink = ndimage.binary_opening(ink, iterations=1)
-    return ndimage.binary_dilation(ink, iterations=max(1, width // 2)) | (pixels.max(2) < BLACK)
+    inked = (hue > PEN_HUES[0] / 2) & (hue < PEN_HUES[1] / 2) & (saturation > PEN_SATURATION)
+    ink = cv2.morphologyEx(inked.astype(np.uint8), cv2.MORPH_OPEN, _disc(1))
+    return (np.asarray(cv2.dilate(ink, _disc(width))) > 0) | (smooth.max(2) < BLACK)
 
 
 def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Tissue) -> np.ndarray:
@@ -46,22 +40,40 @@ def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Tissue) -> np.nd
 
     pixels: uint8 RGB (rows, columns, 3) at `mpp` um/px. Gives bool (rows, columns).
     """
-    width = max(1, round(section.smoothing_um / mpp))
-    smooth = ndimage.median_filter(pixels, size=(width, width, 1))
-    colourful = ndimage.median_filter(saturation(pixels).astype(np.uint8), size=width)
-    apart = foreign(smooth, width)
-    own = colourful[~apart]
+    half = round(section.smoothing_um / mpp / 2 - 0.01)
+    smooth = cv2.medianBlur(np.ascontiguousarray(pixels), 2 * half + 1) if half else pixels
+    hue, saturation, _ = cv2.split(cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV))
+    apart = foreign(smooth, hue, saturation, max(1, half))
+    own = saturation[~apart]
     threshold = SATURATION_RANGE[1]
     if own.size and np.ptp(own):
         threshold = float(np.clip(filters.threshold_otsu(own), *SATURATION_RANGE))
-    mask = (colourful > threshold) & ~apart
+    mask = ((saturation > threshold) & ~apart).astype(np.uint8)
     radius = round(section.closing_um / 2 / mpp)
     if radius:
-        padded = np.pad(mask, radius)
-        mask = morphology.isotropic_closing(padded, radius)[radius:-radius, radius:-radius]
-    mask = morphology.remove_small_objects(mask, max_size=int(section.min_island_um2 / mpp**2))
-    filled = morphology.remove_small_holes(mask, max_size=int(section.min_hole_um2 / mpp**2))
-    return filled & ndimage.binary_fill_holes(mask)  # glass cut off by the slide's border is no hole
+        closed = cv2.morphologyEx(np.pad(mask, radius), cv2.MORPH_CLOSE, _disc(radius))
+        mask = np.asarray(closed)[radius:-radius, radius:-radius]
+    pieces, areas, _ = _components(mask)
+    whole = (areas > section.min_island_um2 / mpp**2)[pieces]
+    # Glass cut off by the slide's border is no hole.
+    gaps, areas, touching = _components(~whole)
+    return whole | ((areas <= section.min_hole_um2 / mpp**2) & (areas > 0) & ~touching)[gaps]
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Connected parts of a mask (rows, columns): their numbers, int32 (rows, columns), 0 where there is none.
+
+    Gives also the area in px of each number, 0 for the 0, and whether it touches the border: (numbers,).
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    left, top, width, height, area = stats.T
+    area = np.where(np.arange(count) > 0, area, 0)
+    rows, columns = mask.shape
+    return labels, area, (left == 0) | (top == 0) | (left + width == columns) | (top + height == rows)
+
+
+def _disc(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon, ...]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from slpd_core.runtime import generator
-from slpd_core.slides.demo_shapes import SHRINK, Blobs, changed, pack, scatter, smooth_noise
+from slpd_core.slides.demo.shapes import SHRINK, Blobs, changed, pack, scatter, smooth_noise
 
 
 def circles(*rows: tuple[float, float, float]) -> Blobs:

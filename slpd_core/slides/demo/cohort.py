@@ -1,23 +1,16 @@
-"""The demo cohort: whole slides that the project draws itself, two classes that differ by architecture, not by colour.
+"""The demo's cohort: which slides there are, and drawing them into a folder."""
 
-python -m slpd_core.slides.demo --out results/demo/drawn
-"""
-
-import argparse
 import json
-import logging
-import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from slpd_core import store
-from slpd_core.runtime import generator, log, progress
-from slpd_core.slides.demo_layout import LABELS
-from slpd_core.slides.demo_picture import draw_slide
-from slpd_core.slides.demo_shapes import SHRINK
+from slpd_core.runtime import generator, progress
+from slpd_core.slides.demo.layout import LABELS
+from slpd_core.slides.demo.picture import draw_slide
+from slpd_core.slides.demo.shapes import SHRINK
 from slpd_core.slides.reader import write_slide
 
 VERSION = 1
@@ -113,27 +106,3 @@ def run(*, out: Path, cohort: Cohort, processes: int) -> Path:
     lines = ["slide_id,patient_id,label,path", *(f"{r.slide_id},{r.patient_id},{r.label},{r.path}" for r in rows)]
     store.write_text(sheet, "\n".join(lines) + "\n")
     return sheet
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for slides.csv and slides/")
-    parser.add_argument("--patients", type=int, default=8, help="of each class; every fourth has two slides")
-    parser.add_argument("--side", type=int, default=4608, help="width and height of a slide in px at 0.5 um/px")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    args = parser.parse_args(arguments)
-    log.addHandler(logging.StreamHandler(sys.stderr))
-    log.setLevel(logging.INFO)
-    try:
-        sheet = run(out=args.out, cohort=Cohort(args.seed, args.patients, args.side), processes=args.processes)
-    except (ValueError, OSError) as error:
-        sys.exit(f"demo: {error}")
-    log.info("The sheet of the drawn cohort: %s", sheet)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,9 +7,9 @@ from scipy.spatial.distance import pdist
 from skimage.color import rgb2lab
 
 from slpd_core.runtime import generator
-from slpd_core.slides import demo
-from slpd_core.slides.demo_layout import LABELS, lay_out
-from slpd_core.slides.demo_picture import draw_slide, paint, stain
+from slpd_core.slides.demo import cohort as demo
+from slpd_core.slides.demo.layout import LABELS, lay_out
+from slpd_core.slides.demo.picture import draw_slide, paint, stain
 from slpd_core.slides.reader import Slide
 from slpd_core.slides.sheet import read_sheet
 

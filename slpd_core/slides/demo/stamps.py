@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.spatial import Voronoi
 
-from slpd_core.slides.demo_layout import Nuclei
+from slpd_core.slides.demo.layout import Nuclei
 
 STAMP_PX = 34
 ANGLES, VARIANTS = 24, 12  # stamps of each kind of nucleus

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from slpd_core.slides.demo_layout import Layout, lay_out
-from slpd_core.slides.demo_shapes import SHRINK, smooth_noise
-from slpd_core.slides.demo_stamps import (
+from slpd_core.slides.demo.layout import Layout, lay_out
+from slpd_core.slides.demo.shapes import SHRINK, smooth_noise
+from slpd_core.slides.demo.stamps import (
     TEXTURE_PX,
     cell_borders,
     fibre_texture,

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from slpd_core.runtime import generator
-from slpd_core.slides.demo_layout import LABELS
-from slpd_core.slides.demo_picture import draw_slide, enlarge, stain
-from slpd_core.slides.demo_stamps import SHAPES, nucleus_stamps, put
+from slpd_core.slides.demo.layout import LABELS
+from slpd_core.slides.demo.picture import draw_slide, enlarge, stain
+from slpd_core.slides.demo.stamps import SHAPES, nucleus_stamps, put
 
 
 def test_a_slide_depends_on_its_generators_only():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from slpd_core.runtime import generator
-from slpd_core.slides.demo_layout import LABELS, lay_out, place_glands, place_nests
-from slpd_core.slides.demo_shapes import SHRINK
+from slpd_core.slides.demo.layout import LABELS, lay_out, place_glands, place_nests
+from slpd_core.slides.demo.shapes import SHRINK
 
 
 @pytest.fixture(scope="module")

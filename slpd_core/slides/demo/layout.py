@@ -1,6 +1,6 @@
 """Where things lie on a slide of the demo cohort: the piece of tissue, its glands or nests, vessels and nuclei.
 
-Everything is in px at 0.5 um/px; levels are those of demo_shapes. Both classes have equal parts of cytoplasm, nuclei
+Everything is in px at 0.5 um/px; levels are those of shapes. Both classes have equal parts of cytoplasm, nuclei
 and pale space, so that only their arrangement tells them apart.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from slpd_core.slides.demo_shapes import FAR_PX, SHRINK, Blobs, changed, pack, scatter, smooth_noise
+from slpd_core.slides.demo.shapes import FAR_PX, SHRINK, Blobs, changed, pack, scatter, smooth_noise
 
 LABELS = ("glands", "nests")
 TUMOUR_SHARE = (0.4, 0.65)  # of the tissue: where the glands or nests lie
