@@ -120,7 +120,8 @@ class Slide:
             self.mpp, self.mpp_source = find_mpp(properties, mpp, self.path)
             check_channels(properties, self.path)
             self._downsamples = list(self._slide.level_downsamples)
-            if properties.get("openslide.vendor") in VENDORS_OF_PLAIN_TILES:
+            self._whole_tiles = properties.get("openslide.vendor") in VENDORS_OF_PLAIN_TILES
+            if self._whole_tiles:
                 self._tiles = self._find_tiles()
         except BaseException:
             self.close()
@@ -191,7 +192,20 @@ class Slide:
         except openslide.OpenSlideError as error:
             place = f"level {level} near x={at[0]}, y={at[1]}"
             raise SlideError(f"{self.path}: broken data at {place} ({error}); copy it again or leave it out") from error
+        if self._whole_tiles and self._lacks_tiles(rgba, level, box):
+            raise SlideError(
+                f"{self.path}: missing tiles of level {level} near x={at[0]}, y={at[1]}, within {box[2]} x {box[3]} px "
+                "of it; copy it again or leave it out"
+            )
         return np.asarray(_over_white(rgba))
+
+    def _lacks_tiles(self, rgba: Image.Image, level: int, box: tuple[int, int, int, int]) -> bool:
+        """Whether any pixel is missing inside the level, but for its outermost ones, which may lie between two."""
+        width, height = self._slide.level_dimensions[level]
+        left, top = max(1 - box[0], 0), max(1 - box[1], 0)
+        right, bottom = min(width - 1 - box[0], box[2]), min(height - 1 - box[1], box[3])
+        alpha = np.asarray(rgba.getchannel("A"))[top : max(bottom, top), left : max(right, left)]
+        return alpha.size > 0 and int(alpha.min()) < 255
 
     def thumbnail(self, mpp: float) -> np.ndarray:
         """The whole slide at `mpp` (at the slide's own where that is coarser), uint8 RGB (rows, columns, 3)."""

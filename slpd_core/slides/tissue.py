@@ -49,6 +49,7 @@ def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Tissue) -> np.nd
     if own.size and np.ptp(own):
         threshold = float(np.clip(filters.threshold_otsu(own), *SATURATION_RANGE))
     mask = ((saturation > threshold) & ~apart).astype(np.uint8)
+    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(half)))  # the edge of a coverslip is a thin line
     radius = round(section.closing_um / 2 / mpp)
     if radius:
         closed = cv2.morphologyEx(np.pad(mask, radius), cv2.MORPH_CLOSE, _disc(radius))

@@ -126,6 +126,44 @@ def test_a_square_is_found_where_it_was_planted(planted, slide_mpp):
     assert close(pixels[:, :12], (244, 244, 244), 25)
 
 
+@pytest.mark.parametrize("slide_mpp", [0.5, 0.25])
+def test_a_slide_of_one_level_is_read(tmp_path, slide_mpp):
+    """A square of 100 px at 0.5 um/px, on a slide that is no multiple of its tiles, wherever its pixels come from."""
+    scale = round(0.5 / slide_mpp)
+    pixels = np.full((530 * scale, 470 * scale, 3), 244, np.uint8)
+    pixels[200 * scale : 300 * scale, 100 * scale : 200 * scale] = RED
+    image = pyvips.Image.new_from_array(pixels)
+    for compression in ("jpeg", "lzw"):
+        image.tiffsave(str(tmp_path / f"{compression}.tiff"), tile=True, compression=compression, Q=90)
+        with Slide(tmp_path / f"{compression}.tiff", slide_mpp) as slide:
+            found = slide.read((0, 0), (512, 544), 0.5)
+            thumbnail = slide.thumbnail(4.0)
+        assert close(found[206:294, 106:194], RED, 12)
+        assert close(found[:190, :470], (244, 244, 244), 12)
+        assert (found[530:] == 255).all()
+        assert (found[:, 470:] == 255).all()
+        assert thumbnail.shape == (530 // 8, 470 // 8, 3)
+        assert close(thumbnail[27:36, 14:24], RED, 12)
+
+
+def test_a_tile_that_is_missing_is_an_error_never_white(tmp_path):
+    """LZW, so that OpenSlide reads it: the byte count of the second tile set to 0."""
+    pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    path = tmp_path / "holed.tiff"
+    image = pyvips.Image.new_from_array(pixels)
+    image.tiffsave(str(path), tile=True, compression="lzw", tile_width=256, tile_height=256)
+    with tifffile.TiffFile(path) as file:
+        counts = file.pages.first.tags["TileByteCounts"]
+    content = bytearray(path.read_bytes())
+    size = counts.valuebytecount // counts.count
+    content[counts.valueoffset + size : counts.valueoffset + 2 * size] = bytes(size)
+    path.write_bytes(content)
+    with Slide(path, 0.5) as slide:
+        np.testing.assert_array_equal(slide.read((0, 256), (512, 256), 0.5), pixels[256:])
+        with pytest.raises(SlideError, match=r"holed\.tiff: missing tiles of level 0"):
+            slide.read((0, 0), (512, 512), 0.5)
+
+
 @pytest.mark.parametrize("shrink_jpeg", [True, False])
 def test_finer_levels_are_averaged(tmp_path, shrink_jpeg):
     checker = np.zeros((512, 512, 3), np.uint8)

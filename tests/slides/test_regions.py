@@ -64,6 +64,15 @@ def test_regions_over_the_edge_are_padded_or_dropped(settings, edge, count):
     assert (kept.tissue_fraction >= 0.01).all()
 
 
+def test_a_slide_smaller_than_a_region_is_padded_or_dropped(settings):
+    small = replace(SLIDE, width_px=3000, height_px=2500)
+    tissue = store.Tissue(small, (box(0, 0, 3000, 2500),))
+    kept = regions.keep_regions(tissue, settings.regions)
+    assert kept.coords.tolist() == [[0, 0]]
+    assert kept.tissue_fraction == pytest.approx([3000 * 2500 / 4096**2])
+    assert len(regions.keep_regions(tissue, settings.regions.model_copy(update={"edge": "drop"})).coords) == 0
+
+
 def test_too_little_tissue_is_dropped(settings):
     tissue = store.Tissue(SLIDE, (box(0, 0, 4096, 1200), box(4096, 0, 6000, 4096)))
     kept = regions.keep_regions(tissue, settings.regions)

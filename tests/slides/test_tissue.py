@@ -1,6 +1,9 @@
 """Tissue is found where it was planted, as polygons QuPath opens."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from shapely.geometry import mapping
 from slpd_core import store
 from slpd_core.slides import bad_slides, tissue
 
+REAL = Path(__file__).parents[3] / "shared"
 PINK, GREY, BLACK = (200, 120, 170), (120, 120, 124), (8, 8, 8)
 
 
@@ -108,6 +112,40 @@ def test_haematoxylin_and_eosin_are_no_ink(settings, stain):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = stain
     assert tissue.tissue_mask(pixels, 8.0, settings.tissue)[102:198, 102:198].all()
+
+
+def test_the_edge_of_a_coverslip_is_not_tissue(settings):
+    pixels = np.full((300, 400, 3), 244, np.uint8)
+    pixels[:, 30:32] = (205, 190, 160)
+    for row in range(300):
+        pixels[row, 300 + row // 10 : 302 + row // 10] = (150, 170, 200)
+    pixels[100:200, 100:200] = PINK
+    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    assert mask[102:198, 102:198].all()
+    assert not mask[:, :90].any()
+    assert not mask[:, 210:].any()
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    """A folder of 22 slides composed of real H&E tiles, with the tissue that is known of each."""
+    tool = REAL / "tools" / "lung_cohort.py"
+    if not tool.exists():
+        pytest.skip("no tool that composes slides of real tiles beside the checkout")
+    folder = tmp_path_factory.mktemp("composed")
+    subprocess.run([sys.executable, tool, "--out", folder, "--patients", "8", "--cells", "20"], check=True)
+    return folder
+
+
+def test_known_tissue_of_composed_slides_is_found(composed, settings):
+    """masks/: one px a cell of 256 px, 0 for glass."""
+    paths = sorted((composed / "slides").glob("*.tiff"))
+    assert len(paths) >= 20
+    for path in paths:
+        rows, columns = np.nonzero(np.asarray(Image.open(composed / "masks" / f"{path.stem}.png")))
+        truth = union_all(box(columns * 256, rows * 256, columns * 256 + 256, rows * 256 + 256))
+        found, _ = tissue.segment(path.stem, path, 0.5, settings.tissue, "")
+        assert iou(found.polygons, truth) > 0.95, path.stem
 
 
 def outlined(folder, *geometries):
