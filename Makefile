@@ -1,6 +1,6 @@
 # make demo   from nothing to a result table on a cohort the project draws itself
 # make test   lint, types and tests
-# Both make .venv from the lock first; PYTHON names another interpreter (3.11 or newer).
+# Both make .venv from the lock first; PYTHON names another interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,15 +15,15 @@ CORES ?= all
 env: $(ENV)
 
 $(ENV): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "$(PYTHON) is not Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' \
 		|| { echo "$(PYTHON) has no ensurepip: install your system's python3-venv, or name another PYTHON" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-$(DRAWN): | $(ENV)
+$(DRAWN): $(wildcard slpd_core/slides/demo/*.py) | $(ENV)
 	python -m slpd_core.slides.demo --out $(@D)
 
 demo: $(DRAWN)
@@ -55,4 +55,4 @@ lock:
 
 # What `make demo` made and the environment; no other results.
 clean:
-	rm -rf $(VENV) results/demo .snakemake
+	rm -rf $(VENV) results/demo

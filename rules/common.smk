@@ -15,6 +15,7 @@ try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     sheet.require_patients(SHEET, CONFIG.folds.n_folds)
+    sheet.require_masks(SHEET, CONFIG.tissue.masks)
     if (
         CONFIG.patch_encoder.source == "timm"
         and not Path(CONFIG.patch_encoder.weights).is_file()

@@ -105,6 +105,7 @@ rule tokens:
     resources:
         gpu=1,
         mem_mb=4000,
+        last_attempt=last_attempt,
     params:
         section=CONFIG.tokens.model_dump(),
         version=stage_version("slides/tokens"),

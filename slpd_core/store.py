@@ -63,6 +63,11 @@ class Tissue:
     slide: SlideInfo
     polygons: tuple[Any, ...]
 
+    @property
+    def area_mm2(self) -> float:
+        """Area of all polygons."""
+        return sum((polygon.area * self.slide.mpp**2 / 1e6 for polygon in self.polygons), 0.0)
+
 
 @dataclass(frozen=True)
 class Regions:

@@ -16,5 +16,7 @@ with runtime.job(
         tokens_path=Path(snakemake.output[0]),
         section=config.Tokens(**snakemake.params.section),
         device=device,
-        quarantine=bad_slides.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
+        quarantine=bad_slides.what_quarantines(
+            snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
+        ),
     )

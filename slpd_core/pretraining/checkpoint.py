@@ -63,6 +63,10 @@ class Checkpoint:
         missing = [name for name in PARTS if not isinstance(state, dict) or name not in state]
         if missing:
             raise ValueError(f"{self.path}: no checkpoint of a pretraining run, it lacks {missing}; {REMEDY}")
+        try:
+            json.loads(state["made_by"]).keys()
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{self.path}: its settings cannot be read ({error}); {REMEDY}") from error
         return state
 
     def _set_aside(self, made_by: str) -> None:

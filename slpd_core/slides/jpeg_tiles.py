@@ -5,11 +5,12 @@ to the last bit, and a tile that libjpeg only warns of is an error. The home of 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -43,33 +44,33 @@ def adobe_segment(transform: bool) -> bytes:
     return b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
 
 
-def find_level(file: tifffile.TiffFile, size_px: tuple[int, int]) -> Level | None:
-    """The level of that size among the pages of a file; None where it is not made of 8-bit RGB JPEG tiles.
+def find_level(pages: Iterable[Any], size_px: tuple[int, int], path: Path) -> Level | None:
+    """The first tiled page of that size as a level; None where it is not made of 8-bit RGB JPEG tiles, all there.
 
     Raises SlideError when its directory does not list as many tiles as it has.
     """
-    for page in (*file.pages, *(file.pages.first.pages or ())):
-        if not isinstance(page, tifffile.TiffPage) or (page.imagewidth, page.imagelength) != size_px:
-            continue
-        if not page.is_tiled or page.compression != JPEG:
-            continue
-        if page.samplesperpixel != 3 or page.bitspersample != 8 or page.photometric not in (RGB, YCBCR):
-            continue
-        shape = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
-        if not len(page.dataoffsets) == len(page.databytecounts) == shape[0] * shape[1]:
-            raise SlideError(
-                f"{file.filehandle.path}: broken directory, {len(page.dataoffsets)} tiles listed for {shape[1]} x "
-                f"{shape[0]} of them; copy it again or leave it out"
-            )
-        tables = (page.jpegtables or START + END).removeprefix(START).removesuffix(END)
-        return Level(
-            size_px,
-            (page.tilewidth, page.tilelength),
-            np.array(page.dataoffsets, np.int64).reshape(shape),
-            np.array(page.databytecounts, np.int64).reshape(shape),
-            START + adobe_segment(page.photometric == YCBCR) + tables,
+    same = (page for page in pages if isinstance(page, tifffile.TiffPage) and page.is_tiled)
+    page = next((page for page in same if (page.imagewidth, page.imagelength) == size_px), None)
+    if page is None or (page.compression, page.samplesperpixel, page.bitspersample) != (JPEG, 3, 8):
+        return None
+    if page.photometric not in (RGB, YCBCR) or page.planarconfig != CONTIGUOUS:
+        return None
+    shape = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
+    if not len(page.dataoffsets) == len(page.databytecounts) == shape[0] * shape[1]:
+        raise SlideError(
+            f"{path}: broken directory, {len(page.dataoffsets)} tiles listed for {shape[1]} x {shape[0]} of them; "
+            "copy it again or leave it out"
         )
-    return None
+    if not all(page.databytecounts):  # Aperio's way to say: as in the finer level, which OpenSlide draws
+        return None
+    tables = (page.jpegtables or START + END).removeprefix(START).removesuffix(END)
+    return Level(
+        size_px,
+        (page.tilewidth, page.tilelength),
+        np.array(page.dataoffsets, np.int64).reshape(shape),
+        np.array(page.databytecounts, np.int64).reshape(shape),
+        START + adobe_segment(page.photometric == YCBCR) + tables,
+    )
 
 
 def subifd_sizes(path: Path) -> list[tuple[int, int]]:
@@ -91,13 +92,14 @@ def subifd_sizes(path: Path) -> list[tuple[int, int]]:
 class JpegTiles:
     """The levels of a slide that consist of JPEG tiles; may be read from several threads at once.
 
-    sizes: (width, height) of the slide's levels.
+    sizes: (width, height) of the slide's levels; below: of those an OME-TIFF keeps below its first page, numbered on.
     """
 
-    def __init__(self, path: Path, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, path: Path, sizes: Sequence[tuple[int, int]], below: Sequence[tuple[int, int]] = ()) -> None:
         self.path = Path(path)
         with tifffile.TiffFile(path) as file:
-            found = [find_level(file, size) for size in sizes]
+            found = [find_level(file.pages, size, self.path) for size in sizes]
+            found += [find_level(file.pages.first.pages or (), size, self.path) for size in below]
         self._levels = {number: level for number, level in enumerate(found) if level}
         self._file = os.open(path, os.O_RDONLY)
 

@@ -25,9 +25,7 @@ def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> d
         "height_px": slide.height_px,
         "mpp": slide.mpp,
         "mpp_source": slide.mpp_source,
-        "tissue_mm2": sum((polygon.area for polygon in tissue.polygons), 0.0) * slide.mpp**2 / 1e6
-        if tissue.polygons
-        else 0.0,
+        "tissue_mm2": tissue.area_mm2,
         "regions": regions,
         "fingerprint": fingerprint,
     }
@@ -83,6 +81,7 @@ def run(
         with store.open_tokens(paths[2]) as (tokens, meta):
             row = slide_row(tissue, tokens, meta["fingerprint"])
         inputs += [tissue_meta["fingerprint"], regions_meta["fingerprint"], meta["fingerprint"]]
+        inputs += [str(row["status"]), str(row["regions"])]  # the same inputs can be quarantined, and mended
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
         rows.append(identity | row | {"seconds": seconds_spent(benchmarks_dir, slide["slide_id"])})
     ledger = pd.DataFrame(rows, columns=[*store.TABLES["ledger"]])

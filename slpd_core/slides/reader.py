@@ -1,4 +1,4 @@
-"""Slides: their size, their um/px, and their pixels at any um/px. The home of openslide, cv2 and pyvips."""
+"""Slides: their size, their um/px, and their pixels at any um/px. The home of openslide and pyvips."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -56,10 +56,10 @@ def plan_read(
         (downsample * shrink, level, shrink)
         for level, downsample in enumerate(downsamples)
         for shrink in (shrinks[level] or (1,))
-        if downsample * shrink <= scale * (1 + FINER)
+        if downsample * shrink * (1 - FINER) <= scale
     ]
     # Of two ways to one scale the one that shrinks less: a level of the pyramid before a shrunk finer one.
-    finest = max((down for down, _, _ in ways), default=1.0)
+    finest = max(down for down, _, _ in ways)
     down, level, shrink = min((way for way in ways if way[0] > finest * (1 - FINER)), key=lambda way: way[2])
     box = (xy[0] / down, xy[1] / down, size_px[0] * scale / down, size_px[1] * scale / down)
     return ReadPlan(level, shrink, box, size_px)
@@ -135,7 +135,7 @@ class Slide:
         sizes = list(self._slide.level_dimensions)
         try:
             below = subifd_sizes(self.path) if len(sizes) == 1 else []
-            tiles = JpegTiles(self.path, [*sizes, *below])
+            tiles = JpegTiles(self.path, sizes, below)
         except SlideError:
             raise
         except Exception as error:  # whatever tifffile makes of an odd directory: OpenSlide has opened the slide
@@ -211,7 +211,7 @@ class Slide:
         """The whole slide at `mpp` (at the slide's own where that is coarser), uint8 RGB (rows, columns, 3)."""
         mpp = max(mpp, self.mpp)
         scale = scale_between(self.mpp, mpp)
-        width, height = (max(1, int(side / scale)) for side in self.size)
+        width, height = (math.ceil(side / scale) for side in self.size)
         down = max(1.0, *(down for down in self._downsamples if down <= scale)) if len(self._downsamples) > 1 else 1.0
         source_px = (self.size[0] / down) * (scale / down)  # of a row of the thumbnail, at most
         rows = min(height, max(1, int(STRIP_PX / source_px)))

@@ -64,15 +64,17 @@ def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions
     coords, fractions = lay_grid(tissue, region_px, section)
     kept = (fractions >= section.min_tissue_fraction) & (fractions > 0)
     if not kept.any():
-        slide = replace(slide, reason=why_empty(fractions, section))
+        slide = replace(slide, reason=why_empty(tissue, fractions, section))
     return store.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
 
 
-def why_empty(fractions: np.ndarray, section: config.Regions) -> str:
+def why_empty(tissue: store.Tissue, fractions: np.ndarray, section: config.Regions) -> str:
     """Why a slide has no regions, and what to do about it."""
     most = float(fractions.max(initial=0))
-    if not most:
+    if not tissue.polygons:
         return "no tissue found; outline it by hand (tissue.masks) if there is some"
+    if not most:
+        return "no whole region holds tissue; set regions.edge to pad"
     return (
         f"no region with enough tissue, the fullest has {most:.0%}; lower regions.min_tissue_fraction "
         f"({section.min_tissue_fraction:.0%}) or set regions.anchor to tissue"

@@ -91,16 +91,16 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
 
     frame: indexed by line number.
     """
-    first_row: dict[str, int] = {}
+    first_row: dict[tuple[str, str], int] = {}
     for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
         slide_id = slide["slide_id"]
         where = f"row {row}, slide {slide_id!r}"
         if NO_PLAIN_ID.search(slide_id) or len(slide_id.encode()) > LONGEST_ID:
             yield f"{where}: slide_id is no plain file name; use letters, digits, inner spaces, . _ and -"
-        for name, what in (("slide_id", slide_id.lower()), ("path", f"file {slide['path']}")):
-            if what in first_row:
-                yield f"{where}: {name} stands in row {first_row[what]} already; give each slide its own"
-            first_row.setdefault(what, row)
+        for key in (("slide_id", slide_id.lower()), ("path", slide["path"])):
+            if key in first_row:
+                yield f"{where}: {key[0]} stands in row {first_row[key]} already; give each slide its own"
+            first_row.setdefault(key, row)
         for column in ("patient_id", "label"):
             if not slide[column] or slide[column] != slide[column].strip():
                 yield f"{where}: {column} is {slide[column]!r}; fill it in, without spaces at the ends"
@@ -134,6 +134,21 @@ def require_patients(frame: pd.DataFrame, n_folds: int) -> None:
         raise ValueError(
             f"folds.n_folds: {n_folds} folds of {patients} patients; lower it to {patients} or add patients"
         )
+
+
+def require_masks(frame: pd.DataFrame, folder: str | None) -> None:
+    """Check before any work that tissue outlined by hand belongs to slides of the sheet.
+
+    folder: tissue.masks. Raises FileNotFoundError when there is no such folder, ValueError naming masks of no slide.
+    """
+    if folder is None:
+        return
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"tissue.masks: no folder {folder}; correct it or leave it empty (null)")
+    strange = sorted({path.stem for path in Path(folder).glob("*.geojson")} - set(frame["slide_id"]))
+    if strange:
+        names = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
+        raise ValueError(f"tissue.masks: no slide of the sheet is called {names}; name a mask {{slide_id}}.geojson")
 
 
 def run(*, sheet_path: Path, out_path: Path, section: config.Sheet) -> None:

@@ -12,6 +12,7 @@ from skimage import filters, measure
 
 from slpd_core import config, store
 from slpd_core.runtime import log
+from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.pictures import notice, outline_tissue
 from slpd_core.slides.reader import Slide
 
@@ -124,8 +125,7 @@ def segment(
     with Slide(path, mpp) as slide:
         pixels = slide.thumbnail(section.thumbnail_mpp)
         info = store.SlideInfo(slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
-    rows, columns = pixels.shape[:2]
-    scale = info.width_px / columns, info.height_px / rows
+    scale = (scale_between(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
     if mask_path:
         polygons = read_mask(mask_path, (info.width_px, info.height_px))
     else:
@@ -161,5 +161,4 @@ def run(
     with store.replacing(overlay_path) as part:
         picture.save(part, format="PNG")
     store.write_tissue(geojson_path, tissue, meta)
-    area_mm2 = sum(polygon.area for polygon in tissue.polygons) * tissue.slide.mpp**2 / 1e6
-    log.info("%d piece(s) of tissue, %.1f mm2", len(tissue.polygons), area_mm2 if tissue.polygons else 0)
+    log.info("%d piece(s) of tissue, %.1f mm2", len(tissue.polygons), tissue.area_mm2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slpd_core import config, store
 from slpd_core.runtime import log, progress
 from slpd_core.slides import patch_encoder
+from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide
 
 VERSION = 1
@@ -72,21 +73,27 @@ class PatchEncoder:
         return torch.addcmul(self.shift, pixels.float(), self.scale)
 
 
-def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool) -> Iterator[np.ndarray]:
+def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, give_up: bool) -> Iterator[np.ndarray]:
     """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
 
-    shrink_jpeg: as in Slide. Raises SlideError when the slide is broken, OSError when it cannot be read.
+    shrink_jpeg: as in Slide. Raises SlideError when the slide is broken; where its file cannot be read, the same if
+    give_up, else OSError.
     """
     size = (regions.size_px, regions.size_px)
-    with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
-        ahead = None
-        for x, y in regions.coords.tolist():
-            reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
+    try:
+        with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
+            ahead = None
+            for x, y in regions.coords.tolist():
+                reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = reading
             if ahead is not None:
                 yield ahead.result()
-            ahead = reading
-        if ahead is not None:
-            yield ahead.result()
+    except OSError as error:
+        if give_up:
+            raise SlideError(f"{slide_path}: cannot be read ({error}); copy it again or leave it out") from error
+        raise
 
 
 def without_regions(regions: store.Regions, reason: str) -> store.Regions:
@@ -130,13 +137,18 @@ def run(
     encode = PatchEncoder(model, encoder_meta["mean"], encoder_meta["std"], precision, device, section.batch_size)
     log.info("%d regions, %s on %s", len(regions.coords), precision, device)
     pixels = progress(
-        read_regions(slide_path, regions, section.shrink_jpeg), len(regions.coords), regions.slide.slide_id, "regions"
+        read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine),
+        len(regions.coords),
+        regions.slide.slide_id,
+        "regions",
     )
     try:
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as tokens:
             for number, region in enumerate(pixels):
                 tokens[number] = encode(cut_patches(region, encoder_meta["patch_px"]))
-    except quarantine as error:
+    except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
+        if SlideError not in quarantine:
+            raise
         log.warning("quarantined: %s", error)
         with store.writing_tokens(tokens_path, without_regions(regions, str(error)), grid, dim, provenance):
             pass

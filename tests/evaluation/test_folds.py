@@ -32,7 +32,7 @@ def table(patients):
     return pd.DataFrame(rows, columns=["slide_id", "patient_id", "label"])
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(cohorts, st.integers(2, 10), st.floats(0, 0.9), st.integers(0, 99))
 def test_every_slide_is_tested_once_and_no_patient_straddles(settings, patients, n_folds, val_fraction, seed):
     slides, n_folds = table(patients), min(n_folds, len(patients))
@@ -47,7 +47,7 @@ def test_every_slide_is_tested_once_and_no_patient_straddles(settings, patients,
         assert set(training["label"]) == set(rows.loc[rows["part"] != "test", "label"])
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 12), st.integers(0, 99))
 def test_each_label_is_dealt_evenly(a, b, n_folds, seed):
     slides = table([["x"]] * a + [["y"]] * b)

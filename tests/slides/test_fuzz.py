@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import product
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def read_all(path: Path) -> np.ndarray:
     out = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     with Slide(path) as slide:
         scale = scale_between(slide.mpp, max(8.0, slide.mpp))
-        width, height = (max(1, int(side / scale)) for side in slide.size)
+        width, height = (ceil(side / scale) for side in slide.size)
         assert slide.thumbnail(8.0).shape == (height, width, 3)
         for y, x in product(range(0, SIZE[1], REGION_PX), range(0, SIZE[0], REGION_PX)):
             pixels = slide.read((x, y), (REGION_PX, REGION_PX), slide.mpp)

@@ -3,6 +3,8 @@
 import numpy as np
 import openslide
 import pytest
+import simplejpeg
+import tifffile
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def by_openslide(path, level, box):
     return np.where(rgba[..., 3:] == 255, rgba[..., :3], 255)
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.integers(-300, 800), st.integers(-300, 800), st.integers(1, 700), st.integers(1, 700), st.integers(1, 2))
 def test_any_box_is_what_openslide_gives(noisy, x, y, width, height, threads):
     tiles = JpegTiles(noisy, [(700, 530)])
@@ -82,6 +84,50 @@ def test_real_slides_are_what_openslide_gives(real, name, mpp):
     with Slide(real(name), mpp) as slide:
         found = slide.read((0, 0), (2300, 3000), 0.499)
     np.testing.assert_array_equal(found, by_openslide(real(name), 0, (0, 0, 2300, 3000)))
+
+
+def tile(colour, size=256):
+    """A JPEG stream of one colour."""
+    return simplejpeg.encode_jpeg(np.full((size, size, 3), colour, np.uint8), quality=90)
+
+
+YCBCR = {"dtype": np.uint8, "tile": (256, 256), "compression": "jpeg", "photometric": "ycbcr", "metadata": None}
+APERIO = "Aperio Image Library v11\r\n1024x1024 |AppMag = 20|MPP = 0.5"
+
+
+def test_the_first_page_of_a_size_is_the_level(tmp_path):
+    """Another picture of the same size that follows, though of JPEG tiles, is none of the slide's."""
+    path = tmp_path / "two.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(np.full((512, 512, 3), 30, np.uint8), tile=(256, 256), photometric="rgb", metadata=None)
+        writer.write(iter([tile((200, 60, 120))] * 4), shape=(512, 512, 3), **YCBCR)
+    with Slide(path, 0.5) as slide:
+        np.testing.assert_array_equal(slide.read((0, 0), (512, 512), 0.5), by_openslide(path, 0, (0, 0, 512, 512)))
+
+
+def test_channels_that_lie_apart_are_left_to_openslide(tmp_path):
+    path = tmp_path / "apart.tiff"
+    planes = [simplejpeg.encode_jpeg(np.full((256, 256, 1), v, np.uint8), colorspace="GRAY") for v in (200, 60, 120)]
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(
+            iter([plane for plane in planes for _ in range(4)]),
+            shape=(3, 512, 512),
+            **YCBCR | {"photometric": "rgb", "planarconfig": "separate"},
+        )
+    with Slide(path, 0.5) as slide:
+        np.testing.assert_array_equal(slide.read((0, 0), (512, 512), 0.5), by_openslide(path, 0, (0, 0, 512, 512)))
+
+
+def test_a_tile_aperio_leaves_to_the_finer_level_is_drawn_from_it(tmp_path):
+    path = tmp_path / "aperio.svs"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(iter([tile((200, 60, 120))] * 16), shape=(1024, 1024, 3), description=APERIO, **YCBCR)
+        coarser = [tile((10, 10, 250)), b"", tile((200, 60, 120)), tile((200, 60, 120))]
+        writer.write(iter(coarser), shape=(512, 512, 3), description=APERIO, **YCBCR)
+    with Slide(path) as slide:
+        found = slide.read((0, 0), (512, 512), 1.0).astype(int)
+    assert np.abs(found[10, 400] - (200, 60, 120)).max() < 4
+    assert np.abs(found[10, 100] - (10, 10, 250)).max() < 4
 
 
 def test_a_broken_tile_names_the_slide_and_the_place(noisy, tmp_path):

@@ -59,6 +59,18 @@ def test_every_slide_has_its_row(run):
     assert rows["seconds"].isna().all()
 
 
+def test_a_slide_that_was_mended_makes_another_ledger(run, tmp_path):
+    """Pretraining takes up a checkpoint by the ledger's fingerprint: it must tell other slides from the same."""
+
+    def fingerprint(slides):
+        run(slides)
+        return store.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
+
+    mended = fingerprint(MIXED | {"c": (2, store.OK, "")})
+    assert mended == fingerprint(MIXED | {"c": (2, store.OK, "")})
+    assert mended != fingerprint(MIXED)
+
+
 def test_seconds_are_those_of_the_slides_stages(run, tmp_path):
     for stage, seconds in (("tissue", 1.5), ("tokens", 10.0)):
         (tmp_path / "benchmarks" / stage).mkdir(parents=True)

@@ -121,11 +121,14 @@ def test_the_stage_writes_what_it_kept(run):
     np.testing.assert_allclose(kept.tissue_fraction, [1, 1])
 
 
-def test_a_slide_without_regions_says_why(run):
+def test_a_slide_without_regions_says_why(run, settings):
     kept = run(store.Tissue(SLIDE, (box(0, 0, 1000, 1700),)))
     assert (kept.slide.status, len(kept.coords)) == (store.OK, 0)
     assert "the fullest has 10%; lower regions.min_tissue_fraction (25%)" in kept.slide.reason
     assert "no tissue found" in run(store.Tissue(SLIDE, ())).slide.reason
+    section = settings.regions.model_copy(update={"edge": "drop"})
+    small = store.Tissue(replace(SLIDE, width_px=3000, height_px=3000), (box(0, 0, 3000, 3000),))
+    assert "set regions.edge to pad" in regions.keep_regions(small, section).slide.reason
 
 
 def test_the_grid_can_be_anchored_where_it_keeps_most_tissue(settings):

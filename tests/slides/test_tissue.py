@@ -27,7 +27,7 @@ def iou(polygons, truth):
     return found.intersection(truth).area / found.union(truth).area
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
 def test_polygons_hold_just_the_pixels_of_the_mask(mask):
     polygons = tissue.mask_polygons(mask, (8.0, 4.0))

@@ -34,14 +34,14 @@ def slide(tmp_path):
 def encode(tmp_path, weights, settings):
     """Run the stage on regions of 256 px at the given corners; gives what it wrote."""
 
-    def encode(path, corners, status=store.OK, size_px=256, **changed):
+    def encode(path, corners, status=store.OK, size_px=256, quarantine=(SlideError,), **changed):
         info = store.SlideInfo("s", status, "", 640, 560, 0.5, "sheet", "f")
         coords = np.array(corners, np.int64).reshape(-1, 2)
         found = store.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
         store.write_regions(tmp_path / "r.h5", found, META)
         section = settings.tokens.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
-        tokens.run(**paths, tokens_path=tmp_path / "t.h5", section=section, device="cpu", quarantine=(SlideError,))
+        tokens.run(**paths, tokens_path=tmp_path / "t.h5", section=section, device="cpu", quarantine=quarantine)
         return store.read_tokens(tmp_path / "t.h5")
 
     return encode
@@ -133,10 +133,22 @@ def test_a_slide_that_is_none_is_quarantined(encode, tmp_path):
     assert "odd.svs: not a whole slide" in found.slide.reason
 
 
-def test_a_file_that_is_gone_fails_the_job(encode, tmp_path):
+def test_a_file_that_cannot_be_read_fails_the_job_and_is_quarantined_on_the_last_attempt(encode, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"odd\.svs"):
         encode(tmp_path / "odd.svs", [(0, 0)])
     assert not (tmp_path / "t.h5").exists()
+    found, _ = encode(tmp_path / "odd.svs", [(0, 0)], quarantine=(SlideError, OSError))
+    assert found.slide.status == store.QUARANTINED
+    assert "odd.svs: cannot be read" in found.slide.reason
+
+
+def test_a_full_disk_is_not_the_slides_fault(encode, slide, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokens.PatchEncoder, "__call__", full)
+    with pytest.raises(OSError, match="No space left"):
+        encode(slide, [(0, 0)], quarantine=(SlideError, OSError))
 
 
 def test_regions_that_do_not_divide_into_patches_stop_the_job(encode, slide, tmp_path):

@@ -81,7 +81,8 @@ def is_drawn(cohort: Cohort, out: Path) -> bool:
         return False
     if not settings.exists():
         raise ValueError(f"{sheet}: not a sheet that was drawn here; name another folder with --out")
-    return json.loads(settings.read_text(encoding="utf-8")) == asdict(cohort)
+    same = json.loads(settings.read_text(encoding="utf-8")) == asdict(cohort)
+    return same and all((out / row.path).exists() for row in list_slides(cohort))
 
 
 def run(*, out: Path, cohort: Cohort, processes: int) -> Path:
