@@ -37,7 +37,7 @@ rule tissue:
         mem_mb=1500,
         last_attempt=last_attempt,
     params:
-        section=CONFIG.tissue.model_dump(),
+        section=CONFIG.tissue.segmentation.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
         slide_bytes=slide_bytes,

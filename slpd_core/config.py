@@ -43,13 +43,23 @@ class Sheet(Section):
     path: str
 
 
-class Tissue(Section):
+class Segmentation(Section):
+    """How tissue is found where no one has outlined it."""
+
     thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
     smoothing_um: NonNegative
     closing_um: NonNegative
-    masks: str | None
     min_island_um2: NonNegative
     min_hole_um2: NonNegative
+
+
+class Tissue(Segmentation):
+    masks: str | None
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The section without its folder: what a slide's tissue depends on, beside its own mask."""
+        return Segmentation(**self.model_dump(exclude={"masks"}))
 
 
 class Regions(Section):

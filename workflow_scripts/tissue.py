@@ -11,7 +11,7 @@ with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", thread
         mpp=snakemake.params.mpp,
         geojson_path=Path(snakemake.output.geojson),
         overlay_path=Path(snakemake.output.overlay),
-        section=config.Tissue(**snakemake.params.section),
+        section=config.Segmentation(**snakemake.params.section),
         quarantine=bad_slides.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),

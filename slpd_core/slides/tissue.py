@@ -36,7 +36,7 @@ def foreign(smooth: np.ndarray, hue: np.ndarray, saturation: np.ndarray, width: 
     return (np.asarray(cv2.dilate(ink, _disc(width))) > 0) | (smooth.max(2) < BLACK)
 
 
-def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Tissue) -> np.ndarray:
+def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Segmentation) -> np.ndarray:
     """Which pixels of a thumbnail show tissue: Otsu on the smoothed saturation, closed, without specks and pinholes.
 
     pixels: uint8 RGB (rows, columns, 3) at `mpp` um/px. Gives bool (rows, columns).
@@ -114,7 +114,7 @@ def segment(
     slide_id: str,
     path: Path,
     mpp: float | None,
-    section: config.Tissue,
+    section: config.Segmentation,
     fingerprint: str,
     mask_path: Path | None = None,
 ) -> tuple[store.Tissue, Image.Image]:
@@ -140,7 +140,7 @@ def run(
     mpp: float | None,
     geojson_path: Path,
     overlay_path: Path,
-    section: config.Tissue,
+    section: config.Segmentation,
     quarantine: tuple[type[Exception], ...],
     mask_path: Path | None = None,
 ) -> None:

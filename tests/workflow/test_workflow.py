@@ -1,5 +1,6 @@
 """The whole workflow on a tiny cohort: from slides to tables, cached, resumable, and clear about what is wrong."""
 
+import json
 import os
 import re
 import shutil
@@ -104,6 +105,13 @@ def test_a_new_slide_adds_its_own_jobs_only(finished, snakemake, tmp_path):
         "ledger": 1,
         "sheet": 1,
     }
+
+
+def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path):
+    area = {"type": "Polygon", "coordinates": [[[64, 64], [600, 64], [600, 600], [64, 600], [64, 64]]]}
+    (tmp_path / "fine-1.geojson").write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
+    jobs = planned(snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(tmp_path)}}).stdout)
+    assert (jobs["tissue"], jobs["regions"], jobs["tokens"], jobs["ledger"]) == (1, 1, 1, 1)
 
 
 def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
