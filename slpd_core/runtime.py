@@ -46,7 +46,7 @@ def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterato
         if stop.code == TERMINATED:
             log.error("stopped by SIGTERM after %.1f s: a time limit, or someone ended it", time.monotonic() - started)
         raise
-    except Exception as error:
+    except Exception as error:  # the outermost frame of a job: whatever failed ends in the log and in one line
         log.info(traceback.format_exc())
         log.error(_failure_line(error, log_path))
         sys.exit(1)
