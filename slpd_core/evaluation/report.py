@@ -16,7 +16,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 3
+VERSION = 4
 THUMBNAIL_PX = 200
 MAX_THUMBNAIL_BYTES = 12_000_000  # of all slides together; inline they take a third more
 
