@@ -85,34 +85,11 @@ class PatchEncoder(Section):
         return self
 
 
-class Tokens(Section):
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    batch_size: Positive
-    shrink_jpeg: bool
+class SelfDistillation(Section):
+    """The recipe of DINO: what student and teacher of either stage are trained with."""
 
-
-class Ledger(Section):
-    on_bad_slide: Literal["quarantine", "stop"]
-
-
-class PretrainRun(Section):
-    """The settings of one pretraining run, overrides applied."""
-
-    alpha_intra: NonNegative
-    alpha_inter: NonNegative
-    n_prototypes: Positive
-    n_neighbours: Positive
-    self_only_epochs: NonNegativeInt
-    kmeans_restarts: Positive
-    kmeans_iterations: Positive
     n_global_crops: Annotated[Whole, Field(ge=2)]
-    global_crop: Positive
     n_local_crops: NonNegativeInt
-    local_crop: Positive
-    hflip: Share
-    embed_dim: Positive
-    depth: Positive
-    n_heads: Positive
     drop_path: Annotated[Number, Field(ge=0, lt=1)]
     hidden_dim: Positive
     bottleneck_dim: Positive
@@ -132,14 +109,46 @@ class PretrainRun(Section):
     centre_momentum: Share
 
     @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} exceeds epochs {self.epochs}; lower it")
+        return self
+
+
+class Tokens(Section):
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    batch_size: Positive
+    shrink_jpeg: bool
+
+
+class Ledger(Section):
+    on_bad_slide: Literal["quarantine", "stop"]
+
+
+class PretrainRun(SelfDistillation):
+    """The settings of one pretraining run, overrides applied."""
+
+    alpha_intra: NonNegative
+    alpha_inter: NonNegative
+    n_prototypes: Positive
+    n_neighbours: Positive
+    self_only_epochs: NonNegativeInt
+    kmeans_restarts: Positive
+    kmeans_iterations: Positive
+    global_crop: Positive
+    local_crop: Positive
+    hflip: Share
+    embed_dim: Positive
+    depth: Positive
+    n_heads: Positive
+
+    @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         found = []
         if self.embed_dim % self.n_heads:
             found.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
         if self.local_crop > self.global_crop:
             found.append(f"local_crop: {self.local_crop} is larger than global_crop {self.global_crop}; lower it")
-        if self.warmup_epochs > self.epochs:
-            found.append(f"warmup_epochs: {self.warmup_epochs} exceeds epochs {self.epochs}; lower it")
         if self.uses_prototypes and self.self_only_epochs >= self.epochs:
             found.append(
                 f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "

@@ -56,8 +56,7 @@ def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterato
 
 def _log_to(log_path: str, name: str) -> logging.Handler:
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(log_path, mode="w", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_file = file_handler(log_path, "w")
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
     to_terminal.setLevel(logging.WARNING)
@@ -65,6 +64,13 @@ def _log_to(log_path: str, name: str) -> logging.Handler:
     log.setLevel(logging.INFO)
     log.propagate = False
     return to_file
+
+
+def file_handler(log_path: str, mode: str) -> logging.FileHandler:
+    """A handler that writes a job's log file; mode: w to begin it, a to go on with it in another process."""
+    handler = logging.FileHandler(log_path, mode=mode, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
 
 
 def _failure_line(error: Exception, log_path: str) -> str:

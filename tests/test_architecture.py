@@ -15,7 +15,7 @@ CHAPTERS = {
     "evaluation": ("folds", "evaluate", "report"),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
-SHARED = {"config", "store", "runtime"}
+SHARED = {"config", "store", "runtime", "dino"}
 # A library and the only modules that may import it.
 HOMES = {
     "openslide": {"slides/reader.py"},

@@ -1,56 +1,9 @@
-"""The losses of SLPD: cross-entropies H(a, b) = −a log b between teacher targets and student crops (paper, eq. 1-4).
-
-A cross-entropy is linear in its target, so the targets of a crop are summed first and the crop's log-softmax, the
-costly part, is taken once for all losses.
-"""
+"""The loss that SLPD adds to DINO's: student crops against prototypes (paper, eq. 2 and 4)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-
-def teacher_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    """Softmax of the centred, sharpened teacher logits (DINO, sec. 3.1).
-
-    logits: (..., out_dim); centre: (out_dim,).
-    """
-    return F.softmax((logits - centre) / temperature, dim=-1)
-
-
-def update_centre(centre: Tensor, logits: Tensor, weights: Tensor, momentum: float) -> Tensor:
-    """Move the centre towards the mean teacher logits (DINO, eq. 4); unchanged where no row counts.
-
-    centre: (out_dim,); logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
-    """
-    count = weights.sum()
-    mean = torch.einsum("...,...o->o", weights, logits) / count.clamp(min=1)
-    return torch.where(count > 0, centre * momentum + mean * (1 - momentum), centre)
-
-
-def cross_entropy(targets: Tensor, log_probabilities: Tensor) -> Tensor:
-    """H(a, b) of each row: (..., out_dim), (..., out_dim) → (...), without an array of the products."""
-    return -torch.einsum("...o,...o->...", targets, log_probabilities)
-
-
-def mean_entropy(targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean entropy in nats of the targets that count; nan where none does.
-
-    targets: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
-    """
-    entropy = cross_entropy(targets, targets.clamp(min=1e-30).log())
-    return (entropy * weights).sum() / weights.sum()
-
-
-def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
-    """L_self: each student crop against the teacher's global crops of the same region, but not against itself (eq. 1).
-
-    targets: (G, B, out_dim), teacher. log_probabilities: (G + local, B, out_dim), student, the G global crops first.
-    Gives the mean over all pairs of crops and over the batch.
-    """
-    G, crops = len(targets), len(log_probabilities)
-    all_pairs = cross_entropy(targets.sum(0), log_probabilities).sum(0)
-    same_view = cross_entropy(targets, log_probabilities[:G]).sum(0)
-    return (all_pairs - same_view).mean() / (G * (crops - 1))
+from slpd_core.dino.losses import cross_entropy
 
 
 def prototype_loss(targets: Tensor, log_probabilities: Tensor, weights: Tensor) -> Tensor:

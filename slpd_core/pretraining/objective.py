@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slpd_core import config
-from slpd_core.pretraining import losses
-from slpd_core.pretraining.networks import TERMS, Networks
+from slpd_core.dino import losses
+from slpd_core.dino.networks import Networks, move_centre
+from slpd_core.pretraining.losses import prototype_loss
+from slpd_core.pretraining.networks import TERMS
 from slpd_core.pretraining.prototypes import Prototypes
 
 # A term of the loss -> the prototypes of each region of the batch (B, K, D), and 1 where there is one, else 0 (B, K).
@@ -73,7 +75,7 @@ def compute_losses(
     entropies = dict.fromkeys(TERMS, log_p.new_full((), torch.nan))
     found["self"] = losses.self_loss(wanted["self"].view(G, -1, out_dim), log_p)
     for term, (_, weights) in targets.items():
-        found[term] = losses.prototype_loss(wanted[term], log_p, weights)
+        found[term] = prototype_loss(wanted[term], log_p, weights)
     for term, rows in wanted.items():
         counts = targets[term][1] if term in targets else rows.new_ones(rows.shape[:-1])
         entropies[term] = losses.mean_entropy(rows, counts)
@@ -83,5 +85,4 @@ def compute_losses(
 def move_centres(networks: Networks, teacher: dict[str, Tensor], targets: Targets, momentum: float) -> None:
     """Move each term's centre towards the teacher's logits of this batch; prototypes that do not exist do not count."""
     for term, logits in teacher.items():
-        weights = targets[term][1] if term in targets else logits.new_ones(logits.shape[:-1])
-        networks.centres[term] = losses.update_centre(networks.centres[term], logits, weights, momentum)
+        move_centre(networks, term, logits, targets[term][1] if term in targets else None, momentum)

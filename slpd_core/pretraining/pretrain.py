@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor
 
 from slpd_core import config, store
+from slpd_core.dino.checkpoint import Checkpoint
+from slpd_core.dino.networks import Networks, set_schedules, update
+from slpd_core.dino.watch import effective_rank, fixed_sample
 from slpd_core.pretraining import region_encoder
-from slpd_core.pretraining.checkpoint import Checkpoint
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
 from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.networks import TERMS, Networks, set_schedules, torch_seed, update
+from slpd_core.pretraining.networks import TERMS, start_networks, torch_seed
 from slpd_core.pretraining.objective import compute_losses, forward, move_centres, prototype_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
-from slpd_core.pretraining.watch import effective_rank, fixed_sample, watch_prototypes
+from slpd_core.pretraining.watch import watch_prototypes
 from slpd_core.runtime import generator, log, progress
 
 VERSION = 3
@@ -110,9 +113,10 @@ def train(
 
     Takes up the checkpoint where there is one. Gives the trained networks and one history row an epoch.
     """
-    networks = Networks.start(section, cohort.tokens.shape[-1], seed, device)
+    networks = start_networks(section, cohort.tokens.shape[-1], seed, device)
     sample = fixed_sample(len(cohort.tokens))
-    history, prototypes = checkpoint.restore(networks)
+    history, arrays = checkpoint.restore(networks, [field.name for field in fields(Prototypes)])
+    prototypes = Prototypes(**arrays) if arrays else None
     for epoch in range(len(history), section.epochs):
         started = time.monotonic()
         row: dict[str, float] = {"epoch": epoch, "uniform": math.log(section.out_dim)}
@@ -127,7 +131,7 @@ def train(
         row |= train_epoch(networks, cohort, section, prototypes, seed, epoch)
         row["effective_rank"] = effective_rank(sampled)
         history.append(row)
-        checkpoint.save(networks, history, prototypes)
+        checkpoint.save(networks, history, vars(prototypes) if prototypes else {})
         rate = len(cohort.tokens) / (time.monotonic() - started)
         log.info("epoch %d of %d: loss %.3f, %.1f regions/s", epoch + 1, section.epochs, row["loss"], rate)
     return networks, pd.DataFrame(history)

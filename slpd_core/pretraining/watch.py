@@ -7,23 +7,6 @@ import numpy as np
 from slpd_core.pretraining.cohort import Cohort
 from slpd_core.pretraining.prototypes import Prototypes, share_moved
 
-SAMPLE_REGIONS = 2048
-
-
-def fixed_sample(n_regions: int) -> np.ndarray:
-    """Rows spread evenly over the cohort, the same in every epoch and run: int64 (at most SAMPLE_REGIONS,)."""
-    return np.linspace(0, n_regions - 1, min(n_regions, SAMPLE_REGIONS)).astype(np.int64)
-
-
-def effective_rank(embeddings: np.ndarray) -> float:
-    """RankMe: exponential of the entropy of the normalised singular values of embeddings (R, D) (Garrido et al. 2023).
-
-    Not centred: near 1 in a collapsed run, where what is left around the mean is noise of full rank.
-    """
-    values = np.linalg.svd(embeddings, compute_uv=False)
-    share = values / max(values.sum(), 1e-12)
-    return float(np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum()))
-
 
 def watch_prototypes(cohort: Cohort, before: Prototypes | None, now: Prototypes) -> dict[str, float]:
     """Shares of slides, neighbours and regions, and the size of the smallest cluster; nan where there is none.

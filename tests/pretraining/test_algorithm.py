@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.pretraining import pretrain
-from slpd_core.pretraining.checkpoint import Checkpoint
 from slpd_core.pretraining.crops import crop_indices
-from slpd_core.pretraining.networks import Networks
+from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.prototypes import cluster_slides
 from slpd_core.runtime import generator
 
@@ -48,7 +48,7 @@ class ByHand:
 
     def __init__(self, cohort, section):
         self.cohort, self.section = cohort, section
-        start = Networks.start(section, 8, SEED, "cpu").student
+        start = start_networks(section, 8, SEED, "cpu").student
         self.s, self.t = copy.deepcopy(start).train(), copy.deepcopy(start).eval()
         self.centres = {term: torch.zeros(section.out_dim) for term in ("self", "intra", "inter")}
         self.moments = {name: (0, 0, 0) for name, _ in self.s.named_parameters()}
@@ -178,7 +178,7 @@ def test_training_is_the_algorithm_written_out(run, make_cohort, tmp_path):
     for epoch, expected in enumerate(by_hand.train()):
         found = history.iloc[epoch]
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4, nan_ok=True)
-    start = Networks.start(run, 8, SEED, "cpu").student.state_dict()
+    start = start_networks(run, 8, SEED, "cpu").student.state_dict()
     for ours, theirs in ((networks.student, by_hand.s), (networks.teacher, by_hand.t)):
         expected = without_key_bias(theirs.state_dict())
         for name, tensor in without_key_bias(ours.state_dict()).items():

@@ -1,7 +1,5 @@
 """The losses and their gradients agree with slow loops written from the paper's formulas."""
 
-import math
-
 import pytest
 import torch
 
@@ -32,14 +30,6 @@ def agrees(loss, oracle, student):
     torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
 
 
-def test_self_loss(student):
-    targets, p = simplex(G, B, OUT), student.softmax(-1)
-    pairs = [
-        minus_a_log_b(targets[t, b], p[s, b]) for b in range(B) for t in range(G) for s in range(G + LOCAL) if s != t
-    ]
-    agrees(losses.self_loss(targets, student.log_softmax(-1)), sum(pairs) / len(pairs), student)
-
-
 def test_intra_loss(student):
     targets, p = simplex(B, 1, OUT), student.softmax(-1)
     has = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
@@ -64,24 +54,3 @@ def test_a_batch_without_prototypes_has_no_loss_and_no_gradient(student):
     (gradient,) = torch.autograd.grad(loss, student)
     assert loss == 0
     assert (gradient == 0).all()
-
-
-def test_entropy_of_the_targets_that_count():
-    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
-    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert losses.mean_entropy(targets, torch.tensor([0.0, 1.0, 1.0])) == pytest.approx(expected / 2)
-    assert losses.mean_entropy(targets, torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(math.log(2))
-    assert losses.mean_entropy(targets, torch.zeros(3)).isnan()
-
-
-def test_targets_are_centred_and_sharpened():
-    logits, centre = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0.0, 0.5, 3.0])
-    expected = torch.exp((logits - centre) / 0.5) / torch.exp((logits - centre) / 0.5).sum()
-    torch.testing.assert_close(losses.teacher_targets(logits, centre, 0.5), expected)
-
-
-def test_the_centre_is_a_moving_average_of_the_logits_that_count():
-    centre, logits = torch.tensor([1.0, -1.0]), torch.tensor([[3.0, 1.0], [5.0, 3.0], [9.0, 9.0]])
-    weights = torch.tensor([1.0, 1.0, 0.0])
-    torch.testing.assert_close(losses.update_centre(centre, logits, weights, 0.9), torch.tensor([1.3, -0.7]))
-    assert torch.equal(losses.update_centre(centre, logits, torch.zeros(3), 0.9), centre)

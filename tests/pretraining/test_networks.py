@@ -1,96 +1,20 @@
-"""Student and teacher: how they start, and how a step moves them."""
-
-import math
+"""Student and teacher of stage two."""
 
 import pytest
-import torch
 
-from slpd_core.pretraining.networks import Networks, set_schedules, update
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
-
-
-def test_the_teacher_starts_as_the_student_and_the_weights_depend_on_the_seed_alone(section):
-    one = Networks.start(section, 8, 1, "cpu")
-    torch.rand(5)
-    other = Networks.start(section.model_copy(update={"alpha_inter": 0.0}), 8, 1, "cpu")
-    assert same(one.student.state_dict(), other.student.state_dict())
-    assert same(one.student.state_dict(), one.teacher.state_dict())
-    assert not same(one.student.state_dict(), Networks.start(section, 8, 2, "cpu").student.state_dict())
+from slpd_core.pretraining.networks import start_networks
 
 
 def test_drop_path_is_in_the_student_only(section):
-    networks = Networks.start(section.model_copy(update={"drop_path": 0.2}), 8, 1, "cpu")
+    networks = start_networks(section.model_copy(update={"drop_path": 0.2}), 8, 1, "cpu")
     assert [block.drop_path for block in networks.student.encoder.blocks] == pytest.approx([0, 0.2])
     assert [block.drop_path for block in networks.teacher.encoder.blocks] == [0, 0]
 
 
-# 3 epochs of 4 steps, 1 of warm-up; peak 0.02 * 64 / 256 = 0.005. step -> lr, weight decay, teacher momentum.
-LAST = (1 + math.cos(math.pi * 11 / 12)) / 2  # what is left of a half cosine at the last of 12 steps
-LAST_LR = (1 + math.cos(math.pi * 7 / 8)) / 2  # ... of the 8 after the warm-up
-SCHEDULE = {
-    0: (0, 0.04, 0.99),
-    2: (0.0025, 0.4 - 0.36 * (1 + math.cos(math.pi / 6)) / 2, 1 - 0.01 * (1 + math.cos(math.pi / 6)) / 2),
-    4: (0.005, 0.4 - 0.36 * 0.75, 1 - 0.01 * 0.75),
-    6: (0.001 + 0.004 * (1 + math.cos(math.pi / 4)) / 2, 0.22, 0.995),
-    8: (0.003, 0.4 - 0.36 * 0.25, 1 - 0.01 * 0.25),
-    11: (0.001 + 0.004 * LAST_LR, 0.4 - 0.36 * LAST, 1 - 0.01 * LAST),
-}
-
-
-@pytest.mark.parametrize(("step", "expected"), SCHEDULE.items())
-def test_schedules_of_a_step(section, step, expected):
-    changes = {"base_lr": 0.02, "min_lr": 0.001, "epochs": 3, "warmup_epochs": 1, "teacher_momentum": 0.99}
-    networks = Networks.start(section, 8, 1, "cpu")
-    values = set_schedules(networks, section.model_copy(update=changes), step, steps_per_epoch=4, batch_size=64)
-    assert tuple(values.values()) == pytest.approx(expected, abs=1e-12)
-    decayed, free = networks.optimizer.param_groups
-    assert decayed["lr"] == free["lr"] == values["lr"]
-    assert (decayed["weight_decay"], free["weight_decay"]) == (values["weight_decay"], 0)
-
-
-@pytest.mark.parametrize("batch_size", [16, 256, 1024])
-def test_the_learning_rate_follows_the_batch(section, batch_size):
-    values = set_schedules(Networks.start(section, 8, 1, "cpu"), section, 4, 4, batch_size)
-    assert values["lr"] == pytest.approx(section.base_lr * batch_size / 256)
-
-
-def test_the_teacher_follows_the_student_and_gets_no_gradient(section):
-    networks = Networks.start(section, 8, 1, "cpu")
-    before = {key: tensor.clone() for key, tensor in networks.teacher.state_dict().items()}
-    set_schedules(networks, section, 5, 4, 12)
-    update(networks, section, networks.student(torch.randn(6, 3, 3, 8)).pow(2).mean(), 0.9, freeze_last=False)
-    student = networks.student.state_dict()
-    for key, tensor in networks.teacher.state_dict().items():
-        torch.testing.assert_close(tensor, 0.9 * before[key] + 0.1 * student[key], atol=1e-7, rtol=1e-5)
-    assert not any(parameter.requires_grad for parameter in networks.teacher.parameters())
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_the_last_layer_can_be_frozen(section, frozen):
-    networks = Networks.start(section, 8, 1, "cpu")
-    before = networks.student.head.last_layer.clone()
-    set_schedules(networks, section, 5, 4, 12)
-    update(networks, section, networks.student(torch.randn(6, 3, 3, 8))[:, 0].mean(), 0.9, frozen)
-    assert torch.equal(networks.student.head.last_layer, before) is frozen
-
-
-def test_gradients_are_clipped_parameter_by_parameter(section):
-    networks = Networks.start(section, 8, 1, "cpu")
-    set_schedules(networks, section, 5, 4, 12)
-    update(networks, section, networks.student(torch.randn(6, 3, 3, 8)).pow(2).sum() * 1e6, 0.9, freeze_last=False)
-    norms = [float(parameter.grad.norm()) for parameter in networks.student.parameters()]
-    assert max(norms) == pytest.approx(section.clip_norm, rel=1e-3)
-    assert math.hypot(*norms) > 1.5 * section.clip_norm
-
-
-def test_no_decay_on_biases_and_vectors(section):
-    networks = Networks.start(section, 8, 1, "cpu")
-    values = set_schedules(networks, section, 8, 4, 12)
-    decayed, free = networks.optimizer.param_groups
-    assert decayed["weight_decay"] == values["weight_decay"] > section.weight_decay
-    assert free["weight_decay"] == 0
-    assert {parameter.ndim for parameter in free["params"]} == {1}
-    assert len(decayed["params"]) + len(free["params"]) == len(list(networks.student.parameters()))
+def test_the_weights_do_not_depend_on_the_losses(section):
+    one, other = (
+        start_networks(section.model_copy(update={"alpha_inter": weight}), 8, 1, "cpu") for weight in (0.0, 1.0)
+    )
+    pairs = zip(one.student.parameters(), other.student.parameters(), strict=True)
+    assert all((mine == theirs).all() for mine, theirs in pairs)
+    assert one.centres.keys() == {"self", "intra", "inter"}

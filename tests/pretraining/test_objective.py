@@ -5,7 +5,7 @@ import torch
 
 from slpd_core.pretraining import objective
 from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.networks import Networks
+from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.prototypes import Prototypes
 
 
@@ -31,7 +31,7 @@ def test_targets_are_the_own_prototype_and_its_partners():
 def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
     """forward and compute_losses against the same losses taken crop by crop from the networks."""
     section = section.model_copy(update={"drop_path": 0.0, "n_neighbours": 2})
-    networks = Networks.start(section, 8, 1, "cpu")
+    networks = start_networks(section, 8, 1, "cpu")
     networks.centres = {term: torch.randn(section.out_dim) * 0.1 for term in networks.centres}
     B, rng = 5, np.random.default_rng(0)
     views = draw_views(make_cohort(B).tokens, section, rng, "cpu")
@@ -62,7 +62,7 @@ def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
 
 
 def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_cohort):
-    networks = Networks.start(section, 8, 1, "cpu")
+    networks = start_networks(section, 8, 1, "cpu")
     views = draw_views(make_cohort(5).tokens, section, np.random.default_rng(0), "cpu")
     found, entropies = objective.compute_losses(
         section, networks.centres, *objective.forward(networks, views, {}), targets={}
@@ -72,7 +72,7 @@ def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_cohort):
 
 
 def test_the_teachers_head_is_called_once_a_step(section, make_cohort):
-    networks, calls = Networks.start(section, 8, 1, "cpu"), []
+    networks, calls = start_networks(section, 8, 1, "cpu"), []
     networks.teacher.head.register_forward_hook(lambda *_: calls.append(1))
     views = draw_views(make_cohort(5).tokens, section, np.random.default_rng(0), "cpu")
     targets = {"intra": (torch.randn(5, 1, 24), torch.ones(5, 1)), "inter": (torch.randn(5, 2, 24), torch.ones(5, 2))}
@@ -81,7 +81,7 @@ def test_the_teachers_head_is_called_once_a_step(section, make_cohort):
 
 
 def test_centres_move_by_the_prototypes_that_exist(section):
-    networks = Networks.start(section, 8, 1, "cpu")
+    networks = start_networks(section, 8, 1, "cpu")
     weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     logits = {"self": torch.randn(4, section.out_dim), "inter": torch.randn(2, 2, section.out_dim)}
     objective.move_centres(networks, logits, {"inter": (torch.randn(2, 2, 24), weights)}, 0.9)

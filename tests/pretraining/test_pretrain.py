@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from slpd_core import store
+from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.pretraining import pretrain, region_encoder
-from slpd_core.pretraining.checkpoint import Checkpoint
-from slpd_core.pretraining.networks import Networks
+from slpd_core.pretraining.networks import start_networks
 
 
 def alone(section):
@@ -115,7 +115,7 @@ def test_a_run_without_local_crops_trains(section, make_cohort, tmp_path, run):
     section = run(section).model_copy(update={"n_local_crops": 0, "epochs": 2})
     networks, history = trained(make_cohort(9, 8), section, tmp_path / "a.pt")
     assert np.isfinite(history["loss"]).all()
-    start = Networks.start(section, 8, 1, "cpu").student.state_dict()
+    start = start_networks(section, 8, 1, "cpu").student.state_dict()
     assert not same(networks.student.state_dict(), start)
 
 
@@ -162,7 +162,7 @@ def test_training_separates_planted_phenotypes(section, make_cohort, tmp_path):
     changes = {"epochs": 10, "base_lr": 0.05, "batch_size": 24, "teacher_momentum": 0.9}
     section = section.model_copy(update=changes)
     networks, _ = trained(cohort, section, tmp_path / "a.pt")
-    untrained = Networks.start(section, 8, 1, "cpu")
+    untrained = start_networks(section, 8, 1, "cpu")
     assert purity(untrained.teacher.encoder, cohort, section, kind) < 0.8
     assert purity(networks.teacher.encoder, cohort, section, kind) > 0.95
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slpd_core.pretraining.schedules import cosine, warmup_cosine
+from slpd_core.dino.schedules import cosine, warmup_cosine
 
 
 def test_cosine():

@@ -1,18 +1,19 @@
-"""The checkpoint of a pretraining run."""
+"""The checkpoint of a run of self-distillation."""
 
 import json
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from slpd_core import store
-from slpd_core.pretraining.networks import Networks
-from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.dino import processes
+from slpd_core.dino.networks import Networks
 from slpd_core.runtime import log
 
-PARTS = ("made_by", "history", "prototypes", "networks")
+PARTS = ("made_by", "history", "arrays", "networks")
 REMEDY = "delete it, the run starts anew"
 
 
@@ -25,35 +26,39 @@ class Checkpoint:
     def __init__(self, path: Path, made_by: dict[str, Any]) -> None:
         self.path, self.made_by = path, json.dumps(made_by, sort_keys=True)
 
-    def save(self, networks: Networks, history: list[dict[str, float]], prototypes: Prototypes | None) -> None:
-        """Replace the checkpoint by one of now."""
-        arrays = (
-            {f.name: torch.from_numpy(getattr(prototypes, f.name)) for f in fields(Prototypes)} if prototypes else {}
-        )
-        state = {"made_by": self.made_by, "history": history, "prototypes": arrays, "networks": networks.state()}
+    def save(self, networks: Networks, history: list[dict[str, float]], arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace the checkpoint by one of now; arrays: whatever else the run goes on from."""
+        if not processes.is_first():
+            return
+        kept = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        state = {"made_by": self.made_by, "history": history, "arrays": kept, "networks": networks.state()}
         with store.replacing(self.path) as part:
             torch.save(state, part)
 
-    def restore(self, networks: Networks) -> tuple[list[dict[str, float]], Prototypes | None]:
-        """Bring networks to the checkpoint's state and give its history; nothing where there is no checkpoint.
+    def restore(
+        self, networks: Networks, names: Sequence[str] = ()
+    ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+        """Bring networks to the checkpoint's state, give its history and arrays; nothing where there is no checkpoint.
 
-        Raises ValueError when the file is broken or of another kind.
+        names: of the arrays a run saves, unless it saves none. Raises ValueError when the file is broken or of another
+        kind.
         """
         if not self.path.exists():
-            return [], None
+            return [], {}
         state = self._read()
+        processes.wait()  # all have read it before one sets it aside
         if state["made_by"] != self.made_by:
-            self._set_aside(state["made_by"])
-            return [], None
+            if processes.is_first():
+                self._set_aside(state["made_by"])
+            return [], {}
         try:
             networks.restore(state["networks"])
-            arrays = {name: tensor.numpy() for name, tensor in state["prototypes"].items()}
-            prototypes = Prototypes(**arrays) if arrays else None
+            arrays = {name: state["arrays"][name].numpy() for name in names if state["arrays"]}
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{self.path}: networks or prototypes are not a run's ({reason}); {REMEDY}") from error
+            raise ValueError(f"{self.path}: networks or arrays are not this run's ({reason}); {REMEDY}") from error
         log.info("resumed after epoch %d", len(state["history"]))
-        return state["history"], prototypes
+        return state["history"], arrays
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -62,7 +67,7 @@ class Checkpoint:
             raise ValueError(f"broken checkpoint {error}; {REMEDY}") from error
         missing = [name for name in PARTS if not isinstance(state, dict) or name not in state]
         if missing:
-            raise ValueError(f"{self.path}: no checkpoint of a pretraining run, it lacks {missing}; {REMEDY}")
+            raise ValueError(f"{self.path}: no checkpoint of a training run, it lacks {missing}; {REMEDY}")
         try:
             json.loads(state["made_by"]).keys()
         except (TypeError, ValueError, AttributeError) as error:

@@ -1,0 +1,1 @@
+"""Self-distillation (DINO): what both stages of pretraining share, on patches and on regions."""

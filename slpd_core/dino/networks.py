@@ -1,0 +1,122 @@
+"""Student and teacher, and how a step moves them."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from slpd_core import config
+from slpd_core.dino import processes
+from slpd_core.dino.head import ProjectionHead
+from slpd_core.dino.losses import update_centre
+from slpd_core.dino.schedules import cosine, warmup_cosine
+
+
+class Network(nn.Module):
+    """An encoder and the projection head g on top of it."""
+
+    encoder: Any  # of patches or of regions, each with attributes of its own
+
+    def __init__(self, encoder: nn.Module, head: ProjectionHead) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the encoder takes → (B, out_dim)."""
+        return self.head(self.encoder(x))
+
+
+class BuildNetwork(Protocol):
+    """Builds a network with random weights; drop_path: its rate of stochastic depth."""
+
+    def __call__(self, drop_path: float) -> Network: ...
+
+
+@dataclass
+class Networks:
+    """Student and teacher, and what training moves along with them.
+
+    centres: (out_dim,), one a term of the loss.
+    """
+
+    student: Network
+    teacher: Network
+    optimizer: torch.optim.AdamW
+    centres: dict[str, Tensor]
+
+    @classmethod
+    def start(
+        cls, build: BuildNetwork, section: config.SelfDistillation, terms: tuple[str, ...], seed: int, device: str
+    ) -> "Networks":
+        """Random weights that depend on the seed alone; the teacher begins as the student's copy."""
+        torch.manual_seed(seed)
+        student, teacher = (build(drop_path=rate).to(device) for rate in (section.drop_path, 0.0))
+        teacher.load_state_dict(student.state_dict())
+        teacher.requires_grad_(False).eval()
+        parameters = list(student.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        centres = {term: torch.zeros(section.out_dim, device=device) for term in terms}
+        return cls(student.train(), teacher, torch.optim.AdamW(groups), centres)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as tensors and plain values."""
+        parts = {name: getattr(self, name).state_dict() for name in ("student", "teacher", "optimizer")}
+        return parts | {"centres": self.centres}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        for name in ("student", "teacher", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        for term, centre in self.centres.items():
+            centre.copy_(state["centres"][term])
+
+
+def set_schedules(
+    networks: Networks, section: config.SelfDistillation, step: int, steps_per_epoch: int, batch_size: int
+) -> dict[str, float]:
+    """Learning rate, weight decay and teacher momentum of a step, set where they belong.
+
+    batch_size: of a step in fact, less than the setting in a cohort smaller than a batch.
+    """
+    steps = section.epochs * steps_per_epoch
+    peak = section.base_lr * batch_size / 256
+    values = {
+        "lr": warmup_cosine(step, steps, section.warmup_epochs * steps_per_epoch, peak, section.min_lr),
+        "weight_decay": cosine(step, steps, section.weight_decay, section.weight_decay_end),
+        "teacher_momentum": cosine(step, steps, section.teacher_momentum, 1.0),
+    }
+    for group in networks.optimizer.param_groups:
+        group["lr"] = values["lr"]
+    networks.optimizer.param_groups[0]["weight_decay"] = values["weight_decay"]
+    return values
+
+
+def update(
+    networks: Networks, section: config.SelfDistillation, loss: Tensor, momentum: float, freeze_last: bool
+) -> None:
+    """One step of the student by gradient, of the teacher by moving average."""
+    networks.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    processes.average_gradients(networks.student.parameters())
+    if freeze_last:
+        networks.student.head.last_layer.grad = None
+    for parameter in networks.student.parameters():
+        if parameter.grad is not None:
+            nn.utils.clip_grad_norm_(parameter, section.clip_norm)
+    networks.optimizer.step()
+    with torch.no_grad():
+        for mine, theirs in zip(networks.teacher.parameters(), networks.student.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - momentum)
+
+
+def move_centre(networks: Networks, term: str, logits: Tensor, weights: Tensor | None, momentum: float) -> None:
+    """Move a term's centre towards the teacher's logits of this batch.
+
+    logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0; None where all do.
+    """
+    weights = logits.new_ones(logits.shape[:-1]) if weights is None else weights
+    networks.centres[term] = update_centre(networks.centres[term], logits, weights, momentum)

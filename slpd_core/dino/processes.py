@@ -1,0 +1,90 @@
+"""Several processes, one a GPU, that train as one; alone, every function here leaves things as they are."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from slpd_core.runtime import file_handler, log
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and the log."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def own_share(rows: Sequence[Any]) -> Any:
+    """This process's part of a batch; all parts are equally long if the batch divides by `count`."""
+    return rows[dist.get_rank() :: count()] if dist.is_initialized() else rows
+
+
+def add_up(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over the processes."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace the gradients by their means over the processes, all in one message."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if dist.is_initialized() and gradients:
+        vector = parameters_to_vector(gradients)
+        dist.all_reduce(vector)
+        vector_to_parameters(vector / count(), gradients)
+
+
+def train_as_one(work: Callable[..., None], processes: int, device: str, *arguments: Any) -> None:
+    """Call work(*arguments) in so many processes, each with a GPU of its own on cuda; directly if one is enough.
+
+    Raises RuntimeError with the last line of the traceback of the process that failed; the others are stopped.
+    """
+    if processes == 1:
+        work(*arguments)
+        return
+    path = next((handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)), None)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = (processes, device, f"file://{folder}/meet", path, torch.get_num_threads())
+        started = mp.start_processes(
+            _one_of_them, (setting, work, arguments), nprocs=processes, join=False, daemon=True, start_method="spawn"
+        )
+        try:
+            while not started.join():
+                pass
+        except mp.ProcessRaisedException as error:
+            raise RuntimeError(f"process {error.error_index}: {str(error).strip().splitlines()[-1]}") from error
+        finally:
+            for process in started.processes:
+                process.terminate()
+
+
+def _one_of_them(rank: int, setting: tuple[int, str, str, str | None, int], work: Any, arguments: Any) -> None:
+    processes, device, meet, log_path, threads = setting
+    if rank == 0 and log_path:
+        log.addHandler(file_handler(log_path, "a"))
+        log.setLevel(logging.INFO)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    torch.set_num_threads(max(1, threads // processes))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", meet, world_size=processes, rank=rank)
+    try:
+        work(*arguments)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,89 @@
+"""A checkpoint that is broken, of another kind or of other settings is named with the remedy, never overwritten."""
+
+import numpy as np
+import pytest
+import torch
+
+from slpd_core import store
+from slpd_core.dino import checkpoint as module
+from slpd_core.dino.checkpoint import Checkpoint
+
+
+@pytest.fixture
+def networks(recipe, start):
+    return start(recipe, 1)
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(module.log, "propagate", True)
+    return caplog
+
+
+def made_by(recipe, **changes):
+    """The flat form `pretrain.run` gives."""
+    return recipe.model_dump() | {"seed": 1, "tokens": "f", "version": 3} | changes
+
+
+def test_what_is_saved_comes_back(recipe, networks, start, tmp_path):
+    arrays = {"centres": np.arange(6.0).reshape(2, 3), "rows": np.array([-1, 4])}
+    networks.centres["self"] += 1
+    Checkpoint(tmp_path / "a.pt", made_by(recipe)).save(networks, [{"epoch": 0.0}], arrays)
+    other = start(recipe, 2)
+    history, back = Checkpoint(tmp_path / "a.pt", made_by(recipe)).restore(other, [*arrays])
+    assert history == [{"epoch": 0.0}]
+    assert back.keys() == arrays.keys()
+    assert all((back[name] == arrays[name]).all() for name in arrays)
+    assert all(
+        torch.equal(a, b) for a, b in zip(other.student.parameters(), networks.student.parameters(), strict=True)
+    )
+    assert torch.equal(other.centres["self"], networks.centres["self"])
+
+
+def test_arrays_that_a_run_needs_are_missed(recipe, networks, tmp_path):
+    Checkpoint(tmp_path / "a.pt", {}).save(networks, [], {"centres": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"a\.pt: networks or arrays are not this run's .*rows.*delete it"):
+        Checkpoint(tmp_path / "a.pt", {}).restore(networks, ["centres", "rows"])
+
+
+def test_a_checkpoint_of_other_settings_is_set_aside_with_the_difference(recipe, networks, tmp_path, warnings):
+    path, old = tmp_path / "checkpoint.pt", made_by(recipe, temperature=7)
+    Checkpoint(path, old).save(networks, [{"epoch": 0.0}], {})
+    content = path.read_bytes()
+    now = made_by(recipe, base_lr=0.01, seed=2, patience=None)
+    assert Checkpoint(path, now).restore(networks) == ([], {})
+    expected = "base_lr 0.0005 -> 0.01, patience absent -> None, seed 1 -> 2, temperature 7 -> absent"
+    assert f"of other settings ({expected})" in warnings.text
+    (aside,) = tmp_path.iterdir()
+    assert aside.name == f"checkpoint.{store.fingerprint(Checkpoint(path, old).made_by)[:8]}.pt"
+    assert aside.name in warnings.text
+    assert aside.read_bytes() == content
+
+
+def test_two_checkpoints_of_other_settings_do_not_meet(recipe, networks, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for seed in (1, 2, 3):
+        Checkpoint(path, made_by(recipe, seed=seed)).restore(networks)
+        Checkpoint(path, made_by(recipe, seed=seed)).save(networks, [], {})
+    assert len([*tmp_path.iterdir()]) == 3
+
+
+@pytest.mark.parametrize("state", [{}, {"made_by": "{}", "history": []}, [1, 2], torch.zeros(2)], ids=str)
+def test_a_file_of_another_kind_is_named_with_the_remedy(networks, tmp_path, state):
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: no checkpoint of a training run, .*'networks'.*delete it"):
+        Checkpoint(tmp_path / "a.pt", {}).restore(networks)
+
+
+def test_other_networks_under_the_same_settings_are_named_with_the_remedy(recipe, start, networks, tmp_path):
+    larger = start(recipe, 1, width=30)
+    Checkpoint(tmp_path / "a.pt", {}).save(larger, [], {})
+    with pytest.raises(ValueError, match=r"a\.pt: networks or arrays are not this run's .*delete it"):
+        Checkpoint(tmp_path / "a.pt", {}).restore(networks)
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b"PK\x03\x04 torn"])
+def test_a_broken_checkpoint_is_named_with_the_remedy(networks, tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken checkpoint .*a\.pt: .*delete it"):
+        Checkpoint(tmp_path / "a.pt", {}).restore(networks)

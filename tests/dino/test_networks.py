@@ -1,0 +1,90 @@
+"""Student and teacher: how they start, and how a step moves them."""
+
+import math
+
+import pytest
+import torch
+
+from slpd_core.dino.networks import set_schedules, update
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
+
+
+def test_the_teacher_starts_as_the_student_and_the_weights_depend_on_the_seed_alone(recipe, start):
+    one = start(recipe, 1)
+    torch.rand(5)
+    other = start(recipe, 1)
+    assert same(one.student.state_dict(), other.student.state_dict())
+    assert same(one.student.state_dict(), one.teacher.state_dict())
+    assert not same(one.student.state_dict(), start(recipe, 2).student.state_dict())
+
+
+# 3 epochs of 4 steps, 1 of warm-up; peak 0.02 * 64 / 256 = 0.005. step -> lr, weight decay, teacher momentum.
+LAST = (1 + math.cos(math.pi * 11 / 12)) / 2  # what is left of a half cosine at the last of 12 steps
+LAST_LR = (1 + math.cos(math.pi * 7 / 8)) / 2  # ... of the 8 after the warm-up
+SCHEDULE = {
+    0: (0, 0.04, 0.99),
+    2: (0.0025, 0.4 - 0.36 * (1 + math.cos(math.pi / 6)) / 2, 1 - 0.01 * (1 + math.cos(math.pi / 6)) / 2),
+    4: (0.005, 0.4 - 0.36 * 0.75, 1 - 0.01 * 0.75),
+    6: (0.001 + 0.004 * (1 + math.cos(math.pi / 4)) / 2, 0.22, 0.995),
+    8: (0.003, 0.4 - 0.36 * 0.25, 1 - 0.01 * 0.25),
+    11: (0.001 + 0.004 * LAST_LR, 0.4 - 0.36 * LAST, 1 - 0.01 * LAST),
+}
+
+
+@pytest.mark.parametrize(("step", "expected"), SCHEDULE.items())
+def test_schedules_of_a_step(recipe, start, step, expected):
+    changes = {"base_lr": 0.02, "min_lr": 0.001, "epochs": 3, "warmup_epochs": 1, "teacher_momentum": 0.99}
+    networks = start(recipe, 1)
+    values = set_schedules(networks, recipe.model_copy(update=changes), step, steps_per_epoch=4, batch_size=64)
+    assert tuple(values.values()) == pytest.approx(expected, abs=1e-12)
+    decayed, free = networks.optimizer.param_groups
+    assert decayed["lr"] == free["lr"] == values["lr"]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (values["weight_decay"], 0)
+
+
+@pytest.mark.parametrize("batch_size", [16, 256, 1024])
+def test_the_learning_rate_follows_the_batch(recipe, start, batch_size):
+    values = set_schedules(start(recipe, 1), recipe, 4, 4, batch_size)
+    assert values["lr"] == pytest.approx(recipe.base_lr * batch_size / 256)
+
+
+def test_the_teacher_follows_the_student_and_gets_no_gradient(recipe, start):
+    networks = start(recipe, 1)
+    before = {key: tensor.clone() for key, tensor in networks.teacher.state_dict().items()}
+    set_schedules(networks, recipe, 5, 4, 12)
+    update(networks, recipe, networks.student(torch.randn(6, 8)).pow(2).mean(), 0.9, freeze_last=False)
+    student = networks.student.state_dict()
+    for key, tensor in networks.teacher.state_dict().items():
+        torch.testing.assert_close(tensor, 0.9 * before[key] + 0.1 * student[key], atol=1e-7, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in networks.teacher.parameters())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_last_layer_can_be_frozen(recipe, start, frozen):
+    networks = start(recipe, 1)
+    before = networks.student.head.last_layer.clone()
+    set_schedules(networks, recipe, 5, 4, 12)
+    update(networks, recipe, networks.student(torch.randn(6, 8))[:, 0].mean(), 0.9, frozen)
+    assert torch.equal(networks.student.head.last_layer, before) is frozen
+
+
+def test_gradients_are_clipped_parameter_by_parameter(recipe, start):
+    networks = start(recipe, 1)
+    set_schedules(networks, recipe, 5, 4, 12)
+    update(networks, recipe, networks.student(torch.randn(6, 8)).pow(2).sum() * 1e6, 0.9, freeze_last=False)
+    norms = [float(parameter.grad.norm()) for parameter in networks.student.parameters()]
+    assert max(norms) == pytest.approx(recipe.clip_norm, rel=1e-3)
+    assert math.hypot(*norms) > 1.5 * recipe.clip_norm
+
+
+def test_no_decay_on_biases_and_vectors(recipe, start):
+    networks = start(recipe, 1)
+    values = set_schedules(networks, recipe, 8, 4, 12)
+    decayed, free = networks.optimizer.param_groups
+    assert decayed["weight_decay"] == values["weight_decay"] > recipe.weight_decay
+    assert free["weight_decay"] == 0
+    assert {parameter.ndim for parameter in free["params"]} == {1}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(networks.student.parameters()))
