@@ -70,21 +70,6 @@ class Regions(Section):
     anchor: Literal["slide", "tissue"]
 
 
-class PatchEncoder(Section):
-    source: Literal["random", "timm"]
-    name: str
-    weights: str | None
-    patch_px: Positive
-    mean: tuple[Number, Number, Number]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-
-    @model_validator(mode="after")
-    def _weights_fit_source(self) -> Self:
-        if self.source == "timm" and self.weights is None:
-            raise ValueError("weights: null, but source is timm; give the path of a local state dict")
-        return self
-
-
 class SelfDistillation(Section):
     """The recipe of DINO: what student and teacher of either stage are trained with."""
 
@@ -112,6 +97,46 @@ class SelfDistillation(Section):
     def _warmup_ends(self) -> Self:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs: {self.warmup_epochs} exceeds epochs {self.epochs}; lower it")
+        return self
+
+
+class Patches(Section):
+    per_slide: Positive
+
+
+class DinoPatches(SelfDistillation):
+    """Stage one: DINO on patches."""
+
+    global_px: Positive
+    local_px: Positive
+    global_area: tuple[PositiveFloat, PositiveFloat]
+    local_area: tuple[PositiveFloat, PositiveFloat]
+    stain: Share
+    contrast: Share
+    greyscale: Share
+
+    @model_validator(mode="after")
+    def _areas_are_ranges(self) -> Self:
+        for key in ("global_area", "local_area"):
+            least, most = getattr(self, key)
+            if not least <= most <= 1:
+                raise ValueError(f"{key}: {[least, most]} is no range of shares; give [least, greatest], at most 1")
+        return self
+
+
+class PatchEncoder(Section):
+    source: Literal["random", "timm", "dino"]
+    name: str
+    weights: str | None
+    patch_px: Positive
+    mean: tuple[Number, Number, Number]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    dino: DinoPatches
+
+    @model_validator(mode="after")
+    def _weights_fit_source(self) -> Self:
+        if self.source == "timm" and self.weights is None:
+            raise ValueError("weights: null, but source is timm; give the path of a local state dict")
         return self
 
 
@@ -240,6 +265,7 @@ class Config(Section):
     sheet: Sheet
     tissue: Tissue
     regions: Regions
+    patches: Patches
     patch_encoder: PatchEncoder
     tokens: Tokens
     ledger: Ledger

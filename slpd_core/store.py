@@ -367,6 +367,33 @@ def read_tokens(path: Path) -> tuple[Tokens, Meta]:
 
 
 @contextmanager
+def writing_patches(path: Path, sample: Regions, meta: Meta) -> Iterator[Any]:
+    """Give the dataset `patches`, uint8 (n, size_px, size_px, 3), to fill patch by patch; sample: where they lie."""
+    import h5py
+
+    n, side = len(sample.coords), sample.size_px
+    with replacing(path) as part, h5py.File(part, "w") as file:
+        file.attrs.update({**meta, **_slide_attributes(sample.slide)})
+        file.create_dataset("coords", data=sample.coords.astype(np.int64).reshape(-1, 2))
+        yield file.create_dataset("patches", (n, side, side, 3), np.uint8)
+
+
+def read_patches(path: Path) -> tuple[np.ndarray, Meta]:
+    """The patches of a slide, uint8 (n, size_px, size_px, 3), mapped from the file rather than read.
+
+    Raises ValueError when the file is broken.
+    """
+    with _open_h5(path, ("patches", "coords")) as file:
+        patches, meta = file["patches"], _meta(_attributes(file))
+        if patches.ndim != 4 or patches.dtype != np.uint8 or len(patches) != len(file["coords"]):
+            raise ValueError(_broken(path, f"patches {patches.dtype} {patches.shape} of {len(file['coords'])} places"))
+        offset, shape = patches.id.get_offset(), patches.shape
+    if offset is None:  # nothing was ever written
+        return np.zeros(shape, np.uint8), meta
+    return np.memmap(path, np.uint8, "r", offset, shape), meta
+
+
+@contextmanager
 def _open_h5(path: Path, names: Sequence[str]) -> Iterator[Any]:
     import h5py
 

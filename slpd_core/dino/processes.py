@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def wait() -> None:
         dist.barrier()
 
 
-def own_share(rows: Sequence[Any]) -> Any:
+def own_share(rows: Any) -> Any:
     """This process's part of a batch; all parts are equally long if the batch divides by `count`."""
     return rows[dist.get_rank() :: count()] if dist.is_initialized() else rows
 

@@ -5,9 +5,9 @@ import numpy as np
 SAMPLE = 2048
 
 
-def fixed_sample(n_items: int) -> np.ndarray:
-    """Rows spread evenly over all, the same in every epoch and run: int64 (at most SAMPLE,)."""
-    return np.linspace(0, n_items - 1, min(n_items, SAMPLE)).astype(np.int64)
+def fixed_sample(n_items: int, most: int = SAMPLE) -> np.ndarray:
+    """Rows spread evenly over all, the same in every epoch and run: int64 (at most `most`,)."""
+    return np.linspace(0, n_items - 1, min(n_items, most)).astype(np.int64)
 
 
 def effective_rank(embeddings: np.ndarray) -> float:

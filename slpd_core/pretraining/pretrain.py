@@ -13,6 +13,7 @@ from torch import Tensor
 from slpd_core import config, store
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks, set_schedules, update
+from slpd_core.dino.steps import batches, first_not_finite
 from slpd_core.dino.watch import effective_rank, fixed_sample
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
@@ -26,30 +27,20 @@ from slpd_core.runtime import generator, log, progress
 VERSION = 3
 # Of history.csv: the means of an epoch's steps. The losses, and the entropy of the teacher's targets of each.
 MEANS = ("loss", *TERMS, "teacher_entropy", "entropy_intra", "entropy_inter")
-STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
 
 
-def batches(n_regions: int, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Rows of the cohort, shuffled, in batches; the last is left out unless it is the only one."""
-    order = rng.permutation(n_regions)
-    return [order[start : start + batch_size] for start in range(0, max(1, n_regions - batch_size + 1), batch_size)]
+def stop_if_not_finite(losses: list[Tensor], todo: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
+    """Raise RuntimeError at a step whose loss is not finite, with its slides.
 
-
-def stop_if_not_finite(rows: list[Tensor], todo: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
-    """Look at the losses of the last steps at once, so that the device is waited for now and then only.
-
-    rows: a step's values, as MEANS, the whole loss first. Raises RuntimeError with the first step whose loss is not
-    finite and its slides.
+    losses: of the steps done so far; todo: the rows of all steps of the epoch.
     """
-    first = max(0, len(rows) - STEPS_BETWEEN_CHECKS)
-    totals = torch.stack(rows[first:])[:, 0].tolist()
-    for number, total in enumerate(totals, start=first):
-        if not math.isfinite(total):
-            slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[todo[number]]})
-            raise RuntimeError(
-                f"loss {total} in epoch {epoch}, step {number}, slides {', '.join(slides[:5])} ...: lower "
-                "pretrain.base_lr or raise pretrain.teacher_temperature; the last checkpoint is kept"
-            )
+    if found := first_not_finite(losses, len(todo)):
+        number, loss = found
+        slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[todo[number]]})
+        raise RuntimeError(
+            f"loss {loss} in epoch {epoch}, step {number}, slides {', '.join(slides[:5])} ...: lower "
+            "pretrain.base_lr or raise pretrain.teacher_temperature; the last checkpoint is kept"
+        )
 
 
 def train_epoch(
@@ -69,7 +60,7 @@ def train_epoch(
     torch.manual_seed(torch_seed(seed, "drop_path", epoch))
     todo = batches(len(cohort.tokens), section.batch_size, generator(seed, "batches", epoch))
     alphas = {"self": 1.0, "intra": section.alpha_intra, "inter": section.alpha_inter}
-    rows, schedule = [], {}
+    rows, totals, schedule = [], [], {}
     for number, regions in enumerate(progress(todo, len(todo), f"epoch {epoch}", "steps")):
         schedule = set_schedules(networks, section, epoch * len(todo) + number, len(todo), len(regions))
         views = draw_views(cohort.tokens[regions], section, generator(seed, "crops", epoch, number), device)
@@ -86,8 +77,8 @@ def train_epoch(
         update(networks, section, total, schedule["teacher_momentum"], epoch < section.freeze_last_layer_epochs)
         move_centres(networks, teacher, targets, section.centre_momentum)
         rows.append(torch.stack([total, *terms.values(), *entropies.values()]).detach())
-        if len(rows) % STEPS_BETWEEN_CHECKS == 0 or len(rows) == len(todo):
-            stop_if_not_finite(rows, todo, cohort, epoch)
+        totals.append(rows[-1][0])
+        stop_if_not_finite(totals, todo, cohort, epoch)
     return dict(zip(MEANS, torch.stack(rows).nanmean(0).tolist(), strict=True)) | schedule
 
 

@@ -1,0 +1,188 @@
+"""Stage one: DINO pretraining of the patch encoder on patches sampled from the cohort (Caron et al., ICCV 2021)."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slpd_core import config, store
+from slpd_core.dino import processes
+from slpd_core.dino.checkpoint import Checkpoint
+from slpd_core.dino.head import ProjectionHead
+from slpd_core.dino.losses import mean_entropy, self_loss, teacher_targets
+from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
+from slpd_core.dino.steps import batches, first_not_finite
+from slpd_core.dino.watch import effective_rank, fixed_sample
+from slpd_core.runtime import generator, log, progress
+from slpd_core.slides.patch_crops import draw_views
+
+VERSION = 1
+MEANS = ("loss", "teacher_entropy")  # of history.csv: the means of an epoch's steps
+WATCHED_PATCHES = 256  # whose tokens the effective rank is of
+
+
+class Patches:
+    """The sampled patches of all slides as one array, read from disk when asked for."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        read = [store.read_patches(path) for path in paths]
+        self._arrays = [array for array, _ in read]
+        self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
+        self.fingerprint = store.fingerprint(*(meta["fingerprint"] for _, meta in read), *map(str, self._starts))
+        if not len(self):
+            raise ValueError("no slide has patches to train the patch encoder on; the ledger's logs say why")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """uint8 (rows, P, P, 3)."""
+        slides = np.searchsorted(self._starts, rows, side="right") - 1
+        taken = [self._arrays[slide][row - self._starts[slide]] for slide, row in zip(slides, rows, strict=True)]
+        return torch.from_numpy(np.stack(taken))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, how.
+
+    build: makes the encoder, a timm ViT that takes pictures of any size, given its drop_path_rate. mean, std: of RGB in
+    0..1. half: whether the networks may compute in bfloat16.
+    """
+
+    build: Callable[..., Any]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    recipe: config.DinoPatches
+    seed: int
+    device: str
+    half: bool
+
+    def torch_seed(self, *keys: str | int) -> int:
+        """A seed for torch that depends on what it is for."""
+        return int(generator(self.seed, "dino_patches", *keys).integers(1 << 62))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """RGB in 0..1, (n, 3, h, w), as the encoder takes it."""
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def start(self) -> Networks:
+        """Student and teacher with heads."""
+        recipe = self.recipe
+
+        def build(drop_path: float) -> Network:
+            encoder = self.build(drop_path_rate=drop_path)
+            head = ProjectionHead(encoder.num_features, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim)
+            return Network(encoder, head)
+
+        return Networks.start(build, recipe, ("self",), self.torch_seed("weights"), self.device)
+
+
+def step_loss(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
+    """Loss and teacher entropy of a step, (2,); moves the centre.
+
+    views: global crops (G * B, 3, g, g), local crops (n * B, 3, l, l), crop after crop.
+    """
+    recipe, G = plan.recipe, plan.recipe.n_global_crops
+    with torch.autocast(plan.device, torch.bfloat16, enabled=plan.half):
+        student = networks.student.head(torch.cat([networks.student.encoder(view) for view in views]))
+        with torch.no_grad():
+            teacher = networks.teacher(views[0])
+    log_p = F.log_softmax(student / recipe.student_temperature, dim=-1)
+    wanted = teacher_targets(teacher, networks.centres["self"], recipe.teacher_temperature)
+    B = len(wanted) // G
+    loss = self_loss(wanted.view(G, B, -1), log_p.view(-1, B, recipe.out_dim))
+    move_centre(networks, "self", teacher, None, recipe.centre_momentum)
+    return torch.stack([loss, mean_entropy(wanted, wanted.new_ones(len(wanted)))])
+
+
+def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) -> dict[str, float]:
+    """One epoch over all patches; gives MEANS and the schedules' last values.
+
+    Raises RuntimeError at a loss that is not finite.
+    """
+    recipe, seed = plan.recipe, plan.seed
+    torch.manual_seed(plan.torch_seed("drop_path", epoch))
+    todo = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
+    rows: list[Tensor] = []
+    losses, schedule = [], {}
+    for number, pixels in enumerate(progress(read_ahead(patches, todo), len(todo), f"epoch {epoch}", "steps")):
+        schedule = set_schedules(networks, recipe, epoch * len(todo) + number, len(todo), len(todo[number]))
+        own, rng = (
+            processes.own_share(range(len(todo[number]))),
+            generator(seed, "dino_patches", "crops", epoch, number),
+        )
+        views = draw_views(pixels.to(plan.device), own, len(todo[number]), recipe, rng)
+        row = step_loss(networks, [plan.normalise(view) for view in views], plan)
+        update(networks, recipe, row[0], schedule["teacher_momentum"], epoch < recipe.freeze_last_layer_epochs)
+        rows.append(row.detach())
+        processes.add_up(rows[-1])
+        losses.append(rows[-1][0])
+        if found := first_not_finite(losses, len(todo)):
+            raise RuntimeError(
+                f"loss {found[1]} in epoch {epoch}, step {found[0]}: lower patch_encoder.dino.base_lr or raise "
+                "patch_encoder.dino.teacher_temperature; the last checkpoint is kept"
+            )
+    means = torch.stack(rows).mean(0) / processes.count()
+    return dict(zip(MEANS, means.tolist(), strict=True)) | schedule
+
+
+def read_ahead(patches: Patches, todo: list[np.ndarray]) -> Iterator[Tensor]:
+    """This process's share of each batch, uint8 (b, P, P, 3), the next one read while the last is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        reading = [thread.submit(patches.take, processes.own_share(batch)) for batch in todo[:2]]
+        for number in range(len(todo)):
+            yield reading.pop(0).result()
+            if number + 2 < len(todo):
+                reading.append(thread.submit(patches.take, processes.own_share(todo[number + 2])))
+
+
+@torch.inference_mode()
+def tokens_of(encoder: Any, pixels: Tensor, plan: Plan, side_px: int, batch_size: int = 32) -> np.ndarray:
+    """Tokens of patches, uint8 (n, P, P, 3), brought to `side_px`: float32 (n, token_dim)."""
+    found = []
+    for batch in pixels.split(batch_size):
+        floats = batch.to(plan.device).permute(0, 3, 1, 2).float() / 255
+        floats = F.interpolate(floats, (side_px, side_px), mode="bilinear", antialias=True)
+        found.append(encoder(plan.normalise(floats)).cpu())
+    return torch.cat(found).numpy()
+
+
+def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple[Networks, pd.DataFrame]:
+    """Train student and teacher; takes up the checkpoint where there is one, and leaves one after the last epoch.
+
+    Gives the networks and one history row an epoch. Raises ValueError when there are no patches, or when a batch cannot
+    be shared evenly among the processes.
+    """
+    patches, recipe = Patches(patches_paths), plan.recipe
+    step_patches = min(recipe.batch_size, len(patches))
+    if step_patches % processes.count():
+        raise ValueError(
+            f"patch_encoder.dino.batch_size: {step_patches} patches a step do not divide among {processes.count()} "
+            "GPUs; make it a multiple of their number, or ask for fewer"
+        )
+    networks = plan.start()
+    made_by = recipe.model_dump() | {"seed": plan.seed, "patches": patches.fingerprint, "version": VERSION}
+    checkpoint = Checkpoint(checkpoint_path, made_by | {"encoder": str(plan.build), "mean": plan.mean, "std": plan.std})
+    watched = patches.take(fixed_sample(len(patches), WATCHED_PATCHES))
+    history, _ = checkpoint.restore(networks)
+    for epoch in range(len(history), recipe.epochs):
+        started = time.monotonic()
+        row: dict[str, float] = {"epoch": epoch, "uniform": math.log(recipe.out_dim)}
+        row |= train_epoch(networks, patches, plan, epoch)
+        row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
+        history.append(row)
+        checkpoint.save(networks, history, {})
+        rate = len(patches) / (time.monotonic() - started)
+        log.info("epoch %d of %d: loss %.3f, %.1f patches/s", epoch + 1, recipe.epochs, row["loss"], rate)
+    return networks, pd.DataFrame(history)

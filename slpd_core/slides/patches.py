@@ -1,0 +1,74 @@
+"""Patches: a sample of a slide's patches, for the patch encoder to be trained on (patch_encoder.source dino)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from slpd_core import config, store
+from slpd_core.runtime import generator, log, progress
+from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.tokens import read_regions
+
+VERSION = 1
+TRIES = 50  # draws a patch wanted, at most: a region holds at least a little tissue
+
+
+def draw_corners(
+    regions: store.Regions, tissue: store.Tissue, patch_level0_px: int, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Upper left corners, int64 (at most n, 2), level-0 px, of random patches of the regions whose centre is tissue.
+
+    Each region is as likely as any other, each place in it too; the corners go row by row, as the file lies.
+    """
+    polygons = shapely.union_all(tissue.polygons)
+    shapely.prepare(polygons)
+    found = np.empty((0, 2), np.int64)
+    for _ in range(TRIES):
+        if len(found) >= n or not len(regions.coords):
+            break
+        region = regions.coords[rng.integers(len(regions.coords), size=n)]
+        corners = region + rng.integers(0, regions.size_level0_px - patch_level0_px + 1, size=(n, 2))
+        centre = corners + patch_level0_px / 2
+        found = np.concatenate([found, corners[shapely.contains_xy(polygons, centre)]])
+    found = found[:n]
+    return found[np.lexsort((found[:, 0], found[:, 1]))]
+
+
+def run(
+    *,
+    slide_path: Path,
+    tissue_path: Path,
+    regions_path: Path,
+    patches_path: Path,
+    section: config.Patches,
+    patch_px: int,
+    shrink_jpeg: bool,
+    seed: int,
+    quarantine: tuple[type[Exception], ...],
+) -> None:
+    """Write a sample of a slide's patches; none of a slide without regions or one that breaks on the way.
+
+    quarantine: the errors that leave the slide without patches; others are raised.
+    """
+    regions, meta = store.read_regions(regions_path)
+    tissue, _ = store.read_tissue(tissue_path)
+    own = (meta["fingerprint"], str(patch_px), str(shrink_jpeg), str(seed))
+    provenance = store.provenance("patches", VERSION, section.model_dump(), *own)
+    side = round(patch_px * regions.size_level0_px / regions.size_px)
+    rng = generator(seed, "patches", regions.slide.slide_id)
+    corners = draw_corners(regions, tissue, side, section.per_slide, rng)
+    sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
+    try:
+        with store.writing_patches(patches_path, sample, provenance) as patches:
+            pixels = read_regions(slide_path, sample, shrink_jpeg, OSError in quarantine)
+            for number, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
+                patches[number] = patch
+        log.info("%d patches of %d wanted", len(corners), section.per_slide)
+    except SlideError as error:
+        if SlideError not in quarantine:
+            raise
+        log.warning("no patches to train on: %s", error)
+        with store.writing_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
+            pass
