@@ -16,14 +16,7 @@ try:
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     sheet.require_patients(SHEET, CONFIG.folds.n_folds)
     sheet.require_masks(SHEET, CONFIG.tissue.masks)
-    if (
-        CONFIG.patch_encoder.source == "timm"
-        and not Path(CONFIG.patch_encoder.weights).is_file()
-    ):
-        raise FileNotFoundError(
-            f"patch_encoder.weights: no file {CONFIG.patch_encoder.weights}; download the model's weights from where "
-            "its authors publish them and give their path, or set patch_encoder.source to random for a baseline"
-        )
+    CONFIG.patch_encoder.require_weights()
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
@@ -93,8 +86,8 @@ def last_attempt(wildcards, attempt):
 
 
 def encoder_weights(wildcards):
-    """The patch encoder's file of weights, where its source reads one."""
-    return CONFIG.patch_encoder.weights if CONFIG.patch_encoder.source == "timm" else []
+    """The local files the patch encoder's source reads, if any."""
+    return CONFIG.patch_encoder.files
 
 
 def run_section(wildcards):
