@@ -16,14 +16,7 @@ try:
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     sheet.require_patients(SHEET, CONFIG.folds.n_folds)
     sheet.require_masks(SHEET, CONFIG.tissue.masks)
-    if (
-        CONFIG.patch_encoder.source == "timm"
-        and not Path(CONFIG.patch_encoder.weights).is_file()
-    ):
-        raise FileNotFoundError(
-            f"patch_encoder.weights: no file {CONFIG.patch_encoder.weights}; download the model's weights from where "
-            "its authors publish them and give their path, or set patch_encoder.source to random for a baseline"
-        )
+    CONFIG.patch_encoder.require_weights()
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
@@ -37,6 +30,9 @@ ROWS = [
 ]
 FOLDS = range(CONFIG.folds.n_folds)
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
+# How the patch encoder is trained, and where that is recorded, in a workflow that trains it.
+RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
+ENCODER_HISTORY = [f"{RESULTS}/patch_encoder/history.csv"] if RECIPE else []
 FIGURES = ["roc", *(["training", "tsne"] if RUNS else [])]
 
 
@@ -93,8 +89,13 @@ def last_attempt(wildcards, attempt):
 
 
 def encoder_weights(wildcards):
-    """The patch encoder's file of weights, where its source reads one."""
-    return CONFIG.patch_encoder.weights if CONFIG.patch_encoder.source == "timm" else []
+    """The local files the patch encoder's source reads, if any."""
+    return CONFIG.patch_encoder.files
+
+
+def sampled_patches(wildcards):
+    """The patches of every slide, where the patch encoder is trained on them."""
+    return each_slide(f"{RESULTS}/patches/{{slide}}.h5") if RECIPE else []
 
 
 def run_section(wildcards):

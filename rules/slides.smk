@@ -67,23 +67,58 @@ rule regions:
         "../workflow_scripts/regions.py"
 
 
+rule patches:
+    input:
+        slide=slide_path,
+        tissue=f"{RESULTS}/tissue/{{slide}}.geojson",
+        regions=f"{RESULTS}/regions/{{slide}}.h5",
+    output:
+        temp(f"{RESULTS}/patches/{{slide}}.h5"),
+    log:
+        f"{RESULTS}/logs/patches/{{slide}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/patches/{{slide}}.tsv"
+    retries: READ_RETRIES
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=1500,
+        last_attempt=last_attempt,
+    params:
+        section=CONFIG.patches.model_dump(),
+        version=stage_version("slides/patches"),
+        patch_px=CONFIG.patch_encoder.patch_px,
+        shrink_jpeg=CONFIG.tokens.shrink_jpeg,
+        seed=CONFIG.seed,
+        slide_bytes=slide_bytes,
+    script:
+        "../workflow_scripts/patches.py"
+
+
 rule patch_encoder:
     input:
-        encoder_weights,
+        weights=CONFIG.patch_encoder.files,
+        patches=sampled_patches,
     output:
         f"{RESULTS}/patch_encoder/weights.safetensors",
+        history=ENCODER_HISTORY,
     log:
         f"{RESULTS}/logs/patch_encoder/patch_encoder.log",
     benchmark:
         f"{RESULTS}/benchmarks/patch_encoder/patch_encoder.tsv"
     conda:
         "../envs/slpd.yaml"
+    threads: 8 if RECIPE else 1
     resources:
-        mem_mb=4000,
+        gpu=1 if RECIPE else 0,
+        mem_mb=8000,
     params:
-        section=CONFIG.patch_encoder.model_dump(),
+        section=CONFIG.patch_encoder.encoder.model_dump(),
         version=stage_version("slides/patch_encoder"),
+        recipe=RECIPE,
         seed=CONFIG.seed,
+        # Undeclared on purpose: it survives a failure, and the training resumes from it.
+        checkpoint=f"{RESULTS}/patch_encoder/checkpoint.pt",
     script:
         "../workflow_scripts/patch_encoder.py"
 

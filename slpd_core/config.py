@@ -5,7 +5,9 @@ There are no defaults here: config.yaml is the one place a value stands.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -124,20 +126,109 @@ class DinoPatches(SelfDistillation):
         return self
 
 
-class PatchEncoder(Section):
-    source: Literal["random", "timm", "dino"]
+class Encoder(Section):
+    """A patch encoder: where its weights come from and how it is fed."""
+
+    HUB: ClassVar[str] = "hf-hub:"
+    FOLDER: ClassVar[str] = "local-dir:"
+
+    source: Literal["random", "hipt", "timm", "dino"]
     name: str
+    arguments: dict[str, Any]
     weights: str | None
     patch_px: Positive
-    mean: tuple[Number, Number, Number]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    dino: DinoPatches
+    input_px: Positive | None
+    pooling: Literal["cls", "cls_mean"]
+    mean: tuple[Number, Number, Number] | None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    position_offset: Annotated[Number, Field(ge=0, lt=1)] | None
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _text_that_reads_as_a_number_is_one(cls, arguments: Any) -> Any:
+        found = dict(arguments) if isinstance(arguments, dict) else {}
+        for key, value in found.items():
+            for number in (int, float) if isinstance(value, str) else ():
+                with suppress(ValueError):
+                    found[key] = number(value)
+                    break
+        return found or arguments
 
     @model_validator(mode="after")
     def _weights_fit_source(self) -> Self:
-        if self.source == "timm" and self.weights is None:
-            raise ValueError("weights: null, but source is timm; give the path of a local state dict")
+        found = []
+        if self.source == "hipt" and self.weights is None:
+            found.append("weights: null, but source is hipt; give the path of its vit256_small_dino.pth")
+        if self.source == "timm" and self.weights is not None:
+            found += [
+                f"{key}: null, but a file of weights does not say how its pixels were normalised; give the {key} of "
+                "RGB in 0..1 that its authors publish (often ImageNet's: mean [0.485, 0.456, 0.406], std [0.229, "
+                "0.224, 0.225])"
+                for key in ("mean", "std")
+                if getattr(self, key) is None
+            ]
+        if self.source != "timm" and self.name.startswith((self.HUB, self.FOLDER)):
+            found.append(f"name: {self.name!r} is published weights, but source is {self.source}; set source to timm")
+        for key in ("pretrained", "pretrained_cfg", "checkpoint_path", "cache_dir", "features_only"):
+            if key in self.arguments:
+                found.append(f"arguments: {key!r} is no part of an architecture; delete it, name and weights say that")
+        if self.arguments.get("num_classes"):
+            found.append("arguments: 'num_classes' makes a classifier; delete it, tokens come from before the head")
+        _refuse(found)
         return self
+
+    @property
+    def hub_name(self) -> str | None:
+        """The repository on the Hugging Face hub that is named, if any."""
+        return self.name.removeprefix(self.HUB) if self.name.startswith(self.HUB) else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of a model that is named, if any."""
+        return Path(self.name.removeprefix(self.FOLDER)) if self.name.startswith(self.FOLDER) else None
+
+    @property
+    def files(self) -> list[str]:
+        """The local files that the source reads."""
+        if self.source not in ("hipt", "timm"):
+            return []
+        folder = sorted(str(path) for path in self.folder.iterdir() if path.is_file()) if self.folder else []
+        return ([self.weights] if self.weights else []) + folder
+
+    def require_weights(self) -> None:
+        """Raise FileNotFoundError where the local file or folder that the source reads is missing."""
+        if self.source not in ("hipt", "timm"):
+            return
+        if self.weights and not Path(self.weights).is_file():
+            raise FileNotFoundError(
+                f"patch_encoder.weights: no file {self.weights}; download the model's weights from where its authors "
+                "publish them and give their path, or set patch_encoder.source to random for an untrained baseline"
+            )
+        if self.folder and not (self.folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"patch_encoder.name: {self.folder} has no config.json; give the whole folder of a timm model, as "
+                "`hf download OWNER/MODEL --local-dir DIR` makes it"
+            )
+
+
+class PatchEncoder(Encoder):
+    dino: DinoPatches
+
+    @model_validator(mode="after")
+    def _crops_divide(self) -> Self:
+        if self.source == "dino" and self.position_offset:
+            raise ValueError(f"position_offset: {self.position_offset} is for imported weights; leave it null for dino")
+        return self
+
+    @property
+    def recipe(self) -> DinoPatches | None:
+        """How the encoder is trained; None where its weights come from elsewhere."""
+        return self.dino if self.source == "dino" else None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The section without how it is trained."""
+        return Encoder(**self.model_dump(include={*Encoder.model_fields}))
 
 
 class Tokens(Section):

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} a class, float64
 }
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
-PATCH_ENCODER_META = ("name", "source", "patch_px", "mean", "std", "token_dim")
+PATCH_ENCODER_META = (*("name", "source", "arguments", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),)
 
 
 @dataclass(frozen=True)
@@ -481,16 +482,26 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
 
 
 def read_torch(path: Path) -> Any:
-    """Read a file torch.save wrote, tensors and plain values only: nothing it may hold is run.
+    """Read torch tensors from .safetensors, or a file torch.save wrote: nothing it may hold is run.
 
+    Of the latter, tensors, plain values and the settings (argparse.Namespace) that training scripts save beside them.
     Raises ValueError when the file is broken or holds anything else.
     """
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     # A broken file ends in any of these, depending on where it is broken.
     broken = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, *broken) as error:
+            raise ValueError(f"{path}: no whole safetensors file ({error})") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # A Namespace only sets attributes: it has no code of its own that unpickling would run.
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except broken as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path}: not a whole file of tensors and plain values ({reason})") from error

@@ -27,7 +27,8 @@ HOMES = {
     "pyarrow": {"store.py"},
     "safetensors": {"store.py"},
     "matplotlib": {"evaluation/figures.py"},
-    "timm": {"slides/patch_encoder.py", "pretraining/region_encoder.py"},
+    "timm": {"slides/vit.py", "slides/vit_weights.py", "pretraining/region_encoder.py"},
+    "huggingface_hub": {"slides/vit_weights.py"},
     "snakemake": set(),
 }
 MODULES = sorted(path.relative_to(ROOT / "slpd_core") for path in (ROOT / "slpd_core").rglob("*.py"))

@@ -46,6 +46,51 @@ def test_numbers_that_arrive_as_text_are_numbers(values):
     assert settings.seed == 7
 
 
+def test_arguments_of_the_encoder_that_arrive_as_text_are_numbers(values):
+    arguments = {"init_values": "1e-5", "depth": "24", "act_layer": "silu", "no_embed_class": True}
+    settings = config.load(overlaid(values, {"patch_encoder": {"arguments": arguments}}))
+    assert settings.patch_encoder.arguments == {
+        "init_values": 1e-5,
+        "depth": 24,
+        "act_layer": "silu",
+        "no_embed_class": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"source": "timm"},
+        {"source": "timm", "name": "hf-hub:MahmoodLab/UNI2-h"},
+        {"source": "timm", "weights": "w.pth", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+        {"source": "hipt", "weights": "vit256_small_dino.pth"},
+        {"source": "random", "weights": "left.pth"},
+    ],
+    ids=lambda encoder: " ".join(map(str, encoder.values())),
+)
+def test_a_source_of_the_encoder_needs_only_what_it_uses(values, encoder):
+    settings = config.load(overlaid(values, {"patch_encoder": encoder}))
+    weights = encoder.get("weights")
+    assert settings.patch_encoder.files == ([weights] if weights and encoder["source"] != "random" else [])
+
+
+def test_missing_files_of_the_encoder_are_named_and_those_there_are_inputs(values, tmp_path):
+    def encoder(**overlay):
+        return config.load(overlaid(dict(values), {"patch_encoder": {"source": "timm"} | overlay})).patch_encoder
+
+    folder = encoder(name=f"local-dir:{tmp_path}")
+    with pytest.raises(FileNotFoundError, match=r"patch_encoder\.name: .* has no config\.json; .*hf download"):
+        folder.require_weights()
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).touch()
+    folder.require_weights()
+    assert folder.files == [str(tmp_path / "config.json"), str(tmp_path / "model.safetensors")]
+    file = encoder(weights="gone.pth", mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(FileNotFoundError, match=r"patch_encoder\.weights: no file gone\.pth; download"):
+        file.require_weights()
+    encoder(source="random", weights="gone.pth").require_weights()
+
+
 def test_a_run_without_overrides_is_the_section_itself(values):
     settings = config.load(overlaid(values, {"pretrain": {"runs": {"slpd": None}}}))
     assert settings.pretrain.runs["slpd"] == {}
@@ -111,7 +156,26 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"pretrain": {"runs": None}}, "pretrain.runs", "empty; delete the line or fill it in"),
         ({"evaluate": {"rows": None}}, "evaluate.rows", "empty; delete the line or fill it in"),
         ({"tissue": 5}, "tissue", "give keys below it, as config.yaml does (found 5)"),
-        ({"patch_encoder": {"source": "timm"}}, "patch_encoder.weights", "give the path of a local state dict"),
+        ({"patch_encoder": {"source": "hipt"}}, "patch_encoder.weights", "give the path of its vit256_small_dino.pth"),
+        ({"patch_encoder": {"name": "hf-hub:a/b"}}, "patch_encoder.name", "set source to timm"),
+        ({"patch_encoder": {"name": "local-dir:a"}}, "patch_encoder.name", "set source to timm"),
+        (
+            {"patch_encoder": {"source": "timm", "weights": "w.pth", "std": [0.2, 0.2, 0.2]}},
+            "patch_encoder.mean",
+            "does not say how its pixels were normalised; give the mean",
+        ),
+        (
+            {"patch_encoder": {"source": "timm", "weights": "w.pth", "mean": [0.5, 0.5, 0.5]}},
+            "patch_encoder.std",
+            "does not say how its pixels were normalised; give the std",
+        ),
+        ({"patch_encoder": {"arguments": {"num_classes": 2}}}, "patch_encoder.arguments", "delete it"),
+        ({"patch_encoder": {"arguments": {"pretrained": True}}}, "patch_encoder.arguments", "no part of an architect"),
+        ({"patch_encoder": {"arguments": "depth: 3"}}, "patch_encoder.arguments", "give keys below it"),
+        ({"patch_encoder": {"input_px": 0}}, "patch_encoder.input_px", "greater than 0 (found 0)"),
+        ({"patch_encoder": {"position_offset": 1}}, "patch_encoder.position_offset", "less than 1 (found 1)"),
+        ({"patch_encoder": {"pooling": "mean"}}, "patch_encoder.pooling", "'mean'"),
+        ({"patch_encoder": {"source": "file"}}, "patch_encoder.source", "'file'"),
         ({"patch_encoder": {"std": [0.5, 0, 0.5]}}, "patch_encoder.std.1", "greater than 0 (found 0)"),
         ({"pretrain": {"runs": {"slpd": {"alpha": 1}}}}, "pretrain.runs.slpd.alpha", "unknown key"),
         ({"pretrain": {"runs": {"slpd": {"epochs": True}}}}, "pretrain.runs.slpd.epochs", "not true or false"),

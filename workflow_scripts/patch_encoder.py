@@ -3,9 +3,19 @@ from pathlib import Path
 from slpd_core import config, runtime
 from slpd_core.slides import patch_encoder
 
-with runtime.job(snakemake.log[0], "patch_encoder", threads=snakemake.threads):
+with runtime.job(snakemake.log[0], "patch_encoder", threads=snakemake.threads, gpus=snakemake.resources.gpu) as device:
     patch_encoder.run(
         weights_path=Path(snakemake.output[0]),
-        section=config.PatchEncoder(**snakemake.params.section),
+        section=config.Encoder(**snakemake.params.section),
         seed=snakemake.params.seed,
+        training=patch_encoder.Training(
+            recipe=config.DinoPatches(**snakemake.params.recipe),
+            patches_paths=[*map(Path, snakemake.input.patches)],
+            history_path=Path(snakemake.output.history),
+            checkpoint_path=Path(snakemake.params.checkpoint),
+            device=device,
+            gpus=snakemake.resources.gpu,
+        )
+        if snakemake.params.recipe
+        else None,
     )

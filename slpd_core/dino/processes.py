@@ -51,7 +51,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         vector_to_parameters(vector / count(), gradients)
 
 
-def train_as_one(work: Callable[..., None], processes: int, device: str, *arguments: Any) -> None:
+def train_as_one(work: Callable[..., object], processes: int, device: str, *arguments: Any) -> None:
     """Call work(*arguments) in so many processes, each with a GPU of its own on cuda; directly if one is enough.
 
     Raises RuntimeError with the last line of the traceback of the process that failed; the others are stopped.

@@ -118,11 +118,8 @@ def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) ->
     losses, schedule = [], {}
     for number, pixels in enumerate(progress(read_ahead(patches, todo), len(todo), f"epoch {epoch}", "steps")):
         schedule = set_schedules(networks, recipe, epoch * len(todo) + number, len(todo), len(todo[number]))
-        own, rng = (
-            processes.own_share(range(len(todo[number]))),
-            generator(seed, "dino_patches", "crops", epoch, number),
-        )
-        views = draw_views(pixels.to(plan.device), own, len(todo[number]), recipe, rng)
+        rng, n = generator(seed, "dino_patches", "crops", epoch, number), len(todo[number])
+        views = draw_views(pixels.to(plan.device), processes.own_share(np.arange(n)), n, recipe, rng)
         row = step_loss(networks, [plan.normalise(view) for view in views], plan)
         update(networks, recipe, row[0], schedule["teacher_momentum"], epoch < recipe.freeze_last_layer_epochs)
         rows.append(row.detach())

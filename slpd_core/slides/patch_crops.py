@@ -5,7 +5,6 @@ share the batch; the pictures are changed by PyTorch where they are.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -134,14 +133,14 @@ def blur(pixels: Tensor, sigma: Tensor) -> Tensor:
 
 def draw_views(
     patches: Tensor,
-    own_share: Callable[[Any], Any],
+    rows: np.ndarray,
     n_patches: int,
     section: config.DinoPatches,
     rng: np.random.Generator,
 ) -> list[Tensor]:
     """Global and local crops of a batch's patches, two stacks, crop after crop, in 0..1.
 
-    patches: uint8 (b, P, P, 3), own_share of a batch of n_patches. The first global crop is always blurred, the
+    patches: uint8 (b, P, P, 3), the `rows` of a batch of n_patches. The first global crop is always blurred, the
     second hardly ever, a local crop every other time (as in DINO).
     """
     pixels = patches.permute(0, 3, 1, 2).float() / 255
@@ -150,6 +149,5 @@ def draw_views(
         (G, section.global_area, np.array([1.0] + [0.1] * (G - 1)), section.global_px),
         (n, section.local_area, np.full(n, 0.5), section.local_px),
     )
-    rows = own_share(np.arange(n_patches))
     drawn = [(draw_changes((crops, n_patches), area, p, section, rng), side) for crops, area, p, side in kinds if crops]
     return [change(pixels, changes.share(rows), side) for changes, side in drawn]

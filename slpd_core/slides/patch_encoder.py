@@ -1,121 +1,69 @@
-"""The frozen patch encoder: a timm ViT, its weights imported or seeded, and all the tokens stage must know of it."""
+"""The frozen patch encoder: a timm ViT, its weights seeded or imported, and all the tokens stage must know of it."""
 
-import difflib
+import hashlib
 import json
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
+import pandas as pd
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from slpd_core import config, store
+from slpd_core.dino.processes import train_as_one
 from slpd_core.runtime import generator, log
+from slpd_core.slides import dino_patches, vit, vit_weights
+from slpd_core.slides.precision import choose_precision
+from slpd_core.slides.vit_weights import HALF, Weights
 
-VERSION = 1
-
-
-def build(name: str, patch_px: int) -> Any:
-    """The timm ViT `name` without a head, for patches of `patch_px`; its [CLS] token is the patch's token.
-
-    Raises ValueError when timm has no such model or when it does not take patches of this size.
-    """
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(f"patch_encoder.name: timm has no model {name!r}; close ones: {', '.join(close) or 'none'}")
-    try:
-        return timm.create_model(name, pretrained=False, num_classes=0, img_size=patch_px)
-    except (TypeError, AssertionError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"patch_encoder.name: {name!r} takes no patches of {patch_px} px ({reason}); name a ViT"
-        ) from error
+VERSION = 2
+DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "position_offset")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors, or from a .pth or .bin file without running what it may hold.
-
-    Raises ValueError when the file is missing or holds something else.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"patch_encoder.weights: no file {path}; download the model's weights from where its authors publish them "
-            "and give their path, or set patch_encoder.source to random for an untrained baseline"
-        )
-    if path.suffix == ".safetensors":
-        try:
-            return {key: torch.from_numpy(tensor) for key, tensor in store.read_weights(path)[0].items()}
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"patch_encoder.weights: {path} is no whole safetensors file of a type numpy knows; "
-                "download it again, or save its tensors as float32"
-            ) from error
-    try:
-        found = store.read_torch(path)
-    except ValueError as error:
-        raise ValueError(f"patch_encoder.weights: {error}; convert it to a plain state dict") from error
-    for key in ("state_dict", "model"):
-        found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
-    if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
-    ):
-        raise ValueError(
-            f"patch_encoder.weights: {path} holds no state dict of tensors; save one with torch.save or safetensors"
-        )
-    return found
-
-
-def resample_positions(positions: Tensor, model: Any) -> Tensor:
-    """Positions of another square grid brought bicubically to the model's own; any others are left as they are.
-
-    positions: (1, prefix + side * side, dim); prefix tokens ([CLS], registers) keep theirs, if they have any.
-    """
-    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
-    patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
-    if positions.shape == model.pos_embed.shape or patches <= 0 or math.isqrt(patches) ** 2 != patches:
-        return positions
-    return resample_abs_pos_embed(positions, model.patch_embed.grid_size, num_prefix_tokens=prefix)
-
-
-def import_weights(model: Any, path: Path, name: str) -> None:
-    """Load a local state dict strictly; positions of another grid are resampled, a classifier's head is left out.
-
-    Raises ValueError naming the keys that do not fit.
-    """
-    state = {key: tensor for key, tensor in read_state_dict(path).items() if not key.startswith("head.")}
-    own = model.state_dict()
-    if "pos_embed" in state and "pos_embed" in own:
-        state["pos_embed"] = resample_positions(state["pos_embed"], model)
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    if missing or unexpected or shapes:
-        raise ValueError(
-            f"patch_encoder.weights: {path} does not fit {name}: missing {missing[:3]} ({len(missing)}), "
-            f"unexpected {unexpected[:3]} ({len(unexpected)}), other shape {sorted(shapes)[:3]} ({len(shapes)}); "
-            "give the weights' own architecture in patch_encoder.name"
-        )
-    model.load_state_dict(state)
-
-
-def random_weights(name: str, patch_px: int, seed: int) -> Any:
+def random_weights(name: str, input_px: int, seed: int, arguments: Mapping[str, Any] | None = None) -> Any:
     """A model whose weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "patch_encoder").integers(1 << 62)))
-        return build(name, patch_px)
+        return vit.build(name, input_px, arguments)
+
+
+def token_dim(model: Any, pooling: str) -> int:
+    """Length of a patch's token.
+
+    Raises ValueError when the encoder cannot be pooled so.
+    """
+    if pooling == "cls":
+        return int(model.num_features)
+    pool, has_cls = getattr(model, "global_pool", ""), getattr(model, "cls_token", None) is not None
+    if pool != "token" or not has_cls:
+        raise ValueError(
+            f"patch_encoder.pooling: cls_mean needs an encoder whose own token is [CLS], this one's is {pool!r} "
+            f"{'with' if has_cls else 'without'} a [CLS]; set pooling to cls, or name another ViT"
+        )
+    return 2 * int(model.num_features)
+
+
+def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
+    """Patches to tokens: (B, 3, input_px, input_px), normalised float, to (B, token_dim).
+
+    pooling: "cls" is the model's own, its [CLS]; "cls_mean" is [CLS], then the mean of the patch tokens.
+    """
+    if pooling == "cls":
+        return model(x)
+    tokens = model.forward_features(x)
+    return torch.cat((tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(dim=1)), dim=1)
 
 
 def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The encoder that `run` wrote, in eval mode, and its metadata.
-
-    (patches, 3, patch_px, patch_px) normalised by `mean` and `std` → (patches, token_dim).
-    """
+    """The encoder that `run` wrote, without a head, in eval mode and frozen, and its metadata; `forward` applies it."""
     tensors, meta = store.read_weights(weights_path)
     parsed = metadata(meta)
-    model = build(parsed["name"], parsed["patch_px"])
-    model.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
+    state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}
+    model = vit.filled(parsed["name"], parsed["input_px"], parsed["arguments"], state, str(weights_path))
     return model.eval().requires_grad_(False), parsed
 
 
@@ -133,20 +81,111 @@ def metadata(meta: store.Meta) -> dict[str, Any]:
     return {key: json.loads(meta[key]) for key in store.PATCH_ENCODER_META} | {"fingerprint": meta["fingerprint"]}
 
 
-def run(*, weights_path: Path, section: config.PatchEncoder, seed: int) -> None:
-    """Write the encoder's weights and metadata."""
+def fingerprint(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> str:
+    """Hash what decides the tokens, 32 hex digits: the tensors as loaded, and the settings they are used with.
+
+    The same weights have the same one from the hub, a folder or a file.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}:".encode())
+        digest.update(np.ascontiguousarray(tensor).data)
+    return store.fingerprint("patch_encoder", str(VERSION), json.dumps(settings, sort_keys=True), digest.hexdigest())
+
+
+def decisive(own: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """The settings that decide the tokens, named the same whoever publishes the weights."""
+    arguments = {key: value for key, value in own["arguments"].items() if key != "global_pool"}
+    pool = getattr(model, "global_pool", None)
+    architecture = own["name"].split(".")[0]  # a tag names weights
+    return {key: own[key] for key in DECISIVE} | {"name": architecture, "arguments": arguments, "global_pool": pool}
+
+
+def settled(section: config.Encoder, found: Weights) -> dict[str, Any]:
+    """The section with the encoder's own values where it has null.
+
+    Raises ValueError when the encoder does not say how its pixels were normalised.
+    """
+    own = section.model_dump() | {"name": found.name, "arguments": found.arguments}
+    if own["input_px"] is None:
+        own["input_px"] = vit_weights.trained_px(found) if section.source == "timm" else section.patch_px
+    if own["position_offset"] is None:
+        own["position_offset"] = found.said.get("position_offset", 0.0)
+    for key in ("mean", "std"):
+        if own[key] is None and found.said.get(key) is None:
+            raise ValueError(f"patch_encoder.{key}: null, but {found.origin} names none; give what its authors publish")
+        own[key] = [float(value) for value in own[key] or found.said[key]]
+    return own
+
+
+def described(section: config.Encoder, seed: int) -> Weights:
+    """What the source offers: the weights read, or for a random encoder its description alone."""
+    if section.source == "hipt":
+        return vit_weights.of_hipt(section)
+    if section.source == "timm":
+        return vit_weights.of_timm(section)
+    arguments = vit.own_arguments(section.arguments)
+    return Weights(section.name, arguments, {}, "", f"seed {seed}", said={"mean": HALF, "std": HALF})
+
+
+@dataclass(frozen=True)
+class Training:
+    """What source dino trains with, and where it leaves its history and the checkpoint it goes on from."""
+
+    recipe: config.DinoPatches
+    patches_paths: list[Path]
+    history_path: Path
+    checkpoint_path: Path
+    device: str = "cpu"
+    gpus: int = 0
+
+
+def trained(section: config.Encoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
+    """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
+    arguments, input_px = vit.own_arguments(section.arguments), section.input_px or section.patch_px
+    plan = dino_patches.Plan(
+        build=partial(vit.build, section.name, input_px, arguments, dynamic_img_size=True),
+        mean=section.mean or HALF,
+        std=section.std or HALF,
+        recipe=training.recipe,
+        seed=seed,
+        device=training.device,
+        half=choose_precision("auto", training.device) == "bf16",
+    )
+    how = (training.patches_paths, plan, training.checkpoint_path)
+    if training.gpus > 1 and training.device == "cuda":
+        train_as_one(dino_patches.train, training.gpus, training.device, *how)
+    networks, history = dino_patches.train(*how)  # after several processes: takes up what they have come to
+    state = {name: tensor.cpu() for name, tensor in networks.teacher.encoder.state_dict().items()}
+    origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"
+    said = {"mean": plan.mean, "std": plan.std}
+    return Weights(section.name, arguments, state, "patch_encoder.dino", origin, said=said), history
+
+
+def run(*, weights_path: Path, section: config.Encoder, seed: int, training: Training | None = None) -> None:
+    """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
+    if training:
+        found, history = trained(section, training, seed)
+        store.write_text(training.history_path, history.to_csv(index=False))
+    else:
+        found = described(section, seed)
+    own = settled(section, found)
     if section.source == "random":
         log.warning(
             "the patch encoder is random: an untrained baseline; for results give weights (patch_encoder.source)"
         )
-        model, origin = random_weights(section.name, section.patch_px, seed), str(seed)
+        model = random_weights(found.name, own["input_px"], seed, found.arguments)
     else:
-        path = Path(section.weights or "")
-        model = build(section.name, section.patch_px)
-        import_weights(model, path, section.name)
-        origin = store.file_fingerprint(path)
-    meta = store.provenance("patch_encoder", VERSION, section.model_dump(), origin)
-    own = section.model_dump() | {"token_dim": model.num_features}
-    meta |= {key: json.dumps(own[key]) for key in store.PATCH_ENCODER_META}
-    store.write_weights(weights_path, {key: tensor.numpy() for key, tensor in model.state_dict().items()}, meta)
-    log.info("%s (%s), tokens of %d", section.name, section.source, own["token_dim"])
+        model = vit.filled(found.name, own["input_px"], found.arguments, found.state, found.key, own["position_offset"])
+    own["token_dim"] = token_dim(model, section.pooling)
+    tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    meta = store.provenance("patch_encoder", VERSION, section.model_dump(), found.origin)
+    meta |= {key: json.dumps(own[key]) for key in (*store.PATCH_ENCODER_META, "position_offset")}
+    meta |= {"origin": found.origin, "origin_fingerprint": found.file_fingerprint}
+    if training:
+        meta["recipe"] = json.dumps(training.recipe.model_dump())
+    meta["fingerprint"] = fingerprint(tensors, decisive(own, model))
+    store.write_weights(weights_path, tensors, meta)
+    if training:
+        training.checkpoint_path.unlink(missing_ok=True)
+    log.info("%s (%s, %s), tokens of %d", found.name, section.source, found.origin, own["token_dim"])

@@ -176,7 +176,7 @@ def test_one_label_only_is_refused(cohort, snakemake):
 
 
 def test_missing_weights_are_refused(cohort, snakemake):
-    overlay = {"patch_encoder": {"source": "timm", "weights": "gone.safetensors"}}
+    overlay = {"patch_encoder": {"source": "hipt", "weights": "gone.safetensors"}}
     refused(snakemake, cohort, "patch_encoder.weights: no file gone.safetensors", "download", overlay=overlay)
 
 

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.slides import bad_slides, patches
+
+with runtime.job(snakemake.log[0], f"patches {snakemake.wildcards.slide}", threads=snakemake.threads):
+    patches.run(
+        slide_path=Path(snakemake.input.slide),
+        tissue_path=Path(snakemake.input.tissue),
+        regions_path=Path(snakemake.input.regions),
+        patches_path=Path(snakemake.output[0]),
+        section=config.Patches(**snakemake.params.section),
+        patch_px=snakemake.params.patch_px,
+        shrink_jpeg=snakemake.params.shrink_jpeg,
+        seed=snakemake.params.seed,
+        quarantine=bad_slides.what_quarantines(
+            snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
+        ),
+    )
