@@ -32,7 +32,7 @@ FOLDS = range(CONFIG.folds.n_folds)
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 # How the patch encoder is trained, and where that is recorded, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
-ENCODER_HISTORY = [f"{RESULTS}/patch_encoder/history.csv"] if RECIPE else []
+ENCODER_HISTORY = f"{RESULTS}/patch_encoder/history.csv" if RECIPE else []
 FIGURES = ["roc", *(["training", "tsne"] if RUNS else [])]
 
 

@@ -214,12 +214,6 @@ class Encoder(Section):
 class PatchEncoder(Encoder):
     dino: DinoPatches
 
-    @model_validator(mode="after")
-    def _crops_divide(self) -> Self:
-        if self.source == "dino" and self.position_offset:
-            raise ValueError(f"position_offset: {self.position_offset} is for imported weights; leave it null for dino")
-        return self
-
     @property
     def recipe(self) -> DinoPatches | None:
         """How the encoder is trained; None where its weights come from elsewhere."""

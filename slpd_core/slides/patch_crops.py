@@ -90,13 +90,9 @@ def draw_changes(
 
 def change(patches: Tensor, changes: Changes, out_px: int) -> Tensor:
     """Cut and change crops: (B, 3, P, P) of 0..1 → (crops * B, 3, out_px, out_px) of 0..1, crop after crop."""
-    crops, B = changes.grey.shape
+    B = changes.grey.shape[1]
     on = {
-        field.name: torch.from_numpy(
-            getattr(changes, field.name).reshape(crops * B, *getattr(changes, field.name).shape[2:])
-        )
-        .float()
-        .to(patches.device)
+        field.name: torch.tensor(getattr(changes, field.name), dtype=torch.float32, device=patches.device).flatten(0, 1)
         for field in fields(changes)
     }
     cut = []

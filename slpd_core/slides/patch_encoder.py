@@ -143,6 +143,13 @@ class Training:
 def trained(section: config.Encoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
     """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
     arguments, input_px = vit.own_arguments(section.arguments), section.input_px or section.patch_px
+    side = vit.token_px(vit.build(section.name, input_px, arguments, "meta"))
+    for key in ("global_px", "local_px"):
+        if (crop_px := getattr(training.recipe, key)) % side:
+            raise ValueError(
+                f"patch_encoder.dino.{key}: {crop_px} is not a multiple of the {side} px that a token of "
+                f"{section.name} covers; set it to {max(1, crop_px // side) * side}"
+            )
     plan = dino_patches.Plan(
         build=partial(vit.build, section.name, input_px, arguments, dynamic_img_size=True),
         mean=section.mean or HALF,

@@ -79,6 +79,8 @@ def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, gi
     shrink_jpeg: as in Slide. Raises SlideError when the slide is broken; where its file cannot be read, the same if
     give_up, else OSError.
     """
+    if not len(regions.coords):
+        return
     size = (regions.size_px, regions.size_px)
     try:
         with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:

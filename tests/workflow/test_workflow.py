@@ -201,3 +201,44 @@ def test_a_bad_slide_is_named_at_the_end_and_taken_up_once_it_is_mended(cohort, 
     slide.write_bytes(whole)
     os.utime(slide, (1, 1))  # as a copy that keeps the date of a file made long ago
     assert planned(snakemake(cohort, "slides", "-n").stdout)["tissue"] == 1
+
+
+DINO = {
+    "patches": {"per_slide": 6},
+    "patch_encoder": {
+        "source": "dino",
+        "dino": {
+            "global_px": 48,
+            "local_px": 32,
+            "n_local_crops": 1,
+            "hidden_dim": 32,
+            "bottleneck_dim": 16,
+            "out_dim": 64,
+            "epochs": 2,
+            "batch_size": 16,
+            "warmup_epochs": 1,
+        },
+    },
+}
+
+
+def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakemake, write_cohort):
+    write_cohort(tmp_path, patients=2, with_bad=True)
+    encoder = "results/tiny/patch_encoder/weights.safetensors"
+    done = snakemake(tmp_path, encoder, overlay=DINO)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "results" / "tiny"
+    assert json.loads(store.read_weights(tmp_path / encoder)[1]["source"]) == "dino"
+    history = pd.read_csv(folder / "patch_encoder" / "history.csv")
+    assert history["epoch"].tolist() == [0, 1]
+    assert not [*folder.glob("patches/*.h5"), *folder.glob("patch_encoder/checkpoint*")]  # neither is needed any more
+    assert NEEDLESS in snakemake(tmp_path, encoder, "-n", overlay=DINO).stdout
+    changed = DINO | {"patch_encoder": DINO["patch_encoder"] | {"dino": DINO["patch_encoder"]["dino"] | {"stain": 0.1}}}
+    again = planned(snakemake(tmp_path, encoder, "-n", overlay=changed).stdout)
+    assert again == {"patches": 6, "patch_encoder": 1}
+    assert NEEDLESS in snakemake(tmp_path, "-n", encoder, overlay=DINO | {"tokens": {"batch_size": 4}}).stdout
+
+
+def test_how_an_encoder_would_be_trained_is_nothing_to_one_that_is_not(finished, snakemake):
+    overlay = {"patches": DINO["patches"], "patch_encoder": {"dino": DINO["patch_encoder"]["dino"]}}
+    assert NEEDLESS in snakemake(finished[0], "-n", overlay=overlay).stdout

@@ -1,0 +1,160 @@
+"""Stage one trains as DINO is written, resumes bit for bit, and is the same shared among processes."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from slpd_core import store
+from slpd_core.dino.processes import train_as_one
+from slpd_core.slides import dino_patches, vit
+from slpd_core.slides.patch_crops import draw_views
+
+SMALL = {
+    "n_local_crops": 2,
+    "global_px": 32,
+    "local_px": 16,
+    "drop_path": 0.0,
+    "hidden_dim": 32,
+    "bottleneck_dim": 16,
+    "out_dim": 48,
+    "epochs": 3,
+    "batch_size": 8,
+    "base_lr": 0.5,
+    "warmup_epochs": 1,
+    "teacher_momentum": 0.9,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plan(settings):
+    """A tiny ViT for pictures of 48 px, in single precision."""
+    build = partial(vit.build, "test_vit", 48, {}, dynamic_img_size=True)
+    recipe = settings.patch_encoder.dino.model_copy(update=SMALL)
+    return dino_patches.Plan(build, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), recipe, seed=3, device="cpu", half=False)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Patches of 48 px of three slides, 12, none and 9."""
+    rng, found = np.random.default_rng(0), []
+    for number, n in enumerate((12, 0, 9)):
+        info = store.SlideInfo(f"s{number}", store.OK, "", 640, 560, 0.5, "sheet", "f")
+        places = np.zeros((n, 2), np.int64)
+        sample = store.Regions(info, places, np.ones(n, np.float32), 48, 48, 0.5)
+        path = tmp_path / f"s{number}.h5"
+        with store.writing_patches(path, sample, store.provenance("patches", 1, {}, str(number))) as patches:
+            if n:
+                patches[:] = rng.integers(0, 256, (n, 48, 48, 3), dtype=np.uint8)
+        found.append(path)
+    return found
+
+
+def weights(networks):
+    return torch.cat([tensor.flatten() for tensor in networks.teacher.state_dict().values()])
+
+
+def test_patches_of_all_slides_are_one_array(paths):
+    patches = dino_patches.Patches(paths)
+    assert len(patches) == 21
+    first, last = (store.read_patches(path)[0] for path in (paths[0], paths[2]))
+    taken = patches.take(np.array([20, 0, 11, 12]))
+    np.testing.assert_array_equal(taken, np.stack([last[8], first[0], first[11], last[0]]))
+    assert dino_patches.Patches(paths[:2]).fingerprint != patches.fingerprint
+
+
+def test_without_any_patch_there_is_nothing_to_train_on(paths):
+    with pytest.raises(ValueError, match="no slide has patches"):
+        dino_patches.Patches(paths[1:2])
+
+
+def test_the_loss_of_a_step_is_dinos(plan, paths):
+    """Each student crop against each of the teacher's global crops but itself, one patch after another."""
+    networks, recipe = plan.start(), plan.recipe
+    with torch.no_grad():
+        networks.teacher.head.last_layer.add_(0.3 * torch.randn_like(networks.teacher.head.last_layer))
+    networks.centres["self"] = centre = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
+    pixels = dino_patches.Patches(paths).take(np.arange(4))
+    views = [plan.normalise(v) for v in draw_views(pixels, np.arange(4), 4, recipe, np.random.default_rng(0))]
+    loss, entropy = dino_patches.step_loss(networks, views, plan)
+    crops = [crop for view in views for crop in view.split(4)]
+    student = [F.log_softmax(networks.student(crop) / 0.1, -1) for crop in crops]
+    teacher = [F.softmax((networks.teacher(crop) - centre) / 0.04, -1) for crop in crops[:2]]
+    pairs = [-(t * s).sum(-1) for i, t in enumerate(teacher) for j, s in enumerate(student) if i != j]
+    torch.testing.assert_close(loss, torch.stack(pairs).mean())
+    torch.testing.assert_close(entropy, torch.stack([-(t * t.log()).sum(-1) for t in teacher]).mean())
+    logits = torch.cat([networks.teacher(crop) for crop in crops[:2]])
+    torch.testing.assert_close(networks.centres["self"], 0.9 * centre + 0.1 * logits.mean(0))
+
+
+def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path):
+    networks, history = dino_patches.train(paths, plan, tmp_path / "c.pt")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert np.isfinite(history.to_numpy()).all()
+    assert history["uniform"].iloc[0] == pytest.approx(np.log(48))
+    assert (weights(networks) - weights(plan.start())).abs().max() > 0.003
+    assert (tmp_path / "c.pt").exists()
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(plan, paths, tmp_path, monkeypatch):
+    whole, history = dino_patches.train(paths, plan, tmp_path / "whole.pt")
+    train_epoch = dino_patches.train_epoch
+
+    def killed(networks, patches, plan, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(networks, patches, plan, epoch)
+
+    monkeypatch.setattr(dino_patches, "train_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dino_patches.train(paths, plan, tmp_path / "cut.pt")
+    monkeypatch.setattr(dino_patches, "train_epoch", train_epoch)
+    resumed, again = dino_patches.train(paths, plan, tmp_path / "cut.pt")
+    assert torch.equal(weights(resumed), weights(whole))
+    assert again.equals(history)
+
+
+def test_other_patches_begin_anew(plan, paths, tmp_path):
+    dino_patches.train(paths, plan, tmp_path / "c.pt")
+    _, history = dino_patches.train(paths[:1], plan, tmp_path / "c.pt")
+    assert len(history) == 3
+    assert len([*tmp_path.glob("c.*.pt")]) == 1
+
+
+def test_two_processes_train_as_one(plan, paths, tmp_path):
+    alone, history = dino_patches.train(paths, plan, tmp_path / "alone.pt")
+    train_as_one(dino_patches.train, 2, "cpu", paths, plan, tmp_path / "shared.pt")
+    shared, together = dino_patches.train(paths, plan, tmp_path / "shared.pt")
+    np.testing.assert_allclose(together, history, rtol=1e-3, atol=1e-4)
+    changed, apart = weights(alone) - weights(plan.start()), weights(shared) - weights(alone)
+    assert apart.norm() < 0.02 * changed.norm()
+
+
+def test_a_process_that_fails_ends_all_with_its_message(plan, paths, tmp_path):
+    with pytest.raises(RuntimeError, match=r"process [01]: ValueError: no slide has patches"):
+        train_as_one(dino_patches.train, 2, "cpu", paths[1:2], plan, tmp_path / "c.pt")
+
+
+def test_a_batch_that_cannot_be_shared_is_named(plan, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(dino_patches.processes, "count", lambda: 3)
+    with pytest.raises(ValueError, match=r"patch_encoder\.dino\.batch_size: 8 patches .* among 3 GPUs"):
+        dino_patches.train(paths, plan, tmp_path / "c.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_remedy(plan, paths, tmp_path, monkeypatch):
+    def step(networks, views, plan):
+        return next(networks.student.parameters()).sum() * torch.tensor([torch.nan, 1.0])
+
+    monkeypatch.setattr(dino_patches, "step_loss", step)
+    with pytest.raises(RuntimeError, match=r"loss nan in epoch 0, step 0: lower patch_encoder\.dino\.base_lr"):
+        dino_patches.train(paths, plan, tmp_path / "c.pt")
