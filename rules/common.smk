@@ -16,14 +16,12 @@ try:
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     sheet.require_patients(SHEET, CONFIG.folds.n_folds)
     sheet.require_masks(SHEET, CONFIG.tissue.masks)
-    if (
-        CONFIG.patch_encoder.source == "timm"
-        and not Path(CONFIG.patch_encoder.weights).is_file()
-    ):
-        raise FileNotFoundError(
-            f"patch_encoder.weights: no file {CONFIG.patch_encoder.weights}; download the model's weights from where "
-            "its authors publish them and give their path, or set patch_encoder.source to random for a baseline"
-        )
+    for key, encoder in CONFIG.patch_encoder.each().items():
+        if encoder.source == "timm" and not Path(encoder.weights).is_file():
+            raise FileNotFoundError(
+                f"{key}.weights: no file {encoder.weights}; download the model's weights from where its authors "
+                f"publish them and give their path, or set {key}.source to random for a baseline"
+            )
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
@@ -37,11 +35,17 @@ ROWS = [
 ]
 FOLDS = range(CONFIG.folds.n_folds)
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
-FIGURES = ["roc", *(["training", "tsne"] if RUNS else [])]
+TRAINS_PATCHES = CONFIG.patch_encoder.source == "dino"
+FIGURES = [
+    "roc",
+    *(["patch_encoder"] if TRAINS_PATCHES else []),
+    *(["training", "tsne"] if RUNS else []),
+]
 
 
 wildcard_constraints:
     slide="|".join(map(re.escape, SLIDES)),
+    encoder=r"[A-Za-z0-9][\w-]*",
     run=r"[A-Za-z0-9][\w-]*",
     features=r"[A-Za-z0-9][\w-]*",
     classifier="[a-z_]+",
@@ -92,9 +96,22 @@ def last_attempt(wildcards, attempt):
     return int(attempt > READ_RETRIES)
 
 
+def encoder_section(wildcards):
+    """The settings of a patch encoder: of the other one that a wildcard names, else of the cohort's own."""
+    encoders = CONFIG.patch_encoder
+    name = wildcards.get("encoder")
+    return (encoders.other(name) if name else encoders.own).model_dump()
+
+
 def encoder_weights(wildcards):
-    """The patch encoder's file of weights, where its source reads one."""
-    return CONFIG.patch_encoder.weights if CONFIG.patch_encoder.source == "timm" else []
+    """A patch encoder's file of weights, where its source reads one."""
+    section = encoder_section(wildcards)
+    return section["weights"] if section["source"] == "timm" else []
+
+
+def patch_history(wildcards):
+    """The training curves of the patch encoder, where it is trained on this cohort."""
+    return f"{RESULTS}/patch_encoder/history.csv" if TRAINS_PATCHES else []
 
 
 def run_section(wildcards):
@@ -103,9 +120,23 @@ def run_section(wildcards):
 
 
 def embed_table(wildcards):
-    """The embeddings a row's features name; none for `patch`, which reads the tokens that the ledger admits."""
-    patch = wildcards.features == sections.PATCH_FEATURES
-    return [] if patch else f"{RESULTS}/embed/{wildcards.features}.parquet"
+    """The embeddings a row's features name; none for patches, which are read from the tokens."""
+    features = wildcards.features
+    return f"{RESULTS}/embed/{features}.parquet" if features in RUNS else []
+
+
+def other_ledger(wildcards):
+    """What became of the slides with another patch encoder, where a row's features name one."""
+    features = wildcards.features
+    other = features in CONFIG.patch_encoder.others
+    return f"{RESULTS}/others/{features}/ledger.parquet" if other else []
+
+
+def tokens_folder(wildcards):
+    """Where a row's tokens are: those of the other patch encoder its features name, else of the cohort's own."""
+    features = wildcards.features
+    other = features in CONFIG.patch_encoder.others
+    return f"{RESULTS}/others/{features}/tokens" if other else f"{RESULTS}/tokens"
 
 
 def each_slide(pattern):

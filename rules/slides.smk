@@ -81,7 +81,7 @@ rule patch_encoder:
     resources:
         mem_mb=4000,
     params:
-        section=CONFIG.patch_encoder.model_dump(),
+        section=encoder_section,
         version=stage_version("slides/patch_encoder"),
         seed=CONFIG.seed,
     script:
@@ -134,6 +134,47 @@ rule ledger:
         benchmarks=f"{RESULTS}/benchmarks",
     script:
         "../workflow_scripts/ledger.py"
+
+
+# The other patch encoders: the same three stages once more for each that a row of evaluate.rows names.
+
+
+use rule patch_encoder as other_patch_encoder with:
+    output:
+        f"{RESULTS}/others/{{encoder}}/weights.safetensors",
+    log:
+        f"{RESULTS}/logs/others/{{encoder}}/patch_encoder.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/others/{{encoder}}/patch_encoder.tsv"
+
+
+use rule tokens as other_tokens with:
+    input:
+        slide=slide_path,
+        regions=f"{RESULTS}/regions/{{slide}}.h5",
+        weights=f"{RESULTS}/others/{{encoder}}/weights.safetensors",
+    output:
+        f"{RESULTS}/others/{{encoder}}/tokens/{{slide}}.h5",
+    log:
+        f"{RESULTS}/logs/others/{{encoder}}/tokens/{{slide}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/others/{{encoder}}/tokens/{{slide}}.tsv"
+
+
+use rule ledger as other_ledger with:
+    input:
+        sheet=f"{RESULTS}/sheet/slides.parquet",
+        tissue=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
+        regions=each_slide(f"{RESULTS}/regions/{{slide}}.h5"),
+        tokens=each_slide(f"{RESULTS}/others/{{{{encoder}}}}/tokens/{{slide}}.h5"),
+    output:
+        f"{RESULTS}/others/{{encoder}}/ledger.parquet",
+    log:
+        f"{RESULTS}/logs/others/{{encoder}}/ledger.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/others/{{encoder}}/ledger.tsv"
+    params:
+        benchmarks=f"{RESULTS}/benchmarks/others/{{encoder}}",
 
 
 rule slides:
