@@ -24,7 +24,7 @@ rule evaluate:
     input:
         folds=f"{RESULTS}/folds/folds.parquet",
         embed=embed_table,
-        # An encoder of its own has a ledger of its own: the fan-in of its tokens, as `folds` is of the cohort's.
+        # One file that stands for all tokens of another encoder, as the cohort's own ledger does behind the folds.
         ledger=other_ledger,
     output:
         f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.parquet",

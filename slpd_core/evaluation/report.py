@@ -20,7 +20,7 @@ VERSION = 5
 THUMBNAIL_PX = 200
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
-    "random": "untrained, random weights",
+    "random": "random weights, untrained",
     "timm": "weights from a file",
     "hipt": "HIPT's weights",
     "dino": "trained on this cohort with DINO, stage one",
@@ -34,7 +34,8 @@ def draw_roc(rows: Sequence[tables.Row], runs: Sequence[str]) -> bytes:
     for row in rows:
         parts = [metrics.probability_matrix(part, row.classes) for _, part in row.predictions.groupby("fold")]
         panels.setdefault(row.names["classifier"], {})[row.features] = figures.fold_curves(parts)
-    return figures.roc(panels, runs)
+    order = [*tables.CLASSIFIER_NAMES.values()]
+    return figures.roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
 def choose_slides(ledger: pd.DataFrame, per_label: int, seed: int) -> dict[str, str]:
@@ -119,12 +120,13 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
 
 
 def patch_encoders(rows: Sequence[tables.Row]) -> list[str]:
-    """The architecture of each patch encoder the rows come from and where its weights do, the cohort's own first."""
+    """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
     found: dict[str, str] = {}
     for row in rows:
         source, name = row.encoder
-        other = f"{row.features}: " if row.level == "patch" and row.features != config.PATCH_FEATURES else ""
-        found[other] = f"{other}{name} ({WEIGHTS.get(source, source)})"
+        other = row.features if row.level == "patch" and row.features != config.PATCH_FEATURES else ""
+        what = f"{name}, {WEIGHTS.get(source, source)}"
+        found[other] = f"{other} ({what})" if other else what
     return [found[key] for key in sorted(found, key=bool)]
 
 

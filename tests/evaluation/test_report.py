@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import store
-from slpd_core.evaluation import report
+from slpd_core.evaluation import report, tables
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -244,11 +244,11 @@ def test_without_runs_there_is_no_pretraining(make):
 
 def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
     text = " ".join(page_of(make(ROWS)).text.split())
-    assert "Patch encoder: vit_s (weights from a file). Pretrained region encoders" in text
+    assert "Patch encoder: vit_s, weights from a file. Pretrained region encoders" in text
     assert "mean RGB" not in text
     beside = ROWS | {("plain", "mil"): 4.0, ("colour", "knn"): 0.5}
     text = " ".join(page_of(make(beside)).text.split())
-    assert "vit_s (weights from a file); beside it, to compare: plain: vit_s (untrained, random weights)." in text
+    assert "vit_s, weights from a file. To compare: plain (vit_s, random weights, untrained). Pretrained" in text
     assert "is that of MIL on patches of plain and ViT_WSI on regions of slpd." in text
     assert "mean RGB" in text
 
@@ -263,6 +263,16 @@ def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
     assert "patch-encoder" in alone.ids
     assert "pretraining" not in alone.ids
     assert "The patch encoder was pretrained, without labels" in alone.text
+
+
+def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
+    scores = predictions(0, 1.0)
+    rows = [
+        tables.Row(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
+        for features, classifier in (("colour", "dsmil"), ("patch", "knn"), ("patch", "mil"), ("patch", "dsmil"))
+    ]
+    monkeypatch.setattr(report.figures, "roc", lambda panels, _: list(panels))
+    assert report.draw_roc(rows, []) == ["KNN (mean)", "MIL", "DS-MIL"]
 
 
 def test_with_nothing_evaluated_the_slides_are_still_reported(make):
