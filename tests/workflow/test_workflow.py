@@ -118,7 +118,7 @@ def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path)
 
 def with_other(**changed):
     """The tiny cohort and another encoder that differs from the cohort's own in what is given."""
-    return {"patch_encoder": {"others": {"plain": changed}}, "evaluate": {"rows": {"plain": ["knn"]}}}
+    return {"patch_encoder": {"others": {"plain": changed}}, "evaluate": {"rows": {"plain": ["dsmil"]}}}
 
 
 def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(finished, snakemake, tmp_path):
@@ -127,10 +127,13 @@ def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(finishe
     jobs = {"other_patch_encoder": 1, "other_tokens": 10, "other_ledger": 1, "evaluate": 2, "report": 1}
     assert done.returncode == 0, done.stdout + done.stderr
     assert planned(done.stdout + done.stderr) == jobs
-    table = pd.read_csv(folder / "results" / "tiny" / "report" / "table.csv")
-    rows = table[table["classifier"] == "KNN (mean)"].set_index(["features", "pretraining"])
-    assert rows.index[:3].tolist() == [("colour", "–"), ("patch", "none (random)"), ("patch", "plain (random)")]
-    assert rows.iloc[1].equals(rows.iloc[2])  # the same weights under another name
+    results = folder / "results" / "tiny"
+    table = pd.read_csv(results / "report" / "table.csv")
+    rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
+    assert rows[:3] == [["colour", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
+    for fold in (0, 1):  # the same weights under another name
+        paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch", "plain")]
+        pd.testing.assert_frame_equal(*(store.read_table(path, "evaluate")[0] for path in paths))
     assert NEEDLESS in snakemake(folder, "-n", overlay=with_other()).stdout
     assert planned(snakemake(folder, "-n", overlay=with_other(mean=[0.4, 0.4, 0.4])).stdout) == jobs
     assert planned(snakemake(folder, "-n").stdout) == {"report": 1}
