@@ -16,7 +16,8 @@ try:
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     sheet.require_patients(SHEET, CONFIG.folds.n_folds)
     sheet.require_masks(SHEET, CONFIG.tissue.masks)
-    CONFIG.patch_encoder.require_weights()
+    for key, encoder in CONFIG.patch_encoder.each().items():
+        encoder.require_weights(key)
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
@@ -30,14 +31,18 @@ ROWS = [
 ]
 FOLDS = range(CONFIG.folds.n_folds)
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
-# How the patch encoder is trained, and where that is recorded, in a workflow that trains it.
+# How the patch encoder is trained, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
-ENCODER_HISTORY = f"{RESULTS}/patch_encoder/history.csv" if RECIPE else []
-FIGURES = ["roc", *(["training", "tsne"] if RUNS else [])]
+FIGURES = [
+    "roc",
+    *(["patch_encoder"] if RECIPE else []),
+    *(["training", "tsne"] if RUNS else []),
+]
 
 
 wildcard_constraints:
     slide="|".join(map(re.escape, SLIDES)),
+    encoder=r"[A-Za-z0-9][\w-]*",
     run=r"[A-Za-z0-9][\w-]*",
     features=r"[A-Za-z0-9][\w-]*",
     classifier="[a-z_]+",
@@ -88,14 +93,46 @@ def last_attempt(wildcards, attempt):
     return int(attempt > READ_RETRIES)
 
 
+def encoder(wildcards):
+    """A patch encoder: the other one that a wildcard names, else the cohort's own."""
+    name = wildcards.get("encoder")
+    return CONFIG.patch_encoder.other(name) if name else CONFIG.patch_encoder.own
+
+
+def encoder_section(wildcards):
+    """The settings of a patch encoder."""
+    return encoder(wildcards).model_dump()
+
+
+def encoder_recipe(wildcards):
+    """How a patch encoder is trained; None where its weights come from elsewhere."""
+    return RECIPE if encoder(wildcards).source == "dino" else None
+
+
 def encoder_weights(wildcards):
-    """The local files the patch encoder's source reads, if any."""
-    return CONFIG.patch_encoder.files
+    """The local files that a patch encoder's source reads, if any."""
+    return encoder(wildcards).files
 
 
 def sampled_patches(wildcards):
-    """The patches of every slide, where the patch encoder is trained on them."""
-    return each_slide(f"{RESULTS}/patches/{{slide}}.h5") if RECIPE else []
+    """The patches of every slide, where a patch encoder is trained on them."""
+    patches = each_slide(f"{RESULTS}/patches/{{slide}}.h5")
+    return patches if encoder_recipe(wildcards) else []
+
+
+def encoder_threads(wildcards):
+    """Threads for a patch encoder: many where it is trained."""
+    return 8 if encoder_recipe(wildcards) else 1
+
+
+def encoder_gpus(wildcards):
+    """GPUs for a patch encoder: one where it is trained."""
+    return 1 if encoder_recipe(wildcards) else 0
+
+
+def patch_history(wildcards):
+    """The training curves of the patch encoder, where it is trained on this cohort."""
+    return f"{RESULTS}/patch_encoder/history.csv" if RECIPE else []
 
 
 def run_section(wildcards):
@@ -104,9 +141,23 @@ def run_section(wildcards):
 
 
 def embed_table(wildcards):
-    """The embeddings a row's features name; none for `patch`, which reads the tokens that the ledger admits."""
-    patch = wildcards.features == sections.PATCH_FEATURES
-    return [] if patch else f"{RESULTS}/embed/{wildcards.features}.parquet"
+    """The embeddings a row's features name; none for patches, which are read from the tokens."""
+    features = wildcards.features
+    return f"{RESULTS}/embed/{features}.parquet" if features in RUNS else []
+
+
+def other_ledger(wildcards):
+    """What became of the slides with another patch encoder, where a row's features name one."""
+    features = wildcards.features
+    other = features in CONFIG.patch_encoder.others
+    return f"{RESULTS}/others/{features}/ledger.parquet" if other else []
+
+
+def tokens_folder(wildcards):
+    """Where a row's tokens are: those of the other patch encoder its features name, else of the cohort's own."""
+    features = wildcards.features
+    other = features in CONFIG.patch_encoder.others
+    return f"{RESULTS}/others/{features}/tokens" if other else f"{RESULTS}/tokens"
 
 
 def each_slide(pattern):

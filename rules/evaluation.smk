@@ -24,6 +24,8 @@ rule evaluate:
     input:
         folds=f"{RESULTS}/folds/folds.parquet",
         embed=embed_table,
+        # One file that stands for all tokens of another encoder, as the cohort's own ledger does behind the folds.
+        ledger=other_ledger,
     output:
         f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.parquet",
     log:
@@ -38,7 +40,7 @@ rule evaluate:
         section=CONFIG.evaluate.training.model_dump(),
         version=stage_version("evaluation/evaluate"),
         seed=CONFIG.seed,
-        tokens=f"{RESULTS}/tokens",
+        tokens=tokens_folder,
     script:
         "../workflow_scripts/evaluate.py"
 
@@ -50,6 +52,7 @@ rule report:
         evaluate=each_fold_of_each_row(),
         history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=RUNS),
         embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=RUNS),
+        patch_history=patch_history,
     output:
         f"{RESULTS}/report/index.html",
         expand(f"{RESULTS}/report/table.{{format}}", format=["csv", "md", "tex"]),

@@ -97,25 +97,25 @@ rule patches:
 
 rule patch_encoder:
     input:
-        weights=CONFIG.patch_encoder.files,
+        weights=encoder_weights,
         patches=sampled_patches,
     output:
         f"{RESULTS}/patch_encoder/weights.safetensors",
-        history=ENCODER_HISTORY,
+        history=f"{RESULTS}/patch_encoder/history.csv" if RECIPE else [],
     log:
         f"{RESULTS}/logs/patch_encoder/patch_encoder.log",
     benchmark:
         f"{RESULTS}/benchmarks/patch_encoder/patch_encoder.tsv"
     conda:
         "../envs/slpd.yaml"
-    threads: 8 if RECIPE else 1
+    threads: encoder_threads
     resources:
-        gpu=1 if RECIPE else 0,
+        gpu=encoder_gpus,
         mem_mb=8000,
     params:
-        section=CONFIG.patch_encoder.encoder.model_dump(),
+        section=encoder_section,
         version=stage_version("slides/patch_encoder"),
-        recipe=RECIPE,
+        recipe=encoder_recipe,
         seed=CONFIG.seed,
         # Undeclared on purpose: it survives a failure, and the training resumes from it.
         checkpoint=f"{RESULTS}/patch_encoder/checkpoint.pt",
@@ -169,6 +169,47 @@ rule ledger:
         benchmarks=f"{RESULTS}/benchmarks",
     script:
         "../workflow_scripts/ledger.py"
+
+
+# The other patch encoders: the same three stages once more for each that a row of evaluate.rows names.
+
+
+use rule patch_encoder as other_patch_encoder with:
+    output:
+        f"{RESULTS}/others/{{encoder}}/weights.safetensors",
+    log:
+        f"{RESULTS}/logs/others/{{encoder}}/patch_encoder.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/others/{{encoder}}/patch_encoder.tsv"
+
+
+use rule tokens as other_tokens with:
+    input:
+        slide=slide_path,
+        regions=f"{RESULTS}/regions/{{slide}}.h5",
+        weights=f"{RESULTS}/others/{{encoder}}/weights.safetensors",
+    output:
+        f"{RESULTS}/others/{{encoder}}/tokens/{{slide}}.h5",
+    log:
+        f"{RESULTS}/logs/others/{{encoder}}/tokens/{{slide}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/others/{{encoder}}/tokens/{{slide}}.tsv"
+
+
+use rule ledger as other_ledger with:
+    input:
+        sheet=f"{RESULTS}/sheet/slides.parquet",
+        tissue=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
+        regions=each_slide(f"{RESULTS}/regions/{{slide}}.h5"),
+        tokens=each_slide(f"{RESULTS}/others/{{{{encoder}}}}/tokens/{{slide}}.h5"),
+    output:
+        f"{RESULTS}/others/{{encoder}}/ledger.parquet",
+    log:
+        f"{RESULTS}/logs/others/{{encoder}}/ledger.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/others/{{encoder}}/ledger.tsv"
+    params:
+        benchmarks=f"{RESULTS}/benchmarks/others/{{encoder}}",
 
 
 rule slides:

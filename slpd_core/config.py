@@ -4,7 +4,7 @@ There are no defaults here: config.yaml is the one place a value stands.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -28,8 +28,19 @@ PositiveFloat = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Classifier = Literal["knn", "mil", "dsmil", "vit_wsi"]
-PATCH_FEATURES = "patch"
+PATCH_FEATURES, COLOUR_FEATURES = "patch", "colour"  # the tokens of the patch encoder, the mean RGB of each patch
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def _overrides(named: Any) -> Any:
+    """Named overrides of a section: null overrides nothing, false removes what the file below names."""
+    if not isinstance(named, dict):
+        return named
+    return {name: {} if own is None else own for name, own in named.items() if own is not False}
+
+
+# A name of features -> the settings in which it differs from its section's own.
+Overrides = Annotated[dict[str, dict[str, Any]], BeforeValidator(_overrides)]
 
 
 class Section(BaseModel):
@@ -126,8 +137,8 @@ class DinoPatches(SelfDistillation):
         return self
 
 
-class Encoder(Section):
-    """A patch encoder: where its weights come from and how it is fed."""
+class PatchEncoder(Section):
+    """The settings of one patch encoder, overrides applied: where its weights come from, how it is fed."""
 
     HUB: ClassVar[str] = "hf-hub:"
     FOLDER: ClassVar[str] = "local-dir:"
@@ -195,34 +206,61 @@ class Encoder(Section):
         folder = sorted(str(path) for path in self.folder.iterdir() if path.is_file()) if self.folder else []
         return ([self.weights] if self.weights else []) + folder
 
-    def require_weights(self) -> None:
-        """Raise FileNotFoundError where the local file or folder that the source reads is missing."""
+    def require_weights(self, key: str = "patch_encoder") -> None:
+        """Raise FileNotFoundError where the local file or folder that the source reads is missing.
+
+        key: where the section stands in the config.
+        """
         if self.source not in ("hipt", "timm"):
             return
         if self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(
-                f"patch_encoder.weights: no file {self.weights}; download the model's weights from where its authors "
-                "publish them and give their path, or set patch_encoder.source to random for an untrained baseline"
+                f"{key}.weights: no file {self.weights}; download the model's weights from where its authors publish "
+                f"them and give their path, or set {key}.source to random for an untrained baseline"
             )
         if self.folder and not (self.folder / "config.json").is_file():
             raise FileNotFoundError(
-                f"patch_encoder.name: {self.folder} has no config.json; give the whole folder of a timm model, as "
+                f"{key}.name: {self.folder} has no config.json; give the whole folder of a timm model, as "
                 "`hf download OWNER/MODEL --local-dir DIR` makes it"
             )
 
 
-class PatchEncoder(Encoder):
+class PatchEncoders(PatchEncoder):
+    others: Overrides
     dino: DinoPatches
+
+    @model_validator(mode="after")
+    def _others_are_valid(self) -> Self:
+        _refuse_named("others", self.others, self.other)
+        trained = [name for name in self.others if self.other(name).source == "dino"]
+        _refuse(
+            [
+                f"others.{name}.source: dino is for the cohort's own encoder only; give another source"
+                for name in trained
+            ]
+        )
+        return self
 
     @property
     def recipe(self) -> DinoPatches | None:
-        """How the encoder is trained; None where its weights come from elsewhere."""
+        """How the cohort's own encoder is trained; None where its weights come from elsewhere."""
         return self.dino if self.source == "dino" else None
 
     @property
-    def encoder(self) -> Encoder:
-        """The section without how it is trained."""
-        return Encoder(**self.model_dump(include={*Encoder.model_fields}))
+    def own(self) -> PatchEncoder:
+        """The settings of the cohort's own encoder, whose tokens are pretrained on."""
+        return PatchEncoder(**self._plain())
+
+    def other(self, name: str) -> PatchEncoder:
+        """The settings of the other encoder `name`: the section's own, with its overrides."""
+        return PatchEncoder(**{**self._plain(), **self.others[name]})
+
+    def each(self) -> dict[str, PatchEncoder]:
+        """Every encoder by its key in the config, the section's own first."""
+        return {"patch_encoder": self.own} | {f"patch_encoder.others.{name}": self.other(name) for name in self.others}
+
+    def _plain(self) -> dict[str, Any]:
+        return self.model_dump(include={*PatchEncoder.model_fields})
 
 
 class Tokens(Section):
@@ -274,28 +312,12 @@ class PretrainRun(SelfDistillation):
 
 
 class Pretrain(PretrainRun):
-    runs: dict[str, dict[str, Any]]
-
-    @field_validator("runs", mode="before")
-    @classmethod
-    def _null_overrides_nothing_and_false_removes(cls, runs: Any) -> Any:
-        if not isinstance(runs, dict):
-            return runs
-        return {name: {} if run is None else run for name, run in runs.items() if run is not False}
+    runs: Overrides
 
     @model_validator(mode="after")
     def _runs_are_valid(self) -> Self:
-        _refuse([line for name in self.runs for line in self._problems_of(name)])
+        _refuse_named("runs", self.runs, self.run)
         return self
-
-    def _problems_of(self, name: str) -> list[str]:
-        if not PLAIN_NAME.fullmatch(name) or name == PATCH_FEATURES:
-            return [f"runs: {name!r} cannot name a run; use letters, digits, - and _, and not 'patch'"]
-        try:
-            self.run(name)
-        except ValidationError as error:
-            return problems(error, "runs", name)
-        return []
 
     def run(self, name: str) -> PretrainRun:
         """The settings of run `name`: the section's own, with that run's overrides."""
@@ -351,7 +373,7 @@ class Config(Section):
     tissue: Tissue
     regions: Regions
     patches: Patches
-    patch_encoder: PatchEncoder
+    patch_encoder: PatchEncoders
     tokens: Tokens
     ledger: Ledger
     pretrain: Pretrain
@@ -370,40 +392,64 @@ class Config(Section):
         found = []
         if not PLAIN_NAME.fullmatch(self.cohort):
             found.append(f"cohort: {self.cohort!r} cannot name a folder; use letters, digits, - and _")
-        size_px, patch_px = self.regions.size_px, self.patch_encoder.patch_px
-        if size_px % patch_px:
-            found.append(
-                f"regions.size_px: {size_px} is not a multiple of patch_encoder.patch_px {patch_px}; make it one"
-            )
+        size_px = self.regions.size_px
+        for key, encoder in self.patch_encoder.each().items():
+            if size_px % encoder.patch_px:
+                found.append(
+                    f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
+                )
         for name, overrides in self.pretrain.runs.items():
             crop = self.pretrain.run(name).global_crop
             if crop > self.grid:
                 key = f"pretrain.runs.{name}" if "global_crop" in overrides else "pretrain"
                 found.append(f"{key}.global_crop: {crop} exceeds the {self.grid} patches along a region; lower it")
-        known = [PATCH_FEATURES, *self.pretrain.runs]
-        for features in [row for row in self.evaluate.rows if row not in known]:
-            found.append(
-                f"evaluate.rows.{features}: unknown features, pretrain.runs offers {', '.join(known)}; add the run "
-                f"there or leave the row out by {features}: null"
-            )
-        if "vit_wsi" in self.evaluate.rows.get(PATCH_FEATURES, ()):
-            found.append(
-                "evaluate.rows.patch: vit_wsi attends from each token of a slide to all others, tens of thousands; "
-                "leave it out there, as the paper does"
-            )
+        for name in [run for run in self.pretrain.runs if run in self.patch_encoder.others]:
+            found.append(f"patch_encoder.others.{name}: names a run of pretrain.runs too; rename one of them")
+        _refuse(found + self._problems_of_rows())
+        return self
+
+    def _problems_of_rows(self) -> list[str]:
+        found = []
+        patches = [COLOUR_FEATURES, PATCH_FEATURES, *self.patch_encoder.others]
+        known = [*patches, *self.pretrain.runs]
         for features, names in self.evaluate.rows.items():
+            if features not in known:
+                found.append(
+                    f"evaluate.rows.{features}: unknown features, there are {', '.join(known)}; add a run to "
+                    f"pretrain.runs or an encoder to patch_encoder.others, or leave the row out by {features}: null"
+                )
+            if features in patches and features not in self.pretrain.runs and "vit_wsi" in names:
+                found.append(
+                    f"evaluate.rows.{features}: vit_wsi attends from each patch of a slide to all others, tens of "
+                    "thousands; leave it out there, as the paper does"
+                )
             if len(set(names)) < len(names):
                 found.append(f"evaluate.rows.{features}: {', '.join(names)} names a classifier twice; keep one")
         if not self.evaluate.rows:
             found.append("evaluate.rows: none is left; keep one row")
-        _refuse(found)
-        return self
+        return found
 
 
 def _refuse(found: list[str]) -> None:
     """Raise the problems found, if any: a line each, and each once."""
     if found:
         raise ValueError("\n".join(dict.fromkeys(found)))
+
+
+def _refuse_named(key: str, overrides: Mapping[str, Any], settings_of: Callable[[str], Section]) -> None:
+    """Raise what is wrong with the names and settings of runs or other encoders, the values of `key`."""
+    found = []
+    for name in overrides:
+        if not PLAIN_NAME.fullmatch(name) or name in (PATCH_FEATURES, COLOUR_FEATURES):
+            found.append(
+                f"{key}: {name!r} cannot stand here; use letters, digits, - and _, and neither 'patch' nor 'colour'"
+            )
+            continue
+        try:
+            settings_of(name)
+        except ValidationError as error:
+            found += problems(error, key, name)
+    _refuse(found)
 
 
 def problems(error: ValidationError, *within: str) -> list[str]:

@@ -37,6 +37,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
 PATCH_ENCODER_META = (*("name", "source", "arguments", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),)
+# What a tokens file says of the patch encoder that made it; texts, passed on to the `evaluate` tables.
+ENCODER_META = ("encoder_source", "encoder_name")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,14 @@ class Regions:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Patch tokens of a slide: float16 (L, grid * grid, dim), row-major grid; coords as in Regions."""
+    """Patch tokens of a slide: float16 (L, grid * grid, dim), row-major grid; coords as in Regions.
+
+    colour: mean RGB of each patch, float16 (L, grid * grid, 3), 0..255, in the order of the tokens.
+    """
 
     slide: SlideInfo
-    tokens: Any  # np.ndarray, or the open HDF5 dataset inside `open_tokens`
+    tokens: Any  # np.ndarray, or the open HDF5 dataset inside `writing_tokens` and `open_tokens`
+    colour: Any  # the same
     coords: np.ndarray
 
 
@@ -336,35 +342,41 @@ def read_regions(path: Path) -> tuple[Regions, Meta]:
 
 
 @contextmanager
-def writing_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Any]:
-    """Give the dataset `tokens`, float16 (L, grid * grid, dim), to fill region by region: `tokens[i] = array`."""
+def writing_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Tokens]:
+    """Give Tokens to fill region by region: `written.tokens[i] = array`, and `written.colour[i]` the same way."""
     import h5py
 
     with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update({**meta, **_slide_attributes(regions.slide), "grid": grid, "token_dim": dim})
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
         coords.attrs.update(_trident_attributes(regions, path))
-        yield file.create_dataset("tokens", (len(regions.coords), grid * grid, dim), np.float16)
+        tokens, colour = (
+            file.create_dataset(name, (len(regions.coords), grid * grid, size), np.float16)
+            for name, size in (("tokens", dim), ("colour", 3))
+        )
+        yield Tokens(regions.slide, tokens, colour, regions.coords)
 
 
 @contextmanager
 def open_tokens(path: Path) -> Iterator[tuple[Tokens, Meta]]:
-    """Open what `writing_tokens` wrote; `tokens` is the HDF5 dataset, read by slicing.
+    """Open what `writing_tokens` wrote; `tokens` and `colour` are HDF5 datasets, read by slicing.
 
     Raises ValueError when the file is broken.
     """
-    with _open_h5(path, ("tokens", "coords")) as file:
-        tokens, coords = file["tokens"], file["coords"][()]
+    with _open_h5(path, ("tokens", "colour", "coords")) as file:
+        tokens, colour, coords = file["tokens"], file["colour"], file["coords"][()]
         if tokens.ndim != 3 or tokens.dtype != np.float16 or len(tokens) != len(coords):
             raise ValueError(_broken(path, f"tokens {tokens.dtype} {tokens.shape} for {len(coords)} regions"))
+        if colour.shape != (*tokens.shape[:2], 3) or colour.dtype != np.float16:
+            raise ValueError(_broken(path, f"colour {colour.dtype} {colour.shape} for tokens {tokens.shape}"))
         attrs = _attributes(file)
-        yield Tokens(_slide_info(path, attrs), tokens, coords), _meta(attrs)
+        yield Tokens(_slide_info(path, attrs), tokens, colour, coords), _meta(attrs)
 
 
 def read_tokens(path: Path) -> tuple[Tokens, Meta]:
     """Read a slide's tokens whole into memory."""
     with open_tokens(path) as (tokens, meta):
-        return Tokens(tokens.slide, tokens.tokens[()], tokens.coords), meta
+        return Tokens(tokens.slide, tokens.tokens[()], tokens.colour[()], tokens.coords), meta
 
 
 @contextmanager
@@ -416,7 +428,7 @@ def _attributes(file: Any) -> dict[str, Any]:
 
 
 def _meta(attrs: Mapping[str, Any]) -> Meta:
-    keys = ("slpd_version", "stage", "stage_version", "section", "fingerprint", "precision")
+    keys = ("slpd_version", "stage", "stage_version", "section", "fingerprint", "precision", *ENCODER_META)
     return {key: str(attrs[key]) for key in keys if key in attrs}
 
 

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = {
-    "slides": ("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger"),
+    "slides": ("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger"),
     "pretraining": ("pretrain", "embed"),
     "evaluation": ("folds", "evaluate", "report"),
 }

@@ -100,7 +100,7 @@ def test_a_run_without_overrides_is_the_section_itself(values):
 @pytest.mark.parametrize("nothing", [None, []])
 def test_an_overlay_can_leave_a_row_out(values, nothing):
     settings = config.load(overlaid(values, {"evaluate": {"rows": {"dino": nothing}}}))
-    assert list(settings.evaluate.rows) == ["patch", "slpd"]
+    assert list(settings.evaluate.rows) == ["colour", "patch", "slpd"]
     assert list(settings.pretrain.runs) == ["dino", "slpd"]
 
 
@@ -108,7 +108,17 @@ def test_an_overlay_can_remove_a_run_and_its_row(values):
     overlay = {"pretrain": {"runs": {"dino": False}}, "evaluate": {"rows": {"dino": None}}}
     settings = config.load(overlaid(values, overlay))
     assert list(settings.pretrain.runs) == ["slpd"]
-    assert list(settings.evaluate.rows) == ["patch", "slpd"]
+    assert list(settings.evaluate.rows) == ["colour", "patch", "slpd"]
+
+
+def test_another_encoder_differs_from_the_own_in_its_overrides_alone(values):
+    values["pretrain"]["runs"] = {"slpd": {}}
+    overlay = {"patch_encoder": {"others": {"plain": {"patch_px": 128}, "same": None, "gone": False}}}
+    rows = {"evaluate": {"rows": {"plain": ["knn"], "dino": None}}}
+    encoders = config.load(overlaid(overlaid(values, overlay), rows)).patch_encoder
+    assert list(encoders.each()) == ["patch_encoder", "patch_encoder.others.plain", "patch_encoder.others.same"]
+    assert encoders.other("same") == encoders.own
+    assert encoders.other("plain") == encoders.own.model_copy(update={"patch_px": 128})
 
 
 def number_keys(section, above=()):
@@ -189,11 +199,35 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"pretrain": {"local_crop": 15}}, "pretrain.local_crop", "larger than global_crop"),
         ({"pretrain": {"warmup_epochs": 101}}, "pretrain.warmup_epochs", "exceeds epochs 100"),
         ({"pretrain": {"n_heads": 5}}, "pretrain.embed_dim", "192 is not a multiple of n_heads 5"),
-        ({"evaluate": {"rows": {"slpdd": ["knn"]}}}, "evaluate.rows.slpdd", "offers patch, dino, slpd"),
+        ({"evaluate": {"rows": {"slpdd": ["knn"]}}}, "evaluate.rows.slpdd", "there are colour, patch, dino, slpd"),
         ({"evaluate": {"rows": {"patch": ["svm"]}}}, "evaluate.rows.patch.0", "'svm'"),
         ({"evaluate": {"rows": {"patch": ["knn", "vit_wsi"]}}}, "evaluate.rows.patch", "leave it out there"),
+        ({"evaluate": {"rows": {"colour": ["vit_wsi"]}}}, "evaluate.rows.colour", "leave it out there"),
+        (
+            {"patch_encoder": {"others": {"plain": {}}}, "evaluate": {"rows": {"plain": ["vit_wsi"]}}},
+            "evaluate.rows.plain",
+            "leave it out there",
+        ),
+        ({"patch_encoder": {"others": {"slpd": {}}}}, "patch_encoder.others.slpd", "names a run of pretrain.runs too"),
+        ({"patch_encoder": {"others": {"patch": {}}}}, "patch_encoder.others", "'patch'"),
+        ({"patch_encoder": {"others": {"colour": {}}}}, "patch_encoder.others", "'colour'"),
+        ({"patch_encoder": {"others": {"a/b": {}}}}, "patch_encoder.others", "'a/b'"),
+        ({"patch_encoder": {"others": {"plain": {"sauce": 1}}}}, "patch_encoder.others.plain.sauce", "unknown key"),
+        ({"patch_encoder": {"others": {"plain": {"others": {}}}}}, "patch_encoder.others.plain.others", "unknown key"),
+        (
+            {"patch_encoder": {"others": {"hipt": {"source": "hipt"}}}},
+            "patch_encoder.others.hipt.weights",
+            "give the path",
+        ),
+        ({"patch_encoder": {"others": {"own": {"source": "dino"}}}}, "patch_encoder.others.own.source", "own encoder"),
+        (
+            {"patch_encoder": {"others": {"odd": {"patch_px": 250}}}},
+            "regions.size_px",
+            "patch_encoder.others.odd.patch",
+        ),
+        ({"pretrain": {"runs": {"colour": {}}}}, "pretrain.runs", "'colour'"),
         ({"evaluate": {"rows": {"patch": ["knn", "knn"]}}}, "evaluate.rows.patch", "names a classifier twice"),
-        ({"evaluate": {"rows": dict.fromkeys(("patch", "dino", "slpd"))}}, "evaluate.rows", "keep one row"),
+        ({"evaluate": {"rows": dict.fromkeys(("colour", "patch", "dino", "slpd"))}}, "evaluate.rows", "keep one row"),
         ({"seed": 2**32}, "seed", "4294967296"),
         ({"pretrain": {"drop_path": 1}}, "pretrain.drop_path", "less than 1"),
         ({"pretrain": {"self_only_epochs": 100}}, "pretrain.self_only_epochs", "leave none for the prototypes"),

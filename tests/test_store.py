@@ -121,14 +121,17 @@ def test_no_regions_come_back(tmp_path):
 
 def test_tokens_come_back(tmp_path):
     tokens = np.random.default_rng(0).normal(size=(2, 16, 8)).astype(np.float16)
-    with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META | {"precision": "fp32"}) as dataset:
-        for number, region in enumerate(tokens):
-            dataset[number] = region
+    colour = np.random.default_rng(1).uniform(0, 255, (2, 16, 3)).astype(np.float16)
+    own = {"precision": "fp32", "encoder_source": "random", "encoder_name": "vit"}
+    with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META | own) as written:
+        for number in range(2):
+            written.tokens[number], written.colour[number] = tokens[number], colour[number]
     back, meta = store.read_tokens(tmp_path / "t.h5")
     np.testing.assert_array_equal(back.tokens, tokens)
+    np.testing.assert_array_equal(back.colour, colour)
     np.testing.assert_array_equal(back.coords, REGIONS.coords)
     assert back.slide == SLIDE
-    assert meta == META | {"precision": "fp32"}
+    assert meta == META | own
     with store.open_tokens(tmp_path / "t.h5") as (opened, _):
         np.testing.assert_array_equal(opened.tokens[1], tokens[1])
 
@@ -140,9 +143,22 @@ def test_the_tokens_of_an_empty_and_of_a_lost_slide_come_back(tmp_path):
             pass
         back, meta = store.read_tokens(tmp_path / "t.h5")
         assert (back.tokens.shape, back.tokens.dtype) == ((0, 256, 384), np.float16)
+        assert (back.colour.shape, back.colour.dtype) == ((0, 256, 3), np.float16)
         assert back.coords.shape == (0, 2)
         assert (back.slide.status, back.slide.reason) == (slide.status, slide.reason)
         assert meta == META
+
+
+def test_colours_that_are_not_the_tokens_own_are_refused(tmp_path):
+    import h5py
+
+    with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
+        pass
+    with h5py.File(tmp_path / "t.h5", "r+") as file:
+        del file["colour"]
+        file["colour"] = np.zeros((2, 9, 3), np.float16)
+    with pytest.raises(ValueError, match=r"colour float16 \(2, 9, 3\) for tokens \(2, 16, 8\); delete the file"):
+        store.read_tokens(tmp_path / "t.h5")
 
 
 def test_a_text_comes_back(tmp_path):
@@ -162,8 +178,8 @@ def test_tokens_are_contiguous_and_plain(tmp_path):
 
 def test_a_job_that_dies_while_writing_tokens_leaves_nothing(tmp_path):
     def work():
-        with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META) as dataset:
-            dataset[0] = 1
+        with store.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META) as written:
+            written.tokens[0] = 1
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
@@ -230,7 +246,7 @@ def test_a_missing_artifact_is_a_missing_file(tmp_path, name):
 
 def test_an_artifact_of_another_kind_is_refused(tmp_path):
     write_one_of_each(tmp_path)
-    with pytest.raises(ValueError, match=r"without \['tokens'\]"):
+    with pytest.raises(ValueError, match=r"without \['tokens', 'colour'\]"):
         store.read_tokens(tmp_path / "r.h5")
     with pytest.raises(ValueError, match="embed table without"):
         store.read_table(tmp_path / "t.parquet", "embed")

@@ -3,7 +3,7 @@ from pathlib import Path
 from slpd_core import config, runtime
 from slpd_core.slides import ledger
 
-with runtime.job(snakemake.log[0], "ledger"):
+with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
     ledger.run(
         sheet_path=Path(snakemake.input.sheet),
         tissue_paths=[*map(Path, snakemake.input.tissue)],

@@ -3,10 +3,15 @@ from pathlib import Path
 from slpd_core import config, runtime
 from slpd_core.slides import patch_encoder
 
-with runtime.job(snakemake.log[0], "patch_encoder", threads=snakemake.threads, gpus=snakemake.resources.gpu) as device:
+with runtime.job(
+    snakemake.log[0],
+    " ".join(["patch_encoder", *snakemake.wildcards]),
+    threads=snakemake.threads,
+    gpus=snakemake.resources.gpu,
+) as device:
     patch_encoder.run(
         weights_path=Path(snakemake.output[0]),
-        section=config.Encoder(**snakemake.params.section),
+        section=config.PatchEncoder(**snakemake.params.section),
         seed=snakemake.params.seed,
         training=patch_encoder.Training(
             recipe=config.DinoPatches(**snakemake.params.recipe),

@@ -5,7 +5,7 @@ from slpd_core.slides import bad_slides, tokens
 
 with runtime.job(
     snakemake.log[0],
-    f"tokens {snakemake.wildcards.slide}",
+    " ".join(["tokens", *snakemake.wildcards]),
     threads=snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as device:

@@ -14,7 +14,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 2
+VERSION = 3
 CACHE_BYTES = 1 << 30
 ReadSlide = Callable[[str], np.ndarray]
 
@@ -54,27 +54,53 @@ def region_features(embed_path: Path) -> tuple[ReadSlide, str]:
     return lambda slide_id: slides.get(slide_id, none), meta["fingerprint"]
 
 
-def patch_features(tokens_dir: Path, slide_ids: list[str]) -> tuple[ReadSlide, str]:
-    """How to read all patch tokens of a slide, float32 (L, D), and the fingerprint of them all.
+def patch_features(tokens_dir: Path, slide_ids: list[str], kind: str = "tokens") -> tuple[ReadSlide, str]:
+    """How to read all patches of a slide, float32 (L, D), and the fingerprint of them all.
 
-    Slides are read when asked for; what fits into CACHE_BYTES stays in memory as float16.
+    kind: "tokens", or "colour" for the mean RGB of each, here 0..1. Slides are read when asked for; what fits into
+    CACHE_BYTES stays in memory as float16. Raises ValueError naming a slide the patch encoder left out.
     """
     cache: dict[str, np.ndarray] = {}
+    scale = np.float32(1 / 255 if kind == "colour" else 1)
 
     def read(slide_id: str) -> np.ndarray:
-        tokens = cache.get(slide_id)
-        if tokens is None:
-            whole, _ = store.read_tokens(tokens_dir / f"{slide_id}.h5")
-            tokens = whole.tokens.reshape(-1, whole.tokens.shape[-1])
-            if sum(array.nbytes for array in cache.values()) + tokens.nbytes <= CACHE_BYTES:
-                cache[slide_id] = tokens
-        return tokens.astype(np.float32)
+        patches = cache.get(slide_id)
+        if patches is None:
+            with store.open_tokens(tokens_dir / f"{slide_id}.h5") as (opened, _):
+                regions = getattr(opened, kind)[()]
+            patches = regions.reshape(-1, regions.shape[-1])
+            if sum(array.nbytes for array in cache.values()) + patches.nbytes <= CACHE_BYTES:
+                cache[slide_id] = patches
+        return np.multiply(patches, scale, dtype=np.float32)
 
     prints = []
     for slide_id in sorted(slide_ids):
-        with store.open_tokens(tokens_dir / f"{slide_id}.h5") as (_, meta):
+        path = tokens_dir / f"{slide_id}.h5"
+        with store.open_tokens(path) as (opened, meta):
+            if opened.slide.status == store.QUARANTINED:
+                raise ValueError(
+                    f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
+                    "delete the file and run snakemake again, or leave the slide out of the sheet"
+                )
             prints.append(meta["fingerprint"])
     return read, store.fingerprint(*prints)
+
+
+def read_features(
+    features: str, embed_path: Path | None, tokens_dir: Path, slide_ids: list[str]
+) -> tuple[str, ReadSlide, str]:
+    """What a row's features are of (region, patch or colour), how to read a slide's, the fingerprint of them all."""
+    if embed_path:
+        return "region", *region_features(embed_path)
+    if features == config.COLOUR_FEATURES:
+        return "colour", *patch_features(tokens_dir, slide_ids, "colour")
+    return "patch", *patch_features(tokens_dir, slide_ids)
+
+
+def encoder_of(tokens_path: Path) -> store.Meta:
+    """What a tokens file says of the patch encoder that made it: source and name."""
+    with store.open_tokens(tokens_path) as (_, meta):
+        return {key: meta[key] for key in store.ENCODER_META}
 
 
 def checked(read: ReadSlide) -> ReadSlide:
@@ -177,14 +203,16 @@ def run(
 ) -> None:
     """Write the predictions of one fold of one row of the table.
 
-    embed_path: of the run the features name; None for patch features, which come from the tokens.
+    embed_path: of the run the features name; None for features of patches, which come from the tokens.
+    tokens_dir: of the patch encoder the features name, else of the cohort's own.
     """
     folds, folds_meta = store.read_table(folds_path, "folds")
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
-    read, fingerprint = region_features(embed_path) if embed_path else patch_features(tokens_dir, slide_ids)
+    level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids)
     predictions, classes = predict_fold(folds, fold, read, classifier, section, seed)
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = store.provenance("evaluate", VERSION, section.model_dump(), *inputs)
-    meta |= {"features": features, "classifier": classifier, "classes": json.dumps(classes)}
+    meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(classes)}
+    meta |= encoder_of(tokens_dir / f"{slide_ids[0]}.h5")
     store.write_table(out_path, "evaluate", predictions, meta)
     log.info("%d test slides predicted", len(predictions))

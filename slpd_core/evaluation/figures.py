@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from slpd_core import config
 from slpd_core.evaluation import metrics
 
 DPI = 150
@@ -18,7 +19,8 @@ DPI = 150
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-REFERENCE = "0.45"  # grey of what stands beside the runs: patch features, chance, ln(out_dim)
+REFERENCE = "0.45"  # grey of what stands beside the runs: features of patches, chance, ln(out_dim)
+GREYS = (REFERENCE, "0.65", "0.25")
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -85,11 +87,13 @@ def deviation_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def roc(panels: Mapping[str, Mapping[str, np.ndarray]], runs: Sequence[str]) -> bytes:
     """ROC curves, a panel a classifier, a line a kind of features: mean over folds, the sd as a band about the best.
 
-    panels: classifier -> features -> curves (folds, points). runs: in the order of their colours.
+    panels: classifier -> features -> curves (folds, points). runs: in the order of their colours; what else there is is
+    grey.
     """
     columns = min(4, max(1, len(panels)))
     rows = max(1, -(-len(panels) // columns))
-    styles = line_styles(runs)
+    beside = [name for lines in panels.values() for name in lines if name not in runs]
+    styles = line_styles(runs) | reference_styles([*dict.fromkeys(beside)])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.3 * columns + 0.4, 3.7 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -112,11 +116,10 @@ def _roc_panel(axis: Axes, lines: Mapping[str, np.ndarray], styles: Mapping[str,
         return
     best = max(lines, key=lambda name: lines[name].mean())
     for name, curves in lines.items():
-        style = styles.get(name, {"color": REFERENCE})
-        axis.plot(FALSE_POSITIVE_RATES, curves.mean(0), label=name, linewidth=1.8, **style)
+        axis.plot(FALSE_POSITIVE_RATES, curves.mean(0), label=name, linewidth=1.8, **styles[name])
         if name == best and len(curves) > 1:
             band = deviation_band(curves)
-            axis.fill_between(FALSE_POSITIVE_RATES, *band, color=style["color"], alpha=0.18, linewidth=0)
+            axis.fill_between(FALSE_POSITIVE_RATES, *band, color=styles[name]["color"], alpha=0.18, linewidth=0)
     axis.legend(loc="lower right")
 
 
@@ -221,6 +224,17 @@ def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         name: {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
         for i, name in enumerate(names)
+    }
+
+
+def reference_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A grey line of its own for every name beside the runs, patch features solid: dashes first, then shades."""
+    ordered = sorted(names, key=lambda name: name != config.PATCH_FEATURES)
+    solid = ordered[:1] == [config.PATCH_FEATURES]
+    dashes = DASHES[:3]  # chance is dotted
+    return {
+        name: {"color": GREYS[i // len(dashes) % len(GREYS)], "linestyle": dashes[i % len(dashes)]}
+        for i, name in enumerate(ordered, start=0 if solid else 1)
     }
 
 

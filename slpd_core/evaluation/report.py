@@ -16,8 +16,15 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 4
+VERSION = 5
 THUMBNAIL_PX = 200
+# Where the weights of a patch encoder come from -> what the page says of them.
+WEIGHTS = {
+    "random": "random weights, untrained",
+    "timm": "weights from a file",
+    "hipt": "HIPT's weights",
+    "dino": "trained on this cohort with DINO, stage one",
+}
 MAX_THUMBNAIL_BYTES = 12_000_000  # of all slides together; inline they take a third more
 
 
@@ -27,7 +34,8 @@ def draw_roc(rows: Sequence[tables.Row], runs: Sequence[str]) -> bytes:
     for row in rows:
         parts = [metrics.probability_matrix(part, row.classes) for _, part in row.predictions.groupby("fold")]
         panels.setdefault(row.names["classifier"], {})[row.features] = figures.fold_curves(parts)
-    return figures.roc(panels, runs)
+    order = [*tables.CLASSIFIER_NAMES.values()]
+    return figures.roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
 def choose_slides(ledger: pd.DataFrame, per_label: int, seed: int) -> dict[str, str]:
@@ -111,6 +119,17 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def patch_encoders(rows: Sequence[tables.Row]) -> list[str]:
+    """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
+    found: dict[str, str] = {}
+    for row in rows:
+        source, name = row.encoder
+        other = row.features if row.level == "patch" and row.features != config.PATCH_FEATURES else ""
+        what = f"{name}, {WEIGHTS.get(source, source)}"
+        found[other] = f"{other} ({what})" if other else what
+    return [found[key] for key in sorted(found, key=bool)]
+
+
 def duration(seconds: float) -> str:
     """A time as people say it: in hours, below one hour in minutes; "" for none."""
     minutes = round(seconds / 60)
@@ -145,13 +164,16 @@ def render(**values: Any) -> str:
 def draw(
     rows: Sequence[tables.Row],
     histories: Mapping[str, pd.DataFrame],
+    patch_history: pd.DataFrame | None,
     embeds: Mapping[str, pd.DataFrame],
     ledger: pd.DataFrame,
     section: config.Report,
     seed: int,
 ) -> dict[str, bytes]:
-    """The figures by name; those of pretraining only where there are runs."""
+    """The figures by name; those of a training only where there was one."""
     pngs = {"roc": draw_roc(rows, list(histories))}
+    if patch_history is not None:
+        pngs["patch_encoder"] = figures.training({"dino": patch_history})
     if histories:
         labels = choose_slides(ledger, section.tsne_slides_per_label, seed)
         planes = {name: project_regions(embed, labels, section.tsne_perplexity, seed) for name, embed in embeds.items()}
@@ -160,13 +182,15 @@ def draw(
 
 
 def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The scores as the page shows them: the printed table, the best AUCs, each fold, folds without an AUC."""
+    """The scores as the page shows them: the printed table, the best AUC and its rows, each fold, folds without AUC."""
     folds = sorted({fold for row in rows for fold in row.per_fold["fold"]})
     per_fold = [row.per_fold.set_index("fold").reindex(folds) for row in rows]
     return {
         "folds": folds,
         "lines": lines,
-        "best": [line for line in lines if line["auc"]["rank"] == "best"],
+        "best": [row.sentence for row, line in zip(rows, lines, strict=True) if line["auc"]["rank"] == "best"],
+        "highest": next((line["auc"]["text"].partition("±")[0] for line in lines if line["auc"]["rank"] == "best"), ""),
+        "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
             (row.names, {score: [tables.number(value) for value in scores[score]] for score in tables.SHOWN})
             for row, scores in zip(rows, per_fold, strict=True)
@@ -187,8 +211,12 @@ def run(
     out_dir: Path,
     section: config.Report,
     seed: int,
+    patch_history_path: Path | None = None,
 ) -> None:
-    """Write table.csv, .md and .tex, the figures and index.html."""
+    """Write table.csv, .md and .tex, the figures and index.html.
+
+    patch_history_path: the training curves of the patch encoder, where it was trained on this cohort.
+    """
     ledger, ledger_meta = store.read_table(ledger_path, "ledger")
     folds, folds_meta = store.read_table(folds_path, "folds")
     embeds = {name: store.read_table(path, "embed") for name, path in embed_paths.items()}
@@ -197,7 +225,10 @@ def run(
     rows = tables.join_folds(tested.values(), list(histories))
     table = tables.make_table(rows)
     lines = tables.printed(table)
-    pngs = draw(rows, histories, {name: embed for name, (embed, _) in embeds.items()}, ledger, section, seed)
+    patch_history = pd.read_csv(patch_history_path) if patch_history_path else None
+    pngs = draw(
+        rows, histories, patch_history, {name: embed for name, (embed, _) in embeds.items()}, ledger, section, seed
+    )
     for name, png in pngs.items():
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
@@ -211,6 +242,7 @@ def run(
         cohort=cohort,
         summary=summarise(ledger, folds),
         runs=list(histories),
+        patch_encoders=patch_encoders(rows),
         names=tables.NAMES,
         scores=tables.SHOWN,
         results=results(rows, lines),

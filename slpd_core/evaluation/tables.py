@@ -13,6 +13,14 @@ from slpd_core.evaluation import metrics
 
 CLASSIFIER_NAMES = {"knn": "KNN (mean)", "mil": "MIL", "dsmil": "DS-MIL", "vit_wsi": "ViT_WSI"}
 NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
+LEVELS = ("colour", "patch", "region")  # what features are of, in the order of the table
+# Where the weights of a patch encoder come from -> what the table says, and what it says of another encoder. A timm
+# model, which is not among them, is called by its name.
+SOURCES = {
+    "random": ("none (random)", "random"),
+    "hipt": ("HIPT", "HIPT"),
+    "dino": ("DINO (stage one)", "DINO"),
+}
 SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
 NONE = "–"
 
@@ -21,41 +29,68 @@ NONE = "–"
 class Row:
     """A row of the table: one classifier on one kind of features.
 
-    predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
+    features: as evaluate.rows names them; level: one of LEVELS. encoder: source and name of the patch encoder they come
+    from. predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
     """
 
     features: str
+    level: str
     classifier: str
+    encoder: tuple[str, str]
     classes: list[str]
     predictions: pd.DataFrame
     per_fold: pd.DataFrame
 
     @property
     def names(self) -> dict[str, str]:
-        """What the table calls the row: level of the features, run that made them, classifier."""
-        patch = self.features == config.PATCH_FEATURES
+        """What the table calls the row: level of the features, what was pretrained to make them, classifier."""
+        pretrained = {"colour": NONE, "patch": self.patch_encoder, "region": self.features}
         return {
-            "features": "patch" if patch else "region",
-            "pretraining": NONE if patch else self.features,
+            "features": self.level,
+            "pretraining": pretrained[self.level],
             "classifier": CLASSIFIER_NAMES[self.classifier],
         }
+
+    @property
+    def patch_encoder(self) -> str:
+        """What the patch encoder's weights are; another encoder than the cohort's own has its name before that."""
+        source, name = self.encoder
+        own, other = SOURCES.get(source, (name, name))
+        return own if self.features == config.PATCH_FEATURES else f"{self.features} ({other})"
+
+    @property
+    def sentence(self) -> str:
+        """The row as a sentence of the page names it."""
+        on = {
+            "colour": "the mean colours of patches",
+            "patch": "patches" if self.features == config.PATCH_FEATURES else f"patches of {self.features}",
+            "region": f"regions of {self.features}",
+        }
+        return f"{CLASSIFIER_NAMES[self.classifier]} on {on[self.level]}"
 
 
 def join_folds(folds: Iterable[tuple[pd.DataFrame, store.Meta]], runs: Sequence[str]) -> list[Row]:
     """The rows of the table from the `evaluate` tables of all folds.
 
-    Patch features stand first, then the runs in the order given; classifiers in the order of CLASSIFIER_NAMES.
+    Colours stand first, then patches (other encoders after the cohort's own, as they come), then the runs in the order
+    given; classifiers in the order of CLASSIFIER_NAMES.
     """
-    found: dict[tuple[str, str], list[tuple[pd.DataFrame, list[str]]]] = {}
+    found: dict[tuple[str, str], list[tuple[pd.DataFrame, store.Meta]]] = {}
     for frame, meta in folds:
-        found.setdefault((meta["features"], meta["classifier"]), []).append((frame, json.loads(meta["classes"])))
-    features, classifiers = [config.PATCH_FEATURES, *runs], [*CLASSIFIER_NAMES]
+        found.setdefault((meta["features"], meta["classifier"]), []).append((frame, meta))
+    others = [features for features, _ in found if features != config.PATCH_FEATURES and features not in runs]
+    features, classifiers = [config.PATCH_FEATURES, *others, *runs], [*CLASSIFIER_NAMES]
     rows = []
-    for key in sorted(found, key=lambda key: (features.index(key[0]), classifiers.index(key[1]))):
-        classes = found[key][0][1]
-        predictions = pd.concat([frame for frame, _ in found[key]], ignore_index=True)
-        rows.append(Row(*key, classes, predictions, metrics.fold_scores(predictions, classes)))
-    return rows
+    for (name, classifier), parts in found.items():
+        meta = parts[0][1]
+        encoder, classes = (meta["encoder_source"], meta["encoder_name"]), json.loads(meta["classes"])
+        predictions = pd.concat([frame for frame, _ in parts], ignore_index=True)
+        scores = metrics.fold_scores(predictions, classes)
+        rows.append(Row(name, meta["level"], classifier, encoder, classes, predictions, scores))
+    return sorted(
+        rows,
+        key=lambda row: (LEVELS.index(row.level), features.index(row.features), classifiers.index(row.classifier)),
+    )
 
 
 def make_table(rows: Sequence[Row]) -> pd.DataFrame:

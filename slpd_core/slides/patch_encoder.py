@@ -101,7 +101,7 @@ def decisive(own: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return {key: own[key] for key in DECISIVE} | {"name": architecture, "arguments": arguments, "global_pool": pool}
 
 
-def settled(section: config.Encoder, found: Weights) -> dict[str, Any]:
+def settled(section: config.PatchEncoder, found: Weights) -> dict[str, Any]:
     """The section with the encoder's own values where it has null.
 
     Raises ValueError when the encoder does not say how its pixels were normalised.
@@ -118,7 +118,7 @@ def settled(section: config.Encoder, found: Weights) -> dict[str, Any]:
     return own
 
 
-def described(section: config.Encoder, seed: int) -> Weights:
+def described(section: config.PatchEncoder, seed: int) -> Weights:
     """What the source offers: the weights read, or for a random encoder its description alone."""
     if section.source == "hipt":
         return vit_weights.of_hipt(section)
@@ -140,7 +140,7 @@ class Training:
     gpus: int = 0
 
 
-def trained(section: config.Encoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
+def trained(section: config.PatchEncoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
     """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
     arguments, input_px = vit.own_arguments(section.arguments), section.input_px or section.patch_px
     side = vit.token_px(vit.build(section.name, input_px, arguments, "meta"))
@@ -169,7 +169,7 @@ def trained(section: config.Encoder, training: Training, seed: int) -> tuple[Wei
     return Weights(section.name, arguments, state, "patch_encoder.dino", origin, said=said), history
 
 
-def run(*, weights_path: Path, section: config.Encoder, seed: int, training: Training | None = None) -> None:
+def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training: Training | None = None) -> None:
     """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
     if training:
         found, history = trained(section, training, seed)

@@ -15,7 +15,7 @@ from slpd_core.slides import patch_encoder
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide
 
-VERSION = 1
+VERSION = 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -34,6 +34,14 @@ def cut_patches(region: np.ndarray, patch_px: int) -> np.ndarray:
     grid = len(region) // patch_px
     rows = region.reshape(grid, patch_px, grid, patch_px, 3)
     return rows.transpose(0, 2, 4, 1, 3).reshape(grid * grid, 3, patch_px, patch_px)
+
+
+def mean_colours(region: np.ndarray, patch_px: int) -> np.ndarray:
+    """The mean RGB of each patch of a region, uint8 (side, side, 3), row by row: float16 (grid * grid, 3), 0..255."""
+    grid = len(region) // patch_px
+    columns = region.reshape(grid, patch_px, -1).sum(1, dtype=np.uint32)  # whole rows first: 20 times as fast
+    means = columns.reshape(grid, grid, patch_px, 3).sum(2) / patch_px**2
+    return means.reshape(-1, 3).astype(np.float16)
 
 
 class PatchEncoder:
@@ -130,7 +138,11 @@ def run(
     provenance = store.provenance(
         "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"], precision
     )
-    provenance["precision"] = precision
+    provenance |= {
+        "precision": precision,
+        "encoder_source": encoder_meta["source"],
+        "encoder_name": encoder_meta["name"],
+    }
     if not len(regions.coords):
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
@@ -145,9 +157,10 @@ def run(
         "regions",
     )
     try:
-        with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as tokens:
+        with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as written:
             for number, region in enumerate(pixels):
-                tokens[number] = encode(cut_patches(region, encoder_meta["patch_px"]))
+                written.tokens[number] = encode(cut_patches(region, encoder_meta["patch_px"]))
+                written.colour[number] = mean_colours(region, encoder_meta["patch_px"])
     except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
         if SlideError not in quarantine:
             raise

@@ -14,7 +14,7 @@ from torch import Tensor
 from slpd_core import config, store
 from slpd_core.slides import vit
 
-HUB, FOLDER = config.Encoder.HUB, config.Encoder.FOLDER
+HUB, FOLDER = config.PatchEncoder.HUB, config.PatchEncoder.FOLDER
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # of a folder, first best
 HALF = (0.5, 0.5, 0.5)
 # HIPT's maintainer's word for its weights, though they were trained with ImageNet's; the offset is its ViT's own.
@@ -66,13 +66,13 @@ def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def of_hipt(section: config.Encoder) -> Weights:
+def of_hipt(section: config.PatchEncoder) -> Weights:
     """HIPT's ViT256-16, the teacher of a DINO checkpoint."""
     section.require_weights()
     return _of_file(section.name, vit.own_arguments(section.arguments), Path(section.weights or ""), OF_HIPT)
 
 
-def of_timm(section: config.Encoder) -> Weights:
+def of_timm(section: config.PatchEncoder) -> Weights:
     """Weights of a timm architecture: from the file given, else those that go by its name.
 
     Raises ValueError when the name, the arguments or the file are at fault, RuntimeError when the hub is.

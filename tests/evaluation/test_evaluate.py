@@ -1,6 +1,7 @@
 """One fold of one row: learns what is planted, nothing where nothing is, and says what is wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -212,31 +213,85 @@ def artifacts(make_slides, plant, settings, tmp_path):
     for slide, array in features.items():
         info = store.SlideInfo(slide, store.OK, "", 9, 9, 0.5, "sheet", "f")
         regions = store.Regions(info, np.zeros((len(array), 2)), np.ones(len(array)), 4, 4, 0.5)
-        with store.writing_tokens(
-            tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, store.provenance("tokens", 1, {})
-        ) as t:
-            t[:] = np.repeat(array[:, None], 4, axis=1)
+        encoder = {"encoder_source": "random", "encoder_name": "vit"}
+        meta = store.provenance("tokens", 1, {}) | encoder
+        with store.writing_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
+            written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
+            written.colour[:] = 200 if slide.startswith("x") else (200, 120, 160)
     return tmp_path
+
+
+@pytest.fixture
+def run(artifacts, settings):
+    """Run the stage on one fold of a row; gives the predictions and their metadata."""
+
+    def run(features, classifier, tokens="tokens"):
+        evaluate.run(
+            folds_path=artifacts / "folds.parquet",
+            fold=1,
+            features=features,
+            classifier=classifier,
+            embed_path=artifacts / "slpd.parquet" if features == "slpd" else None,
+            tokens_dir=artifacts / tokens,
+            out_path=artifacts / "out.parquet",
+            section=settings.evaluate.training.model_copy(update={"lr": 2e-3}),
+            seed=1,
+        )
+        return store.read_table(artifacts / "out.parquet", "evaluate")
+
+    return run
+
+
+LEVELS = {"colour": "colour", "patch": "patch", "untrained": "patch", "slpd": "region"}
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("features", ["patch", "slpd"])
-def test_the_stage_writes_its_predictions(artifacts, settings, features, classifier):
-    evaluate.run(
-        folds_path=artifacts / "folds.parquet",
-        fold=1,
-        features=features,
-        classifier=classifier,
-        embed_path=None if features == "patch" else artifacts / "slpd.parquet",
-        tokens_dir=artifacts / "tokens",
-        out_path=artifacts / "out.parquet",
-        section=settings.evaluate.training.model_copy(update={"lr": 2e-3}),
-        seed=1,
-    )
-    table, meta = store.read_table(artifacts / "out.parquet", "evaluate")
+def test_the_stage_writes_its_predictions(run, features, classifier):
+    table, meta = run(features, classifier)
     assert (meta["features"], meta["classifier"], json.loads(meta["classes"])) == (features, classifier, ["x", "y"])
     assert (table["fold"] == 1).all()
     assert metrics.fold_scores(table, ["x", "y"])["accuracy"][0] > 0.9
+
+
+@pytest.mark.parametrize("features", LEVELS)
+def test_predictions_say_what_they_are_of_and_whose_tokens_they_come_from(run, features):
+    _, meta = run(features, "knn")
+    assert meta["level"] == LEVELS[features]
+    assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "vit")
+
+
+@pytest.mark.parametrize("classifier", ["knn", "dsmil"])
+def test_a_stain_that_goes_with_the_label_is_seen_in_colour_alone(run, classifier):
+    table, _ = run("colour", classifier)
+    assert metrics.fold_scores(table, ["x", "y"])["auc"][0] == 1
+
+
+@pytest.mark.parametrize("classifier", ["knn", "mil", "dsmil"])
+def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, artifacts, classifier):
+    shutil.copytree(artifacts / "tokens", artifacts / "untrained")
+    one, meta = run("patch", classifier)
+    other, other_meta = run("untrained", classifier, "untrained")
+    pd.testing.assert_frame_equal(one, other)
+    assert meta["fingerprint"] != other_meta["fingerprint"]
+
+
+def test_colours_are_read_from_0_to_1_a_patch_each(artifacts):
+    read, _ = evaluate.patch_features(artifacts / "tokens", ["y00-0"], "colour")
+    whole, _ = store.read_tokens(artifacts / "tokens" / "y00-0.h5")
+    assert read("y00-0").dtype == np.float32
+    np.testing.assert_allclose(read("y00-0"), np.tile([[200, 120, 160]], (whole.colour[..., 0].size, 1)) / 255, 1e-6)
+
+
+def test_a_slide_that_only_this_encoder_left_out_is_named(artifacts, run):
+    path = artifacts / "tokens" / "x01-0.h5"
+    info = store.SlideInfo("x01-0", store.QUARANTINED, "torn", 9, 9, 0.5, "sheet", "f")
+    none = store.Regions(info, np.zeros((0, 2)), np.ones(0), 4, 4, 0.5)
+    with store.writing_tokens(path, none, 2, 8, store.provenance("tokens", 1, {})):
+        pass
+    found = rf"{path}: slide x01-0 was quarantined with this patch encoder only \(torn\); delete the file"
+    with pytest.raises(ValueError, match=found):
+        run("untrained", "knn")
 
 
 def test_patch_features_are_all_tokens_of_a_slide(artifacts, monkeypatch):
@@ -275,6 +330,7 @@ def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
         {},
         {"fold": 1},
         {"features": "patch", "embed_path": None},
+        {"features": "colour", "embed_path": None},
         {"embed_path": artifacts / "other.parquet"},
         {"section": settings.evaluate.training.model_copy(update={"knn_neighbours": 3})},
         {"seed": 2},

@@ -79,6 +79,14 @@ def test_every_run_keeps_its_colour_and_patch_features_are_grey():
     assert pixels(both, GREY) > pixels(alone, GREY) + 100
 
 
+def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_same_everywhere():
+    styles = figures.reference_styles(["colour", "patch", *"abcdef"])
+    assert len({tuple(style.values()) for style in styles.values()}) == 8
+    for names in (["patch"], ["colour", "patch"], ["colour", "patch", "a"]):
+        assert figures.reference_styles(names)["patch"] == {"color": figures.REFERENCE, "linestyle": "-"}
+    assert "-" not in {style["linestyle"] for style in figures.reference_styles(["colour", "a"]).values()}
+
+
 def test_the_band_is_about_the_best_line_of_a_panel():
     band = [tuple(round(255 - 0.18 * (255 - part)) for part in colour) for colour in (BLUE, ORANGE)]
     drawn = figures.roc({"MIL": {"dino": curves(0.5), "slpd": curves(1)}}, ["dino", "slpd"])

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import store
-from slpd_core.evaluation import report
+from slpd_core.evaluation import report, tables
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -45,6 +45,10 @@ def ledger_of(slides, left_out, seconds):
     )
 
 
+def level_of(features):
+    return features if features in ("colour", "patch") else "region" if features in ("dino", "slpd") else "patch"
+
+
 def write_run(folder, run, slide_ids):
     """The history and the embeddings of a pretraining run, two regions a slide."""
     epochs = {"epoch": [0, 1], "loss": 5.0, "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
@@ -58,12 +62,14 @@ def write_run(folder, run, slide_ids):
 def make(tmp_path, settings):
     """Write artifacts of a small cohort and report on them; gives the folder of the report."""
 
-    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", left_out=(), one_class=(), seconds=30.0):
+    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", left_out=(), one_class=(), seconds=30.0, source="timm"):
         paths = []
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
                 path = tmp_path / features / classifier / f"fold{fold}.parquet"
                 named = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
+                own = {"encoder_source": source if features in OWN else "random", "encoder_name": "vit_s"}
+                named |= own | {"level": level_of(features)}
                 frame = predictions(fold, strength, label, fold in one_class)
                 store.write_table(path, "evaluate", frame, META | named)
                 paths.append(path)
@@ -85,18 +91,20 @@ def make(tmp_path, settings):
             out_dir=tmp_path / "report",
             section=settings.report,
             seed=1,
+            patch_history_path=tmp_path / "dino.csv" if source == "dino" else None,
         )
         return tmp_path / "report"
 
     return make
 
 
+OWN = ("colour", "patch", "dino", "slpd")  # what comes from the cohort's own patch encoder, not another
 ROWS = {("patch", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
 
 
 def test_the_table_holds_mean_and_sd_of_every_fold(make):
     table = pd.read_csv(make(ROWS) / "table.csv")
-    assert table["pretraining"].tolist() == ["–", "dino", "slpd"]
+    assert table["pretraining"].tolist() == ["vit_s", "dino", "slpd"]
     assert table["classifier"].tolist() == ["MIL", "KNN (mean)", "ViT_WSI"]
     for line, strength in zip(table.to_dict("records"), ROWS.values(), strict=True):
         folds = [predictions(fold, strength) for fold in range(3)]
@@ -219,7 +227,7 @@ def test_one_fold_has_no_deviation(make):
 
 def test_an_undefined_auc_is_a_dash_and_said(make):
     folder = make(ROWS, n_folds=1, one_class=(0,))
-    assert (folder / "table.md").read_text().count("| – |") == 3 + 1  # three AUCs and the pretraining of patch features
+    assert (folder / "table.md").read_text().count("| – |") == 3  # AUCs
     assert "In fold 0 the test slides show one label only" in page_of(folder).text
     assert "highest mean AUC" not in page_of(folder).text
     assert "In fold 1 the test slides" in page_of(make(ROWS, one_class=(1,))).text
@@ -232,6 +240,39 @@ def test_without_runs_there_is_no_pretraining(make):
     assert "Pretraining curves" not in text
     assert "pretrained" not in text
     assert "t-SNE" not in text
+
+
+def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
+    text = " ".join(page_of(make(ROWS)).text.split())
+    assert "Patch encoder: vit_s, weights from a file. Pretrained region encoders" in text
+    assert "mean RGB" not in text
+    beside = ROWS | {("plain", "mil"): 4.0, ("colour", "knn"): 0.5}
+    text = " ".join(page_of(make(beside)).text.split())
+    assert "vit_s, weights from a file. To compare: plain (vit_s, random weights, untrained). Pretrained" in text
+    assert "is that of MIL on patches of plain and ViT_WSI on regions of slpd." in text
+    assert "mean RGB" in text
+
+
+def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
+    folder = make(ROWS, source="dino")
+    page = page_of(folder)
+    assert (folder / "patch_encoder.png").stat().st_size
+    assert {"patch-encoder", "pretraining"} <= page.ids
+    assert "The patch encoder and the region encoders were pretrained, without labels" in page.text
+    alone = page_of(make({("patch", "mil"): 1.0}, runs=(), source="dino"))
+    assert "patch-encoder" in alone.ids
+    assert "pretraining" not in alone.ids
+    assert "The patch encoder was pretrained, without labels" in alone.text
+
+
+def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
+    scores = predictions(0, 1.0)
+    rows = [
+        tables.Row(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
+        for features, classifier in (("colour", "dsmil"), ("patch", "knn"), ("patch", "mil"), ("patch", "dsmil"))
+    ]
+    monkeypatch.setattr(report.figures, "roc", lambda panels, _: list(panels))
+    assert report.draw_roc(rows, []) == ["KNN (mean)", "MIL", "DS-MIL"]
 
 
 def test_with_nothing_evaluated_the_slides_are_still_reported(make):

@@ -13,14 +13,18 @@ from slpd_core.evaluation import tables
 CLASSES = ["x", "y"]
 
 
-def fold_of(features, classifier, fold, strength, n=12):
+LEVELS = {"colour": "colour", "dino": "region", "slpd": "region"}  # all others are of patches
+
+
+def fold_of(features, classifier, fold, strength, n=12, source="random", name="vit"):
     """An `evaluate` table whose classifier is the better the stronger, and its metadata."""
     rng = np.random.default_rng([fold, len(features), len(classifier)])
     label = np.array(CLASSES * (n // 2))
     p = 1 / (1 + np.exp(-((label == "y") * 2 - 1) * strength - rng.normal(size=n)))
     ids = [f"s{fold}-{i}" for i in range(n)]
     frame = pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": label, "p_x": 1 - p, "p_y": p})
-    return frame, {"features": features, "classifier": classifier, "classes": json.dumps(CLASSES)}
+    meta = {"features": features, "level": LEVELS.get(features, "patch"), "classifier": classifier}
+    return frame, meta | {"classes": json.dumps(CLASSES), "encoder_source": source, "encoder_name": name}
 
 
 def auc_by_counting(frame):
@@ -66,12 +70,45 @@ def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_orde
 
 def test_the_rows_bear_the_papers_names(table):
     assert table[["features", "pretraining", "classifier"]].to_numpy().tolist() == [
-        ["patch", "–", "KNN (mean)"],
-        ["patch", "–", "DS-MIL"],
+        ["patch", "none (random)", "KNN (mean)"],
+        ["patch", "none (random)", "DS-MIL"],
         ["region", "dino", "MIL"],
         ["region", "slpd", "KNN (mean)"],
         ["region", "slpd", "ViT_WSI"],
     ]
+
+
+def test_baselines_stand_first_and_say_what_they_are():
+    given = [
+        ("slpd", "hipt", "vit_s"),
+        ("uni", "timm", "vit_l"),
+        ("plain", "random", "vit_s"),
+        ("same", "hipt", "vit_s"),
+    ]
+    given += [("patch", "hipt", "vit_s"), ("colour", "hipt", "vit_s")]
+    folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in given]
+    rows = tables.join_folds(folds, ["slpd"])
+    assert [(row.names["features"], row.names["pretraining"]) for row in rows] == [
+        ("colour", "–"),
+        ("patch", "HIPT"),
+        ("patch", "uni (vit_l)"),
+        ("patch", "plain (random)"),
+        ("patch", "same (HIPT)"),
+        ("region", "slpd"),
+    ]
+    assert [row.sentence for row in rows[:3]] == [
+        "MIL on the mean colours of patches",
+        "MIL on patches",
+        "MIL on patches of uni",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"), [("timm", "vit_l"), ("dino", "DINO (stage one)"), ("random", "none (random)")]
+)
+def test_patches_are_called_by_the_weights_of_their_encoder(source, text):
+    (row,) = tables.join_folds([fold_of("patch", "mil", 0, 1.0, source=source, name="vit_l")], [])
+    assert row.names["pretraining"] == text
 
 
 def test_means_and_deviations_are_those_counted_by_hand(folds, table):

@@ -72,9 +72,9 @@ def on_disk(tmp_path):
             info = store.SlideInfo(slide_id, store.OK, "", 9000, 9000, 0.5, "sheet", "f")
             regions = store.Regions(info, cohort.coords[own], np.ones(own.sum(), np.float32), 4096, 4096, 0.5)
             meta = store.provenance("tokens", 1, {}, slide_id)
-            with store.writing_tokens(tmp_path / "tokens" / f"{slide_id}.h5", regions, 4, 8, meta) as tokens:
+            with store.writing_tokens(tmp_path / "tokens" / f"{slide_id}.h5", regions, 4, 8, meta) as written:
                 if own.any():
-                    tokens[:] = cohort.tokens.numpy()[own].reshape(-1, 16, 8)
+                    written.tokens[:] = cohort.tokens.numpy()[own].reshape(-1, 16, 8)
             status = store.OK if own.any() else store.EMPTY
             row = (slide_id, cohort.patient_ids[slide], "x", status, "", 9000, 9000, 0.5, "sheet", 1.0, own.sum())
             rows.append((*row, meta["fingerprint"], 1.0))

@@ -10,11 +10,11 @@ from slpd_core.pretraining.region_encoder import RegionEncoder
 
 
 def rewrite(path, change):
-    """Change the tokens of a file as a stage would not."""
+    """Change the tokens of a file as a stage would not; its colours follow their shape."""
     with h5py.File(path, "r+") as file:
         tokens = change(file["tokens"][()])
-        del file["tokens"]
-        file["tokens"] = tokens
+        del file["tokens"], file["colour"]
+        file["tokens"], file["colour"] = tokens, np.zeros((*tokens.shape[:2], 3), np.float16)
 
 
 def spoiled(tokens):

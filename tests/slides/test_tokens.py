@@ -59,7 +59,9 @@ def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
             pixels = opened.read((x + 64 * column, y + 64 * row), (64, 64), 0.5)
             normalised = (torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
             np.testing.assert_allclose(found.tokens[region, patch], model(normalised)[0], atol=3e-3)
+            np.testing.assert_allclose(found.colour[region, patch], pixels.mean((0, 1)), atol=0.1)
     assert meta["precision"] == "fp32"
+    assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "test_vit")
 
 
 def test_the_batch_size_does_not_show(encode, slide):
@@ -177,6 +179,22 @@ def test_patches_are_cut_row_by_row():
         np.testing.assert_array_equal(
             patch.transpose(1, 2, 0), region[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         )
+
+
+@pytest.mark.parametrize("patch_px", [1, 3, 12])
+def test_mean_colours_are_those_of_each_patch(patch_px):
+    region = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    grid = 12 // patch_px
+    means = tokens.mean_colours(region, patch_px)
+    assert (means.shape, means.dtype) == ((grid * grid, 3), np.float16)
+    for number, mean in enumerate(means):
+        x, y = number % grid * patch_px, number // grid * patch_px
+        patch = [region[y + j, x + i].astype(float) for j in range(patch_px) for i in range(patch_px)]
+        np.testing.assert_allclose(mean, sum(patch) / patch_px**2, rtol=2**-11)
+
+
+def test_a_white_patch_is_white_however_large():
+    assert (tokens.mean_colours(np.full((2048, 2048, 3), 255, np.uint8), 1024) == 255).all()
 
 
 def test_tokens_float16_cannot_hold_stop_the_job():

@@ -36,7 +36,7 @@ def test_slides_become_a_table(finished):
     folder, _ = finished
     report = folder / "results" / "tiny" / "report"
     table = pd.read_csv(report / "table.csv")
-    assert len(table) == 11  # 3 classifiers on patches, 4 on each of two runs
+    assert len(table) == 13  # 2 classifiers on colours, 3 on patches, 4 on each of two runs
     names = ("index.html", "table.md", "table.tex", "roc.png", "training.png", "tsne.png")
     assert all((report / name).stat().st_size for name in names)
 
@@ -53,6 +53,7 @@ def test_every_stage_left_its_artifact(finished):
     assert len(embed) == 8 * 12
     assert embed["embedding"].iloc[0].shape == (24,)
     assert not list(results.rglob("*.part"))
+    assert not (results / "others").exists()
 
 
 def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
@@ -76,20 +77,21 @@ def test_a_second_run_does_nothing(finished, snakemake):
     ("overlay", "jobs"),
     [
         ({"report": {"tsne_perplexity": 7}}, {"report": 1}),
-        ({"evaluate": {"epochs": 3}}, {"evaluate": 22, "report": 1}),
+        ({"evaluate": {"epochs": 3}}, {"evaluate": 26, "report": 1}),
         ({"pretrain": {"runs": {"dino": {"base_lr": 1e-3}}}}, {"pretrain": 1, "embed": 1, "evaluate": 8, "report": 1}),
         ({"embed": {"batch_size": 8}}, {"embed": 2, "evaluate": 16, "report": 1}),
-        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 22, "report": 1}),
+        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 26, "report": 1}),
         (
             {"tokens": {"batch_size": 4}},
-            {"tokens": 10, "ledger": 1, "pretrain": 2, "embed": 2, "folds": 1, "evaluate": 22, "report": 1},
+            {"tokens": 10, "ledger": 1, "pretrain": 2, "embed": 2, "folds": 1, "evaluate": 26, "report": 1},
         ),
+        ({"patch_encoder": {"others": {"plain": {}}}}, None),
     ],
-    ids=["report", "evaluate", "run", "embed", "folds", "tokens"],
+    ids=["report", "evaluate", "run", "embed", "folds", "tokens", "other without a row"],
 )
 def test_a_setting_reruns_its_stage_and_those_after_it(finished, snakemake, overlay, jobs):
     done = snakemake(finished[0], "-n", overlay=overlay)
-    assert planned(done.stdout) == jobs
+    assert planned(done.stdout) == jobs if jobs else NEEDLESS in done.stdout
 
 
 def test_a_new_slide_adds_its_own_jobs_only(finished, snakemake, tmp_path):
@@ -112,6 +114,29 @@ def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path)
     (tmp_path / "fine-1.geojson").write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
     jobs = planned(snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(tmp_path)}}).stdout)
     assert (jobs["tissue"], jobs["regions"], jobs["tokens"], jobs["ledger"]) == (1, 1, 1, 1)
+
+
+def with_other(**changed):
+    """The tiny cohort and another encoder that differs from the cohort's own in what is given."""
+    return {"patch_encoder": {"others": {"plain": changed}}, "evaluate": {"rows": {"plain": ["dsmil"]}}}
+
+
+def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(finished, snakemake, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
+    done = snakemake(folder, overlay=with_other())
+    jobs = {"other_patch_encoder": 1, "other_tokens": 10, "other_ledger": 1, "evaluate": 2, "report": 1}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert planned(done.stdout + done.stderr) == jobs
+    results = folder / "results" / "tiny"
+    table = pd.read_csv(results / "report" / "table.csv")
+    rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
+    assert rows[:3] == [["colour", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
+    for fold in (0, 1):  # the same weights under another name
+        paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch", "plain")]
+        pd.testing.assert_frame_equal(*(store.read_table(path, "evaluate")[0] for path in paths))
+    assert NEEDLESS in snakemake(folder, "-n", overlay=with_other()).stdout
+    assert planned(snakemake(folder, "-n", overlay=with_other(mean=[0.4, 0.4, 0.4])).stdout) == jobs
+    assert planned(snakemake(folder, "-n").stdout) == {"report": 1}
 
 
 def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
@@ -178,6 +203,8 @@ def test_one_label_only_is_refused(cohort, snakemake):
 def test_missing_weights_are_refused(cohort, snakemake):
     overlay = {"patch_encoder": {"source": "hipt", "weights": "gone.safetensors"}}
     refused(snakemake, cohort, "patch_encoder.weights: no file gone.safetensors", "download", overlay=overlay)
+    overlay = {"patch_encoder": {"others": {"uni": overlay["patch_encoder"]}}}
+    refused(snakemake, cohort, "patch_encoder.others.uni.weights: no file gone.safetensors", overlay=overlay)
 
 
 def test_stop_on_a_bad_slide_stops_before_the_tokens(cohort, snakemake):
