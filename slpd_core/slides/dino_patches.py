@@ -27,6 +27,7 @@ from slpd_core.slides.patch_crops import draw_views
 
 VERSION = 1
 MEANS = ("loss", "teacher_entropy")  # of history.csv: the means of an epoch's steps
+EPOCH = "epoch %d of %d: loss %.3f, teacher entropy %.3f, effective rank %.1f, %.1f patches/s"
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
 
 
@@ -181,5 +182,5 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
         history.append(row)
         checkpoint.save(networks, history, {})
         rate = len(patches) / (time.monotonic() - started)
-        log.info("epoch %d of %d: loss %.3f, %.1f patches/s", epoch + 1, recipe.epochs, row["loss"], rate)
+        log.info(EPOCH, epoch + 1, recipe.epochs, *(row[name] for name in MEANS), row["effective_rank"], rate)
     return networks, pd.DataFrame(history)
