@@ -119,6 +119,17 @@ def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval().requires_grad_(False), parsed
 
 
+def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
+    """The plain way: (B, 3, input_px, input_px) normalised → (B, token_dim).
+
+    pooling: "cls", the model's own token; "cls_mean", [CLS] and the mean of the patch tokens, one after the other.
+    """
+    if pooling == "cls":
+        return model(x)
+    features = model.forward_features(x)
+    return torch.cat([features[:, 0], features[:, model.num_prefix_tokens :].mean(1)], dim=-1)
+
+
 def metadata(meta: store.Meta) -> dict[str, Any]:
     """The encoder's own entries among the metadata of its weights, parsed, and their fingerprint.
 
