@@ -6,6 +6,7 @@ the same speed to within 5 %, and without it tokens of similar patches come out 
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def choose_precision(precision: str, device: str, width: int) -> str:
     rows = max(64, min(ROWS, ROWS * 384**2 // width**2))
     weight, bias, x = torch.randn(4 * width, width), torch.randn(4 * width), torch.randn(rows, width)
     layers = {name: (FrozenLinear(weight, bias, DTYPES[name]), x.to(DTYPES[name])) for name in ("fp32", "bf16")}
-    seconds = best_seconds({name: lambda layer=layer, x=x: layer(x) for name, (layer, x) in layers.items()})
+    seconds = best_seconds({name: partial(layer, x) for name, (layer, x) in layers.items()})
     faster = seconds["fp32"] / seconds["bf16"]
     chosen = "bf16" if faster >= CLEARLY else "fp32"
     log.info("precision auto: %s (bf16 multiplies %.1f times as fast as fp32 here)", chosen, faster)
