@@ -45,8 +45,8 @@ def resize(patches: Tensor, side_px: int) -> Tensor:
 class PatchEncoder:
     """A frozen encoder that works through regions, patch_px a patch, batch by batch.
 
-    encoder: uint8 (B, input_px, input_px, 3) → (B, token_dim). batch_size: patches a forward pass, at most; what does
-    not fit into memory halves it for good.
+    encoder: uint8 (B, input_px, input_px, 3) → (B, token_dim). batch_size: patches a forward pass, at most; it is
+    halved for good when they do not fit into memory.
     """
 
     def __init__(self, encoder: nn.Module, patch_px: int, input_px: int, device: str, batch_size: int) -> None:
@@ -102,33 +102,39 @@ class PatchEncoder:
             )
         return encoded
 
-    @torch.inference_mode()
     def encode(self, patches: Tensor) -> Tensor:
         """uint8 (patches, patch_px, patch_px, 3) → float16 (patches, token_dim), both on the device.
 
+        On a CPU each thread encodes batches of its own: threads that share a batch wait for one another at every layer,
+        which costs little on an idle machine and a multiple of the time on one that also does something else.
         Raises RuntimeError when a single patch does not fit into memory.
         """
-        tokens: list[Tensor] = []
-        done = 0
-        while done < len(patches):
-            batch = patches[done : done + self.batch_size]
-            try:
-                tokens.append(self.encoder(resize(batch, self.input_px)).to(torch.float16))
-                done += len(batch)
-                continue
-            except torch.OutOfMemoryError as error:
-                self._halve(error)
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
-        return torch.cat(tokens)
+        if self.device != "cpu":
+            return self._encode_batch(patches)
+        threads = torch.get_num_threads()
+        batches = patches.split(min(self.batch_size, -(-len(patches) // threads)))
+        with fast_vit.separate_threads(threads) as pool:
+            return torch.cat(list(pool.map(self._encode_batch, batches)))
 
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
-        if self.batch_size == 1:
+    @torch.inference_mode()
+    def _encode_batch(self, batch: Tensor) -> Tensor:
+        if len(batch) > self.batch_size:
+            return torch.cat([self._encode_batch(part) for part in batch.split(self.batch_size)])
+        try:
+            return self.encoder(resize(batch, self.input_px)).to(torch.float16)
+        except torch.OutOfMemoryError as error:
+            self._halve(len(batch), error)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return self._encode_batch(batch)
+
+    def _halve(self, tried: int, error: torch.OutOfMemoryError) -> None:
+        if tried == 1:
             raise RuntimeError(
                 "the memory does not hold the patch encoder and a single patch: set tokens.precision to bf16, give the "
                 f"job a larger or an idle GPU, or run it on the CPU with --resources gpu=0 ({error})"
             ) from error
-        self.batch_size //= 2
+        self.batch_size = tried // 2
         log.warning("out of memory: going on with batches of %d patches", self.batch_size)
 
 
