@@ -31,7 +31,8 @@ CLEARLY = 1.4  # how much faster bf16 must multiply for `auto` to take it
 
 
 def separate_threads(count: int) -> ThreadPoolExecutor:
-    """Threads that each compute alone, not sharing the work of a layer."""
+    """Threads that each compute alone, not sharing the work of a layer; the caller keeps its number of threads."""
+    torch.get_num_threads()  # a thread's first call takes over whatever number was set last, by any thread
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 

@@ -1,6 +1,7 @@
 """The fast encoder gives what timm's own forward gives, whatever the ViT is made of."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -123,3 +124,18 @@ def test_auto_is_what_multiplies_clearly_faster(monkeypatch):
 
 def test_a_precision_asked_for_is_kept():
     assert fast_vit.choose_precision("fp16", "cpu", 64) == "fp16"
+
+
+def test_threads_that_compute_alone_leave_the_caller_its_own():
+    def caller():
+        torch.set_num_threads(3)
+        with fast_vit.separate_threads(2) as threads:
+            alone = list(threads.map(lambda _: torch.get_num_threads(), range(2)))
+        return alone, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1) as fresh:
+            assert fresh.submit(caller).result() == ([1, 1], 3)
+    finally:
+        torch.set_num_threads(before)
