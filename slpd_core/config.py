@@ -265,8 +265,20 @@ class PatchEncoders(PatchEncoder):
 
 class Tokens(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    batch_size: Positive
+    batch_size: Whole | Literal["auto"]
+    compile: bool
     shrink_jpeg: bool
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto_or_positive(cls, value: Any) -> Any:
+        try:
+            number = value if value == "auto" else int(_refuse_boolean(value))
+        except (TypeError, ValueError, OverflowError):
+            number = 0
+        if number != "auto" and (number < 1 or number != float(value)):
+            raise ValueError("give a number of patches above 0, or auto")
+        return number
 
 
 class Ledger(Section):

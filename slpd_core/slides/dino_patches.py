@@ -83,6 +83,9 @@ class Plan:
 
         def build(drop_path: float) -> Network:
             encoder = self.build(drop_path_rate=drop_path)
+            if self.half and self.device == "cpu":  # torch's fused attention is five times slower there
+                for part in (part for part in encoder.modules() if hasattr(part, "fused_attn")):
+                    part.fused_attn = False
             head = ProjectionHead(encoder.num_features, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim)
             return Network(encoder, head)
 

@@ -17,7 +17,7 @@ from slpd_core import config, store
 from slpd_core.dino.processes import train_as_one
 from slpd_core.runtime import generator, log
 from slpd_core.slides import dino_patches, vit, vit_weights
-from slpd_core.slides.precision import choose_precision
+from slpd_core.slides.fast_vit import choose_precision
 from slpd_core.slides.vit_weights import HALF, Weights
 
 VERSION = 2
@@ -47,17 +47,6 @@ def token_dim(model: Any, pooling: str) -> int:
     return 2 * int(model.num_features)
 
 
-def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
-    """Patches to tokens: (B, 3, input_px, input_px), normalised float, to (B, token_dim).
-
-    pooling: "cls" is the model's own, its [CLS]; "cls_mean" is [CLS], then the mean of the patch tokens.
-    """
-    if pooling == "cls":
-        return model(x)
-    tokens = model.forward_features(x)
-    return torch.cat((tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(dim=1)), dim=1)
-
-
 def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder that `run` wrote, without a head, in eval mode and frozen, and its metadata; `forward` applies it."""
     tensors, meta = store.read_weights(weights_path)
@@ -65,6 +54,17 @@ def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
     state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}
     model = vit.filled(parsed["name"], parsed["input_px"], parsed["arguments"], state, str(weights_path))
     return model.eval().requires_grad_(False), parsed
+
+
+def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
+    """The plain way: (B, 3, input_px, input_px) normalised → (B, token_dim).
+
+    pooling: "cls", the model's own token; "cls_mean", [CLS] and the mean of the patch tokens, one after the other.
+    """
+    if pooling == "cls":
+        return model(x)
+    features = model.forward_features(x)
+    return torch.cat([features[:, 0], features[:, model.num_prefix_tokens :].mean(1)], dim=-1)
 
 
 def metadata(meta: store.Meta) -> dict[str, Any]:
@@ -143,7 +143,8 @@ class Training:
 def trained(section: config.PatchEncoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
     """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
     arguments, input_px = vit.own_arguments(section.arguments), section.input_px or section.patch_px
-    side = vit.token_px(vit.build(section.name, input_px, arguments, "meta"))
+    shape = vit.build(section.name, input_px, arguments, "meta")
+    side, width = vit.token_px(shape), int(shape.num_features)
     for key in ("global_px", "local_px"):
         if (crop_px := getattr(training.recipe, key)) % side:
             raise ValueError(
@@ -157,7 +158,7 @@ def trained(section: config.PatchEncoder, training: Training, seed: int) -> tupl
         recipe=training.recipe,
         seed=seed,
         device=training.device,
-        half=choose_precision("auto", training.device) == "bf16",
+        half=choose_precision("auto", training.device, width) == "bf16",
     )
     how = (training.patches_paths, plan, training.checkpoint_path)
     if training.gpus > 1 and training.device == "cuda":

@@ -9,7 +9,7 @@ import shapely
 from slpd_core import config, store
 from slpd_core.runtime import generator, log, progress
 from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.tokens import read_regions
+from slpd_core.slides.reader import read_regions
 
 VERSION = 1
 TRIES = 50  # draws a patch wanted, at most: a region holds at least a little tissue

@@ -1,7 +1,8 @@
 """Slides: their size, their um/px, and their pixels at any um/px. The home of openslide and pyvips."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -217,6 +218,31 @@ class Slide:
         rows = min(height, max(1, int(STRIP_PX / source_px)))
         strips = [self.read((0, top * scale), (width, min(rows, height - top)), mpp) for top in range(0, height, rows)]
         return np.concatenate(strips)
+
+
+def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, give_up: bool) -> Iterator[np.ndarray]:
+    """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
+
+    shrink_jpeg: as in Slide. Raises SlideError when the slide is broken; where its file cannot be read, the same if
+    give_up, else OSError.
+    """
+    if not len(regions.coords):
+        return
+    size = (regions.size_px, regions.size_px)
+    try:
+        with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
+            ahead = None
+            for x, y in regions.coords.tolist():
+                reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = reading
+            if ahead is not None:
+                yield ahead.result()
+    except OSError as error:
+        if give_up:
+            raise SlideError(f"{slide_path}: cannot be read ({error}); copy it again or leave it out") from error
+        raise
 
 
 def open_slide(path: Path) -> openslide.OpenSlide:

@@ -1,39 +1,44 @@
 """Tokens: every 256 px patch of a slide's regions through the frozen patch encoder."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from slpd_core import config, store
 from slpd_core.runtime import log, progress
-from slpd_core.slides import patch_encoder
+from slpd_core.slides import fast_vit, patch_encoder
 from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.reader import Slide
+from slpd_core.slides.reader import read_regions
 
 VERSION = 2
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_BATCH = 8  # its activations stay in the caches of a CPU; 4 is 4 % slower, 16 is 7 to 10 % slower
+TRIED_BATCH, LARGEST_BATCH = 8, 1024  # patches, on a GPU
 
 
-def choose_precision(precision: str, device: str) -> str:
-    """What `auto` stands for: bf16 on a GPU or CPU with instructions for it, fp16 on an older GPU, else fp32."""
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    fast = torch.cpu.get_capabilities()
-    return "bf16" if fast.get("avx512_bf16") or fast.get("amx_bf16") else "fp32"
-
-
-def cut_patches(region: np.ndarray, patch_px: int) -> np.ndarray:
-    """Cut a region, uint8 (side, side, 3), into its patches, row by row: uint8 (grid * grid, 3, patch_px, patch_px)."""
+def cut_patches(region: Tensor, patch_px: int) -> Tensor:
+    """Cut a region, uint8 (side, side, 3), into its patches, row by row: uint8 (grid * grid, patch_px, patch_px, 3)."""
     grid = len(region) // patch_px
-    rows = region.reshape(grid, patch_px, grid, patch_px, 3)
-    return rows.transpose(0, 2, 4, 1, 3).reshape(grid * grid, 3, patch_px, patch_px)
+    rows = region.view(grid, patch_px, grid, patch_px, 3)
+    return rows.transpose(1, 2).reshape(grid * grid, patch_px, patch_px, 3)
+
+
+def resize(patches: Tensor, side_px: int) -> Tensor:
+    """Bring patches, uint8 (B, side, side, 3), to another side: bicubic, antialiased, in whole grey levels."""
+    if patches.shape[1] == side_px:
+        return patches
+    pixels = patches.permute(0, 3, 1, 2)
+    if patches.device.type != "cpu":
+        pixels = pixels.float()
+    resized = F.interpolate(pixels, (side_px, side_px), mode="bicubic", antialias=True)
+    if resized.dtype is not torch.uint8:
+        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return resized.permute(0, 2, 3, 1).contiguous()
 
 
 def mean_colours(region: np.ndarray, patch_px: int) -> np.ndarray:
@@ -44,66 +49,137 @@ def mean_colours(region: np.ndarray, patch_px: int) -> np.ndarray:
     return means.reshape(-1, 3).astype(np.float16)
 
 
-class PatchEncoder:
-    """A frozen encoder with its normalisation, on a device, in a precision.
+def noting_colours(regions: Iterable[np.ndarray], patch_px: int, colour: Any) -> Iterator[np.ndarray]:
+    """Pass regions on; the mean colours of region i become colour[i]."""
+    for number, region in enumerate(regions):
+        colour[number] = mean_colours(region, patch_px)
+        yield region
 
-    batch_size: patches a forward pass.
+
+class PatchEncoder:
+    """A frozen encoder that works through regions, patch_px a patch, batch by batch.
+
+    encoder: uint8 (B, input_px, input_px, 3) → (B, token_dim). batch_size: patches a forward pass, at most; it is
+    halved for good when they do not fit into memory.
     """
 
-    def __init__(
-        self, model: nn.Module, mean: list[float], std: list[float], precision: str, device: str, batch_size: int
-    ) -> None:
-        self.model = model.to(device)
-        # uint8 pixels: (x / 255 - mean) / std in one multiplication and one addition
-        self.scale = (1 / (255 * torch.tensor(std))).view(3, 1, 1).to(device)
-        self.shift = (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1).to(device)
-        self.precision, self.device, self.batch_size = precision, device, batch_size
+    def __init__(self, encoder: nn.Module, patch_px: int, input_px: int, device: str, batch_size: int) -> None:
+        self.encoder, self.patch_px, self.input_px = encoder, patch_px, input_px
+        self.device, self.batch_size = device, batch_size
+        self._pinned: list[Tensor] = []
+
+    def __call__(self, regions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """uint8 (side, side, 3) each → float16 (grid * grid, token_dim) each.
+
+        A GPU is given the next region before the tokens of the last are waited for.
+        Raises RuntimeError when a token is not finite or a single patch does not fit into memory.
+        """
+        ahead = None
+        for region in regions:
+            started = self._start(region)
+            if ahead is not None:
+                yield self._finish(*ahead)
+            ahead = started
+        if ahead is not None:
+            yield self._finish(*ahead)
 
     @torch.inference_mode()
-    def __call__(self, patches: np.ndarray) -> np.ndarray:
-        """uint8 (patches, 3, patch_px, patch_px) → float16 (patches, token_dim).
+    def _start(self, region: np.ndarray) -> tuple[Tensor, Any]:
+        """The region's tokens, on a GPU still to come, and the event that says when they are there."""
+        pixels = torch.from_numpy(np.require(region, requirements="W"))
+        if self.device == "cuda":
+            pixels = self._pin(pixels).to(self.device, non_blocking=True)
+        tokens = self.encode(cut_patches(pixels, self.patch_px))
+        if self.device != "cuda":
+            return tokens, None
+        arrived = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True).copy_(tokens, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return arrived, event
 
-        Raises RuntimeError when a token is not finite.
-        """
-        dtype = DTYPES[self.precision]
-        with torch.autocast(self.device, dtype, enabled=dtype is not torch.float32):
-            batches = torch.from_numpy(patches).split(self.batch_size)
-            tokens = [self.model(self._normalise(batch.to(self.device))) for batch in batches]
-        encoded = torch.cat(tokens).to(torch.float16)
-        if not encoded.isfinite().all():
+    def _pin(self, pixels: Tensor) -> Tensor:
+        """A copy the GPU can fetch by itself, in one of two buffers: the other may still be on its way."""
+        if len(self._pinned) < 2:
+            self._pinned.append(torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True))
+        else:
+            self._pinned.reverse()
+        return self._pinned[-1].copy_(pixels)
+
+    def _finish(self, tokens: Tensor, event: Any) -> np.ndarray:
+        if event is not None:
+            event.synchronize()
+        encoded = tokens.numpy()
+        if not np.isfinite(encoded).all():
             raise RuntimeError(
-                f"the patch encoder gives tokens that float16 cannot hold (in {self.precision}); set "
-                "tokens.precision to fp32, or look for values that are not finite in its weights"
+                "the patch encoder gives tokens that float16 cannot hold; set tokens.precision to fp32, or look for "
+                "values that are not finite in its weights"
             )
-        return encoded.cpu().numpy()
+        return encoded
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, pixels.float(), self.scale)
+    def encode(self, patches: Tensor) -> Tensor:
+        """uint8 (patches, patch_px, patch_px, 3) → float16 (patches, token_dim), both on the device.
+
+        On a CPU each thread encodes batches of its own: threads that share a batch wait for one another at every layer,
+        which costs little on an idle machine and a multiple of the time on one that also does something else.
+        Raises RuntimeError when a single patch does not fit into memory.
+        """
+        if self.device != "cpu":
+            return self._encode_batch(patches)
+        threads = torch.get_num_threads()
+        batches = patches.split(min(self.batch_size, -(-len(patches) // threads)))
+        with fast_vit.separate_threads(threads) as pool:
+            return torch.cat(list(pool.map(self._encode_batch, batches)))
+
+    @torch.inference_mode()
+    def _encode_batch(self, batch: Tensor) -> Tensor:
+        if len(batch) > self.batch_size:
+            return torch.cat([self._encode_batch(part) for part in batch.split(self.batch_size)])
+        try:
+            return self.encoder(resize(batch, self.input_px)).to(torch.float16)
+        except torch.OutOfMemoryError as error:
+            self._halve(len(batch), error)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return self._encode_batch(batch)
+
+    def _halve(self, tried: int, error: torch.OutOfMemoryError) -> None:
+        if tried == 1:
+            raise RuntimeError(
+                "the memory does not hold the patch encoder and a single patch: set tokens.precision to bf16, give the "
+                f"job a larger or an idle GPU, or run it on the CPU with --resources gpu=0 ({error})"
+            ) from error
+        self.batch_size = tried // 2
+        log.warning("out of memory: going on with batches of %d patches", self.batch_size)
 
 
-def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, give_up: bool) -> Iterator[np.ndarray]:
-    """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
+def choose_batch_size(batch_size: int | str, encode: PatchEncoder) -> int:
+    """What `auto` stands for: few patches on a CPU, on a GPU as many as half of its free memory holds."""
+    if isinstance(batch_size, int):
+        return batch_size
+    if encode.device != "cuda":
+        return CPU_BATCH
+    patch_px = encode.patch_px
+    patches = torch.zeros((TRIED_BATCH, patch_px, patch_px, 3), dtype=torch.uint8, device=encode.device)
+    encode.encode(patches)  # the first call also takes the libraries' own memory
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    encode.encode(patches)
+    a_patch = max(1, (torch.cuda.max_memory_allocated() - before) // TRIED_BATCH)
+    torch.cuda.empty_cache()
+    held = torch.cuda.mem_get_info()[0] // 2 // a_patch
+    return 1 << max(0, min(held, LARGEST_BATCH).bit_length() - 1)
 
-    shrink_jpeg: as in Slide. Raises SlideError when the slide is broken; where its file cannot be read, the same if
-    give_up, else OSError.
-    """
-    if not len(regions.coords):
-        return
-    size = (regions.size_px, regions.size_px)
-    try:
-        with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
-            ahead = None
-            for x, y in regions.coords.tolist():
-                reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = reading
-            if ahead is not None:
-                yield ahead.result()
-    except OSError as error:
-        if give_up:
-            raise SlideError(f"{slide_path}: cannot be read ({error}); copy it again or leave it out") from error
-        raise
+
+def prepare(weights_path: Path, section: config.Tokens, precision: str, device: str) -> PatchEncoder:
+    """The encoder in memory, ready to run."""
+    model, meta = patch_encoder.load(weights_path)
+    encoder: Any = fast_vit.freeze(model, meta, precision, device, pack=not section.compile)
+    if section.compile:
+        encoder = torch.compile(encoder)
+    encode = PatchEncoder(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
+    encode.batch_size = choose_batch_size(section.batch_size, encode)
+    log.info("%s on %s, batches of %d patches", precision, device, encode.batch_size)
+    return encode
 
 
 def without_regions(regions: store.Regions, reason: str) -> store.Regions:
@@ -134,7 +210,7 @@ def run(
             f"{regions_path}: regions of {regions.size_px} px do not divide into the encoder's patches of "
             f"{encoder_meta['patch_px']} px; make regions.size_px a multiple of patch_encoder.patch_px"
         )
-    precision = choose_precision(section.precision, device)
+    precision = fast_vit.choose_precision(section.precision, device, dim)
     provenance = store.provenance(
         "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"], precision
     )
@@ -147,9 +223,7 @@ def run(
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
         return
-    model, _ = patch_encoder.load(weights_path)
-    encode = PatchEncoder(model, encoder_meta["mean"], encoder_meta["std"], precision, device, section.batch_size)
-    log.info("%d regions, %s on %s", len(regions.coords), precision, device)
+    encode = prepare(weights_path, section, precision, device)
     pixels = progress(
         read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine),
         len(regions.coords),
@@ -158,9 +232,9 @@ def run(
     )
     try:
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as written:
-            for number, region in enumerate(pixels):
-                written.tokens[number] = encode(cut_patches(region, encoder_meta["patch_px"]))
-                written.colour[number] = mean_colours(region, encoder_meta["patch_px"])
+            seen = noting_colours(pixels, encoder_meta["patch_px"], written.colour)
+            for number, encoded in enumerate(encode(seen)):
+                written.tokens[number] = encoded
     except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
         if SlideError not in quarantine:
             raise

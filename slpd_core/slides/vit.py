@@ -66,6 +66,17 @@ def build(
     return model
 
 
+def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
+    """Patches to tokens: (B, 3, input_px, input_px), normalised float, to (B, token_dim).
+
+    pooling: "cls" is the model's own, its [CLS]; "cls_mean" is [CLS], then the mean of the patch tokens.
+    """
+    if pooling == "cls":
+        return model(x)
+    tokens = model.forward_features(x)
+    return torch.cat((tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(dim=1)), dim=1)
+
+
 def token_px(model: Any) -> int:
     """Side of what one of the encoder's own tokens covers, px; 1 where it has no such tokens."""
     side = getattr(getattr(model, "patch_embed", None), "patch_size", 1)

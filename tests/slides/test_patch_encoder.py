@@ -376,7 +376,7 @@ def test_hipts_checkpoint_is_the_published_model(tmp_path, settings, made):
     model, parsed = patch_encoder.load(tmp_path / "w.safetensors")
     x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        found = patch_encoder.forward(model, x, "cls")
+        found = vit.forward(model, x, "cls")
         assert relative(found, dino_forward(teacher, x, heads=6)) < 1e-5
         assert relative(found, dino_forward(teacher, x, heads=6, offset=0.0)) > 1e-4
     assert (parsed["input_px"], parsed["token_dim"], parsed["source"]) == (256, 384, "hipt")
@@ -449,7 +449,7 @@ def test_a_folder_brings_its_arguments_size_and_normalisation(section, folder, m
     reference.load_state_dict({key: tensor for key, tensor in state.items() if not key.startswith("head.")})
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
-        torch.testing.assert_close(patch_encoder.forward(model, x, "cls"), reference.forward_features(x)[:, 0])
+        torch.testing.assert_close(vit.forward(model, x, "cls"), reference.forward_features(x)[:, 0])
 
 
 def test_the_same_weights_are_the_same_encoder_wherever_they_lie(section, folder, cached, made, tmp_path):
@@ -596,7 +596,7 @@ def test_the_means_of_cls_mean_leave_registers_out(section, made, tmp_path):
     assert parsed["token_dim"] == json.loads(meta["token_dim"]) == 128
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        found, tokens = patch_encoder.forward(model, x, "cls_mean"), model.forward_features(x)
+        found, tokens = vit.forward(model, x, "cls_mean"), model.forward_features(x)
         torch.testing.assert_close(found[:, :64], model(x))
         assert tokens.shape == (2, 1 + 4 + 16, 64)
         torch.testing.assert_close(found[:, 64:], sum(tokens[:, 5 + patch] for patch in range(16)) / 16)

@@ -1,12 +1,18 @@
 """Tokens are the patches' own, in row-major order, and a slide that breaks leaves none."""
 
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from slpd_core import store
+from slpd_core import config, store
 from slpd_core.slides import patch_encoder, tokens
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide, write_slide
@@ -77,21 +83,17 @@ def test_the_same_slide_gives_the_same_tokens(encode, slide):
 def test_half_precision_agrees(encode, slide):
     exact, _ = encode(slide, [(0, 0)])
     half, meta = encode(slide, [(0, 0)], precision="bf16")
-    error = np.linalg.norm(half.tokens.astype(float) - exact.tokens) / np.linalg.norm(exact.tokens.astype(float))
-    assert error < 0.02
+    found, wanted = half.tokens[0].astype(float), exact.tokens[0].astype(float)
+    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.01
+    found, wanted = found - found.mean(0), wanted - wanted.mean(0)
+    cosines = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert np.median(cosines) > 0.99
     assert meta["precision"] == "bf16"
 
 
-def test_auto_is_half_precision_only_where_the_cpu_has_instructions_for_it():
-    flags = Path("/proc/cpuinfo")
-    if not flags.exists():
-        pytest.skip("no /proc/cpuinfo to compare with")
-    fast = {"avx512_bf16", "amx_bf16"} & set(flags.read_text().split())
-    assert tokens.choose_precision("auto", "cpu") == ("bf16" if fast else "fp32")
-
-
-def test_a_precision_asked_for_is_kept():
-    assert tokens.choose_precision("fp16", "cpu") == "fp16"
+def test_auto_says_what_it_chose(encode, slide):
+    _, meta = encode(slide, [(0, 0)], precision="auto")
+    assert meta["precision"] in ("fp32", "bf16")
 
 
 @pytest.mark.parametrize("status", [store.OK, store.QUARANTINED])
@@ -148,7 +150,7 @@ def test_a_full_disk_is_not_the_slides_fault(encode, slide, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokens.PatchEncoder, "__call__", full)
+    monkeypatch.setattr(tokens.PatchEncoder, "encode", full)
     with pytest.raises(OSError, match="No space left"):
         encode(slide, [(0, 0)], quarantine=(SlideError, OSError))
 
@@ -171,14 +173,64 @@ def test_a_real_slide_that_breaks_on_the_way_is_quarantined(encode, real, tmp_pa
 
 
 def test_patches_are_cut_row_by_row():
-    region = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
+    region = torch.arange(6 * 6 * 3, dtype=torch.uint8).view(6, 6, 3)
     patches = tokens.cut_patches(region, 2)
-    assert patches.shape == (9, 3, 2, 2)
+    assert patches.shape == (9, 2, 2, 3)
     for number, patch in enumerate(patches):
         row, column = divmod(number, 3)
-        np.testing.assert_array_equal(
-            patch.transpose(1, 2, 0), region[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        )
+        torch.testing.assert_close(patch, region[2 * row : 2 * row + 2, 2 * column : 2 * column + 2])
+
+
+def test_patches_are_resized_as_pillow_does():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    found = tokens.resize(torch.from_numpy(pixels), 28).numpy()
+    wanted = [np.asarray(Image.fromarray(patch).resize((28, 28), Image.Resampling.BICUBIC)) for patch in pixels]
+    assert np.abs(found.astype(int) - np.stack(wanted)).max() <= 1
+    assert tokens.resize(torch.from_numpy(pixels), 32).numpy().tobytes() == pixels.tobytes()
+
+
+class Flat(torch.nn.Module):
+    """Gives the first pixels as tokens; `fits` patches fit into its memory."""
+
+    def __init__(self, fits=1000, factor=1.0):
+        super().__init__()
+        self.fits, self.factor, self.tried = fits, factor, []
+
+    def forward(self, pixels):
+        self.tried.append(len(pixels))
+        if len(pixels) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pixels.flatten(1)[:, :4].float() * self.factor
+
+
+def regions_of_noise(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def test_regions_come_back_in_their_order():
+    regions = regions_of_noise(3)
+    found = list(tokens.PatchEncoder(Flat(), 4, 4, "cpu", 5)(regions))
+    assert [encoded.shape for encoded in found] == [(16, 4)] * 3
+    for region, encoded in zip(regions, found, strict=True):
+        patches = tokens.cut_patches(torch.from_numpy(region), 4)
+        np.testing.assert_array_equal(encoded, patches.flatten(1)[:, :4])
+
+
+def test_what_does_not_fit_is_halved_and_nothing_is_lost(caplog):
+    small, large = Flat(fits=3), Flat()
+    encode = tokens.PatchEncoder(small, 4, 4, "cpu", 8)
+    (found,) = encode(regions_of_noise(1))
+    (wanted,) = tokens.PatchEncoder(large, 4, 4, "cpu", 8)(regions_of_noise(1))
+    np.testing.assert_array_equal(found, wanted)
+    assert encode.batch_size == 2
+    assert sorted(set(small.tried)) == [2, 4, 8]
+    assert small.tried.count(2) == 8
+    assert "out of memory: going on with batches of 2 patches" in caplog.text
+
+
+def test_a_patch_that_does_not_fit_stops_the_job():
+    with pytest.raises(RuntimeError, match=r"memory does not hold .* set tokens.precision to bf16"):
+        list(tokens.PatchEncoder(Flat(fits=0), 4, 4, "cpu", 8)(regions_of_noise(1)))
 
 
 @pytest.mark.parametrize("patch_px", [1, 3, 12])
@@ -198,10 +250,76 @@ def test_a_white_patch_is_white_however_large():
 
 
 def test_tokens_float16_cannot_hold_stop_the_job():
-    class Loud(torch.nn.Module):
-        def forward(self, x):
-            return x.flatten(1) * 1e6
-
-    encode = tokens.PatchEncoder(Loud(), [0.5] * 3, [0.5] * 3, "fp32", "cpu", 4)
     with pytest.raises(RuntimeError, match="float16 cannot hold"):
-        encode(np.zeros((2, 3, 4, 4), np.uint8))
+        list(tokens.PatchEncoder(Flat(factor=1e6), 4, 4, "cpu", 4)(regions_of_noise(1)))
+
+
+def test_every_thread_has_patches_and_the_callers_threads_stay():
+    flat, before = Flat(), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        list(tokens.PatchEncoder(flat, 4, 4, "cpu", 8)(regions_of_noise(1)))
+        assert (flat.tried, torch.get_num_threads()) == ([4] * 4, 4)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkeypatch):
+    events = []
+    read, encode_patches = Slide.read, tokens.PatchEncoder.encode
+    second = threading.Event()
+
+    def reading(self, xy, *rest):
+        events.append(xy)
+        if len(events) == 2:
+            second.set()
+        return read(self, xy, *rest)
+
+    def encoding(self, patches):
+        assert second.wait(60)
+        return encode_patches(self, patches)
+
+    monkeypatch.setattr(Slide, "read", reading)
+    monkeypatch.setattr(tokens.PatchEncoder, "encode", encoding)
+    assert len(encode(slide, [(0, 0), (64, 0)])[0].tokens) == 2
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from slpd_core import store
+info = store.SlideInfo("s", store.OK, "", 640, 560, 0.5, "sheet", "f")
+regions = store.Regions(info, np.zeros((2, 2), np.int64), np.ones(2, np.float32), 256, 256, 0.5)
+with store.writing_tokens(Path(sys.argv[1]), regions, 4, 64, store.provenance("tokens", 1, {}, "f")) as tokens:
+    tokens.tokens[0] = np.ones((16, 64), np.float16)
+    tokens.tokens.file.flush()
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_job_leaves_nothing_under_the_files_name(tmp_path):
+    command = [sys.executable, "-c", KILLED, tmp_path / "t.h5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as job:
+        assert job.stdout.readline() == b"half\n"
+        job.send_signal(signal.SIGKILL)
+    assert job.returncode == -signal.SIGKILL
+    assert not (tmp_path / "t.h5").exists()
+
+
+def test_a_compiled_encoder_gives_the_same(encode, slide):
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    plain, _ = encode(slide, [(0, 0)])
+    compiled, _ = encode(slide, [(0, 0)], compile=True)
+    np.testing.assert_allclose(compiled.tokens, plain.tokens, atol=3e-3)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.5, "many", None])
+def test_a_batch_size_is_a_number_or_auto(settings, value):
+    values = settings.tokens.model_dump()
+    with pytest.raises(ValueError, match="give a number of patches above 0, or auto"):
+        config.Tokens(**values | {"batch_size": value})
+    assert config.Tokens(**values | {"batch_size": "12"}).batch_size == 12
+    assert config.Tokens(**values | {"batch_size": "auto"}).batch_size == "auto"

@@ -1,0 +1,206 @@
+"""Encoding a region of 4096 px, 256 patches through a ViT-S/16: ours against the published way and against the floor.
+
+The floor is multiplying alone: the operations the network needs, over the best rate at which this machine multiplies
+matrices in the same run. The region is one of the demo's drawing; weights are random. Ours come in float16, as they are
+stored: that alone is an error of 2e-4.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torch.nn import functional as F
+from torchvision import transforms
+
+from benchmarks.timing import best_seconds, in_own_process
+from slpd_core import config, store
+from slpd_core.runtime import generator
+from slpd_core.slides import fast_vit, patch_encoder, tokens
+from slpd_core.slides.demo.picture import draw_slide
+from slpd_core.slides.reader import write_slide
+
+REGION_PX, PATCH_PX = 4096, 256
+NAME = "vit_small_patch16_224"
+WIDTH, DEPTH, TOKENS, EMBEDDED = 384, 12, 257, 768  # of that network at 256 px
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+PUBLISHED_BATCH = 256
+MOST_MB = 3000
+CALLS = 4  # of a multiplication in a row
+LAYERS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
+
+
+def operations(last_block_whole: bool = False) -> float:
+    """Floating-point operations a patch; the last block gives [CLS] alone, so of it only keys and values are whole."""
+    multiplied = sum(inside * outside for inside, outside in LAYERS)
+    block = 2 * TOKENS * multiplied + 4 * TOKENS**2 * WIDTH
+    first = 2 * TOKENS * 2 * WIDTH**2 + 2 * (multiplied - 2 * WIDTH**2) + 4 * TOKENS * WIDTH
+    embedding = 2 * (TOKENS - 1) * EMBEDDED * WIDTH
+    return embedding + (DEPTH - 1) * block + (block if last_block_whole else first)
+
+
+def network() -> torch.nn.Module:
+    """The network with seeded weights; a new one each time, as `freeze` changes it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return timm.create_model(NAME, num_classes=0, img_size=PATCH_PX).eval().requires_grad_(False)
+
+
+def published(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
+    """ToTensor and Normalize a patch, then timm with attention multiplied out, fp32, 256 patches at a time."""
+    model = network().to(device)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+    @torch.inference_mode()
+    def encode() -> torch.Tensor:
+        batch = torch.stack([prepare(patch) for patch in patches])
+        return torch.cat([model(part.to(device)) for part in batch.split(PUBLISHED_BATCH)]).cpu()
+
+    return encode
+
+
+def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
+    """The same images through timm as it is, under autocast to bf16, in batches as ours."""
+    model = network().to(device)
+    prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+    @torch.inference_mode()
+    def encode() -> torch.Tensor:
+        batch = torch.stack([prepare(patch) for patch in patches])
+        with torch.autocast(device, torch.bfloat16):
+            parts = batch.split(tokens.CPU_BATCH if device == "cpu" else PUBLISHED_BATCH)
+            return torch.cat([model(part.to(device)).float() for part in parts]).cpu()
+
+    return encode
+
+
+def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
+    """A region's pixels as the stage encodes them."""
+    frozen = fast_vit.freeze(network(), {"mean": MEAN, "std": STD, "pooling": "cls"}, precision, device)
+    encode = tokens.PatchEncoder(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIED_BATCH)
+    encode.batch_size = tokens.choose_batch_size("auto", encode)
+    return lambda: torch.from_numpy(next(encode([region]))).float()
+
+
+def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], object], float]]:
+    """Ways to multiply, by precision and shape, each with the operations of a call; on a CPU in all its threads."""
+    ways = {}
+    shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH * TOKENS, inside, outside) for inside, outside in LAYERS}
+    threads = torch.get_num_threads() if device == "cpu" else 1
+    pool = fast_vit.separate_threads(threads)
+    for precision in ("fp32", "bf16"):
+        dtype = fast_vit.DTYPES[precision]
+        for name, (rows, inside, outside) in {**shapes, "2048 x 2048": (2048, 2048, 2048)}.items():
+            weight, x = (torch.randn(size, inside, device=device) for size in (outside, rows))
+            layer, x = fast_vit.FrozenLinear(weight, None, dtype), x.to(dtype)
+            ways[precision, name] = (
+                lambda layer=layer, x=x: list(pool.map(multiply, [layer] * threads, [x] * threads)),
+                2.0 * rows * inside * outside * threads * CALLS,
+            )
+    return ways
+
+
+@torch.inference_mode()
+def multiply(layer: torch.nn.Module, x: torch.Tensor) -> None:
+    """Some calls one after the other, waiting for a GPU to have done them."""
+    for _ in range(CALLS):
+        layer(x)
+    if x.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peaks(device: str, rounds: int = 8) -> dict[str, tuple[float, str]]:
+    """The best rate of each precision, operations a second, and the shape that reached it."""
+    ways = multiplications(device)
+    seconds = best_seconds({key: way for key, (way, _) in ways.items()}, rounds)
+    rates = {key: work / seconds[key] for key, (_, work) in ways.items()}
+    best = {}
+    for precision in ("fp32", "bf16"):
+        key = max((key for key in rates if key[0] == precision), key=rates.__getitem__)
+        best[precision] = rates[key], key[1]
+    return best
+
+
+def agreement(found: torch.Tensor, wanted: torch.Tensor) -> str:
+    """Relative error, and the median cosine with the mean token removed."""
+    centred = found - found.mean(0), wanted - wanted.mean(0)
+    return f"{(found - wanted).norm() / wanted.norm():.1e} | {F.cosine_similarity(*centred).median():.4f}"
+
+
+def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
+    """Print the table of a device."""
+    patches = tokens.cut_patches(torch.from_numpy(picture), PATCH_PX).numpy()
+    before = peaks(device)
+    ways = {
+        "published: eager, fp32, batch 256": ("fp32", published(patches, device)),
+        "timm under autocast": ("bf16", autocast(patches, device)),
+        "ours, fp32": ("fp32", ours(picture, "fp32", device)),
+        "ours, bf16": ("bf16", ours(picture, "bf16", device)),
+    }
+    results = {name: encode() for name, (_, encode) in ways.items()}
+    seconds = best_seconds({name: encode for name, (_, encode) in ways.items()}, rounds)
+    after = peaks(device)
+    rates = {precision: max(before[precision], after[precision]) for precision in before}
+    baseline = next(iter(ways))
+    print(
+        f"Encoding on {device}, {operations() / 1e9:.2f} GFLOP a patch ({operations(True) / 1e9:.2f} with the last "
+        f"block whole), {torch.get_num_threads()} threads; multiplying at best "
+        + ", ".join(f"{precision} {rate / 1e9:.0f} GFLOP/s ({shape})" for precision, (rate, shape) in rates.items())
+        + "\n\n| way | seconds a region | ratio | of the multiplying peak | relative error | centred cosine |\n"
+        "|---|---:|---:|---:|---:|---:|"
+    )
+    for name, (precision, _) in ways.items():
+        peak = operations() * len(patches) / seconds[name] / rates[precision][0]
+        ratio = seconds[baseline] / seconds[name]
+        print(
+            f"| {name} | {seconds[name]:.2f} | {ratio:.2f} | {peak:.0%} | "
+            f"{agreement(results[name], results[baseline])} |"
+        )
+    print(flush=True)
+
+
+def job(folder: Path, precision: str) -> str:
+    """The stage's whole work on a slide of one region; gives the precision it took."""
+    torch.set_num_threads(2)
+    section = config.Tokens(precision=precision, batch_size="auto", compile=False, shrink_jpeg=True)
+    tokens.run(
+        slide_path=folder / "slide.tiff",
+        regions_path=folder / "regions.h5",
+        weights_path=folder / "weights.safetensors",
+        tokens_path=folder / "tokens.h5",
+        section=section,
+        device="cpu",
+        quarantine=(),
+    )
+    return store.read_tokens(folder / "tokens.h5")[1]["precision"]
+
+
+def memory(picture: np.ndarray) -> None:
+    """Print what a job takes, its libraries included."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_slide(folder / "slide.tiff", picture, 0.5)
+        info = store.SlideInfo("s", store.OK, "", REGION_PX, REGION_PX, 0.5, "sheet", "f")
+        regions = store.Regions(info, np.zeros((1, 2), np.int64), np.ones(1, np.float32), REGION_PX, REGION_PX, 0.5)
+        store.write_regions(folder / "regions.h5", regions, store.provenance("regions", 1, {}, "f"))
+        section = config.PatchEncoder(source="random", name=NAME, weights=None, patch_px=PATCH_PX, mean=MEAN, std=STD)
+        patch_encoder.run(weights_path=folder / "weights.safetensors", section=section, seed=1)
+        print("A job of one region, reading and start included\n\n| precision | seconds | peak memory, MB |")
+        print("|---|---:|---:|")
+        for precision in ("fp32", "auto"):
+            chosen, cost = in_own_process(job, folder, precision)
+            over = "" if cost.peak_mb < MOST_MB else f" (more than {MOST_MB})"
+            print(f"| {precision}: {chosen} | {cost.seconds:.1f} | {cost.peak_mb:.0f}{over} |", flush=True)
+
+
+def main() -> None:
+    """Draw the region and print the tables."""
+    picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", REGION_PX)
+    encoding(picture, "cpu", rounds=2)
+    if torch.cuda.is_available():
+        encoding(picture, "cuda", rounds=4)
+    memory(picture)
