@@ -219,7 +219,7 @@ def memory(picture: np.ndarray) -> None:
 def main() -> None:
     """Draw the region and print the tables."""
     picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", REGION_PX)
-    encoding(picture, "cpu", rounds=2)
+    encoding(picture, "cpu", rounds=1)
     if torch.cuda.is_available():
         encoding(picture, "cuda", rounds=4)
     memory(picture)

@@ -181,6 +181,7 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
         started = time.monotonic()
         row: dict[str, float] = {"epoch": epoch, "uniform": math.log(recipe.out_dim)}
         row |= train_epoch(networks, patches, plan, epoch)
+        row["self"] = row["loss"]  # as the history of stage two calls DINO's own term
         row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
         history.append(row)
         checkpoint.save(networks, history, {})

@@ -101,6 +101,7 @@ def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path)
     networks, history = dino_patches.train(paths, plan, tmp_path / "c.pt")
     assert history["epoch"].tolist() == [0, 1, 2]
     assert np.isfinite(history.to_numpy()).all()
+    assert history["self"].equals(history["loss"])
     assert history["uniform"].iloc[0] == pytest.approx(np.log(48))
     assert (weights(networks) - weights(plan.start())).abs().max() > 0.003
     assert (tmp_path / "c.pt").exists()
