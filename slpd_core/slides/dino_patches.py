@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from slpd_core.dino.networks import Network, Networks, move_centre, set_schedule
 from slpd_core.dino.steps import batches, first_not_finite
 from slpd_core.dino.watch import effective_rank, fixed_sample
 from slpd_core.runtime import generator, log, progress
+from slpd_core.slides import vit
 from slpd_core.slides.patch_crops import draw_views
 
 VERSION = 1
@@ -56,11 +57,13 @@ class Patches:
 class Plan:
     """What is trained, how.
 
-    build: makes the encoder, a timm ViT that takes pictures of any size, given its drop_path_rate. mean, std: of RGB in
-    0..1. half: whether the networks may compute in bfloat16.
+    name, arguments: of the encoder, a ViT of timm's with positions for pictures of input_px. mean, std: of RGB in 0..1.
+    half: whether the networks may compute in bfloat16.
     """
 
-    build: Callable[..., Any]
+    name: str
+    input_px: int
+    arguments: dict[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     recipe: config.DinoPatches
@@ -82,7 +85,9 @@ class Plan:
         recipe = self.recipe
 
         def build(drop_path: float) -> Network:
-            encoder = self.build(drop_path_rate=drop_path)
+            encoder = vit.build(
+                self.name, self.input_px, self.arguments, drop_path_rate=drop_path, dynamic_img_size=True
+            )
             if self.half and self.device == "cpu":  # torch's fused attention is five times slower there
                 for part in (part for part in encoder.modules() if hasattr(part, "fused_attn")):
                     part.fused_attn = False
@@ -173,8 +178,9 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
             "GPUs; make it a multiple of their number, or ask for fewer"
         )
     networks = plan.start()
-    made_by = recipe.model_dump() | {"seed": plan.seed, "patches": patches.fingerprint, "version": VERSION}
-    checkpoint = Checkpoint(checkpoint_path, made_by | {"encoder": str(plan.build), "mean": plan.mean, "std": plan.std})
+    made_by = {key: value for key, value in asdict(plan).items() if key not in ("recipe", "device", "half")}
+    made_by |= recipe.model_dump() | {"patches": patches.fingerprint, "version": VERSION}
+    checkpoint = Checkpoint(checkpoint_path, made_by)
     watched = patches.take(fixed_sample(len(patches), WATCHED_PATCHES))
     history, _ = checkpoint.restore(networks)
     for epoch in range(len(history), recipe.epochs):

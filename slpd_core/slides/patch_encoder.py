@@ -4,14 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from slpd_core import config, store
 from slpd_core.dino.processes import train_as_one
@@ -48,23 +47,12 @@ def token_dim(model: Any, pooling: str) -> int:
 
 
 def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The encoder that `run` wrote, without a head, in eval mode and frozen, and its metadata; `forward` applies it."""
+    """The encoder that `run` wrote, without a head, in eval mode and frozen, and its metadata; `vit.forward` applies it."""
     tensors, meta = store.read_weights(weights_path)
     parsed = metadata(meta)
     state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}
     model = vit.filled(parsed["name"], parsed["input_px"], parsed["arguments"], state, str(weights_path))
     return model.eval().requires_grad_(False), parsed
-
-
-def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
-    """The plain way: (B, 3, input_px, input_px) normalised → (B, token_dim).
-
-    pooling: "cls", the model's own token; "cls_mean", [CLS] and the mean of the patch tokens, one after the other.
-    """
-    if pooling == "cls":
-        return model(x)
-    features = model.forward_features(x)
-    return torch.cat([features[:, 0], features[:, model.num_prefix_tokens :].mean(1)], dim=-1)
 
 
 def metadata(meta: store.Meta) -> dict[str, Any]:
@@ -152,7 +140,9 @@ def trained(section: config.PatchEncoder, training: Training, seed: int) -> tupl
                 f"{section.name} covers; set it to {max(1, crop_px // side) * side}"
             )
     plan = dino_patches.Plan(
-        build=partial(vit.build, section.name, input_px, arguments, dynamic_img_size=True),
+        name=section.name,
+        input_px=input_px,
+        arguments=arguments,
         mean=section.mean or HALF,
         std=section.std or HALF,
         recipe=training.recipe,

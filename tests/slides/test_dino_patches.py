@@ -1,7 +1,5 @@
 """Stage one trains as DINO is written, resumes bit for bit, and is the same shared among processes."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ import torch.nn.functional as F
 
 from slpd_core import store
 from slpd_core.dino.processes import train_as_one
-from slpd_core.slides import dino_patches, vit
+from slpd_core.slides import dino_patches
 from slpd_core.slides.patch_crops import draw_views
 
 SMALL = {
@@ -39,9 +37,9 @@ def one_thread():
 @pytest.fixture
 def plan(settings):
     """A tiny ViT for pictures of 48 px, in single precision."""
-    build = partial(vit.build, "test_vit", 48, {}, dynamic_img_size=True)
     recipe = settings.patch_encoder.dino.model_copy(update=SMALL)
-    return dino_patches.Plan(build, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), recipe, seed=3, device="cpu", half=False)
+    rgb = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return dino_patches.Plan("test_vit", 48, {}, *rgb, recipe, seed=3, device="cpu", half=False)
 
 
 @pytest.fixture
@@ -132,10 +130,13 @@ def test_other_patches_begin_anew(plan, paths, tmp_path):
     assert len([*tmp_path.glob("c.*.pt")]) == 1
 
 
-def test_two_processes_train_as_one(plan, paths, tmp_path):
+def test_two_processes_train_as_one(plan, paths, tmp_path, monkeypatch):
     alone, history = dino_patches.train(paths, plan, tmp_path / "alone.pt")
     train_as_one(dino_patches.train, 2, "cpu", paths, plan, tmp_path / "shared.pt")
+    trained = []
+    monkeypatch.setattr(dino_patches, "train_epoch", lambda *_: trained.append(_))
     shared, together = dino_patches.train(paths, plan, tmp_path / "shared.pt")
+    assert not trained  # what they have come to is taken up, in another process than theirs
     np.testing.assert_allclose(together, history, rtol=1e-3, atol=1e-4)
     changed, apart = weights(alone) - weights(plan.start()), weights(shared) - weights(alone)
     assert apart.norm() < 0.02 * changed.norm()
