@@ -127,6 +127,7 @@ class DinoPatches(SelfDistillation):
     stain: Share
     contrast: Share
     greyscale: Share
+    koleo: NonNegative
 
     @model_validator(mode="after")
     def _areas_are_ranges(self) -> Self:

@@ -1,4 +1,4 @@
-"""Cross-entropies H(a, b) = −a log b between teacher targets and student crops, and the centre of the targets (DINO).
+"""Cross-entropies H(a, b) = −a log b of teacher targets and student crops, the centre of the targets (DINO), KoLeo.
 
 A cross-entropy is linear in its target, so the targets of a crop are summed first and the crop's log-softmax, the
 costly part, is taken once for all losses.
@@ -57,3 +57,18 @@ def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
     all_pairs = cross_entropy(targets.sum(0), log_probabilities).sum(0)
     same_view = cross_entropy(targets, log_probabilities[:G]).sum(0)
     return (all_pairs - same_view).mean() / (G * (crops - 1))
+
+
+def koleo_loss(embeddings: Tensor) -> Tensor:
+    """How near each embedding lies to its nearest neighbour: the mean of -log of their distance, both at unit length.
+
+    Kozachenko & Leonenko's estimate of entropy: keeps embeddings apart (Sablayrolles et al., ICLR 2019; DINOv2).
+
+    embeddings: (B, D), this process's share of a batch; neighbours are sought among the rows of all processes.
+    """
+    own = F.normalize(embeddings.float(), dim=-1)
+    everyone, first = processes.gathered(own)
+    similarity = own.detach() @ everyone.detach().T
+    similarity[torch.arange(len(own)), torch.arange(len(own)) + first] = -torch.inf
+    distance = (own - everyone[similarity.argmax(1)]).norm(dim=-1)
+    return -distance.clamp(min=1e-8).log().mean()

@@ -42,6 +42,27 @@ def add_up(*tensors: Tensor) -> None:
             dist.all_reduce(tensor)
 
 
+def gathered(rows: Tensor) -> tuple[Tensor, int]:
+    """The rows of all processes, equally many each, and where one's own begin; gradients flow back to their owners."""
+    if not dist.is_initialized():
+        return rows, 0
+    return _Gather.apply(rows), dist.get_rank() * len(rows)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(count())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(count())[dist.get_rank()]
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace the gradients by their means over the processes, all in one message."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -18,7 +18,7 @@ from slpd_core import config, store
 from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.head import ProjectionHead
-from slpd_core.dino.losses import mean_entropy, self_loss, teacher_targets
+from slpd_core.dino.losses import koleo_loss, mean_entropy, self_loss, teacher_targets
 from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
 from slpd_core.dino.steps import batches, first_not_finite
 from slpd_core.dino.watch import effective_rank, fixed_sample
@@ -27,8 +27,8 @@ from slpd_core.slides import vit
 from slpd_core.slides.patch_crops import draw_views
 
 VERSION = 1
-MEANS = ("loss", "teacher_entropy")  # of history.csv: the means of an epoch's steps
-EPOCH = "epoch %d of %d: loss %.3f, teacher entropy %.3f, effective rank %.1f, %.1f patches/s"
+MEANS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
+EPOCH = "epoch %d of %d: loss %.3f, self %.3f, koleo %.3f, teacher entropy %.3f, effective rank %.1f, %.1f patches/s"
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
 
 
@@ -98,21 +98,26 @@ class Plan:
 
 
 def step_loss(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
-    """Loss and teacher entropy of a step, (2,); moves the centre.
+    """MEANS of a step, (4,); moves the centre.
+
+    The loss is DINO's own term and, weighted, KoLeo of the student's global crops, crop by crop (as in DINOv2).
 
     views: global crops (G * B, 3, g, g), local crops (n * B, 3, l, l), crop after crop.
     """
     recipe, G = plan.recipe, plan.recipe.n_global_crops
     with torch.autocast(plan.device, torch.bfloat16, enabled=plan.half):
-        student = networks.student.head(torch.cat([networks.student.encoder(view) for view in views]))
+        embeddings = torch.cat([networks.student.encoder(view) for view in views])
+        student = networks.student.head(embeddings)
         with torch.no_grad():
             teacher = networks.teacher(views[0])
     log_p = F.log_softmax(student / recipe.student_temperature, dim=-1)
     wanted = teacher_targets(teacher, networks.centres["self"], recipe.teacher_temperature)
     B = len(wanted) // G
-    loss = self_loss(wanted.view(G, B, -1), log_p.view(-1, B, recipe.out_dim))
+    own = self_loss(wanted.view(G, B, -1), log_p.view(-1, B, recipe.out_dim))
+    koleo = torch.stack([koleo_loss(crop) for crop in embeddings[: G * B].split(B)]).mean()
     move_centre(networks, "self", teacher, None, recipe.centre_momentum)
-    return torch.stack([loss, mean_entropy(wanted, wanted.new_ones(len(wanted)))])
+    loss = own + recipe.koleo * koleo
+    return torch.stack([loss, own, koleo, mean_entropy(wanted, wanted.new_ones(len(wanted)))])
 
 
 def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) -> dict[str, float]:
@@ -187,7 +192,6 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
         started = time.monotonic()
         row: dict[str, float] = {"epoch": epoch, "uniform": math.log(recipe.out_dim)}
         row |= train_epoch(networks, patches, plan, epoch)
-        row["self"] = row["loss"]  # as the history of stage two calls DINO's own term
         row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
         history.append(row)
         checkpoint.save(networks, history, {})

@@ -47,7 +47,7 @@ def token_dim(model: Any, pooling: str) -> int:
 
 
 def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The encoder that `run` wrote, without a head, in eval mode and frozen, and its metadata; `vit.forward` applies it."""
+    """The encoder that `run` wrote, in eval mode and frozen, and its metadata; `vit.forward` applies it."""
     tensors, meta = store.read_weights(weights_path)
     parsed = metadata(meta)
     state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}

@@ -59,3 +59,24 @@ def test_the_centre_is_a_moving_average_of_the_logits_that_count():
     weights = torch.tensor([1.0, 1.0, 0.0])
     torch.testing.assert_close(losses.update_centre(centre, logits, weights, 0.9), torch.tensor([1.3, -0.7]))
     assert torch.equal(losses.update_centre(centre, logits, torch.zeros(3), 0.9), centre)
+
+
+def test_koleo_and_its_gradient():
+    """-log of the distance to the nearest other row on the unit sphere, found by looking at all of them."""
+    embeddings = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).float()
+    embeddings.requires_grad_()
+    unit = [row / row.norm() for row in embeddings]
+    nearest = [min((unit[i] - unit[j]).norm() for j in range(6) if j != i) for i in range(6)]
+    oracle = sum(-torch.log(distance) for distance in nearest) / 6
+    loss = losses.koleo_loss(embeddings)
+    torch.testing.assert_close(loss, oracle)
+    (ours,), (theirs,) = (torch.autograd.grad(value, embeddings) for value in (loss, oracle))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_koleo_of_equal_rows_is_large_and_has_a_finite_gradient():
+    embeddings = torch.ones(3, 4, requires_grad=True)
+    loss = losses.koleo_loss(embeddings)
+    loss.backward()
+    assert loss > 10
+    assert embeddings.grad.isfinite().all()

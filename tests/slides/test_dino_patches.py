@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from slpd_core import store
+from slpd_core.dino.losses import koleo_loss
 from slpd_core.dino.processes import train_as_one
 from slpd_core.slides import dino_patches
 from slpd_core.slides.patch_crops import draw_views
@@ -77,19 +78,21 @@ def test_without_any_patch_there_is_nothing_to_train_on(paths):
 
 
 def test_the_loss_of_a_step_is_dinos(plan, paths):
-    """Each student crop against each of the teacher's global crops but itself, one patch after another."""
+    """Each student crop against each of the teacher's global crops but itself; KoLeo of each global crop."""
     networks, recipe = plan.start(), plan.recipe
     with torch.no_grad():
         networks.teacher.head.last_layer.add_(0.3 * torch.randn_like(networks.teacher.head.last_layer))
     networks.centres["self"] = centre = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
     pixels = dino_patches.Patches(paths).take(np.arange(4))
     views = [plan.normalise(v) for v in draw_views(pixels, np.arange(4), 4, recipe, np.random.default_rng(0))]
-    loss, entropy = dino_patches.step_loss(networks, views, plan)
+    loss, own, koleo, entropy = dino_patches.step_loss(networks, views, plan)
     crops = [crop for view in views for crop in view.split(4)]
     student = [F.log_softmax(networks.student(crop) / 0.1, -1) for crop in crops]
     teacher = [F.softmax((networks.teacher(crop) - centre) / 0.04, -1) for crop in crops[:2]]
     pairs = [-(t * s).sum(-1) for i, t in enumerate(teacher) for j, s in enumerate(student) if i != j]
-    torch.testing.assert_close(loss, torch.stack(pairs).mean())
+    torch.testing.assert_close(own, torch.stack(pairs).mean())
+    torch.testing.assert_close(koleo, sum(koleo_loss(networks.student.encoder(crop)) for crop in crops[:2]) / 2)
+    torch.testing.assert_close(loss, own + 0.1 * koleo)
     torch.testing.assert_close(entropy, torch.stack([-(t * t.log()).sum(-1) for t in teacher]).mean())
     logits = torch.cat([networks.teacher(crop) for crop in crops[:2]])
     torch.testing.assert_close(networks.centres["self"], 0.9 * centre + 0.1 * logits.mean(0))
@@ -99,7 +102,7 @@ def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path)
     networks, history = dino_patches.train(paths, plan, tmp_path / "c.pt")
     assert history["epoch"].tolist() == [0, 1, 2]
     assert np.isfinite(history.to_numpy()).all()
-    assert history["self"].equals(history["loss"])
+    np.testing.assert_allclose(history["loss"], history["self"] + 0.1 * history["koleo"], rtol=1e-5)
     assert history["uniform"].iloc[0] == pytest.approx(np.log(48))
     assert (weights(networks) - weights(plan.start())).abs().max() > 0.003
     assert (tmp_path / "c.pt").exists()
@@ -155,7 +158,7 @@ def test_a_batch_that_cannot_be_shared_is_named(plan, paths, tmp_path, monkeypat
 
 def test_a_loss_that_is_not_finite_stops_with_the_remedy(plan, paths, tmp_path, monkeypatch):
     def step(networks, views, plan):
-        return next(networks.student.parameters()).sum() * torch.tensor([torch.nan, 1.0])
+        return next(networks.student.parameters()).sum() * torch.tensor([torch.nan, 1.0, 1.0, 1.0])
 
     monkeypatch.setattr(dino_patches, "step_loss", step)
     with pytest.raises(RuntimeError, match=r"loss nan in epoch 0, step 0: lower patch_encoder\.dino\.base_lr"):
