@@ -16,7 +16,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 5
+VERSION = 6
 THUMBNAIL_PX = 200
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {

@@ -285,27 +285,39 @@ def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkey
 
 
 KILLED = """
-import sys, time
+import os, signal, sys
 from pathlib import Path
-import numpy as np
-from slpd_core import store
-info = store.SlideInfo("s", store.OK, "", 640, 560, 0.5, "sheet", "f")
-regions = store.Regions(info, np.zeros((2, 2), np.int64), np.ones(2, np.float32), 256, 256, 0.5)
-with store.writing_tokens(Path(sys.argv[1]), regions, 4, 64, store.provenance("tokens", 1, {}, "f")) as tokens:
-    tokens.tokens[0] = np.ones((16, 64), np.float16)
-    tokens.tokens.file.flush()
-    print("half", flush=True)
-    time.sleep(60)
+from slpd_core import config
+from slpd_core.slides import tokens
+
+encode, seen = tokens.PatchEncoder.encode, []
+
+def killing(self, patches):
+    seen.append(patches)
+    if len(seen) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(self, patches)
+
+tokens.PatchEncoder.encode = killing
+slide, regions, weights, written, section = sys.argv[1:]
+tokens.run(
+    slide_path=Path(slide), regions_path=Path(regions), weights_path=Path(weights), tokens_path=Path(written),
+    section=config.Tokens.model_validate_json(section), device="cpu", quarantine=(),
+)
 """
 
 
-def test_a_killed_job_leaves_nothing_under_the_files_name(tmp_path):
-    command = [sys.executable, "-c", KILLED, tmp_path / "t.h5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as job:
-        assert job.stdout.readline() == b"half\n"
-        job.send_signal(signal.SIGKILL)
-    assert job.returncode == -signal.SIGKILL
+def test_a_killed_job_leaves_nothing_and_the_next_one_all(encode, slide, weights, tmp_path, settings):
+    whole, _ = encode(slide, [(0, 0), (64, 0), (128, 0)])
+    (tmp_path / "t.h5").unlink()
+    section = settings.tokens.model_copy(update={"precision": "fp32"}).model_dump_json()
+    paths = [slide, tmp_path / "r.h5", weights, tmp_path / "t.h5"]
+    command = [sys.executable, "-c", KILLED, *paths, section]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "t.h5").exists()
+    again, _ = encode(slide, [(0, 0), (64, 0), (128, 0)])
+    np.testing.assert_array_equal(again.tokens, whole.tokens)
 
 
 def test_a_compiled_encoder_gives_the_same(encode, slide):
