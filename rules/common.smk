@@ -140,6 +140,11 @@ def run_section(wildcards):
     return CONFIG.pretrain.run(wildcards.run).model_dump()
 
 
+def run_begins_with(wildcards):
+    """The encoder that a pretraining run begins with, if any."""
+    return CONFIG.pretrain.run(wildcards.run).init_from or []
+
+
 def embed_table(wildcards):
     """The embeddings a row's features name; none for patches, which are read from the tokens."""
     features = wildcards.features

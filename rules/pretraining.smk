@@ -3,7 +3,8 @@
 
 rule pretrain:
     input:
-        f"{RESULTS}/ledger/ledger.parquet",
+        ledger=f"{RESULTS}/ledger/ledger.parquet",
+        init_from=run_begins_with,
     output:
         encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
         history=f"{RESULTS}/pretrain/{{run}}/history.csv",

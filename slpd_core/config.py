@@ -286,19 +286,60 @@ class Ledger(Section):
     on_bad_slide: Literal["quarantine", "stop"]
 
 
+# What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "cluster_space": "embedding",
+        "cluster_crop": None,
+        "self_only_epochs": 0,
+        "min_regions": None,
+        "matching": "optimal",
+        "shared_centre": False,
+        "skip_first_crop": False,
+        "exclude_same_patient": False,
+        "kmeans_restarts": 5,
+        "kmeans_iterations": 10,
+        "batch_size": 256,
+    },
+    "released": {
+        "cluster_space": "bottleneck",
+        "cluster_crop": 14,
+        "self_only_epochs": 21,
+        "min_regions": 32,
+        "matching": "nearest",
+        "shared_centre": True,
+        "skip_first_crop": True,
+        "exclude_same_patient": False,
+        "kmeans_restarts": 5,
+        "kmeans_iterations": 10,
+        "batch_size": 512,
+    },
+}
+
+
 class PretrainRun(SelfDistillation):
     """The settings of one pretraining run, overrides applied."""
 
     alpha_intra: NonNegative
     alpha_inter: NonNegative
+    clustering: Literal["slide", "global"]
     n_prototypes: Positive
-    n_neighbours: Positive
+    min_regions: Positive | None
+    cluster_space: Literal["embedding", "bottleneck"]
+    cluster_crop: Positive | None
     self_only_epochs: NonNegativeInt
     kmeans_restarts: Positive
     kmeans_iterations: Positive
+    n_neighbours: Positive
+    exclude_same_patient: bool
+    inter: Literal["prototype", "region"]
+    matching: Literal["optimal", "nearest"]
+    shared_centre: bool
+    skip_first_crop: bool
     global_crop: Positive
     local_crop: Positive
-    hflip: Share
+    augment: Literal["none", "hflip", "dihedral"]
+    init_from: str | None
     embed_dim: Positive
     depth: Positive
     n_heads: Positive
@@ -310,6 +351,11 @@ class PretrainRun(SelfDistillation):
             found.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
         if self.local_crop > self.global_crop:
             found.append(f"local_crop: {self.local_crop} is larger than global_crop {self.global_crop}; lower it")
+        if self.clustering == "global" and self.alpha_inter:
+            found.append(
+                f"clustering: global, but alpha_inter is {self.alpha_inter}; set it to 0, a cohort clustered as one "
+                "has no nearest slides"
+            )
         if self.uses_prototypes and self.self_only_epochs >= self.epochs:
             found.append(
                 f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "
@@ -334,7 +380,11 @@ class Pretrain(PretrainRun):
 
     def run(self, name: str) -> PretrainRun:
         """The settings of run `name`: the section's own, with that run's overrides."""
-        return PretrainRun(**{**self.model_dump(exclude={"runs"}), **self.runs[name]})
+        own = dict(self.runs[name])
+        preset = own.pop("preset", None)
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
+        return PretrainRun(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
 
 
 class Embed(Section):
@@ -412,10 +462,11 @@ class Config(Section):
                     f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
                 )
         for name, overrides in self.pretrain.runs.items():
-            crop = self.pretrain.run(name).global_crop
-            if crop > self.grid:
-                key = f"pretrain.runs.{name}" if "global_crop" in overrides else "pretrain"
-                found.append(f"{key}.global_crop: {crop} exceeds the {self.grid} patches along a region; lower it")
+            for key in ("global_crop", "cluster_crop"):
+                crop = getattr(self.pretrain.run(name), key)
+                if crop and crop > self.grid:
+                    place = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"
+                    found.append(f"{place}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.others]:
             found.append(f"patch_encoder.others.{name}: names a run of pretrain.runs too; rename one of them")
         _refuse(found + self._problems_of_rows())
@@ -462,6 +513,8 @@ def _refuse_named(key: str, overrides: Mapping[str, Any], settings_of: Callable[
             settings_of(name)
         except ValidationError as error:
             found += problems(error, key, name)
+        except ValueError as error:
+            found.append(f"{key}.{name}.{error}")
     _refuse(found)
 
 

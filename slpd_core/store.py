@@ -517,3 +517,29 @@ def read_torch(path: Path) -> Any:
     except broken as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path}: not a whole file of tensors and plain values ({reason})") from error
+
+
+def read_state_dict(path: Path, key: str) -> dict[str, Any]:
+    """A network's tensors, half precision made float32, from .safetensors, .pth or .bin: nothing it may hold is run.
+
+    Of DINO's whole checkpoints, as HIPT's, they are the teacher's, named without `module.` and `backbone.`. key: of the
+    config that led to the file. Raises ValueError when the file holds something else.
+    """
+    import torch
+
+    try:
+        found = read_torch(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{key}: {error}; download it again, or convert it to a plain state dict of safetensors"
+        ) from error
+    for name in ("state_dict", "model", "teacher"):
+        found = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
+    ):
+        raise ValueError(f"{key}: {path} holds no state dict of tensors; save one with torch.save or safetensors")
+    return {
+        name.removeprefix("module.").removeprefix("backbone."): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in found.items()
+    }

@@ -10,7 +10,7 @@ with runtime.job(
     gpus=snakemake.resources.gpu,
 ) as device:
     pretrain.run(
-        ledger_path=Path(snakemake.input[0]),
+        ledger_path=Path(snakemake.input.ledger),
         tokens_dir=Path(snakemake.params.tokens),
         encoder_path=Path(snakemake.output.encoder),
         history_path=Path(snakemake.output.history),
@@ -19,4 +19,5 @@ with runtime.job(
         section=config.PretrainRun(**snakemake.params.section),
         seed=snakemake.params.seed,
         device=device,
+        gpus=snakemake.resources.gpu,
     )

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class ProjectionHead(nn.Module):
     """g: embedding → logits over `out_dim` outputs (DINO, sec. 3): MLP, unit-length bottleneck, unit-length weights.
 
+    `bottleneck`, then `outputs`.
+
     The norm of the last layer's rows is fixed to one. Its weights start uniform, as DINO leaves them; those of the MLP
     from a truncated normal. Bottleneck and logits stay in single precision under autocast: divided by a temperature of
     0.04, the rounding of a bf16 logit would show in the teacher's targets.
@@ -30,7 +32,14 @@ class ProjectionHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, embed_dim) → (B, out_dim)."""
-        bottleneck = self.mlp(embedding)
+        return self.outputs(self.bottleneck(embedding))
+
+    def bottleneck(self, embedding: Tensor) -> Tensor:
+        """(B, embed_dim) → float32 (B, bottleneck_dim), of length one."""
+        return F.normalize(self.mlp(embedding).float(), dim=-1)
+
+    def outputs(self, bottleneck: Tensor) -> Tensor:
+        """(B, bottleneck_dim), of any length, → (B, out_dim), each the cosine with an output's weights."""
         with torch.autocast(bottleneck.device.type, enabled=False):
             return F.linear(F.normalize(bottleneck.float(), dim=-1), F.normalize(self.last_layer, dim=-1))
 

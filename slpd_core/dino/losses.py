@@ -39,10 +39,13 @@ def cross_entropy(targets: Tensor, log_probabilities: Tensor) -> Tensor:
 def mean_entropy(targets: Tensor, weights: Tensor) -> Tensor:
     """Mean entropy in nats of the targets that count; nan where none does.
 
-    targets: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
+    targets: (..., out_dim); weights: (...), 1 for a row that counts, else 0. The mean is over the rows of all
+    processes.
     """
     entropy = cross_entropy(targets, targets.clamp(min=1e-30).log())
-    return (entropy * weights).sum() / weights.sum()
+    total, count = (entropy * weights).sum(), weights.sum()
+    processes.add_up(total, count)
+    return total / count
 
 
 def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:

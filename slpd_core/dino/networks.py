@@ -113,10 +113,9 @@ def update(
             mine.lerp_(theirs, 1 - momentum)
 
 
-def move_centre(networks: Networks, term: str, logits: Tensor, weights: Tensor | None, momentum: float) -> None:
+def move_centre(networks: Networks, term: str, logits: Tensor, weights: Tensor, momentum: float) -> None:
     """Move a term's centre towards the teacher's logits of this batch.
 
-    logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0; None where all do.
+    logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
     """
-    weights = logits.new_ones(logits.shape[:-1]) if weights is None else weights
     networks.centres[term] = update_centre(networks.centres[term], logits, weights, momentum)

@@ -19,9 +19,14 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes files and the log."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return rank() == 0
 
 
 def wait() -> None:
@@ -32,7 +37,7 @@ def wait() -> None:
 
 def own_share(rows: Any) -> Any:
     """This process's part of a batch; all parts are equally long if the batch divides by `count`."""
-    return rows[dist.get_rank() :: count()] if dist.is_initialized() else rows
+    return rows[rank() :: count()]
 
 
 def add_up(*tensors: Tensor) -> None:
@@ -46,7 +51,7 @@ def gathered(rows: Tensor) -> tuple[Tensor, int]:
     """The rows of all processes, equally many each, and where one's own begin; gradients flow back to their owners."""
     if not dist.is_initialized():
         return rows, 0
-    return _Gather.apply(rows), dist.get_rank() * len(rows)
+    return _Gather.apply(rows), rank() * len(rows)
 
 
 class _Gather(torch.autograd.Function):
@@ -60,7 +65,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        return gradient.chunk(count())[dist.get_rank()]
+        return gradient.chunk(count())[rank()]
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

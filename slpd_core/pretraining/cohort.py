@@ -1,7 +1,8 @@
 """The tokens of a cohort's slides, and embeddings of them."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 
 from slpd_core import store
-from slpd_core.pretraining.region_encoder import RegionEncoder
+from slpd_core.dino import processes
 
 REMEDY = "delete the file and run snakemake again, it will be made anew"
 
@@ -30,9 +31,11 @@ class Cohort:
     patient_ids: list[str]
     fingerprint: str
 
-    def sizes(self) -> np.ndarray:
-        """Regions of each slide: int64 (N,)."""
-        return np.bincount(self.slide_of, minlength=len(self.slide_ids))
+    def near(self, device: str) -> "Cohort":
+        """The same, with its tokens on the device if half of its free memory holds them."""
+        if device == "cpu" or self.tokens.nbytes > torch.cuda.mem_get_info()[0] / 2:
+            return self
+        return replace(self, tokens=self.tokens.to(device))
 
 
 def admitted_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
@@ -98,12 +101,18 @@ def read_cohort(ledger_path: Path, tokens_dir: Path) -> Cohort:
 
 
 @torch.inference_mode()
-def embed_regions(encoder: RegionEncoder, tokens: torch.Tensor, device: str, batch_size: int = 64) -> np.ndarray:
-    """Embeddings of whole regions, encoder in eval mode: float32 (R, embed_dim).
+def embed_regions(
+    encoder: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, device: str, batch_size: int = 64
+) -> np.ndarray:
+    """Embeddings of whole regions: float32 (R, D). Of several processes each embeds a share, and all get all.
 
-    tokens: float16 (R, grid, grid, dim).
+    encoder: float32 (B, grid, grid, dim) → (B, D), in eval mode, on the device. tokens: float16 (R, grid, grid, dim).
     """
-    training, encoder = encoder.training, encoder.eval()
-    embedded = [encoder(batch.to(device).float()).float().cpu() for batch in tokens.split(batch_size)]
-    encoder.train(training)
-    return torch.cat(embedded).numpy()
+    rows = processes.own_share(torch.arange(len(tokens), device=tokens.device))
+    own = torch.cat([encoder(tokens[batch].to(device).float()).float() for batch in rows.split(batch_size)])
+    if processes.count() == 1:
+        return own.cpu().numpy()
+    everyone = own.new_zeros(len(tokens), own.shape[1])
+    everyone[rows.to(device)] = own
+    processes.add_up(everyone)
+    return everyone.cpu().numpy()

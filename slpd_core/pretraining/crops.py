@@ -7,37 +7,50 @@ from torch import Tensor
 from slpd_core import config
 
 
-def crop_indices(n_crops: int, grid: int, crop: int, hflip: float, rng: np.random.Generator) -> np.ndarray:
+def crop_indices(n_crops: int, grid: int, crop: int, augment: str, rng: np.random.Generator) -> np.ndarray:
     """Where `n_crops` random crops lie on the flattened grid: int64 (n_crops, crop, crop).
 
-    grid, crop: sides in tokens. hflip: probability that a crop is mirrored left to right.
+    grid, crop: sides in tokens. augment: hflip mirrors every other crop left to right; dihedral gives each one of the
+    eight symmetries of a square; none leaves them.
     """
     corners = rng.integers(0, grid - crop + 1, size=(n_crops, 2))
+    chance = {"none": (0.0, 0.0, 0.0), "hflip": (0.5, 0.0, 0.0), "dihedral": (0.5, 0.5, 0.5)}[augment]
+    mirrored, turned_over, transposed = (rng.random(n_crops) < share for share in chance)
     steps = np.arange(crop)
-    flipped = rng.random(n_crops) < hflip
-    columns = np.where(flipped[:, None], steps[::-1], steps) + corners[:, 1:]
-    rows = steps + corners[:, :1]
-    return rows[:, :, None] * grid + columns[:, None, :]
+    columns = np.where(mirrored[:, None], steps[::-1], steps) + corners[:, 1:]
+    rows = np.where(turned_over[:, None], steps[::-1], steps) + corners[:, :1]
+    found = rows[:, :, None] * grid + columns[:, None, :]
+    return np.where(transposed[:, None, None], found.transpose(0, 2, 1), found)
 
 
-def cut(tokens: Tensor, indices: np.ndarray) -> Tensor:
-    """The crops themselves.
+def cut(tokens: Tensor, regions: Tensor, indices: np.ndarray) -> Tensor:
+    """The crops themselves, in single precision.
 
-    tokens: (B, grid, grid, C). indices: (n, B, crop, crop) on the flattened grid, n crops a region, 0 included. Gives
-    (n * B, crop, crop, C), all first crops of the batch before all second ones.
+    tokens: (R, grid, grid, C). regions: int64 (B,), rows of it, on the same device. indices: (n, B, crop, crop) on the
+    flattened grid, n crops a region, 0 included. Gives (n * B, crop, crop, C), all first crops of the batch before all
+    second ones.
     """
     n, B, crop, _ = indices.shape
     where = torch.from_numpy(indices.reshape(n, B, crop * crop)).to(tokens.device)
-    region = torch.arange(B, device=tokens.device).view(1, B, 1)
-    return tokens.flatten(1, 2)[region, where].reshape(n * B, crop, crop, tokens.shape[-1])
+    found = tokens.flatten(1, 2)[regions.view(1, B, 1), where]
+    return found.float().reshape(n * B, crop, crop, tokens.shape[-1])
 
 
-def draw_views(tokens: Tensor, section: config.PretrainRun, rng: np.random.Generator, device: str) -> list[Tensor]:
-    """Global and local crops of a batch: tokens (B, grid, grid, C) → two stacks, crop after crop."""
-    B, grid = tokens.shape[:2]
-    tokens = tokens.to(device).float()
+def draw_views(
+    tokens: Tensor,
+    regions: Tensor,
+    rows: np.ndarray,
+    n_regions: int,
+    section: config.PretrainRun,
+    rng: np.random.Generator,
+) -> list[Tensor]:
+    """Global and local crops of a batch's regions, two stacks, crop after crop.
+
+    tokens: (R, grid, grid, C). regions: int64 (B,), rows of it: the `rows` of a batch of n_regions, of which other
+    processes may have the rest.
+    """
     views = []
     for number, side in ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop)):
-        where = crop_indices(number * B, grid, side, section.hflip, rng)
-        views.append(cut(tokens, where.reshape(number, B, side, side)))
+        where = crop_indices(number * n_regions, tokens.shape[1], side, section.augment, rng)
+        views.append(cut(tokens, regions, where.reshape(number, n_regions, side, side)[:, rows]))
     return views

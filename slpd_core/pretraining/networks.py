@@ -1,25 +1,40 @@
 """Student and teacher of stage two."""
 
+from pathlib import Path
+
 from slpd_core import config
 from slpd_core.dino.head import ProjectionHead
 from slpd_core.dino.networks import Network, Networks
+from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.region_encoder import RegionEncoder
 from slpd_core.runtime import generator
 
 TERMS = ("self", "intra", "inter")
 
 
+def centre_of(section: config.PretrainRun, term: str) -> str:
+    """The name of the centre of a term's targets."""
+    return "prototypes" if section.shared_centre and term != "self" else term
+
+
 def start_networks(section: config.PretrainRun, token_dim: int, seed: int, device: str) -> Networks:
-    """Student and teacher of a run with random weights that depend on the seed alone."""
+    """Student and teacher of a run: random weights that depend on the seed alone, or an encoder that others trained.
+
+    Raises ValueError when that encoder is of another shape.
+    """
+    shape = (token_dim, section.embed_dim, section.depth, section.n_heads, section.global_crop)
+    begin_with = region_encoder.read_state(Path(section.init_from), shape) if section.init_from else None
 
     def build(drop_path: float) -> Network:
-        shape = (token_dim, section.embed_dim, section.depth, section.n_heads, section.global_crop)
         encoder = RegionEncoder(*shape, drop_path)
+        if begin_with:
+            encoder.load_state_dict(begin_with)
         return Network(
             encoder, ProjectionHead(section.embed_dim, section.hidden_dim, section.bottleneck_dim, section.out_dim)
         )
 
-    return Networks.start(build, section, TERMS, torch_seed(seed, "weights"), device)
+    centres = tuple(dict.fromkeys(centre_of(section, term) for term in TERMS))
+    return Networks.start(build, section, centres, torch_seed(seed, "weights"), device)
 
 
 def torch_seed(seed: int, *keys: str | int) -> int:

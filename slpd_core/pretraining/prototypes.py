@@ -1,15 +1,13 @@
-"""Prototypes: k-means over the region embeddings of each slide (paper, sec. 2.2), and how slides' prototypes match."""
+"""Prototypes: the centres of each slide's regions, and how slides' prototypes match (paper, sec. 2.2)."""
 
 from dataclasses import dataclass
-from itertools import permutations, product
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from slpd_core.pretraining.clustering import kmeans
+from slpd_core.pretraining.matching import Matching, nearest_slides
 from slpd_core.runtime import generator
-
-ENUMERATE_UP_TO = 5  # prototypes; M! permutations at once, above it one Hungarian matching a pair of slides
-BLOCK_SLIDES = 256
 
 
 @dataclass(frozen=True)
@@ -27,90 +25,6 @@ class Prototypes:
     matches: np.ndarray
 
 
-def kmeans(
-    x: np.ndarray, M: int, restarts: int, iterations: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean k-means, the best of several restarts from random rows; an empty cluster takes the worst-served row.
-
-    x: (L, D), L >= M. Gives centres float32 (M, D) and the assignment int64 (L,). Works around the mean of x: squared
-    distances between rows that share a large offset would drown in single precision.
-    """
-    mean = x.mean(0, dtype=np.float64)
-    x = (x - mean).astype(np.float32)
-    starts = np.stack([rng.choice(len(x), M, replace=False) for _ in range(restarts)])
-    centres = x[starts]
-    squared = (x**2).sum(1)
-    for _ in range(iterations):
-        distance = _squared_distances(x, squared, centres)
-        member = (distance.argmin(1)[:, None] == np.arange(M)[:, None]).astype(np.float32)
-        size = member.sum(2)
-        sums = member.reshape(restarts * M, -1) @ x
-        centres = sums.reshape(centres.shape) / np.maximum(size, 1)[:, :, None]
-        for restart, cluster in np.argwhere(size == 0):
-            worst = distance[restart].min(0).argmax()
-            centres[restart, cluster] = x[worst]
-            distance[restart, :, worst] = 0  # served now: the next empty cluster takes another row
-    distance = _squared_distances(x, squared, centres)
-    best = distance.min(1).sum(1).argmin()
-    return (centres[best] + mean).astype(np.float32), distance[best].argmin(0)
-
-
-def _squared_distances(x: np.ndarray, squared: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(L, D), (L,), (restarts, M, D) → (restarts, M, L)."""
-    restarts, M, D = centres.shape
-    cross = (centres.reshape(restarts * M, D) @ x.T).reshape(restarts, M, -1)
-    return squared - 2 * cross + (centres**2).sum(2)[:, :, None]
-
-
-def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
-    """Pair the prototypes of two slides one to one so that their mean cosine is greatest (paper, eq. 3).
-
-    a, b: (M, D). Gives the mean cosine of the pairs, and for each row of `a` the index of its partner in `b`.
-    """
-    cosine = _unit(a) @ _unit(b).T
-    rows, partner = linear_sum_assignment(cosine, maximize=True)
-    return float(cosine[rows, partner].mean()), partner
-
-
-def nearest_slides(centres: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarray]:
-    """The K most similar slides of each slide and the optimal pairing with each (paper, eq. 3 and 4).
-
-    centres: (N, M, D). Gives neighbours int64 (N, K), most similar first, and matches int64 (N, K, M); -1 where the
-    cohort has fewer than K other slides. Slides are compared block by block, no N x N array is kept.
-    """
-    N, M, _ = centres.shape
-    neighbours = np.full((N, K), -1, np.int64)
-    matches = np.full((N, K, M), -1, np.int64)
-    found = min(K, N - 1)
-    unit = _unit(centres)
-    for start in range(0, N if found > 0 else 0, BLOCK_SLIDES):
-        block = slice(start, min(start + BLOCK_SLIDES, N))
-        similarity = _similarities(unit[block], unit)
-        similarity[np.arange(len(similarity)), np.arange(block.start, block.stop)] = -np.inf
-        neighbours[block, :found] = np.argsort(-similarity, axis=1, kind="stable")[:, :found]
-    for slide, rank in product(range(N), range(found)):
-        matches[slide, rank] = match_prototypes(centres[slide], centres[neighbours[slide, rank]])[1]
-    return neighbours, matches
-
-
-def _similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """D of eq. 3 for all pairs: unit vectors (n, M, D), (N, M, D) → (n, N)."""
-    M = a.shape[1]
-    cosine = np.einsum("amd,bkd->abmk", a, b, optimize=True)
-    if M > ENUMERATE_UP_TO:
-        pairs = cosine.reshape(-1, M, M)
-        best = np.array([pair[linear_sum_assignment(pair, maximize=True)].mean() for pair in pairs])
-        return best.reshape(cosine.shape[:2])
-    best = np.full(cosine.shape[:2], -np.inf, cosine.dtype)
-    for order in permutations(range(M)):
-        np.maximum(best, cosine[:, :, range(M), order].mean(2), out=best)
-    return best
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-
 def cluster_slides(
     embeddings: np.ndarray,
     slide_of: np.ndarray,
@@ -122,25 +36,35 @@ def cluster_slides(
     iterations: int,
     seed: int,
     epoch: int,
+    min_regions: int | None = None,
+    group: np.ndarray | None = None,
+    matching: Matching = "optimal",
 ) -> Prototypes:
     """Cluster each slide's regions, then find each slide's nearest slides and matched prototypes.
 
-    embeddings: (R, D); slide_of: int64 (R,), index into `slide_ids`. A slide of fewer than M regions gets no prototypes
-    and is nobody's neighbour. A slide's k-means depends on its own regions, the seed and the epoch alone.
+    embeddings: (R, D); slide_of: int64 (R,), index into `slide_ids`. A slide of fewer than M regions, or than
+    min_regions, gets no prototypes and is nobody's neighbour. A slide's k-means depends on its own regions, the seed
+    and the epoch alone; all regions as one slide are clustered globally. group: int64 (N,), the patient of each slide
+    where slides of a patient shall not be neighbours. matching: as in `nearest_slides`.
     """
     N = len(slide_ids)
+    sizes = np.bincount(slide_of, minlength=N)
+    clustered = np.flatnonzero(sizes >= max(M, min_regions or 0))
+    rows_of = np.split(np.argsort(slide_of, kind="stable"), np.cumsum(sizes)[:-1])
     centres = np.zeros((N, M, embeddings.shape[1]), np.float32)
-    assignment = np.full(len(embeddings), -1, np.int64)
-    for slide, slide_id in enumerate(slide_ids):
-        own = np.flatnonzero(slide_of == slide)
-        if len(own) >= M:
-            rng = generator(seed, "kmeans", epoch, slide_id)
-            centres[slide], assignment[own] = kmeans(embeddings[own], M, restarts, iterations, rng)
-    clustered = np.flatnonzero(np.bincount(slide_of, minlength=N) >= M)
+    centres[clustered], assignment = kmeans(
+        embeddings,
+        [rows_of[slide] for slide in clustered],
+        M,
+        restarts=restarts,
+        iterations=iterations,
+        rngs=[generator(seed, "kmeans", epoch, slide_ids[slide]) for slide in clustered],
+    )
     neighbours = np.full((N, K), -1, np.int64)
     matches = np.full((N, K, M), -1, np.int64)
-    among, matches[clustered] = nearest_slides(centres[clustered], K)
-    neighbours[clustered] = np.where(among >= 0, clustered[among] if len(clustered) else among, -1)
+    among = None if group is None else group[clustered]
+    nearest, matches[clustered] = nearest_slides(centres[clustered], K, among, matching)
+    neighbours[clustered] = np.append(clustered, -1)[nearest]  # -1 stays -1
     return Prototypes(centres, assignment, neighbours, matches)
 
 
@@ -150,11 +74,9 @@ def share_moved(before: Prototypes, after: Prototypes, slide_of: np.ndarray) -> 
     A slide's old and new prototypes are paired by the regions they have in common, as many as possible, so that neither
     their order nor a turn of the embedding space counts as a move.
     """
-    M = after.centres.shape[1]
-    moved, regions = 0, 0
-    for slide in np.unique(slide_of[after.assignment >= 0]):
-        own = slide_of == slide
-        pairs = np.bincount(before.assignment[own] * M + after.assignment[own], minlength=M * M).reshape(M, M)
-        stayed = pairs[linear_sum_assignment(pairs, maximize=True)].sum()
-        moved, regions = moved + own.sum() - stayed, regions + own.sum()
-    return float(moved / regions) if regions else float("nan")
+    N, M, _ = after.centres.shape
+    has = after.assignment >= 0
+    pairs = (slide_of[has] * M + before.assignment[has]) * M + after.assignment[has]
+    common = np.bincount(pairs, minlength=N * M * M).reshape(N, M, M)
+    stayed = sum(slide[linear_sum_assignment(slide, maximize=True)].sum() for slide in common)
+    return float(1 - stayed / has.sum()) if has.any() else float("nan")

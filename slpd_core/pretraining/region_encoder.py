@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from slpd_core import store
 from slpd_core.dino.head import init_linear
 
+OFFSET = 0.1  # added to a grid's size when positions are resampled to it
 SHAPE = ("token_dim", "embed_dim", "depth", "n_heads", "grid")  # an encoder's arguments that its file holds
 
 
@@ -87,11 +88,15 @@ class RegionEncoder(nn.Module):
         return self.norm(x[:, 0])
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """The learned positions brought to a grid of another size, bicubically: (1, 1 + rows * columns, embed_dim)."""
+        """The learned positions brought to a grid of another size: (1, 1 + rows * columns, embed_dim).
+
+        Bicubically, at a scale of (size + 0.1) / grid, as ViTs of DINO do and the published weights expect.
+        """
         if rows == columns == self.grid:
             return self.pos_embed
         own = self.pos_embed[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
-        resized = F.interpolate(own, size=(rows, columns), mode="bicubic", align_corners=False)
+        scale = ((rows + OFFSET) / self.grid, (columns + OFFSET) / self.grid)
+        resized = F.interpolate(own, scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
 
@@ -99,6 +104,28 @@ def save(path: Path, encoder: RegionEncoder, meta: store.Meta) -> None:
     """Write an encoder with all that `load` needs to build it again."""
     tensors = {key: tensor.cpu().numpy() for key, tensor in encoder.state_dict().items()}
     store.write_weights(path, tensors, meta | {key: str(value) for key, value in encoder.shape.items()})
+
+
+def read_state(path: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """The tensors of an encoder of SHAPE, from a file that `save` wrote or HIPT's checkpoint of its ViT4096-256.
+
+    Raises FileNotFoundError when there is no such file, ValueError when it holds no such encoder.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"pretrain.init_from: no file {path}; give HIPT's vit4k_xs_dino.pth or the encoder.safetensors of a run"
+        )
+    found = store.read_state_dict(path, "pretrain.init_from")
+    state = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
+    try:
+        RegionEncoder(*shape).load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"pretrain.init_from: {path} is no region encoder of {dict(zip(SHAPE, shape, strict=True))} ({reason}); "
+            "set embed_dim, depth, n_heads and global_crop to its own"
+        ) from error
+    return state
 
 
 def load(path: Path) -> tuple[RegionEncoder, store.Meta]:

@@ -7,21 +7,27 @@ import numpy as np
 from slpd_core.pretraining.cohort import Cohort
 from slpd_core.pretraining.prototypes import Prototypes, share_moved
 
+MOST_PAIRED = 256  # prototypes of a slide; more, as in global clustering, take too long to pair
 
-def watch_prototypes(cohort: Cohort, before: Prototypes | None, now: Prototypes) -> dict[str, float]:
+
+def watch_prototypes(
+    cohort: Cohort, group_of: np.ndarray, before: Prototypes | None, now: Prototypes
+) -> dict[str, float]:
     """Shares of slides, neighbours and regions, and the size of the smallest cluster; nan where there is none.
 
-    smallest_cluster: over the slides that have prototypes; 0 when a prototype has no region.
+    group_of: int64 (R,), the slide of each region, or what else was clustered as one. smallest_cluster: over the slides
+    that have prototypes; 0 when a prototype has no region.
     """
     N, M, _ = now.centres.shape
     has = now.assignment >= 0
     patients = np.array(cohort.patient_ids)
     slides, ranks = np.nonzero(now.neighbours >= 0)
     same = patients[slides] == patients[now.neighbours[slides, ranks]]
-    clusters = np.bincount(cohort.slide_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
+    clusters = np.bincount(group_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
+    without = 1 - len(np.unique(cohort.slide_of[has])) / len(cohort.slide_ids)
     return {
-        "share_without_prototypes": float((cohort.sizes() < M).mean()),
+        "share_without_prototypes": without,
         "smallest_cluster": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
         "same_patient_neighbours": float(same.mean()) if len(same) else math.nan,
-        "moved": share_moved(before, now, cohort.slide_of) if before else math.nan,
+        "moved": share_moved(before, now, group_of) if before and M <= MOST_PAIRED else math.nan,
     }

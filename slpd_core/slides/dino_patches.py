@@ -115,7 +115,7 @@ def step_loss(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
     B = len(wanted) // G
     own = self_loss(wanted.view(G, B, -1), log_p.view(-1, B, recipe.out_dim))
     koleo = torch.stack([koleo_loss(crop) for crop in embeddings[: G * B].split(B)]).mean()
-    move_centre(networks, "self", teacher, None, recipe.centre_momentum)
+    move_centre(networks, "self", teacher, teacher.new_ones(len(teacher)), recipe.centre_momentum)
     loss = own + recipe.koleo * koleo
     return torch.stack([loss, own, koleo, mean_entropy(wanted, wanted.new_ones(len(wanted)))])
 

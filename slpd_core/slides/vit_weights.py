@@ -40,28 +40,6 @@ class Weights:
     said: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_state_dict(path: Path, key: str = "patch_encoder.weights") -> dict[str, Tensor]:
-    """A state dict, half precision made float32, from .safetensors, .pth or .bin without running what it may hold.
-
-    Of DINO's whole checkpoints, as HIPT's, it is the teacher's backbone. Raises ValueError when the file holds
-    something else.
-    """
-    try:
-        found = store.read_torch(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{key}: {error}; download it again, or convert it to a plain state dict of safetensors"
-        ) from error
-    for name in ("state_dict", "model", "teacher"):
-        found = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
-    ):
-        raise ValueError(f"{key}: {path} holds no state dict of tensors; save one with torch.save or safetensors")
-    plain = {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in found.items()}
-    return _in_float32(plain)
-
-
 def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
@@ -94,7 +72,9 @@ def of_timm(section: config.PatchEncoder) -> Weights:
         return _known_to_timm(name, arguments)
     path = _file_at(section.name, *WEIGHTS_FILES)
     key = f"patch_encoder.name: {section.name}"
-    return Weights(name, arguments, read_state_dict(path, key), key, section.name, store.file_fingerprint(path), said)
+    return Weights(
+        name, arguments, store.read_state_dict(path, key), key, section.name, store.file_fingerprint(path), said
+    )
 
 
 def trained_px(found: Weights) -> int:
@@ -111,7 +91,15 @@ def trained_px(found: Weights) -> int:
 
 def _of_file(name: str, arguments: dict[str, Any], path: Path, said: Mapping[str, Any]) -> Weights:
     key = f"patch_encoder.weights: {path}"
-    return Weights(name, arguments, read_state_dict(path), key, path.name, store.file_fingerprint(path), said)
+    return Weights(
+        name,
+        arguments,
+        store.read_state_dict(path, "patch_encoder.weights"),
+        key,
+        path.name,
+        store.file_fingerprint(path),
+        said,
+    )
 
 
 def _require_known(name: str) -> None:

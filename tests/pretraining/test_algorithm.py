@@ -6,12 +6,12 @@ and starts, k-means and the matching of slides. Losses, clipping, AdamW, moving 
 
 import copy
 import math
-from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
 
+from slpd_core import config
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.pretraining import pretrain
 from slpd_core.pretraining.crops import crop_indices
@@ -38,9 +38,18 @@ CHANGES = {
 }
 
 
-@pytest.fixture
-def run(section):
-    return section.model_copy(update=CHANGES)
+VARIANTS = {
+    "paper": {},
+    "released": config.PRESETS["released"]
+    | {"cluster_crop": 3, "self_only_epochs": 1, "min_regions": 6, "batch_size": BATCH, "n_neighbours": 1},
+    "inter by region": {"inter": "region"},
+    "global": {"clustering": "global", "alpha_inter": 0.0},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def run(section, request):
+    return section.model_copy(update=CHANGES | VARIANTS[request.param])
 
 
 class ByHand:
@@ -50,7 +59,8 @@ class ByHand:
         self.cohort, self.section = cohort, section
         start = start_networks(section, 8, SEED, "cpu").student
         self.s, self.t = copy.deepcopy(start).train(), copy.deepcopy(start).eval()
-        self.centres = {term: torch.zeros(section.out_dim) for term in ("self", "intra", "inter")}
+        terms = ("self", "prototypes") if section.shared_centre else ("self", "intra", "inter")
+        self.centres = {term: torch.zeros(section.out_dim) for term in terms}
         self.moments = {name: (0, 0, 0) for name, _ in self.s.named_parameters()}
         self.step, self.steps = 0, section.epochs * (len(cohort.tokens) // BATCH)
 
@@ -68,19 +78,28 @@ class ByHand:
         return history
 
     def cluster(self, epoch):
+        section, cohort = self.section, self.cohort
+        crop = slice(0, section.cluster_crop or 4)  # the middle of 4 by 3 begins at 0
         with torch.no_grad():
-            embeddings = [self.t.encoder(tokens.float()[None])[0].numpy() for tokens in self.cohort.tokens]
-        section = self.section
+            found = torch.cat([self.t.encoder(tokens.float()[None, crop, crop]) for tokens in cohort.tokens])
+            if section.cluster_space == "bottleneck":
+                found = self.t.head.mlp(found)
+                found = found / found.norm(dim=1, keepdim=True)
+        self.clustered = found.numpy()
+        everything = section.clustering == "global"
+        self.group_of = 0 * cohort.slide_of if everything else cohort.slide_of
         return cluster_slides(
-            np.stack(embeddings),
-            self.cohort.slide_of,
-            self.cohort.slide_ids,
-            M=section.n_prototypes,
+            self.clustered,
+            self.group_of,
+            [""] if everything else cohort.slide_ids,
+            M=section.n_prototypes * (len(SIZES) if everything else 1),
             K=section.n_neighbours,
             restarts=section.kmeans_restarts,
             iterations=section.kmeans_iterations,
             seed=SEED,
             epoch=epoch,
+            min_regions=section.min_regions,
+            matching=section.matching,
         )
 
     def crops(self, regions, epoch, number):
@@ -88,7 +107,7 @@ class ByHand:
         rng, found = generator(SEED, "crops", epoch, number), [[] for _ in regions]
         kinds = ((self.section.n_global_crops, self.section.global_crop), (self.section.n_local_crops, 2))
         for count, side in kinds:
-            where = crop_indices(count * len(regions), 4, side, self.section.hflip, rng)
+            where = crop_indices(count * len(regions), 4, side, self.section.augment, rng)
             for place, rows in enumerate(where):  # all first crops, then all second ones
                 b = place % len(regions)
                 found[b].append(self.cohort.tokens[regions[b]].float().reshape(16, 8)[torch.from_numpy(rows)])
@@ -98,42 +117,60 @@ class ByHand:
         """c of a region and its matched partners: none where there is none."""
         if clustered is None or clustered.assignment[region] < 0:
             return {"intra": [], "inter": []}
-        slide, own = self.cohort.slide_of[region], clustered.assignment[region]
-        pairs = zip(clustered.neighbours[slide], clustered.matches[slide], strict=True)
-        partners = [clustered.centres[neighbour, match[own]] for neighbour, match in pairs if neighbour >= 0]
+        slide, own = self.group_of[region], clustered.assignment[region]
+        partners = []
+        for neighbour, match in zip(clustered.neighbours[slide], clustered.matches[slide], strict=True):
+            there = self.clustered[self.group_of == neighbour]
+            if neighbour >= 0 and self.section.inter == "region":
+                cosine = there @ self.clustered[region] / np.linalg.norm(there, axis=1)
+                partners.append(there[cosine.argmax()])
+            elif neighbour >= 0:
+                partners.append(clustered.centres[neighbour, match[own]])
         return {"intra": [clustered.centres[slide, own]], "inter": partners}
 
+    def logits_of(self, prototype):
+        """g_t of a prototype: the whole head of an embedding, the last layer of a bottleneck."""
+        if self.section.cluster_space == "embedding":
+            return self.t.head(prototype[None])[0]
+        weights = self.t.head.last_layer
+        return (weights / weights.norm(dim=1, keepdim=True)) @ (prototype / prototype.norm())
+
     def one_step(self, regions, epoch, number, clustered):
-        section, terms, seen = self.section, defaultdict(list), defaultdict(list)
-        for region, crops in zip(regions, self.crops(regions, epoch, number), strict=True):
-            log_p = [(self.s(crop[None])[0] / section.student_temperature).log_softmax(-1) for crop in crops]
+        """Term by term: its targets of all regions, its loss, then its centre."""
+        section, losses, entropies = self.section, {}, {}
+        crops = self.crops(regions, epoch, number)
+        log_p = [[(self.s(c[None])[0] / section.student_temperature).log_softmax(-1) for c in own] for own in crops]
+        prototypes = [self.prototypes_of(region, clustered) for region in regions]
+        for term in ("self", "intra", "inter"):
             with torch.no_grad():
-                logits = {"self": [self.t(crop[None])[0] for crop in crops[: section.n_global_crops]]}
-                for term, prototypes in self.prototypes_of(region, clustered).items():
-                    logits[term] = [self.t.head(torch.from_numpy(c)[None])[0] for c in prototypes]
-            for term, rows in logits.items():
-                a = [((row - self.centres[term]) / section.teacher_temperature).softmax(-1) for row in rows]
-                seen[term] += [(row, -(target * target.log()).sum()) for row, target in zip(rows, a, strict=True)]
+                if term == "self":
+                    logits = [[self.t(crop[None])[0] for crop in own[: section.n_global_crops]] for own in crops]
+                else:
+                    logits = [[self.logits_of(torch.from_numpy(c)) for c in own[term]] for own in prototypes]
+            if term == "inter" and not section.alpha_inter:
+                logits = [[] for _ in regions]
+            name = "prototypes" if section.shared_centre and term != "self" else term
+            of_regions, seen = [], []
+            for rows, student in zip(logits, log_p, strict=True):
+                a = [((row - self.centres[name]) / section.teacher_temperature).softmax(-1) for row in rows]
+                seen += [-(target * target.log()).sum() for target in a]
                 pairs = [
                     -(target * b).sum()
                     for i, target in enumerate(a)
-                    for j, b in enumerate(log_p)
-                    if term != "self" or i != j
+                    for j, b in enumerate(student)
+                    if (i != j if term == "self" else j or not section.skip_first_crop)
                 ]
                 if pairs:
-                    terms[term].append(torch.stack(pairs).mean())
-        values = {term: torch.stack(each).mean() for term, each in terms.items()}
-        total = values["self"] + 0.7 * values.get("intra", 0) + 0.3 * values.get("inter", 0)
-        row = {"loss": total.item()}
-        row |= {term: values[term].item() if term in values else 0.0 for term in ("self", "intra", "inter")}
-        for name, term in (("teacher_entropy", "self"), ("entropy_intra", "intra"), ("entropy_inter", "inter")):
-            row[name] = np.mean([float(entropy) for _, entropy in seen[term]]) if seen[term] else math.nan
-        row |= self.move(total, epoch)
-        for term, rows in seen.items():
-            if rows:
-                mean = torch.stack([logits for logits, _ in rows]).mean(0)
-                self.centres[term] = 0.9 * self.centres[term] + 0.1 * mean
-        return row
+                    of_regions.append(torch.stack(pairs).mean())
+            losses[term] = torch.stack(of_regions).mean() if of_regions else torch.zeros(())
+            entropies[term] = float(torch.stack(seen).mean()) if seen else math.nan
+            every = [row for rows in logits for row in rows]
+            if every:
+                self.centres[name] = 0.9 * self.centres[name] + 0.1 * torch.stack(every).mean(0)
+        total = losses["self"] + section.alpha_intra * losses["intra"] + section.alpha_inter * losses["inter"]
+        row = {"loss": total.item()} | {term: loss.item() for term, loss in losses.items()}
+        row |= {"teacher_entropy": entropies["self"]} | {f"entropy_{t}": entropies[t] for t in ("intra", "inter")}
+        return row | self.move(total, epoch)
 
     def move(self, total, epoch):
         """AdamW with clipping parameter by parameter, then the teacher's moving average."""
@@ -189,4 +226,4 @@ def test_training_is_the_algorithm_written_out(run, make_cohort, tmp_path):
             assert moved > 1e-3, f"{name} moved by {moved} only: nothing is compared"
     for term, centre in networks.centres.items():
         torch.testing.assert_close(centre, by_hand.centres[term], atol=1e-5, rtol=0)
-        assert centre.any()
+        assert centre.any() or (term == "inter" and not run.alpha_inter)

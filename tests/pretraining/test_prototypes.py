@@ -1,125 +1,24 @@
-"""k-means finds planted clusters; matching is the optimal permutation."""
-
-from itertools import permutations
+"""Each slide gets prototypes of its own regions; small slides none; moves are counted in regions."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.cluster import KMeans
 
 from slpd_core.pretraining import prototypes
 
 
-def planted(rng, M=3, per=8, dim=6):
-    centres = rng.normal(size=(M, dim)) * 20
-    truth = rng.permutation(np.repeat(np.arange(M), per))
-    return centres[truth] + rng.normal(size=(len(truth), dim)), truth
-
-
-def cluster(embeddings, slide_of, ids, M=2, K=1, epoch=0):
+def cluster(embeddings, slide_of, ids, M=2, K=1, epoch=0, **more):
     options = {"M": M, "K": K, "restarts": 5, "iterations": 10, "seed": 1, "epoch": epoch}
-    return prototypes.cluster_slides(embeddings, slide_of, ids, **options)
+    return prototypes.cluster_slides(embeddings, slide_of, ids, **options, **more)
 
 
-@given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
-def test_kmeans_finds_planted_clusters(seed):
-    rng = np.random.default_rng(seed)
-    x, truth = planted(rng)
-    centres, assignment = prototypes.kmeans(x, 3, 20, 10, rng)
-    assert len({(a, t) for a, t in zip(assignment, truth, strict=True)}) == 3
-    for number in range(3):
-        np.testing.assert_allclose(centres[number], x[assignment == number].mean(0), atol=1e-3)
-
-
-def test_kmeans_is_as_good_as_scikit_learn():
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=(60, 4))
-    centres, assignment = prototypes.kmeans(x, 4, 50, 50, rng)
-    ours = ((x - centres[assignment]) ** 2).sum()
-    assert ours <= KMeans(4, n_init=50, random_state=0).fit(x).inertia_ * 1.02
-
-
-def test_a_large_offset_does_not_blur_the_clusters():
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=(60, 4)) + 1e4
-    centres, assignment = prototypes.kmeans(x, 4, 50, 50, rng)
-    own = np.stack([x[assignment == number].mean(0) for number in range(4)])
-    ours = ((x - own[assignment]) ** 2).sum()
-    assert ours <= KMeans(4, n_init=50, random_state=0).fit(x).inertia_ * 1.02
-    np.testing.assert_allclose(centres, own, atol=1e-3)  # single precision of 1e4
-
-
-def test_two_clusters_empty_at_once_take_two_different_rows():
-    """All three starts are the same row, so clusters 1 and 2 lose every region to cluster 0 in the first iteration."""
-    x = np.zeros((23, 2))
-    x[[7, 15]] = [[9, 0], [0, -8]]
-
-    class Starts:
-        def choice(self, *_, **__):
-            return np.array([0, 1, 2])
-
-    centres, assignment = prototypes.kmeans(x, 3, 1, 1, Starts())
-    np.testing.assert_allclose(centres[1:], x[[7, 15]], atol=1e-5)
-    assert (assignment[7], assignment[15]) == (1, 2)
-    assert (np.delete(assignment, [7, 15]) == 0).all()
-
-
-def test_kmeans_of_equal_rows_and_of_as_many_rows_as_clusters():
+def test_each_slide_finds_the_clusters_planted_in_it():
+    """Regions of the slides are mixed; each slide has an offset and four kinds of region of its own."""
     rng = np.random.default_rng(0)
-    centres, assignment = prototypes.kmeans(np.ones((6, 3)), 3, 5, 10, rng)
-    np.testing.assert_array_equal(centres, np.ones((3, 3)))
-    assert set(assignment) <= {0, 1, 2}
-    x = rng.normal(size=(3, 5))
-    centres, assignment = prototypes.kmeans(x, 3, 5, 10, rng)
-    np.testing.assert_allclose(centres[assignment], x, atol=1e-5)
-
-
-def cosine_of(a, b, order):
-    return np.mean([a[m] @ b[o] / np.linalg.norm(a[m]) / np.linalg.norm(b[o]) for m, o in enumerate(order)])
-
-
-@pytest.mark.parametrize("M", [1, 2, 3, 4, 5])
-def test_matching_is_the_best_of_all_permutations(M):
-    rng = np.random.default_rng(M)
-    for _ in range(20):
-        a, b = rng.normal(size=(2, M, 6))
-        best = max(permutations(range(M)), key=lambda order: cosine_of(a, b, order))
-        similarity, partner = prototypes.match_prototypes(a, b)
-        assert similarity == pytest.approx(cosine_of(a, b, best))
-        np.testing.assert_array_equal(partner, best)
-
-
-def test_matching_undoes_a_permutation():
-    rng = np.random.default_rng(0)
-    a, order = rng.normal(size=(4, 8)), rng.permutation(4)
-    similarity, partner = prototypes.match_prototypes(a, a[order])
-    assert similarity == pytest.approx(1)
-    np.testing.assert_array_equal(order[partner], range(4))
-
-
-@pytest.mark.parametrize("M", [2, 4, 6])
-def test_nearest_slides_agree_with_matching_every_pair(M, monkeypatch):
-    monkeypatch.setattr(prototypes, "BLOCK_SLIDES", 4)
-    centres = np.random.default_rng(0).normal(size=(9, M, 8)).astype(np.float32)
-    neighbours, matches = prototypes.nearest_slides(centres, 3)
-    for slide in range(9):
-        similarity = {other: prototypes.match_prototypes(centres[slide], centres[other])[0] for other in range(9)}
-        del similarity[slide]
-        assert neighbours[slide].tolist() == sorted(similarity, key=similarity.__getitem__, reverse=True)[:3]
-        for rank, other in enumerate(neighbours[slide]):
-            np.testing.assert_array_equal(
-                matches[slide, rank], prototypes.match_prototypes(centres[slide], centres[other])[1]
-            )
-
-
-@pytest.mark.parametrize(("N", "K", "found"), [(0, 1, 0), (1, 1, 0), (2, 1, 1), (3, 5, 2)])
-def test_a_cohort_smaller_than_the_number_of_neighbours(N, K, found):
-    neighbours, matches = prototypes.nearest_slides(np.random.default_rng(0).normal(size=(N, 2, 4)), K)
-    assert neighbours.shape == (N, K)
-    assert ((neighbours >= 0).sum(1) == found).all()
-    assert (matches[neighbours < 0] == -1).all()
+    kinds = rng.normal(size=(3, 4, 6)) * 20 + rng.normal(size=(3, 1, 6)) * 50
+    slide_of, kind = rng.permutation(np.array([(slide, kind) for slide in range(3) for kind in range(4)] * 9)).T
+    embeddings = kinds[slide_of, kind] + rng.normal(size=(108, 6)) * 0.01
+    found = cluster(embeddings, slide_of, ["a", "b", "c"], M=4)
+    np.testing.assert_allclose(found.centres[slide_of, found.assignment], kinds[slide_of, kind], atol=0.1)
 
 
 def test_a_slide_clusters_alike_whatever_the_others_are():
@@ -147,6 +46,76 @@ def test_all_slides_too_small():
     found = cluster(np.ones((2, 3)), np.array([0, 1]), ["a", "b"])
     assert (found.assignment == -1).all()
     assert (found.neighbours == -1).all()
+
+
+def test_slides_of_too_few_regions_get_no_prototypes():
+    embeddings, slide_of = np.random.default_rng(0).normal(size=(18, 5)), np.repeat([0, 1, 2], [8, 4, 6])
+    for least, has in (
+        (None, [1, 1, 1]),
+        (1, [1, 1, 1]),
+        (4, [1, 1, 1]),
+        (5, [1, 0, 1]),
+        (7, [1, 0, 0]),
+        (9, [0, 0, 0]),
+    ):
+        found = cluster(embeddings, slide_of, ["a", "b", "c"], min_regions=least)
+        assert found.centres.any((1, 2)).tolist() == [bool(one) for one in has]
+        assert ((found.assignment >= 0) == np.array(has, bool)[slide_of]).all()
+        assert ((found.neighbours[:, 0] >= 0) == (np.array(has, bool) & (sum(has) > 1))).all()
+        assert np.isfinite(found.centres).all()
+    assert cluster(embeddings, slide_of, ["a", "b", "c"], min_regions=5).neighbours.tolist() == [[2], [-1], [0]]
+
+
+def test_slides_of_a_patient_are_no_neighbours():
+    """A slide without prototypes stands between them: patients are those of the slides, not of the clustered ones."""
+    embeddings, slide_of = np.random.default_rng(0).normal(size=(21, 5)), np.repeat([0, 1, 2, 3, 4], [5, 1, 5, 5, 5])
+    ids, group = list("abcde"), np.array([6, 8, 6, 8, 6])
+    found = cluster(embeddings, slide_of, ids, K=3, group=group)
+    assert [sorted(row) for row in found.neighbours.tolist()] == [
+        [-1, -1, 3],
+        [-1] * 3,
+        [-1, -1, 3],
+        [0, 2, 4],
+        [-1, -1, 3],
+    ]
+    assert (cluster(embeddings, slide_of, ids, group=np.zeros(5, int)).neighbours == -1).all()
+    assert sorted(cluster(embeddings, slide_of, ids, K=3).neighbours[0]) == [2, 3, 4]
+
+
+def test_partners_may_be_shared():
+    rng = np.random.default_rng(0)
+    embeddings, slide_of = rng.normal(size=(60, 5)), np.repeat(np.arange(6), 10)
+    optimal, nearest = (
+        cluster(embeddings, slide_of, list("abcdef"), M=3, matching=way) for way in ("optimal", "nearest")
+    )
+    np.testing.assert_array_equal(optimal.neighbours, nearest.neighbours)
+    assert (np.sort(optimal.matches, axis=2) == np.arange(3)).all()
+    assert (np.sort(nearest.matches, axis=2) != np.arange(3)).any()
+    for slide, (neighbour,) in enumerate(nearest.neighbours):
+        a, b = (
+            nearest.centres[one] / np.linalg.norm(nearest.centres[one], axis=1)[:, None] for one in (slide, neighbour)
+        )
+        np.testing.assert_array_equal(nearest.matches[slide, 0], (a @ b.T).argmax(1))
+
+
+def test_all_regions_as_one_slide_are_clustered_globally():
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(40, 6)) * 20
+    embeddings = np.repeat(kinds, 50, axis=0) + rng.normal(size=(2000, 6)) * 0.01
+    found = cluster(embeddings, np.zeros(2000, int), ["all"], M=200, K=2)
+    assert found.centres.shape == (1, 200, 6)
+    distance = np.linalg.norm(embeddings - found.centres[0, found.assignment], axis=1)
+    assert np.median(distance) < 0.1
+    assert (found.neighbours == -1).all()
+    assert (found.matches == -1).all()
+    assert prototypes.share_moved(found, found, np.zeros(2000, int)) == 0
+
+
+def test_no_slides_and_no_regions():
+    found = cluster(np.ones((0, 3)), np.zeros(0, int), ["a", "b"])
+    assert found.centres.shape == (2, 2, 3)
+    assert (found.neighbours == -1).all()
+    assert cluster(np.ones((0, 3)), np.zeros(0, int), []).centres.shape == (0, 2, 3)
 
 
 def test_moving_counts_regions_not_names():

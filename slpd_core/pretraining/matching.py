@@ -1,0 +1,110 @@
+"""How similar slides are by their prototypes, which are most similar, and which prototypes pair (paper, eq. 3, 4)."""
+
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from slpd_core.pretraining.clustering import in_threads
+
+Matching = Literal["optimal", "nearest"]
+SUBSETS_UP_TO = 10  # prototypes; above it one Hungarian matching a pair of slides takes less than its subsets
+BLOCK_SLIDES = 128
+BLOCK_COSINES = 2**13  # of each of a block's slides at once: they stay in cache
+
+
+def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
+    """Pair the prototypes of two slides one to one so that their mean cosine is greatest (paper, eq. 3).
+
+    a, b: (M, D). Gives the mean cosine of the pairs, and for each row of `a` the index of its partner in `b`.
+    """
+    cosine = _unit(a) @ _unit(b).T
+    rows, partner = linear_sum_assignment(cosine, maximize=True)
+    return float(cosine[rows, partner].mean()), partner
+
+
+def nearest_slides(
+    centres: np.ndarray, K: int, group: np.ndarray | None = None, matching: Matching = "optimal"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The K most similar slides of each slide, and the partner of each prototype in them (paper, eq. 3 and 4).
+
+    centres: (N, M, D). group: int64 (N,), slides of the same group are no neighbours; without it every slide is a group
+    of its own. Slides are similar by their optimal pairing. matching: a prototype's partner is that of this pairing, or
+    the nearest by cosine, which several may share.
+
+    Gives neighbours int64 (N, K), most similar first and of equals the lower index, and matches int64 (N, K, M); -1
+    where fewer than K slides are allowed. Slides are compared block by block, no N x N array is kept.
+    """
+    N, M, _ = centres.shape
+    group = np.arange(N) if group is None else group
+    neighbours = np.full((N, K), -1, np.int64)
+    matches = np.full((N, K, M), -1, np.int64)
+    unit = _unit(centres.transpose(1, 0, 2))
+
+    def compare(start: int) -> None:
+        block = slice(start, start + BLOCK_SLIDES)
+        similarity = _similarities(unit[:, block], unit)
+        similarity[group[block, None] == group] = -np.inf
+        slides = np.arange(len(similarity))
+        for rank in range(K):
+            nearest = similarity.argmax(1)
+            allowed = similarity[slides, nearest] > -np.inf
+            similarity[slides, nearest] = -np.inf
+            found, nearest = start + slides[allowed], nearest[allowed]
+            neighbours[found, rank] = nearest
+            matches[found, rank] = _partners(unit[:, found], unit[:, nearest], matching)
+
+    if len(np.unique(group)) > 1:
+        in_threads(compare, range(0, N, BLOCK_SLIDES))
+    return neighbours, matches
+
+
+def _similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """M times D of eq. 3 for all pairs of slides: unit vectors (M, n, D), (M, N, D) → (n, N)."""
+    M, n, D = a.shape
+    N = b.shape[1]
+    found = np.empty((n, N), a.dtype)
+    rows, width = a.reshape(M * n, D), max(1, BLOCK_COSINES // M**2)
+    for start in range(0, N, width):
+        columns = b[:, start : start + width].reshape(-1, D)
+        cosine = (rows @ columns.T).reshape(M, n, M, -1).swapaxes(1, 2)
+        found[:, start : start + width] = _greatest_sum(cosine)
+    return found
+
+
+def _greatest_sum(cosine: np.ndarray) -> np.ndarray:
+    """The greatest sum of M entries, one in each row and column, of all matrices at once: (M, M, n, N) → (n, N).
+
+    Row by row: the best that the rows so far reach in a subset of the columns (a bit each) is the best, over the last
+    row's column, of what the rows before it reach in the others. 2^M subsets stand for M! permutations.
+    """
+    M = len(cosine)
+    if M > SUBSETS_UP_TO:
+        matrices = cosine.transpose(2, 3, 0, 1).reshape(-1, M, M)
+        sums = [matrix[linear_sum_assignment(matrix, maximize=True)].sum() for matrix in matrices]
+        return np.array(sums).reshape(cosine.shape[2:])
+    best = {1 << column: cosine[0, column] for column in range(M)}
+    for row in cosine[1:]:
+        longer: dict[int, np.ndarray] = {}
+        for taken, total in best.items():
+            for column in range(M):
+                subset = taken | 1 << column
+                if subset != taken:
+                    candidate = total + row[column]
+                    longer[subset] = np.maximum(longer.get(subset, candidate), candidate, out=candidate)
+        best = longer
+    return best[(1 << M) - 1]
+
+
+def _partners(a: np.ndarray, b: np.ndarray, matching: Matching) -> np.ndarray:
+    """Of each prototype in a of P pairs of slides its partner in b: unit vectors (M, P, D) twice → int64 (P, M)."""
+    cosine = a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
+    if matching == "nearest":
+        return cosine.argmax(2)
+    partners = [linear_sum_assignment(matrix, maximize=True)[1] for matrix in cosine]
+    return np.array(partners, np.int64).reshape(cosine.shape[:2])
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    norm = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]
+    return np.divide(x, np.maximum(norm, 1e-12), order="C")

@@ -1,0 +1,132 @@
+"""Matching is the optimal permutation, and the nearest slides are those of matching every pair."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from slpd_core.pretraining import matching
+
+
+def cosine_of(a, b, order):
+    return np.mean([a[m] @ b[o] / np.linalg.norm(a[m]) / np.linalg.norm(b[o]) for m, o in enumerate(order)])
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 4, 5])
+def test_matching_is_the_best_of_all_permutations(M):
+    rng = np.random.default_rng(M)
+    for _ in range(20):
+        a, b = rng.normal(size=(2, M, 6))
+        best = max(permutations(range(M)), key=lambda order: cosine_of(a, b, order))
+        similarity, partner = matching.match_prototypes(a, b)
+        assert similarity == pytest.approx(cosine_of(a, b, best))
+        np.testing.assert_array_equal(partner, best)
+
+
+def test_matching_undoes_a_permutation():
+    rng = np.random.default_rng(0)
+    a, order = rng.normal(size=(4, 8)), rng.permutation(4)
+    similarity, partner = matching.match_prototypes(a, a[order])
+    assert similarity == pytest.approx(1)
+    np.testing.assert_array_equal(order[partner], range(4))
+
+
+@pytest.mark.parametrize("M", range(1, 14))
+def test_the_greatest_sum_is_the_hungarian_one(M):
+    cosine = np.random.default_rng(M).normal(size=(M, M, 3, 5))
+    found = matching._greatest_sum(cosine.copy())
+    for row, column in np.ndindex(3, 5):
+        one = cosine[:, :, row, column]
+        assert found[row, column] == pytest.approx(one[linear_sum_assignment(one, maximize=True)].sum())
+
+
+@pytest.mark.parametrize("M", range(1, 6))
+def test_the_similarity_of_all_pairs_is_the_best_of_all_permutations(M):
+    rng = np.random.default_rng(M)
+    a, b = (matching._unit(rng.normal(size=(M, count, 6))) for count in (3, 7))
+    found = matching._similarities(a, b) / M
+    for i, j in np.ndindex(3, 7):
+        best = max(cosine_of(a[:, i], b[:, j], order) for order in permutations(range(M)))
+        assert found[i, j] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("M", [1, 2, 4, 6, 8, 10, 12])
+def test_nearest_slides_agree_with_matching_every_pair(M, monkeypatch):
+    monkeypatch.setattr(matching, "BLOCK_SLIDES", 4)
+    monkeypatch.setattr(matching, "BLOCK_COSINES", 5 * M**2)
+    centres = np.random.default_rng(0).normal(size=(11, M, 16)).astype(np.float32)
+    given = centres.copy()
+    neighbours, matches = matching.nearest_slides(centres, 3)
+    np.testing.assert_array_equal(centres, given)
+    for slide in range(11):
+        similarity = {other: matching.match_prototypes(centres[slide], centres[other])[0] for other in range(11)}
+        del similarity[slide]
+        assert neighbours[slide].tolist() == sorted(similarity, key=similarity.__getitem__, reverse=True)[:3]
+        for rank, other in enumerate(neighbours[slide]):
+            pairing = matching.match_prototypes(centres[slide], centres[other])[1]
+            np.testing.assert_array_equal(matches[slide, rank], pairing)
+
+
+def test_of_equally_similar_slides_the_lower_index_comes_first():
+    """Whole numbers along axes: the cosines are exact."""
+    a, b = np.eye(4)[:2], np.eye(4)[2:]
+    neighbours, _ = matching.nearest_slides(np.stack([a, b, a[::-1], 2 * a, b, 3 * a]), 5)
+    assert neighbours[0].tolist() == [2, 3, 5, 1, 4]
+    assert neighbours[3].tolist() == [0, 2, 5, 1, 4]
+    assert neighbours[4].tolist() == [1, 0, 2, 3, 5]
+
+
+def test_the_nearest_partner_may_be_shared_and_the_similarity_stays_optimal():
+    """Both prototypes of slide 0 are nearest to prototype 1 of slide 1; slide 2 is nearer by shared partners alone."""
+    a = np.array([[1.0, 0], [0.8, 0.6]])
+    b = np.array([[-0.6, 0.8], [1.0, 0.1]])
+    c = np.array([[0.9, 0.3], [-1.0, -0.9]])
+    for way, partners in (("optimal", [1, 0]), ("nearest", [1, 1])):
+        neighbours, matches = matching.nearest_slides(np.stack([a, b, c]), 1, matching=way)
+        assert neighbours[0, 0] == 1
+        assert matches[0, 0].tolist() == partners
+    shared = [matching._partners(a[:, None], other[:, None], "nearest")[0] for other in (b, c)]
+    assert cosine_of(a, c, shared[1]) > cosine_of(a, b, shared[0])
+
+
+@pytest.mark.parametrize(("N", "K", "found"), [(0, 1, 0), (1, 1, 0), (2, 1, 1), (3, 5, 2), (3, 0, 0)])
+@pytest.mark.parametrize("way", ["optimal", "nearest"])
+def test_a_cohort_smaller_than_the_number_of_neighbours(N, K, found, way):
+    neighbours, matches = matching.nearest_slides(np.random.default_rng(0).normal(size=(N, 2, 4)), K, matching=way)
+    assert neighbours.shape == (N, K)
+    assert ((neighbours >= 0).sum(1) == found).all()
+    assert ((neighbours >= 0)[:, :found]).all()
+    assert (matches[neighbours < 0] == -1).all()
+    assert (matches[neighbours >= 0] >= 0).all()
+
+
+def test_slides_of_a_group_are_no_neighbours(monkeypatch):
+    monkeypatch.setattr(matching, "BLOCK_SLIDES", 3)
+    centres = np.random.default_rng(1).normal(size=(8, 2, 4))
+    group = np.array([7, 3, 7, 7, 9, 3, 7, 7])
+    neighbours, matches = matching.nearest_slides(centres, 4, group)
+    for slide in range(8):
+        others = np.flatnonzero(group != group[slide])
+        similarity = [matching.match_prototypes(centres[slide], centres[other])[0] for other in others]
+        wanted = others[np.argsort(similarity)[::-1]][:4].tolist()
+        assert neighbours[slide].tolist() == wanted + [-1] * (4 - len(wanted))
+    assert (neighbours[0] == -1).sum() == 1  # of group 7: three others only
+    assert ((matches >= 0).all(2) == (neighbours >= 0)).all()
+
+
+def test_one_group_has_no_neighbours_and_is_not_compared(monkeypatch):
+    monkeypatch.setattr(matching, "_similarities", lambda *_: pytest.fail("compared"))
+    for N in (0, 1, 5):
+        neighbours, matches = matching.nearest_slides(np.ones((N, 3, 2)), 2, np.full(N, 4))
+        assert (neighbours == -1).all()
+        assert (matches == -1).all()
+
+
+def test_prototypes_of_no_length_give_numbers():
+    centres = np.zeros((3, 2, 4))
+    centres[1] = 1
+    neighbours, matches = matching.nearest_slides(centres, 2)
+    assert neighbours.tolist() == [[1, 2], [0, 2], [0, 1]]
+    assert (matches >= 0).all()
+    assert matching.match_prototypes(centres[0], centres[1])[0] == 0
