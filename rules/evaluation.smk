@@ -53,6 +53,7 @@ rule report:
         history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=RUNS),
         embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=RUNS),
         patch_history=patch_history,
+        galleries=rules.pretraining.input.galleries,
     output:
         f"{RESULTS}/report/index.html",
         expand(f"{RESULTS}/report/table.{{format}}", format=["csv", "md", "tex"]),

@@ -57,7 +57,34 @@ rule embed:
         "../workflow_scripts/embed.py"
 
 
+rule gallery:
+    input:
+        sheet=f"{RESULTS}/sheet/slides.parquet",
+        embed=f"{RESULTS}/embed/{{run}}.parquet",
+        prototypes=f"{RESULTS}/pretrain/{{run}}/prototypes.h5",
+    output:
+        f"{RESULTS}/gallery/{{run}}.png",
+    log:
+        f"{RESULTS}/logs/gallery/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/gallery/{{run}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        version=stage_version("pretraining/gallery"),
+        regions=f"{RESULTS}/regions",
+    script:
+        "../workflow_scripts/gallery.py"
+
+
 rule pretraining:
     input:
         expand(rules.embed.output, run=RUNS),
         expand(rules.pretrain.output, run=RUNS),
+        galleries=[
+            f"{RESULTS}/gallery/{run}.png"
+            for run in RUNS
+            if CONFIG.pretrain.run(run).uses_prototypes
+        ],

@@ -12,6 +12,7 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         history_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.history), strict=True)),
         embed_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.embed), strict=True)),
         patch_history_path=Path(snakemake.input.patch_history) if snakemake.input.patch_history else None,
+        gallery_paths=[*map(Path, snakemake.input.galleries)],
         overlays_dir=Path(snakemake.params.overlays),
         out_dir=Path(snakemake.output[0]).parent,
         section=config.Report(**snakemake.params.section),

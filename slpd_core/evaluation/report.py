@@ -16,8 +16,9 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 6
+VERSION = 7
 THUMBNAIL_PX = 200
+GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
     "random": "random weights, untrained",
@@ -68,10 +69,10 @@ def project_regions(embed: pd.DataFrame, labels: Mapping[str, str], perplexity: 
     )
 
 
-def picture(png: bytes) -> dict[str, Any]:
-    """A PNG for the page: inline address, width and height in CSS px."""
+def picture(png: bytes, dpi: float = figures.DPI) -> dict[str, Any]:
+    """A PNG for the page: inline address, width and height in CSS px, of which 96 are an inch."""
     size = (int.from_bytes(png[start : start + 4]) for start in (16, 20))
-    width, height = (round(side * 96 / figures.DPI) for side in size)
+    width, height = (round(side * 96 / dpi) for side in size)
     return {"src": data_uri("png", png), "width": width, "height": height}
 
 
@@ -207,6 +208,7 @@ def run(
     fold_paths: list[Path],
     history_paths: dict[str, Path],
     embed_paths: dict[str, Path],
+    gallery_paths: list[Path],
     overlays_dir: Path,
     out_dir: Path,
     section: config.Report,
@@ -215,6 +217,7 @@ def run(
 ) -> None:
     """Write table.csv, .md and .tex, the figures and index.html.
 
+    gallery_paths: {run}.png of each run that uses prototypes.
     patch_history_path: the training curves of the patch encoder, where it was trained on this cohort.
     """
     ledger, ledger_meta = store.read_table(ledger_path, "ledger")
@@ -246,7 +249,9 @@ def run(
         names=tables.NAMES,
         scores=tables.SHOWN,
         results=results(rows, lines),
-        pictures={name: picture(png) for name, png in pngs.items()},
+        galleries=[path.stem for path in gallery_paths],
+        pictures={name: picture(png) for name, png in pngs.items()}
+        | {f"gallery/{path.stem}": picture(path.read_bytes(), GALLERY_DPI) for path in gallery_paths},
         slides=ledger.to_dict("records"),
         overlays=thumbnails(overlays, MAX_THUMBNAIL_BYTES),
         provenance=provenance(metas),

@@ -58,6 +58,13 @@ def write_run(folder, run, slide_ids):
     store.write_table(folder / f"{run}.parquet", "embed", frame, META | {"stage": "embed", "embed_dim": "6"})
 
 
+def write_gallery(path):
+    """A picture where the gallery of a run stands."""
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (640, 320), "pink").save(path)
+    return path
+
+
 @pytest.fixture
 def make(tmp_path, settings):
     """Write artifacts of a small cohort and report on them; gives the folder of the report."""
@@ -87,6 +94,7 @@ def make(tmp_path, settings):
             fold_paths=paths,
             history_paths={name: tmp_path / f"{name}.csv" for name in runs},
             embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
+            gallery_paths=[write_gallery(tmp_path / "gallery" / f"{name}.png") for name in runs if name != "dino"],
             overlays_dir=tmp_path,
             out_dir=tmp_path / "report",
             section=settings.report,
@@ -163,7 +171,7 @@ def test_the_page_needs_nothing_from_outside(make):
 def test_links_lead_somewhere(make):
     page = page_of(make(ROWS, left_out=[("lost", store.QUARANTINED, "torn")]))
     inside = [reference[1:] for reference in page.references if reference.startswith("#")]
-    assert len(inside) == 4
+    assert len(inside) == 5
     assert set(inside) <= page.ids
 
 
@@ -240,6 +248,17 @@ def test_without_runs_there_is_no_pretraining(make):
     assert "Pretraining curves" not in text
     assert "pretrained" not in text
     assert "t-SNE" not in text
+    assert "Prototypes of" not in text
+
+
+def test_each_run_with_prototypes_shows_its_gallery(make):
+    folder = make(ROWS, runs=("dino", "slpd", "intra"))
+    page = page_of(folder)
+    assert "prototypes" in page.ids
+    assert re.findall(r"\((gallery/.*)\)", page.text) == ["gallery/slpd.png", "gallery/intra.png"]
+    png = (folder.parent / "gallery" / "slpd.png").read_bytes()
+    assert f'src="{report.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
+    assert "prototypes" not in page_of(make(ROWS, runs=("dino",))).ids
 
 
 def test_the_page_names_the_patch_encoder_and_those_beside_it(make):

@@ -148,9 +148,7 @@ def test_a_run_may_begin_with_an_earlier_ones_encoder(section, tmp_path):
 
 
 def test_an_encoder_of_another_shape_is_refused(published, section, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"init_from: .*h\.pth is no region encoder .*'embed_dim': 24.*set embed_dim"
-    ):
+    with pytest.raises(ValueError, match=r"init_from: .*h\.pth is no region encoder .*'embed_dim': 24.*set embed_dim"):
         start_networks(section.model_copy(update={"init_from": str(published)}), 384, 1, "cpu")
     with pytest.raises(FileNotFoundError, match=r"pretrain\.init_from: no file .*none\.pth; give HIPT's"):
         start_networks(section.model_copy(update={"init_from": str(tmp_path / "none.pth")}), 384, 1, "cpu")

@@ -39,6 +39,7 @@ def test_slides_become_a_table(finished):
     assert len(table) == 13  # 2 classifiers on colours, 3 on patches, 4 on each of two runs
     names = ("index.html", "table.md", "table.tex", "roc.png", "training.png", "tsne.png")
     assert all((report / name).stat().st_size for name in names)
+    assert [path.name for path in report.with_name("gallery").iterdir()] == ["slpd.png"]
 
 
 def test_every_stage_left_its_artifact(finished):
@@ -79,11 +80,20 @@ def test_a_second_run_does_nothing(finished, snakemake):
         ({"report": {"tsne_perplexity": 7}}, {"report": 1}),
         ({"evaluate": {"epochs": 3}}, {"evaluate": 26, "report": 1}),
         ({"pretrain": {"runs": {"dino": {"base_lr": 1e-3}}}}, {"pretrain": 1, "embed": 1, "evaluate": 8, "report": 1}),
-        ({"embed": {"batch_size": 8}}, {"embed": 2, "evaluate": 16, "report": 1}),
+        ({"embed": {"batch_size": 8}}, {"embed": 2, "gallery": 1, "evaluate": 16, "report": 1}),
         ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 26, "report": 1}),
         (
             {"tokens": {"batch_size": 4}},
-            {"tokens": 10, "ledger": 1, "pretrain": 2, "embed": 2, "folds": 1, "evaluate": 26, "report": 1},
+            {
+                "tokens": 10,
+                "ledger": 1,
+                "pretrain": 2,
+                "embed": 2,
+                "gallery": 1,
+                "folds": 1,
+                "evaluate": 26,
+                "report": 1,
+            },
         ),
         ({"patch_encoder": {"others": {"plain": {}}}}, None),
     ],

@@ -1,0 +1,15 @@
+from pathlib import Path
+
+from slpd_core import runtime
+from slpd_core.pretraining import gallery
+from slpd_core.slides import reader
+
+with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads=snakemake.threads):
+    gallery.run(
+        sheet_path=Path(snakemake.input.sheet),
+        embed_path=Path(snakemake.input.embed),
+        prototypes_path=Path(snakemake.input.prototypes),
+        regions_dir=Path(snakemake.params.regions),
+        out_path=Path(snakemake.output[0]),
+        read_regions=reader.read_regions,
+    )
