@@ -105,6 +105,7 @@ class SelfDistillation(Section):
     student_temperature: PositiveFloat
     teacher_temperature: PositiveFloat
     centre_momentum: Share
+    koleo: NonNegative
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -127,7 +128,6 @@ class DinoPatches(SelfDistillation):
     stain: Share
     contrast: Share
     greyscale: Share
-    koleo: NonNegative
 
     @model_validator(mode="after")
     def _areas_are_ranges(self) -> Self:

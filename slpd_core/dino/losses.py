@@ -62,6 +62,14 @@ def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
     return (all_pairs - same_view).mean() / (G * (crops - 1))
 
 
+def koleo_of_crops(embeddings: Tensor, n_crops: int) -> Tensor:
+    """`koleo_loss` of the first crop of each picture, of the second ..., their mean (DINOv2).
+
+    embeddings: (n_crops * B, D), crop after crop.
+    """
+    return torch.stack([koleo_loss(crop) for crop in embeddings.chunk(n_crops)]).mean()
+
+
 def koleo_loss(embeddings: Tensor) -> Tensor:
     """How near each embedding lies to its nearest neighbour: the mean of -log of their distance, both at unit length.
 

@@ -45,7 +45,7 @@ ENTROPIES = {
 }
 WATCHED = {
     "effective_rank": "effective rank of the embeddings",
-    "koleo": "KoLeo (lower: patches lie further apart)",
+    "koleo": "KoLeo (lower: further apart)",
     "moved": "share of regions that\nchanged prototype",
     "smallest_cluster": "smallest cluster (regions)",
     "share_without_prototypes": "share of slides\nwithout prototypes",

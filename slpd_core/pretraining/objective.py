@@ -77,13 +77,13 @@ def nearest_regions(clustered: np.ndarray, neighbours: np.ndarray, group_of: np.
 
 def forward(
     networks: Networks, views: list[Tensor], targets: BatchTargets, in_bottleneck: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Student and teacher on a batch; the part of a step that may run in half precision.
 
     views: global crops (G * B, g, g, C) and local crops (n * B, l, l, C), crop after crop. targets: empty for L_self
-    alone. in_bottleneck: whether they are vectors of the head's bottleneck, not embeddings. Gives the student's logits
-    of all crops ((G + n) * B, out_dim), and the teacher's a term: of the global crops (G * B, out_dim) for self, of the
-    prototypes (B, K, out_dim) for intra and inter.
+    alone. in_bottleneck: whether they are vectors of the head's bottleneck, not embeddings. Gives the student's
+    embeddings ((G + n) * B, D) and logits ((G + n) * B, out_dim) of all crops, and the teacher's logits a term: of the
+    global crops (G * B, out_dim) for self, of the prototypes (B, K, out_dim) for intra and inter.
     """
     student, teacher = networks.student, networks.teacher
     embeddings = torch.cat([student.encoder(view) for view in views if len(view)])
@@ -93,9 +93,11 @@ def forward(
             parts[term] = values if in_bottleneck else teacher.head.bottleneck(values)
         logits = teacher.head.outputs(torch.cat([part.flatten(0, -2) for part in parts.values()]))
         raw = logits.split([part.shape[:-1].numel() for part in parts.values()])
-    return student.head(embeddings), {
-        term: logits.view(*part.shape[:-1], -1) for (term, part), logits in zip(parts.items(), raw, strict=True)
-    }
+    return (
+        embeddings,
+        student.head(embeddings),
+        {term: logits.view(*part.shape[:-1], -1) for (term, part), logits in zip(parts.items(), raw, strict=True)},
+    )
 
 
 def compute_losses(

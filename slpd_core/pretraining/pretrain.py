@@ -13,6 +13,7 @@ from torch import Tensor
 from slpd_core import config, store
 from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
+from slpd_core.dino.losses import koleo_of_crops
 from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import batches, first_not_finite
@@ -28,7 +29,7 @@ from slpd_core.runtime import generator, log, progress
 
 VERSION = 4
 # Of history.csv: the means of an epoch's steps. The losses, and the entropy of the teacher's targets of each.
-MEANS = ("loss", *TERMS, "teacher_entropy", "entropy_intra", "entropy_inter")
+MEANS = ("loss", *TERMS, "koleo", "teacher_entropy", "entropy_intra", "entropy_inter")
 
 
 def stop_if_not_finite(losses: list[Tensor], todo: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
@@ -72,11 +73,13 @@ def train_epoch(
         wanted = targets.of(own.to(device)) if targets else {}
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             in_bottleneck = section.cluster_space == "bottleneck"
-            student, teacher = forward(networks, [view.to(device) for view in views], wanted, in_bottleneck)
+            embeddings, student, teacher = forward(networks, [v.to(device) for v in views], wanted, in_bottleneck)
         terms, entropies = compute_losses(section, networks, student, teacher, wanted)
+        koleo = koleo_of_crops(embeddings[: len(teacher["self"])], section.n_global_crops)
         total = terms["self"] + section.alpha_intra * terms["intra"] + section.alpha_inter * terms["inter"]
+        total = total + section.koleo * koleo
         update(networks, section, total, schedule["teacher_momentum"], epoch < section.freeze_last_layer_epochs)
-        rows.append(torch.stack([total, *terms.values(), *entropies.values()]).detach())
+        rows.append(torch.stack([total, *terms.values(), koleo, *entropies.values()]).detach())
         processes.add_up(rows[-1])
         totals.append(rows[-1][0])
         stop_if_not_finite(totals, todo, cohort, epoch)

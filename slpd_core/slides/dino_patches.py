@@ -18,7 +18,7 @@ from slpd_core import config, store
 from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.head import ProjectionHead
-from slpd_core.dino.losses import koleo_loss, mean_entropy, self_loss, teacher_targets
+from slpd_core.dino.losses import koleo_of_crops, mean_entropy, self_loss, teacher_targets
 from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
 from slpd_core.dino.steps import batches, first_not_finite
 from slpd_core.dino.watch import effective_rank, fixed_sample
@@ -114,7 +114,7 @@ def step_loss(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
     wanted = teacher_targets(teacher, networks.centres["self"], recipe.teacher_temperature)
     B = len(wanted) // G
     own = self_loss(wanted.view(G, B, -1), log_p.view(-1, B, recipe.out_dim))
-    koleo = torch.stack([koleo_loss(crop) for crop in embeddings[: G * B].split(B)]).mean()
+    koleo = koleo_of_crops(embeddings[: G * B], G)
     move_centre(networks, "self", teacher, teacher.new_ones(len(teacher)), recipe.centre_momentum)
     loss = own + recipe.koleo * koleo
     return torch.stack([loss, own, koleo, mean_entropy(wanted, wanted.new_ones(len(wanted)))])

@@ -42,7 +42,7 @@ VARIANTS = {
     "paper": {},
     "released": config.PRESETS["released"]
     | {"cluster_crop": 3, "self_only_epochs": 1, "min_regions": 6, "batch_size": BATCH, "n_neighbours": 1},
-    "inter by region": {"inter": "region"},
+    "inter by region": {"inter": "region", "koleo": 0.1},
     "global": {"clustering": "global", "alpha_inter": 0.0},
 }
 
@@ -167,10 +167,22 @@ class ByHand:
             every = [row for rows in logits for row in rows]
             if every:
                 self.centres[name] = 0.9 * self.centres[name] + 0.1 * torch.stack(every).mean(0)
-        total = losses["self"] + section.alpha_intra * losses["intra"] + section.alpha_inter * losses["inter"]
+        losses["koleo"] = self.koleo(crops)
+        weights = {"self": 1, "intra": section.alpha_intra, "inter": section.alpha_inter, "koleo": section.koleo}
+        total = sum(weights[term] * loss for term, loss in losses.items())
         row = {"loss": total.item()} | {term: loss.item() for term, loss in losses.items()}
         row |= {"teacher_entropy": entropies["self"]} | {f"entropy_{t}": entropies[t] for t in ("intra", "inter")}
         return row | self.move(total, epoch)
+
+    def koleo(self, crops):
+        """-log of the distance to the nearest other region, both at unit length: of first crops, of second ones."""
+        found = []
+        for number in range(self.section.n_global_crops):
+            embeddings = torch.cat([self.s.encoder(own[number][None]) for own in crops])
+            unit = embeddings / embeddings.norm(dim=1, keepdim=True)
+            apart = (unit[:, None] - unit).norm(dim=2) + 9 * torch.eye(len(unit))
+            found += [-torch.log(distance) for distance in apart.min(1).values]
+        return torch.stack(found).mean()
 
     def move(self, total, epoch):
         """AdamW with clipping parameter by parameter, then the teacher's moving average."""

@@ -59,7 +59,7 @@ def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
     views = views_of(make_cohort(B).tokens, section)
     weights = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1], [1, 0]])
     targets = {"intra": (torch.randn(B, 1, 24), weights[:, :1]), "inter": (torch.randn(B, 2, 24), weights)}
-    student, raw = objective.forward(networks, views, targets, in_bottleneck=False)
+    _, student, raw = objective.forward(networks, views, targets, in_bottleneck=False)
     centres = dict(networks.centres)
     found, entropies = objective.compute_losses(section, networks, student, raw, targets)
 
@@ -87,7 +87,7 @@ def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
 def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_cohort):
     networks = start_networks(section, 8, 1, "cpu")
     views = views_of(make_cohort(5).tokens, section)
-    student, raw = objective.forward(networks, views, {}, in_bottleneck=False)
+    _, student, raw = objective.forward(networks, views, {}, in_bottleneck=False)
     found, entropies = objective.compute_losses(section, networks, student, raw, {})
     assert found["intra"] == found["inter"] == 0
     assert [term for term, entropy in entropies.items() if entropy.isnan()] == ["intra", "inter"]
