@@ -134,10 +134,11 @@ def neighbours(centres: np.ndarray) -> None:
 
 def by_prototypes() -> None:
     """Print what a pair of slides costs by the number of prototypes."""
-    print("Similarity of a pair of slides\n\n| prototypes | microseconds | way |\n|---:|---:|---|")
+    print("Similarity of a pair of slides, one thread\n\n| prototypes | microseconds | way |\n|---:|---:|---|")
     for number in SUBSETS:
         unit = generator(1, "benchmark").standard_normal((number, FEW_SLIDES, DIM), np.float32)
-        spent = best_seconds({"it": lambda unit=unit: matching._similarities(unit, unit)}, rounds=3)["it"]
+        with threadpool_limits(1):
+            spent = best_seconds({"it": lambda unit=unit: matching._similarities(unit, unit)}, rounds=3)["it"]
         way = "subsets" if number <= matching.SUBSETS_UP_TO else "Hungarian"
         print(f"| {number} | {spent / FEW_SLIDES**2 * 1e6:.2f} | {way} |")
     print(flush=True)

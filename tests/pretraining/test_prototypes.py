@@ -48,22 +48,19 @@ def test_all_slides_too_small():
     assert (found.neighbours == -1).all()
 
 
-def test_slides_of_too_few_regions_get_no_prototypes():
-    embeddings, slide_of = np.random.default_rng(0).normal(size=(18, 5)), np.repeat([0, 1, 2], [8, 4, 6])
-    for least, has in (
-        (None, [1, 1, 1]),
-        (1, [1, 1, 1]),
-        (4, [1, 1, 1]),
-        (5, [1, 0, 1]),
-        (7, [1, 0, 0]),
-        (9, [0, 0, 0]),
-    ):
-        found = cluster(embeddings, slide_of, ["a", "b", "c"], min_regions=least)
-        assert found.centres.any((1, 2)).tolist() == [bool(one) for one in has]
-        assert ((found.assignment >= 0) == np.array(has, bool)[slide_of]).all()
-        assert ((found.neighbours[:, 0] >= 0) == (np.array(has, bool) & (sum(has) > 1))).all()
-        assert np.isfinite(found.centres).all()
-    assert cluster(embeddings, slide_of, ["a", "b", "c"], min_regions=5).neighbours.tolist() == [[2], [-1], [0]]
+@pytest.mark.parametrize(
+    ("least", "has"),
+    [(None, "1110"), (1, "1110"), (4, "1110"), (5, "1010"), (7, "1000"), (9, "0000")],
+)
+def test_slides_of_too_few_regions_get_no_prototypes(least, has):
+    """Slides of 8, 4, 6 and 1 regions, two prototypes each."""
+    embeddings, slide_of = np.random.default_rng(0).normal(size=(19, 5)), np.repeat([0, 1, 2, 3], [8, 4, 6, 1])
+    found, has = cluster(embeddings, slide_of, list("abcd"), min_regions=least), np.array(list(has)) == "1"
+    np.testing.assert_array_equal(found.centres.any((1, 2)), has)
+    np.testing.assert_array_equal(found.assignment >= 0, has[slide_of])
+    np.testing.assert_array_equal(found.neighbours[:, 0] >= 0, has & (has.sum() > 1))
+    assert has[found.neighbours[found.neighbours >= 0]].all()
+    assert np.isfinite(found.centres).all()
 
 
 def test_slides_of_a_patient_are_no_neighbours():
