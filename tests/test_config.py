@@ -97,6 +97,39 @@ def test_a_run_without_overrides_is_the_section_itself(values):
     assert settings.pretrain.run("slpd").alpha_inter == 1
 
 
+def test_a_preset_goes_under_a_runs_own_overrides(values):
+    runs = {"text": {"preset": "paper"}, "code": {"preset": "released", "min_regions": 16}}
+    values["pretrain"] |= {"kmeans_restarts": 9, "matching": "nearest", "runs": runs}
+    pretrain = config.load(overlaid(values, {"evaluate": {"rows": {"dino": None, "slpd": None}}})).pretrain
+    assert pretrain.kmeans_restarts == 9
+    text, code = pretrain.run("text").model_dump(), pretrain.run("code").model_dump()
+    assert {key: text[key] for key in config.PRESETS["paper"]} == config.PRESETS["paper"]
+    assert {key: code[key] for key in config.PRESETS["released"]} == config.PRESETS["released"] | {"min_regions": 16}
+    assert (
+        text.items() - config.PRESETS["paper"].items()
+        == code.items() - (config.PRESETS["released"] | {"min_regions": 16}).items()
+    )
+
+
+def test_the_presets_name_the_same_settings_and_the_file_is_the_papers(values):
+    assert config.PRESETS["paper"].keys() == config.PRESETS["released"].keys()
+    assert values["pretrain"].items() >= config.PRESETS["paper"].items()
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"preset": "text"}, r"pretrain\.runs\.slpd\.preset: 'text' is none of paper, released; name one"),
+        ({"clustering": "global"}, r"pretrain\.runs\.slpd\.clustering: global, but alpha_inter is 1\.0; set it to 0"),
+        ({"cluster_crop": 17}, r"pretrain\.runs\.slpd\.cluster_crop: 17 exceeds the 16 patches along a region"),
+        ({"augment": "mirror"}, r"pretrain\.runs\.slpd\.augment: "),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(values, run, message):
+    with pytest.raises(ValueError, match=message):
+        config.load(overlaid(values, {"pretrain": {"runs": {"slpd": run}}}))
+
+
 @pytest.mark.parametrize("nothing", [None, []])
 def test_an_overlay_can_leave_a_row_out(values, nothing):
     settings = config.load(overlaid(values, {"evaluate": {"rows": {"dino": nothing}}}))
