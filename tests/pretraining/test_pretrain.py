@@ -286,3 +286,26 @@ def test_a_run_killed_under_other_settings_is_kept_beside_the_new_one(
     assert "of other settings (base_lr 0.0005 -> 0.01, seed 1 -> 2)" in caplog.text
     assert len([*out.glob("checkpoint.????????.pt")]) == 1
     assert not (out / "checkpoint.pt").exists()
+
+
+def test_a_global_run_clusters_the_cohort_as_one(run_stage, make_cohort, section):
+    """As many prototypes as the slides would have had, small slides included; no neighbours."""
+    section = section.model_copy(update={"clustering": "global", "alpha_inter": 0.0, "epochs": 2})
+    out = run_stage(make_cohort(9, 1, 8), section)
+    arrays, _ = store.read_arrays(out / "prototypes.h5", ("slides", "prototypes", "neighbours", "assignment"))
+    assert arrays["slides"].tolist() == [""]
+    assert arrays["prototypes"].shape == (1, 6, 24)
+    assert (arrays["neighbours"] == -1).all()
+    assert set(arrays["assignment"]) == set(range(6))
+    history = pd.read_csv(out / "history.csv")
+    assert (history["share_without_prototypes"] == 0).all()
+    assert np.isfinite(history["intra"]).all()
+    assert (history["inter"] == 0).all()
+
+
+def test_slides_of_one_patient_only_have_no_neighbours_where_those_are_excluded(run_stage, make_cohort, section):
+    cohort = replace(make_cohort(9, 9, 8), patient_ids=["p"] * 3)
+    out = run_stage(cohort, section.model_copy(update={"exclude_same_patient": True, "epochs": 2}))
+    arrays, _ = store.read_arrays(out / "prototypes.h5", ("neighbours",))
+    assert (arrays["neighbours"] == -1).all()
+    assert (pd.read_csv(out / "history.csv")["inter"] == 0).all()
