@@ -25,7 +25,6 @@ KNOWN = {
     "embedding": "timm.layers.patch_embed.PatchEmbed",
     "block": "timm.models.vision_transformer.Block",
     "attention": "timm.layers.attention.Attention",
-    "mlp": "timm.layers.mlp.Mlp",
 }
 MIDDLE = 128  # grey level taken from the pixels: what is left, -128 to 127, is exact in bf16
 ROWS = 2048  # about the tokens of eight patches
@@ -91,24 +90,12 @@ class FrozenLinear(nn.Module):
         self.dtype, self.packed = dtype, pack and packs(weight)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self.packed else weight
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.then = ("none", "")
-
-    def take_over(self, activation: nn.Module) -> nn.Module:
-        """Compute an activation in the same pass, where that is faster; what is left to compute of it.
-
-        GELU in float32, 3 % of a region's time; in bf16 oneDNN's own is slower than torch's.
-        """
-        if self.packed and self.dtype is torch.float32 and type(activation) is nn.GELU:
-            self.then = ("gelu", activation.approximate)
-            return nn.Identity()
-        return activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out) in the layer's dtype."""
         x = x.to(self.dtype)
         if self.packed:
-            function, variant = self.then
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, function, [], variant)
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 
 
@@ -218,13 +205,12 @@ class Encoder(nn.Module):
             return vit.forward(self.model, x, self.pooling).float()
 
 
-def named(part: Any, name: str) -> bool:
-    """Whether a part of a model is of a class in KNOWN."""
-    return f"{type(part).__module__}.{type(part).__qualname__}" == KNOWN[name]
-
-
 def is_known(model: Any) -> bool:
     """Whether the model is a ViT made of the parts this module replaces."""
+
+    def named(part: Any, name: str) -> bool:
+        return f"{type(part).__module__}.{type(part).__qualname__}" == KNOWN[name]
+
     return (
         named(model, "model")
         and named(model.patch_embed, "embedding")
@@ -257,8 +243,6 @@ def freeze(model: Any, meta: Mapping[str, Any], precision: str, device: str, pac
             for name, part in list(parent.named_children()):
                 if isinstance(part, nn.Linear):
                     setattr(parent, name, FrozenLinear(part.weight, part.bias, dtype, pack))
-        if named(block.mlp, "mlp"):
-            block.mlp.act = block.mlp.fc1.take_over(block.mlp.act)
         for parent, name in ((block.attn, "q_norm"), (block.attn, "k_norm"), (block.attn, "norm"), (block.mlp, "norm")):
             norm = getattr(parent, name, None)
             if norm is not None and not isinstance(norm, nn.Identity):
