@@ -158,7 +158,8 @@ def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], ru
         for number, uniform in enumerate(sorted({frame["uniform"].iloc[0] for frame in drawn.values() if len(frame)})):
             label = "" if number else "ln(out_dim)"
             axis.axhline(uniform, color=REFERENCE, linestyle=":", linewidth=1.2, label=label)
-    if name not in LOSSES:
+    least = min((frame[name].min() for frame in drawn.values()), default=0)
+    if name not in LOSSES and not least < 0:
         axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 

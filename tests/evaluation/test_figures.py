@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -212,3 +213,12 @@ def test_a_figure_is_the_same_twice():
     histories = {"dino": history(0.0), "slpd": history(2.0)}
     assert figures.training(histories) == figures.training(histories)
     assert figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"]) == figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"])
+
+
+@pytest.mark.parametrize(("koleo", "floor_is_zero"), [([1.6, 0.5], True), ([0.3, -0.4], False)])
+def test_a_curve_below_zero_is_not_cut_off(koleo, floor_is_zero):
+    axis = Figure().subplots()
+    frame = pd.DataFrame({"epoch": [0, 1], "koleo": koleo, "uniform": 5.0})
+    figures._training_panel(axis, "koleo", {"dino": frame}, ["dino"])
+    assert axis.get_ylim()[0] <= min(koleo)
+    assert (axis.get_ylim()[0] == 0) == floor_is_zero
