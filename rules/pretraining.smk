@@ -73,6 +73,7 @@ rule gallery:
     resources:
         mem_mb=2000,
     params:
+        section=CONFIG.gallery.model_dump(),
         version=stage_version("pretraining/gallery"),
         regions=f"{RESULTS}/regions",
     script:

@@ -391,6 +391,10 @@ class Embed(Section):
     batch_size: Positive
 
 
+class Gallery(Section):
+    slides: Positive
+
+
 class Folds(Section):
     n_folds: Annotated[Whole, Field(ge=2)]
     val_fraction: Annotated[Number, Field(ge=0, lt=1)]
@@ -441,6 +445,7 @@ class Config(Section):
     ledger: Ledger
     pretrain: Pretrain
     embed: Embed
+    gallery: Gallery
     folds: Folds
     evaluate: Evaluate
     report: Report

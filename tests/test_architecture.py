@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger"),
-    "pretraining": ("pretrain", "embed"),
+    "pretraining": ("pretrain", "embed", "gallery"),
     "evaluation": ("folds", "evaluate", "report"),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]

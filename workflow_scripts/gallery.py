@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from slpd_core import runtime
+from slpd_core import config, runtime
 from slpd_core.pretraining import gallery
 from slpd_core.slides import reader
 
@@ -11,5 +11,6 @@ with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads
         prototypes_path=Path(snakemake.input.prototypes),
         regions_dir=Path(snakemake.params.regions),
         out_path=Path(snakemake.output[0]),
+        section=config.Gallery(**snakemake.params.section),
         read_regions=reader.read_regions,
     )

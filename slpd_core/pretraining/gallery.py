@@ -9,12 +9,11 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from slpd_core import store
+from slpd_core import config, store
 from slpd_core.pretraining.gallery_picture import COLUMNS, TILE_PX, TILES, Cell, Strip, draw
 from slpd_core.runtime import log, progress
 
 VERSION = 1
-SLIDES = 6  # shown, at most
 COHORT_PROTOTYPES = 3 * COLUMNS  # shown, at most, of a run that clusters the whole cohort as one
 
 T = TypeVar("T")
@@ -85,11 +84,11 @@ def largest(sizes: np.ndarray, count: int) -> list[int]:
     return order[sizes[order] > 0].tolist()
 
 
-def plan_slides(found: Found) -> list[Strip]:
-    """Two strips for each of some slides: its largest prototypes, and their partners in the most similar slide."""
+def plan_slides(found: Found, count: int) -> list[Strip]:
+    """Two strips for each of up to `count` slides: its largest prototypes; their partners in the most similar slide."""
     clustered = np.unique(found.slide_of[found.assignment >= 0]).tolist()
     strips = [] if clustered else [Strip("No slide has prototypes: all have too few regions to cluster.", [])]
-    for slide in choose_slides(found.labels, clustered, SLIDES):
+    for slide in choose_slides(found.labels, clustered, count):
         shown = largest(found.sizes(slide), COLUMNS)
         strips.append(Strip(found.titles[slide], show(found, slide, shown)))
         near = int(found.nearest[slide])
@@ -177,13 +176,14 @@ def run(
     prototypes_path: Path,
     regions_dir: Path,
     out_path: Path,
+    section: config.Gallery,
     read_regions: ReadRegions,
 ) -> None:
     """Draw the gallery of a run; a slide that cannot be read any more is shown by grey tiles."""
     sheet, _ = store.read_table(sheet_path, "sheet")
     embed, _ = store.read_table(embed_path, "embed")
     found, as_one = read_found(embed, sheet, prototypes_path)
-    strips = plan_cohort(found) if as_one else plan_slides(found)
+    strips = plan_cohort(found) if as_one else plan_slides(found, section.slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     paths = dict(zip(sheet["slide_id"], map(Path, sheet["path"]), strict=True))
     tiles = read_tiles(rows, embed, paths, regions_dir, read_regions)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from slpd_core import store
+from slpd_core import config, store
 from slpd_core.pretraining import gallery, gallery_picture
 from slpd_core.pretraining.gallery_picture import CELL_PX, COLOURS, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
 from slpd_core.slides.reader import read_regions, write_slide
@@ -60,6 +60,7 @@ def make(tmp_path):
             prototypes_path=tmp_path / "prototypes.h5",
             regions_dir=tmp_path / "regions",
             out_path=tmp_path / "gallery.png",
+            section=config.Gallery(slides=6),
             read_regions=read_regions,
         )
         with Image.open(tmp_path / "gallery.png") as picture:
