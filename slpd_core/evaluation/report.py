@@ -200,6 +200,15 @@ def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]]) -> dict
     }
 
 
+def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: Mapping[str, str]) -> None:
+    """Write the figures and, by its suffixes, the table as files of their own."""
+    for name, png in pngs.items():
+        with store.replacing(out_dir / f"{name}.png") as part:
+            part.write_bytes(png)
+    for suffix, text in table.items():
+        store.write_text(out_dir / f"table.{suffix}", text)
+
+
 def run(
     *,
     cohort: str,
@@ -232,12 +241,8 @@ def run(
     pngs = draw(
         rows, histories, patch_history, {name: embed for name, (embed, _) in embeds.items()}, ledger, section, seed
     )
-    for name, png in pngs.items():
-        with store.replacing(out_dir / f"{name}.png") as part:
-            part.write_bytes(png)
-    store.write_text(out_dir / "table.csv", table.to_csv(index=False))
-    store.write_text(out_dir / "table.md", tables.markdown(lines))
-    store.write_text(out_dir / "table.tex", tables.latex(lines))
+    written = {"csv": table.to_csv(index=False), "md": tables.markdown(lines), "tex": tables.latex(lines)}
+    write_beside(out_dir, pngs, written)
     overlays = {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}
     metas = {"ledger": ledger_meta, "folds": folds_meta}
     metas |= {name: meta for name, (_, meta) in (embeds | tested).items()}
