@@ -40,6 +40,15 @@ def own_share(rows: Any) -> Any:
     return rows[rank() :: count()]
 
 
+def require_even_shares(rows: int, key: str, what: str) -> None:
+    """Raise ValueError where the rows of a batch cannot be shared evenly; key: of the config that says how many."""
+    if rows % count():
+        raise ValueError(
+            f"{key}: {rows} {what} a step do not divide among {count()} GPUs; make it a multiple of their number, or "
+            "ask for fewer"
+        )
+
+
 def add_up(*tensors: Tensor) -> None:
     """Replace each tensor by its sum over the processes."""
     if dist.is_initialized():

@@ -32,14 +32,14 @@ VERSION = 4
 MEANS = ("loss", *TERMS, "koleo", "teacher_entropy", "entropy_intra", "entropy_inter")
 
 
-def stop_if_not_finite(losses: list[Tensor], todo: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
+def stop_if_not_finite(losses: list[Tensor], steps: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
     """Raise RuntimeError at a step whose loss is not finite, with its slides.
 
-    losses: of the steps done so far; todo: the rows of all steps of the epoch.
+    losses: of the steps done so far; steps: the rows of all steps of the epoch.
     """
-    if found := first_not_finite(losses, len(todo)):
+    if found := first_not_finite(losses, len(steps)):
         number, loss = found
-        slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[todo[number]]})
+        slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[steps[number]]})
         raise RuntimeError(
             f"loss {loss} in epoch {epoch}, step {number}, slides {', '.join(slides[:5])} ...: lower "
             "pretrain.base_lr or raise pretrain.teacher_temperature; the last checkpoint is kept"
@@ -60,12 +60,12 @@ def train_epoch(
     that is not finite.
     """
     device, tokens = str(networks.centres["self"].device.type), cohort.tokens
-    torch.manual_seed(torch_seed(seed, "drop_path", epoch, processes.rank()))
-    todo = batches(len(tokens), section.batch_size, generator(seed, "batches", epoch))
+    torch.manual_seed(torch_seed(seed, "drop_path", epoch) + processes.rank())
+    steps = batches(len(tokens), section.batch_size, generator(seed, "batches", epoch))
     rows: list[Tensor] = []
     totals, schedule = [], {}
-    for number, regions in enumerate(progress(todo, len(todo), f"epoch {epoch}", "steps")):
-        schedule = set_schedules(networks, section, epoch * len(todo) + number, len(todo), len(regions))
+    for number, regions in enumerate(progress(steps, len(steps), f"epoch {epoch}", "steps")):
+        schedule = set_schedules(networks, section, epoch * len(steps) + number, len(steps), len(regions))
         share = processes.own_share(np.arange(len(regions)))
         own = torch.from_numpy(regions[share])
         rng = generator(seed, "crops", epoch, number)
@@ -82,7 +82,7 @@ def train_epoch(
         rows.append(torch.stack([total, *terms.values(), koleo, *entropies.values()]).detach())
         processes.add_up(rows[-1])
         totals.append(rows[-1][0])
-        stop_if_not_finite(totals, todo, cohort, epoch)
+        stop_if_not_finite(totals, steps, cohort, epoch)
     means = torch.stack(rows).nanmean(0) / processes.count()
     return dict(zip(MEANS, means.tolist(), strict=True)) | schedule
 
@@ -139,12 +139,7 @@ def train(
     Takes up the checkpoint where there is one. Gives the trained networks and one history row an epoch. Raises
     ValueError when a batch cannot be shared evenly among the processes.
     """
-    step_regions = min(section.batch_size, len(cohort.tokens))
-    if step_regions % processes.count():
-        raise ValueError(
-            f"pretrain.batch_size: {step_regions} regions a step do not divide among {processes.count()} GPUs; make it "
-            "a multiple of their number, or ask for fewer"
-        )
+    processes.require_even_shares(min(section.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
     networks = start_networks(section, cohort.tokens.shape[-1], seed, device)
     cohort = cohort.near(device)
     sample = fixed_sample(len(cohort.tokens))

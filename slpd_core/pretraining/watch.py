@@ -7,7 +7,7 @@ import numpy as np
 from slpd_core.pretraining.cohort import Cohort
 from slpd_core.pretraining.prototypes import Prototypes, share_moved
 
-MOST_PAIRED = 256  # prototypes of a slide; more, as in global clustering, take too long to pair
+MOST_PAIRED = 8192  # prototypes clustered as one; the table that pairs more, old with new, takes half a GB and more
 
 
 def watch_prototypes(

@@ -127,19 +127,19 @@ def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) ->
     """
     recipe, seed = plan.recipe, plan.seed
     torch.manual_seed(plan.torch_seed("drop_path", epoch))
-    todo = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
+    steps = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
     rows: list[Tensor] = []
     losses, schedule = [], {}
-    for number, pixels in enumerate(progress(read_ahead(patches, todo), len(todo), f"epoch {epoch}", "steps")):
-        schedule = set_schedules(networks, recipe, epoch * len(todo) + number, len(todo), len(todo[number]))
-        rng, n = generator(seed, "dino_patches", "crops", epoch, number), len(todo[number])
+    for number, pixels in enumerate(progress(read_ahead(patches, steps), len(steps), f"epoch {epoch}", "steps")):
+        schedule = set_schedules(networks, recipe, epoch * len(steps) + number, len(steps), len(steps[number]))
+        rng, n = generator(seed, "dino_patches", "crops", epoch, number), len(steps[number])
         views = draw_views(pixels.to(plan.device), processes.own_share(np.arange(n)), n, recipe, rng)
         row = step_loss(networks, [plan.normalise(view) for view in views], plan)
         update(networks, recipe, row[0], schedule["teacher_momentum"], epoch < recipe.freeze_last_layer_epochs)
         rows.append(row.detach())
         processes.add_up(rows[-1])
         losses.append(rows[-1][0])
-        if found := first_not_finite(losses, len(todo)):
+        if found := first_not_finite(losses, len(steps)):
             raise RuntimeError(
                 f"loss {found[1]} in epoch {epoch}, step {found[0]}: lower patch_encoder.dino.base_lr or raise "
                 "patch_encoder.dino.teacher_temperature; the last checkpoint is kept"
@@ -148,14 +148,14 @@ def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) ->
     return dict(zip(MEANS, means.tolist(), strict=True)) | schedule
 
 
-def read_ahead(patches: Patches, todo: list[np.ndarray]) -> Iterator[Tensor]:
+def read_ahead(patches: Patches, steps: list[np.ndarray]) -> Iterator[Tensor]:
     """This process's share of each batch, uint8 (b, P, P, 3), the next one read while the last is worked on."""
     with ThreadPoolExecutor(1) as thread:
-        reading = [thread.submit(patches.take, processes.own_share(batch)) for batch in todo[:2]]
-        for number in range(len(todo)):
+        reading = [thread.submit(patches.take, processes.own_share(batch)) for batch in steps[:2]]
+        for number in range(len(steps)):
             yield reading.pop(0).result()
-            if number + 2 < len(todo):
-                reading.append(thread.submit(patches.take, processes.own_share(todo[number + 2])))
+            if number + 2 < len(steps):
+                reading.append(thread.submit(patches.take, processes.own_share(steps[number + 2])))
 
 
 @torch.inference_mode()
@@ -176,12 +176,7 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
     be shared evenly among the processes.
     """
     patches, recipe = Patches(patches_paths), plan.recipe
-    step_patches = min(recipe.batch_size, len(patches))
-    if step_patches % processes.count():
-        raise ValueError(
-            f"patch_encoder.dino.batch_size: {step_patches} patches a step do not divide among {processes.count()} "
-            "GPUs; make it a multiple of their number, or ask for fewer"
-        )
+    processes.require_even_shares(min(recipe.batch_size, len(patches)), "patch_encoder.dino.batch_size", "patches")
     networks = plan.start()
     made_by = {key: value for key, value in asdict(plan).items() if key not in ("recipe", "device", "half")}
     made_by |= recipe.model_dump() | {"patches": patches.fingerprint, "version": VERSION}

@@ -188,7 +188,10 @@ def purity(encoder, cohort, section, kind):
 
 
 def test_training_separates_planted_phenotypes(section, make_cohort, tmp_path):
-    """Two kinds of region in every slide, drowned in noise: the prototypes are the kinds after training, not before."""
+    """Two kinds of region in every slide, drowned in noise: the prototypes are the kinds after training, not before.
+
+    Of this seed's start, a poor one; some others show the kinds untrained.
+    """
     rng = np.random.default_rng(1)
     cohort = make_cohort(*[12] * 8)
     kind = np.tile([0, 1], len(cohort.tokens) // 2)
@@ -197,12 +200,12 @@ def test_training_separates_planted_phenotypes(section, make_cohort, tmp_path):
     kinds = 0.5 * kinds / np.linalg.norm(kinds, axis=-1, keepdims=True)
     tokens = noise + (kinds - kinds.mean(0))[kind]
     cohort = replace(cohort, tokens=torch.from_numpy(tokens).half())
-    changes = {"epochs": 10, "base_lr": 0.05, "batch_size": 24, "teacher_momentum": 0.9}
+    changes = {"epochs": 15, "base_lr": 0.05, "batch_size": 24, "teacher_momentum": 0.9}
     section = section.model_copy(update=changes)
     networks, _ = trained(cohort, section, tmp_path / "a.pt")
     untrained = start_networks(section, 8, 1, "cpu")
     assert purity(untrained.teacher.encoder, cohort, section, kind) < 0.8
-    assert purity(networks.teacher.encoder, cohort, section, kind) > 0.9
+    assert purity(networks.teacher.encoder, cohort, section, kind) > 0.95
 
 
 @pytest.fixture
