@@ -1,6 +1,7 @@
 """The demo's cohort: which slides there are, and drawing them into a folder."""
 
 import json
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -100,7 +101,9 @@ def run(*, out: Path, cohort: Cohort, processes: int) -> Path:
         return sheet
     sheet.unlink(missing_ok=True)
     rows = list_slides(cohort)
-    with ProcessPoolExecutor(min(processes, len(rows))) as pool:
+    # A forked copy of a process in which libvips has worked waits for threads it does not have.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(rows)), mp_context=context) as pool:
         for _ in progress(pool.map(partial(draw_row, cohort=cohort, out=out), rows), len(rows), "drawing", "slides"):
             pass
     store.write_text(out / "drawn.json", json.dumps(asdict(cohort), indent=2) + "\n")
