@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("reading", "slides", "tokens", "prototypes")
+BENCHMARKS = ("reading", "slides", "tokens", "step", "prototypes")
 
 for name in sys.argv[1:] or BENCHMARKS:
     if name not in BENCHMARKS:

@@ -343,6 +343,7 @@ class PretrainRun(SelfDistillation):
     embed_dim: Positive
     depth: Positive
     n_heads: Positive
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

@@ -124,7 +124,7 @@ def keep_freed_memory() -> None:
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def generator(seed: int, *keys: str | int) -> np.random.Generator:

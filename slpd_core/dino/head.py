@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class ProjectionHead(nn.Module):
     """g: embedding → logits over `out_dim` outputs (DINO, sec. 3): MLP, unit-length bottleneck, unit-length weights.
 
-    `bottleneck`, then `outputs`.
+    Training takes `bottleneck` and `output_rows`, and multiplies them out a block at a time (`losses.distil`).
 
     The norm of the last layer's rows is fixed to one. Its weights start uniform, as DINO leaves them; those of the MLP
     from a truncated normal. Bottleneck and logits stay in single precision under autocast: divided by a temperature of
@@ -32,16 +32,17 @@ class ProjectionHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, embed_dim) → (B, out_dim)."""
-        return self.outputs(self.bottleneck(embedding))
+        bottleneck = self.bottleneck(embedding)
+        with torch.autocast(embedding.device.type, enabled=False):
+            return bottleneck @ self.output_rows().T
 
     def bottleneck(self, embedding: Tensor) -> Tensor:
-        """(B, embed_dim) → float32 (B, bottleneck_dim), of length one."""
-        return F.normalize(self.mlp(embedding).float(), dim=-1)
+        """(B, embed_dim) → (B, bottleneck_dim), of length one, in the precision of the weights."""
+        return F.normalize(self.mlp(embedding).to(self.last_layer.dtype), dim=-1)
 
-    def outputs(self, bottleneck: Tensor) -> Tensor:
-        """(B, bottleneck_dim), of any length, → (B, out_dim), each the cosine with an output's weights."""
-        with torch.autocast(bottleneck.device.type, enabled=False):
-            return F.linear(F.normalize(bottleneck.float(), dim=-1), F.normalize(self.last_layer, dim=-1))
+    def output_rows(self) -> Tensor:
+        """The weights of the outputs, (out_dim, bottleneck_dim), each of length one."""
+        return F.normalize(self.last_layer, dim=-1)
 
 
 def init_linear(module: nn.Module) -> None:

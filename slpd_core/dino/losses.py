@@ -1,65 +1,129 @@
 """Cross-entropies H(a, b) = −a log b of teacher targets and student crops, the centre of the targets (DINO), KoLeo.
 
-A cross-entropy is linear in its target, so the targets of a crop are summed first and the crop's log-softmax, the
-costly part, is taken once for all losses.
+With 65,536 outputs the logits of a batch are what fills memory and, passed over again and again, what costs time. So
+every loss here is one weighted sum of cross-entropies, and it is taken with its gradient a block of logits at a time.
 """
+
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from slpd_core.dino import processes
 
+BLOCK_LOGITS = {"cpu": 2**26, "cuda": 2**28}  # how many are kept at a time
 
-def teacher_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    """Softmax of the centred, sharpened teacher logits (DINO, sec. 3.1).
 
-    logits: (..., out_dim); centre: (out_dim,).
+class Logits(NamedTuple):
+    """Logits of a network, not multiplied out yet: the products of vectors and outputs, over a temperature.
+
+    vectors: (B, rows, d), some a picture. outputs: (O, d). Both of length one, so that products are cosines.
     """
-    return F.softmax((logits - centre) / temperature, dim=-1)
+
+    vectors: Tensor
+    outputs: Tensor
+    temperature: float
 
 
-def update_centre(centre: Tensor, logits: Tensor, weights: Tensor, momentum: float) -> Tensor:
-    """Move the centre towards the mean teacher logits (DINO, eq. 4); unchanged where no row counts.
+class Distilled(NamedTuple):
+    """A loss, and without gradients what it is made of.
 
-    centre: (out_dim,); logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0. The mean is over the
-    rows of all processes.
+    loss: (). cross_entropy: (B, T, n), of each target and crop. entropy: (B, T), of each target, in nats.
     """
-    count, total = weights.sum(), torch.einsum("...,...o->o", weights, logits)
-    processes.add_up(count, total)
-    mean = total / count.clamp(min=1)
-    return torch.where(count > 0, centre * momentum + mean * (1 - momentum), centre)
+
+    loss: Tensor
+    cross_entropy: Tensor
+    entropy: Tensor
 
 
-def cross_entropy(targets: Tensor, log_probabilities: Tensor) -> Tensor:
-    """H(a, b) of each row: (..., out_dim), (..., out_dim) → (...), without an array of the products."""
-    return -torch.einsum("...o,...o->...", targets, log_probabilities)
+def distil(
+    student: Logits, teacher: Logits, centres: Tensor, pairs: Tensor, dtype: torch.dtype = torch.float32
+) -> Distilled:
+    """The sum of H(softmax(teacher − centre), softmax(student)) over pairs of targets and crops of the same picture.
 
+    student: n crops a picture; teacher: T targets, without gradients. centres: (T, O), of the teacher's cosines (DINO,
+    sec. 3.1). pairs: (B, T, n), how much each pair counts. dtype: of what the networks multiply; if it is of half
+    precision, what is multiplied here may be rounded too, but never a product: over a temperature of 0.04, the rounding
+    of a cosine near one would show in the targets.
 
-def mean_entropy(targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean entropy in nats of the targets that count; nan where none does.
-
-    targets: (..., out_dim); weights: (...), 1 for a row that counts, else 0. The mean is over the rows of all
-    processes.
+    A cross-entropy is linear in its target, so a crop's targets are summed before they meet it.
     """
-    entropy = cross_entropy(targets, targets.clamp(min=1e-30).log())
-    total, count = (entropy * weights).sum(), weights.sum()
+    before = torch.get_float32_matmul_precision()
+    try:
+        if dtype is not torch.float32:
+            torch.set_float32_matmul_precision("medium")  # factors in bfloat16 on a CPU that has it, TF32 on a GPU
+        return Distilled(*_Distil.apply(*student, teacher, centres, pairs))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Distil(torch.autograd.Function):
+    """The gradient is found with the loss: keeping the logits for later would keep all of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, outputs: Tensor, temperature: float, teacher: Logits, centres: Tensor, pairs: Tensor
+    ) -> tuple[Tensor, ...]:
+        (B, T, n), out_dim = pairs.shape, len(outputs)
+        cross_entropy, entropy = torch.empty_like(pairs), pairs.new_empty(B, T)
+        gradient = torch.empty_like(vectors)
+        of_outputs = torch.zeros_like(outputs) if ctx.needs_input_grad[1] else None
+        counts = pairs.sum(1)
+        share = pairs / counts.clamp(min=torch.finfo(pairs.dtype).tiny)[:, None]
+        weighted = vectors * (counts / temperature)[:, :, None]
+        size = max(1, BLOCK_LOGITS[vectors.device.type] // ((n + 2 * T) * out_dim))
+        for block in range(0, B, size):
+            b = slice(block, block + size)
+            cosine = teacher.vectors[b].flatten(0, 1) @ teacher.outputs.T
+            log_q = cosine.view(-1, T, out_dim).sub_(centres).div_(teacher.temperature).log_softmax(-1)
+            q = log_q.exp()
+            entropy[b] = -torch.einsum("bto,bto->bt", q, log_q)
+            log_p = ((vectors[b] / temperature).flatten(0, 1) @ outputs.T).view(-1, n, out_dim).log_softmax(-1)
+            cross_entropy[b] = -(q @ log_p.transpose(1, 2))
+            towards = log_p.exp_().baddbmm_(share[b].transpose(1, 2), q, alpha=-1).flatten(0, 1)  # p − Σ share q
+            gradient[b] = (towards @ outputs).view(-1, n, outputs.shape[1])
+            if of_outputs is not None:
+                of_outputs.addmm_(towards.T, weighted[b].flatten(0, 1))
+        gradient *= (counts / temperature)[:, :, None]
+        ctx.save_for_backward(gradient, of_outputs)
+        ctx.mark_non_differentiable(cross_entropy, entropy)
+        return (pairs * cross_entropy).sum(), cross_entropy, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, of_outputs = ctx.saved_tensors
+        return gradient * loss, None if of_outputs is None else of_outputs * loss, None, None, None, None
+
+
+def other_views(targets: int, crops: int) -> Tensor:
+    """The pairs of L_self (DINO, eq. 3; SLPD, eq. 1): each crop with all global crops but itself, (targets, crops).
+
+    The teacher's targets are of the global crops, which are the first of the student's. A mean over the pairs.
+    """
+    pairs = 1 - torch.eye(targets, crops)
+    return pairs / pairs.sum()
+
+
+def mean_that_counts(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean of the values whose weight is 1, not 0, over all processes; nan where none is."""
+    total, count = (values * weights).sum(), weights.sum()
     processes.add_up(total, count)
     return total / count
 
 
-def self_loss(targets: Tensor, log_probabilities: Tensor) -> Tensor:
-    """L_self: each student crop against the teacher's global crops of the same picture, but not against itself.
+def update_centre(centre: Tensor, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float) -> Tensor:
+    """Move the centre towards the mean teacher cosines (DINO, eq. 4); unchanged where no row counts.
 
-    DINO, eq. 3; SLPD, eq. 1.
-
-    targets: (G, B, out_dim), teacher. log_probabilities: (G + local, B, out_dim), student, the G global crops first.
-    Gives the mean over all pairs of crops and over the batch.
+    centre: (O,); vectors: (..., d); outputs: (O, d); weights: (...), 1 for a row that counts, else 0. The mean is over
+    the rows of all processes; the cosines being linear in the vectors, it is those of the mean vector.
     """
-    G, crops = len(targets), len(log_probabilities)
-    all_pairs = cross_entropy(targets.sum(0), log_probabilities).sum(0)
-    same_view = cross_entropy(targets, log_probabilities[:G]).sum(0)
-    return (all_pairs - same_view).mean() / (G * (crops - 1))
+    count, total = weights.sum(), torch.einsum("...,...d->d", weights, vectors)
+    processes.add_up(count, total)
+    mean = outputs @ (total / count.clamp(min=1))
+    return torch.where(count > 0, centre * momentum + mean * (1 - momentum), centre)
 
 
 def koleo_of_crops(embeddings: Tensor, n_crops: int) -> Tensor:

@@ -12,6 +12,8 @@ from slpd_core.dino.head import ProjectionHead
 from slpd_core.dino.losses import update_centre
 from slpd_core.dino.schedules import cosine, warmup_cosine
 
+PARTS = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
+
 
 class Network(nn.Module):
     """An encoder and the projection head g on top of it."""
@@ -37,19 +39,29 @@ class BuildNetwork(Protocol):
 class Networks:
     """Student and teacher, and what training moves along with them.
 
-    centres: (out_dim,), one a term of the loss.
+    centres: (out_dim,), one a term of the loss. scaler: of losses whose gradients would underflow in float16.
     """
 
     student: Network
     teacher: Network
     optimizer: torch.optim.AdamW
     centres: dict[str, Tensor]
+    scaler: torch.amp.GradScaler
 
     @classmethod
     def start(
-        cls, build: BuildNetwork, section: config.SelfDistillation, terms: tuple[str, ...], seed: int, device: str
+        cls,
+        build: BuildNetwork,
+        section: config.SelfDistillation,
+        terms: tuple[str, ...],
+        seed: int,
+        device: str,
+        dtype: torch.dtype = torch.float32,
     ) -> "Networks":
-        """Random weights that depend on the seed alone; the teacher begins as the student's copy."""
+        """Random weights that depend on the seed alone; the teacher begins as the student's copy.
+
+        dtype: what they will multiply in.
+        """
         torch.manual_seed(seed)
         student, teacher = (build(drop_path=rate).to(device) for rate in (section.drop_path, 0.0))
         teacher.load_state_dict(student.state_dict())
@@ -60,16 +72,17 @@ class Networks:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         centres = {term: torch.zeros(section.out_dim, device=device) for term in terms}
-        return cls(student.train(), teacher, torch.optim.AdamW(groups), centres)
+        scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
+        return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centres, scaler)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain values."""
-        parts = {name: getattr(self, name).state_dict() for name in ("student", "teacher", "optimizer")}
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
         return parts | {"centres": self.centres}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what `state` gave."""
-        for name in ("student", "teacher", "optimizer"):
+        for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
         for term, centre in self.centres.items():
             centre.copy_(state["centres"][term])
@@ -78,7 +91,7 @@ class Networks:
 def set_schedules(
     networks: Networks, section: config.SelfDistillation, step: int, steps_per_epoch: int, batch_size: int
 ) -> dict[str, float]:
-    """Learning rate, weight decay and teacher momentum of a step, set where they belong.
+    """Learning rate, weight decay and teacher momentum of a step, set where they belong; the last layer frozen or not.
 
     batch_size: of a step in fact, less than the setting in a cohort smaller than a batch.
     """
@@ -92,30 +105,30 @@ def set_schedules(
     for group in networks.optimizer.param_groups:
         group["lr"] = values["lr"]
     networks.optimizer.param_groups[0]["weight_decay"] = values["weight_decay"]
+    networks.student.head.last_layer.requires_grad_(step >= section.freeze_last_layer_epochs * steps_per_epoch)
     return values
 
 
-def update(
-    networks: Networks, section: config.SelfDistillation, loss: Tensor, momentum: float, freeze_last: bool
-) -> None:
-    """One step of the student by gradient, of the teacher by moving average."""
-    networks.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    processes.average_gradients(networks.student.parameters())
-    if freeze_last:
-        networks.student.head.last_layer.grad = None
-    for parameter in networks.student.parameters():
+def update(networks: Networks, section: config.SelfDistillation, momentum: float) -> None:
+    """One step of the student by the gradients it has, which are used up, of the teacher by moving average."""
+    parameters = list(networks.student.parameters())
+    processes.average_gradients(parameters)
+    networks.scaler.unscale_(networks.optimizer)
+    for parameter in parameters:
         if parameter.grad is not None:
             nn.utils.clip_grad_norm_(parameter, section.clip_norm)
-    networks.optimizer.step()
+    networks.scaler.step(networks.optimizer)
+    networks.scaler.update()
+    networks.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
-        for mine, theirs in zip(networks.teacher.parameters(), networks.student.parameters(), strict=True):
+        for mine, theirs in zip(networks.teacher.parameters(), parameters, strict=True):
             mine.lerp_(theirs, 1 - momentum)
 
 
-def move_centre(networks: Networks, term: str, logits: Tensor, weights: Tensor, momentum: float) -> None:
-    """Move a term's centre towards the teacher's logits of this batch.
-
-    logits: (..., out_dim); weights: (...), 1 for a row that counts, else 0.
-    """
-    networks.centres[term] = update_centre(networks.centres[term], logits, weights, momentum)
+def move_centre(
+    networks: Networks, term: str, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float
+) -> Tensor:
+    """Move a term's centre towards the teacher's cosines of this batch, as `update_centre`; gives it as it was."""
+    before = networks.centres[term]
+    networks.centres[term] = update_centre(before, vectors, outputs, weights, momentum)
+    return before

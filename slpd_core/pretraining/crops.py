@@ -27,13 +27,12 @@ def cut(tokens: Tensor, regions: Tensor, indices: np.ndarray) -> Tensor:
     """The crops themselves, in single precision.
 
     tokens: (R, grid, grid, C). regions: int64 (B,), rows of it, on the same device. indices: (n, B, crop, crop) on the
-    flattened grid, n crops a region, 0 included. Gives (n * B, crop, crop, C), all first crops of the batch before all
-    second ones.
+    flattened grid, n crops a region, 0 included. Gives (n, B, crop, crop, C).
     """
     n, B, crop, _ = indices.shape
     where = torch.from_numpy(indices.reshape(n, B, crop * crop)).to(tokens.device)
     found = tokens.flatten(1, 2)[regions.view(1, B, 1), where]
-    return found.float().reshape(n * B, crop, crop, tokens.shape[-1])
+    return found.float().reshape(n, B, crop, crop, tokens.shape[-1])
 
 
 def draw_views(
@@ -44,7 +43,7 @@ def draw_views(
     section: config.PretrainRun,
     rng: np.random.Generator,
 ) -> list[Tensor]:
-    """Global and local crops of a batch's regions, two stacks, crop after crop.
+    """Global crops (G, B, g, g, C) and local crops (n, B, l, l, C) of a batch's regions.
 
     tokens: (R, grid, grid, C). regions: int64 (B,), rows of it: the `rows` of a batch of n_regions, of which other
     processes may have the rest.

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from slpd_core import config
 from slpd_core.dino.head import ProjectionHead
 from slpd_core.dino.networks import Network, Networks
@@ -33,8 +35,21 @@ def start_networks(section: config.PretrainRun, token_dim: int, seed: int, devic
             encoder, ProjectionHead(section.embed_dim, section.hidden_dim, section.bottleneck_dim, section.out_dim)
         )
 
+    dtype = multiplied_in(section.precision, device)
     centres = tuple(dict.fromkeys(centre_of(section, term) for term in TERMS))
-    return Networks.start(build, section, centres, torch_seed(seed, "weights"), device)
+    return Networks.start(build, section, centres, torch_seed(seed, "weights"), device, dtype)
+
+
+def multiplied_in(precision: str, device: str) -> torch.dtype:
+    """The dtype in which the networks multiply; auto: float32 on a CPU, on a GPU bfloat16 or, if it has none, float16.
+
+    device: cpu or cuda.
+    """
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def torch_seed(seed: int, *keys: str | int) -> int:

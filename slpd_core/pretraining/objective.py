@@ -1,4 +1,4 @@
-"""The objective of a batch: what its regions are distilled towards, and the three losses."""
+"""The objective of a batch: what its regions are distilled towards, and the three losses with their gradients."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slpd_core import config
-from slpd_core.dino import losses
+from slpd_core.dino import losses, processes
+from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Networks, move_centre
-from slpd_core.pretraining.losses import prototype_loss
 from slpd_core.pretraining.networks import TERMS, centre_of
 from slpd_core.pretraining.prototypes import Prototypes
 
+# What is measured of a batch: the loss, its parts, and the entropy of the teacher's targets of each term.
+ENTROPIES = {"self": "teacher_entropy", "intra": "entropy_intra", "inter": "entropy_inter"}
+MEASURED = ("loss", *TERMS, "koleo", *ENTROPIES.values())
+BLOCK_REGIONS = {"cpu": 32, "cuda": 128}  # that go through a network at a time
 # A term of the loss -> what each region of a batch is distilled towards (B, K, D), and 1 where there is such, else 0.
 BatchTargets = dict[str, tuple[Tensor, Tensor]]
 
@@ -75,57 +79,140 @@ def nearest_regions(clustered: np.ndarray, neighbours: np.ndarray, group_of: np.
     return found
 
 
-def forward(
-    networks: Networks, views: list[Tensor], targets: BatchTargets, in_bottleneck: bool
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Student and teacher on a batch; the part of a step that may run in half precision.
+@dataclass(frozen=True)
+class Batch:
+    """A batch of B regions, or this process's share of it, on the device.
 
-    views: global crops (G * B, g, g, C) and local crops (n * B, l, l, C), crop after crop. targets: empty for L_self
-    alone. in_bottleneck: whether they are vectors of the head's bottleneck, not embeddings. Gives the student's
-    embeddings ((G + n) * B, D) and logits ((G + n) * B, out_dim) of all crops, and the teacher's logits a term: of the
-    global crops (G * B, out_dim) for self, of the prototypes (B, K, out_dim) for intra and inter.
+    views: global crops (G, B, g, g, C) and local crops (n, B, l, l, C). targets: of the terms that count, empty for
+    L_self alone.
     """
-    student, teacher = networks.student, networks.teacher
-    embeddings = torch.cat([student.encoder(view) for view in views if len(view)])
-    with torch.no_grad():
-        parts = {"self": teacher.head.bottleneck(teacher.encoder(views[0]))}
-        for term, (values, _) in targets.items():
-            parts[term] = values if in_bottleneck else teacher.head.bottleneck(values)
-        logits = teacher.head.outputs(torch.cat([part.flatten(0, -2) for part in parts.values()]))
-        raw = logits.split([part.shape[:-1].numel() for part in parts.values()])
-    return (
-        embeddings,
-        student.head(embeddings),
-        {term: logits.view(*part.shape[:-1], -1) for (term, part), logits in zip(parts.items(), raw, strict=True)},
-    )
+
+    views: list[Tensor]
+    targets: BatchTargets
+
+    def __len__(self) -> int:
+        return self.views[0].shape[1]
 
 
-def compute_losses(
-    section: config.PretrainRun,
+def distil(networks: Networks, batch: Batch, section: config.PretrainRun, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Give the student the gradients of a batch's loss (paper, eq. 1, 2, 4), and move the centres.
+
+    dtype: of what encoders and perceptrons multiply; the losses are in single precision. Term by term, the centre is
+    moved when the targets have been taken: where terms share one, the next term sees it moved, as in the released code.
+
+    Gives MEASURED of the batch: the losses, zero for a term without targets, and the mean entropy of the teacher's
+    targets of each term, nan for a term without any.
+    """
+    vectors, pairs = teacher_vectors(networks, batch, section, dtype), pairs_of(section, batch)
+    outputs, momentum = networks.teacher.head.output_rows(), section.centre_momentum
+    counted = {term: weights for term, (_, weights) in batch.targets.items()}
+    counted["self"] = torch.ones_like(vectors["self"][..., 0])
+    before = {
+        term: move_centre(networks, centre_of(section, term), rows, outputs, counted[term], momentum)
+        for term, rows in vectors.items()
+    }
+    weight = {"self": 1.0, "intra": section.alpha_intra, "inter": section.alpha_inter}
+    weighted = torch.cat([weight[term] * pairs[term] for term in vectors], 1).to(outputs.dtype)
+    teacher = Logits(torch.cat([*vectors.values()], 1), outputs, section.teacher_temperature)
+    centres = torch.cat([before[term].expand(rows.shape[1], -1) for term, rows in vectors.items()])
+    cross_entropy, entropy, embeddings = through_student(networks, batch, section, dtype, teacher, centres, weighted)
+    found = dict.fromkeys(MEASURED, cross_entropy.new_zeros(()))
+    found |= dict.fromkeys(ENTROPIES.values(), cross_entropy.new_full((), torch.nan))
+    sizes = [rows.shape[1] for rows in vectors.values()]
+    for term, own, entropies in zip(vectors, cross_entropy.split(sizes, 1), entropy.split(sizes, 1), strict=True):
+        found[term] = (pairs[term] * own).sum()
+        found[ENTROPIES[term]] = losses.mean_that_counts(entropies, counted[term])
+    found["koleo"] = losses.koleo_of_crops(embeddings.flatten(0, 1), section.n_global_crops)
+    found["loss"] = sum((weight[term] * found[term] for term in vectors), section.koleo * found["koleo"])
+    return found
+
+
+def teacher_vectors(
+    networks: Networks, batch: Batch, section: config.PretrainRun, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What a batch is distilled towards, as vectors of the teacher's bottleneck: term -> (B, rows, d).
+
+    For L_self the global crops, for the others the prototypes.
+    """
+    teacher, views = networks.teacher, batch.views[0]
+    with torch.no_grad(), multiplying_in(dtype, views.device):
+        parts = views.flatten(0, 1).split(BLOCK_REGIONS[views.device.type])
+        crops = torch.cat([teacher.head.bottleneck(teacher.encoder(part)) for part in parts])
+        found = {"self": crops.view(*views.shape[:2], -1).transpose(0, 1)}
+        for term, (values, _) in batch.targets.items():
+            inside = section.cluster_space == "bottleneck"
+            found[term] = F.normalize(values, dim=-1) if inside else teacher.head.bottleneck(values)
+    return found
+
+
+def pairs_of(section: config.PretrainRun, batch: Batch) -> dict[str, Tensor]:
+    """How much each pair of a target and a student crop counts in a term's loss: term -> (B, targets, crops).
+
+    L_self: the mean over the pairs and the batch (paper, eq. 1). L_intra and L_inter (eq. 2, 4): the mean over a
+    region's prototypes, over the crops, and over the regions that have a prototype; all zero where none has. Several
+    processes have a share of the batch each, and the mean of what they get is that of the whole batch.
+    """
+    B, G, crops = len(batch), section.n_global_crops, section.n_global_crops + section.n_local_crops
+    device = batch.views[0].device
+    compared = torch.ones(crops, device=device)
+    compared[: int(section.skip_first_crop)] = 0
+    found = {"self": losses.other_views(G, crops).to(device).expand(B, G, crops) / B}
+    for term, (_, weights) in batch.targets.items():
+        count = weights.sum(1, keepdim=True)
+        regions = (count > 0).sum().float()
+        processes.add_up(regions)
+        share = weights / count.clamp(min=1) * processes.count() / regions.clamp(min=1)
+        found[term] = share[:, :, None] * compared / compared.sum()
+    return found
+
+
+def through_student(
     networks: Networks,
-    student: Tensor,
-    teacher: dict[str, Tensor],
-    targets: BatchTargets,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The three losses of a batch (paper, eq. 1, 2, 4), of the logits that `forward` gave, in single precision.
+    batch: Batch,
+    section: config.PretrainRun,
+    dtype: torch.dtype,
+    teacher: Logits,
+    centres: Tensor,
+    pairs: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The student's gradients of the sum of all pairs' cross-entropies and of KoLeo.
 
-    Gives each loss, zero for a term without targets, and the mean entropy of the teacher's targets of each term, nan
-    for a term without any. Term by term, the centre is moved when the targets have been taken: where terms share one,
-    the next term sees it moved, as in the released code.
+    Block of regions by block: it changes neither losses nor gradients and takes the memory of one block. With KoLeo,
+    which looks for neighbours in the batch, the batch is one block.
+
+    teacher: of T rows; centres: (T, out_dim); pairs: (B, T, crops). Gives the cross-entropies
+    (B, T, crops), the targets' entropies (B, T) and the embeddings of the global crops (G, B, D).
     """
-    G, out_dim = section.n_global_crops, section.out_dim
-    log_p = F.log_softmax(student / section.student_temperature, dim=-1)
-    log_p = log_p.view(-1, len(teacher["self"]) // G, out_dim)
-    found = dict.fromkeys(TERMS, log_p.new_zeros(()))
-    entropies = dict.fromkeys(TERMS, log_p.new_full((), torch.nan))
-    for term, logits in teacher.items():
-        weights = targets[term][1] if term in targets else logits.new_ones(logits.shape[:-1])
-        centre = centre_of(section, term)
-        wanted = losses.teacher_targets(logits, networks.centres[centre], section.teacher_temperature)
-        move_centre(networks, centre, logits, weights, section.centre_momentum)
-        entropies[term] = losses.mean_entropy(wanted, weights)
-        if term == "self":
-            found[term] = losses.self_loss(wanted.view(G, -1, out_dim), log_p)
-        else:
-            found[term] = prototype_loss(wanted, log_p[int(section.skip_first_crop) :], weights)
-    return found, entropies
+    student, B, G = networks.student, len(batch), section.n_global_crops
+    outputs = student.head.output_rows()
+    rows = outputs.detach().requires_grad_(outputs.requires_grad)
+    found = []
+    for block in range(0, B, size := B if section.koleo else BLOCK_REGIONS[centres.device.type]):
+        b = slice(block, block + size)
+        with multiplying_in(dtype, centres.device):
+            crops = [view[:, b].flatten(0, 1) for view in batch.views if len(view)]
+            embeddings = torch.cat([student.encoder(part) for part in crops])
+            own = student.head.bottleneck(embeddings)
+        own = own.view(-1, len(pairs[b]), own.shape[1]).transpose(0, 1)
+        distilled = losses.distil(
+            Logits(own, rows, section.student_temperature),
+            teacher._replace(vectors=teacher.vectors[b]),
+            centres,
+            pairs[b],
+            dtype,
+        )
+        of_globals = embeddings.view(-1, len(own), embeddings.shape[1])[:G]
+        loss = distilled.loss
+        if section.koleo:
+            loss = loss + section.koleo * losses.koleo_of_crops(of_globals.flatten(0, 1), G)
+        networks.scaler.scale(loss).backward()
+        found.append((distilled.cross_entropy, distilled.entropy, of_globals.detach().transpose(0, 1)))
+    if rows.grad is not None:
+        outputs.backward(rows.grad)
+    cross_entropy, entropy, embeddings = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return cross_entropy, entropy, embeddings.transpose(0, 1)
+
+
+def multiplying_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Within it, matrices are multiplied in a dtype of half precision; float32 leaves everything as it is."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)

@@ -13,7 +13,6 @@ from torch import Tensor
 from slpd_core import config, store
 from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
-from slpd_core.dino.losses import koleo_of_crops
 from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import batches, first_not_finite
@@ -21,15 +20,13 @@ from slpd_core.dino.watch import effective_rank, fixed_sample
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
 from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.networks import TERMS, start_networks, torch_seed
-from slpd_core.pretraining.objective import Targets, compute_losses, find_targets, forward
+from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
+from slpd_core.pretraining.objective import MEASURED, Batch, Targets, distil, find_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import watch_prototypes
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 4
-# Of history.csv: the means of an epoch's steps. The losses, and the entropy of the teacher's targets of each.
-MEANS = ("loss", *TERMS, "koleo", "teacher_entropy", "entropy_intra", "entropy_inter")
+VERSION = 5
 
 
 def stop_if_not_finite(losses: list[Tensor], steps: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
@@ -54,12 +51,13 @@ def train_epoch(
     seed: int,
     epoch: int,
 ) -> dict[str, float]:
-    """One epoch over all regions; gives MEANS and the schedules' last values.
+    """One epoch over all regions; gives the means of MEASURED over its steps and the schedules' last values.
 
     The entropy of a term is that of the steps that had targets of it, nan where none had. Raises RuntimeError at a loss
     that is not finite.
     """
-    device, tokens = str(networks.centres["self"].device.type), cohort.tokens
+    device, tokens = networks.centres["self"].device, cohort.tokens
+    dtype = multiplied_in(section.precision, device.type)
     torch.manual_seed(torch_seed(seed, "drop_path", epoch) + processes.rank())
     steps = batches(len(tokens), section.batch_size, generator(seed, "batches", epoch))
     rows: list[Tensor] = []
@@ -70,21 +68,15 @@ def train_epoch(
         own = torch.from_numpy(regions[share])
         rng = generator(seed, "crops", epoch, number)
         views = draw_views(tokens, own.to(tokens.device), share, len(regions), section, rng)
-        wanted = targets.of(own.to(device)) if targets else {}
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            in_bottleneck = section.cluster_space == "bottleneck"
-            embeddings, student, teacher = forward(networks, [v.to(device) for v in views], wanted, in_bottleneck)
-        terms, entropies = compute_losses(section, networks, student, teacher, wanted)
-        koleo = koleo_of_crops(embeddings[: len(teacher["self"])], section.n_global_crops)
-        total = terms["self"] + section.alpha_intra * terms["intra"] + section.alpha_inter * terms["inter"]
-        total = total + section.koleo * koleo
-        update(networks, section, total, schedule["teacher_momentum"], epoch < section.freeze_last_layer_epochs)
-        rows.append(torch.stack([total, *terms.values(), koleo, *entropies.values()]).detach())
+        batch = Batch([view.to(device) for view in views], targets.of(own.to(device)) if targets else {})
+        measured = distil(networks, batch, section, dtype)
+        update(networks, section, schedule["teacher_momentum"])
+        rows.append(torch.stack([measured[name] for name in MEASURED]))
         processes.add_up(rows[-1])
         totals.append(rows[-1][0])
         stop_if_not_finite(totals, steps, cohort, epoch)
     means = torch.stack(rows).nanmean(0) / processes.count()
-    return dict(zip(MEANS, means.tolist(), strict=True)) | schedule
+    return dict(zip(MEASURED, means.tolist(), strict=True)) | schedule
 
 
 def embed_for_clustering(networks: Networks, cohort: Cohort, section: config.PretrainRun, device: str) -> np.ndarray:

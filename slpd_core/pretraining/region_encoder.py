@@ -28,9 +28,9 @@ class Block(nn.Module):
         self.mlp.add_module("fc2", nn.Linear(4 * dim, dim))
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D)."""
-        x = x + self._drop(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """(B, T, D) → (B, T, D), or of the first tokens only, (B, first, D)."""
+        x = x[:, :first] + self._drop(self.attn(self.norm1(x), first))
         return x + self._drop(self.mlp(self.norm2(x)))
 
     def _drop(self, branch: Tensor) -> Tensor:
@@ -49,11 +49,33 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D)."""
-        B, T, D = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, T, D))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """(B, T, D) → (B, T, D), or what the first tokens gather from all, (B, first, D)."""
+        D = x.shape[2]
+        if first is None:
+            q, k, v = self._heads(self.qkv(x), 3)
+        else:
+            q = self._heads(F.linear(x[:, :first], self.qkv.weight[:D], self.qkv.bias[:D]), 1)[0]
+            k, v = self._heads(F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]), 2)
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, parts: int) -> Tensor:
+        """(B, T, parts * D) → (parts, B, heads, T, D / heads)."""
+        return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v, each (B, heads, T, d).
+
+    Torch's fused kernel, but on a CPU in half precision, where its gradient takes up to nine times as long as the
+    formula's (37 tokens).
+    """
+    if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", enabled=False):  # which would take the softmax in single precision, there and back
+            (B, heads, T, d), scale = q.shape, q.shape[-1] ** -0.5
+            scores = torch.baddbmm(q.new_zeros(()), q.flatten(0, 1), k.flatten(0, 1).mT, beta=0, alpha=scale)
+            return (scores.softmax(-1) @ v.flatten(0, 1)).view(B, heads, T, d)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class RegionEncoder(nn.Module):
@@ -83,9 +105,9 @@ class RegionEncoder(nn.Module):
         B, rows, columns, _ = tokens.shape
         x = self.phi(tokens.flatten(1, 2))
         x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1) + self.positions(rows, columns)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self.norm(x[:, 0])
+        return self.norm(self.blocks[-1](x, first=1)[:, 0])  # of the last block nothing but [CLS] is asked for
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """The learned positions brought to a grid of another size: (1, 1 + rows * columns, embed_dim).

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slpd_core import config, store
-from slpd_core.dino import processes
+from slpd_core.dino import losses, processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.head import ProjectionHead
-from slpd_core.dino.losses import koleo_of_crops, mean_entropy, self_loss, teacher_targets
+from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
 from slpd_core.dino.steps import batches, first_not_finite
 from slpd_core.dino.watch import effective_rank, fixed_sample
@@ -26,7 +26,7 @@ from slpd_core.runtime import generator, log, progress
 from slpd_core.slides import vit
 from slpd_core.slides.patch_crops import draw_views
 
-VERSION = 1
+VERSION = 2
 MEANS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
 EPOCH = "epoch %d of %d: loss %.3f, self %.3f, koleo %.3f, teacher entropy %.3f, effective rank %.1f, %.1f patches/s"
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
@@ -97,27 +97,33 @@ class Plan:
         return Networks.start(build, recipe, ("self",), self.torch_seed("weights"), self.device)
 
 
-def step_loss(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
-    """MEANS of a step, (4,); moves the centre.
+def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
+    """Give the student the gradients of a batch's loss, and move the centre; gives MEANS of the batch, (4,).
 
     The loss is DINO's own term and, weighted, KoLeo of the student's global crops, crop by crop (as in DINOv2).
 
     views: global crops (G * B, 3, g, g), local crops (n * B, 3, l, l), crop after crop.
     """
-    recipe, G = plan.recipe, plan.recipe.n_global_crops
+    recipe, G, (student, teacher) = plan.recipe, plan.recipe.n_global_crops, (networks.student, networks.teacher)
+    B = len(views[0]) // G
     with torch.autocast(plan.device, torch.bfloat16, enabled=plan.half):
-        embeddings = torch.cat([networks.student.encoder(view) for view in views])
-        student = networks.student.head(embeddings)
+        embeddings = torch.cat([student.encoder(view) for view in views])
+        crops = student.head.bottleneck(embeddings)
         with torch.no_grad():
-            teacher = networks.teacher(views[0])
-    log_p = F.log_softmax(student / recipe.student_temperature, dim=-1)
-    wanted = teacher_targets(teacher, networks.centres["self"], recipe.teacher_temperature)
-    B = len(wanted) // G
-    own = self_loss(wanted.view(G, B, -1), log_p.view(-1, B, recipe.out_dim))
-    koleo = koleo_of_crops(embeddings[: G * B], G)
-    move_centre(networks, "self", teacher, teacher.new_ones(len(teacher)), recipe.centre_momentum)
+            wanted = teacher.head.bottleneck(teacher.encoder(views[0]))
+    crops, wanted = (rows.view(-1, B, rows.shape[1]).transpose(0, 1) for rows in (crops, wanted))
+    counted, outputs = wanted.new_ones(B, G), teacher.head.output_rows()
+    centre = move_centre(networks, "self", wanted, outputs, counted, recipe.centre_momentum)
+    own, _, entropy = losses.distil(
+        Logits(crops, student.head.output_rows(), recipe.student_temperature),
+        Logits(wanted, outputs, recipe.teacher_temperature),
+        centre.expand(G, -1),
+        losses.other_views(G, crops.shape[1]).to(crops).expand(B, -1, -1) / B,
+    )
+    koleo = losses.koleo_of_crops(embeddings[: G * B], G)
     loss = own + recipe.koleo * koleo
-    return torch.stack([loss, own, koleo, mean_entropy(wanted, wanted.new_ones(len(wanted)))])
+    loss.backward()
+    return torch.stack([loss, own, koleo, losses.mean_that_counts(entropy, counted)]).detach()
 
 
 def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) -> dict[str, float]:
@@ -129,17 +135,16 @@ def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) ->
     torch.manual_seed(plan.torch_seed("drop_path", epoch))
     steps = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
     rows: list[Tensor] = []
-    losses, schedule = [], {}
+    totals, schedule = [], {}
     for number, pixels in enumerate(progress(read_ahead(patches, steps), len(steps), f"epoch {epoch}", "steps")):
         schedule = set_schedules(networks, recipe, epoch * len(steps) + number, len(steps), len(steps[number]))
         rng, n = generator(seed, "dino_patches", "crops", epoch, number), len(steps[number])
         views = draw_views(pixels.to(plan.device), processes.own_share(np.arange(n)), n, recipe, rng)
-        row = step_loss(networks, [plan.normalise(view) for view in views], plan)
-        update(networks, recipe, row[0], schedule["teacher_momentum"], epoch < recipe.freeze_last_layer_epochs)
-        rows.append(row.detach())
+        rows.append(step(networks, [plan.normalise(view) for view in views], plan))
+        update(networks, recipe, schedule["teacher_momentum"])
         processes.add_up(rows[-1])
-        losses.append(rows[-1][0])
-        if found := first_not_finite(losses, len(steps)):
+        totals.append(rows[-1][0])
+        if found := first_not_finite(totals, len(steps)):
             raise RuntimeError(
                 f"loss {found[1]} in epoch {epoch}, step {found[0]}: lower patch_encoder.dino.base_lr or raise "
                 "patch_encoder.dino.teacher_temperature; the last checkpoint is kept"

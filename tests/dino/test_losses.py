@@ -1,13 +1,14 @@
-"""L_self and its gradient agree with a slow loop written from the formula; targets and centre have planted values."""
-
-import math
+"""Losses and gradients agree with slow loops written from the formulas; entropy and centre have planted values."""
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from slpd_core.dino import losses
+from slpd_core.dino.losses import Logits
 
-G, LOCAL, B, OUT = 2, 3, 4, 7
+B, T, CROPS, OUT, DIM = 5, 3, 4, 7, 6
+STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
 
 
 def minus_a_log_b(a, b):
@@ -16,49 +17,84 @@ def minus_a_log_b(a, b):
 
 
 @pytest.fixture
-def student():
-    torch.manual_seed(0)
-    return torch.randn(G + LOCAL, B, OUT, dtype=torch.float64, requires_grad=True)
+def given():
+    """Vectors and outputs of student and teacher, centres, and pairs of which some do not count."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    crops, outputs = (normalize(normal(*shape), dim=-1).requires_grad_() for shape in ((B, CROPS, DIM), (OUT, DIM)))
+    targets, rows = normalize(normal(B, T, DIM), dim=-1), normalize(normal(OUT, DIM), dim=-1)
+    pairs = normal(B, T, CROPS).abs()
+    pairs[0, 1], pairs[1, :, 2], pairs[2] = 0, 0, 0  # a target, a crop and a picture that do not count
+    return crops, outputs, targets, rows, 0.1 * normal(T, OUT), pairs
 
 
-def simplex(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).softmax(-1)
+def distil(crops, outputs, targets, rows, centres, pairs, **options):
+    student, teacher = Logits(crops, outputs, STUDENT_TEMPERATURE), Logits(targets, rows, TEACHER_TEMPERATURE)
+    return losses.distil(student, teacher, centres, pairs, **options)
 
 
-def agrees(loss, oracle, student):
-    (ours,) = torch.autograd.grad(loss, student, retain_graph=True)
-    (theirs,) = torch.autograd.grad(oracle, student)
-    torch.testing.assert_close(loss, oracle, atol=1e-10, rtol=1e-10)
-    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+@pytest.mark.parametrize("block", [1, 2 * (CROPS + 2 * T) * OUT, 10**6])
+def test_loss_and_gradients_are_those_of_the_formula(given, block, monkeypatch):
+    """However many pictures are worked on at a time: one, two with one left over, all."""
+    monkeypatch.setitem(losses.BLOCK_LOGITS, "cpu", block)
+    crops, outputs, targets, rows, centres, pairs = given
+    total, cross_entropy, entropy = torch.zeros((), dtype=torch.float64), torch.zeros(B, T, CROPS), torch.zeros(B, T)
+    for b in range(B):
+        for t in range(T):
+            a = ((rows @ targets[b, t] - centres[t]) / TEACHER_TEMPERATURE).softmax(0)
+            entropy[b, t] = minus_a_log_b(a, a)
+            for v in range(CROPS):
+                pair = minus_a_log_b(a, (outputs @ crops[b, v] / STUDENT_TEMPERATURE).softmax(0))
+                cross_entropy[b, t, v], total = pair.detach(), total + pairs[b, t, v] * pair
+    found = distil(*given)
+    torch.testing.assert_close(found.loss, total, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(found.cross_entropy.float(), cross_entropy)
+    torch.testing.assert_close(found.entropy.float(), entropy)
+    ours, theirs = (torch.autograd.grad(3 * loss, (crops, outputs)) for loss in (found.loss, total))
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected, atol=1e-10, rtol=1e-10)
+        assert expected.abs().max() > 0.1
+    assert (ours[0][2] == 0).all()
 
 
-def test_self_loss(student):
-    targets, p = simplex(G, B, OUT), student.softmax(-1)
-    pairs = [
-        minus_a_log_b(targets[t, b], p[s, b]) for b in range(B) for t in range(G) for s in range(G + LOCAL) if s != t
-    ]
-    agrees(losses.self_loss(targets, student.log_softmax(-1)), sum(pairs) / len(pairs), student)
+def test_outputs_that_are_frozen_get_no_gradient(given):
+    crops, outputs, *rest = given
+    outputs.requires_grad_(False)
+    distil(crops, outputs, *rest).loss.backward()
+    assert outputs.grad is None
+    assert crops.grad.any()
 
 
-def test_entropy_of_the_targets_that_count():
-    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
-    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert losses.mean_entropy(targets, torch.tensor([0.0, 1.0, 1.0])) == pytest.approx(expected / 2)
-    assert losses.mean_entropy(targets, torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(math.log(2))
-    assert losses.mean_entropy(targets, torch.zeros(3)).isnan()
+def test_half_precision_rounds_factors_and_no_products(given):
+    """The loss hardly moves; rounded cosines would move the targets by more than this."""
+    *tensors, pairs = [tensor.detach().float() for tensor in given]
+    exact = distil(*given)
+    found = distil(*tensors, pairs, dtype=torch.bfloat16)
+    torch.testing.assert_close(found.loss.double(), exact.loss, atol=0, rtol=2e-2)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_targets_are_centred_and_sharpened():
-    logits, centre = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0.0, 0.5, 3.0])
-    expected = torch.exp((logits - centre) / 0.5) / torch.exp((logits - centre) / 0.5).sum()
-    torch.testing.assert_close(losses.teacher_targets(logits, centre, 0.5), expected)
+def test_the_pairs_of_self_distillation_are_those_of_different_crops():
+    pairs = losses.other_views(2, 5)
+    assert [(t, v) for t, v in pairs.nonzero().tolist()] == [(t, v) for t in range(2) for v in range(5) if t != v]
+    torch.testing.assert_close(pairs[pairs > 0], torch.full((8,), 1 / 8))
 
 
-def test_the_centre_is_a_moving_average_of_the_logits_that_count():
-    centre, logits = torch.tensor([1.0, -1.0]), torch.tensor([[3.0, 1.0], [5.0, 3.0], [9.0, 9.0]])
-    weights = torch.tensor([1.0, 1.0, 0.0])
-    torch.testing.assert_close(losses.update_centre(centre, logits, weights, 0.9), torch.tensor([1.3, -0.7]))
-    assert torch.equal(losses.update_centre(centre, logits, torch.zeros(3), 0.9), centre)
+def test_the_mean_of_what_counts():
+    values = torch.tensor([1.0, 2.0, 4.0])
+    assert losses.mean_that_counts(values, torch.tensor([0.0, 1.0, 1.0])) == 3
+    assert losses.mean_that_counts(values, torch.zeros(3)).isnan()
+
+
+def test_the_centre_is_a_moving_average_of_the_cosines_that_count():
+    """Of the rows that count the cosines are 3 and 1, 5 and 3, their means 4 and 2."""
+    centre, outputs = torch.tensor([1.0, -1.0]), torch.eye(2)
+    vectors, weights = torch.tensor([[3.0, 1.0], [5.0, 3.0], [9.0, 9.0]]), torch.tensor([1.0, 1.0, 0.0])
+    torch.testing.assert_close(losses.update_centre(centre, vectors, outputs, weights, 0.9), torch.tensor([1.3, -0.7]))
+    assert torch.equal(losses.update_centre(centre, vectors, outputs, torch.zeros(3), 0.9), centre)
 
 
 def test_koleo_and_its_gradient():

@@ -1,5 +1,6 @@
 """Student and teacher: how they start, and how a step moves them."""
 
+import copy
 import math
 
 import pytest
@@ -55,29 +56,59 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient(recipe, start):
     networks = start(recipe, 1)
     before = {key: tensor.clone() for key, tensor in networks.teacher.state_dict().items()}
     set_schedules(networks, recipe, 5, 4, 12)
-    update(networks, recipe, networks.student(torch.randn(6, 8)).pow(2).mean(), 0.9, freeze_last=False)
+    networks.student(torch.randn(6, 8)).pow(2).mean().backward()
+    update(networks, recipe, 0.9)
     student = networks.student.state_dict()
     for key, tensor in networks.teacher.state_dict().items():
         torch.testing.assert_close(tensor, 0.9 * before[key] + 0.1 * student[key], atol=1e-7, rtol=1e-5)
     assert not any(parameter.requires_grad for parameter in networks.teacher.parameters())
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_the_last_layer_can_be_frozen(recipe, start, frozen):
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_last_layer_is_frozen_for_the_first_epochs(recipe, start, epoch):
     networks = start(recipe, 1)
     before = networks.student.head.last_layer.clone()
-    set_schedules(networks, recipe, 5, 4, 12)
-    update(networks, recipe, networks.student(torch.randn(6, 8))[:, 0].mean(), 0.9, frozen)
-    assert torch.equal(networks.student.head.last_layer, before) is frozen
+    recipe = recipe.model_copy(update={"freeze_last_layer_epochs": 1})
+    for step in (4 * epoch, 4 * epoch + 3):
+        set_schedules(networks, recipe, step, 4, 12)
+        networks.student(torch.randn(6, 8))[:, 0].mean().backward()
+        update(networks, recipe, 0.9)
+    assert torch.equal(networks.student.head.last_layer, before) is (epoch == 0)
 
 
-def test_gradients_are_clipped_parameter_by_parameter(recipe, start):
+def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch):
     networks = start(recipe, 1)
     set_schedules(networks, recipe, 5, 4, 12)
-    update(networks, recipe, networks.student(torch.randn(6, 8)).pow(2).sum() * 1e6, 0.9, freeze_last=False)
-    norms = [float(parameter.grad.norm()) for parameter in networks.student.parameters()]
+    (networks.student(torch.randn(6, 8)).pow(2).sum() * 1e6).backward()
+    norms = []
+    monkeypatch.setattr(
+        networks.optimizer,
+        "step",
+        lambda: norms.extend(float(parameter.grad.norm()) for parameter in networks.student.parameters()),
+    )
+    update(networks, recipe, 0.9)
     assert max(norms) == pytest.approx(recipe.clip_norm, rel=1e-3)
     assert math.hypot(*norms) > 1.5 * recipe.clip_norm
+    assert all(parameter.grad is None for parameter in networks.student.parameters())
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out(recipe, start):
+    """Of float16; the scale is halved, and the next step, which does not overflow, moves the student as unscaled."""
+    networks, plain = start(recipe, 1), start(recipe, 1)
+    networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    x, before = torch.randn(6, 8), copy.deepcopy(networks.student.state_dict())
+    set_schedules(networks, recipe, 5, 4, 12)
+    networks.scaler.scale(networks.student(x).pow(2).sum()).backward()
+    update(networks, recipe, 0.9)
+    assert same(networks.student.state_dict(), before)
+    assert networks.scaler.get_scale() == 2.0**126
+    networks.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for one in (networks, plain):
+        set_schedules(one, recipe, 5, 4, 12)
+        one.scaler.scale(one.student(x).pow(2).sum()).backward()
+        update(one, recipe, 0.9)
+    torch.testing.assert_close(networks.student.state_dict(), plain.student.state_dict())
+    assert not same(networks.student.state_dict(), before)
 
 
 def test_no_decay_on_biases_and_vectors(recipe, start):

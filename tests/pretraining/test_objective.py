@@ -1,11 +1,18 @@
 """A batch's targets and losses agree with the formulas written out crop by crop."""
 
-import numpy as np
-import torch
+from dataclasses import replace
 
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from slpd_core import config
+from slpd_core.dino.networks import Networks
 from slpd_core.pretraining import objective
 from slpd_core.pretraining.crops import draw_views
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.objective import Batch
 from slpd_core.pretraining.prototypes import Prototypes
 
 
@@ -50,64 +57,144 @@ def test_a_region_may_be_distilled_towards_the_nearest_region_of_each_neighbour(
     np.testing.assert_array_equal(values[2:5, 0], clustered[[5] * 3])
 
 
-def test_a_step_has_the_losses_of_the_formula(section, make_cohort):
-    """forward and compute_losses against the same losses taken crop by crop from the networks."""
-    section = section.model_copy(update={"drop_path": 0.0, "n_neighbours": 2})
-    networks = start_networks(section, 8, 1, "cpu")
-    networks.centres = {term: torch.randn(section.out_dim) * 0.1 for term in networks.centres}
-    B = 5
-    views = views_of(make_cohort(B).tokens, section)
-    weights = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1], [1, 0]])
-    targets = {"intra": (torch.randn(B, 1, 24), weights[:, :1]), "inter": (torch.randn(B, 2, 24), weights)}
-    _, student, raw = objective.forward(networks, views, targets, in_bottleneck=False)
+@pytest.fixture
+def make_batch(section, make_cohort):
+    """Networks, of which the teacher is no copy of the student, and a batch of five regions, one without prototypes.
+
+    In double precision; the inter-slide term has two prototypes a region or fewer.
+    """
+
+    def make(section: config.PretrainRun) -> tuple[Networks, Batch]:
+        networks = start_networks(section, 8, 1, "cpu")
+        for network in (networks.student, networks.teacher):
+            network.double()
+        with torch.no_grad():
+            for parameter in networks.teacher.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        networks.centres = {term: 0.1 * torch.randn(section.out_dim, dtype=torch.float64) for term in networks.centres}
+        views = [view.double() for view in views_of(make_cohort(5).tokens, section)]
+        weights = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1], [1, 0]], dtype=torch.float64)
+        D = section.bottleneck_dim if section.cluster_space == "bottleneck" else section.embed_dim
+        values = torch.randn(5, 3, D, dtype=torch.float64)
+        targets = {"intra": (values[:, :1], weights[:, :1]), "inter": (values[:, 1:], weights)}
+        return networks, Batch(views, targets)
+
+    return make
+
+
+VARIANTS = {"paper": {}, "released": config.PRESETS["released"], "without L_intra": {"alpha_intra": 0.0}}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("block", [2, 32])
+def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch, variant, block, monkeypatch):
+    """Against the losses taken crop by crop from the networks, to 1e-6; regions in blocks of two, or all at once."""
+    monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
+    changes = {"drop_path": 0.0, "alpha_intra": 0.7, "alpha_inter": 0.3} | VARIANTS[variant]
+    section = section.model_copy(update=changes)
+    networks, batch = make_batch(section)
+    if not section.alpha_intra:
+        del batch.targets["intra"]
     centres = dict(networks.centres)
-    found, entropies = objective.compute_losses(section, networks, student, raw, targets)
+    found = objective.distil(networks, batch, section, torch.float32)
+    gradients = {name: parameter.grad for name, parameter in networks.student.named_parameters()}
 
-    def log_p(crop):
-        return (networks.student(crop) / section.student_temperature).log_softmax(-1)
+    crops = [*batch.views[0], *batch.views[1]]
+    log_p = [(networks.student(crop) / section.student_temperature).log_softmax(-1) for crop in crops]
 
-    def q(raw, term):
-        return ((raw - centres[term]) / section.teacher_temperature).softmax(-1)
+    def q(logits, centre):
+        return ((logits - centre) / section.teacher_temperature).softmax(-1)
 
-    crops = [*views[0].split(B), *views[1].split(B)]
-    teacher = [q(networks.teacher(crop), "self") for crop in crops[:2]]
-    pairs = [-(t * log_p(s)).sum(-1).mean() for i, t in enumerate(teacher) for j, s in enumerate(crops) if i != j]
-    torch.testing.assert_close(found["self"], sum(pairs) / len(pairs))
-    for term, (values, weight) in targets.items():
-        wanted = q(networks.teacher.head(values), term)
-        entropy = -(wanted * wanted.log()).sum(-1)
-        torch.testing.assert_close(entropies[term], entropy[weight > 0].mean())
-        each = torch.stack([-(wanted * log_p(crop)[:, None]).sum(-1) for crop in crops]).mean(0)
+    with torch.no_grad():
+        logits = {"self": torch.stack([networks.teacher(crop) for crop in crops[:2]], 1)}
+        for term, (values, _) in batch.targets.items():
+            head = networks.teacher.head
+            if section.cluster_space == "bottleneck":
+                logits[term] = cosine_similarity(values[..., None, :], head.last_layer, dim=-1)
+            else:
+                logits[term] = head(values)
+    targets = {"self": q(logits["self"], centres["self"])}
+    pairs = [-(targets["self"][:, i] * b).sum(-1).mean() for i in (0, 1) for j, b in enumerate(log_p) if i != j]
+    expected = {"self": sum(pairs) / len(pairs)}
+    for term, (_, weight) in batch.targets.items():
+        centre = "prototypes" if section.shared_centre else term
+        targets[term] = q(logits[term], centres[centre])
+        compared = log_p[1:] if section.skip_first_crop else log_p
+        each = torch.stack([-(targets[term] * b[:, None]).sum(-1) for b in compared]).mean(0)
         per_region = (each * weight).sum(1) / weight.sum(1).clamp(min=1)
-        torch.testing.assert_close(found[term], per_region[weight.sum(1) > 0].mean())
-    q_self = torch.stack(teacher)
-    torch.testing.assert_close(entropies["self"], -(q_self * q_self.log()).sum(-1).mean())
+        expected[term] = per_region[weight.sum(1) > 0].mean()
+        centres[centre] = 0.9 * centres[centre] + 0.1 * logits[term][weight > 0].mean(0)
+    centres["self"] = 0.9 * centres["self"] + 0.1 * logits["self"].mean((0, 1))
+    total = expected["self"] + sum(expected.get(term, 0) * alpha for term, alpha in (("intra", 0.7), ("inter", 0.3)))
+    networks.student.zero_grad()
+    total.backward()
+    for term, loss in (expected | {"loss": total}).items():
+        torch.testing.assert_close(found[term], loss, atol=1e-6, rtol=1e-6)
+    for term, name in objective.ENTROPIES.items():
+        if term in targets:
+            entropy = -(targets[term] * targets[term].log()).sum(-1)
+            counted = batch.targets[term][1] > 0 if term in batch.targets else torch.ones(5, 2, dtype=torch.bool)
+            torch.testing.assert_close(found[name], entropy[counted].mean(), atol=1e-6, rtol=1e-6)
+    for term, centre in networks.centres.items():
+        torch.testing.assert_close(centre, centres[term], atol=1e-6, rtol=1e-6)
+    for name, parameter in networks.student.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-6, msg=lambda m, n=name: n + m)
 
 
-def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_cohort):
-    networks = start_networks(section, 8, 1, "cpu")
-    views = views_of(make_cohort(5).tokens, section)
-    _, student, raw = objective.forward(networks, views, {}, in_bottleneck=False)
-    found, entropies = objective.compute_losses(section, networks, student, raw, {})
+def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_batch):
+    networks, batch = make_batch(section)
+    found = objective.distil(networks, replace(batch, targets={}), section, torch.float32)
     assert found["intra"] == found["inter"] == 0
-    assert [term for term, entropy in entropies.items() if entropy.isnan()] == ["intra", "inter"]
+    assert found["loss"] == found["self"] > 0
+    assert [name for name in objective.MEASURED if found[name].isnan()] == ["entropy_intra", "entropy_inter"]
 
 
-def test_the_teachers_last_layer_is_used_once_a_step(section, make_cohort, monkeypatch):
-    networks, calls = start_networks(section, 8, 1, "cpu"), []
-    outputs = networks.teacher.head.outputs
-    monkeypatch.setattr(networks.teacher.head, "outputs", lambda x: calls.append(1) or outputs(x))
-    targets = {"intra": (torch.randn(5, 1, 24), torch.ones(5, 1)), "inter": (torch.randn(5, 2, 24), torch.ones(5, 2))}
-    objective.forward(networks, views_of(make_cohort(5).tokens, section), targets, in_bottleneck=False)
-    assert len(calls) == 1
+def test_a_batch_none_of_whose_regions_has_a_prototype(section, make_batch):
+    """As of slides that are all too small: no loss and no gradient of the terms, no NaN, and their centres stay."""
+    networks, batch = make_batch(section)
+    without = {term: (values, 0 * weights) for term, (values, weights) in batch.targets.items()}
+    before = dict(networks.centres)
+    found = objective.distil(networks, replace(batch, targets=without), section, torch.float32)
+    assert found["intra"] == found["inter"] == 0
+    assert found["loss"] == found["self"]
+    assert all(parameter.grad.isfinite().all() for parameter in networks.student.parameters())
+    assert torch.equal(networks.centres["intra"], before["intra"])
+    assert not torch.equal(networks.centres["self"], before["self"])
 
 
-def test_centres_move_by_the_prototypes_that_exist(section):
-    networks = start_networks(section, 8, 1, "cpu")
-    weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    raw = {"self": torch.randn(4, section.out_dim), "inter": torch.randn(2, 2, section.out_dim)}
-    targets = {"inter": (torch.randn(2, 2, 24), weights)}
-    objective.compute_losses(section, networks, torch.randn(10, section.out_dim), raw, targets)
-    torch.testing.assert_close(networks.centres["self"], 0.1 * raw["self"].mean(0))
-    torch.testing.assert_close(networks.centres["inter"], 0.1 * raw["inter"][0, 0])
-    assert (networks.centres["intra"] == 0).all()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype):
+    """Those of float16 are scaled; the update takes the scale out again."""
+    section = section.model_copy(update={"drop_path": 0.0})
+    networks, batch = make_batch(section)
+    for network in (networks.student, networks.teacher):
+        network.float()
+    networks.centres = {term: centre.float() for term, centre in networks.centres.items()}
+    batch = Batch(
+        [view.float() for view in batch.views],
+        {term: (values.float(), weights.float()) for term, (values, weights) in batch.targets.items()},
+    )
+    networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=dtype is torch.float16)
+    centres, found = dict(networks.centres), []
+    for each in (torch.float32, dtype):
+        networks.centres = dict(centres)
+        loss = objective.distil(networks, batch, section, each)["loss"]
+        gradient = torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
+        networks.student.zero_grad()
+        found.append((loss, gradient / networks.scaler.get_scale()))
+    (exact, gradient), (loss, rounded) = found
+    torch.testing.assert_close(loss, exact, atol=0, rtol=1e-2)
+    assert (rounded - gradient).norm() < 0.1 * gradient.norm()
+
+
+def test_koleo_takes_the_batch_as_one_block(section, make_batch, monkeypatch):
+    """Nearest neighbours are sought in the batch: with blocks of two there would be other ones."""
+    section = section.model_copy(update={"drop_path": 0.0, "koleo": 1.0})
+    found = []
+    for block in (2, 32):
+        monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
+        torch.manual_seed(0)
+        networks, batch = make_batch(section)
+        objective.distil(networks, batch, section, torch.float32)
+        found.append([parameter.grad for parameter in networks.student.parameters()])
+    torch.testing.assert_close(*found)

@@ -85,14 +85,17 @@ def test_the_loss_of_a_step_is_dinos(plan, paths):
     networks.centres["self"] = centre = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
     pixels = dino_patches.Patches(paths).take(np.arange(4))
     views = [plan.normalise(v) for v in draw_views(pixels, np.arange(4), 4, recipe, np.random.default_rng(0))]
-    loss, own, koleo, entropy = dino_patches.step_loss(networks, views, plan)
+    loss, own, koleo, entropy = dino_patches.step(networks, views, plan)
+    found = [parameter.grad.clone() for parameter in networks.student.parameters()]
     crops = [crop for view in views for crop in view.split(4)]
     student = [F.log_softmax(networks.student(crop) / 0.1, -1) for crop in crops]
     teacher = [F.softmax((networks.teacher(crop) - centre) / 0.04, -1) for crop in crops[:2]]
     pairs = [-(t * s).sum(-1) for i, t in enumerate(teacher) for j, s in enumerate(student) if i != j]
-    torch.testing.assert_close(own, torch.stack(pairs).mean())
-    torch.testing.assert_close(koleo, sum(koleo_loss(networks.student.encoder(crop)) for crop in crops[:2]) / 2)
-    torch.testing.assert_close(loss, own + 0.1 * koleo)
+    expected = torch.stack(pairs).mean(), sum(koleo_loss(networks.student.encoder(crop)) for crop in crops[:2]) / 2
+    torch.testing.assert_close((own, koleo), expected)
+    torch.testing.assert_close(loss, expected[0] + 0.1 * expected[1])
+    gradients = torch.autograd.grad(expected[0] + 0.1 * expected[1], list(networks.student.parameters()))
+    torch.testing.assert_close(found, list(gradients), atol=1e-6, rtol=1e-3)
     torch.testing.assert_close(entropy, torch.stack([-(t * t.log()).sum(-1) for t in teacher]).mean())
     logits = torch.cat([networks.teacher(crop) for crop in crops[:2]])
     torch.testing.assert_close(networks.centres["self"], 0.9 * centre + 0.1 * logits.mean(0))
@@ -160,6 +163,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_remedy(plan, paths, tmp_path, 
     def step(networks, views, plan):
         return next(networks.student.parameters()).sum() * torch.tensor([torch.nan, 1.0, 1.0, 1.0])
 
-    monkeypatch.setattr(dino_patches, "step_loss", step)
+    monkeypatch.setattr(dino_patches, "step", step)
     with pytest.raises(RuntimeError, match=r"loss nan in epoch 0, step 0: lower patch_encoder\.dino\.base_lr"):
         dino_patches.train(paths, plan, tmp_path / "c.pt")

@@ -1,0 +1,236 @@
+"""A step of stage two with all three losses: ours against the same arithmetic written plainly, and against the floor.
+
+Plainly: attention multiplied out, the last block whole, one log-softmax a pair of a target and a crop, all logits at
+once, torch's default kernels and memory, a host sync a step. The networks are the paper's, crops and prototypes random.
+The floor is multiplying alone, at this machine's best rate of the run. A batch the plain way has no memory for is
+measured at the largest it has, and compared by the region.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.timing import best_seconds, in_own_process
+from slpd_core import config
+from slpd_core.dino.networks import Networks, set_schedules, update
+from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.objective import Batch, distil, multiplying_in
+from slpd_core.runtime import keep_freed_memory
+
+TOKEN_DIM = 384
+BATCHES = (64, 256)
+PLAIN_AT_MOST = {"cpu": 128, "cuda": 256}
+MOST_MB = {"cpu": 6000, "cuda": 12_000}
+ROUNDS = {"cpu": 2, "cuda": 10}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def section_of(batch_size: int, drop_path: float) -> config.PretrainRun:
+    """The run slpd of the config as it comes, but without frozen last layer: the first step is measured."""
+    from benchmarks.slides import settings
+
+    changes = {"batch_size": batch_size, "drop_path": drop_path, "freeze_last_layer_epochs": 0, "warmup_epochs": 0}
+    return settings().pretrain.run("slpd").model_copy(update=changes)
+
+
+def start(section: config.PretrainRun, device: str) -> tuple[Networks, Batch]:
+    """Networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
+    networks = start_networks(section, TOKEN_DIM, 1, device)
+    generator = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    with torch.no_grad():
+        for parameter in networks.teacher.parameters():
+            parameter += 0.01 * normal(*parameter.shape)
+    networks.centres = {term: 0.02 * normal(section.out_dim) for term in networks.centres}
+    B, crops = section.batch_size, ((section.n_global_crops, section.global_crop), (8, section.local_crop))
+    views = [normal(n, B, side, side, TOKEN_DIM) for n, side in crops]
+    has = (torch.arange(B, device=device) % 10 > 0).float()[:, None]
+    return networks, Batch(views, {term: (normal(B, 1, section.embed_dim), has) for term in ("intra", "inter")})
+
+
+def plain_encoder(encoder: Any, tokens: Tensor) -> Tensor:
+    """A region encoder written plainly."""
+    B, side, _, _ = tokens.shape
+    x = torch.cat([encoder.cls_token.expand(B, -1, -1), encoder.phi(tokens.flatten(1, 2))], 1)
+    x = x + encoder.positions(side, side)
+    for block in encoder.blocks:
+        x = x + block._drop(plain_attention(block.attn, block.norm1(x)))
+        x = x + block._drop(block.mlp(block.norm2(x)))
+    return encoder.norm(x)[:, 0]
+
+
+def plain_attention(attention: Any, x: Tensor) -> Tensor:
+    B, T, D = x.shape
+    heads = attention.qkv(x).reshape(B, T, 3, attention.n_heads, D // attention.n_heads)
+    q, k, v = heads.permute(2, 0, 3, 1, 4)
+    weights = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5).softmax(-1)
+    return attention.proj((weights @ v).transpose(1, 2).reshape(B, T, D))
+
+
+def plain_head(head: Any, x: Tensor) -> Tensor:
+    return F.linear(F.normalize(head.mlp(x), dim=-1), F.normalize(head.last_layer, dim=-1))
+
+
+def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRun, dtype: torch.dtype) -> Tensor:
+    """The loss of a batch, pair by pair."""
+    student, teacher, G = networks.student, networks.teacher, section.n_global_crops
+    with multiplying_in(dtype, batch.views[0].device):
+        crops = [plain_encoder(student.encoder, view.flatten(0, 1)) for view in batch.views]
+        logits = plain_head(student.head, torch.cat(crops))
+        with torch.no_grad():
+            of_terms = {"self": plain_head(teacher.head, plain_encoder(teacher.encoder, batch.views[0].flatten(0, 1)))}
+            for term, (values, _) in batch.targets.items():
+                of_terms[term] = plain_head(teacher.head, values[:, 0])
+    targets = {
+        term: F.softmax((rows - networks.centres[term]) / section.teacher_temperature, dim=-1)
+        for term, rows in of_terms.items()
+    }
+    crops = (logits / section.student_temperature).chunk(sum(len(view) for view in batch.views))
+    pairs = [
+        torch.sum(-q * F.log_softmax(crop, dim=-1), dim=-1).mean()
+        for i, q in enumerate(targets["self"].chunk(G))
+        for j, crop in enumerate(crops)
+        if i != j
+    ]
+    total = sum(pairs) / len(pairs)
+    for term, (_, weights) in batch.targets.items():
+        has = weights[:, 0]
+        each = [torch.sum(-targets[term] * F.log_softmax(crop, dim=-1), dim=-1) for crop in crops]
+        total = total + sum((loss * has).sum() / has.sum() for loss in each) / len(crops)
+    with torch.no_grad():
+        for term, rows in of_terms.items():
+            counted = rows if term == "self" else rows[batch.targets[term][1][:, 0] > 0]
+            networks.centres[term] = 0.9 * networks.centres[term] + 0.1 * counted.float().mean(0)
+    return total
+
+
+def gradients(networks: Networks) -> Tensor:
+    """All of the student's, as one vector."""
+    return torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
+
+
+def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[float, Tensor]:
+    """The loss and the gradients of the first step, without drop path."""
+    section = section_of(batch_size, drop_path=0.0)
+    networks, batch = start(section, device)
+    if way == "plain":
+        loss = plain_loss(networks, batch, section, DTYPES[precision])
+        loss.backward()
+    else:
+        loss = distil(networks, batch, section, DTYPES[precision])["loss"]
+    return loss.item(), gradients(networks).cpu()
+
+
+def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float, float, float]:
+    """Least seconds of a whole step, and the MB a GPU's tensors take at most; on a CPU of this process before it."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    if way == "ours":
+        keep_freed_memory()  # as our jobs do
+    section = section_of(batch_size, drop_path=0.1)
+    networks, batch = start(section, device)
+
+    def step() -> None:
+        momentum = set_schedules(networks, section, 0, 100, batch_size)["teacher_momentum"]
+        if way == "plain":
+            loss = plain_loss(networks, batch, section, DTYPES[precision])
+            loss.item()
+            loss.backward()
+        else:
+            distil(networks, batch, section, DTYPES[precision])
+        update(networks, section, momentum)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    step()
+    seconds = best_seconds({"it": step}, ROUNDS[device])["it"]
+    return seconds, torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
+
+
+def operations(section: config.PretrainRun) -> float:
+    """Floating-point operations a region: networks and last layers, the student's thrice, for its gradients."""
+    D, layers = section.embed_dim, 12 * section.embed_dim**2
+
+    def encoder(side: int) -> float:
+        T = side**2 + 1
+        whole = 2 * T * layers + 4 * T**2 * D
+        last = 2 * T * 2 * D**2 + 2 * (layers - 2 * D**2) + 4 * T * D  # of which [CLS] alone is asked for
+        return 2 * (T - 1) * TOKEN_DIM * D + (section.depth - 1) * whole + last
+
+    hidden, inner = section.hidden_dim, section.bottleneck_dim
+    head = 2 * (D * hidden + hidden**2 + hidden * inner + inner * section.out_dim)
+    crops = section.n_global_crops + section.n_local_crops
+    of_globals = section.n_global_crops * encoder(section.global_crop)
+    student = of_globals + section.n_local_crops * encoder(section.local_crop) + crops * head
+    return 3 * student + of_globals + (section.n_global_crops + 2) * head
+
+
+def multiplying(device: str) -> dict[str, float]:
+    """The best rate of multiplying matrices, operations a second, a precision."""
+    rates = {}
+    for precision, dtype in DTYPES.items():
+        ways, work = {}, {}
+        for rows, inside, outside in ((4096, 192, 768), (4096, 768, 192), (2048, 2048, 2048), (4096, 4096, 4096)):
+            a, b = (torch.randn(*shape, device=device).to(dtype) for shape in ((rows, inside), (inside, outside)))
+
+            def multiply(a: Tensor = a, b: Tensor = b) -> None:
+                for _ in range(8):
+                    a @ b
+                if device == "cuda":
+                    torch.cuda.synchronize()
+
+            ways[rows, inside, outside], work[rows, inside, outside] = multiply, 8 * 2.0 * rows * inside * outside
+        seconds = best_seconds(ways)
+        rates[precision] = max(work[shape] / spent for shape, spent in seconds.items())
+    return rates
+
+
+def agreement(device: str) -> None:
+    """Print how far loss and gradients of the first step are from the plain way's in fp32."""
+    wanted, reference = in_own_process(losses_of, "plain", "fp32", BATCHES[0], device)[0]
+    print(f"Against the plain way in fp32, batch {BATCHES[0]}, {device}\n\n| way | loss off by | gradients off by |")
+    print("|---|---:|---:|")
+    for way, precision in (("plain", "bf16"), ("ours", "fp32"), ("ours", "bf16")):
+        loss, found = in_own_process(losses_of, way, precision, BATCHES[0], device)[0]
+        away = (found - reference).norm() / reference.norm()
+        print(f"| {way}, {precision} | {abs(loss / wanted - 1):.1e} | {away:.1e} |")
+    print(flush=True)
+
+
+def speed(device: str) -> None:
+    """Print the table of a device; each way has a process of its own."""
+    before, per_region = multiplying(device), operations(section_of(64, 0.0))
+    rows = []
+    for precision in DTYPES:
+        for batch_size in BATCHES:
+            spent = {}
+            for way, size in (("plain", min(batch_size, PLAIN_AT_MOST[device])), ("ours", batch_size)):
+                (seconds, on_gpu), cost = in_own_process(timed, way, precision, size, device)
+                spent[way] = seconds / size
+                rows.append((precision, way, size, spent[way], spent["plain"], on_gpu or cost.peak_mb))
+    rates = {precision: max(rate, before[precision]) for precision, rate in multiplying(device).items()}
+    print(
+        f"A step on {device}, {per_region / 1e9:.1f} GFLOP a region, {torch.get_num_threads()} threads; multiplying: "
+    )
+    print(", ".join(f"{precision} {rate / 1e9:.0f} GFLOP/s" for precision, rate in rates.items()) + "\n")
+    print("| precision | way | batch | ms a region | ratio | of the multiplying peak | peak memory, MB |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for precision, way, size, seconds, plain, peak in rows:
+        over = f" (more than {MOST_MB[device]})" if way == "ours" and peak > MOST_MB[device] else ""
+        print(
+            f"| {precision} | {way} | {size} | {seconds * 1e3:.1f} | {plain / seconds:.2f} | "
+            f"{per_region / seconds / rates[precision]:.0%} | {peak:.0f}{over} |"
+        )
+    print(flush=True)
+
+
+def main() -> None:
+    """Print the tables of each device there is."""
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        agreement(device)
+        speed(device)
