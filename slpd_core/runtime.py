@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -42,7 +42,7 @@ def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterato
     started = time.monotonic()
     keep_freed_memory()
     try:
-        with _sigterm_exits(), limited_threads(threads), gpu_slot(gpus) as held:
+        with sigterm_exits(), limited_threads(threads), gpu_slot(gpus) as held:
             yield "cuda" if held else "cpu"
         log.info("done in %.1f s", time.monotonic() - started)
     except SystemExit as stop:
@@ -87,7 +87,7 @@ def _failure_line(error: Exception, log_path: str) -> str:
 
 
 @contextmanager
-def _sigterm_exits() -> Iterator[None]:
+def sigterm_exits() -> Iterator[None]:
     """Turn SIGTERM into SystemExit, so that open `with` blocks clean up; Slurm sends it some time before SIGKILL."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -102,6 +102,22 @@ def _sigterm_exits() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
+@contextmanager
+def sigterm_waits() -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM is not obeyed, but afterwards; gives what says whether it has come."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    come: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: come.append(number))
+    try:
+        yield lambda: bool(come)
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+        if come:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

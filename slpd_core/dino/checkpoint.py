@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from slpd_core import store
@@ -13,12 +12,12 @@ from slpd_core.dino import processes
 from slpd_core.dino.networks import Networks
 from slpd_core.runtime import log
 
-PARTS = ("made_by", "history", "arrays", "networks")
+PARTS = ("made_by", "history", "more", "networks")
 REMEDY = "delete it, the run starts anew"
 
 
 class Checkpoint:
-    """The state of a run after its last whole epoch, in a file that survives a killed job.
+    """The state of a run, in a file that survives a killed job.
 
     made_by: name -> value of the run's settings, seed and tokens; a checkpoint of others is set aside with a warning.
     """
@@ -26,22 +25,19 @@ class Checkpoint:
     def __init__(self, path: Path, made_by: dict[str, Any]) -> None:
         self.path, self.made_by = path, json.dumps(made_by, sort_keys=True)
 
-    def save(self, networks: Networks, history: list[dict[str, float]], arrays: Mapping[str, np.ndarray]) -> None:
-        """Replace the checkpoint by one of now; arrays: whatever else the run goes on from."""
+    def save(self, networks: Networks, history: list[dict[str, float]], more: Mapping[str, Any]) -> None:
+        """Replace the checkpoint by one of now; more: tensors and numbers, nested, that the run goes on from."""
         if not processes.is_first():
             return
-        kept = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        state = {"made_by": self.made_by, "history": history, "arrays": kept, "networks": networks.state()}
+        state = {"made_by": self.made_by, "history": history, "more": dict(more), "networks": networks.state()}
         with store.replacing(self.path) as part:
             torch.save(state, part)
 
-    def restore(
-        self, networks: Networks, names: Sequence[str] = ()
-    ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
-        """Bring networks to the checkpoint's state, give its history and arrays; nothing where there is no checkpoint.
+    def restore(self, networks: Networks, names: Sequence[str] = ()) -> tuple[list[dict[str, float]], dict[str, Any]]:
+        """Bring networks to the checkpoint's state, give its history and what more it holds; nothing where there is no
+        checkpoint.
 
-        names: of the arrays a run saves, unless it saves none. Raises ValueError when the file is broken or of another
-        kind.
+        names: of what a run saves. Raises ValueError when the file is broken or of another kind.
         """
         if not self.path.exists():
             return [], {}
@@ -53,12 +49,12 @@ class Checkpoint:
             return [], {}
         try:
             networks.restore(state["networks"])
-            arrays = {name: state["arrays"][name].numpy() for name in names if state["arrays"]}
+            more = {name: state["more"][name] for name in names}
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{self.path}: networks or arrays are not this run's ({reason}); {REMEDY}") from error
+            raise ValueError(f"{self.path}: not the state of this run ({reason}); {REMEDY}") from error
         log.info("resumed after epoch %d", len(state["history"]))
-        return state["history"], arrays
+        return state["history"], more
 
     def _read(self) -> dict[str, Any]:
         try:

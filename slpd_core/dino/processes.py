@@ -11,7 +11,9 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from slpd_core.runtime import file_handler, log
+from slpd_core.runtime import file_handler, log, sigterm_exits
+
+SECONDS_TO_STOP = 25  # Slurm kills 30 s after SIGTERM
 
 
 def count() -> int:
@@ -54,6 +56,13 @@ def add_up(*tensors: Tensor) -> None:
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def anyone(says: bool, device: torch.device) -> bool:
+    """Whether any of the processes says so; all of them have to ask."""
+    told = torch.tensor(float(says), device=device)
+    add_up(told)
+    return bool(told)
 
 
 def gathered(rows: Tensor) -> tuple[Tensor, int]:
@@ -108,6 +117,9 @@ def train_as_one(work: Callable[..., object], processes: int, device: str, *argu
         finally:
             for process in started.processes:
                 process.terminate()
+            for process in started.processes:  # which may have a checkpoint to write
+                process.join(SECONDS_TO_STOP)
+                process.kill()
 
 
 def _one_of_them(rank: int, setting: tuple[int, str, str, str | None, int], work: Any, arguments: Any) -> None:
@@ -120,6 +132,7 @@ def _one_of_them(rank: int, setting: tuple[int, str, str, str | None, int], work
     torch.set_num_threads(max(1, threads // processes))
     dist.init_process_group("nccl" if device == "cuda" else "gloo", meet, world_size=processes, rank=rank)
     try:
-        work(*arguments)
+        with sigterm_exits():
+            work(*arguments)
     finally:
         dist.destroy_process_group()

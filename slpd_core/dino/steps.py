@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slpd_core.dino import processes
+
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
 
 
@@ -25,3 +27,12 @@ def first_not_finite(losses: list[Tensor], steps: int) -> tuple[int, float] | No
     first = max(0, len(losses) - STEPS_BETWEEN_CHECKS)
     values = enumerate(torch.stack(losses[first:]).tolist(), start=first)
     return next(((number, value) for number, value in values if not math.isfinite(value)), None)
+
+
+def stops_after(step: int, asked: bool, device: torch.device) -> bool:
+    """Whether an epoch stops after this step, as something asked for: at once, or where several processes train, at the
+    next step at which all of them ask one another.
+    """
+    if processes.count() == 1:
+        return asked
+    return (step + 1) % STEPS_BETWEEN_CHECKS == 0 and processes.anyone(asked, device)

@@ -1,9 +1,12 @@
 """Stage two: SLPD pretraining of the region encoder (paper, sec. 2)."""
 
 import math
+import sys
 import time
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.processes import train_as_one
-from slpd_core.dino.steps import batches, first_not_finite
+from slpd_core.dino.steps import batches, first_not_finite, stops_after
 from slpd_core.dino.watch import effective_rank, fixed_sample
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
@@ -24,7 +27,7 @@ from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_
 from slpd_core.pretraining.objective import MEASURED, Batch, Targets, distil, find_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import watch_prototypes
-from slpd_core.runtime import generator, log, progress
+from slpd_core.runtime import TERMINATED, generator, log, progress, sigterm_waits
 
 VERSION = 5
 
@@ -43,40 +46,84 @@ def stop_if_not_finite(losses: list[Tensor], steps: list[np.ndarray], cohort: Co
         )
 
 
+@dataclass
+class Epoch:
+    """An epoch that has begun.
+
+    row: of its history, so far. measured: of the steps done, MEASURED of each, on the device.
+    """
+
+    row: dict[str, float]
+    prototypes: Prototypes | None
+    targets: Targets | None
+    measured: list[Tensor]
+
+    def state(self) -> dict[str, Any]:
+        """What a run that is stopped within the epoch goes on from."""
+        found = {"row": self.row, "measured": torch.stack(self.measured)} | prototypes_state(self.prototypes)
+        return found | {"targets": vars(self.targets) if self.targets else None}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], device: str) -> "Epoch":
+        """Take up what `state` gave."""
+        targets = state["targets"]
+        if targets:
+            rows = {term: rows.to(device) for term, rows in targets["rows"].items()}
+            targets = Targets(targets["vectors"].to(device), rows)
+        measured = list(state["measured"].to(device))
+        return cls(state["row"], prototypes_of_state(state), targets, measured)
+
+
+def prototypes_state(prototypes: Prototypes | None) -> dict[str, Any]:
+    """Prototypes as a checkpoint holds them."""
+    arrays = vars(prototypes).items() if prototypes else ()
+    return {"prototypes": {name: torch.from_numpy(array) for name, array in arrays}}
+
+
+def prototypes_of_state(state: dict[str, Any]) -> Prototypes | None:
+    """Take up what `prototypes_state` gave."""
+    arrays = state["prototypes"]
+    return Prototypes(**{name: tensor.numpy() for name, tensor in arrays.items()}) if arrays else None
+
+
 def train_epoch(
     networks: Networks,
     cohort: Cohort,
     section: config.PretrainRun,
-    targets: Targets | None,
+    begun: Epoch,
     seed: int,
     epoch: int,
-) -> dict[str, float]:
-    """One epoch over all regions; gives the means of MEASURED over its steps and the schedules' last values.
+    asked_to_stop: Callable[[], bool],
+) -> bool:
+    """One epoch over all regions, from the step it had come to; gives whether it came to its end.
 
-    The entropy of a term is that of the steps that had targets of it, nan where none had. Raises RuntimeError at a loss
-    that is not finite.
+    At the end its row has the means of MEASURED over the steps, an entropy's over those that had targets of it, and the
+    schedules' last values. Raises RuntimeError at a loss that is not finite.
     """
     device, tokens = networks.centres["self"].device, cohort.tokens
     dtype = multiplied_in(section.precision, device.type)
-    torch.manual_seed(torch_seed(seed, "drop_path", epoch) + processes.rank())
     steps = batches(len(tokens), section.batch_size, generator(seed, "batches", epoch))
-    rows: list[Tensor] = []
-    totals, schedule = [], {}
-    for number, regions in enumerate(progress(steps, len(steps), f"epoch {epoch}", "steps")):
+    schedule: dict[str, float] = {}
+    first, measured = len(begun.measured), begun.measured
+    for number in progress(range(first, len(steps)), len(steps) - first, f"epoch {epoch}", "steps"):
+        regions = steps[number]
+        torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + processes.rank())
         schedule = set_schedules(networks, section, epoch * len(steps) + number, len(steps), len(regions))
         share = processes.own_share(np.arange(len(regions)))
         own = torch.from_numpy(regions[share])
         rng = generator(seed, "crops", epoch, number)
         views = draw_views(tokens, own.to(tokens.device), share, len(regions), section, rng)
-        batch = Batch([view.to(device) for view in views], targets.of(own.to(device)) if targets else {})
-        measured = distil(networks, batch, section, dtype)
+        wanted = begun.targets.of(own.to(device)) if begun.targets else {}
+        found = distil(networks, Batch([view.to(device) for view in views], wanted), section, dtype)
         update(networks, section, schedule["teacher_momentum"])
-        rows.append(torch.stack([measured[name] for name in MEASURED]))
-        processes.add_up(rows[-1])
-        totals.append(rows[-1][0])
-        stop_if_not_finite(totals, steps, cohort, epoch)
-    means = torch.stack(rows).nanmean(0) / processes.count()
-    return dict(zip(MEASURED, means.tolist(), strict=True)) | schedule
+        measured.append(torch.stack([found[name] for name in MEASURED]))
+        processes.add_up(measured[-1])
+        stop_if_not_finite([row[0] for row in measured], steps, cohort, epoch)
+        if number + 1 < len(steps) and stops_after(number, asked_to_stop(), device):
+            return False
+    means = torch.stack(measured).nanmean(0) / processes.count()
+    begun.row |= dict(zip(MEASURED, means.tolist(), strict=True)) | schedule
+    return True
 
 
 def embed_for_clustering(networks: Networks, cohort: Cohort, section: config.PretrainRun, device: str) -> np.ndarray:
@@ -134,27 +181,51 @@ def train(
     processes.require_even_shares(min(section.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
     networks = start_networks(section, cohort.tokens.shape[-1], seed, device)
     cohort = cohort.near(device)
-    sample = fixed_sample(len(cohort.tokens))
-    history, arrays = checkpoint.restore(networks, [field.name for field in fields(Prototypes)])
-    prototypes = Prototypes(**arrays) if arrays else None
+    history, state = checkpoint.restore(networks, ["prototypes", "begun"])
+    prototypes = prototypes_of_state(state) if state else None
+    begun = Epoch.of_state(state["begun"], device) if state.get("begun") else None
     for epoch in range(len(history), section.epochs):
         started = time.monotonic()
-        row: dict[str, float] = {"epoch": epoch, "uniform": math.log(section.out_dim)}
-        before, prototypes, targets = prototypes, None, None
-        if section.uses_prototypes and epoch >= section.self_only_epochs:
-            clustered = embed_for_clustering(networks, cohort, section, device)
-            prototypes = cluster(cohort, clustered, section, seed, epoch)
-            group_of = groups(cohort, section)[0]
-            row |= watch_prototypes(cohort, group_of, before, prototypes)
-            targets = find_targets(prototypes, clustered, group_of, section, device)
-        sampled = embed_regions(networks.teacher.encoder, cohort.tokens[sample], device)
-        row |= train_epoch(networks, cohort, section, targets, seed, epoch)
-        row["effective_rank"] = effective_rank(sampled)
-        history.append(row)
-        checkpoint.save(networks, history, vars(prototypes) if prototypes else {})
-        rate = len(cohort.tokens) / (time.monotonic() - started)
-        log.info("epoch %d of %d: loss %.3f, %.1f regions/s", epoch + 1, section.epochs, row["loss"], rate)
+        if begun is None:
+            begun = begin_epoch(networks, cohort, section, seed, epoch, prototypes, device)
+        before = len(begun.measured)
+        with sigterm_waits() as asked_to_stop:
+            if not train_epoch(networks, cohort, section, begun, seed, epoch, asked_to_stop):
+                checkpoint.save(networks, history, prototypes_state(prototypes) | {"begun": begun.state()})
+                log.info("stopped in epoch %d after %d steps", epoch + 1, len(begun.measured))
+                sys.exit(TERMINATED)
+            history.append(begun.row)
+            prototypes = begun.prototypes
+            checkpoint.save(networks, history, prototypes_state(prototypes) | {"begun": None})
+        done = (len(begun.measured) - before) * min(section.batch_size, len(cohort.tokens))
+        rate, loss = done / (time.monotonic() - started), begun.row["loss"]
+        log.info("epoch %d of %d: loss %.3f, %.1f regions/s", epoch + 1, section.epochs, loss, rate)
+        begun = None
     return networks, pd.DataFrame(history)
+
+
+def begin_epoch(
+    networks: Networks,
+    cohort: Cohort,
+    section: config.PretrainRun,
+    seed: int,
+    epoch: int,
+    before: Prototypes | None,
+    device: str,
+) -> Epoch:
+    """Cluster each slide and match the slides, if the epoch needs it; before: the last epoch's prototypes."""
+    row: dict[str, float] = {"epoch": epoch, "uniform": math.log(section.out_dim)}
+    prototypes = targets = None
+    if section.uses_prototypes and epoch >= section.self_only_epochs:
+        clustered = embed_for_clustering(networks, cohort, section, device)
+        prototypes = cluster(cohort, clustered, section, seed, epoch)
+        group_of = groups(cohort, section)[0]
+        row |= watch_prototypes(cohort, group_of, before, prototypes)
+        targets = find_targets(prototypes, clustered, group_of, section, device)
+    sample = fixed_sample(len(cohort.tokens))
+    sampled = embed_regions(networks.teacher.encoder, cohort.tokens[sample], device)
+    row["effective_rank"] = effective_rank(sampled)
+    return Epoch(row, prototypes, targets, [])
 
 
 def no_prototypes(cohort: Cohort, section: config.PretrainRun) -> Prototypes:

@@ -1,6 +1,7 @@
 """Training: the right targets, reproducible, resumable bit for bit, never NaN."""
 
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.processes import train_as_one
 from slpd_core.pretraining import pretrain, region_encoder
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.runtime import TERMINATED, sigterm_exits
 
 
 def alone(section):
@@ -85,6 +87,38 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     monkeypatch.undo()
     torch.rand(7)
     resumed, rows = trained(cohort, section, tmp_path / "cut.pt")
+    assert same(whole.student.state_dict(), resumed.student.state_dict())
+    assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
+    assert same(whole.centres, resumed.centres)
+    pd.testing.assert_frame_equal(history, rows)
+
+
+STOPPED = {"first step": 0, "last of an epoch but one": 2, "last of an epoch": 3, "second epoch": 5, "last step": 15}
+
+
+@pytest.mark.parametrize("step", STOPPED.values(), ids=STOPPED)
+@pytest.mark.parametrize("inter", ["prototype", "region"])
+def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
+    section, make_cohort, tmp_path, step, inter, monkeypatch
+):
+    """The signal comes within a step, of 4 epochs of 4; the step is finished, and none is done twice."""
+    section, cohort = section.model_copy(update={"batch_size": 6, "inter": inter}), make_cohort(9, 8, 7)
+    whole, history = trained(cohort, section, tmp_path / "whole.pt")
+    done, distil = [], pretrain.distil
+
+    def counted(networks, batch, *arguments):
+        if len(done) == step and step not in done:
+            signal.raise_signal(signal.SIGTERM)
+        done.append(len(done))
+        return distil(networks, batch, *arguments)
+
+    monkeypatch.setattr(pretrain, "distil", counted)
+    with sigterm_exits(), pytest.raises(SystemExit) as stop:
+        trained(cohort, section, tmp_path / "cut.pt")
+    assert (stop.value.code, len(done)) == (TERMINATED, step + 1)
+    torch.rand(7)
+    resumed, rows = trained(cohort, section, tmp_path / "cut.pt")
+    assert len(done) == 16
     assert same(whole.student.state_dict(), resumed.student.state_dict())
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
     assert same(whole.centres, resumed.centres)
