@@ -24,6 +24,16 @@ except (ValueError, OSError) as error:
 RESULTS = f"results/{CONFIG.cohort}"
 SLIDES = {row["slide_id"]: row for row in SHEET.to_dict("records")}
 RUNS = list(CONFIG.pretrain.runs)
+# The trained encoders by run: one of all slides, or one a fold.
+ENCODERS = {
+    run: (
+        [run]
+        if CONFIG.pretrain.run(run).slides == "all"
+        else [f"{run}.fold{fold}" for fold in range(CONFIG.folds.n_folds)]
+    )
+    for run in RUNS
+}
+SHOWN = [names[0] for names in ENCODERS.values()]  # of each run, in the report
 ROWS = [
     (features, classifier)
     for features, names in CONFIG.evaluate.rows.items()
@@ -43,7 +53,7 @@ FIGURES = [
 wildcard_constraints:
     slide="|".join(map(re.escape, SLIDES)),
     encoder=r"[A-Za-z0-9][\w-]*",
-    run=r"[A-Za-z0-9][\w-]*",
+    run=r"[A-Za-z0-9][\w-]*(\.fold\d+)?",
     features=r"[A-Za-z0-9][\w-]*",
     classifier="[a-z_]+",
     fold=r"\d+",
@@ -135,20 +145,40 @@ def patch_history(wildcards):
     return f"{RESULTS}/patch_encoder/history.csv" if RECIPE else []
 
 
+def run_settings(wildcards):
+    """The settings of a pretraining run, its overrides applied; its encoders of each fold have the same."""
+    return CONFIG.pretrain.run(wildcards.run.partition(".")[0])
+
+
 def run_section(wildcards):
-    """The settings of a pretraining run, its overrides applied."""
-    return CONFIG.pretrain.run(wildcards.run).model_dump()
+    """The settings of a pretraining run as a plain dictionary."""
+    return run_settings(wildcards).model_dump()
 
 
 def run_begins_with(wildcards):
     """The encoder that a pretraining run begins with, if any."""
-    return CONFIG.pretrain.run(wildcards.run).init_from or []
+    return run_settings(wildcards).init_from or []
+
+
+def run_fold(wildcards):
+    """The fold whose training slides alone a pretraining run sees, None where it sees all."""
+    fold = wildcards.run.partition(".fold")[2]
+    return int(fold) if fold else None
+
+
+def run_folds(wildcards):
+    """The folds, where a pretraining run sees the training slides of one."""
+    return [] if run_fold(wildcards) is None else f"{RESULTS}/folds/folds.parquet"
 
 
 def embed_table(wildcards):
-    """The embeddings a row's features name; none for patches, which are read from the tokens."""
-    features = wildcards.features
-    return f"{RESULTS}/embed/{features}.parquet" if features in RUNS else []
+    """The embeddings a row's features name, by the encoder that a fold's test slides are new to where there is one;
+    none for patches, which are read from the tokens.
+    """
+    encoders = ENCODERS.get(wildcards.features, [])
+    of_fold = f"{wildcards.features}.fold{wildcards.fold}"
+    name = of_fold if of_fold in encoders else wildcards.features
+    return f"{RESULTS}/embed/{name}.parquet" if encoders else []
 
 
 def other_ledger(wildcards):

@@ -50,8 +50,8 @@ rule report:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
         folds=f"{RESULTS}/folds/folds.parquet",
         evaluate=each_fold_of_each_row(),
-        history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=RUNS),
-        embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=RUNS),
+        history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=SHOWN),
+        embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=SHOWN),
         patch_history=patch_history,
         galleries=rules.pretraining.input.galleries,
     output:

@@ -5,6 +5,7 @@ rule pretrain:
     input:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
         init_from=run_begins_with,
+        folds=run_folds,
     output:
         encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
         history=f"{RESULTS}/pretrain/{{run}}/history.csv",
@@ -25,6 +26,7 @@ rule pretrain:
         section=run_section,
         version=stage_version("pretraining/pretrain"),
         seed=CONFIG.seed,
+        fold=run_fold,
         tokens=f"{RESULTS}/tokens",
         # Undeclared on purpose: it survives a failure, and the run resumes from it.
         checkpoint=f"{RESULTS}/pretrain/{{run}}/checkpoint.pt",
@@ -82,10 +84,10 @@ rule gallery:
 
 rule pretraining:
     input:
-        expand(rules.embed.output, run=RUNS),
-        expand(rules.pretrain.output, run=RUNS),
+        expand(rules.embed.output, run=sum(ENCODERS.values(), [])),
+        expand(rules.pretrain.output, run=sum(ENCODERS.values(), [])),
         galleries=[
             f"{RESULTS}/gallery/{run}.png"
-            for run in RUNS
-            if CONFIG.pretrain.run(run).uses_prototypes
+            for name, run in zip(RUNS, SHOWN)
+            if CONFIG.pretrain.run(name).uses_prototypes
         ],

@@ -320,6 +320,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class PretrainRun(SelfDistillation):
     """The settings of one pretraining run, overrides applied."""
 
+    slides: Literal["all", "train_only"]
     alpha_intra: NonNegative
     alpha_inter: NonNegative
     clustering: Literal["slide", "global"]

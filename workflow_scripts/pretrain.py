@@ -20,4 +20,6 @@ with runtime.job(
         seed=snakemake.params.seed,
         device=device,
         gpus=snakemake.resources.gpu,
+        folds_path=Path(snakemake.input.folds) if snakemake.input.folds else None,
+        fold=snakemake.params.fold,
     )

@@ -50,6 +50,12 @@ def admitted_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
     return slides, meta["fingerprint"]
 
 
+def training_slides(folds_path: Path, fold: int) -> set[str]:
+    """The slide_ids of a fold's training part: what an encoder may see that the fold's test slides are to judge."""
+    folds, _ = store.read_table(folds_path, "folds")
+    return set(folds[(folds["fold"] == fold) & (folds["part"] == "train")]["slide_id"])
+
+
 def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Tokens float16 (L, grid, grid, dim) and coords int64 (L, 2) of one slide.
 
@@ -74,13 +80,16 @@ def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.
     return tokens.reshape(len(tokens), grid, grid, -1), coords
 
 
-def read_cohort(ledger_path: Path, tokens_dir: Path) -> Cohort:
+def read_cohort(ledger_path: Path, tokens_dir: Path, only: set[str] | None = None) -> Cohort:
     """Read the tokens of every slide the ledger admits, all of them in memory.
 
-    Raises ValueError as `admitted_slides` and `read_slide` do, and for a slide whose tokens have another shape than
-    those of the first.
+    only: the slide_ids to read, if not all. Raises ValueError as `admitted_slides` and `read_slide` do, and for a slide
+    whose tokens have another shape than those of the first.
     """
     slides, fingerprint = admitted_slides(ledger_path)
+    if only is not None:
+        slides = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
+        fingerprint = store.fingerprint(fingerprint, *slides["slide_id"])
     starts = np.concatenate([[0], slides["regions"].cumsum()])
     tokens = np.empty((starts[-1], 0, 0, 0), np.float16)
     coords = np.empty((starts[-1], 2), np.int64)

@@ -179,9 +179,11 @@ def run(
     section: config.Gallery,
     read_regions: ReadRegions,
 ) -> None:
-    """Draw the gallery of a run; a slide that cannot be read any more is shown by grey tiles."""
+    """Draw the gallery of the slides a run was trained on; one that cannot be read any more is shown by grey tiles."""
     sheet, _ = store.read_table(sheet_path, "sheet")
     embed, _ = store.read_table(embed_path, "embed")
+    trained, _ = store.read_arrays(prototypes_path, ("region_slide",))
+    embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
     found, as_one = read_found(embed, sheet, prototypes_path)
     strips = plan_cohort(found) if as_one else plan_slides(found, section.slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]

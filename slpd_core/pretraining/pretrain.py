@@ -21,7 +21,7 @@ from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import batches, first_not_finite, stops_after
 from slpd_core.dino.watch import effective_rank, fixed_sample
 from slpd_core.pretraining import region_encoder
-from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
+from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
 from slpd_core.pretraining.crops import draw_views
 from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
 from slpd_core.pretraining.objective import MEASURED, Batch, Targets, distil, find_targets
@@ -270,11 +270,16 @@ def run(
     seed: int,
     device: str,
     gpus: int = 0,
+    folds_path: Path | None = None,
+    fold: int | None = None,
 ) -> None:
     """Pretrain one run, on several GPUs by a process each: writes the teacher's encoder, the history and the final
     prototypes.
+
+    fold: of `folds_path`, whose training slides alone are seen; all slides without one.
     """
-    cohort = read_cohort(ledger_path, tokens_dir)
+    only = training_slides(folds_path, fold) if folds_path and fold is not None else None
+    cohort = read_cohort(ledger_path, tokens_dir, only)
     R, grid = cohort.tokens.shape[:2]
     log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
     begun_with = store.file_fingerprint(Path(section.init_from)) if section.init_from else ""

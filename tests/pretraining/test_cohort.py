@@ -31,6 +31,15 @@ def test_a_cohort_comes_back_slide_after_slide(on_disk, make_cohort):
     assert back.slide_of.tolist() == [0] * 5 + [1] * 3 + [2]
 
 
+def test_a_part_of_a_cohort_is_read_alone_and_has_a_fingerprint_of_its_own(on_disk, make_cohort):
+    cohort = make_cohort(5, 2, 3)
+    ledger, tokens = on_disk(cohort)
+    part = read_cohort(ledger, tokens, {"s2", "s0", "elsewhere"})
+    assert part.slide_ids == ["s0", "s2"]
+    assert torch.equal(part.tokens, cohort.tokens[[0, 1, 2, 3, 4, 7, 8, 9]])
+    assert len({read_cohort(ledger, tokens, only).fingerprint for only in (None, {"s0"}, {"s1"})}) == 3
+
+
 def test_a_cohort_without_tissue_is_refused(on_disk, make_cohort):
     with pytest.raises(ValueError, match=r"ledger\.parquet: no slide with status ok"):
         read_cohort(*on_disk(make_cohort(0, 0)))

@@ -1,7 +1,10 @@
 """Training: the right targets, reproducible, resumable bit for bit, never NaN."""
 
 import math
+import os
 import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -196,6 +199,33 @@ def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch,
     first, second = (torch.cat([p.flatten() for p in n.teacher.parameters()]) for n in (single, shared))
     start = torch.cat([p.flatten() for p in start_networks(section, 8, 1, "cpu").teacher.parameters()])
     assert (second - first).norm() < 0.02 * (first - start).norm()
+
+
+def test_two_processes_stop_together_on_sigterm_and_go_on(section, make_cohort, tmp_path):
+    """Within an epoch of 20 steps, at the 16th, where they ask one another, or else at its end."""
+    section, cohort = section.model_copy(update={"batch_size": 2}), make_cohort(20, 20)
+
+    def train(name):
+        checkpoint = Checkpoint(tmp_path / name, {})
+        train_as_one(pretrain.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
+        return pretrain.train(cohort, section, 1, "cpu", checkpoint)
+
+    def stop_once_begun():
+        while not (tmp_path / "cut.pt").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, history = train("whole.pt")
+    threading.Thread(target=stop_once_begun).start()
+    with sigterm_exits(), pytest.raises(SystemExit) as stop:
+        train("cut.pt")
+    state = store.read_torch(tmp_path / "cut.pt")
+    assert stop.value.code == TERMINATED
+    assert len(state["history"]) < section.epochs
+    assert state["more"]["begun"] is None or len(state["more"]["begun"]["measured"]) == 16
+    resumed, rows = train("cut.pt")
+    assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
+    pd.testing.assert_frame_equal(history, rows)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(section, make_cohort, tmp_path, monkeypatch):

@@ -149,6 +149,23 @@ def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(finishe
     assert planned(snakemake(folder, "-n").stdout) == {"report": 1}
 
 
+def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(finished, snakemake, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
+    done = snakemake(folder, overlay={"pretrain": {"runs": {"slpd": {"slides": "train_only"}}}})
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "report": 1}
+    assert planned(done.stdout + done.stderr) == jobs
+    results = folder / "results" / "tiny"
+    folds, _ = store.read_table(results / "folds" / "folds.parquet", "folds")
+    for fold, own in folds.groupby("fold"):
+        arrays, _ = store.read_arrays(results / "pretrain" / f"slpd.fold{fold}" / "prototypes.h5", ("slides",))
+        assert set(arrays["slides"]) == set(own[own["part"] == "train"]["slide_id"])
+        embedded, _ = store.read_table(results / "embed" / f"slpd.fold{fold}.parquet", "embed")
+        assert set(own[own["part"] == "test"]["slide_id"]) <= set(embedded["slide_id"])
+    table = pd.read_csv(results / "report" / "table.csv")
+    assert (table["pretraining"] == "slpd").sum() == 4
+
+
 def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
     fold = finished[0] / "results" / "tiny" / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet"
     before = fold.read_bytes()
