@@ -19,10 +19,21 @@ def _refuse_boolean(value: Any) -> Any:
     return value
 
 
+def _auto_or_positive(value: Any) -> Any:
+    try:
+        number = value if value == "auto" else int(_refuse_boolean(value))
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if number != "auto" and (number < 1 or number != float(value)):
+        raise ValueError("give a whole number above 0, or auto")
+    return number
+
+
 # Text is read as a number too: YAML 1.1 takes 5e-4 for text, and --config delivers text.
 Whole = Annotated[int, BeforeValidator(_refuse_boolean)]
 Number = Annotated[float, BeforeValidator(_refuse_boolean)]
 Positive = Annotated[Whole, Field(gt=0)]
+AutoOrPositive = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_positive)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
 PositiveFloat = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -266,20 +277,9 @@ class PatchEncoders(PatchEncoder):
 
 class Tokens(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    batch_size: Whole | Literal["auto"]
+    batch_size: AutoOrPositive
     compile: bool
     shrink_jpeg: bool
-
-    @field_validator("batch_size", mode="before")
-    @classmethod
-    def _auto_or_positive(cls, value: Any) -> Any:
-        try:
-            number = value if value == "auto" else int(_refuse_boolean(value))
-        except (TypeError, ValueError, OverflowError):
-            number = 0
-        if number != "auto" and (number < 1 or number != float(value)):
-            raise ValueError("give a number of patches above 0, or auto")
-        return number
 
 
 class Ledger(Section):
@@ -390,7 +390,8 @@ class Pretrain(PretrainRun):
 
 
 class Embed(Section):
-    batch_size: Positive
+    batch_size: AutoOrPositive
+    attention: bool
 
 
 class Gallery(Section):

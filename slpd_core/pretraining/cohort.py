@@ -13,6 +13,8 @@ import torch
 from slpd_core import store
 from slpd_core.dino import processes
 
+CPU_REGIONS, GPU_REGIONS = 64, 4096  # at most that go through an encoder at a time
+ARRAYS_ALIVE = 16  # of the size of the tokens, in float32, that a pass has in memory at once, or fewer
 REMEDY = "delete the file and run snakemake again, it will be made anew"
 
 
@@ -109,14 +111,24 @@ def read_cohort(ledger_path: Path, tokens_dir: Path, only: set[str] | None = Non
     return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, patients, fingerprint)
 
 
+def regions_a_pass(tokens: torch.Tensor, device: str) -> int:
+    """How many whole regions go through an encoder at a time: as many as a third of a GPU's free memory holds."""
+    if device == "cpu" or not len(tokens):
+        return CPU_REGIONS
+    region_bytes = 4 * tokens[0].numel() * ARRAYS_ALIVE
+    return int(max(1, min(GPU_REGIONS, torch.cuda.mem_get_info()[0] / 3 // region_bytes)))
+
+
 @torch.inference_mode()
 def embed_regions(
-    encoder: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, device: str, batch_size: int = 64
+    encoder: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, device: str, batch_size: int | None = None
 ) -> np.ndarray:
     """Embeddings of whole regions: float32 (R, D). Of several processes each embeds a share, and all get all.
 
     encoder: float32 (B, grid, grid, dim) → (B, D), in eval mode, on the device. tokens: float16 (R, grid, grid, dim).
+    batch_size: regions a pass, chosen by memory without one.
     """
+    batch_size = batch_size or regions_a_pass(tokens, device)
     rows = processes.own_share(torch.arange(len(tokens), device=tokens.device))
     own = torch.cat([encoder(tokens[batch].to(device).float()).float() for batch in rows.split(batch_size)])
     if processes.count() == 1:

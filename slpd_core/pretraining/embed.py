@@ -11,7 +11,7 @@ from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import admitted_slides, embed_regions, read_slide
 from slpd_core.runtime import log, progress
 
-VERSION = 1
+VERSION = 2
 
 
 def run(
@@ -25,19 +25,28 @@ def run(
 ) -> None:
     """Write one row a region: its slide, its upper left corner in level-0 px, its embedding.
 
-    One slide's tokens are in memory at a time.
+    If asked for, also `attention`, float32 (grid * grid,), how much [CLS] attends to each of its tokens, row-major. One
+    slide's tokens are in memory at a time.
     """
     slides, fingerprint = admitted_slides(ledger_path)
     encoder, encoder_meta = region_encoder.load(encoder_path)
     encoder = encoder.to(device)
-    coords, embeddings = [], []
+    size = None if section.batch_size == "auto" else section.batch_size
+    coords, found = [], []
+
+    def embed(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.cat(encoder.with_attention(tokens), 1) if section.attention else encoder(tokens)
+
     for slide in progress(slides.to_dict("records"), len(slides), "embed", "slides"):
         tokens, corners = read_slide(tokens_dir, slide)
         coords.append(corners)
-        embeddings.append(embed_regions(encoder, torch.from_numpy(tokens), device, section.batch_size))
+        found.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
     x, y = np.concatenate(coords).T
+    embeddings, attention = np.split(np.concatenate(found), [int(encoder_meta["embed_dim"])], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()
-    frame = pd.DataFrame({"slide_id": ids, "x": x, "y": y, "embedding": list(np.concatenate(embeddings))})
+    frame = pd.DataFrame({"slide_id": ids, "x": x, "y": y, "embedding": list(embeddings)})
+    if section.attention:
+        frame["attention"] = list(attention)
     inputs = (fingerprint, encoder_meta["fingerprint"])
     meta = store.provenance("embed", VERSION, section.model_dump(), *inputs) | {"embed_dim": encoder_meta["embed_dim"]}
     store.write_table(out_path, "embed", frame, meta)

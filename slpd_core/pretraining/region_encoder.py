@@ -1,6 +1,7 @@
 """The region encoder ViT4096-256."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,11 @@ class Attention(nn.Module):
             k, v = self._heads(F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]), 2)
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
+    def of_first(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T), how much the first token attends to each, the mean over the heads."""
+        q, k, _ = self._heads(self.qkv(x), 3)
+        return (q[:, :, :1] @ k.mT * q.shape[-1] ** -0.5).softmax(-1).mean(1)[:, 0]
+
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         """(B, T, parts * D) → (parts, B, heads, T, D / heads)."""
         return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -102,11 +108,26 @@ class RegionEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, rows, columns, token_dim) → (B, embed_dim), the normalised [CLS]."""
+        return self._read_out(self._up_to_last(tokens))
+
+    def with_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and how much [CLS] attends to each token in the last block.
+
+        The attention is (B, rows * columns), the heads' mean; it and what [CLS] leaves for itself add up to one.
+        """
+        x = self._up_to_last(tokens)
+        last: Any = self.blocks[-1]
+        return self._read_out(x), last.attn.of_first(last.norm1(x))[:, 1:]
+
+    def _up_to_last(self, tokens: Tensor) -> Tensor:
         B, rows, columns, _ = tokens.shape
         x = self.phi(tokens.flatten(1, 2))
         x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1) + self.positions(rows, columns)
         for block in self.blocks[:-1]:
             x = block(x)
+        return x
+
+    def _read_out(self, x: Tensor) -> Tensor:
         return self.norm(self.blocks[-1](x, first=1)[:, 0])  # of the last block nothing but [CLS] is asked for
 
     def positions(self, rows: int, columns: int) -> Tensor:

@@ -16,14 +16,14 @@ def run(on_disk, tmp_path):
     meta = store.provenance("pretrain", 1, {}, "f")
     region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
 
-    def run(cohort, batch_size):
+    def run(cohort, batch_size, attention=False):
         ledger, tokens = on_disk(cohort)
         embed.run(
             ledger_path=ledger,
             tokens_dir=tokens,
             encoder_path=tmp_path / "encoder.safetensors",
             out_path=tmp_path / "embed.parquet",
-            section=config.Embed(batch_size=batch_size),
+            section=config.Embed(batch_size=batch_size, attention=attention),
             device="cpu",
         )
         return encoder.eval(), *store.read_table(tmp_path / "embed.parquet", "embed")
@@ -44,8 +44,27 @@ def test_each_region_is_embedded_whole(run, make_cohort):
 
 def test_the_batch_size_does_not_show(run, make_cohort):
     cohort = make_cohort(5, 4)
-    one, other = (np.stack(run(cohort, size)[1]["embedding"].to_list()) for size in (1, 64))
+    one, other = (np.stack(run(cohort, size)[1]["embedding"].to_list()) for size in (1, "auto"))
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_attention_of_cls_comes_along_if_asked_for(run, make_cohort):
+    """It is what the last block of the whole encoder, written out, gives to each token, the mean of the heads."""
+    cohort = make_cohort(3, 4)
+    encoder, table, _ = run(cohort, 2, attention=True)
+    _, plain, _ = run(cohort, 2)
+    np.testing.assert_array_equal(np.stack(table["embedding"].to_list()), np.stack(plain["embedding"].to_list()))
+    assert "attention" not in plain
+    with torch.no_grad():
+        x = encoder.phi(cohort.tokens.float().flatten(1, 2))
+        x = torch.cat([encoder.cls_token.expand(7, -1, -1), x], 1) + encoder.positions(4, 4)
+        first, last = encoder.blocks
+        x = last.norm1(first(x))
+        q, k, _ = last.attn.qkv(x).chunk(3, -1)
+        heads = [(q[:, :, h : h + 12] @ k[:, :, h : h + 12].mT / 12**0.5).softmax(-1)[:, 0, 1:] for h in (0, 12)]
+    found = np.stack(table["attention"].to_list())
+    np.testing.assert_allclose(found, torch.stack(heads).mean(0), atol=1e-6)
+    assert (found.sum(1) < 1).all()
 
 
 def test_one_slide_is_in_memory_at_a_time(run, make_cohort, monkeypatch):
@@ -72,6 +91,6 @@ def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, on_disk, t
             tokens_dir=tokens,
             encoder_path=tmp_path / "encoder.safetensors",
             out_path=tmp_path / "embed.parquet",
-            section=config.Embed(batch_size=4),
+            section=config.Embed(batch_size=4, attention=False),
             device="cpu",
         )

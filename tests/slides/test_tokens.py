@@ -331,7 +331,7 @@ def test_a_compiled_encoder_gives_the_same(encode, slide):
 @pytest.mark.parametrize("value", [0, -1, True, 2.5, "many", None])
 def test_a_batch_size_is_a_number_or_auto(settings, value):
     values = settings.tokens.model_dump()
-    with pytest.raises(ValueError, match="give a number of patches above 0, or auto"):
+    with pytest.raises(ValueError, match="give a whole number above 0, or auto"):
         config.Tokens(**values | {"batch_size": value})
     assert config.Tokens(**values | {"batch_size": "12"}).batch_size == 12
     assert config.Tokens(**values | {"batch_size": "auto"}).batch_size == "auto"
