@@ -123,9 +123,9 @@ def plant(seed: int, grid: int = 8) -> Planted:
     names = [f"slide-{number:02d}" for number in range(SLIDES)]
     slide_of = np.repeat(np.arange(SLIDES), REGIONS)
     coords = np.zeros((len(tokens), 2), np.int64)
-    cohort = Cohort(
-        torch.from_numpy(tokens.reshape(-1, grid, grid, DIM)).half(), slide_of, coords, names, names, str(seed)
-    )
+    arranged = torch.from_numpy(tokens.reshape(-1, grid, grid, DIM)).half()
+    unlabelled = [""] * SLIDES
+    cohort = Cohort(arranged, slide_of, coords, names, names, str(seed), unlabelled)
     return Planted(cohort, labels, phenotype)
 
 

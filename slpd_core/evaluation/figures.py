@@ -45,6 +45,7 @@ ENTROPIES = {
 }
 WATCHED = {
     "effective_rank": "effective rank of the embeddings",
+    "knn_accuracy": "labels by k-NN of regions",
     "koleo": "KoLeo (lower: further apart)",
     "moved": "share of regions that\nchanged prototype",
     "smallest_cluster": "smallest cluster (regions)",

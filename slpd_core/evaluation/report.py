@@ -16,7 +16,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 7
+VERSION = 8
 THUMBNAIL_PX = 200
 GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.

@@ -23,7 +23,7 @@ class Cohort:
     """All regions of the slides the ledger admits, slide after slide.
 
     tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
-    level-0 px. fingerprint: of the ledger, which covers all tokens.
+    level-0 px. fingerprint: of the ledger, which covers all tokens. labels: of the slides, to watch training by only.
     """
 
     tokens: torch.Tensor
@@ -32,6 +32,7 @@ class Cohort:
     slide_ids: list[str]
     patient_ids: list[str]
     fingerprint: str
+    labels: list[str]
 
     def near(self, device: str) -> "Cohort":
         """The same, with its tokens on the device if half of its free memory holds them."""
@@ -108,7 +109,8 @@ def read_cohort(ledger_path: Path, tokens_dir: Path, only: set[str] | None = Non
             )
         tokens[start : start + len(own)], coords[start : start + len(own)] = own, corners
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
-    return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, patients, fingerprint)
+    labels = slides["label"].tolist()
+    return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, patients, fingerprint, labels)
 
 
 def regions_a_pass(tokens: torch.Tensor, device: str) -> int:

@@ -19,7 +19,7 @@ from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import batches, first_not_finite, stops_after
-from slpd_core.dino.watch import effective_rank, fixed_sample
+from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
 from slpd_core.pretraining.crops import draw_views
@@ -197,6 +197,7 @@ def train(
             history.append(begun.row)
             prototypes = begun.prototypes
             checkpoint.save(networks, history, prototypes_state(prototypes) | {"begun": None})
+            to_tensorboard(checkpoint.path.with_name("tensorboard"), begun.row)
         done = (len(begun.measured) - before) * min(section.batch_size, len(cohort.tokens))
         rate, loss = done / (time.monotonic() - started), begun.row["loss"]
         log.info("epoch %d of %d: loss %.3f, %.1f regions/s", epoch + 1, section.epochs, loss, rate)
@@ -225,6 +226,8 @@ def begin_epoch(
     sample = fixed_sample(len(cohort.tokens))
     sampled = embed_regions(networks.teacher.encoder, cohort.tokens[sample], device)
     row["effective_rank"] = effective_rank(sampled)
+    slides = cohort.slide_of[sample]
+    row["knn_accuracy"] = knn_accuracy(sampled, np.array(cohort.labels)[slides], np.array(cohort.patient_ids)[slides])
     return Epoch(row, prototypes, targets, [])
 
 

@@ -21,7 +21,7 @@ from slpd_core.dino.head import ProjectionHead
 from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
 from slpd_core.dino.steps import batches, first_not_finite
-from slpd_core.dino.watch import effective_rank, fixed_sample
+from slpd_core.dino.watch import effective_rank, fixed_sample, to_tensorboard
 from slpd_core.runtime import generator, log, progress
 from slpd_core.slides import vit
 from slpd_core.slides.patch_crops import draw_views
@@ -195,6 +195,7 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
         row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
         history.append(row)
         checkpoint.save(networks, history, {})
+        to_tensorboard(checkpoint_path.with_name("tensorboard"), row)
         rate = len(patches) / (time.monotonic() - started)
         log.info(EPOCH, epoch + 1, recipe.epochs, *(row[name] for name in MEANS), row["effective_rank"], rate)
     return networks, pd.DataFrame(history)

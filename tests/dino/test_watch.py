@@ -1,7 +1,10 @@
 """What is watched in any run, where the answer is known."""
 
+import math
+
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slpd_core.dino import watch
 
@@ -26,3 +29,32 @@ def test_the_sample_is_spread_over_the_cohort_and_no_larger():
     rows = watch.fixed_sample(100_000)
     assert len(rows) == len(set(rows)) == watch.SAMPLE
     assert (rows[0], rows[-1]) == (0, 99_999)
+
+
+def test_labels_are_told_by_the_neighbours_of_other_patients():
+    """Two directions; of patient d, whose label is b, the embeddings look like label a's."""
+    a, b = np.array([1.0, 0.1]), np.array([0.1, 1.0])
+    patients = np.array(["p", "p", "q", "q", "r", "d", "d", "d", "nobody"])
+    labels = np.array(["a", "a", "a", "b", "b", "b", "b", "b", ""])
+    embeddings = np.array([a, 2 * a, a, b, 3 * b, a, a, a, b])
+    assert watch.knn_accuracy(embeddings, labels, patients, k=1) == 5 / 8  # all but those of d
+    assert watch.knn_accuracy(embeddings[3:], labels[3:], patients[3:]) is math.nan
+    assert watch.knn_accuracy(embeddings[:2], labels[:2], patients[:2]) is math.nan
+
+
+def test_neighbours_of_the_own_patient_do_not_vote_even_where_there_are_too_few_others():
+    labels, patients = np.array(["a", "a", "a", "b"]), np.array(["p", "p", "p", "q"])
+    assert watch.knn_accuracy(np.eye(4), labels, patients) == 0
+
+
+def scalars(folder):
+    found = EventAccumulator(str(folder)).Reload()
+    return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+
+def test_tensorboard_has_each_epoch_once_and_nothing_of_an_earlier_run(tmp_path):
+    for row in ({"epoch": 0, "loss": 9.0}, {"epoch": 1, "loss": 8.0, "old": 1.0}):
+        watch.to_tensorboard(tmp_path / "scalars", row)
+    for row in ({"epoch": 0, "loss": 2.0, "inter": math.nan}, {"epoch": 1, "loss": 1.5, "inter": 3.0}):
+        watch.to_tensorboard(tmp_path / "scalars", row)
+    assert scalars(tmp_path / "scalars") == {"loss": [(0, 2.0), (1, 1.5)], "inter": [(1, 3.0)]}

@@ -56,7 +56,9 @@ def make_cohort():
         ids = [f"s{number}" for number in range(len(sizes))]
         slide_of = np.repeat(np.arange(len(sizes)), sizes)
         coords = np.stack([np.arange(len(slide_of)) * 4096, slide_of], axis=1)
-        return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, [f"p{name}" for name in ids], "f")
+        return Cohort(
+            torch.from_numpy(tokens), slide_of, coords, ids, [f"p{name}" for name in ids], "f", ["x"] * len(ids)
+        )
 
     return make
 

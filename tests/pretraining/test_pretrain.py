@@ -298,7 +298,12 @@ def run_stage(on_disk, tmp_path):
 @pytest.mark.parametrize("run", [lambda section: section, alone], ids=["slpd", "dino"])
 def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, make_cohort, run):
     out = run_stage(make_cohort(9, 8, 0, 7), run(section))
-    assert sorted(path.name for path in out.iterdir()) == ["encoder.safetensors", "history.csv", "prototypes.h5"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "encoder.safetensors",
+        "history.csv",
+        "prototypes.h5",
+        "tensorboard",
+    ]
     _, meta = region_encoder.load(out / "encoder.safetensors")
     assert (meta["stage"], meta["embed_dim"]) == ("pretrain", "24")
     history = pd.read_csv(out / "history.csv")
