@@ -20,7 +20,8 @@ rule pretrain:
     resources:
         gpu=1,
         # The tokens stay in memory: 200 KB a region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC; the rest is
-        # for PyTorch. Raise it (--set-resources pretrain:mem_mb=...) for a larger cohort.
+        # for PyTorch. Of a larger cohort they are mapped from a file in $TMPDIR; with more memory
+        # (--set-resources pretrain:mem_mb=...) they need not be.
         mem_mb=20000,
     params:
         section=run_section,

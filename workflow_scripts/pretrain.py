@@ -20,6 +20,7 @@ with runtime.job(
         seed=snakemake.params.seed,
         device=device,
         gpus=snakemake.resources.gpu,
+        memory_mb=snakemake.resources.mem_mb,
         folds_path=Path(snakemake.input.folds) if snakemake.input.folds else None,
         fold=snakemake.params.fold,
     )

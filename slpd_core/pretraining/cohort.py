@@ -12,6 +12,7 @@ import torch
 
 from slpd_core import store
 from slpd_core.dino import processes
+from slpd_core.runtime import log
 
 CPU_REGIONS, GPU_REGIONS = 64, 4096  # at most that go through an encoder at a time
 ARRAYS_ALIVE = 16  # of the size of the tokens, in float32, that a pass has in memory at once, or fewer
@@ -24,6 +25,7 @@ class Cohort:
 
     tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
     level-0 px. fingerprint: of the ledger, which covers all tokens. labels: of the slides, to watch training by only.
+    file: that the tokens are mapped from, where they are not in memory.
     """
 
     tokens: torch.Tensor
@@ -33,6 +35,16 @@ class Cohort:
     patient_ids: list[str]
     fingerprint: str
     labels: list[str]
+    file: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which maps the file of the tokens itself."""
+        return vars(self) | ({"tokens": self.tokens.shape} if self.file else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["file"]:
+            state["tokens"] = map_tokens(state["file"], state["tokens"])
+        vars(self).update(state)
 
     def near(self, device: str) -> "Cohort":
         """The same, with its tokens on the device if half of its free memory holds them."""
@@ -83,10 +95,22 @@ def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.
     return tokens.reshape(len(tokens), grid, grid, -1), coords
 
 
-def read_cohort(ledger_path: Path, tokens_dir: Path, only: set[str] | None = None) -> Cohort:
-    """Read the tokens of every slide the ledger admits, all of them in memory.
+def map_tokens(file: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """float16 of that shape, from a file that begins empty; the system keeps in memory what it has room for."""
+    return torch.from_file(file, shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
 
-    only: the slide_ids to read, if not all. Raises ValueError as `admitted_slides` and `read_slide` do, and for a slide
+
+def read_cohort(
+    ledger_path: Path,
+    tokens_dir: Path,
+    only: set[str] | None = None,
+    memory_bytes: float = math.inf,
+    scratch: Path | None = None,
+) -> Cohort:
+    """Read the tokens of every slide the ledger admits, once.
+
+    only: the slide_ids to read, if not all. memory_bytes: up to which tokens are kept in memory; more are written to a
+    file in `scratch` and mapped. Raises ValueError as `admitted_slides` and `read_slide` do, and for a slide
     whose tokens have another shape than those of the first.
     """
     slides, fingerprint = admitted_slides(ledger_path)
@@ -94,23 +118,28 @@ def read_cohort(ledger_path: Path, tokens_dir: Path, only: set[str] | None = Non
         slides = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
         fingerprint = store.fingerprint(fingerprint, *slides["slide_id"])
     starts = np.concatenate([[0], slides["regions"].cumsum()])
-    tokens = np.empty((starts[-1], 0, 0, 0), np.float16)
+    tokens, file = torch.empty((starts[-1], 0, 0, 0), dtype=torch.float16), None
     coords = np.empty((starts[-1], 2), np.int64)
     ids, patients = slides["slide_id"].tolist(), slides["patient_id"].tolist()
     for start, slide in zip(starts, slides.to_dict("records"), strict=False):
         own, corners = read_slide(tokens_dir, slide)
         if start == 0:
-            tokens = np.empty((starts[-1], *own.shape[1:]), np.float16)
+            shape = (int(starts[-1]), *own.shape[1:])
+            if scratch and 2 * math.prod(shape) > memory_bytes:
+                file = str(scratch / "tokens.bin")
+                log.info("tokens of %.1f GB are mapped from %s", 2 * math.prod(shape) / 1e9, file)
+            tokens = map_tokens(file, shape) if file else torch.empty(shape, dtype=torch.float16)
         if own.shape[1:] != tokens.shape[1:]:
             raise ValueError(
                 f"{tokens_dir / slide['slide_id']}.h5: tokens {own.shape[1:]}, those of slide {ids[0]} are "
-                f"{tokens.shape[1:]}; delete the file that does not fit regions.size_px and patch_encoder of the "
-                "config and run snakemake again, it will be made anew"
+                f"{tuple(tokens.shape[1:])}; delete the file that does not fit regions.size_px and patch_encoder of "
+                "the config and run snakemake again, it will be made anew"
             )
-        tokens[start : start + len(own)], coords[start : start + len(own)] = own, corners
+        tokens[start : start + len(own)] = torch.from_numpy(own)
+        coords[start : start + len(own)] = corners
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
     labels = slides["label"].tolist()
-    return Cohort(torch.from_numpy(tokens), slide_of, coords, ids, patients, fingerprint, labels)
+    return Cohort(tokens, slide_of, coords, ids, patients, fingerprint, labels, file)
 
 
 def regions_a_pass(tokens: torch.Tensor, device: str) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from slpd_core.pretraining.watch import watch_prototypes
 from slpd_core.runtime import TERMINATED, generator, log, progress, sigterm_waits
 
 VERSION = 5
+MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 
 def stop_if_not_finite(losses: list[Tensor], steps: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
@@ -273,32 +275,36 @@ def run(
     seed: int,
     device: str,
     gpus: int = 0,
+    memory_mb: float = math.inf,
     folds_path: Path | None = None,
     fold: int | None = None,
 ) -> None:
     """Pretrain one run, on several GPUs by a process each: writes the teacher's encoder, the history and the final
     prototypes.
 
-    fold: of `folds_path`, whose training slides alone are seen; all slides without one.
+    memory_mb: that the job may use; tokens which fill it are mapped from a file in the system's temporary folder. fold:
+    of `folds_path`, whose training slides alone are seen; all slides without one.
     """
     only = training_slides(folds_path, fold) if folds_path and fold is not None else None
-    cohort = read_cohort(ledger_path, tokens_dir, only)
-    R, grid = cohort.tokens.shape[:2]
-    log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
-    begun_with = store.file_fingerprint(Path(section.init_from)) if section.init_from else ""
-    made_by = section.model_dump() | {"seed": seed, "tokens": cohort.fingerprint, "version": VERSION}
-    checkpoint = Checkpoint(checkpoint_path, made_by | {"begun_with": begun_with})
-    if gpus > 1 and device == "cuda":
-        cohort.tokens.share_memory_()
-        train_as_one(train, gpus, device, cohort, section, seed, device, checkpoint)
-    networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
-    meta = store.provenance("pretrain", VERSION, section.model_dump(), cohort.fingerprint, str(seed), begun_with)
-    encoder = networks.teacher.encoder
-    found = None
-    if section.uses_prototypes:
-        clustered = embed_for_clustering(networks, cohort, section, device)
-        found = cluster(cohort, clustered, section, seed, section.epochs)
-    store.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
-    store.write_text(history_path, history.to_csv(index=False))
-    region_encoder.save(encoder_path, encoder, meta)
-    checkpoint_path.unlink(missing_ok=True)
+    with TemporaryDirectory() as scratch:
+        cohort = read_cohort(ledger_path, tokens_dir, only, MEMORY_SHARE * memory_mb * 1e6, Path(scratch))
+        R, grid = cohort.tokens.shape[:2]
+        log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
+        begun_with = store.file_fingerprint(Path(section.init_from)) if section.init_from else ""
+        made_by = section.model_dump() | {"seed": seed, "tokens": cohort.fingerprint, "version": VERSION}
+        checkpoint = Checkpoint(checkpoint_path, made_by | {"begun_with": begun_with})
+        if gpus > 1 and device == "cuda":
+            if not cohort.file:
+                cohort.tokens.share_memory_()
+            train_as_one(train, gpus, device, cohort, section, seed, device, checkpoint)
+        networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
+        meta = store.provenance("pretrain", VERSION, section.model_dump(), cohort.fingerprint, str(seed), begun_with)
+        encoder = networks.teacher.encoder
+        found = None
+        if section.uses_prototypes:
+            clustered = embed_for_clustering(networks, cohort, section, device)
+            found = cluster(cohort, clustered, section, seed, section.epochs)
+        store.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
+        store.write_text(history_path, history.to_csv(index=False))
+        region_encoder.save(encoder_path, encoder, meta)
+        checkpoint_path.unlink(missing_ok=True)

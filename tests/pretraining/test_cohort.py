@@ -1,5 +1,7 @@
 """The tokens read are those the ledger admitted, square, finite and alike; everything else is named with the remedy."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -38,6 +40,22 @@ def test_a_part_of_a_cohort_is_read_alone_and_has_a_fingerprint_of_its_own(on_di
     assert part.slide_ids == ["s0", "s2"]
     assert torch.equal(part.tokens, cohort.tokens[[0, 1, 2, 3, 4, 7, 8, 9]])
     assert len({read_cohort(ledger, tokens, only).fingerprint for only in (None, {"s0"}, {"s1"})}) == 3
+
+
+def tokens_seen(rank, cohort, path):
+    np.save(path, cohort.tokens.numpy())
+
+
+def test_tokens_larger_than_memory_are_mapped_in_every_process(on_disk, make_cohort, tmp_path):
+    cohort = make_cohort(5, 0, 3)
+    ledger, tokens = on_disk(cohort)
+    size = cohort.tokens.nbytes
+    assert read_cohort(ledger, tokens, None, size, tmp_path).file is None
+    mapped = read_cohort(ledger, tokens, None, size - 1, tmp_path)
+    assert Path(mapped.file).stat().st_size == size
+    assert torch.equal(mapped.tokens, cohort.tokens)
+    torch.multiprocessing.spawn(tokens_seen, (mapped, tmp_path / "seen.npy"), nprocs=1)
+    np.testing.assert_array_equal(np.load(tmp_path / "seen.npy"), cohort.tokens)
 
 
 def test_a_cohort_without_tissue_is_refused(on_disk, make_cohort):
