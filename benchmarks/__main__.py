@@ -5,8 +5,11 @@ from importlib import import_module
 
 BENCHMARKS = ("reading", "slides", "tokens", "step", "prototypes")
 
-for name in sys.argv[1:] or BENCHMARKS:
-    if name not in BENCHMARKS:
-        sys.exit(f"no benchmark {name}; there are {', '.join(BENCHMARKS)}")
-    print(f"\n## {name}\n", flush=True)
-    import_module(f"benchmarks.{name}").main()
+EXPERIMENTS = ("planted", "tissue")  # hours; run by name only
+
+if __name__ == "__main__":  # and not in the processes that experiments start
+    for name in sys.argv[1:] or BENCHMARKS:
+        if name not in BENCHMARKS + EXPERIMENTS:
+            sys.exit(f"no benchmark {name}; there are {', '.join(BENCHMARKS + EXPERIMENTS)}")
+        print(f"\n## {name}\n", flush=True)
+        import_module(f"benchmarks.{name}").main()

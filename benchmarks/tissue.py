@@ -1,0 +1,125 @@
+"""Does it work on tissue? DINO and SLPD beside what needs no training of regions, on a cohort run to its tokens.
+
+Reads the folder that TISSUE_RESULTS names: results/{cohort} of a workflow, or results/{cohort}/others/{encoder} for the
+tokens of another patch encoder. Tokens, mean colours and folds are used as they are, so that the patch encoder is the
+same for all. The protocol was written down before any of the runs it reports.
+
+A slide of a few regions of 16 x 16 tokens cannot show what prototypes are for: each region is cut into four of 8 x 8,
+as regions of half the side would be. Runs: dino and slpd, 50 epochs, the first 5 of L_self alone, 5 of warm-up, teacher
+momentum 0.996; three seeds, of weights and batches, the same for both. Beside them the encoder untrained, the mean
+token and the mean colour of each region. Measured: AUC and accuracy of KNN (of mean embeddings) and ViT_WSI, as the
+workflow evaluates them, over its folds; a row's figures are means over seeds and folds, the standard deviation that of
+the seeds' means.
+"""
+
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.planted import CROPS, RECIPE
+from benchmarks.slides import settings
+from slpd_core import store
+from slpd_core.dino.checkpoint import Checkpoint
+from slpd_core.evaluation import evaluate, metrics
+from slpd_core.pretraining import pretrain
+from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
+from slpd_core.pretraining.networks import start_networks
+from slpd_core.runtime import keep_freed_memory
+
+SEEDS = range(3)
+SIDE = 8
+SIZE = {"embed_dim": 96, "depth": 3, "n_heads": 3}
+RUNS = {"dino": {"alpha_intra": 0.0, "alpha_inter": 0.0}, "slpd": {}}
+WAYS = ("mean colour", "mean token", "untrained", *RUNS)
+
+
+def quarters(values: np.ndarray) -> np.ndarray:
+    """(R, grid, grid, C) → (R * 4, grid / 2, grid / 2, C), region after region."""
+    R, grid, _, C = values.shape
+    parts = values.reshape(R, 2, grid // 2, 2, grid // 2, C).transpose(0, 1, 3, 2, 4, 5)
+    return parts.reshape(4 * R, grid // 2, grid // 2, C)
+
+
+def read(results: Path) -> tuple[Cohort, np.ndarray, pd.DataFrame]:
+    """The cohort in quarters, the mean colour of each, (regions, 3), and the workflow's folds."""
+    other = results.parent.name == "others"
+    ledger = results / ("ledger.parquet" if other else "ledger/ledger.parquet")
+    cohort = read_cohort(ledger, results / "tokens")
+    grid = cohort.tokens.shape[1]
+    colours = []
+    for slide_id in cohort.slide_ids:
+        with store.open_tokens(results / "tokens" / f"{slide_id}.h5") as (tokens, _):
+            colours.append(tokens.colour[()])
+    rgb = quarters(np.concatenate(colours).astype(np.float32).reshape(-1, grid, grid, 3)).mean((1, 2))
+    of_cohort = results.parents[1] if other else results
+    folds, _ = store.read_table(of_cohort / "folds" / "folds.parquet", "folds")
+    smaller = replace(
+        cohort,
+        tokens=torch.from_numpy(quarters(cohort.tokens.numpy())),
+        slide_of=np.repeat(cohort.slide_of, 4),
+        coords=np.repeat(cohort.coords, 4, axis=0),
+    )
+    return smaller, rgb, folds
+
+
+def features(cohort: Cohort, colours: np.ndarray, way: str, seed: int) -> np.ndarray:
+    """Each region by a way: float32 (regions, D)."""
+    if way == "mean colour":
+        return colours
+    if way == "mean token":
+        return cohort.tokens.float().mean((1, 2)).numpy()
+    changes = RECIPE | CROPS[SIDE] | SIZE | RUNS.get(way, {})
+    section = settings().pretrain.run("slpd").model_copy(update=changes)
+    if way == "untrained":
+        networks = start_networks(section, cohort.tokens.shape[-1], seed, "cpu")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            networks, _ = pretrain.train(cohort, section, seed, "cpu", Checkpoint(Path(folder) / "c.pt", {}))
+    return embed_regions(networks.teacher.encoder, cohort.tokens, "cpu")
+
+
+def one(results: Path, way: str, seed: int) -> list[dict[str, float | str]]:
+    """The scores of a way and a seed: a row a classifier and fold."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    cohort, colours, folds = read(results)
+    found = features(cohort, colours, way, seed)
+    slides = {name: found[cohort.slide_of == number] for number, name in enumerate(cohort.slide_ids)}
+    section, rows = settings().evaluate.training, []
+    for number in sorted(folds["fold"].unique()):
+        fold = evaluate.select_fold(folds, number)
+        truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
+        predicted = {
+            "KNN": evaluate.knn(slides.__getitem__, fold, section.knn_neighbours),
+            "ViT_WSI": evaluate.train_and_predict(slides.__getitem__, fold, "vit_wsi", section, seed),
+        }
+        for classifier, p in predicted.items():
+            rows.append({"way": way, "seed": seed, "classifier": classifier} | metrics.scores(p, truth))
+    return rows
+
+
+def main() -> None:
+    """Train what is to be trained and print the table."""
+    if "TISSUE_RESULTS" not in os.environ:
+        print("left out: TISSUE_RESULTS names no results/{cohort} of a workflow")
+        return
+    results = Path(os.environ["TISSUE_RESULTS"]).resolve()
+    rows = []
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for found in pool.map(one, *zip(*((results, way, seed) for seed in SEEDS for way in WAYS), strict=True)):
+            rows += found
+    means = pd.DataFrame(rows).groupby(["classifier", "way", "seed"])[["auc", "accuracy"]].mean()
+    print(f"{len(SEEDS)} seeds\n\n| classifier | features | AUC | accuracy |\n|---|---|---:|---:|")
+    for classifier in ("KNN", "ViT_WSI"):
+        for way in WAYS:
+            own = means.loc[classifier, way]
+            cells = (f"{own[name].mean():.3f} ± {own[name].std():.3f}" for name in ("auc", "accuracy"))
+            print(f"| {classifier} | {way} | " + " | ".join(cells) + " |")
+    print(flush=True)
