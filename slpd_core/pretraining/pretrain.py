@@ -4,10 +4,8 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +22,9 @@ from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
 from slpd_core.pretraining.crops import draw_views
+from slpd_core.pretraining.epoch import Epoch, prototypes_of_state, prototypes_state
 from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
-from slpd_core.pretraining.objective import MEASURED, Batch, Targets, distil, find_targets
+from slpd_core.pretraining.objective import MEASURED, Batch, distil, find_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import watch_prototypes
 from slpd_core.runtime import TERMINATED, generator, log, progress, sigterm_waits
@@ -46,46 +45,6 @@ def stop_if_not_finite(losses: list[Tensor], steps: list[np.ndarray], cohort: Co
             f"loss {loss} in epoch {epoch}, step {number}, slides {', '.join(slides[:5])} ...: lower "
             "pretrain.base_lr or raise pretrain.teacher_temperature; the last checkpoint is kept"
         )
-
-
-@dataclass
-class Epoch:
-    """An epoch that has begun.
-
-    row: of its history, so far. measured: of the steps done, MEASURED of each, on the device.
-    """
-
-    row: dict[str, float]
-    prototypes: Prototypes | None
-    targets: Targets | None
-    measured: list[Tensor]
-
-    def state(self) -> dict[str, Any]:
-        """What a run that is stopped within the epoch goes on from."""
-        found = {"row": self.row, "measured": torch.stack(self.measured)} | prototypes_state(self.prototypes)
-        return found | {"targets": vars(self.targets) if self.targets else None}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Any], device: str) -> "Epoch":
-        """Take up what `state` gave."""
-        targets = state["targets"]
-        if targets:
-            rows = {term: rows.to(device) for term, rows in targets["rows"].items()}
-            targets = Targets(targets["vectors"].to(device), rows)
-        measured = list(state["measured"].to(device))
-        return cls(state["row"], prototypes_of_state(state), targets, measured)
-
-
-def prototypes_state(prototypes: Prototypes | None) -> dict[str, Any]:
-    """Prototypes as a checkpoint holds them."""
-    arrays = vars(prototypes).items() if prototypes else ()
-    return {"prototypes": {name: torch.from_numpy(array) for name, array in arrays}}
-
-
-def prototypes_of_state(state: dict[str, Any]) -> Prototypes | None:
-    """Take up what `prototypes_state` gave."""
-    arrays = state["prototypes"]
-    return Prototypes(**{name: tensor.numpy() for name, tensor in arrays.items()}) if arrays else None
 
 
 def train_epoch(
