@@ -1,0 +1,127 @@
+"""config.yaml as frozen pydantic sections, one a stage, checked whole when the workflow is parsed.
+
+There are no defaults here: config.yaml is the one place a value stands.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from slpd_core.config.base import COLOUR_FEATURES, PATCH_FEATURES, PLAIN_NAME, Section, Whole, problems, refuse
+from slpd_core.config.dino import DinoPatches, SelfDistillation
+from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Report
+from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
+from slpd_core.config.slides import (
+    Ledger,
+    PatchEncoder,
+    PatchEncoders,
+    Patches,
+    Regions,
+    Segmentation,
+    Sheet,
+    Tissue,
+    Tokens,
+)
+
+__all__ = [
+    "COLOUR_FEATURES",
+    "PATCH_FEATURES",
+    "PRESETS",
+    "Config",
+    "DinoPatches",
+    "Embed",
+    "Evaluation",
+    "Folds",
+    "Gallery",
+    "Ledger",
+    "PatchEncoder",
+    "Patches",
+    "PretrainRun",
+    "Regions",
+    "Report",
+    "Segmentation",
+    "SelfDistillation",
+    "Sheet",
+    "Tokens",
+    "load",
+]
+
+
+class Config(Section):
+    """The whole of config.yaml."""
+
+    cohort: str
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)]
+    sheet: Sheet
+    tissue: Tissue
+    regions: Regions
+    patches: Patches
+    patch_encoder: PatchEncoders
+    tokens: Tokens
+    ledger: Ledger
+    pretrain: Pretrain
+    embed: Embed
+    gallery: Gallery
+    folds: Folds
+    evaluate: Evaluate
+    report: Report
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of a region (paper: 16)."""
+        return self.regions.size_px // self.patch_encoder.patch_px
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        found = []
+        if not PLAIN_NAME.fullmatch(self.cohort):
+            found.append(f"cohort: {self.cohort!r} cannot name a folder; use letters, digits, - and _")
+        size_px = self.regions.size_px
+        for key, encoder in self.patch_encoder.each().items():
+            if size_px % encoder.patch_px:
+                found.append(
+                    f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
+                )
+        for name, overrides in self.pretrain.runs.items():
+            for key in ("global_crop", "cluster_crop"):
+                crop = getattr(self.pretrain.run(name), key)
+                if crop and crop > self.grid:
+                    place = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"
+                    found.append(f"{place}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
+        for name in [run for run in self.pretrain.runs if run in self.patch_encoder.others]:
+            found.append(f"patch_encoder.others.{name}: names a run of pretrain.runs too; rename one of them")
+        refuse(found + self._problems_of_rows())
+        return self
+
+    def _problems_of_rows(self) -> list[str]:
+        found = []
+        patches = [COLOUR_FEATURES, PATCH_FEATURES, *self.patch_encoder.others]
+        known = [*patches, *self.pretrain.runs]
+        for features, names in self.evaluate.rows.items():
+            if features not in known:
+                found.append(
+                    f"evaluate.rows.{features}: unknown features, there are {', '.join(known)}; add a run to "
+                    f"pretrain.runs or an encoder to patch_encoder.others, or leave the row out by {features}: null"
+                )
+            if features in patches and features not in self.pretrain.runs and "vit_wsi" in names:
+                found.append(
+                    f"evaluate.rows.{features}: vit_wsi attends from each patch of a slide to all others, tens of "
+                    "thousands; leave it out there, as the paper does"
+                )
+            if len(set(names)) < len(names):
+                found.append(f"evaluate.rows.{features}: {', '.join(names)} names a classifier twice; keep one")
+        if not self.evaluate.rows:
+            found.append("evaluate.rows: none is left; keep one row")
+        return found
+
+
+def load(values: Mapping[str, Any]) -> Config:
+    """Check the settings, config.yaml and what overlays it, whole.
+
+    Raises ValueError with one line a problem.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ValueError("\n  ".join(["settings:", *problems(error)])) from None

@@ -1,0 +1,113 @@
+"""What sections are made of: the types of their values, and how what is wrong is said."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+
+def _refuse_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("give a number, not true or false")
+    return value
+
+
+def _auto_or_positive(value: Any) -> Any:
+    try:
+        number = value if value == "auto" else int(_refuse_boolean(value))
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if number != "auto" and (number < 1 or number != float(value)):
+        raise ValueError("give a whole number above 0, or auto")
+    return number
+
+
+# Text is read as a number too: YAML 1.1 takes 5e-4 for text, and --config delivers text.
+Whole = Annotated[int, BeforeValidator(_refuse_boolean)]
+Number = Annotated[float, BeforeValidator(_refuse_boolean)]
+Positive = Annotated[Whole, Field(gt=0)]
+AutoOrPositive = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_positive)]
+NonNegativeInt = Annotated[Whole, Field(ge=0)]
+PositiveFloat = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Classifier = Literal["knn", "mil", "dsmil", "vit_wsi"]
+PATCH_FEATURES, COLOUR_FEATURES = "patch", "colour"  # the tokens of the patch encoder, the mean RGB of each patch
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def named_overrides(named: Any) -> Any:
+    """Named overrides of a section: null overrides nothing, false removes what the file below names."""
+    if not isinstance(named, dict):
+        return named
+    return {name: {} if own is None else own for name, own in named.items() if own is not False}
+
+
+# A name of features -> the settings in which it differs from its section's own.
+Overrides = Annotated[dict[str, dict[str, Any]], BeforeValidator(named_overrides)]
+
+
+class Section(BaseModel):
+    """A section of config.yaml: immutable, and an unknown key is an error.
+
+    A validator of several keys raises one line a problem, each beginning with the key below the section.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def refuse(found: list[str]) -> None:
+    """Raise the problems found, if any: a line each, and each once."""
+    if found:
+        raise ValueError("\n".join(dict.fromkeys(found)))
+
+
+def refuse_named(key: str, overrides: Mapping[str, Any], settings_of: Callable[[str], Section]) -> None:
+    """Raise what is wrong with the names and settings of runs or other encoders, the values of `key`."""
+    found = []
+    for name in overrides:
+        if not PLAIN_NAME.fullmatch(name) or name in (PATCH_FEATURES, COLOUR_FEATURES):
+            found.append(
+                f"{key}: {name!r} cannot stand here; use letters, digits, - and _, and neither 'patch' nor 'colour'"
+            )
+            continue
+        try:
+            settings_of(name)
+        except ValidationError as error:
+            found += problems(error, key, name)
+        except ValueError as error:
+            found.append(f"{key}.{name}.{error}")
+    refuse(found)
+
+
+def problems(error: ValidationError, *within: str) -> list[str]:
+    """Each problem of a validation as one line: the key, the value found, what is wrong with it.
+
+    within: the keys above what was validated.
+    """
+    lines = []
+    for item in error.errors():
+        key = ".".join(map(str, (*within, *item["loc"])))
+        message = _message(item)
+        if item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel):
+            lines += [f"{key}.{line}" if key else line for line in message.splitlines()]
+        else:
+            lines.append(f"{key}: {message}")
+    return lines
+
+
+def _message(item: ErrorDetails) -> str:
+    """What is wrong with a value and what to do about it; says the value unless it is a whole section."""
+    kind, value = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        return "unknown key; see config.yaml for those there are"
+    if kind == "missing":
+        return "missing; config.yaml has every key"
+    if value is None:
+        return "empty; delete the line or fill it in"
+    message = item["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "dict_type"):
+        message = "give keys below it, as config.yaml does"
+    return message if isinstance(value, dict | BaseModel) else f"{message} (found {value!r})"

@@ -1,0 +1,128 @@
+"""The sections of tokens to embeddings."""
+
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from slpd_core.config.base import (
+    AutoOrPositive,
+    NonNegative,
+    NonNegativeInt,
+    Overrides,
+    Positive,
+    Section,
+    refuse,
+    refuse_named,
+)
+from slpd_core.config.dino import SelfDistillation
+
+# What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "cluster_space": "embedding",
+        "cluster_crop": None,
+        "self_only_epochs": 0,
+        "min_regions": None,
+        "matching": "optimal",
+        "shared_centre": False,
+        "skip_first_crop": False,
+        "exclude_same_patient": False,
+        "kmeans_restarts": 5,
+        "kmeans_iterations": 10,
+        "batch_size": 256,
+    },
+    "released": {
+        "cluster_space": "bottleneck",
+        "cluster_crop": 14,
+        "self_only_epochs": 21,
+        "min_regions": 32,
+        "matching": "nearest",
+        "shared_centre": True,
+        "skip_first_crop": True,
+        "exclude_same_patient": False,
+        "kmeans_restarts": 5,
+        "kmeans_iterations": 10,
+        "batch_size": 512,
+    },
+}
+
+
+class PretrainRun(SelfDistillation):
+    """The settings of one pretraining run, overrides applied."""
+
+    slides: Literal["all", "train_only"]
+    alpha_intra: NonNegative
+    alpha_inter: NonNegative
+    clustering: Literal["slide", "global"]
+    n_prototypes: Positive
+    min_regions: Positive | None
+    cluster_space: Literal["embedding", "bottleneck"]
+    cluster_crop: Positive | None
+    self_only_epochs: NonNegativeInt
+    kmeans_restarts: Positive
+    kmeans_iterations: Positive
+    n_neighbours: Positive
+    exclude_same_patient: bool
+    inter: Literal["prototype", "region"]
+    matching: Literal["optimal", "nearest"]
+    shared_centre: bool
+    skip_first_crop: bool
+    global_crop: Positive
+    local_crop: Positive
+    augment: Literal["none", "hflip", "dihedral"]
+    init_from: str | None
+    embed_dim: Positive
+    depth: Positive
+    n_heads: Positive
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        found = []
+        if self.embed_dim % self.n_heads:
+            found.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
+        if self.local_crop > self.global_crop:
+            found.append(f"local_crop: {self.local_crop} is larger than global_crop {self.global_crop}; lower it")
+        if self.clustering == "global" and self.alpha_inter:
+            found.append(
+                f"clustering: global, but alpha_inter is {self.alpha_inter}; set it to 0, a cohort clustered as one "
+                "has no nearest slides"
+            )
+        if self.uses_prototypes and self.self_only_epochs >= self.epochs:
+            found.append(
+                f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "
+                "lower it, or set alpha_intra and alpha_inter to 0"
+            )
+        refuse(found)
+        return self
+
+    @property
+    def uses_prototypes(self) -> bool:
+        """Whether any loss of the run needs slide prototypes."""
+        return self.alpha_intra > 0 or self.alpha_inter > 0
+
+
+class Pretrain(PretrainRun):
+    runs: Overrides
+
+    @model_validator(mode="after")
+    def _runs_are_valid(self) -> Self:
+        refuse_named("runs", self.runs, self.run)
+        return self
+
+    def run(self, name: str) -> PretrainRun:
+        """The settings of run `name`: the section's own, with that run's overrides."""
+        own = dict(self.runs[name])
+        preset = own.pop("preset", None)
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
+        return PretrainRun(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
+
+
+class Embed(Section):
+    batch_size: AutoOrPositive
+    attention: bool
+
+
+class Gallery(Section):
+    slides: Positive

@@ -1,0 +1,193 @@
+"""The sections of pixels to tokens."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from slpd_core.config.base import (
+    AutoOrPositive,
+    NonNegative,
+    Number,
+    Overrides,
+    Positive,
+    PositiveFloat,
+    Section,
+    Share,
+    refuse,
+    refuse_named,
+)
+from slpd_core.config.dino import DinoPatches
+
+
+class Sheet(Section):
+    path: str
+
+
+class Segmentation(Section):
+    """How tissue is found where no one has outlined it."""
+
+    thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
+    smoothing_um: NonNegative
+    closing_um: NonNegative
+    min_island_um2: NonNegative
+    min_hole_um2: NonNegative
+
+
+class Tissue(Segmentation):
+    masks: str | None
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The section without its folder: what a slide's tissue depends on, beside its own mask."""
+        return Segmentation(**self.model_dump(exclude={"masks"}))
+
+
+class Regions(Section):
+    size_px: Positive
+    target_mpp: Annotated[Number, Field(ge=0.05, le=5)]
+    min_tissue_fraction: Share
+    edge: Literal["pad", "drop"]
+    anchor: Literal["slide", "tissue"]
+
+
+class Patches(Section):
+    per_slide: Positive
+
+
+class PatchEncoder(Section):
+    """The settings of one patch encoder, overrides applied: where its weights come from, how it is fed."""
+
+    HUB: ClassVar[str] = "hf-hub:"
+    FOLDER: ClassVar[str] = "local-dir:"
+
+    source: Literal["random", "hipt", "timm", "dino"]
+    name: str
+    arguments: dict[str, Any]
+    weights: str | None
+    patch_px: Positive
+    input_px: Positive | None
+    pooling: Literal["cls", "cls_mean"]
+    mean: tuple[Number, Number, Number] | None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    position_offset: Annotated[Number, Field(ge=0, lt=1)] | None
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _text_that_reads_as_a_number_is_one(cls, arguments: Any) -> Any:
+        found = dict(arguments) if isinstance(arguments, dict) else {}
+        for key, value in found.items():
+            for number in (int, float) if isinstance(value, str) else ():
+                with suppress(ValueError):
+                    found[key] = number(value)
+                    break
+        return found or arguments
+
+    @model_validator(mode="after")
+    def _weights_fit_source(self) -> Self:
+        found = []
+        if self.source == "hipt" and self.weights is None:
+            found.append("weights: null, but source is hipt; give the path of its vit256_small_dino.pth")
+        if self.source == "timm" and self.weights is not None:
+            found += [
+                f"{key}: null, but a file of weights does not say how its pixels were normalised; give the {key} of "
+                "RGB in 0..1 that its authors publish (often ImageNet's: mean [0.485, 0.456, 0.406], std [0.229, "
+                "0.224, 0.225])"
+                for key in ("mean", "std")
+                if getattr(self, key) is None
+            ]
+        if self.source != "timm" and self.name.startswith((self.HUB, self.FOLDER)):
+            found.append(f"name: {self.name!r} is published weights, but source is {self.source}; set source to timm")
+        for key in ("pretrained", "pretrained_cfg", "checkpoint_path", "cache_dir", "features_only"):
+            if key in self.arguments:
+                found.append(f"arguments: {key!r} is no part of an architecture; delete it, name and weights say that")
+        if self.arguments.get("num_classes"):
+            found.append("arguments: 'num_classes' makes a classifier; delete it, tokens come from before the head")
+        refuse(found)
+        return self
+
+    @property
+    def hub_name(self) -> str | None:
+        """The repository on the Hugging Face hub that is named, if any."""
+        return self.name.removeprefix(self.HUB) if self.name.startswith(self.HUB) else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of a model that is named, if any."""
+        return Path(self.name.removeprefix(self.FOLDER)) if self.name.startswith(self.FOLDER) else None
+
+    @property
+    def files(self) -> list[str]:
+        """The local files that the source reads."""
+        if self.source not in ("hipt", "timm"):
+            return []
+        folder = sorted(str(path) for path in self.folder.iterdir() if path.is_file()) if self.folder else []
+        return ([self.weights] if self.weights else []) + folder
+
+    def require_weights(self, key: str = "patch_encoder") -> None:
+        """Raise FileNotFoundError where the local file or folder that the source reads is missing.
+
+        key: where the section stands in the config.
+        """
+        if self.source not in ("hipt", "timm"):
+            return
+        if self.weights and not Path(self.weights).is_file():
+            raise FileNotFoundError(
+                f"{key}.weights: no file {self.weights}; download the model's weights from where its authors publish "
+                f"them and give their path, or set {key}.source to random for an untrained baseline"
+            )
+        if self.folder and not (self.folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{key}.name: {self.folder} has no config.json; give the whole folder of a timm model, as "
+                "`hf download OWNER/MODEL --local-dir DIR` makes it"
+            )
+
+
+class PatchEncoders(PatchEncoder):
+    others: Overrides
+    dino: DinoPatches
+
+    @model_validator(mode="after")
+    def _others_are_valid(self) -> Self:
+        refuse_named("others", self.others, self.other)
+        trained = [name for name in self.others if self.other(name).source == "dino"]
+        refuse(
+            [
+                f"others.{name}.source: dino is for the cohort's own encoder only; give another source"
+                for name in trained
+            ]
+        )
+        return self
+
+    @property
+    def recipe(self) -> DinoPatches | None:
+        """How the cohort's own encoder is trained; None where its weights come from elsewhere."""
+        return self.dino if self.source == "dino" else None
+
+    @property
+    def own(self) -> PatchEncoder:
+        """The settings of the cohort's own encoder, whose tokens are pretrained on."""
+        return PatchEncoder(**self._plain())
+
+    def other(self, name: str) -> PatchEncoder:
+        """The settings of the other encoder `name`: the section's own, with its overrides."""
+        return PatchEncoder(**{**self._plain(), **self.others[name]})
+
+    def each(self) -> dict[str, PatchEncoder]:
+        """Every encoder by its key in the config, the section's own first."""
+        return {"patch_encoder": self.own} | {f"patch_encoder.others.{name}": self.other(name) for name in self.others}
+
+    def _plain(self) -> dict[str, Any]:
+        return self.model_dump(include={*PatchEncoder.model_fields})
+
+
+class Tokens(Section):
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    batch_size: AutoOrPositive
+    compile: bool
+    shrink_jpeg: bool
+
+
+class Ledger(Section):
+    on_bad_slide: Literal["quarantine", "stop"]
