@@ -244,7 +244,7 @@ def tables(found: pd.DataFrame) -> str:
         own = found[found["way"] == way]
         cells = (f"{own[name].mean():.3f} ± {own[name].std():.3f}" for name in names)
         lines.append(f"| {way} | " + " | ".join(cells) + " |\n")
-    lines.append("\nDifferences, seeds in which the first is better, p after Holm\n\n" + head)
+    lines.append("\nDifferences, seeds in which the first is higher, p after Holm\n\n" + head)
     by_seed = {way: found[found["way"] == way].set_index("seed")[names].sort_index() for way in ways}
     claims = {claim: pair for claim, pair in CLAIMS.items() if set(pair) <= set(ways)}
     away = {claim: by_seed[one] - by_seed[other] for claim, (one, other) in claims.items()}

@@ -53,7 +53,7 @@ FIGURES = [
 wildcard_constraints:
     slide="|".join(map(re.escape, SLIDES)),
     encoder=r"[A-Za-z0-9][\w-]*",
-    run=r"[A-Za-z0-9][\w-]*(\.fold\d+)?",
+    run="|".join(map(re.escape, sum(ENCODERS.values(), []))) or "none",
     features=r"[A-Za-z0-9][\w-]*",
     classifier="[a-z_]+",
     fold=r"\d+",

@@ -31,7 +31,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
         *("tissue_mm2", "regions", "fingerprint", "seconds"),
     ),
-    "embed": ("slide_id", "x", "y", "embedding"),
+    "embed": ("slide_id", "x", "y", "embedding"),  # and `attention`, a list of floats, if asked for
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
     "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} a class, float64
 }

@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shared_centre": False,
         "skip_first_crop": False,
         "exclude_same_patient": False,
+        "centre_slides": False,
         "kmeans_restarts": 5,
         "kmeans_iterations": 10,
         "batch_size": 256,
@@ -40,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shared_centre": True,
         "skip_first_crop": True,
         "exclude_same_patient": False,
+        "centre_slides": False,
         "kmeans_restarts": 5,
         "kmeans_iterations": 10,
         "batch_size": 512,
@@ -65,6 +67,7 @@ class PretrainRun(SelfDistillation):
     exclude_same_patient: bool
     inter: Literal["prototype", "region"]
     matching: Literal["optimal", "nearest"]
+    centre_slides: bool
     shared_centre: bool
     skip_first_crop: bool
     global_crop: Positive
@@ -88,6 +91,8 @@ class PretrainRun(SelfDistillation):
                 f"clustering: global, but alpha_inter is {self.alpha_inter}; set it to 0, a cohort clustered as one "
                 "has no nearest slides"
             )
+        if self.centre_slides and self.n_prototypes == 1:
+            found.append("centre_slides: of one prototype a slide nothing is left; set n_prototypes to 2 or more")
         if self.uses_prototypes and self.self_only_epochs >= self.epochs:
             found.append(
                 f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "

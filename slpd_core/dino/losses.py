@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from slpd_core.dino import processes
 
-BLOCK_LOGITS = {"cpu": 2**26, "cuda": 2**28}  # how many are kept at a time
+BLOCK_LOGITS = {"cpu": 2**26, "cuda": 2**28}  # that are worked on at a time; memory holds them twice for a moment
 
 
 class Logits(NamedTuple):
@@ -74,18 +74,14 @@ class _Distil(torch.autograd.Function):
         share = pairs / counts.clamp(min=torch.finfo(pairs.dtype).tiny)[:, None]
         weighted = vectors * (counts / temperature)[:, :, None]
         size = max(1, BLOCK_LOGITS[vectors.device.type] // ((n + 2 * T) * out_dim))
-        for block in range(0, B, size):
-            b = slice(block, block + size)
-            cosine = teacher.vectors[b].flatten(0, 1) @ teacher.outputs.T
-            log_q = cosine.view(-1, T, out_dim).sub_(centres).div_(teacher.temperature).log_softmax(-1)
-            q = log_q.exp()
-            entropy[b] = -torch.einsum("bto,bto->bt", q, log_q)
-            log_p = ((vectors[b] / temperature).flatten(0, 1) @ outputs.T).view(-1, n, out_dim).log_softmax(-1)
-            cross_entropy[b] = -(q @ log_p.transpose(1, 2))
-            towards = log_p.exp_().baddbmm_(share[b].transpose(1, 2), q, alpha=-1).flatten(0, 1)  # p − Σ share q
+        for first in range(0, B, size):
+            b = slice(first, first + size)
+            own = Logits(vectors[b], outputs, temperature), teacher._replace(vectors=teacher.vectors[b])
+            cross_entropy[b], entropy[b], towards = _block(*own, centres, share[b])
             gradient[b] = (towards @ outputs).view(-1, n, outputs.shape[1])
             if of_outputs is not None:
                 of_outputs.addmm_(towards.T, weighted[b].flatten(0, 1))
+            del towards
         gradient *= (counts / temperature)[:, :, None]
         ctx.save_for_backward(gradient, of_outputs)
         ctx.mark_non_differentiable(cross_entropy, entropy)
@@ -96,6 +92,25 @@ class _Distil(torch.autograd.Function):
     def backward(ctx: Any, loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradient, of_outputs = ctx.saved_tensors
         return gradient * loss, None if of_outputs is None else of_outputs * loss, None, None, None, None
+
+
+def _block(student: Logits, teacher: Logits, centres: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some pictures the cross-entropies (b, T, n), the targets' entropies (b, T) and the direction of the gradient.
+
+    share: (b, T, n), how much of a crop's target is which. The direction is p − Σ share q, (b * n, out_dim).
+    """
+    (b, T, n), out_dim = share.shape, len(student.outputs)
+    cosine = teacher.vectors.flatten(0, 1) @ teacher.outputs.T
+    log_q = cosine.view(b, T, out_dim).sub_(centres).div_(teacher.temperature).log_softmax(-1)
+    del cosine
+    q = log_q.exp()
+    entropy = -torch.einsum("bto,bto->bt", q, log_q)
+    del log_q
+    logits = (student.vectors / student.temperature).flatten(0, 1) @ student.outputs.T
+    log_p = logits.view(b, n, out_dim).log_softmax(-1)
+    del logits
+    cross_entropy = -(q @ log_p.transpose(1, 2))
+    return cross_entropy, entropy, log_p.exp_().baddbmm_(share.transpose(1, 2), q, alpha=-1).flatten(0, 1)
 
 
 def other_views(targets: int, crops: int) -> Tensor:

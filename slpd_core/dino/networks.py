@@ -81,9 +81,10 @@ class Networks:
         return parts | {"centres": self.centres}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Take up what `state` gave, be it of other precision: then there may be no scale to take up."""
         for name in PARTS:
-            getattr(self, name).load_state_dict(state[name])
+            if name != "scaler" or state[name]:
+                getattr(self, name).load_state_dict(state[name])
         for term, centre in self.centres.items():
             centre.copy_(state["centres"][term])
 

@@ -1,7 +1,9 @@
 """Several processes, one a GPU, that train as one; alone, every function here leaves things as they are."""
 
 import logging
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from slpd_core.runtime import file_handler, log, sigterm_exits
+from slpd_core.runtime import TERMINATED, file_handler, log, sigterm_exits
 
 SECONDS_TO_STOP = 25  # Slurm kills 30 s after SIGTERM
 
@@ -56,6 +58,12 @@ def add_up(*tensors: Tensor) -> None:
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def average(tensor: Tensor) -> None:
+    """Replace a tensor by its mean over the processes."""
+    add_up(tensor)
+    tensor /= count()
 
 
 def anyone(says: bool, device: torch.device) -> bool:
@@ -112,13 +120,18 @@ def train_as_one(work: Callable[..., object], processes: int, device: str, *argu
         try:
             while not started.join():
                 pass
+        except mp.ProcessExitedException as error:
+            if error.exit_code != TERMINATED:
+                raise
+            sys.exit(TERMINATED)
         except mp.ProcessRaisedException as error:
             raise RuntimeError(f"process {error.error_index}: {str(error).strip().splitlines()[-1]}") from error
         finally:
             for process in started.processes:
                 process.terminate()
+            deadline = time.monotonic() + SECONDS_TO_STOP
             for process in started.processes:  # which may have a checkpoint to write
-                process.join(SECONDS_TO_STOP)
+                process.join(max(0.0, deadline - time.monotonic()))
                 process.kill()
 
 

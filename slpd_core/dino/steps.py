@@ -17,15 +17,9 @@ def batches(n_rows: int, batch_size: int, rng: np.random.Generator) -> list[np.n
     return [order[start : start + batch_size] for start in range(0, max(1, n_rows - batch_size + 1), batch_size)]
 
 
-def first_not_finite(losses: list[Tensor], steps: int) -> tuple[int, float] | None:
-    """The first of the last steps whose loss is not finite, and that loss; None where there is none.
-
-    Looks only now and then, and at the end of an epoch of so many steps, so that the device is hardly waited for.
-    """
-    if len(losses) % STEPS_BETWEEN_CHECKS and len(losses) < steps:
-        return None
-    first = max(0, len(losses) - STEPS_BETWEEN_CHECKS)
-    values = enumerate(torch.stack(losses[first:]).tolist(), start=first)
+def first_not_finite(losses: Tensor) -> tuple[int, float] | None:
+    """The first step whose loss is not finite, and that loss; None where there is none. losses: (steps,)."""
+    values = enumerate(losses.tolist())
     return next(((number, value) for number, value in values if not math.isfinite(value)), None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slpd_core.dino import processes
+from slpd_core.runtime import log
 
 SAMPLE = 2048
 KNN_NEIGHBOURS = 10
@@ -51,9 +52,13 @@ def to_tensorboard(folder: Path, row: Mapping[str, float]) -> None:
     """Add an epoch's row of the history to the scalars in a folder; its first epoch begins the folder anew."""
     if not processes.is_first():
         return
-    from torch.utils.tensorboard import SummaryWriter
-
     epoch = int(row["epoch"])
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        if epoch == 0:
+            log.warning("tensorboard is not installed: no scalars are written; history.csv has them")
+        return
     if epoch == 0 and folder.exists():
         shutil.rmtree(folder)
     with SummaryWriter(str(folder), filename_suffix=f".{epoch}") as writer:

@@ -1,6 +1,7 @@
 """The tokens of a cohort's slides, and embeddings of them."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ class Cohort:
 
     tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
     level-0 px. fingerprint: of the ledger, which covers all tokens. labels: of the slides, to watch training by only.
-    file: that the tokens are mapped from, where they are not in memory.
+    file: that the tokens are mapped from, by this and other processes, where they are not in memory.
     """
 
     tokens: torch.Tensor
@@ -96,7 +97,21 @@ def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.
 
 
 def map_tokens(file: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """float16 of that shape, from a file that begins empty; the system keeps in memory what it has room for."""
+    """float16 of that shape in a file, made if need be; the system keeps in memory what it has room for.
+
+    Raises OSError where the disk has no room: a file without its blocks would kill the process when they are missed.
+    """
+    size = 2 * math.prod(shape)
+    if not Path(file).exists() and size:
+        try:
+            with open(file, "wb") as empty:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(empty.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(
+                f"{file}: no room for tokens of {size / 1e9:.1f} GB ({error.strerror}); set TMPDIR to a folder that "
+                "has it, or give the job more memory"
+            ) from error
     return torch.from_file(file, shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
 
 

@@ -107,23 +107,23 @@ def distil(networks: Networks, batch: Batch, section: config.PretrainRun, dtype:
     outputs, momentum = networks.teacher.head.output_rows(), section.centre_momentum
     counted = {term: weights for term, (_, weights) in batch.targets.items()}
     counted["self"] = torch.ones_like(vectors["self"][..., 0])
-    before = {
+    centre = {
         term: move_centre(networks, centre_of(section, term), rows, outputs, counted[term], momentum)
         for term, rows in vectors.items()
     }
     weight = {"self": 1.0, "intra": section.alpha_intra, "inter": section.alpha_inter}
-    weighted = torch.cat([weight[term] * pairs[term] for term in vectors], 1).to(outputs.dtype)
+    all_pairs = torch.cat([weight[term] * pairs[term] for term in vectors], 1).to(outputs.dtype)
     teacher = Logits(torch.cat([*vectors.values()], 1), outputs, section.teacher_temperature)
-    centres = torch.cat([before[term].expand(rows.shape[1], -1) for term, rows in vectors.items()])
-    cross_entropy, entropy, embeddings = through_student(networks, batch, section, dtype, teacher, centres, weighted)
+    centres = torch.cat([centre[term].expand(rows.shape[1], -1) for term, rows in vectors.items()])
+    cross_entropy, entropy, koleo = through_student(networks, batch, section, dtype, teacher, centres, all_pairs)
     found = dict.fromkeys(MEASURED, cross_entropy.new_zeros(()))
     found |= dict.fromkeys(ENTROPIES.values(), cross_entropy.new_full((), torch.nan))
     sizes = [rows.shape[1] for rows in vectors.values()]
     for term, own, entropies in zip(vectors, cross_entropy.split(sizes, 1), entropy.split(sizes, 1), strict=True):
         found[term] = (pairs[term] * own).sum()
         found[ENTROPIES[term]] = losses.mean_that_counts(entropies, counted[term])
-    found["koleo"] = losses.koleo_of_crops(embeddings.flatten(0, 1), section.n_global_crops)
-    found["loss"] = sum((weight[term] * found[term] for term in vectors), section.koleo * found["koleo"])
+    found["koleo"] = koleo
+    found["loss"] = sum((weight[term] * found[term] for term in vectors), section.koleo * koleo)
     return found
 
 
@@ -177,18 +177,20 @@ def through_student(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The student's gradients of the sum of all pairs' cross-entropies and of KoLeo.
 
-    Block of regions by block: it changes neither losses nor gradients and takes the memory of one block. With KoLeo,
-    which looks for neighbours in the batch, the batch is one block.
+    Block of regions by block, in the memory of one: losses and gradients are sums over regions, and but for the order
+    of drop path's draws and of additions they do not depend on the blocks. KoLeo looks for neighbours in the whole
+    batch, which then is one block.
 
-    teacher: of T rows; centres: (T, out_dim); pairs: (B, T, crops). Gives the cross-entropies
-    (B, T, crops), the targets' entropies (B, T) and the embeddings of the global crops (G, B, D).
+    teacher: of T rows; centres: (T, out_dim); pairs: (B, T, crops). Gives the cross-entropies (B, T, crops), the
+    targets' entropies (B, T) and KoLeo of the global crops.
     """
     student, B, G = networks.student, len(batch), section.n_global_crops
     outputs = student.head.output_rows()
     rows = outputs.detach().requires_grad_(outputs.requires_grad)
-    found = []
-    for block in range(0, B, size := B if section.koleo else BLOCK_REGIONS[centres.device.type]):
-        b = slice(block, block + size)
+    size = B if section.koleo else BLOCK_REGIONS[centres.device.type]
+    found, global_crops = [], []
+    for first in range(0, B, size):
+        b = slice(first, first + size)
         with multiplying_in(dtype, centres.device):
             crops = [view[:, b].flatten(0, 1) for view in batch.views if len(view)]
             embeddings = torch.cat([student.encoder(part) for part in crops])
@@ -201,16 +203,17 @@ def through_student(
             pairs[b],
             dtype,
         )
-        of_globals = embeddings.view(-1, len(own), embeddings.shape[1])[:G]
+        global_crops.append(embeddings[: G * len(own)].view(G, len(own), -1))
         loss = distilled.loss
         if section.koleo:
-            loss = loss + section.koleo * losses.koleo_of_crops(of_globals.flatten(0, 1), G)
+            loss = loss + section.koleo * losses.koleo_of_crops(global_crops[0].flatten(0, 1), G)
         networks.scaler.scale(loss).backward()
-        found.append((distilled.cross_entropy, distilled.entropy, of_globals.detach().transpose(0, 1)))
+        global_crops[-1] = global_crops[-1].detach()
+        found.append((distilled.cross_entropy, distilled.entropy))
     if rows.grad is not None:
         outputs.backward(rows.grad)
-    cross_entropy, entropy, embeddings = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return cross_entropy, entropy, embeddings.transpose(0, 1)
+    cross_entropy, entropy = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return cross_entropy, entropy, losses.koleo_of_crops(torch.cat(global_crops, 1).flatten(0, 1), G)
 
 
 def multiplying_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:

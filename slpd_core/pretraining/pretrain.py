@@ -17,7 +17,7 @@ from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.processes import train_as_one
-from slpd_core.dino.steps import batches, first_not_finite, stops_after
+from slpd_core.dino.steps import STEPS_BETWEEN_CHECKS, batches, first_not_finite, stops_after
 from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
@@ -33,12 +33,12 @@ VERSION = 5
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 
-def stop_if_not_finite(losses: list[Tensor], steps: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
-    """Raise RuntimeError at a step whose loss is not finite, with its slides.
+def stop_if_not_finite(losses: Tensor, steps: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
+    """Raise RuntimeError at the first step whose loss is not finite, with its slides; waits for the device.
 
     losses: of the steps done so far; steps: the rows of all steps of the epoch.
     """
-    if found := first_not_finite(losses, len(steps)):
+    if found := first_not_finite(losses):
         number, loss = found
         slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[steps[number]]})
         raise RuntimeError(
@@ -78,11 +78,13 @@ def train_epoch(
         found = distil(networks, Batch([view.to(device) for view in views], wanted), section, dtype)
         update(networks, section, schedule["teacher_momentum"])
         measured.append(torch.stack([found[name] for name in MEASURED]))
-        processes.add_up(measured[-1])
-        stop_if_not_finite([row[0] for row in measured], steps, cohort, epoch)
-        if number + 1 < len(steps) and stops_after(number, asked_to_stop(), device):
+        processes.average(measured[-1])
+        stops = number + 1 < len(steps) and stops_after(number, asked_to_stop(), device)
+        if stops or number + 1 == len(steps) or (number + 1) % STEPS_BETWEEN_CHECKS == 0:
+            stop_if_not_finite(torch.stack(measured)[:, 0], steps, cohort, epoch)
+        if stops:
             return False
-    means = torch.stack(measured).nanmean(0) / processes.count()
+    means = torch.stack(measured).nanmean(0)
     begun.row |= dict(zip(MEASURED, means.tolist(), strict=True)) | schedule
     return True
 
@@ -128,6 +130,7 @@ def cluster(cohort: Cohort, clustered: np.ndarray, section: config.PretrainRun, 
         min_regions=section.min_regions,
         group=np.unique(patients, return_inverse=True)[1] if section.exclude_same_patient else None,
         matching=section.matching,
+        centre_slides=section.centre_slides,
     )
 
 
@@ -241,20 +244,20 @@ def run(
     """Pretrain one run, on several GPUs by a process each: writes the teacher's encoder, the history and the final
     prototypes.
 
-    memory_mb: that the job may use; tokens which fill it are mapped from a file in the system's temporary folder. fold:
-    of `folds_path`, whose training slides alone are seen; all slides without one.
+    memory_mb: that the job may use; tokens which fill it, or which several processes share, are mapped from a file in
+    the system's temporary folder. fold: of `folds_path`, whose training slides alone are seen; all slides without one.
     """
     only = training_slides(folds_path, fold) if folds_path and fold is not None else None
     with TemporaryDirectory() as scratch:
-        cohort = read_cohort(ledger_path, tokens_dir, only, MEMORY_SHARE * memory_mb * 1e6, Path(scratch))
+        several = gpus > 1 and device == "cuda"
+        in_memory = 0 if several else MEMORY_SHARE * memory_mb * 1e6
+        cohort = read_cohort(ledger_path, tokens_dir, only, in_memory, Path(scratch))
         R, grid = cohort.tokens.shape[:2]
         log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
         begun_with = store.file_fingerprint(Path(section.init_from)) if section.init_from else ""
         made_by = section.model_dump() | {"seed": seed, "tokens": cohort.fingerprint, "version": VERSION}
         checkpoint = Checkpoint(checkpoint_path, made_by | {"begun_with": begun_with})
-        if gpus > 1 and device == "cuda":
-            if not cohort.file:
-                cohort.tokens.share_memory_()
+        if several:
             train_as_one(train, gpus, device, cohort, section, seed, device, checkpoint)
         networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
         meta = store.provenance("pretrain", VERSION, section.model_dump(), cohort.fingerprint, str(seed), begun_with)

@@ -20,7 +20,7 @@ from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.head import ProjectionHead
 from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
-from slpd_core.dino.steps import batches, first_not_finite
+from slpd_core.dino.steps import STEPS_BETWEEN_CHECKS, batches, first_not_finite
 from slpd_core.dino.watch import effective_rank, fixed_sample, to_tensorboard
 from slpd_core.runtime import generator, log, progress
 from slpd_core.slides import vit
@@ -119,6 +119,7 @@ def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
         Logits(wanted, outputs, recipe.teacher_temperature),
         centre.expand(G, -1),
         losses.other_views(G, crops.shape[1]).to(crops).expand(B, -1, -1) / B,
+        torch.bfloat16 if plan.half else torch.float32,
     )
     koleo = losses.koleo_of_crops(embeddings[: G * B], G)
     loss = own + recipe.koleo * koleo
@@ -135,21 +136,22 @@ def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) ->
     torch.manual_seed(plan.torch_seed("drop_path", epoch))
     steps = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
     rows: list[Tensor] = []
-    totals, schedule = [], {}
+    schedule: dict[str, float] = {}
     for number, pixels in enumerate(progress(read_ahead(patches, steps), len(steps), f"epoch {epoch}", "steps")):
         schedule = set_schedules(networks, recipe, epoch * len(steps) + number, len(steps), len(steps[number]))
         rng, n = generator(seed, "dino_patches", "crops", epoch, number), len(steps[number])
         views = draw_views(pixels.to(plan.device), processes.own_share(np.arange(n)), n, recipe, rng)
         rows.append(step(networks, [plan.normalise(view) for view in views], plan))
         update(networks, recipe, schedule["teacher_momentum"])
-        processes.add_up(rows[-1])
-        totals.append(rows[-1][0])
-        if found := first_not_finite(totals, len(steps)):
+        processes.average(rows[-1])
+        last = number + 1 == len(steps)
+        check = last or (number + 1) % STEPS_BETWEEN_CHECKS == 0
+        if check and (found := first_not_finite(torch.stack(rows)[:, 0])):
             raise RuntimeError(
                 f"loss {found[1]} in epoch {epoch}, step {found[0]}: lower patch_encoder.dino.base_lr or raise "
                 "patch_encoder.dino.teacher_temperature; the last checkpoint is kept"
             )
-    means = torch.stack(rows).mean(0) / processes.count()
+    means = torch.stack(rows).mean(0)
     return dict(zip(MEANS, means.tolist(), strict=True)) | schedule
 
 

@@ -38,6 +38,17 @@ def test_what_is_saved_comes_back(recipe, networks, start, tmp_path):
     assert torch.equal(other.centres["self"], networks.centres["self"])
 
 
+@pytest.mark.parametrize("enabled", [(True, False), (False, True), (True, True)])
+def test_a_run_goes_on_where_another_precision_is_chosen(recipe, start, tmp_path, enabled):
+    """As `auto` chooses on another GPU: a scale of losses is taken up where both have one."""
+    saved, other = start(recipe, 1), start(recipe, 2)
+    saved.scaler, other.scaler = (torch.amp.GradScaler("cpu", init_scale=8.0 * on, enabled=on) for on in enabled)
+    other.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=enabled[1])
+    Checkpoint(tmp_path / "a.pt", {}).save(saved, [{"epoch": 0.0}], {})
+    assert Checkpoint(tmp_path / "a.pt", {}).restore(other)[0] == [{"epoch": 0.0}]
+    assert other.scaler.get_scale() == (8.0 if all(enabled) else 2.0 if enabled[1] else 1.0)
+
+
 def test_what_a_run_needs_is_missed(recipe, networks, tmp_path):
     Checkpoint(tmp_path / "a.pt", {}).save(networks, [], {"centres": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"a\.pt: not the state of this run .*rows.*delete it"):

@@ -1,10 +1,7 @@
 """Training: the right targets, reproducible, resumable bit for bit, never NaN."""
 
 import math
-import os
 import signal
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -201,31 +198,58 @@ def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch,
     assert (second - first).norm() < 0.02 * (first - start).norm()
 
 
-def test_two_processes_stop_together_on_sigterm_and_go_on(section, make_cohort, tmp_path):
-    """Within an epoch of 20 steps, at the 16th, where they ask one another, or else at its end."""
+def train_until_stopped(cohort, section, seed, device, checkpoint):
+    """Train as one of several processes, of which the second gets SIGTERM in step 4 of its second epoch."""
+    distil, done = pretrain.distil, []
+
+    def counted(*arguments):
+        done.append(1)
+        if pretrain.processes.rank() == 1 and len(done) == 25:
+            signal.raise_signal(signal.SIGTERM)
+        return distil(*arguments)
+
+    pretrain.distil = counted
+    pretrain.train(cohort, section, seed, device, checkpoint)
+
+
+def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, make_cohort, tmp_path):
+    """In the 16th of 20 steps, at which they ask one another; then they go on bit for bit."""
     section, cohort = section.model_copy(update={"batch_size": 2}), make_cohort(20, 20)
-
-    def train(name):
-        checkpoint = Checkpoint(tmp_path / name, {})
-        train_as_one(pretrain.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
-        return pretrain.train(cohort, section, 1, "cpu", checkpoint)
-
-    def stop_once_begun():
-        while not (tmp_path / "cut.pt").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    whole, history = train("whole.pt")
-    threading.Thread(target=stop_once_begun).start()
-    with sigterm_exits(), pytest.raises(SystemExit) as stop:
-        train("cut.pt")
+    checkpoints = [Checkpoint(tmp_path / name, {}) for name in ("whole.pt", "cut.pt")]
+    with pytest.raises(SystemExit) as stop:
+        train_as_one(train_until_stopped, 2, "cpu", cohort, section, 1, "cpu", checkpoints[1])
     state = store.read_torch(tmp_path / "cut.pt")
     assert stop.value.code == TERMINATED
-    assert len(state["history"]) < section.epochs
-    assert state["more"]["begun"] is None or len(state["more"]["begun"]["measured"]) == 16
-    resumed, rows = train("cut.pt")
+    assert len(state["history"]) == 1
+    assert len(state["more"]["begun"]["measured"]) == 16
+    found = []
+    for checkpoint in checkpoints:
+        train_as_one(pretrain.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
+        found.append(pretrain.train(cohort, section, 1, "cpu", checkpoint))
+    (whole, history), (resumed, rows) = found
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
     pd.testing.assert_frame_equal(history, rows)
+
+
+def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(section, make_cohort, tmp_path, monkeypatch):
+    """The loss turns nan in step 1 of the second epoch, SIGTERM comes in step 2, long before losses are looked at."""
+    section, cohort = section.model_copy(update={"batch_size": 6}), make_cohort(9, 8, 7)
+    distil, done = pretrain.distil, []
+
+    def spoiled(networks, *arguments):
+        done.append(1)
+        if len(done) == 6:
+            with torch.no_grad():
+                networks.student.encoder.norm.weight.fill_(torch.nan)
+        if len(done) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return distil(networks, *arguments)
+
+    monkeypatch.setattr(pretrain, "distil", spoiled)
+    with sigterm_exits(), pytest.raises((RuntimeError, SystemExit)):
+        trained(cohort, section, tmp_path / "a.pt")
+    state = store.read_torch(tmp_path / "a.pt")
+    assert (len(state["history"]), state["more"]["begun"]) == (1, None)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(section, make_cohort, tmp_path, monkeypatch):

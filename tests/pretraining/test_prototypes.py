@@ -140,3 +140,38 @@ def test_a_turn_of_the_embedding_space_moves_no_region():
 def test_no_prototypes_no_moves():
     none = cluster(np.ones((2, 3)), np.array([0, 1]), ["a", "b"])
     assert np.isnan(prototypes.share_moved(none, none, np.array([0, 1])))
+
+
+def test_a_stain_of_whole_slides_does_not_say_which_are_similar_once_they_are_centred():
+    """Slides 0 and 2, 1 and 3 have the same two kinds of region; 0 and 1, 2 and 3 the same large offset."""
+    rng = np.random.default_rng(0)
+    kinds, offsets = rng.normal(size=(2, 2, 6)), 10 * rng.normal(size=(2, 6))
+    slide_of = np.repeat(np.arange(4), 8)
+    kind, offset = kinds[slide_of % 2, np.arange(32) % 2], offsets[slide_of // 2]
+    embeddings = (kind + offset + 0.01 * rng.normal(size=(32, 6))).astype(np.float32)
+    given = {"M": 2, "K": 1, "restarts": 3, "iterations": 5, "seed": 1, "epoch": 0}
+    ids = ["a", "b", "c", "d"]
+    as_they_are = prototypes.cluster_slides(embeddings, slide_of, ids, **given)
+    centred = prototypes.cluster_slides(embeddings, slide_of, ids, centre_slides=True, **given)
+    assert as_they_are.neighbours[:, 0].tolist() == [1, 0, 3, 2]
+    assert centred.neighbours[:, 0].tolist() == [2, 3, 0, 1]
+    np.testing.assert_array_equal(centred.centres, as_they_are.centres)
+    for slide, near in enumerate([2, 3, 0, 1]):  # matched by kind
+        own, theirs = (centred.centres[number] - offsets[number // 2] for number in (slide, near))
+        np.testing.assert_allclose(own, theirs[centred.matches[slide, 0]], atol=0.05)
+
+
+def test_no_slide_is_centred_where_none_has_prototypes():
+    found = prototypes.cluster_slides(
+        np.zeros((2, 3), np.float32),
+        np.arange(2),
+        ["a", "b"],
+        M=2,
+        K=1,
+        restarts=1,
+        iterations=1,
+        seed=1,
+        epoch=0,
+        centre_slides=True,
+    )
+    assert (found.neighbours == -1).all()
