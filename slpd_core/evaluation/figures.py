@@ -162,7 +162,7 @@ def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], ru
     least = min((frame[name].min() for frame in drawn.values()), default=0)
     if name not in LOSSES and not least < 0:
         axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
 def _shared_legend(figure: Figure, columns: int) -> None:
