@@ -125,12 +125,17 @@ def read_cohort(
     """Read the tokens of every slide the ledger admits, once.
 
     only: the slide_ids to read, if not all. memory_bytes: up to which tokens are kept in memory; more are written to a
-    file in `scratch` and mapped. Raises ValueError as `admitted_slides` and `read_slide` do, and for a slide
-    whose tokens have another shape than those of the first.
+    file in `scratch` and mapped. Raises ValueError as `admitted_slides` and `read_slide` do, where none of `only` is
+    admitted, and for a slide whose tokens have another shape than those of the first.
     """
     slides, fingerprint = admitted_slides(ledger_path)
     if only is not None:
         slides = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
+        if slides.empty:
+            raise ValueError(
+                f"{ledger_path}: none of the {len(only)} training slides of this fold has status ok; lower "
+                "folds.n_folds, add slides, or set pretrain.slides to all"
+            )
         fingerprint = store.fingerprint(fingerprint, *slides["slide_id"])
     starts = np.concatenate([[0], slides["regions"].cumsum()])
     tokens, file = torch.empty((starts[-1], 0, 0, 0), dtype=torch.float16), None

@@ -1,5 +1,7 @@
 """The tokens read are those the ledger admitted, square, finite and alike; everything else is named with the remedy."""
 
+import errno
+import os
 from pathlib import Path
 
 import h5py
@@ -40,6 +42,20 @@ def test_a_part_of_a_cohort_is_read_alone_and_has_a_fingerprint_of_its_own(on_di
     assert part.slide_ids == ["s0", "s2"]
     assert torch.equal(part.tokens, cohort.tokens[[0, 1, 2, 3, 4, 7, 8, 9]])
     assert len({read_cohort(ledger, tokens, only).fingerprint for only in (None, {"s0"}, {"s1"})}) == 3
+
+
+def test_a_fold_without_training_slides_is_named_with_the_remedy(on_disk, make_cohort):
+    with pytest.raises(ValueError, match=r"ledger\.parquet: none of the 1 training slides of this fold .*n_folds"):
+        read_cohort(*on_disk(make_cohort(5, 0)), {"s1"})
+
+
+def test_a_disk_without_room_for_the_tokens_is_named_with_the_remedy(on_disk, make_cohort, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"tokens\.bin: no room for tokens of 0\.0 GB \(No space left.*set TMPDIR"):
+        read_cohort(*on_disk(make_cohort(5)), None, 0, tmp_path)
 
 
 def tokens_seen(rank, cohort, path):
