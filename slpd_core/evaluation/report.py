@@ -16,7 +16,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import figures, metrics, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 8
+VERSION = 9
 THUMBNAIL_PX = 200
 GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.
@@ -226,6 +226,7 @@ def run(
 ) -> None:
     """Write table.csv, .md and .tex, the figures and index.html.
 
+    history_paths: {run}/history.csv by run, or {run}.fold0/history.csv of a run that has an encoder a fold.
     gallery_paths: {run}.png of each run that uses prototypes.
     patch_history_path: the training curves of the patch encoder, where it was trained on this cohort.
     """
@@ -250,6 +251,7 @@ def run(
         cohort=cohort,
         summary=summarise(ledger, folds),
         runs=list(histories),
+        by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],
         patch_encoders=patch_encoders(rows),
         names=tables.NAMES,
         scores=tables.SHOWN,

@@ -164,6 +164,9 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(finished, snakem
         assert set(own[own["part"] == "test"]["slide_id"]) <= set(embedded["slide_id"])
     table = pd.read_csv(results / "report" / "table.csv")
     assert (table["pretraining"] == "slpd").sum() == 4
+    page = (results / "report" / "index.html").read_text()
+    assert "Region encoders of dino were pretrained, without labels, on the regions of all 8 slides" in page
+    assert "The region encoders of slpd were pretrained a fold, on its training slides alone" in page
 
 
 def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
