@@ -19,6 +19,8 @@ rule pretrain:
     threads: 8
     resources:
         gpu=1,
+        # Of a Slurm job, `gpu` and `tasks` in all: docs/cluster.md.
+        nodes=1,
         # The tokens stay in memory: 200 KB a region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC; the rest is
         # for PyTorch. Of a larger cohort they are mapped from a file in $TMPDIR; with more memory
         # (--set-resources pretrain:mem_mb=...) they need not be.

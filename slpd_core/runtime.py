@@ -26,19 +26,21 @@ T = TypeVar("T")
 log = logging.getLogger("slpd")
 SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_TRIES = 1.0
+SECONDS_TO_STOP = 25  # of a process that is ended; Slurm kills 30 s after SIGTERM
 TERMINATED = 128 + signal.SIGTERM  # the exit status of a job that SIGTERM stopped
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
 @contextmanager
-def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterator[str]:
+def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0, goes_on: bool = False) -> Iterator[str]:
     """Run a job's work: a log file, limited threads, its own GPU; a failure ends in one clear line on the terminal.
 
     log_path: file for the log, the traceback of a failure included. name: what the job works on, e.g. "tissue slide-7".
-    Gives the device, "cpu" or "cuda". Raises SystemExit when the work fails or SIGTERM stops it.
+    goes_on: whether another process of the job has begun the log. Gives the device, "cpu" or "cuda". Raises SystemExit
+    when the work fails or SIGTERM stops it.
     """
-    to_file = _log_to(log_path, name)
+    to_file = _log_to(log_path, name, goes_on)
     started = time.monotonic()
     keep_freed_memory()
     try:
@@ -57,9 +59,11 @@ def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0) -> Iterato
         to_file.close()
 
 
-def _log_to(log_path: str, name: str) -> logging.Handler:
+def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = file_handler(log_path, "w")
+    if not goes_on:
+        Path(log_path).write_bytes(b"")
+    to_file = file_handler(log_path)
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
     to_terminal.setLevel(logging.WARNING)
@@ -69,9 +73,9 @@ def _log_to(log_path: str, name: str) -> logging.Handler:
     return to_file
 
 
-def file_handler(log_path: str, mode: str) -> logging.FileHandler:
-    """A handler that writes a job's log file; mode: w to begin it, a to go on with it in another process."""
-    handler = logging.FileHandler(log_path, mode=mode, encoding="utf-8")
+def file_handler(log_path: str) -> logging.FileHandler:
+    """A handler that adds to a job's log file, to which several processes may write."""
+    handler = logging.FileHandler(log_path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 

@@ -58,6 +58,21 @@ def test_a_job_logs_to_its_file_and_warns_on_the_terminal(tmp_path, capsys):
     assert capsys.readouterr().err == "[tissue a] a warning\n"
 
 
+def test_a_job_and_its_other_processes_write_one_log(tmp_path):
+    path = tmp_path / "a.log"
+    for _ in range(2):  # a job that is started again begins its log anew
+        with runtime.job(str(path), "a"):
+            runtime.log.info("before")
+            for number in range(2):
+                line = f"runtime.log.info('from {number}')"
+                code = f"from slpd_core import runtime\nwith runtime.job({str(path)!r}, 'b', goes_on=True): {line}"
+                subprocess.run([sys.executable, "-c", code], check=True)
+                runtime.log.info("after %d", number)
+    lines = [line.split(" INFO ")[1] for line in path.read_text().splitlines()]
+    said = [line for line in lines if not line.startswith("done in")]
+    assert said == ["before", "from 0", "after 0", "from 1", "after 1"]
+
+
 def test_a_failure_is_one_line_and_its_traceback_is_in_the_log(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop, runtime.job(str(tmp_path / "a.log"), "tissue a"):
         raise ValueError("a.svs: no mpp; write it into the sheet")

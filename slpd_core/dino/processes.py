@@ -4,7 +4,10 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,9 +16,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from slpd_core.runtime import TERMINATED, file_handler, log, sigterm_exits
+from slpd_core.dino.nodes import Place
+from slpd_core.runtime import SECONDS_TO_STOP, TERMINATED, file_handler, log, sigterm_exits
 
-SECONDS_TO_STOP = 25  # Slurm kills 30 s after SIGTERM
+ALONE = Place()
+TO_MEET = timedelta(hours=1)  # a node may be much longer than another at reading the tokens
 
 
 def count() -> int:
@@ -103,19 +108,28 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         vector_to_parameters(vector / count(), gradients)
 
 
-def train_as_one(work: Callable[..., object], processes: int, device: str, *arguments: Any) -> None:
+def train_as_one(
+    work: Callable[..., object], processes: int, device: str, *arguments: Any, place: Place = ALONE
+) -> None:
     """Call work(*arguments) in so many processes, each with a GPU of its own on cuda; directly if one is enough.
 
-    Raises RuntimeError with the last line of the traceback of the process that failed; the others are stopped.
+    place: of this node among those that train as one; all start equally many processes. Raises RuntimeError with the
+    last line of the traceback of the process that failed; the others are stopped.
     """
-    if processes == 1:
-        work(*arguments)
-        return
     path = next((handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)), None)
+    if processes == 1:
+        with joined(place, 0, 1, device):
+            work(*arguments)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        setting = (processes, device, f"file://{folder}/meet", path, torch.get_num_threads())
+        place = place if place.meet else replace(place, meet=f"file://{folder}/meet")
         started = mp.start_processes(
-            _one_of_them, (setting, work, arguments), nprocs=processes, join=False, daemon=True, start_method="spawn"
+            _one_of_them,
+            (place, processes, device, path, torch.get_num_threads(), work, arguments),
+            nprocs=processes,
+            join=False,
+            daemon=True,
+            start_method="spawn",
         )
         try:
             while not started.join():
@@ -135,17 +149,37 @@ def train_as_one(work: Callable[..., object], processes: int, device: str, *argu
                 process.kill()
 
 
-def _one_of_them(rank: int, setting: tuple[int, str, str, str | None, int], work: Any, arguments: Any) -> None:
-    processes, device, meet, log_path, threads = setting
-    if rank == 0 and log_path:
-        log.addHandler(file_handler(log_path, "a"))
-        log.setLevel(logging.INFO)
+@contextmanager
+def joined(place: Place, number: int, of_node: int, device: str) -> Iterator[None]:
+    """Be one of the processes that train as one; one alone stays as it is.
+
+    number: among the `of_node` processes of this node, and of its GPU.
+    """
+    processes = place.nodes * of_node
+    if processes == 1:
+        yield
+        return
     if device == "cuda":
-        torch.cuda.set_device(rank)
-    torch.set_num_threads(max(1, threads // processes))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", meet, world_size=processes, rank=rank)
+        torch.cuda.set_device(number)
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        place.meet,
+        timeout=TO_MEET if place.nodes > 1 else None,
+        world_size=processes,
+        rank=place.node * of_node + number,
+    )
     try:
-        with sigterm_exits():
-            work(*arguments)
+        yield
     finally:
         dist.destroy_process_group()
+
+
+def _one_of_them(
+    number: int, place: Place, of_node: int, device: str, log_path: str | None, threads: int, work: Any, arguments: Any
+) -> None:
+    if number == 0 and log_path:
+        log.addHandler(file_handler(log_path))
+        log.setLevel(logging.INFO)
+    torch.set_num_threads(max(1, threads // of_node))
+    with joined(place, number, of_node, device), sigterm_exits():
+        work(*arguments)

@@ -3,19 +3,22 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from slpd_core import config, store
 from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks, set_schedules, update
+from slpd_core.dino.nodes import Place, on_each
 from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import STEPS_BETWEEN_CHECKS, batches, first_not_finite, stops_after
 from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
@@ -225,48 +228,98 @@ def final_arrays(cohort: Cohort, section: config.PretrainRun, found: Prototypes 
     }
 
 
+class Training(BaseModel):
+    """What a run is trained on, how, and on what; JSON takes it to other nodes.
+
+    fold: of `folds_path`, whose training slides alone are seen; all slides without one. gpus: of each node, a process
+    each. memory_mb: that the job may use on a node; tokens which fill it, or which several processes share, are mapped
+    from a file in the system's temporary folder.
+    """
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    ledger_path: Path
+    tokens_dir: Path
+    folds_path: Path | None = None
+    fold: int | None = None
+    checkpoint_path: Path
+    section: config.PretrainRun
+    seed: int
+    device: str
+    gpus: int = 0
+    memory_mb: float = math.inf
+
+    @property
+    def processes(self) -> int:
+        """How many a node trains by."""
+        return max(1, self.gpus) if self.device == "cuda" else 1
+
+    @property
+    def begun_with(self) -> str:
+        """The fingerprint of the weights that it begins with, if any."""
+        return store.file_fingerprint(Path(self.section.init_from)) if self.section.init_from else ""
+
+
+@contextmanager
+def prepared(training: Training) -> Iterator[tuple[Cohort, Checkpoint]]:
+    """The cohort in memory, or mapped while within, and the run's checkpoint."""
+    own = training
+    only = training_slides(own.folds_path, own.fold) if own.folds_path and own.fold is not None else None
+    in_memory = 0 if own.processes > 1 else MEMORY_SHARE * own.memory_mb * 1e6
+    with TemporaryDirectory() as scratch:
+        cohort = read_cohort(own.ledger_path, own.tokens_dir, only, in_memory, Path(scratch))
+        R, grid = cohort.tokens.shape[:2]
+        log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
+        made_by = own.section.model_dump() | {"seed": own.seed, "tokens": cohort.fingerprint, "version": VERSION}
+        yield cohort, Checkpoint(own.checkpoint_path, made_by | {"begun_with": own.begun_with})
+
+
+def train_together(training: Training, place: Place) -> None:
+    """A node's part in training, which ends in the checkpoint."""
+    with prepared(training) as (cohort, checkpoint):
+        train_as_one(
+            train,
+            training.processes,
+            training.device,
+            cohort,
+            training.section,
+            training.seed,
+            training.device,
+            checkpoint,
+            place=place,
+        )
+
+
 def run(
+    training: Training,
     *,
-    ledger_path: Path,
-    tokens_dir: Path,
     encoder_path: Path,
     history_path: Path,
     prototypes_path: Path,
-    checkpoint_path: Path,
-    section: config.PretrainRun,
-    seed: int,
-    device: str,
-    gpus: int = 0,
-    memory_mb: float = math.inf,
-    folds_path: Path | None = None,
-    fold: int | None = None,
+    nodes: int = 1,
+    threads: int = 1,
+    log_path: str = "",
 ) -> None:
     """Pretrain one run, on several GPUs by a process each: writes the teacher's encoder, the history and the final
     prototypes.
 
-    memory_mb: that the job may use; tokens which fill it, or which several processes share, are mapped from a file in
-    the system's temporary folder. fold: of `folds_path`, whose training slides alone are seen; all slides without one.
+    nodes: of the Slurm job; threads, log_path: of the job on each.
     """
-    only = training_slides(folds_path, fold) if folds_path and fold is not None else None
-    with TemporaryDirectory() as scratch:
-        several = gpus > 1 and device == "cuda"
-        in_memory = 0 if several else MEMORY_SHARE * memory_mb * 1e6
-        cohort = read_cohort(ledger_path, tokens_dir, only, in_memory, Path(scratch))
-        R, grid = cohort.tokens.shape[:2]
-        log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
-        begun_with = store.file_fingerprint(Path(section.init_from)) if section.init_from else ""
-        made_by = section.model_dump() | {"seed": seed, "tokens": cohort.fingerprint, "version": VERSION}
-        checkpoint = Checkpoint(checkpoint_path, made_by | {"begun_with": begun_with})
-        if several:
-            train_as_one(train, gpus, device, cohort, section, seed, device, checkpoint)
+    if nodes > 1:
+        arguments = {"training": training.model_dump(mode="json"), "threads": threads, "log_path": log_path}
+        on_each(nodes, "slpd_core.pretraining", arguments, threads)
+    section, seed, device = training.section, training.seed, training.device
+    with prepared(training) as (cohort, checkpoint):
+        if nodes == 1 and training.processes > 1:
+            train_as_one(train, training.processes, device, cohort, section, seed, device, checkpoint)
         networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
-        meta = store.provenance("pretrain", VERSION, section.model_dump(), cohort.fingerprint, str(seed), begun_with)
-        encoder = networks.teacher.encoder
+        origin = (cohort.fingerprint, str(seed), training.begun_with)
+        meta = store.provenance("pretrain", VERSION, section.model_dump(), *origin)
         found = None
         if section.uses_prototypes:
             clustered = embed_for_clustering(networks, cohort, section, device)
             found = cluster(cohort, clustered, section, seed, section.epochs)
         store.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
         store.write_text(history_path, history.to_csv(index=False))
-        region_encoder.save(encoder_path, encoder, meta)
-        checkpoint_path.unlink(missing_ok=True)
+        region_encoder.save(encoder_path, networks.teacher.encoder, meta)
+        training.checkpoint_path.unlink(missing_ok=True)

@@ -300,19 +300,22 @@ def test_training_separates_planted_phenotypes(section, make_cohort, tmp_path):
 def run_stage(on_disk, tmp_path):
     """Run the stage on a cohort written to disk; gives the folder of its outputs."""
 
-    def run(cohort, section, seed=1):
+    def run(cohort, section, seed=1, out=tmp_path / "out", **nodes):
         ledger, tokens = on_disk(cohort)
-        out = tmp_path / "out"
-        pretrain.run(
+        training = pretrain.Training(
             ledger_path=ledger,
             tokens_dir=tokens,
-            encoder_path=out / "encoder.safetensors",
-            history_path=out / "history.csv",
-            prototypes_path=out / "prototypes.h5",
             checkpoint_path=out / "checkpoint.pt",
             section=section,
             seed=seed,
             device="cpu",
+        )
+        pretrain.run(
+            training,
+            encoder_path=out / "encoder.safetensors",
+            history_path=out / "history.csv",
+            prototypes_path=out / "prototypes.h5",
+            **nodes,
         )
         return out
 
@@ -347,6 +350,21 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     assert set(arrays["assignment"]) == ({0, 1} if clustered else {-1})
     assert arrays["prototypes"].any() == clustered
     assert (arrays["neighbours"] >= 0).all() == (arrays["matches"] >= 0).all() == clustered
+
+
+def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path):
+    """Same history, prototypes and encoder, within the order in which floats are added."""
+    section, cohort = section.model_copy(update={"drop_path": 0.0, "base_lr": 0.2}), make_cohort(9, 8, 0, 7)
+    alone = run_stage(cohort, section, out=tmp_path / "alone")
+    logs = {"log_path": str(tmp_path / "logs" / "slpd.log"), "threads": 1}
+    together = run_stage(cohort, section, out=tmp_path / "together", nodes=2, **logs)
+    expected, found = (pd.read_csv(out / "history.csv") for out in (alone, together))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    first, second = (region_encoder.load(out / "encoder.safetensors")[0] for out in (alone, together))
+    for name, weights in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], weights, atol=1e-3, rtol=1e-2)
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["slpd.log", "slpd.node1.log"]
+    assert "epoch 4 of 4" in (tmp_path / "logs" / "slpd.log").read_text()
 
 
 def test_the_encoder_written_is_the_teachers(run_stage, section, make_cohort, monkeypatch):
