@@ -203,17 +203,19 @@ def through_student(
             pairs[b],
             dtype,
         )
-        global_crops.append(embeddings[: G * len(own)].view(G, len(own), -1))
-        loss = distilled.loss
+        loss, views = distilled.loss, embeddings[: G * len(own)]
         if section.koleo:
-            loss = loss + section.koleo * losses.koleo_of_crops(global_crops[0].flatten(0, 1), G)
+            koleo = losses.koleo_of_crops(views, G)
+            loss = loss + section.koleo * koleo
         networks.scaler.scale(loss).backward()
-        global_crops[-1] = global_crops[-1].detach()
+        global_crops.append(views.detach().view(G, len(own), -1))
         found.append((distilled.cross_entropy, distilled.entropy))
     if rows.grad is not None:
         outputs.backward(rows.grad)
+    if not section.koleo:  # watched all the same
+        koleo = losses.koleo_of_crops(torch.cat(global_crops, 1).flatten(0, 1), G)
     cross_entropy, entropy = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return cross_entropy, entropy, losses.koleo_of_crops(torch.cat(global_crops, 1).flatten(0, 1), G)
+    return cross_entropy, entropy, koleo.detach()
 
 
 def multiplying_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
