@@ -1,12 +1,14 @@
-"""The steps of an epoch: which rows, and whether their losses are numbers."""
+"""The steps of an epoch: which rows, whether their losses are numbers, and where they stop."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slpd_core.dino import processes
+from slpd_core.runtime import progress
 
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
 
@@ -30,3 +32,30 @@ def stops_after(step: int, asked: bool, device: torch.device) -> bool:
     if processes.count() == 1:
         return asked
     return (step + 1) % STEPS_BETWEEN_CHECKS == 0 and processes.anyone(asked, device)
+
+
+def take_steps(
+    step: Callable[[int], Tensor],
+    count: int,
+    measured: list[Tensor],
+    look_at: Callable[[Tensor], None],
+    asked_to_stop: Callable[[], bool],
+    what: str,
+) -> bool:
+    """The steps of an epoch, from the one it had come to; gives whether it came to its end.
+
+    step: takes the step of a number and gives what is measured of it, its loss first; the mean over the processes is
+    added to `measured`. look_at: raises if a loss is not finite; it is given those so far from time to time, at the
+    end, and before the epoch stops, so that no checkpoint holds what follows from such a loss.
+    """
+    first = len(measured)
+    for number in progress(range(first, count), count - first, what, "steps"):
+        measured.append(step(number))
+        processes.average(measured[-1])
+        last = number + 1 == count
+        stops = not last and stops_after(number, asked_to_stop(), measured[-1].device)
+        if stops or last or (number + 1) % STEPS_BETWEEN_CHECKS == 0:
+            look_at(torch.stack(measured)[:, 0])
+        if stops:
+            return False
+    return True

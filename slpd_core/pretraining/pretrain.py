@@ -20,7 +20,7 @@ from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.nodes import Place, on_each
 from slpd_core.dino.processes import train_as_one
-from slpd_core.dino.steps import STEPS_BETWEEN_CHECKS, batches, first_not_finite, stops_after
+from slpd_core.dino.steps import batches, first_not_finite, take_steps
 from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
@@ -30,7 +30,7 @@ from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_
 from slpd_core.pretraining.objective import MEASURED, Batch, distil, find_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import watch_prototypes
-from slpd_core.runtime import TERMINATED, generator, log, progress, sigterm_waits
+from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
 
 VERSION = 5
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
@@ -67,9 +67,8 @@ def train_epoch(
     device, tokens = networks.centres["self"].device, cohort.tokens
     dtype = multiplied_in(section.precision, device.type)
     steps = batches(len(tokens), section.batch_size, generator(seed, "batches", epoch))
-    schedule: dict[str, float] = {}
-    first, measured = len(begun.measured), begun.measured
-    for number in progress(range(first, len(steps)), len(steps) - first, f"epoch {epoch}", "steps"):
+
+    def step(number: int) -> Tensor:
         regions = steps[number]
         torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + processes.rank())
         schedule = set_schedules(networks, section, epoch * len(steps) + number, len(steps), len(regions))
@@ -80,15 +79,16 @@ def train_epoch(
         wanted = begun.targets.of(own.to(device)) if begun.targets else {}
         found = distil(networks, Batch([view.to(device) for view in views], wanted), section, dtype)
         update(networks, section, schedule["teacher_momentum"])
-        measured.append(torch.stack([found[name] for name in MEASURED]))
-        processes.average(measured[-1])
-        stops = number + 1 < len(steps) and stops_after(number, asked_to_stop(), device)
-        if stops or number + 1 == len(steps) or (number + 1) % STEPS_BETWEEN_CHECKS == 0:
-            stop_if_not_finite(torch.stack(measured)[:, 0], steps, cohort, epoch)
-        if stops:
-            return False
-    means = torch.stack(measured).nanmean(0)
-    begun.row |= dict(zip(MEASURED, means.tolist(), strict=True)) | schedule
+        begun.row |= schedule
+        return torch.stack([found[name] for name in MEASURED])
+
+    def look_at(losses: Tensor) -> None:
+        stop_if_not_finite(losses, steps, cohort, epoch)
+
+    if not take_steps(step, len(steps), begun.measured, look_at, asked_to_stop, f"epoch {epoch}"):
+        return False
+    means = torch.stack(begun.measured).nanmean(0)
+    begun.row |= dict(zip(MEASURED, means.tolist(), strict=True))
     return True
 
 

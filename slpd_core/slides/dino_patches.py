@@ -1,9 +1,11 @@
 """Stage one: DINO pretraining of the patch encoder on patches sampled from the cohort (Caron et al., ICCV 2021)."""
 
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,13 @@ from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.head import ProjectionHead
 from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Network, Networks, move_centre, set_schedules, update
-from slpd_core.dino.steps import STEPS_BETWEEN_CHECKS, batches, first_not_finite
+from slpd_core.dino.steps import batches, first_not_finite, take_steps
 from slpd_core.dino.watch import effective_rank, fixed_sample, to_tensorboard
-from slpd_core.runtime import generator, log, progress
+from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
 from slpd_core.slides import vit
 from slpd_core.slides.patch_crops import draw_views
 
-VERSION = 2
+VERSION = 3
 MEANS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
 EPOCH = "epoch %d of %d: loss %.3f, self %.3f, koleo %.3f, teacher entropy %.3f, effective rank %.1f, %.1f patches/s"
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
@@ -127,35 +129,50 @@ def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
     return torch.stack([loss, own, koleo, losses.mean_that_counts(entropy, counted)]).detach()
 
 
-def train_epoch(networks: Networks, patches: Patches, plan: Plan, epoch: int) -> dict[str, float]:
-    """One epoch over all patches; gives MEANS and the schedules' last values.
+def train_epoch(
+    networks: Networks,
+    patches: Patches,
+    plan: Plan,
+    epoch: int,
+    row: dict[str, float],
+    measured: list[Tensor],
+    asked_to_stop: Callable[[], bool],
+) -> bool:
+    """One epoch over all patches, from the step it had come to; gives whether it came to its end.
 
-    Raises RuntimeError at a loss that is not finite.
+    measured: MEANS of the steps done. At the end `row` has their means and the schedules' last values. Raises
+    RuntimeError at a loss that is not finite.
     """
     recipe, seed = plan.recipe, plan.seed
-    torch.manual_seed(plan.torch_seed("drop_path", epoch))
     steps = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
-    rows: list[Tensor] = []
-    schedule: dict[str, float] = {}
-    for number, pixels in enumerate(progress(read_ahead(patches, steps), len(steps), f"epoch {epoch}", "steps")):
-        schedule = set_schedules(networks, recipe, epoch * len(steps) + number, len(steps), len(steps[number]))
-        rng, n = generator(seed, "dino_patches", "crops", epoch, number), len(steps[number])
-        views = draw_views(pixels.to(plan.device), processes.own_share(np.arange(n)), n, recipe, rng)
-        rows.append(step(networks, [plan.normalise(view) for view in views], plan))
+    pixels = read_ahead(patches, steps[len(measured) :])
+
+    def take(number: int) -> Tensor:
+        n, own = len(steps[number]), next(pixels).to(plan.device)
+        torch.manual_seed(plan.torch_seed("drop_path", epoch, number) + processes.rank())
+        schedule = set_schedules(networks, recipe, epoch * len(steps) + number, len(steps), n)
+        rng = generator(seed, "dino_patches", "crops", epoch, number)
+        views = draw_views(own, processes.own_share(np.arange(n)), n, recipe, rng)
+        found = step(networks, [plan.normalise(view) for view in views], plan)
         update(networks, recipe, schedule["teacher_momentum"])
-        processes.average(rows[-1])
-        last = number + 1 == len(steps)
-        check = last or (number + 1) % STEPS_BETWEEN_CHECKS == 0
-        if check and (found := first_not_finite(torch.stack(rows)[:, 0])):
+        row.update(schedule)
+        return found
+
+    def look_at(losses: Tensor) -> None:
+        if found := first_not_finite(losses):
             raise RuntimeError(
                 f"loss {found[1]} in epoch {epoch}, step {found[0]}: lower patch_encoder.dino.base_lr or raise "
                 "patch_encoder.dino.teacher_temperature; the last checkpoint is kept"
             )
-    means = torch.stack(rows).mean(0)
-    return dict(zip(MEANS, means.tolist(), strict=True)) | schedule
+
+    with closing(pixels):
+        if not take_steps(take, len(steps), measured, look_at, asked_to_stop, f"epoch {epoch}"):
+            return False
+    row.update(zip(MEANS, torch.stack(measured).mean(0).tolist(), strict=True))
+    return True
 
 
-def read_ahead(patches: Patches, steps: list[np.ndarray]) -> Iterator[Tensor]:
+def read_ahead(patches: Patches, steps: list[np.ndarray]) -> Generator[Tensor]:
     """This process's share of each batch, uint8 (b, P, P, 3), the next one read while the last is worked on."""
     with ThreadPoolExecutor(1) as thread:
         reading = [thread.submit(patches.take, processes.own_share(batch)) for batch in steps[:2]]
@@ -189,15 +206,21 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
     made_by |= recipe.model_dump() | {"patches": patches.fingerprint, "version": VERSION}
     checkpoint = Checkpoint(checkpoint_path, made_by)
     watched = patches.take(fixed_sample(len(patches), WATCHED_PATCHES))
-    history, _ = checkpoint.restore(networks)
+    history, more = checkpoint.restore(networks, ["measured"])
+    measured = list(more["measured"].to(plan.device)) if more else []
     for epoch in range(len(history), recipe.epochs):
-        started = time.monotonic()
+        started, before = time.monotonic(), len(measured)
         row: dict[str, float] = {"epoch": epoch, "uniform": math.log(recipe.out_dim)}
-        row |= train_epoch(networks, patches, plan, epoch)
-        row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
-        history.append(row)
-        checkpoint.save(networks, history, {})
-        to_tensorboard(checkpoint_path.with_name("tensorboard"), row)
-        rate = len(patches) / (time.monotonic() - started)
+        with sigterm_waits() as asked_to_stop:
+            if not train_epoch(networks, patches, plan, epoch, row, measured, asked_to_stop):
+                checkpoint.save(networks, history, {"measured": torch.stack(measured)})
+                log.info("stopped in epoch %d after %d steps", epoch + 1, len(measured))
+                sys.exit(TERMINATED)
+            row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
+            history.append(row)
+            checkpoint.save(networks, history, {"measured": torch.empty(0)})
+            to_tensorboard(checkpoint_path.with_name("tensorboard"), row)
+        done = (len(measured) - before) * min(recipe.batch_size, len(patches))
+        rate, measured = done / (time.monotonic() - started), []
         log.info(EPOCH, epoch + 1, recipe.epochs, *(row[name] for name in MEANS), row["effective_rank"], rate)
     return networks, pd.DataFrame(history)

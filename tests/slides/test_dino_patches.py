@@ -1,5 +1,8 @@
 """Stage one trains as DINO is written, resumes bit for bit, and is the same shared among processes."""
 
+import signal
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch.nn.functional as F
 from slpd_core import store
 from slpd_core.dino.losses import koleo_loss
 from slpd_core.dino.processes import train_as_one
+from slpd_core.runtime import sigterm_exits
 from slpd_core.slides import dino_patches
 from slpd_core.slides.patch_crops import draw_views
 
@@ -111,20 +115,28 @@ def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path)
     assert (tmp_path / "c.pt").exists()
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(plan, paths, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("stop", "measured"), [(KeyboardInterrupt, 0), (signal.SIGTERM, 1)], ids=["killed", "SIGTERM"])
+def test_resumed_equals_uninterrupted_bit_for_bit(plan, paths, tmp_path, monkeypatch, stop, measured):
+    """Ended in the first of two steps of the second epoch: what kills loses that epoch, SIGTERM waits for the step."""
+    plan = replace(plan, recipe=plan.recipe.model_copy(update={"drop_path": 0.3}))
     whole, history = dino_patches.train(paths, plan, tmp_path / "whole.pt")
-    train_epoch = dino_patches.train_epoch
+    step, done = dino_patches.step, []
 
-    def killed(networks, patches, plan, epoch):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return train_epoch(networks, patches, plan, epoch)
+    def ended(*arguments):
+        done.append(1)
+        if len(done) == 3 and stop is KeyboardInterrupt:
+            raise stop
+        if len(done) == 3:
+            signal.raise_signal(stop)
+        return step(*arguments)
 
-    monkeypatch.setattr(dino_patches, "train_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(dino_patches, "step", ended)
+    with sigterm_exits(), pytest.raises((KeyboardInterrupt, SystemExit)):
         dino_patches.train(paths, plan, tmp_path / "cut.pt")
-    monkeypatch.setattr(dino_patches, "train_epoch", train_epoch)
+    state = store.read_torch(tmp_path / "cut.pt")
+    assert (len(state["history"]), len(state["more"]["measured"])) == (1, measured)
     resumed, again = dino_patches.train(paths, plan, tmp_path / "cut.pt")
+    assert len(done) == 3 + 4 - measured
     assert torch.equal(weights(resumed), weights(whole))
     assert again.equals(history)
 
