@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,10 @@ def on_each(nodes: int, module: str, arguments: Mapping[str, Any], threads: int)
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as process:
         try:
             status = process.wait()
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             process.terminate()  # srun tells all nodes
-            process.wait(SECONDS_TO_STOP)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_STOP)
             raise
         finally:
             process.kill()
