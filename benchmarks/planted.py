@@ -103,7 +103,7 @@ CLAIMS_AFTERWARDS = {
     "late SLPD beats DINO": ("late", "dino"),
     "centring helps late SLPD": ("late centred", "late"),
 }
-WATCHED, WATCHED_SEEDS = ("dino", "slpd", "late"), 2
+WATCHED, WATCHED_SEEDS = ("dino", "slpd"), 3
 
 
 @dataclass(frozen=True)
