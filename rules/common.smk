@@ -14,7 +14,8 @@ from slpd_core.slides import ledger, sheet
 try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
-    sheet.require_patients(SHEET, CONFIG.folds.n_folds)
+    if not CONFIG.folds.splits:
+        sheet.require_patients(SHEET, CONFIG.folds.n_folds)
     sheet.require_masks(SHEET, CONFIG.tissue.masks)
     for key, encoder in CONFIG.patch_encoder.each().items():
         encoder.require_weights(key)
@@ -29,7 +30,7 @@ ENCODERS = {
     run: (
         [run]
         if CONFIG.pretrain.run(run).slides == "all"
-        else [f"{run}.fold{fold}" for fold in range(CONFIG.folds.n_folds)]
+        else [f"{run}.fold{fold}" for fold in range(CONFIG.folds.count)]
     )
     for run in RUNS
 }
@@ -39,7 +40,7 @@ ROWS = [
     for features, names in CONFIG.evaluate.rows.items()
     for classifier in names
 ]
-FOLDS = range(CONFIG.folds.n_folds)
+FOLDS = range(CONFIG.folds.count)
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 # How the patch encoder is trained, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()

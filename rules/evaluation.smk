@@ -3,9 +3,12 @@
 
 rule folds:
     input:
-        f"{RESULTS}/ledger/ledger.parquet",
+        ledger=f"{RESULTS}/ledger/ledger.parquet",
+        sheet=f"{RESULTS}/sheet/slides.parquet",
+        splits=[*map(str, CONFIG.folds.files)],
     output:
-        f"{RESULTS}/folds/folds.parquet",
+        folds=f"{RESULTS}/folds/folds.parquet",
+        remarks=f"{RESULTS}/folds/remarks.csv",
     log:
         f"{RESULTS}/logs/folds/folds.log",
     benchmark:
@@ -49,6 +52,7 @@ rule report:
     input:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
         folds=f"{RESULTS}/folds/folds.parquet",
+        remarks=f"{RESULTS}/folds/remarks.csv",
         evaluate=each_fold_of_each_row(),
         history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=SHOWN),
         embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=SHOWN),

@@ -26,7 +26,7 @@ Meta = dict[str, str]
 
 # Columns of each Parquet table. `embedding` is a fixed-size list, float32.
 TABLES: dict[str, tuple[str, ...]] = {
-    "sheet": ("slide_id", "patient_id", "label", "path", "mpp"),
+    "sheet": ("slide_id", "patient_id", "label", "path", "mpp", "site"),
     "ledger": (
         *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
         *("tissue_mm2", "regions", "fingerprint", "seconds"),

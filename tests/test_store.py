@@ -18,7 +18,14 @@ LOST = store.SlideInfo("torn", store.QUARANTINED, "torn: no tiles; copy it again
 REGIONS = store.Regions(SLIDE, np.array([[0, 0], [8192, 0]]), np.array([0.25, 1.0], np.float32), 4096, 8192, 0.5)
 FRAMES = {
     "sheet": pd.DataFrame(
-        {"slide_id": ["001"], "patient_id": ["NA"], "label": ["1"], "path": ["a b/c.svs"], "mpp": [float("nan")]}
+        {
+            "slide_id": ["001"],
+            "patient_id": ["NA"],
+            "label": ["1"],
+            "path": ["a b/c.svs"],
+            "mpp": [float("nan")],
+            "site": ["05"],
+        }
     ),
     "ledger": pd.DataFrame(
         {

@@ -5,8 +5,10 @@ from slpd_core.evaluation import folds
 
 with runtime.job(snakemake.log[0], "folds"):
     folds.run(
-        ledger_path=Path(snakemake.input[0]),
-        out_path=Path(snakemake.output[0]),
+        ledger_path=Path(snakemake.input.ledger),
+        sheet_path=Path(snakemake.input.sheet),
+        out_path=Path(snakemake.output.folds),
+        remarks_path=Path(snakemake.output.remarks),
         section=config.Folds(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

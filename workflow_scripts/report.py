@@ -8,6 +8,7 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         cohort=snakemake.params.cohort,
         ledger_path=Path(snakemake.input.ledger),
         folds_path=Path(snakemake.input.folds),
+        remarks_path=Path(snakemake.input.remarks),
         fold_paths=[*map(Path, snakemake.input.evaluate)],
         history_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.history), strict=True)),
         embed_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.embed), strict=True)),

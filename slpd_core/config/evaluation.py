@@ -1,8 +1,10 @@
 """The sections of embeddings to numbers."""
 
-from typing import Annotated, Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from slpd_core.config.base import (
     Classifier,
@@ -12,12 +14,45 @@ from slpd_core.config.base import (
     PositiveFloat,
     Section,
     Whole,
+    refuse,
 )
+
+SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
 class Folds(Section):
     n_folds: Annotated[Whole, Field(ge=2)]
+    repeats: Positive
+    grouped_by: Literal["patient", "site"]
     val_fraction: Annotated[Number, Field(ge=0, lt=1)]
+    train_share: Annotated[Number, Field(gt=0, le=1)]
+    splits: str | None
+
+    @property
+    def files(self) -> list[Path]:
+        """The imported splits, fold after fold; none where the folds are made here."""
+        found = {
+            int(named[1]): path
+            for path in (Path(self.splits).glob("splits_*.csv") if self.splits else ())
+            if (named := SPLITS_FILE.fullmatch(path.name))
+        }
+        return [found[number] for number in sorted(found)]
+
+    @property
+    def count(self) -> int:
+        """How many folds there are in all."""
+        return len(self.files) if self.splits else self.n_folds * self.repeats
+
+    @model_validator(mode="after")
+    def _splits_are_numbered(self) -> Self:
+        found = []
+        names = [path.name for path in self.files]
+        if self.splits and names != [f"splits_{number}.csv" for number in range(len(names))]:
+            found.append(f"splits: {self.splits} holds {', '.join(names)}; number them from 0 without a gap")
+        if self.splits and not names:
+            found.append(f"splits: no splits_0.csv in {self.splits}; correct the folder, or leave it empty (null)")
+        refuse(found)
+        return self
 
 
 class Evaluation(Section):

@@ -1,26 +1,32 @@
-"""Folds: which slides train, validate and test, no patient ever on both sides."""
+"""Folds: which slides train, validate and test, no patient ever on both sides; or splits that are imported."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from slpd_core import config, store
+from slpd_core.evaluation import remarks, splits
 from slpd_core.runtime import generator, log
 
-VERSION = 2
+VERSION = 3
+PARTS = ("train", "val", "test", "spare")
+TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
 
-def partition(slides: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
+def partition(slides: pd.DataFrame, n_folds: int, seed: int, repeat: int = 0) -> np.ndarray:
     """The fold that tests each slide: patient-grouped, label-stratified, int64 (slides,).
 
-    slides: columns slide_id, patient_id, label; their order does not matter. Patients are dealt in random order, those
-    with most slides first, each to the fold that holds the least of its labels, so no fold stays empty while there are
-    patients. As scikit-learn's StratifiedGroupKFold, which refuses labels that all have fewer slides than folds.
+    slides: columns slide_id, patient_id, label; their order does not matter. repeat: another partition each. Patients
+    are dealt in random order, those with most slides first, each to the fold that holds the least of its labels, so no
+    fold stays empty while there are patients. As scikit-learn's StratifiedGroupKFold, which refuses labels that all
+    have fewer slides than folds.
     """
     table = pd.crosstab(slides["patient_id"], slides["label"])
     counts = table.to_numpy()
-    order = generator(seed, "folds").permutation(len(counts))
+    rng = generator(seed, "folds", "repeat", repeat) if repeat else generator(seed, "folds")
+    order = rng.permutation(len(counts))
     order = order[np.argsort(-counts.sum(1)[order], kind="stable")]
     weight = 1 / counts.sum(0) ** 2
     held = np.zeros((n_folds, counts.shape[1]), np.int64)
@@ -32,7 +38,7 @@ def partition(slides: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     return fold[table.index.get_indexer(slides["patient_id"])]
 
 
-def validation_patients(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:
+def set_aside(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:
     """About `fraction` of the patients of each label, at least one in all unless it is 0; no label is taken whole.
 
     slides: of the training part, sorted; a patient with two labels counts for that of the first slide.
@@ -52,47 +58,96 @@ def validation_patients(slides: pd.DataFrame, fraction: float, rng: np.random.Ge
     return chosen
 
 
-def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
-    """Every slide's part (train, val, test) in every fold; each slide is tested exactly once.
+def kept_whole(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
+    """What of a slide must not stand on both sides: its patient; or with `site` all patients of its site, and all sites
+    of these.
 
-    slides: columns slide_id, patient_id, label. Gives columns fold, slide_id, patient_id, label, part.
-    Raises ValueError when there is no slide, one label only, a label of one patient only, or fewer patients than folds.
+    slides: columns slide_id, patient_id, site; a site that is not given is that of a TCGA barcode. Raises ValueError
+    naming the slide that shows none.
+    """
+    if grouped_by == "patient":
+        return slides["patient_id"]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    sites = []
+    for slide in slides.itertuples():
+        barcode = TCGA_SITE.match(slide.patient_id) or TCGA_SITE.match(slide.slide_id)
+        site = slide.site or (barcode and barcode[1])
+        if not site:
+            raise ValueError(
+                f"folds.grouped_by: slide {slide.slide_id} has no site and its patient, {slide.patient_id}, no TCGA "
+                "barcode; fill in a column site of the sheet, or group by patient"
+            )
+        sites.append(site)
+    ends = [pd.factorize(slides["patient_id"])[0], pd.factorize(np.array(sites, object))[0]]
+    ends[1] = ends[1] + len(slides)
+    edges = coo_array((np.ones(len(slides)), tuple(ends)), shape=(2 * len(slides),) * 2)
+    component = connected_components(edges, directed=False)[1][ends[0]]
+    return pd.Series(sites, index=slides.index).groupby(component).transform(lambda own: "+".join(sorted(set(own))))
+
+
+def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
+    """Every slide's part (train, val, test; spare where a share of the slides trains) in every fold; each slide is
+    tested once a repeat.
+
+    slides: columns slide_id, patient_id, label, and site where that is grouped by. Gives columns fold, slide_id,
+    patient_id, label, part. Raises ValueError when there is no slide, one label only, a label of one patient (or site)
+    only, or fewer of them than folds.
     """
     if slides.empty:
         raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
-    patients, labels = slides["patient_id"].nunique(), sorted(slides["label"].unique())
+    slides, unit = slides.sort_values("slide_id", ignore_index=True), section.grouped_by
+    whole = slides[["slide_id", "label"]].assign(patient_id=kept_whole(slides, unit))
+    n_groups, labels = whole["patient_id"].nunique(), sorted(slides["label"].unique())
     if len(labels) < 2:
         raise ValueError(f"slides of one label only are left ({labels[0]}); add slides of another")
-    counts = slides.groupby("label")["patient_id"].nunique()
+    counts = whole.groupby("label")["patient_id"].nunique()
     if (counts < 2).any():
         raise ValueError(
-            f"label {counts.idxmin()!r} stands on one patient only: no fold can train and test it; add patients"
+            f"label {counts.idxmin()!r} stands on one {unit} only: no fold can train and test it; add {unit}s"
         )
-    if patients < section.n_folds:
+    if n_groups < section.n_folds:
         raise ValueError(
-            f"folds.n_folds: {section.n_folds} folds of {patients} patients; lower it to {patients} or add patients"
+            f"folds.n_folds: {section.n_folds} folds of {n_groups} {unit}s; lower it to {n_groups} or add {unit}s"
         )
     if (counts < section.n_folds).any():
         rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < section.n_folds])
-        log.warning("fewer patients than folds for %s: some test parts lack the label, their AUC is undefined", rare)
-    slides = slides.sort_values("slide_id", ignore_index=True)[["slide_id", "patient_id", "label"]]
-    tested_in = partition(slides, section.n_folds, seed)
+        log.warning("fewer %ss than folds for %s: some test parts lack the label, their AUC is undefined", unit, rare)
     parts = []
-    for fold in range(section.n_folds):
-        part = np.where(tested_in == fold, "test", "train").astype(object)
-        training = slides[part == "train"]
-        chosen = validation_patients(training, section.val_fraction, generator(seed, "folds", fold))
-        part[(part == "train") & slides["patient_id"].isin(chosen).to_numpy()] = "val"
-        parts.append(slides.assign(fold=fold, part=part))
+    for repeat in range(section.repeats):
+        tested_in = partition(whole, section.n_folds, seed, repeat)
+        for tested in range(section.n_folds):
+            fold = repeat * section.n_folds + tested
+            part = np.where(tested_in == tested, "test", "train").astype(object)
+            for name, share, keys in (
+                ("val", section.val_fraction, (fold,)),
+                ("spare", 1 - section.train_share, ("spare", fold)),
+            ):
+                chosen = set_aside(whole[part == "train"], share, generator(seed, "folds", *keys))
+                part[(part == "train") & whole["patient_id"].isin(chosen).to_numpy()] = name
+            parts.append(slides.assign(fold=fold, part=part))
     return pd.concat(parts, ignore_index=True)[[*store.TABLES["folds"]]]
 
 
-def run(*, ledger_path: Path, out_path: Path, section: config.Folds, seed: int) -> None:
-    """Write the folds of the slides the ledger admits."""
+def run(
+    *, ledger_path: Path, sheet_path: Path, out_path: Path, remarks_path: Path, section: config.Folds, seed: int
+) -> None:
+    """Write the folds of the slides the ledger admits, and a table of what is to be known of them."""
     ledger, meta = store.read_table(ledger_path, "ledger")
-    folds = make_folds(ledger[ledger["status"] == store.OK], section, seed)
+    sheet, _ = store.read_table(sheet_path, "sheet")
+    slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
+    found = remarks.on_slides(slides)
+    if section.splits:
+        folds, of_splits = splits.import_folds(section.files, slides)
+        found += of_splits
+    else:
+        folds = make_folds(slides[slides["status"] == store.OK], section, seed)
+    remarked = remarks.table(found + remarks.on_folds(folds))
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()
-        log.info("fold %d: %s", fold, ", ".join(f"{counts.get(part, 0)} {part}" for part in ("train", "val", "test")))
-    provenance = store.provenance("folds", VERSION, section.model_dump(), meta["fingerprint"], str(seed))
+        log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in PARTS if part in counts))
+    inputs = [meta["fingerprint"], str(seed), *map(store.file_fingerprint, section.files)]
+    provenance = store.provenance("folds", VERSION, section.model_dump(), *inputs)
     store.write_table(out_path, "folds", folds, provenance)
+    store.write_text(remarks_path, remarked.to_csv(index=False))

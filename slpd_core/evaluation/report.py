@@ -13,10 +13,10 @@ import pandas as pd
 from PIL import Image
 
 from slpd_core import config, store
-from slpd_core.evaluation import figures, metrics, tables
+from slpd_core.evaluation import figures, metrics, remarks, tables
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 9
+VERSION = 10
 THUMBNAIL_PX = 200
 GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.
@@ -120,6 +120,17 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Remarks on the folds, other than on slides that the page lists anyway: of each kind the slides or patients, and
+    in how many folds.
+
+    found: columns remark, id, fold.
+    """
+    found = found[~found["remark"].isin(remarks.LEFT_OUT.values())]
+    kinds = found.groupby("remark", sort=False)
+    return {remark: {"ids": [*rows["id"].unique()], "folds": rows["fold"].nunique()} for remark, rows in kinds}
+
+
 def patch_encoders(rows: Sequence[tables.Row]) -> list[str]:
     """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
     found: dict[str, str] = {}
@@ -214,6 +225,7 @@ def run(
     cohort: str,
     ledger_path: Path,
     folds_path: Path,
+    remarks_path: Path,
     fold_paths: list[Path],
     history_paths: dict[str, Path],
     embed_paths: dict[str, Path],
@@ -250,6 +262,7 @@ def run(
     page = render(
         cohort=cohort,
         summary=summarise(ledger, folds),
+        remarks=remarked(pd.read_csv(remarks_path, dtype=str)),
         runs=list(histories),
         by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],
         patch_encoders=patch_encoders(rows),

@@ -67,9 +67,11 @@ def admitted_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def training_slides(folds_path: Path, fold: int) -> set[str]:
-    """The slide_ids of a fold's training part: what an encoder may see that the fold's test slides are to judge."""
+    """The slide_ids of a fold's training part, spare ones too, for it needs no labels: what an encoder may see that the
+    fold's test slides are to judge.
+    """
     folds, _ = store.read_table(folds_path, "folds")
-    return set(folds[(folds["fold"] == fold) & (folds["part"] == "train")]["slide_id"])
+    return set(folds[(folds["fold"] == fold) & folds["part"].isin(("train", "spare"))]["slide_id"])
 
 
 def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

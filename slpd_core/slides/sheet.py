@@ -11,9 +11,9 @@ from slpd_core import config, store
 from slpd_core.runtime import log
 from slpd_core.slides.mpp import MPP_RANGE, plausible
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("slide_id", "patient_id", "label", "path")
-OPTIONAL = ("mpp",)
+OPTIONAL = ("mpp", "site")
 # What no file system, and no pattern of Snakemake, can take for anything but a name.
 NO_PLAIN_ID = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}$`]|\.\.|^[. -]|[. ]$|^$')
 LONGEST_ID = 200  # bytes
@@ -23,9 +23,9 @@ slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
-    """Read and check slides.csv: columns slide_id, patient_id, label, path and, optional, mpp (um/px).
+    """Read and check slides.csv: columns slide_id, patient_id, label, path and, optional, mpp (um/px) and site.
 
-    Paths are relative to the sheet's folder. Gives those five columns, mpp as float, nan where none is given.
+    Paths are relative to the sheet's folder. Gives those six columns, mpp as float, nan where none is given.
     Raises ValueError with every problem of the sheet, each with its row (the header is row 1).
     """
     path = Path(path)

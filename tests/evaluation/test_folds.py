@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from slpd_core import runtime, store
+from slpd_core import config, runtime, store
 from slpd_core.evaluation import folds
 
 
@@ -105,7 +105,7 @@ def test_a_small_share_still_gives_a_validation_patient(settings, make_slides):
 def test_validation_leaves_a_training_patient_of_a_label_that_no_patient_has_alone():
     slides = table([["x", "y"], ["x", "y"], *[["x"]] * 8])
     for seed in range(20):
-        chosen = folds.validation_patients(slides, 0.9, np.random.default_rng(seed))
+        chosen = folds.set_aside(slides, 0.9, np.random.default_rng(seed))
         assert len(chosen & {"p0", "p1"}) <= 1
         assert len(chosen) >= 8
 
@@ -157,15 +157,151 @@ def test_a_patient_with_two_labels_stays_whole(settings, make_slides):
     assert (made(slides, settings).groupby(["fold", "patient_id"])["part"].nunique() == 1).all()
 
 
-def test_the_stage_takes_the_slides_the_ledger_admits(settings, make_slides, tmp_path):
+def test_repeats_are_other_partitions_and_the_first_stays(settings, make_slides):
+    slides = make_slides(12)
+    once = made(slides, settings)
+    section = settings.folds.model_copy(update={"n_folds": 4, "val_fraction": 0.2, "repeats": 3})
+    found = folds.make_folds(slides, section, 1)
+    pd.testing.assert_frame_equal(found[found["fold"] < 4], once)
+    tested = found[found["part"] == "test"].sort_values("slide_id")
+    assert (tested.groupby("slide_id").size() == 3).all()
+    dealt = [frozenset(rows["slide_id"]) for _, rows in tested.groupby("fold")]
+    assert sorted(found["fold"].unique()) == [*range(12)]
+    assert len(set(dealt)) > 4
+    assert section.count == 12
+
+
+def test_a_share_of_the_training_patients_trains(settings, make_slides):
+    slides = make_slides(20, slides=(1,))
+    section = settings.folds.model_copy(update={"n_folds": 4, "val_fraction": 0.2, "train_share": 0.25})
+    counts = folds.make_folds(slides, section, 1).groupby(["fold", "label", "part"]).size().unstack()
+    assert (counts == {"spare": 9, "test": 5, "train": 3, "val": 3}).all().all()
+
+
+def with_sites(slides, sites):
+    return slides.assign(site=slides["patient_id"].map(dict(zip(slides["patient_id"].unique(), sites, strict=True))))
+
+
+def test_no_site_straddles_where_sites_are_kept_whole(settings, make_slides):
+    """Given ones, and those of TCGA barcodes; a patient seen in two joins them."""
+    slides = with_sites(make_slides(12, slides=(1, 2)), [f"h{n % 7}" for n in range(24)])
+    two = slides[slides["site"].isin(("h0", "h1"))].groupby("site")["slide_id"].first()
+    slides.loc[slides["slide_id"].isin(two), "patient_id"] = "both"
+    found = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 4, "grouped_by": "site"}), 1)
+    joined = slides.set_index("slide_id")["site"].replace({"h1": "h0"})
+    assert (found.assign(site=found["slide_id"].map(joined)).groupby(["fold", "site"])["part"].nunique() == 1).all()
+    assert set(found["patient_id"]) == set(slides["patient_id"])
+    barcodes = slides.assign(site="", patient_id="TCGA-" + slides["site"].str.upper() + "-" + slides["patient_id"])
+    assert set(folds.kept_whole(barcodes, "site")) == {f"H{n}" for n in range(7)}
+
+
+def test_a_slide_without_a_site_is_named(settings, make_slides):
+    slides = with_sites(make_slides(6), ["a"] * 11 + [""])
+    with pytest.raises(ValueError, match=r"folds\.grouped_by: slide y05-0 has no site .* no TCGA barcode"):
+        folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 2, "grouped_by": "site"}), 1)
+
+
+def test_fewer_sites_than_folds_are_refused(settings, make_slides):
+    slides = with_sites(make_slides(6), [f"h{n % 3}" for n in range(12)])
+    with pytest.raises(ValueError, match=r"folds\.n_folds: 10 folds of 3 sites; lower it to 3 or add sites"):
+        folds.make_folds(slides, settings.folds.model_copy(update={"grouped_by": "site"}), 1)
+
+
+@pytest.fixture
+def run_stage(settings, tmp_path):
+    """Run the stage on a table of slides, some with another status; gives the folds and the remarks."""
+
+    def run(slides, status=(), **changes):
+        ledger = slides.assign(status=[dict(status).get(slide, store.OK) for slide in slides["slide_id"]])
+        for column in store.TABLES["ledger"]:
+            ledger[column] = ledger.get(column, np.nan)
+        sheet = slides.assign(path="", mpp=np.nan, site=slides.get("site", ""))
+        for name, frame in (("ledger", ledger), ("sheet", sheet)):
+            store.write_table(tmp_path / f"{name}.parquet", name, frame, store.provenance(name, 1, {}))
+        section = config.Folds(**settings.folds.model_dump() | {"n_folds": 3} | changes)
+        paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in ("ledger", "sheet")}
+        remarks = tmp_path / "remarks.csv"
+        folds.run(**paths, out_path=tmp_path / "f.parquet", remarks_path=remarks, section=section, seed=1)
+        found, meta = store.read_table(tmp_path / "f.parquet", "folds")
+        assert meta["stage"] == "folds"
+        return found, pd.read_csv(remarks, dtype=str, keep_default_na=False)
+
+    return run
+
+
+def test_the_stage_takes_the_slides_the_ledger_admits_and_lists_the_others(run_stage, make_slides):
     slides = make_slides(6)
-    ledger = slides.assign(status=store.OK)
-    for column in store.TABLES["ledger"]:
-        ledger[column] = ledger.get(column, np.nan)
-    ledger.loc[0, "status"], ledger.loc[1, "status"] = store.QUARANTINED, store.EMPTY
-    store.write_table(tmp_path / "l.parquet", "ledger", ledger, store.provenance("ledger", 1, {}))
-    section = settings.folds.model_copy(update={"n_folds": 3})
-    folds.run(ledger_path=tmp_path / "l.parquet", out_path=tmp_path / "f.parquet", section=section, seed=1)
-    found, meta = store.read_table(tmp_path / "f.parquet", "folds")
-    assert set(found["slide_id"]) == set(slides["slide_id"][2:])
-    assert meta["stage"] == "folds"
+    found, remarks = run_stage(slides, {"x00-0": store.QUARANTINED, "x01-0": store.EMPTY})
+    assert set(found["slide_id"]) == set(slides["slide_id"]) - {"x00-0", "x01-0"}
+    assert remarks.to_numpy().tolist() == [["quarantined", "x00-0", ""], ["without regions", "x01-0", ""]]
+
+
+def write_splits(folder, *splits):
+    """Files as CLAM writes them: an index and columns of unequal length."""
+    folder.mkdir()
+    for number, parts in enumerate(splits):
+        columns = {part: pd.Series(parts.get(part, []), dtype=str) for part in ("train", "val", "test")}
+        pd.DataFrame(columns).to_csv(folder / f"splits_{number}.csv")
+        (folder / f"splits_{number}_bool.csv").write_text("not this one")
+    return str(folder)
+
+
+def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(
+    run_stage, make_slides, tmp_path, caplog, monkeypatch
+):
+    """Six patients, those of odd number with two slides; ids with and without extension, dots inside."""
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    slides = make_slides(3, slides=(1, 2))
+    slides["slide_id"] = slides["slide_id"] + ".a.b"
+    slides.loc[0, "slide_id"] += ".svs"
+    names = ["x00-0", "x01-0", "x01-1", "x02-0", "y00-0", "y01-0", "y01-1", "y02-0"]
+    a, b, c, d, e, f, g, h = (f"{name}.a.b" for name in names)
+    splits = write_splits(
+        tmp_path / "splits",
+        {"train": [a, b, f, "strange"], "val": [g], "test": [c, e, "stranger"]},
+        {"train": [c, f + ".svs", e], "val": [], "test": [a + ".SVS", b, "strange"]},
+    )
+    found, remarks = run_stage(slides, {d: store.EMPTY}, splits=splits)
+    parts = found.set_index(["fold", "slide_id"])["part"]
+    assert parts[0].to_dict() == {a + ".svs": "train", b: "train", f: "train", g: "val", c: "test", e: "test"}
+    assert parts[1].to_dict() == {c: "train", f: "train", e: "train", a + ".svs": "test", b: "test"}
+    listed = remarks.groupby("remark")[["id", "fold"]].agg(list).T.to_dict("list")
+    assert listed == {
+        "without regions": [[d], [""]],
+        "in the splits, not in the sheet": [["strange", "stranger"], ["", ""]],
+        "in no split": [[h], [""]],
+        "patient on both sides": [["x01", "x01"], ["0", "1"]],
+        "never tested": [[f, g], ["", ""]],
+    }
+    assert "in the splits, not in the sheet: 2 (strange, stranger)" in caplog.text
+    assert "patient on both sides: 1 (x01)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"train": ["x00-0"], "test": ["x00-0.svs"]}, r"splits_0\.csv: slide x00-0 stands there twice \(1 such"),
+        ({"train": ["x00-0"], "test": ["other"]}, r"splits_0\.csv: no slide is left to test; .*'x00-0'.*'x00-0'"),
+    ],
+)
+def test_a_split_that_cannot_serve_is_refused(run_stage, make_slides, tmp_path, parts, message):
+    with pytest.raises(ValueError, match=message):
+        run_stage(make_slides(6), splits=write_splits(tmp_path / "splits", parts))
+
+
+def test_a_table_of_something_else_is_refused(run_stage, make_slides, tmp_path):
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "splits_0.csv").write_text("training,testing\na,b\n")
+    with pytest.raises(ValueError, match=r"no column train, val, test among training, testing"):
+        run_stage(make_slides(6), splits=str(tmp_path / "splits"))
+
+
+def test_splits_are_numbered_from_0_without_a_gap(settings, tmp_path):
+    folder = write_splits(tmp_path / "splits", {}, {}, {})
+    section = config.Folds(**settings.folds.model_dump() | {"splits": folder})
+    assert (section.count, [path.name for path in section.files]) == (3, [f"splits_{n}.csv" for n in range(3)])
+    (tmp_path / "splits" / "splits_1.csv").unlink()
+    with pytest.raises(ValueError, match=r"splits_0\.csv, splits_2\.csv; number them from 0 without a gap"):
+        config.Folds(**settings.folds.model_dump() | {"splits": folder})
+    with pytest.raises(ValueError, match=r"splits: no splits_0\.csv in nowhere"):
+        config.Folds(**settings.folds.model_dump() | {"splits": "nowhere"})

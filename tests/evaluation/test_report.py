@@ -69,7 +69,17 @@ def write_gallery(path):
 def make(tmp_path, settings):
     """Write artifacts of a small cohort and report on them; gives the folder of the report."""
 
-    def make(rows, n_folds=3, runs=("dino", "slpd"), label="y", left_out=(), one_class=(), seconds=30.0, source="timm"):
+    def make(
+        rows,
+        n_folds=3,
+        runs=("dino", "slpd"),
+        label="y",
+        left_out=(),
+        one_class=(),
+        seconds=30.0,
+        source="timm",
+        remarks=(),
+    ):
         paths = []
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
@@ -84,6 +94,8 @@ def make(tmp_path, settings):
         store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, seconds), META)
         folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
         store.write_table(tmp_path / "folds.parquet", "folds", folds, META)
+        table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"])
+        table.to_csv(tmp_path / "remarks.csv", index=False)
         Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
         for name in runs:
             write_run(tmp_path, name, slides["slide_id"].to_numpy())
@@ -91,6 +103,7 @@ def make(tmp_path, settings):
             cohort="test",
             ledger_path=tmp_path / "ledger.parquet",
             folds_path=tmp_path / "folds.parquet",
+            remarks_path=tmp_path / "remarks.csv",
             fold_paths=paths,
             history_paths={name: tmp_path / f"{name}.csv" for name in runs},
             embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
@@ -108,6 +121,16 @@ def make(tmp_path, settings):
 
 OWN = ("colour", "patch", "dino", "slpd")  # what comes from the cohort's own patch encoder, not another
 ROWS = {("patch", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
+
+
+def test_leaks_of_the_folds_are_told(make):
+    leaks = [("patient on both sides", f"<p{n}>", n) for n in (0, 0, 2)] + [("quarantined", "torn", "")]
+    page = (make(ROWS, remarks=leaks) / "index.html").read_text()
+    assert "2 patients stand on both sides of a fold" in page
+    assert "patient on both sides, 2 in 2 folds" in page
+    assert "&lt;p0&gt;, &lt;p2&gt;" in page
+    assert "quarantined, 1" not in page
+    assert "no patient stands on both sides of a fold" in (make(ROWS) / "index.html").read_text()
 
 
 def test_the_table_holds_mean_and_sd_of_every_fold(make):

@@ -40,7 +40,9 @@ def make(tmp_path):
         store.write_table(tmp_path / "embed.parquet", "embed", embed, {"embed_dim": "3"})
         paths = [str(tmp_path / f"{slide}.tiff") for slide in slides]
         labels = ["xy"[number % 2] for number in range(len(slides))]
-        sheet = pd.DataFrame({"slide_id": [*slides], "patient_id": "p", "label": labels, "path": paths, "mpp": np.nan})
+        sheet = pd.DataFrame(
+            {"slide_id": [*slides], "patient_id": "p", "label": labels, "path": paths, "mpp": np.nan, "site": ""}
+        )
         store.write_table(tmp_path / "sheet.parquet", "sheet", sheet, {})
         N = len(names or slides)
         none = np.full((N, 1), -1), np.full((N, 1, M), -1)

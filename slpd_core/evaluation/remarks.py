@@ -1,0 +1,47 @@
+"""What is to be known of the folds: slides that take no part, patients on both sides."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from slpd_core import store
+from slpd_core.runtime import log
+
+SHOWN = 5  # ids a kind of remark, in the log
+LEFT_OUT = {store.QUARANTINED: "quarantined", store.EMPTY: "without regions"}
+ON_BOTH_SIDES = "patient on both sides"
+
+
+class Remark(NamedTuple):
+    """A remark on a slide or a patient, in one fold or, where that is empty, in all."""
+
+    remark: str
+    id: str
+    fold: str = ""
+
+
+def on_slides(slides: pd.DataFrame) -> list[Remark]:
+    """The slides of a cohort that no fold can hold; slides: columns slide_id, status."""
+    left_out = slides[slides["status"] != store.OK]
+    return [Remark(LEFT_OUT[slide.status], slide.slide_id) for slide in left_out.itertuples()]
+
+
+def on_folds(folds: pd.DataFrame) -> list[Remark]:
+    """The leaks of folds: patients on both sides of one, slides that none tests."""
+    found = []
+    for fold, rows in folds.groupby("fold"):
+        tested = set(rows.loc[rows["part"] == "test", "patient_id"])
+        trained = set(rows.loc[rows["part"].isin(("train", "val")), "patient_id"])
+        found += [Remark(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
+    times = folds.groupby("slide_id")["part"].agg(lambda parts: (parts == "test").sum())
+    found += [Remark("never tested", slide_id) for slide_id in times.index[times == 0]]
+    return found
+
+
+def table(remarks: list[Remark]) -> pd.DataFrame:
+    """Remarks as a table with columns remark, id and fold; says of each kind how many there are in the log."""
+    found = pd.DataFrame(remarks, columns=Remark._fields, dtype=str)
+    for remark, ids in found.groupby("remark", sort=False)["id"]:
+        names = ", ".join(ids.unique()[:SHOWN]) + (", ..." if ids.nunique() > SHOWN else "")
+        log.warning("%s: %d (%s)", remark, ids.nunique(), names)
+    return found
