@@ -43,6 +43,7 @@ from benchmarks.slides import settings
 from slpd_core import config
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks
+from slpd_core.evaluation.compare import holm
 from slpd_core.pretraining import pretrain
 from slpd_core.pretraining.cohort import Cohort, embed_regions
 from slpd_core.pretraining.networks import start_networks
@@ -241,15 +242,6 @@ def collect(path: Path, grid: int, seeds: range, ways: tuple[str, ...]) -> pd.Da
     return found[(found["grid"] == grid) & found["seed"].isin(seeds) & found["way"].isin(ways)]
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of p-values."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
-
-
 def targets_right(prototypes: Prototypes, planted: Planted) -> dict[str, float]:
     """How right what regions are distilled towards is, the last two phenotypes counted as one.
 
@@ -303,7 +295,7 @@ def tables(found: pd.DataFrame, claims: dict[str, tuple[str, str]]) -> str:
     lines.append("\nDifferences, seeds in which the first is higher, p after Holm\n\n" + head)
     by_seed = {way: found[found["way"] == way].set_index("seed")[names].sort_index() for way in ways}
     away = {claim: by_seed[one] - by_seed[other] for claim, (one, other) in claims.items()}
-    p = {name: holm(np.array([stats.ttest_1samp(d[name], 0).pvalue for d in away.values()])) for name in names}
+    p = {name: holm([stats.ttest_1samp(d[name], 0).pvalue for d in away.values()]) for name in names}
     for number, (claim, d) in enumerate(away.items()):
         cells = (f"{d[name].mean():+.3f} ({(d[name] > 0).sum()}/{len(d)}, p {p[name][number]:.2g})" for name in names)
         lines.append(f"| {claim} | " + " | ".join(cells) + " |\n")

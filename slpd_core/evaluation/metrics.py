@@ -1,11 +1,11 @@
-"""Metrics: accuracy and AUC of a fold, mean and standard deviation over folds."""
+"""Metrics: accuracy, AUC and others of a fold, mean and standard deviation over folds."""
 
 import math
 
 import numpy as np
 import pandas as pd
 
-SCORES = ("accuracy", "auc", "balanced_accuracy")
+SCORES = ("accuracy", "auc", "balanced_accuracy", "f1", "average_precision")
 
 
 def counted_classes(labels: np.ndarray, C: int) -> list[int]:
@@ -17,22 +17,25 @@ def counted_classes(labels: np.ndarray, C: int) -> list[int]:
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy of the arg-max, AUC and balanced accuracy of one test part.
+    """Accuracy, balanced accuracy and macro F1 of the arg-max, AUC and average precision of one test part.
 
-    probabilities: (n, C). labels: class indices (n,). AUC: the mean one-vs-rest over `counted_classes`; nan where
-    that is none.
+    probabilities: (n, C). labels: class indices (n,). AUC and average precision: the mean one-vs-rest over
+    `counted_classes`; nan where that is none. F1: the mean over the classes that are there or predicted.
     """
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
     predicted = probabilities.argmax(1)
     present = np.unique(labels)
     counted = counted_classes(labels, probabilities.shape[1])
     aucs = [roc_auc_score(labels == c, probabilities[:, c]) for c in counted]
+    precisions = [average_precision_score(labels == c, probabilities[:, c]) for c in counted]
     recalls = [(predicted[labels == c] == c).mean() for c in present]
     return {
         "accuracy": float((predicted == labels).mean()) if len(labels) else math.nan,
         "auc": float(np.mean(aucs)) if aucs else math.nan,
         "balanced_accuracy": float(np.mean(recalls)) if recalls else math.nan,
+        "f1": float(f1_score(labels, predicted, average="macro", zero_division=0)) if len(labels) else math.nan,
+        "average_precision": float(np.mean(precisions)) if precisions else math.nan,
     }
 
 

@@ -13,10 +13,11 @@ import pandas as pd
 from PIL import Image
 
 from slpd_core import config, store
-from slpd_core.evaluation import figures, metrics, remarks, tables
+from slpd_core.evaluation import compare, figures, metrics, remarks, tables
 from slpd_core.runtime import generator, log, progress
 
 VERSION = 10
+SIGNIFICANT = 0.05
 THUMBNAIL_PX = 200
 GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.
@@ -131,6 +132,12 @@ def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {remark: {"ids": [*rows["id"].unique()], "folds": rows["fold"].nunique()} for remark, rows in kinds}
 
 
+def test_share(folds: pd.DataFrame) -> float:
+    """Test slides a training slide, the mean over the folds."""
+    counts = folds.groupby("fold")["part"].value_counts().unstack(fill_value=0)
+    return float((counts["test"] / counts["train"]).mean()) if "train" in counts else 0.0
+
+
 def patch_encoders(rows: Sequence[tables.Row]) -> list[str]:
     """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
     found: dict[str, str] = {}
@@ -193,8 +200,11 @@ def draw(
     return pngs
 
 
-def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The scores as the page shows them: the printed table, the best AUC and its rows, each fold, folds without AUC."""
+def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]], p: pd.Series) -> dict[str, Any]:
+    """The scores as the page shows them: the printed table, the best AUC and its rows, each fold, folds without AUC.
+
+    p: of each row, against the best. lower: how many rows are significantly below it, None where no p is defined.
+    """
     folds = sorted({fold for row in rows for fold in row.per_fold["fold"]})
     per_fold = [row.per_fold.set_index("fold").reindex(folds) for row in rows]
     return {
@@ -202,6 +212,7 @@ def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]]) -> dict
         "lines": lines,
         "best": [row.sentence for row, line in zip(rows, lines, strict=True) if line["auc"]["rank"] == "best"],
         "highest": next((line["auc"]["text"].partition("±")[0] for line in lines if line["auc"]["rank"] == "best"), ""),
+        "lower": int((p < SIGNIFICANT).sum()) if p.notna().any() else None,
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
             (row.names, {score: [tables.number(value) for value in scores[score]] for score in tables.SHOWN})
@@ -248,7 +259,7 @@ def run(
     tested = {"/".join(path.with_suffix("").parts[-3:]): store.read_table(path, "evaluate") for path in fold_paths}
     histories = {name: pd.read_csv(path) for name, path in history_paths.items()}
     rows = tables.join_folds(tested.values(), list(histories))
-    table = tables.make_table(rows)
+    table = tables.make_table(rows, test_share(folds), seed)
     lines = tables.printed(table)
     patch_history = pd.read_csv(patch_history_path) if patch_history_path else None
     pngs = draw(
@@ -268,7 +279,8 @@ def run(
         patch_encoders=patch_encoders(rows),
         names=tables.NAMES,
         scores=tables.SHOWN,
-        results=results(rows, lines),
+        results=results(rows, lines, table["p"]),
+        resamples=compare.RESAMPLES,
         galleries=[path.stem for path in gallery_paths],
         pictures={name: picture(png) for name, png in pngs.items()}
         | {f"gallery/{path.stem}": picture(path.read_bytes(), GALLERY_DPI) for path in gallery_paths},

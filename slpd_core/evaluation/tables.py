@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import metrics
+from slpd_core.evaluation import compare, metrics
+from slpd_core.runtime import generator
 
 CLASSIFIER_NAMES = {"knn": "KNN (mean)", "mil": "MIL", "dsmil": "DS-MIL", "vit_wsi": "ViT_WSI"}
 NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
@@ -93,17 +94,23 @@ def join_folds(folds: Iterable[tuple[pd.DataFrame, store.Meta]], runs: Sequence[
     )
 
 
-def make_table(rows: Sequence[Row]) -> pd.DataFrame:
+def make_table(rows: Sequence[Row], test_share: float, seed: int) -> pd.DataFrame:
     """The result table in numbers: names, number of folds, mean and sd of each score.
 
-    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those.
+    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those. auc_pooled, auc_low,
+    auc_high: as `compare.patient_bootstrap` gives them. auc_less, p: as `compare.against_best` gives them. test_share:
+    test slides a training slide.
     """
     scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd")]
-    lines = [
-        row.names | metrics.summary(row.per_fold) | {"auc_folds": int(row.per_fold["auc"].notna().sum())}
-        for row in rows
-    ]
-    return pd.DataFrame(lines, columns=[*NAMES, "folds", "auc_folds", *scores])
+    lines = []
+    for row in rows:
+        slides = compare.pooled(row.predictions, row.classes)
+        interval = compare.patient_bootstrap(slides, row.classes, generator(seed, "bootstrap"))
+        auc_folds = int(row.per_fold["auc"].notna().sum())
+        lines.append({**row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds, **interval})
+    columns = [*NAMES, "folds", "auc_folds", *scores, "auc_pooled", "auc_low", "auc_high"]
+    against = compare.against_best([row.per_fold.set_index("fold")["auc"] for row in rows], test_share)
+    return pd.DataFrame(lines, columns=columns).join(against)
 
 
 def number(value: float) -> str:
@@ -116,6 +123,18 @@ def mean_sd(mean: float, sd: float) -> str:
     return NONE if math.isnan(mean) else f"{number(mean)}±{number(sd)}"
 
 
+def interval(low: float, high: float) -> str:
+    """.781 to .923; – where there is none."""
+    return NONE if math.isnan(low) else f"{number(low)} to {number(high)}"
+
+
+def less(by: float, p: float) -> str:
+    """.021 (p .34); – where there is nothing to compare."""
+    if math.isnan(by):
+        return NONE
+    return number(by) if math.isnan(p) else f"{number(by)} (p {number(p) if p >= 0.001 else '< .001'})"
+
+
 def ranks(means: Iterable[float]) -> list[str]:
     """ "best", "second" or "" for each mean; those that print alike rank alike."""
     printed = [math.nan if math.isnan(mean) else float(f"{mean:.3f}") for mean in means]
@@ -125,7 +144,9 @@ def ranks(means: Iterable[float]) -> list[str]:
 
 
 def printed(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table as people read it: of every row its names, and of every score in SHOWN its text and rank."""
+    """The table as people read it: of every row its names, of every score in SHOWN its text and rank, the interval of
+    its AUC, and by how much it is less than the best.
+    """
     ranked = {score: ranks(table[f"{score}_mean"]) for score in SHOWN}
     return [
         {name: line[name] for name in NAMES}
@@ -133,6 +154,7 @@ def printed(table: pd.DataFrame) -> list[dict[str, Any]]:
             score: {"text": mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]), "rank": ranked[score][i]}
             for score in SHOWN
         }
+        | {"interval": interval(line["auc_low"], line["auc_high"]), "less": less(line["auc_less"], line["p"])}
         for i, line in enumerate(table.to_dict("records"))
     ]
 

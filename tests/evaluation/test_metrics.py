@@ -20,6 +20,10 @@ def test_by_hand():
     assert found["accuracy"] == pytest.approx(2 / 5)
     assert found["auc"] == pytest.approx(4 / 6)  # of 2 x 3 pairs, .1 below all three and .6 below .9 only
     assert found["balanced_accuracy"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert found["f1"] == pytest.approx(
+        (2 * 1 / (3 + 2) + 2 * 1 / (2 + 3)) / 2
+    )  # of each class one of three, two found
+    assert found["average_precision"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)  # .9, .4 after .6, .3
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
@@ -32,7 +36,13 @@ def test_auc_counts_the_pairs_in_order_ties_half(cases):
 
 @given(st.integers(2, 5), st.integers(20, 60), st.integers(0, 999))
 def test_scores_are_those_of_scikit_learn(C, n, seed):
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+    from sklearn.metrics import (
+        accuracy_score,
+        average_precision_score,
+        balanced_accuracy_score,
+        f1_score,
+        roc_auc_score,
+    )
 
     rng = np.random.default_rng(seed)
     labels = np.append(np.arange(C), rng.integers(C, size=n))
@@ -43,6 +53,9 @@ def test_scores_are_those_of_scikit_learn(C, n, seed):
     assert found["auc"] == pytest.approx(auc)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(1)))
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, p.argmax(1)))
+    assert found["f1"] == pytest.approx(f1_score(labels, p.argmax(1), average="macro"))
+    precision = average_precision_score(labels, p[:, 1] if C == 2 else p)
+    assert found["average_precision"] == pytest.approx(precision)
 
 
 def test_three_classes_are_one_against_the_rest():
@@ -106,7 +119,7 @@ def test_one_fold_has_no_deviation():
 
 
 def test_folds_whose_auc_is_undefined_leave_the_rest():
-    per_fold = pd.DataFrame({"accuracy": [1, 0.5, 0.0], "auc": [1, math.nan, 0.5], "balanced_accuracy": [1, 0.5, 0]})
+    per_fold = pd.DataFrame({"auc": [1, math.nan, 0.5]} | {key: [1, 0.5, 0] for key in {*metrics.SCORES} - {"auc"}})
     found = metrics.summary(per_fold)
     assert (found["auc_mean"], found["folds"]) == (0.75, 3)
     assert found["auc_sd"] == pytest.approx(math.sqrt(2 * 0.25**2))

@@ -176,9 +176,20 @@ def test_the_page_prints_the_table(make):
     rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
     lines = (folder / "table.md").read_text().splitlines()[2:]
-    assert cells == [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[:-2] for row in cells] == [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
     best = [i for i, line in enumerate(lines) if line.endswith("** |")]
-    assert [i for i, row in enumerate(rows) if re.search(r'"number best">[^<]*</td>$', row)] == best
+    assert [i for i, row in enumerate(rows) if 'number best">' + cells[i][4] in row] == best
+    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[-2]) for row in cells)
+    assert [row[-1] == "–" for row in cells] == [i in best for i in range(3)]
+
+
+def test_the_page_says_what_is_significant(make):
+    page = re.sub(
+        r"\s+", " ", (make({("dino", "knn"): -3.0, ("slpd", "vit_wsi"): 3.0}, n_folds=8) / "index.html").read_text()
+    )
+    assert "One other row is significantly lower (p below .05)." in page
+    page = re.sub(r"\s+", " ", (make({("dino", "knn"): 1.0, ("slpd", "vit_wsi"): 1.0}) / "index.html").read_text())
+    assert "No other row is significantly lower" in page
 
 
 def test_the_page_needs_nothing_from_outside(make):

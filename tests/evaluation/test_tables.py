@@ -58,7 +58,7 @@ def folds():
 
 @pytest.fixture(scope="module")
 def table(folds):
-    return tables.make_table(tables.join_folds(folds, ["dino", "slpd"]))
+    return tables.make_table(tables.join_folds(folds, ["dino", "slpd"]), 1 / 2, seed=1)
 
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
@@ -124,14 +124,29 @@ def test_means_and_deviations_are_those_counted_by_hand(folds, table):
 def test_an_undefined_auc_leaves_the_mean_to_the_other_folds():
     folds = [fold_of("dino", "mil", fold, 1.0) for fold in range(3)]
     folds[1] = (folds[1][0].assign(label="y"), folds[1][1])
-    line = tables.make_table(tables.join_folds(folds, ["dino"])).loc[0]
+    line = tables.make_table(tables.join_folds(folds, ["dino"]), 1 / 2, seed=1).loc[0]
     aucs = [auc_by_counting(folds[fold][0]) for fold in (0, 2)]
     assert (line["folds"], line["auc_folds"]) == (3, 2)
     assert (line["auc_mean"], line["auc_sd"]) == pytest.approx(mean_sd_by_hand(aucs))
 
 
+def test_every_row_has_an_interval_and_stands_against_the_best(folds, table):
+    assert (table["auc_low"] <= table["auc_pooled"]).all()
+    assert (table["auc_pooled"] <= table["auc_high"]).all()
+    best = table["auc_mean"].idxmax()
+    assert table["p"].isna().tolist() == [line == best for line in table.index]
+    others = table.drop(best)
+    np.testing.assert_allclose(others["auc_less"], table["auc_mean"][best] - others["auc_mean"])
+    assert tables.printed(table)[best]["less"] == "–"
+
+
+@pytest.mark.parametrize(("by", "p", "text"), [(0.0213, 0.34, ".021 (p .340)"), (0.2, 1e-9, ".200 (p < .001)")])
+def test_a_difference_is_printed_with_its_p(by, p, text):
+    assert tables.less(by, p) == text
+
+
 def test_no_rows_are_a_table_with_a_head_only():
-    table = tables.make_table([])
+    table = tables.make_table([], 1 / 2, seed=1)
     assert table.empty
     assert tables.printed(table) == []
     assert len(tables.markdown([]).splitlines()) == 2
