@@ -63,6 +63,7 @@ class Evaluation(Section):
     weight_decay: NonNegative
     dropout: Annotated[Number, Field(ge=0, lt=1)]
     knn_neighbours: Positive
+    logreg_c: PositiveFloat
 
 
 class Evaluate(Evaluation):

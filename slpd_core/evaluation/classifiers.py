@@ -1,4 +1,4 @@
-"""Slide classifiers on region or patch features, layer by layer those of HIPT's protocol, which the paper follows.
+"""Slide classifiers on region or patch features: those of HIPT's protocol, layer by layer, and ABMIL beside them.
 
 Each takes one slide, float32 (L, D), and gives its logits (C,). State-dict keys are those of the published models.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 DSMIL_QUERY_DIM = 128
+ABMIL_DIM = 256
 VIT_WSI_DIM = 192
 
 
@@ -70,6 +71,24 @@ class GatedAttention(nn.Module):
         return self.attention_c(self.attention_a(x) * self.attention_b(x))
 
 
+class ABMIL(nn.Module):
+    """Attention-based MIL with the gated attention of Ilse et al. (ICML 2018), in the width CLAM made common.
+
+    A slide is the mean of its instances, each reduced to 256 dimensions, by attention.
+    """
+
+    def __init__(self, dim: int, n_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Linear(dim, ABMIL_DIM), nn.ReLU(), nn.Dropout(dropout))
+        self.attention = GatedAttention(ABMIL_DIM, dropout)
+        self.classifier = nn.Linear(ABMIL_DIM, n_classes)
+
+    def forward(self, slide: Tensor) -> Tensor:
+        """(L, D) → (C,)."""
+        x = self.reduce(slide)
+        return self.classifier((self.attention(x).softmax(0) * x).sum(0))
+
+
 class ViTWSI(nn.Module):
     """ViT_WSI-4096 (HIPT): a transformer over the slide's regions, no positions, then gated attention pooling."""
 
@@ -90,7 +109,7 @@ class ViTWSI(nn.Module):
         return self.classifier(self.global_rho((attention * x).sum(0)))
 
 
-CLASSIFIERS: dict[str, type[nn.Module]] = {"mil": MIL, "dsmil": DSMIL, "vit_wsi": ViTWSI}
+CLASSIFIERS: dict[str, type[nn.Module]] = {"mil": MIL, "abmil": ABMIL, "dsmil": DSMIL, "vit_wsi": ViTWSI}
 
 
 def build(name: str, dim: int, n_classes: int, dropout: float, seed: int) -> nn.Module:

@@ -16,6 +16,7 @@ from slpd_core.runtime import generator, log, progress
 
 VERSION = 3
 CACHE_BYTES = 1 << 30
+ON_MEANS = ("knn", "logreg")  # classifiers of a slide's mean embedding
 ReadSlide = Callable[[str], np.ndarray]
 
 
@@ -127,12 +128,24 @@ def sample_slides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(len(labels), len(labels), p=weight / weight.sum())
 
 
-def knn(read: ReadSlide, fold: Fold, k: int) -> np.ndarray:
-    """k nearest neighbours on the mean embedding of a slide: probabilities (test slides, C)."""
+def on_means(read: ReadSlide, fold: Fold, classifier: str, section: config.Evaluation) -> np.ndarray:
+    """A classifier of a slide's mean embedding: probabilities (test slides, C).
+
+    knn: k nearest neighbours, unscaled, as HIPT. logreg: logistic regression with L2 on standardised embeddings, all
+    classes of the same weight.
+    """
+    from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     means = [np.stack([read(slide).mean(0) for slide in part["slide_id"]]) for part in (fold.train, fold.test)]
-    model = KNeighborsClassifier(n_neighbors=min(k, len(fold.train))).fit(means[0], fold.labels)
+    if classifier == "knn":
+        model = KNeighborsClassifier(n_neighbors=min(section.knn_neighbours, len(fold.train)))
+    else:
+        logistic = LogisticRegression(C=section.logreg_c, class_weight="balanced", max_iter=1000)
+        model = make_pipeline(StandardScaler(), logistic)
+    model.fit(means[0], fold.labels)
     probabilities = np.zeros((len(fold.test), len(fold.classes)))
     probabilities[:, model.classes_] = model.predict_proba(means[1])
     return probabilities
@@ -141,7 +154,7 @@ def knn(read: ReadSlide, fold: Fold, k: int) -> np.ndarray:
 def train_and_predict(
     read: ReadSlide, fold: Fold, classifier: str, section: config.Evaluation, seed: int
 ) -> np.ndarray:
-    """Train MIL, DS-MIL or ViT_WSI, one slide a step: probabilities (test slides, C)."""
+    """Train MIL, ABMIL, DS-MIL or ViT_WSI, one slide a step: probabilities (test slides, C)."""
     import torch
     import torch.nn.functional as F
 
@@ -178,8 +191,8 @@ def predict_fold(
     slide's features are missing or not finite, or the training diverged.
     """
     fold, read = select_fold(folds, number), checked(read)
-    if classifier == "knn":
-        probabilities = knn(read, fold, section.knn_neighbours)
+    if classifier in ON_MEANS:
+        probabilities = on_means(read, fold, classifier, section)
     else:
         probabilities = train_and_predict(read, fold, classifier, section, seed)
     if not np.isfinite(probabilities).all():

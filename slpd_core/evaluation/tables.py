@@ -12,7 +12,14 @@ from slpd_core import config, store
 from slpd_core.evaluation import compare, metrics
 from slpd_core.runtime import generator
 
-CLASSIFIER_NAMES = {"knn": "KNN (mean)", "mil": "MIL", "dsmil": "DS-MIL", "vit_wsi": "ViT_WSI"}
+CLASSIFIER_NAMES = {
+    "knn": "KNN (mean)",
+    "logreg": "LR (mean)",
+    "mil": "MIL",
+    "abmil": "ABMIL",
+    "dsmil": "DS-MIL",
+    "vit_wsi": "ViT_WSI",
+}
 NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
 LEVELS = ("colour", "patch", "region")  # what features are of, in the order of the table
 # Where the weights of a patch encoder come from -> what the table says, and what it says of another encoder. A timm

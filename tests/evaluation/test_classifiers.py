@@ -25,7 +25,9 @@ def slide():
     return torch.randn(9, 192, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("name", "count"), [("mil", 37_442), ("dsmil", 62_916), ("vit_wsi", 595_011)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("mil", 37_442), ("abmil", 181_763), ("dsmil", 62_916), ("vit_wsi", 595_011)]
+)
 def test_parameters(name, count):
     assert sum(parameter.numel() for parameter in built(name).parameters()) == count
 
@@ -168,6 +170,17 @@ def test_vit_wsi_is_its_formula(slide):
     assert attention.max() > 1.5 * attention.min()
     pooled = np.maximum(linear(model.global_rho[0], (attention * x).sum(0)), 0)
     np.testing.assert_allclose(logits, linear(model.classifier, pooled), atol=1e-4)
+
+
+def test_abmil_is_its_formula(slide):
+    model = built("abmil")
+    with torch.no_grad():
+        model.attention.attention_c.weight *= 20  # scores that differ
+        logits = model(slide)
+    x = np.maximum(linear(model.reduce[0], slide.numpy()), 0)
+    attention = softmax(gated_scores(model.attention, x), 0)
+    assert attention.max() > 1.5 * attention.min()
+    np.testing.assert_allclose(logits, linear(model.classifier, (attention * x).sum(0)), atol=1e-4)
 
 
 LAYER_DROPOUTS = {

@@ -14,7 +14,7 @@ from slpd_core import runtime, store
 from slpd_core.evaluation import evaluate, folds, metrics
 
 ROOT = Path(__file__).parents[2]
-CLASSIFIERS = ("knn", "mil", "dsmil", "vit_wsi")
+CLASSIFIERS = ("knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi")
 
 
 def predicted(slides, features, settings, classifier, epochs=20, fold=0):
@@ -66,6 +66,30 @@ def test_knn_is_the_vote_of_the_nearest_means(make_slides, plant, settings):
         assert row.p_y == pytest.approx((nearest == "y").mean())
 
 
+def test_logistic_regression_is_at_its_minimum(make_slides, plant, settings):
+    """Of the sum of weighted cross-entropies and half the squares of the weights by C, on standardised means."""
+    from scipy.optimize import minimize
+
+    slides = make_slides(9, slides=(1,)).iloc[:-4]  # nine and five
+    features = plant(slides, 0.3, dim=3)
+    table, _ = predicted(slides, features, settings, "logreg")
+    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.1}), 1)
+    own = parts[parts["fold"] == 0]
+    train = own[own["part"] == "train"]
+    means = {slide: features[slide].mean(0).astype(float) for slide in own["slide_id"]}
+    x, y = np.stack([means[slide] for slide in train["slide_id"]]), np.where(train["label"] == "y", 1, -1)
+    centre, scale = x.mean(0), x.std(0)
+    weight = len(y) / 2 / np.where(y > 0, (y > 0).sum(), (y < 0).sum())
+
+    def objective(w):
+        return (weight * np.logaddexp(0, -y * ((x - centre) / scale @ w[1:] + w[0]))).sum() + w[1:] @ w[1:] / 2
+
+    w = minimize(objective, np.zeros(4), tol=1e-10).x
+    for row in table.itertuples():
+        score = (means[row.slide_id] - centre) / scale @ w[1:] + w[0]
+        assert row.p_y == pytest.approx(1 / (1 + np.exp(-score)), abs=1e-3)
+
+
 def test_slides_are_drawn_as_often_from_a_rare_class():
     labels = np.array([0] * 90 + [1] * 10)
     drawn = evaluate.sample_slides(labels.repeat(50), np.random.default_rng(0))
@@ -82,7 +106,7 @@ def adam(parameter, gradient, state, step, lr, weight_decay):
     return parameter - lr * first / (second.sqrt() + 1e-8)
 
 
-@pytest.mark.parametrize("classifier", ["mil", "dsmil", "vit_wsi"])
+@pytest.mark.parametrize("classifier", ["mil", "abmil", "dsmil", "vit_wsi"])
 def test_training_is_the_protocol_written_out(make_slides, plant, settings, classifier):
     import torch
     from torch.func import functional_call
