@@ -46,6 +46,7 @@ READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
 FIGURES = [
     "roc",
+    "predictions",
     *(["patch_encoder"] if RECIPE else []),
     *(["training", "tsne"] if RUNS else []),
 ]

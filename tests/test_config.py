@@ -241,6 +241,7 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
             "evaluate.rows.plain",
             "leave it out there",
         ),
+        ({"evaluate": {"vit_wsi_on_patches": "perhaps"}}, "evaluate.vit_wsi_on_patches", "'perhaps'"),
         ({"patch_encoder": {"others": {"slpd": {}}}}, "patch_encoder.others.slpd", "names a run of pretrain.runs too"),
         ({"patch_encoder": {"others": {"patch": {}}}}, "patch_encoder.others", "'patch'"),
         ({"patch_encoder": {"others": {"colour": {}}}}, "patch_encoder.others", "'colour'"),

@@ -104,10 +104,11 @@ class Config(Section):
                     f"evaluate.rows.{features}: unknown features, there are {', '.join(known)}; add a run to "
                     f"pretrain.runs or an encoder to patch_encoder.others, or leave the row out by {features}: null"
                 )
-            if features in patches and features not in self.pretrain.runs and "vit_wsi" in names:
+            of_patches = features in patches and features not in self.pretrain.runs
+            if of_patches and "vit_wsi" in names and not self.evaluate.vit_wsi_on_patches:
                 found.append(
                     f"evaluate.rows.{features}: vit_wsi attends from each patch of a slide to all others, tens of "
-                    "thousands; leave it out there, as the paper does"
+                    "thousands; leave it out there, as the paper does, or set evaluate.vit_wsi_on_patches: true"
                 )
             if len(set(names)) < len(names):
                 found.append(f"evaluate.rows.{features}: {', '.join(names)} names a classifier twice; keep one")

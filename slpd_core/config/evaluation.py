@@ -68,6 +68,7 @@ class Evaluation(Section):
 
 class Evaluate(Evaluation):
     rows: dict[str, list[Classifier]]
+    vit_wsi_on_patches: bool
 
     @field_validator("rows", mode="before")
     @classmethod
@@ -78,8 +79,8 @@ class Evaluate(Evaluation):
 
     @property
     def training(self) -> Evaluation:
-        """The section without its rows: what one fold of one row depends on."""
-        return Evaluation(**self.model_dump(exclude={"rows"}))
+        """The section without what decides on its rows: what one fold of one row depends on."""
+        return Evaluation(**self.model_dump(exclude={"rows", "vit_wsi_on_patches"}))
 
 
 class Report(Section):

@@ -1,4 +1,4 @@
-"""Figures: ROC curves, training curves, t-SNE. The home of matplotlib; every function that draws gives a PNG."""
+"""Figures: ROC, confusion and calibration, training curves, t-SNE. The home of matplotlib; all drawn is a PNG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,7 @@ STYLE: Any = {
 FEWEST_TO_PROJECT = 5
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 MOST_MARKED_EPOCHS = 30
+CALIBRATION_BINS = 10
 # Columns of history.csv: column -> title. Losses and entropies are drawn beside ln(out_dim).
 LOSSES = {"self": "L_self", "intra": "L_intra", "inter": "L_inter"}
 ENTROPIES = {
@@ -123,6 +124,47 @@ def _roc_panel(axis: Axes, lines: Mapping[str, np.ndarray], styles: Mapping[str,
             band = deviation_band(curves)
             axis.fill_between(FALSE_POSITIVE_RATES, *band, color=styles[name]["color"], alpha=0.18, linewidth=0)
     axis.legend(loc="lower right")
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often predictions are right, beside how sure they are: bins of equally many slides, the surest last.
+
+    probabilities: (n, C); labels: class indices (n,). A prediction is the class of highest probability. Gives of each
+    bin the mean probability of the predicted class, the share that is right, and its standard error.
+    """
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.array_split(np.argsort(sure, kind="stable"), max(1, min(CALIBRATION_BINS, len(labels) // 5)))
+    means = np.array([(sure[own].mean(), right[own].mean(), len(own)) for own in bins if len(own)]).reshape(-1, 3)
+    return means[:, 0], means[:, 1], np.sqrt(means[:, 1] * (1 - means[:, 1]) / means[:, 2])
+
+
+def predictions(title: str, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> bytes:
+    """The confusion matrix of a row of the table, and its calibration, over all test slides.
+
+    probabilities: (n, C); labels: class indices (n,).
+    """
+    C = len(classes)
+    confusion = np.zeros((C, C), int)
+    np.add.at(confusion, (labels, probabilities.argmax(1)), 1)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.9), layout="constrained")
+        figure.suptitle(title, fontsize=11)
+        left, right = figure.subplots(1, 2)
+        shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+        left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        left.grid(False)
+        for (row, column), count in np.ndenumerate(confusion):
+            text = f"{count}\n{shares[row, column]:.0%}"
+            left.text(column, row, text, ha="center", va="center", color="w" if shares[row, column] > 0.5 else "k")
+        left.set(xticks=range(C), yticks=range(C), xlabel="predicted", ylabel="label", title="test slides")
+        left.set_xticklabels(classes)
+        left.set_yticklabels(classes)
+        sure, hits, error = calibration(probabilities, labels)
+        right.plot([1 / C, 1], [1 / C, 1], color=REFERENCE, linewidth=0.8, linestyle=":")
+        right.errorbar(sure, hits, error, color=PALETTE[0], marker="o", linewidth=1.8, capsize=3)
+        right.set(xlabel="probability of the predicted label", ylabel="share that is right", title="calibration")
+        right.set(xlim=(1 / C - 0.03, 1.03), ylim=(-0.03, 1.03))
+        return _png(figure)
 
 
 def training(histories: Mapping[str, pd.DataFrame]) -> bytes:

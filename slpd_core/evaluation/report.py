@@ -40,6 +40,13 @@ def draw_roc(rows: Sequence[tables.Row], runs: Sequence[str]) -> bytes:
     return figures.roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
+def draw_predictions(rows: Sequence[tables.Row]) -> bytes:
+    """Confusion and calibration of the row of highest mean AUC, over all test slides."""
+    best = max(rows, key=lambda row: np.nan_to_num(row.per_fold["auc"].mean(), nan=-1.0))
+    p, labels = metrics.probability_matrix(compare.pooled(best.predictions, best.classes), best.classes)
+    return figures.predictions(best.sentence, p, labels, best.classes)
+
+
 def choose_slides(ledger: pd.DataFrame, per_label: int, seed: int) -> dict[str, str]:
     """A few random slides a label, of those that took part: slide → label."""
     rng = generator(seed, "report")
@@ -190,7 +197,7 @@ def draw(
     seed: int,
 ) -> dict[str, bytes]:
     """The figures by name; those of a training only where there was one."""
-    pngs = {"roc": draw_roc(rows, list(histories))}
+    pngs = {"roc": draw_roc(rows, list(histories))} | ({"predictions": draw_predictions(rows)} if rows else {})
     if patch_history is not None:
         pngs["patch_encoder"] = figures.training({"dino": patch_history})
     if histories:

@@ -47,6 +47,33 @@ def test_curves_of_three_classes_are_their_mean():
     np.testing.assert_allclose(figures.fold_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
 
 
+def test_calibration_by_hand():
+    """Ten slides predicted at .6, of which six are right, and ten at .9, of which all are."""
+    p = np.array([[0.4, 0.6]] * 10 + [[0.9, 0.1]] * 10)
+    sure, right, error = figures.calibration(p, np.array([1] * 6 + [0] * 4 + [0] * 10))
+    assert sorted({round(value, 6) for value in sure}) == [0.6, 0.9]
+    assert right[:2].mean() == pytest.approx(0.6)
+    assert right[2:].tolist() == [1, 1]
+    assert error[2:].tolist() == [0, 0]
+    assert error[0] == pytest.approx(np.sqrt(right[0] * (1 - right[0]) / 5))
+
+
+def test_a_calibrated_model_lies_on_the_diagonal():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 30_000)
+    labels = (p.cumsum(1) < rng.random((len(p), 1))).sum(1)
+    sure, right, error = figures.calibration(p, labels)
+    assert len(sure) == 10
+    assert (abs(sure - right) < 4 * error).all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 60])
+def test_predictions_are_drawn_of_any_number_of_slides(n):
+    rng = np.random.default_rng(n)
+    p = rng.dirichlet(np.ones(3), n)
+    assert size(figures.predictions("MIL on <$x$>", p, rng.integers(3, size=n), ["a", "b$", "c_d"])) == (1200, 585)
+
+
 @pytest.mark.parametrize("C", [2, 3, 4])
 @pytest.mark.parametrize("present", [1, 2, 3])
 def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
