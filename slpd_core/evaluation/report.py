@@ -41,8 +41,8 @@ def draw_roc(rows: Sequence[tables.Row], runs: Sequence[str]) -> bytes:
 
 
 def draw_predictions(rows: Sequence[tables.Row]) -> bytes:
-    """Confusion and calibration of the row of highest mean AUC, over all test slides."""
-    best = max(rows, key=lambda row: np.nan_to_num(row.per_fold["auc"].mean(), nan=-1.0))
+    """Confusion and calibration, over all test slides, of the row of highest mean AUC; of several, by accuracy."""
+    best = max(rows, key=lambda row: row.per_fold[["auc", "accuracy"]].mean().fillna(-1.0).to_list())
     p, labels = metrics.probability_matrix(compare.pooled(best.predictions, best.classes), best.classes)
     return figures.predictions(best.sentence, p, labels, best.classes)
 
