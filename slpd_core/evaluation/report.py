@@ -229,6 +229,12 @@ def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]], p: pd.S
     }
 
 
+def pictures(pngs: Mapping[str, bytes], gallery_paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The figures and galleries as the page holds them, galleries as gallery/{run}."""
+    galleries = {f"gallery/{path.stem}": picture(path.read_bytes(), GALLERY_DPI) for path in gallery_paths}
+    return {name: picture(png) for name, png in pngs.items()} | galleries
+
+
 def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: Mapping[str, str]) -> None:
     """Write the figures and, by its suffixes, the table as files of their own."""
     for name, png in pngs.items():
@@ -269,14 +275,11 @@ def run(
     table = tables.make_table(rows, test_share(folds), seed)
     lines = tables.printed(table)
     patch_history = pd.read_csv(patch_history_path) if patch_history_path else None
-    pngs = draw(
-        rows, histories, patch_history, {name: embed for name, (embed, _) in embeds.items()}, ledger, section, seed
-    )
+    frames = {name: embed for name, (embed, _) in embeds.items()}
+    pngs = draw(rows, histories, patch_history, frames, ledger, section, seed)
     written = {"csv": table.to_csv(index=False), "md": tables.markdown(lines), "tex": tables.latex(lines)}
     write_beside(out_dir, pngs, written)
-    overlays = {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}
-    metas = {"ledger": ledger_meta, "folds": folds_meta}
-    metas |= {name: meta for name, (_, meta) in (embeds | tested).items()}
+    metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
         cohort=cohort,
         summary=summarise(ledger, folds),
@@ -289,11 +292,12 @@ def run(
         results=results(rows, lines, table["p"]),
         resamples=compare.RESAMPLES,
         galleries=[path.stem for path in gallery_paths],
-        pictures={name: picture(png) for name, png in pngs.items()}
-        | {f"gallery/{path.stem}": picture(path.read_bytes(), GALLERY_DPI) for path in gallery_paths},
+        pictures=pictures(pngs, gallery_paths),
         slides=ledger.to_dict("records"),
-        overlays=thumbnails(overlays, MAX_THUMBNAIL_BYTES),
-        provenance=provenance(metas),
+        overlays=thumbnails(
+            {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}, MAX_THUMBNAIL_BYTES
+        ),
+        provenance=provenance({"ledger": ledger_meta, "folds": folds_meta} | metas),
         section=section,
     )
     store.write_text(out_dir / "index.html", page)
