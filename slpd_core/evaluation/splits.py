@@ -26,7 +26,7 @@ def read_split(path: Path) -> dict[str, str]:
     Raises ValueError when the file is no table of train, val and test, or a slide stands there twice.
     """
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path}: not a CSV table ({error}); it needs columns train, val and test") from error
     missing = [part for part in PARTS if part not in table]
@@ -34,7 +34,7 @@ def read_split(path: Path) -> dict[str, str]:
         raise ValueError(
             f"{path}: no column {', '.join(missing)} among {', '.join(table)}; it needs {', '.join(PARTS)}"
         )
-    named = [(slide_id.strip(), part) for part in PARTS for slide_id in table[part].dropna()]
+    named = [(slide_id.strip(), part) for part in PARTS for slide_id in table[part] if slide_id.strip()]
     twice = [slide_id for slide_id, count in Counter(plain(slide_id) for slide_id, _ in named).items() if count > 1]
     if twice:
         raise ValueError(f"{path}: slide {twice[0]} stands there twice ({len(twice)} such slides); give each one part")
@@ -49,7 +49,13 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
     train, or that test.
     """
     by_id = {slide_id: row for row, slide_id in enumerate(slides["slide_id"])}
-    by_plain_id = {plain(slide_id): row for slide_id, row in by_id.items()}
+    by_plain_id: dict[str, int] = {}
+    for slide_id, number in by_id.items():
+        if (other := by_plain_id.setdefault(plain(slide_id), number)) != number:
+            raise ValueError(
+                f"folds.splits: slides {slides['slide_id'].iloc[other]} and {slide_id} of the sheet differ in their "
+                "extension only, so that a split may name either; rename one"
+            )
     usable = (slides["status"] == store.OK).to_numpy()
     folds, strange, named = [], [], set()
     for fold, path in enumerate(paths):

@@ -289,6 +289,20 @@ def test_a_split_that_cannot_serve_is_refused(run_stage, make_slides, tmp_path, 
         run_stage(make_slides(6), splits=write_splits(tmp_path / "splits", parts))
 
 
+def test_slides_that_a_split_cannot_tell_apart_are_refused(run_stage, make_slides, tmp_path):
+    slides = make_slides(6)
+    slides.loc[[0, 1], "slide_id"] = ["a.svs", "a.tif"]
+    with pytest.raises(ValueError, match=r"slides a\.svs and a\.tif of the sheet differ in their extension only"):
+        run_stage(slides, splits=write_splits(tmp_path / "splits", {"train": ["a"], "test": ["y00-0"]}))
+
+
+def test_a_slide_may_be_called_na(run_stage, make_slides, tmp_path):
+    slides = make_slides(6)
+    slides.loc[0, "slide_id"] = "NA"
+    found, _ = run_stage(slides, splits=write_splits(tmp_path / "splits", {"train": ["NA"], "test": ["y00-0"]}))
+    assert set(found["slide_id"]) == {"NA", "y00-0"}
+
+
 def test_a_table_of_something_else_is_refused(run_stage, make_slides, tmp_path):
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "splits_0.csv").write_text("training,testing\na,b\n")
