@@ -220,6 +220,7 @@ def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]], p: pd.S
         "best": [row.sentence for row, line in zip(rows, lines, strict=True) if line["auc"]["rank"] == "best"],
         "highest": next((line["auc"]["text"].partition("±")[0] for line in lines if line["auc"]["rank"] == "best"), ""),
         "lower": int((p < SIGNIFICANT).sum()) if p.notna().any() else None,
+        "resamples": compare.RESAMPLES,
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
             (row.names, {score: [tables.number(value) for value in scores[score]] for score in tables.SHOWN})
@@ -235,12 +236,15 @@ def pictures(pngs: Mapping[str, bytes], gallery_paths: Sequence[Path]) -> dict[s
     return {name: picture(png) for name, png in pngs.items()} | galleries
 
 
-def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: Mapping[str, str]) -> None:
-    """Write the figures and, by its suffixes, the table as files of their own."""
+def write_beside(
+    out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, lines: Sequence[dict[str, Any]]
+) -> None:
+    """Write the figures, and the table in numbers and as it is printed, as files of their own."""
     for name, png in pngs.items():
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
-    for suffix, text in table.items():
+    texts = {"csv": table.to_csv(index=False), "md": tables.markdown(lines), "tex": tables.latex(lines)}
+    for suffix, text in texts.items():
         store.write_text(out_dir / f"table.{suffix}", text)
 
 
@@ -277,8 +281,8 @@ def run(
     patch_history = pd.read_csv(patch_history_path) if patch_history_path else None
     frames = {name: embed for name, (embed, _) in embeds.items()}
     pngs = draw(rows, histories, patch_history, frames, ledger, section, seed)
-    written = {"csv": table.to_csv(index=False), "md": tables.markdown(lines), "tex": tables.latex(lines)}
-    write_beside(out_dir, pngs, written)
+    write_beside(out_dir, pngs, table, lines)
+    overlays = {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
         cohort=cohort,
@@ -290,13 +294,10 @@ def run(
         names=tables.NAMES,
         scores=tables.SHOWN,
         results=results(rows, lines, table["p"]),
-        resamples=compare.RESAMPLES,
         galleries=[path.stem for path in gallery_paths],
         pictures=pictures(pngs, gallery_paths),
         slides=ledger.to_dict("records"),
-        overlays=thumbnails(
-            {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}, MAX_THUMBNAIL_BYTES
-        ),
+        overlays=thumbnails(overlays, MAX_THUMBNAIL_BYTES),
         provenance=provenance({"ledger": ledger_meta, "folds": folds_meta} | metas),
         section=section,
     )
