@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("reading", "slides", "tokens", "step", "prototypes")
+BENCHMARKS = ("reading", "slides", "tokens", "step", "epoch", "prototypes")
 
 EXPERIMENTS = ("planted", "tissue")  # hours; run by name only
 

@@ -159,6 +159,6 @@ def koleo_loss(embeddings: Tensor) -> Tensor:
     own = F.normalize(embeddings.float(), dim=-1)
     everyone, first = processes.gathered(own)
     similarity = own.detach() @ everyone.detach().T
-    similarity[torch.arange(len(own)), torch.arange(len(own)) + first] = -torch.inf
+    similarity.diagonal(first).fill_(-torch.inf)  # each with itself
     distance = (own - everyone[similarity.argmax(1)]).norm(dim=-1)
     return -distance.clamp(min=1e-8).log().mean()

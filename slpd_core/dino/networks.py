@@ -112,18 +112,22 @@ def set_schedules(
 
 def update(networks: Networks, section: config.SelfDistillation, momentum: float) -> None:
     """One step of the student by the gradients it has, which are used up, of the teacher by moving average."""
-    parameters = list(networks.student.parameters())
+    parameters: list[Any] = list(networks.student.parameters())
     processes.average_gradients(parameters)
     networks.scaler.unscale_(networks.optimizer)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            nn.utils.clip_grad_norm_(parameter, section.clip_norm)
+    clip_each([parameter.grad for parameter in parameters if parameter.grad is not None], section.clip_norm)
     networks.scaler.step(networks.optimizer)
     networks.scaler.update()
     networks.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
-        for mine, theirs in zip(networks.teacher.parameters(), parameters, strict=True):
-            mine.lerp_(theirs, 1 - momentum)
+        torch._foreach_lerp_(list(networks.teacher.parameters()), parameters, 1 - momentum)
+
+
+def clip_each(gradients: list[Tensor], most: float) -> None:
+    """Scale each gradient down to a norm of `most` if it has a larger one (DINO clips parameter by parameter)."""
+    if gradients:
+        factors = (most / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(gradients, factors.unbind())
 
 
 def move_centre(

@@ -1,10 +1,13 @@
 """Crops: random square sub-grids of a region's token grid, cut by index."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from slpd_core import config
+from slpd_core.dino.transfer import sent
 
 
 def crop_indices(n_crops: int, grid: int, crop: int, augment: str, rng: np.random.Generator) -> np.ndarray:
@@ -23,33 +26,35 @@ def crop_indices(n_crops: int, grid: int, crop: int, augment: str, rng: np.rando
     return np.where(transposed[:, None, None], found.transpose(0, 2, 1), found)
 
 
-def cut(tokens: Tensor, regions: Tensor, indices: np.ndarray) -> Tensor:
-    """The crops themselves, in single precision.
+def cut(tokens: Tensor, regions: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+    """The crops themselves on a device, in single precision.
 
-    tokens: (R, grid, grid, C). regions: int64 (B,), rows of it, on the same device. indices: (n, B, crop, crop) on the
+    tokens: (R, grid, grid, C), anywhere. regions: int64 (B,), rows of it. indices: (n, B, crop, crop) on the
     flattened grid, n crops a region, 0 included. Gives (n, B, crop, crop, C).
     """
     n, B, crop, _ = indices.shape
-    where = torch.from_numpy(indices.reshape(n, B, crop * crop)).to(tokens.device)
-    found = tokens.flatten(1, 2)[regions.view(1, B, 1), where]
+    of_cohort = regions[:, None] * math.prod(tokens.shape[1:3]) + indices.reshape(n, B, crop * crop)
+    where = sent(torch.from_numpy(of_cohort), tokens.device)
+    found = sent(tokens.flatten(0, 2)[where], device)
     return found.float().reshape(n, B, crop, crop, tokens.shape[-1])
 
 
 def draw_views(
     tokens: Tensor,
-    regions: Tensor,
+    regions: np.ndarray,
     rows: np.ndarray,
     n_regions: int,
     section: config.PretrainRun,
     rng: np.random.Generator,
+    device: torch.device,
 ) -> list[Tensor]:
-    """Global crops (G, B, g, g, C) and local crops (n, B, l, l, C) of a batch's regions.
+    """Global crops (G, B, g, g, C) and local crops (n, B, l, l, C) of a batch's regions, on a device.
 
-    tokens: (R, grid, grid, C). regions: int64 (B,), rows of it: the `rows` of a batch of n_regions, of which other
-    processes may have the rest.
+    tokens: (R, grid, grid, C), anywhere. regions: int64 (B,), rows of it: the `rows` of a batch of n_regions, of which
+    other processes may have the rest.
     """
     views = []
     for number, side in ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop)):
         where = crop_indices(number * n_regions, tokens.shape[1], side, section.augment, rng)
-        views.append(cut(tokens, regions, where.reshape(number, n_regions, side, side)[:, rows]))
+        views.append(cut(tokens, regions, where.reshape(number, n_regions, side, side)[:, rows], device))
     return views

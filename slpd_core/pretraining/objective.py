@@ -11,6 +11,7 @@ from slpd_core import config
 from slpd_core.dino import losses, processes
 from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Networks, move_centre
+from slpd_core.dino.transfer import sent
 from slpd_core.pretraining.networks import TERMS, centre_of
 from slpd_core.pretraining.prototypes import Prototypes
 
@@ -156,7 +157,7 @@ def pairs_of(section: config.PretrainRun, batch: Batch) -> dict[str, Tensor]:
     device = batch.views[0].device
     compared = torch.ones(crops, device=device)
     compared[: int(section.skip_first_crop)] = 0
-    found = {"self": losses.other_views(G, crops).to(device).expand(B, G, crops) / B}
+    found = {"self": sent(losses.other_views(G, crops), device).expand(B, G, crops) / B}
     for term, (_, weights) in batch.targets.items():
         count = weights.sum(1, keepdim=True)
         regions = (count > 0).sum().float()

@@ -21,6 +21,7 @@ from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.dino.nodes import Place, on_each
 from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import batches, first_not_finite, take_steps
+from slpd_core.dino.transfer import sent
 from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
@@ -73,11 +74,10 @@ def train_epoch(
         torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + processes.rank())
         schedule = set_schedules(networks, section, epoch * len(steps) + number, len(steps), len(regions))
         share = processes.own_share(np.arange(len(regions)))
-        own = torch.from_numpy(regions[share])
-        rng = generator(seed, "crops", epoch, number)
-        views = draw_views(tokens, own.to(tokens.device), share, len(regions), section, rng)
-        wanted = begun.targets.of(own.to(device)) if begun.targets else {}
-        found = distil(networks, Batch([view.to(device) for view in views], wanted), section, dtype)
+        own, rng = regions[share], generator(seed, "crops", epoch, number)
+        views = draw_views(tokens, own, share, len(regions), section, rng, device)
+        wanted = begun.targets.of(sent(torch.from_numpy(own), device)) if begun.targets else {}
+        found = distil(networks, Batch(views, wanted), section, dtype)
         update(networks, section, schedule["teacher_momentum"])
         begun.row |= schedule
         return torch.stack([found[name] for name in MEASURED])

@@ -1,12 +1,17 @@
-"""Where there is a GPU, it trains as the CPU does."""
+"""Where there is a GPU, it trains as the CPU does, and nothing in a step waits for it."""
+
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from slpd_core.dino import processes
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.pretraining import pretrain
-from slpd_core.pretraining.cohort import embed_regions
+from slpd_core.pretraining.cohort import Cohort, embed_regions
+from slpd_core.pretraining.networks import start_networks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -27,3 +32,61 @@ def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, mak
     assert len(rows) == section.epochs
     embedded = [embed_regions(each.teacher.encoder, cohort.tokens, "cuda") for each in (networks, again)]
     np.testing.assert_allclose(*embedded, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("koleo", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("on_gpu", [True, False], ids=["tokens on the GPU", "tokens in memory"])
+def test_no_step_waits_for_the_gpu(section, make_cohort, precision, koleo, on_gpu):
+    section = section.model_copy(update={"precision": precision, "koleo": koleo, "self_only_epochs": 0})
+    cohort = make_cohort(9, 1, 8, 7)
+    cohort = cohort.near("cuda") if on_gpu else cohort
+    networks = start_networks(section, 8, 1, "cuda")
+    begun = pretrain.begin_epoch(networks, cohort, section, 1, 0, None, "cuda")
+    pretrain.train_epoch(networks, cohort, section, begun, 1, 0, lambda: False)  # what is done once may wait
+
+    def two_steps(step, *_):
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            return [step(number) for number in range(2)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as waited:
+        warnings.simplefilter("always")
+        patch.setattr(pretrain, "take_steps", lambda step, *_: two_steps(step) and False)
+        pretrain.train_epoch(networks, cohort, section, begun, 1, 1, lambda: False)
+    waits = [
+        f"{each.filename}:{each.lineno} {each.message}"
+        for each in waited
+        if "called a synchronizing" in str(each.message)
+    ]
+    assert not waits
+
+
+def test_tokens_in_memory_train_as_those_on_the_gpu(section, make_cohort, tmp_path, monkeypatch):
+    cohort, found = make_cohort(9, 1, 8, 7), []
+    for place in ("gpu", "memory"):
+        if place == "memory":
+            monkeypatch.setattr(Cohort, "near", lambda self, device: replace(self))
+        _, rows = pretrain.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / f"{place}.pt", {}))
+        found.append(rows["loss"])
+    np.testing.assert_allclose(*found, rtol=1e-3)
+
+
+def test_one_process_of_nccl_trains_as_none(section, make_cohort, tmp_path):
+    """All that processes tell one another goes through NCCL, though there is but one."""
+    cohort = make_cohort(9, 1, 8, 7)
+    section = section.model_copy(update={"koleo": 0.1})
+    _, alone = pretrain.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "alone.pt", {}))
+    torch.cuda.set_device(0)
+    torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meet", world_size=1, rank=0)
+    try:
+        assert processes.count() == 1
+        assert not processes.anyone(False, torch.device("cuda"))
+        assert processes.anyone(True, torch.device("cuda"))
+        _, together = pretrain.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "nccl.pt", {}))
+        processes.wait()
+    finally:
+        torch.distributed.destroy_process_group()
+    np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-3)

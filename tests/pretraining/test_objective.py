@@ -18,7 +18,9 @@ from slpd_core.pretraining.prototypes import Prototypes
 
 def views_of(tokens, section):
     everything = np.arange(len(tokens))
-    return draw_views(tokens, torch.from_numpy(everything), everything, len(tokens), section, np.random.default_rng(0))
+    return draw_views(
+        tokens, everything, everything, len(tokens), section, np.random.default_rng(0), torch.device("cpu")
+    )
 
 
 def test_targets_are_the_own_prototype_and_its_partners(section):

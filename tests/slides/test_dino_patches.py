@@ -178,3 +178,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_remedy(plan, paths, tmp_path, 
     monkeypatch.setattr(dino_patches, "step", step)
     with pytest.raises(RuntimeError, match=r"loss nan in epoch 0, step 0: lower patch_encoder\.dino\.base_lr"):
         dino_patches.train(paths, plan, tmp_path / "c.pt")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("half", "epochs", "tolerance"), [(False, 3, 1e-2), (True, 1, 1e-2)])
+def test_a_gpu_trains_as_the_cpu_does(plan, paths, tmp_path, half, epochs, tolerance):
+    """In half precision for an epoch: at this rate of learning small differences grow fast."""
+    found = {}
+    for device in ("cpu", "cuda"):
+        there = replace(plan, device=device, half=half and device == "cuda")
+        _, rows = dino_patches.train(paths, there, tmp_path / f"{device}.pt")
+        found[device] = rows["loss"]
+    np.testing.assert_allclose(found["cuda"][:epochs], found["cpu"][:epochs], rtol=tolerance)
