@@ -5,12 +5,31 @@ Each takes one slide, float32 (L, D), and gives its logits (C,). State-dict keys
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slpd_core.runtime import generator
 
 DSMIL_QUERY_DIM = 128
 ABMIL_DIM = 256
-VIT_WSI_DIM = 192
+VIT_WSI_DIM, VIT_WSI_HEADS = 192, 3
+
+
+class Dropout(nn.Module):
+    """Dropout whose draws come from NumPy, 16 bits each: torch draws one by one, at six times the cost on a CPU."""
+
+    def __init__(self, rate: float, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.least, self.scale, self.rng = round(rate * 2**16), 1 / (1 - rate), rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; outside training as it is."""
+        if not self.training or not self.least:
+            return x
+        drawn = self.rng.bit_generator.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
+        return x * (torch.from_numpy(drawn >= self.least).view(x.shape) * self.scale)
 
 
 class MIL(nn.Module):
@@ -19,9 +38,10 @@ class MIL(nn.Module):
     With more than two classes, of the instance with the highest probability of any class.
     """
 
-    def __init__(self, dim: int, n_classes: int, dropout: float) -> None:
+    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
-        self.classifier = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, n_classes))
+        drop = Dropout(dropout, rng)
+        self.classifier = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), drop, nn.Linear(dim, n_classes))
         for name, parameter in self.classifier.named_parameters():
             (nn.init.zeros_ if name.endswith("bias") else nn.init.xavier_normal_)(parameter)
 
@@ -36,7 +56,7 @@ class MIL(nn.Module):
 class DSMIL(nn.Module):
     """DS-MIL (Li et al., CVPR 2021): max-instance scores and an attention of every instance to the critical one."""
 
-    def __init__(self, dim: int, n_classes: int, dropout: float) -> None:
+    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
         self.i_classifier = nn.ModuleDict({"fc": nn.Sequential(nn.Linear(dim, n_classes))})
         self.b_classifier = nn.ModuleDict(
@@ -60,10 +80,10 @@ class DSMIL(nn.Module):
 class GatedAttention(nn.Module):
     """Gated attention scores (Ilse et al., ICML 2018): tanh ⊙ sigmoid, each with dropout → one score an instance."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
-        self.attention_a = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Dropout(dropout))
-        self.attention_b = nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid(), nn.Dropout(dropout))
+        self.attention_a = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), Dropout(dropout, rng))
+        self.attention_b = nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid(), Dropout(dropout, rng))
         self.attention_c = nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,10 +97,10 @@ class ABMIL(nn.Module):
     A slide is the mean of its instances, each reduced to 256 dimensions, by attention.
     """
 
-    def __init__(self, dim: int, n_classes: int, dropout: float) -> None:
+    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(nn.Linear(dim, ABMIL_DIM), nn.ReLU(), nn.Dropout(dropout))
-        self.attention = GatedAttention(ABMIL_DIM, dropout)
+        self.reduce = nn.Sequential(nn.Linear(dim, ABMIL_DIM), nn.ReLU(), Dropout(dropout, rng))
+        self.attention = GatedAttention(ABMIL_DIM, dropout, rng)
         self.classifier = nn.Linear(ABMIL_DIM, n_classes)
 
     def forward(self, slide: Tensor) -> Tensor:
@@ -89,30 +109,58 @@ class ABMIL(nn.Module):
         return self.classifier((self.attention(x).softmax(0) * x).sum(0))
 
 
+class EncoderLayer(nn.TransformerEncoderLayer):
+    """Torch's post-norm transformer layer, with its parameters and names, of one slide: (L, D) → (L, D)."""
+
+    def __init__(self, dim: int, n_heads: int, dropout: float, rng: np.random.Generator) -> None:
+        super().__init__(dim, n_heads, dim, dropout)
+        self.drop = Dropout(dropout, rng)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Masks and batches, which torch's has, are no concern of one whole slide."""
+        x = self.norm1(x + self.drop(self.attend(x)))
+        return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x).relu()))))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Self-attention, with dropout of its weights while training; fused outside it, where L may be large."""
+        attn = self.self_attn
+        qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
+        q, k, v = qkv.view(len(x), 3, attn.num_heads, -1).permute(1, 2, 0, 3)
+        if self.training:
+            mixed = self.drop((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+        return attn.out_proj(mixed.transpose(0, 1).flatten(1))
+
+
 class ViTWSI(nn.Module):
     """ViT_WSI-4096 (HIPT): a transformer over the slide's regions, no positions, then gated attention pooling."""
 
-    def __init__(self, dim: int, n_classes: int, dropout: float) -> None:
+    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
         width = VIT_WSI_DIM
-        self.global_phi = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Dropout(dropout))
-        layer = nn.TransformerEncoderLayer(width, nhead=3, dim_feedforward=width, dropout=dropout, batch_first=True)
-        self.global_transformer = nn.TransformerEncoder(layer, num_layers=2, enable_nested_tensor=False)
-        self.global_attn_pool = GatedAttention(width, dropout)
-        self.global_rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout))
+        self.global_phi = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), Dropout(dropout, rng))
+        layers = [EncoderLayer(width, VIT_WSI_HEADS, dropout, rng) for _ in range(2)]
+        self.global_transformer = nn.ModuleDict({"layers": nn.Sequential(*layers)})
+        self.global_attn_pool = GatedAttention(width, dropout, rng)
+        self.global_rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), Dropout(dropout, rng))
         self.classifier = nn.Linear(width, n_classes)
 
     def forward(self, slide: Tensor) -> Tensor:
         """(L, D) → (C,)."""
-        x = self.global_transformer(self.global_phi(slide)[None])[0]
-        attention = self.global_attn_pool(x).softmax(0)
+        x, attention = self.attended(slide)
         return self.classifier(self.global_rho((attention * x).sum(0)))
+
+    def attended(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer makes of the regions, (L, 192), and how much each counts for the slide, (L, 1)."""
+        x = self.global_transformer["layers"](self.global_phi(slide))
+        return x, self.global_attn_pool(x).softmax(0)
 
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {"mil": MIL, "abmil": ABMIL, "dsmil": DSMIL, "vit_wsi": ViTWSI}
 
 
 def build(name: str, dim: int, n_classes: int, dropout: float, seed: int) -> nn.Module:
-    """A classifier whose weights depend on the seed alone."""
+    """A classifier whose weights and draws depend on the seed alone."""
     torch.manual_seed(seed)
-    return CLASSIFIERS[name](dim, n_classes, dropout)
+    return CLASSIFIERS[name](dim, n_classes, dropout, generator(seed, "dropout"))

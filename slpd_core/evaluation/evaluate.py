@@ -14,7 +14,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 3
+VERSION = 4
 CACHE_BYTES = 1 << 30
 ON_MEANS = ("knn", "logreg")  # classifiers of a slide's mean embedding
 ReadSlide = Callable[[str], np.ndarray]
@@ -163,7 +163,7 @@ def train_and_predict(
     slide_ids = fold.train["slide_id"].to_list()
     dim = read(slide_ids[0]).shape[1]
     model = classifiers.build(classifier, dim, len(fold.classes), section.dropout, seed).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=section.lr, weight_decay=section.weight_decay)
+    optimizer = torch.optim.Adam(model.parameters(), lr=section.lr, weight_decay=section.weight_decay, fused=True)
     targets = torch.from_numpy(fold.labels)
 
     def draws() -> Iterator[int]:

@@ -131,7 +131,7 @@ def gated_scores(gate, x):
 
 
 def test_gated_attention_is_its_formula(slide):
-    gate = classifiers.GatedAttention(192, 0.25).eval()
+    gate = classifiers.GatedAttention(192, 0.25, np.random.default_rng(0)).eval()
     np.testing.assert_allclose(gate(slide).detach(), gated_scores(gate, slide.numpy()), atol=1e-5)
 
 
@@ -183,9 +183,7 @@ def test_abmil_is_its_formula(slide):
     np.testing.assert_allclose(logits, linear(model.classifier, (attention * x).sum(0)), atol=1e-4)
 
 
-LAYER_DROPOUTS = {
-    f"global_transformer.layers.{i}.{name}" for i in (0, 1) for name in ("dropout", "dropout1", "dropout2")
-}
+LAYER_DROPOUTS = {f"global_transformer.layers.{i}.drop" for i in (0, 1)}
 GATE_DROPOUTS = {"global_attn_pool.attention_a.2", "global_attn_pool.attention_b.2"}
 
 
@@ -199,14 +197,24 @@ GATE_DROPOUTS = {"global_attn_pool.attention_a.2", "global_attn_pool.attention_b
 )
 def test_dropout_stands_where_hipt_has_it(name, paths):
     modules = built(name, dropout=0.125).named_modules()
-    found = {path: module.p for path, module in modules if isinstance(module, torch.nn.Dropout)}
+    found = {path: module.least / 2**16 for path, module in modules if isinstance(module, classifiers.Dropout)}
     assert found == dict.fromkeys(paths, 0.125)
 
 
-def test_attention_itself_drops_too_and_the_layers_are_relu():
-    layers = built("vit_wsi", dropout=0.125).global_transformer.layers
-    assert [layer.self_attn.dropout for layer in layers] == [0.125, 0.125]
-    assert [layer.activation for layer in layers] == [torch.nn.functional.relu] * 2
+def test_a_layer_drops_where_torchs_does(monkeypatch):
+    """Four times: attention weights, what attention adds, the hidden units, what they add."""
+    layer, shapes = built("vit_wsi").global_transformer.layers[0].train(), []
+    monkeypatch.setattr(classifiers.Dropout, "forward", lambda self, x: shapes.append(x.shape) or x)
+    layer(torch.randn(9, 192))
+    assert shapes == [(3, 9, 9), (9, 192), (9, 192), (9, 192)]
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    drop = classifiers.Dropout(0.25, np.random.default_rng(0))
+    found = drop(torch.ones(500, 401))
+    assert found.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (found == 0).float().mean() == pytest.approx(0.25, abs=0.005)
+    assert drop.eval()(found) is found
 
 
 def test_weights_depend_on_the_seed_alone():
