@@ -7,6 +7,7 @@ by.
 
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -164,7 +165,6 @@ def own_epoch(folder: Path, classifier: str) -> float:
     fold = evaluate.select_fold(store.read_table(folder / "folds.parquet", "folds")[0], 0)
     read, _ = evaluate.region_features(folder / "embed.parquet")
     with limited_threads(1):
-        torch.set_num_threads(1)
         for epochs in (1, 3):
             section, started = settings().evaluate.model_copy(update={"epochs": epochs}), time.perf_counter()
             evaluate.train_and_predict(read, fold, classifier, section, 1)
@@ -189,6 +189,9 @@ def epochs(folder: Path) -> None:
 
 def memory() -> None:
     """Print what a fold of each classifier takes on patches that do not fit into memory; one epoch."""
+    if shutil.disk_usage(tempfile.gettempdir()).free < NEEDED_GB * 1e9:
+        print(f"Patch features left out: they need {NEEDED_GB} GB of disk in {tempfile.gettempdir()}.")
+        return
     rng, side = generator(1, "patches"), int(PATCHES**0.5)
     pool = rng.standard_normal((4, side, side, PATCH_DIM), np.float32).astype(np.float16)
     with tempfile.TemporaryDirectory() as name:

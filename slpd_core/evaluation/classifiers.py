@@ -109,15 +109,20 @@ class ABMIL(nn.Module):
         return self.classifier((self.attention(x).softmax(0) * x).sum(0))
 
 
-class EncoderLayer(nn.TransformerEncoderLayer):
-    """Torch's post-norm transformer layer, with its parameters and names, of one slide: (L, D) → (L, D)."""
+class EncoderLayer(nn.Module):
+    """A post-norm transformer layer of one slide, without the masks and batches of torch's, whose state-dict keys it
+    has.
+    """
 
     def __init__(self, dim: int, n_heads: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__(dim, n_heads, dim, dropout)
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(dim, n_heads)
+        self.linear1, self.linear2 = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.drop = Dropout(dropout, rng)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Masks and batches, which torch's has, are no concern of one whole slide."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(L, D) → (L, D)."""
         x = self.norm1(x + self.drop(self.attend(x)))
         return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x).relu()))))
 

@@ -209,6 +209,22 @@ def test_a_layer_drops_where_torchs_does(monkeypatch):
     assert shapes == [(3, 9, 9), (9, 192), (9, 192), (9, 192)]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_is_torchs_in_values_and_gradients(training):
+    """And takes up its weights, key by key."""
+    torchs = torch.nn.TransformerEncoderLayer(192, 3, 192, dropout=0.0).double().train(training)
+    ours = classifiers.EncoderLayer(192, 3, 0.0, np.random.default_rng(0)).double().train(training)
+    ours.load_state_dict(torchs.state_dict())
+    x = torch.randn(9, 192, dtype=torch.float64)
+    found, wanted = ours(x), torchs(x)
+    torch.testing.assert_close(found, wanted)
+    for layer, result in ((ours, found), (torchs, wanted)):
+        (result * torch.arange(192)).sum().backward()
+        assert all(parameter.grad is not None for parameter in layer.parameters())
+    for name, parameter in torchs.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name).grad, parameter.grad)
+
+
 def test_dropout_keeps_its_share_and_the_mean():
     drop = classifiers.Dropout(0.25, np.random.default_rng(0))
     found = drop(torch.ones(500, 401))
