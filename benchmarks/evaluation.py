@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from benchmarks.slides import settings
 from benchmarks.timing import in_own_process
 from slpd_core import store
-from slpd_core.evaluation import classifiers, evaluate, folds
+from slpd_core.evaluation import classifiers, evaluate, features, folds
 from slpd_core.runtime import generator, keep_freed_memory, limited_threads
 
 SLIDES, REGIONS, DIM, FOLDS = 1000, 60, 192, 10
@@ -79,6 +79,7 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
 
     keep_freed_memory()
     out = folder / f"{embed}-{classifier}-{fold}.parquet"
+    model = out.with_suffix(".safetensors")
     with limited_threads(1):
         evaluate.run(
             folds_path=folder / "folds.parquet",
@@ -88,6 +89,7 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
             embed_path=folder / embed if embed else None,
             tokens_dir=folder,
             out_path=out,
+            model_path=model,
             section=settings().evaluate.model_copy(update=changes),
             seed=1,
         )
@@ -163,11 +165,11 @@ def own_epoch(folder: Path, classifier: str) -> float:
     """Seconds of an epoch of fold 0 in one thread, of three after a first that is not counted."""
     keep_freed_memory()
     fold = evaluate.select_fold(store.read_table(folder / "folds.parquet", "folds")[0], 0)
-    read, _ = evaluate.region_features(folder / "embed.parquet")
+    read, _ = features.region_features(folder / "embed.parquet")
     with limited_threads(1):
         for epochs in (1, 3):
             section, started = settings().evaluate.model_copy(update={"epochs": epochs}), time.perf_counter()
-            evaluate.train_and_predict(read, fold, classifier, section, 1)
+            evaluate.fit_and_predict(read, fold, classifier, section, 1)
             spent = (time.perf_counter() - started) / epochs
     return spent
 

@@ -98,7 +98,7 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, float | str]]:
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
         predicted = {
             "KNN": evaluate.knn(slides.__getitem__, fold, section.knn_neighbours),
-            "ViT_WSI": evaluate.train_and_predict(slides.__getitem__, fold, "vit_wsi", section, seed),
+            "ViT_WSI": evaluate.fit_and_predict(slides.__getitem__, fold, "vit_wsi", section, seed)[1],
         }
         for classifier, p in predicted.items():
             rows.append({"way": way, "seed": seed, "classifier": classifier} | metrics.scores(p, truth))

@@ -30,7 +30,8 @@ rule evaluate:
         # One file that stands for all tokens of another encoder, as the cohort's own ledger does behind the folds.
         ledger=other_ledger,
     output:
-        f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.parquet",
+        predictions=f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.parquet",
+        model=f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.safetensors",
     log:
         f"{RESULTS}/logs/evaluate/{{features}}/{{classifier}}/fold{{fold}}.log",
     benchmark:

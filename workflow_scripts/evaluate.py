@@ -15,7 +15,8 @@ with runtime.job(
         classifier=snakemake.wildcards.classifier,
         embed_path=Path(snakemake.input.embed) if snakemake.input.embed else None,
         tokens_dir=Path(snakemake.params.tokens),
-        out_path=Path(snakemake.output[0]),
+        out_path=Path(snakemake.output.predictions),
+        model_path=Path(snakemake.output.model),
         section=config.Evaluation(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

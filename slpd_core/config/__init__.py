@@ -8,7 +8,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from slpd_core.config.base import COLOUR_FEATURES, PATCH_FEATURES, PLAIN_NAME, Section, Whole, problems, refuse
+from slpd_core.config.base import (
+    ATTENTION,
+    COLOUR_FEATURES,
+    PATCH_FEATURES,
+    PLAIN_NAME,
+    Section,
+    Whole,
+    problems,
+    refuse,
+)
 from slpd_core.config.dino import DinoPatches, SelfDistillation
 from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Report
 from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
@@ -25,6 +34,7 @@ from slpd_core.config.slides import (
 )
 
 __all__ = [
+    "ATTENTION",
     "COLOUR_FEATURES",
     "PATCH_FEATURES",
     "PRESETS",

@@ -91,7 +91,19 @@ class GatedAttention(nn.Module):
         return self.attention_c(self.attention_a(x) * self.attention_b(x))
 
 
-class ABMIL(nn.Module):
+class Attending(nn.Module):
+    """A classifier that says how much each instance counts for the slide."""
+
+    def forward(self, slide: Tensor) -> Tensor:
+        """(L, D) → (C,)."""
+        return self.with_attention(slide)[0]
+
+    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, D) → logits (C,), and the attention (L,), which sums to 1."""
+        raise NotImplementedError
+
+
+class ABMIL(Attending):
     """Attention-based MIL with the gated attention of Ilse et al. (ICML 2018), in the width CLAM made common.
 
     A slide is the mean of its instances, each reduced to 256 dimensions, by attention.
@@ -103,10 +115,11 @@ class ABMIL(nn.Module):
         self.attention = GatedAttention(ABMIL_DIM, dropout, rng)
         self.classifier = nn.Linear(ABMIL_DIM, n_classes)
 
-    def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
+    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, D) → (C,), (L,)."""
         x = self.reduce(slide)
-        return self.classifier((self.attention(x).softmax(0) * x).sum(0))
+        attention = self.attention(x).softmax(0)
+        return self.classifier((attention * x).sum(0)), attention[:, 0]
 
 
 class EncoderLayer(nn.Module):
@@ -138,7 +151,7 @@ class EncoderLayer(nn.Module):
         return attn.out_proj(mixed.transpose(0, 1).flatten(1))
 
 
-class ViTWSI(nn.Module):
+class ViTWSI(Attending):
     """ViT_WSI-4096 (HIPT): a transformer over the slide's regions, no positions, then gated attention pooling."""
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
@@ -151,15 +164,11 @@ class ViTWSI(nn.Module):
         self.global_rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), Dropout(dropout, rng))
         self.classifier = nn.Linear(width, n_classes)
 
-    def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
-        x, attention = self.attended(slide)
-        return self.classifier(self.global_rho((attention * x).sum(0)))
-
-    def attended(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transformer makes of the regions, (L, 192), and how much each counts for the slide, (L, 1)."""
+    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, D) → (C,), (L,); the attention is to each region as the transformer sees it among the others."""
         x = self.global_transformer["layers"](self.global_phi(slide))
-        return x, self.global_attn_pool(x).softmax(0)
+        attention = self.global_attn_pool(x).softmax(0)
+        return self.classifier(self.global_rho((attention * x).sum(0))), attention[:, 0]
 
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {"mil": MIL, "abmil": ABMIL, "dsmil": DSMIL, "vit_wsi": ViTWSI}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from slpd_core.evaluation import classifiers
 
@@ -170,6 +171,70 @@ def test_vit_wsi_is_its_formula(slide):
     assert attention.max() > 1.5 * attention.min()
     pooled = np.maximum(linear(model.global_rho[0], (attention * x).sum(0)), 0)
     np.testing.assert_allclose(logits, linear(model.classifier, pooled), atol=1e-4)
+
+
+def gated(dim):
+    """Gated attention under the published names."""
+    names = {"attention_a": nn.Tanh(), "attention_b": nn.Sigmoid()}
+    branches = {name: nn.Sequential(nn.Linear(dim, dim), squash, nn.Dropout(0.25)) for name, squash in names.items()}
+    return nn.ModuleDict(branches | {"attention_c": nn.Linear(dim, 1)})
+
+
+def published(name, dim, n_classes):
+    """A model as it is published, of torch's own layers: the parts by their published names, and its forward pass."""
+    hidden = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(0.25))
+    if name == "mil":
+        parts = nn.ModuleDict({"classifier": nn.Sequential(*hidden, nn.Linear(dim, n_classes))})
+
+        def forward(x):
+            logits = parts["classifier"](x)
+            return logits[logits.softmax(1)[:, 1].argmax()]
+
+    elif name == "dsmil":
+        instance = nn.ModuleDict({"fc": nn.Sequential(nn.Linear(dim, n_classes))})
+        value, whole = nn.Sequential(nn.Dropout(0.0), nn.Linear(dim, dim)), nn.Conv1d(n_classes, n_classes, dim)
+        bag = nn.ModuleDict({"q": nn.Linear(dim, 128), "v": value, "fcc": whole})
+        parts = nn.ModuleDict({"i_classifier": instance, "b_classifier": bag})
+
+        def forward(x):
+            scores = instance["fc"](x)
+            critical = bag["q"](x[scores.topk(1, dim=0).indices[0]])
+            weights = nn.functional.softmax(bag["q"](x) @ critical.T / 128**0.5, 0)
+            return (bag["fcc"]((weights.T @ bag["v"](x))[None]).flatten() + scores.max(0).values) / 2
+
+    else:
+        layer = nn.TransformerEncoderLayer(192, 3, 192, 0.25, activation="relu")
+        parts = nn.ModuleDict(
+            {
+                "global_phi": nn.Sequential(nn.Linear(dim, 192), *hidden[1:]),
+                "global_transformer": nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+                "global_attn_pool": gated(192),
+                "global_rho": nn.Sequential(nn.Linear(192, 192), *hidden[1:]),
+                "classifier": nn.Linear(192, n_classes),
+            }
+        )
+
+        def forward(x):
+            x = parts["global_transformer"](parts["global_phi"](x)[:, None])[:, 0]
+            pool = parts["global_attn_pool"]
+            weights = pool["attention_c"](pool["attention_a"](x) * pool["attention_b"](x)).T.softmax(1)
+            return parts["classifier"](parts["global_rho"](weights @ x))[0]
+
+    return parts.eval(), forward
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["mil", "dsmil", "vit_wsi"])
+def test_a_published_state_dict_gives_the_published_logits(name, seed):
+    torch.manual_seed(seed)
+    dim = 384 if name != "vit_wsi" else 192
+    parts, forward = published(name, dim, 2)
+    model = classifiers.build(name, dim, 2, 0.25, 1).eval()
+    model.load_state_dict(parts.state_dict())
+    with torch.no_grad():
+        for L in (1, 7, 300):
+            slide = torch.randn(L, dim)
+            torch.testing.assert_close(model(slide), forward(slide), atol=1e-5, rtol=0)
 
 
 def test_abmil_is_its_formula(slide):

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slpd_core import runtime, store
-from slpd_core.evaluation import evaluate, folds, metrics
+from slpd_core import config, runtime, store
+from slpd_core.evaluation import evaluate, folds, metrics, models
+from slpd_core.evaluation import features as features_of
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIERS = ("knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi")
@@ -21,7 +22,8 @@ def predicted(slides, features, settings, classifier, epochs=20, fold=0):
     section = settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.1})
     training = settings.evaluate.training.model_copy(update={"epochs": epochs})
     parts = folds.make_folds(slides, section, 1)
-    return evaluate.predict_fold(parts, fold, features.__getitem__, classifier, training, 1)
+    model, table = evaluate.predict_fold(parts, fold, features.__getitem__, classifier, training, 1)
+    return table, model.classes
 
 
 @pytest.mark.parametrize("labels", [("x", "y"), ("x", "y", "z")], ids=["two", "three"])
@@ -92,7 +94,7 @@ def test_logistic_regression_is_at_its_minimum(make_slides, plant, settings):
 
 def test_slides_are_drawn_as_often_from_a_rare_class():
     labels = np.array([0] * 90 + [1] * 10)
-    drawn = evaluate.sample_slides(labels.repeat(50), np.random.default_rng(0))
+    drawn = models.sample_slides(labels.repeat(50), np.random.default_rng(0))
     assert len(drawn) == 5000
     assert (labels.repeat(50)[drawn] == 1).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -119,7 +121,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
         update={"epochs": 2, "lr": 1e-2, "weight_decay": 0.1, "dropout": 0.0}
     )
     parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 2}), 1)
-    table, _ = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, section, 1)
+    _, table = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, section, 1)
 
     train = parts[(parts["fold"] == 1) & (parts["part"] == "train")].sort_values("slide_id")
     targets = (train["label"] == "y").to_numpy().astype(int)
@@ -128,7 +130,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
     states = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in weights.items()}
     step = 0
     for epoch in range(2):
-        for draw in evaluate.sample_slides(targets, runtime.generator(1, "evaluate", epoch)):
+        for draw in models.sample_slides(targets, runtime.generator(1, "evaluate", epoch)):
             step += 1
             leaves = {name: value.requires_grad_() for name, value in weights.items()}
             logits = functional_call(model, leaves, torch.from_numpy(features[train["slide_id"].iloc[draw]]))
@@ -154,11 +156,11 @@ def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, setting
     training = settings.evaluate.training.model_copy(update={"epochs": 2})
     parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
     own = parts[parts["fold"] == 0]
-    first, _ = evaluate.predict_fold(own, 0, features.__getitem__, classifier, training, 1)
+    _, first = evaluate.predict_fold(own, 0, features.__getitem__, classifier, training, 1)
     torch.rand(7)
     np.random.default_rng(0).random()
     shuffled = own.assign(fold=5).sample(frac=1, random_state=2)
-    again, _ = evaluate.predict_fold(shuffled, 5, features.__getitem__, classifier, training, 1)
+    _, again = evaluate.predict_fold(shuffled, 5, features.__getitem__, classifier, training, 1)
     pd.testing.assert_frame_equal(first.drop(columns="fold"), again.drop(columns="fold"))
 
 
@@ -169,7 +171,7 @@ def test_validation_slides_steer_nothing(make_slides, plant, settings, classifie
     unseen = set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "val"), "slide_id"])
     seen = {slide: array for slide, array in plant(slides, 1.0).items() if slide not in unseen}
     training = settings.evaluate.training.model_copy(update={"epochs": 1})
-    table, _ = evaluate.predict_fold(parts, 0, seen.__getitem__, classifier, training, 1)
+    _, table = evaluate.predict_fold(parts, 0, seen.__getitem__, classifier, training, 1)
     assert unseen
     assert set(table["slide_id"]) == set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"])
 
@@ -181,8 +183,8 @@ def test_a_class_that_only_other_folds_train_keeps_its_column(plant, settings, c
     parts = pd.DataFrame(rows, columns=[*store.TABLES["folds"]])
     features = plant(parts, 1.0)
     training = settings.evaluate.training.model_copy(update={"epochs": 1})
-    table, classes = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, training, 1)
-    assert classes == ["a", "b", "c"]
+    model, table = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, training, 1)
+    assert model.classes == ["a", "b", "c"]
     assert table.columns.tolist()[4:] == ["p_a", "p_b", "p_c"]
     assert table["slide_id"].tolist() == ["a0", "b0", "c0"]
     if classifier == "knn":
@@ -211,7 +213,7 @@ def test_a_slide_without_embeddings_is_named(artifacts, settings, classifier):
     lost = parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"].iloc[0]
     frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
     store.write_table(artifacts / "slpd.parquet", "embed", frame[frame["slide_id"] != lost], meta)
-    read, _ = evaluate.region_features(artifacts / "slpd.parquet")
+    read, _ = features_of.region_features(artifacts / "slpd.parquet")
     with pytest.raises(ValueError, match=f"slide {lost}: no features; delete"):
         evaluate.predict_fold(parts, 0, read, classifier, settings.evaluate.training, 1)
 
@@ -258,6 +260,7 @@ def run(artifacts, settings):
             embed_path=artifacts / "slpd.parquet" if features == "slpd" else None,
             tokens_dir=artifacts / tokens,
             out_path=artifacts / "out.parquet",
+            model_path=artifacts / "out.safetensors",
             section=settings.evaluate.training.model_copy(update={"lr": 2e-3}),
             seed=1,
         )
@@ -301,7 +304,7 @@ def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, arti
 
 
 def test_colours_are_read_from_0_to_1_a_patch_each(artifacts):
-    read, _ = evaluate.patch_features(artifacts / "tokens", ["y00-0"], "colour")
+    read, _ = features_of.patch_features(artifacts / "tokens", ["y00-0"], "colour")
     whole, _ = store.read_tokens(artifacts / "tokens" / "y00-0.h5")
     assert read("y00-0").dtype == np.float32
     np.testing.assert_allclose(read("y00-0"), np.tile([[200, 120, 160]], (whole.colour[..., 0].size, 1)) / 255, 1e-6)
@@ -319,7 +322,7 @@ def test_a_slide_that_only_this_encoder_left_out_is_named(artifacts, run):
 
 
 def test_patch_features_are_all_tokens_of_a_slide(artifacts, monkeypatch):
-    read, _ = evaluate.patch_features(artifacts / "tokens", ["x00-0"])
+    read, _ = features_of.patch_features(artifacts / "tokens", ["x00-0"])
     whole, _ = store.read_tokens(artifacts / "tokens" / "x00-0.h5")
     np.testing.assert_array_equal(read("x00-0"), whole.tokens.reshape(-1, 8).astype(np.float32))
     assert read("x00-0").dtype == np.float32
@@ -329,8 +332,8 @@ def test_no_more_slides_than_fit_stay_in_memory(artifacts, monkeypatch):
     names = ["x00-0", "x01-0", "x02-0"]
     folder = artifacts / "tokens"
     sizes = [store.read_tokens(folder / f"{name}.h5")[0].tokens.nbytes for name in names]
-    monkeypatch.setattr(evaluate, "CACHE_BYTES", sizes[0] + sizes[1])
-    read, _ = evaluate.patch_features(folder, names)
+    monkeypatch.setattr(features_of, "CACHE_BYTES", sizes[0] + sizes[1])
+    read, _ = features_of.patch_features(folder, names)
     first = [read(name) for name in names]
     for name in names:
         (folder / f"{name}.h5").unlink()
@@ -345,7 +348,7 @@ def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
         arguments = {"fold": 0, "features": "slpd", "classifier": "knn", "embed_path": artifacts / "slpd.parquet"}
         arguments |= {"section": settings.evaluate.training, "seed": 1} | changed
         paths = {"folds_path": artifacts / "folds.parquet", "tokens_dir": artifacts / "tokens"}
-        evaluate.run(**paths, **arguments, out_path=artifacts / "o.parquet")
+        evaluate.run(**paths, **arguments, out_path=artifacts / "o.parquet", model_path=artifacts / "o.safetensors")
         return store.read_table(artifacts / "o.parquet", "evaluate")[1]["fingerprint"]
 
     frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
@@ -363,6 +366,50 @@ def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
     assert fingerprint() == fingerprint()
 
 
-def test_nearest_neighbours_need_no_torch():
-    code = "import sys; from slpd_core.evaluation import evaluate; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+ONE_FOLD = """
+import sys
+from pathlib import Path
+from slpd_core import config, store
+from slpd_core.evaluation import evaluate
+
+folder, classifier = Path(sys.argv[1]), sys.argv[2]
+section = config.Evaluation(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_neighbours=5, logreg_c=1)
+evaluate.run(
+    folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,
+    embed_path=folder / "slpd.parquet", tokens_dir=folder / "tokens",
+    out_path=folder / "p.parquet", model_path=folder / "p.safetensors",
+)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_a_fold_imports_what_it_needs_and_no_more(artifacts, classifier):
+    command = [sys.executable, "-c", ONE_FOLD, str(artifacts), classifier]
+    imported = set(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split())
+    heavy = {"torch", "sklearn", "timm", "matplotlib", "cv2", "pyvips", "openslide", "snakemake"}
+    assert imported & heavy == ({"sklearn"} if classifier in ("knn", "logreg") else {"torch"})
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_a_model_read_again_predicts_what_was_written_of_the_test_slides(run, artifacts, classifier):
+    table, meta = run("slpd", classifier)
+    model, model_meta = models.read(artifacts / "out.safetensors")
+    assert model_meta["fingerprint"] == meta["fingerprint"]
+    read, _ = features_of.region_features(artifacts / "slpd.parquet")
+    predict = models.predictor(model)
+    found = [predict(read(slide)) for slide in table["slide_id"]]
+    np.testing.assert_array_equal([p for p, _ in found], table[["p_x", "p_y"]].to_numpy())
+    if classifier not in config.ATTENTION:
+        assert all(attention is None for _, attention in found)
+        return
+    for slide, (_, attention) in zip(table["slide_id"], found, strict=True):
+        assert attention.shape == (len(read(slide)),)
+        assert (attention > 0).all()
+        assert attention.sum() == pytest.approx(1)
+
+
+def test_a_file_without_a_classifier_is_named(tmp_path):
+    store.write_weights(tmp_path / "other.safetensors", {"a": np.ones(1)}, {"stage": "pretrain"})
+    with pytest.raises(ValueError, match=r"other\.safetensors: no trained classifier"):
+        models.read(tmp_path / "other.safetensors")

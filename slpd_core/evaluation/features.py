@@ -1,0 +1,104 @@
+"""Features: a slide's regions or patches as a classifier reads them, one slide at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from slpd_core import config, store
+
+CACHE_BYTES = 1 << 30
+ReadSlide = Callable[[str], np.ndarray]
+
+
+def region_features(embed_path: Path) -> tuple[ReadSlide, str]:
+    """How to read a slide's region embeddings, float32 (L, D), and the fingerprint of them all."""
+    frame, meta = store.read_table(embed_path, "embed")
+    slides = {slide_id: np.stack(rows["embedding"].to_list()) for slide_id, rows in frame.groupby("slide_id")}
+    none = np.empty((0, int(meta["embed_dim"])), np.float32)
+    return lambda slide_id: slides.get(slide_id, none), meta["fingerprint"]
+
+
+class SlideCache:
+    """Reads all patches of a slide, float32 (L, D), when asked for; what fits into CACHE_BYTES stays, as float16.
+
+    The cache is one block: slides that came and stayed in between those that go again would leave gaps that nothing
+    else fits into, and cost as much memory as they hold.
+    """
+
+    def __init__(self, tokens_dir: Path, kind: str) -> None:
+        self.tokens_dir, self.kind = tokens_dir, kind
+        self.scale = np.float32(1 / 255 if kind == "colour" else 1)
+        self.block, self.used = np.empty(CACHE_BYTES // 2, np.float16), 0
+        self.kept: dict[str, np.ndarray] = {}
+
+    def __call__(self, slide_id: str) -> np.ndarray:
+        """Features of the slide; a colour is brought from 0..255 to 0..1."""
+        patches = self.kept[slide_id] if slide_id in self.kept else self._read(slide_id)
+        return np.multiply(patches, self.scale, dtype=np.float32)
+
+    def _read(self, slide_id: str) -> np.ndarray:
+        with store.open_tokens(self.tokens_dir / f"{slide_id}.h5") as (opened, _):
+            regions = getattr(opened, self.kind)
+            end = self.used + regions.size
+            if end > len(self.block):
+                return regions[()].reshape(-1, regions.shape[-1])
+            place = self.block[self.used : end].reshape(regions.shape)
+            if place.size:
+                regions.read_direct(place)
+        self.kept[slide_id], self.used = place.reshape(-1, place.shape[-1]), end
+        return self.kept[slide_id]
+
+
+def patch_features(tokens_dir: Path, slide_ids: list[str], kind: str = "tokens") -> tuple[ReadSlide, str]:
+    """How to read all patches of a slide, float32 (L, D), and the fingerprint of them all.
+
+    kind: "tokens", or "colour" for the mean RGB of each, here 0..1. Raises ValueError naming a slide the
+    patch encoder left out.
+    """
+    read, prints = SlideCache(tokens_dir, kind), []
+    for slide_id in sorted(slide_ids):
+        path = tokens_dir / f"{slide_id}.h5"
+        with store.open_tokens(path) as (opened, meta):
+            if opened.slide.status == store.QUARANTINED:
+                raise ValueError(
+                    f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
+                    "delete the file and run snakemake again, or leave the slide out of the sheet"
+                )
+            prints.append(meta["fingerprint"])
+    return read, store.fingerprint(*prints)
+
+
+def read_features(
+    features: str, embed_path: Path | None, tokens_dir: Path, slide_ids: list[str]
+) -> tuple[str, ReadSlide, str]:
+    """What a row's features are of (region, patch or colour), how to read a slide's, the fingerprint of them all."""
+    if embed_path:
+        return "region", *region_features(embed_path)
+    if features == config.COLOUR_FEATURES:
+        return "colour", *patch_features(tokens_dir, slide_ids, "colour")
+    return "patch", *patch_features(tokens_dir, slide_ids)
+
+
+def encoder_of(tokens_path: Path) -> store.Meta:
+    """What a tokens file says of the patch encoder that made it: source and name."""
+    with store.open_tokens(tokens_path) as (_, meta):
+        return {key: meta[key] for key in store.ENCODER_META}
+
+
+def checked(read: ReadSlide) -> ReadSlide:
+    """The same reader; raises ValueError naming the slide that has no features or some that are not finite."""
+
+    def read_checked(slide_id: str) -> np.ndarray:
+        slide = read(slide_id)
+        if not len(slide):
+            raise ValueError(
+                f"slide {slide_id}: no features; delete its tokens or the run's embeddings and run snakemake again"
+            )
+        if not np.isfinite(slide).all():
+            raise ValueError(
+                f"slide {slide_id}: features that are not finite; make its tokens or the run's encoder anew"
+            )
+        return slide
+
+    return read_checked
