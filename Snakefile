@@ -11,6 +11,7 @@ include: "rules/common.smk"
 include: "rules/slides.smk"
 include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
+include: "rules/predict.smk"
 
 
 onsuccess:

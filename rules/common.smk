@@ -16,14 +16,27 @@ try:
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     if not CONFIG.folds.splits:
         sheet.require_patients(SHEET, CONFIG.folds.n_folds)
-    sheet.require_masks(SHEET, CONFIG.tissue.masks)
+    NEW_SHEET = (
+        sheet.read_sheet(Path(CONFIG.predict.sheet), labelled=False)
+        if CONFIG.predict.sheet
+        else SHEET.iloc[:0]
+    )
+    sheet.require_new(NEW_SHEET, SHEET)
+    sheet.require_masks(
+        [*SHEET["slide_id"], *NEW_SHEET["slide_id"]], CONFIG.tissue.masks
+    )
     for key, encoder in CONFIG.patch_encoder.each().items():
         encoder.require_weights(key)
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
 RESULTS = f"results/{CONFIG.cohort}"
-SLIDES = {row["slide_id"]: row for row in SHEET.to_dict("records")}
+COHORT, NEW = [*SHEET["slide_id"]], [*NEW_SHEET["slide_id"]]
+SLIDES = {
+    row["slide_id"]: row
+    for table in (SHEET, NEW_SHEET)
+    for row in table.to_dict("records")
+}
 RUNS = list(CONFIG.pretrain.runs)
 # The trained encoders by run: one of all slides, or one a fold.
 ENCODERS = {
@@ -63,11 +76,12 @@ wildcard_constraints:
 
 def name_left_out():
     """Say at the end of a run which slides were left out, and why."""
-    path = Path(RESULTS, "ledger", "ledger.parquet")
-    if path.exists():
-        table, _ = store.read_table(path, "ledger")
-        for line in ledger.left_out(table):
-            print(line, file=sys.stderr)
+    for folder in ("ledger", *(["predict"] if NEW else [])):
+        path = Path(RESULTS, folder, "ledger.parquet")
+        if path.exists():
+            table, _ = store.read_table(path, "ledger")
+            for line in ledger.left_out(table):
+                print(line, file=sys.stderr)
 
 
 def stage_version(module):
@@ -173,14 +187,25 @@ def run_folds(wildcards):
     return [] if run_fold(wildcards) is None else f"{RESULTS}/folds/folds.parquet"
 
 
-def embed_table(wildcards):
-    """The embeddings a row's features name, by the encoder that a fold's test slides are new to where there is one;
-    none for patches, which are read from the tokens.
+def encoder_of_fold(features, fold):
+    """The trained encoder behind a row's features that a fold's test slides are new to where there is one; "" for
+    patches, which are read from the tokens.
     """
-    encoders = ENCODERS.get(wildcards.features, [])
-    of_fold = f"{wildcards.features}.fold{wildcards.fold}"
-    name = of_fold if of_fold in encoders else wildcards.features
-    return f"{RESULTS}/embed/{name}.parquet" if encoders else []
+    encoders = ENCODERS.get(features, [])
+    of_fold = f"{features}.fold{fold}"
+    return of_fold if of_fold in encoders else features if encoders else ""
+
+
+def embed_table(wildcards):
+    """The embeddings a row's features name."""
+    name = encoder_of_fold(wildcards.features, wildcards.fold)
+    return f"{RESULTS}/embed/{name}.parquet" if name else []
+
+
+def embed_of_each_fold(wildcards):
+    """The embeddings a row's features name, in the order of the folds."""
+    names = [encoder_of_fold(wildcards.features, fold) for fold in FOLDS]
+    return [f"{RESULTS}/embed/{name}.parquet" for name in names]
 
 
 def other_ledger(wildcards):
@@ -190,16 +215,69 @@ def other_ledger(wildcards):
     return f"{RESULTS}/others/{features}/ledger.parquet" if other else []
 
 
-def tokens_folder(wildcards):
+def folder_of_tokens(features):
     """Where a row's tokens are: those of the other patch encoder its features name, else of the cohort's own."""
-    features = wildcards.features
     other = features in CONFIG.patch_encoder.others
     return f"{RESULTS}/others/{features}/tokens" if other else f"{RESULTS}/tokens"
 
 
+def tokens_folder(wildcards):
+    """Where a row's tokens are."""
+    return folder_of_tokens(wildcards.features)
+
+
 def each_slide(pattern):
-    """A file a slide, in the order of the sheet."""
-    return expand(pattern, slide=SLIDES)
+    """A file a slide of the cohort, in the order of the sheet."""
+    return expand(pattern, slide=COHORT)
+
+
+def each_new_slide(pattern):
+    """A file a slide to be predicted, in the order of their sheet."""
+    return expand(pattern, slide=NEW)
+
+
+def models_of(features, classifier):
+    """The classifiers of a row, in the order of the folds."""
+    return [
+        f"{RESULTS}/evaluate/{features}/{classifier}/fold{fold}.safetensors"
+        for fold in FOLDS
+    ]
+
+
+def predicting_rows():
+    """Each row that predicts new slides: its classifiers of the folds, the new slides' embeddings for each of them, and
+    the folder of the tokens.
+    """
+    rows = []
+    for features, classifier in CONFIG.predicting:
+        names = [encoder_of_fold(features, fold) for fold in FOLDS]
+        rows.append(
+            {
+                "features": features,
+                "classifier": classifier,
+                "models": models_of(features, classifier),
+                "embeds": [
+                    f"{RESULTS}/predict/embed/{name}.parquet" for name in names if name
+                ],
+                "tokens": folder_of_tokens(features),
+            }
+        )
+    return rows
+
+
+def new_slides_features(wildcards):
+    """What new slides are predicted from: the classifiers of each row and the slides' embeddings or tokens."""
+    if not NEW:
+        raise WorkflowError(
+            "predict.sheet: no slides to predict; write a sheet of columns slide_id, path and name it there, for example "
+            "--config predict='{sheet: new.csv}'"
+        )
+    found = []
+    for row in predicting_rows():
+        found += row["models"] + row["embeds"]
+        if row["features"] in CONFIG.patch_encoder.others:
+            found.append(f"{RESULTS}/predict/others/{row['features']}/ledger.parquet")
+    return [*dict.fromkeys(found)]
 
 
 def each_fold_of_each_row():

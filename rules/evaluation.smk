@@ -49,6 +49,31 @@ rule evaluate:
         "../workflow_scripts/evaluate.py"
 
 
+rule heatmaps:
+    input:
+        folds=f"{RESULTS}/folds/folds.parquet",
+        models=lambda wildcards: models_of(wildcards.features, wildcards.classifier),
+        embeds=embed_of_each_fold,
+    output:
+        f"{RESULTS}/heatmaps/{{features}}/{{classifier}}.jpg",
+    log:
+        f"{RESULTS}/logs/heatmaps/{{features}}/{{classifier}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/heatmaps/{{features}}/{{classifier}}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=3000,
+    params:
+        section=CONFIG.heatmaps.model_dump(),
+        version=stage_version("evaluation/heatmaps"),
+        seed=CONFIG.seed,
+        tissue=f"{RESULTS}/tissue",
+        regions=f"{RESULTS}/regions",
+    script:
+        "../workflow_scripts/heatmaps.py"
+
+
 rule report:
     input:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
@@ -59,6 +84,10 @@ rule report:
         embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=SHOWN),
         patch_history=patch_history,
         galleries=rules.pretraining.input.galleries,
+        heatmaps=[
+            f"{RESULTS}/heatmaps/{features}/{classifier}.jpg"
+            for features, classifier in CONFIG.attending
+        ],
     output:
         f"{RESULTS}/report/index.html",
         expand(f"{RESULTS}/report/table.{{format}}", format=["csv", "md", "tex"]),

@@ -15,6 +15,7 @@ rule sheet:
     params:
         section=CONFIG.sheet.model_dump(),
         version=stage_version("slides/sheet"),
+        labelled=True,
     script:
         "../workflow_scripts/sheet.py"
 

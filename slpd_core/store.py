@@ -472,11 +472,15 @@ def _magnification(mpp: float) -> float:
 
 
 def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> None:
-    """Write a state dict of numpy arrays as safetensors; meta: texts only."""
+    """Write a state dict of numpy arrays as safetensors; meta: texts only.
+
+    The same tensors and metadata give the same bytes: safetensors writes one text, but several in any order.
+    """
     from safetensors.numpy import save_file
 
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with replacing(path) as part:
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, part, metadata=meta)
+        save_file(contiguous, part, metadata={"slpd": json.dumps(meta)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
@@ -488,7 +492,9 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
 
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            meta = file.metadata() or {}
+            return tensors, json.loads(meta["slpd"]) if "slpd" in meta else meta
     except SafetensorError as error:
         raise ValueError(_broken(path, f"no safetensors file ({error})")) from error
 

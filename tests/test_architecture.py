@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger"),
     "pretraining": ("pretrain", "embed", "gallery"),
-    "evaluation": ("folds", "evaluate", "report"),
+    "evaluation": ("folds", "evaluate", "heatmaps", "predict", "report"),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
-SHARED = {"config", "store", "runtime", "dino"}
+SHARED = {"config", "store", "runtime", "drawing", "dino"}
 # A library and the only modules that may import it.
 HOMES = {
     "openslide": {"slides/reader.py"},
@@ -72,7 +72,7 @@ def test_nothing_is_unpickled(path):
 @pytest.mark.parametrize(("chapter", "stage"), STAGES, ids=[stage for _, stage in STAGES])
 def test_each_stage_has_all_its_places(chapter, stage):
     module = (ROOT / "slpd_core" / chapter / f"{stage}.py").read_text()
-    rules = (ROOT / "rules" / f"{chapter}.smk").read_text()
+    rules = (ROOT / "rules" / f"{'predict' if stage == 'predict' else chapter}.smk").read_text()
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     assert stage in yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -85,7 +85,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
         f'stage_version("{chapter}/{stage}")',
         f"/logs/{stage}/",
         f"/benchmarks/{stage}/",
-        "section=",
+        "rows=" if stage == "predict" else "section=",  # its settings say which rows, and of which slides
     ):
         assert needed in block[0], f"rule {stage} lacks {needed}"
 

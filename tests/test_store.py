@@ -213,6 +213,14 @@ def test_weights_come_back(tmp_path):
     assert meta == META
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    path, found = tmp_path / "w.safetensors", set()
+    for _ in range(20):
+        store.write_weights(path, {"b": np.ones(2), "a": np.zeros(3)}, {f"key {n}": "text" for n in range(9)})
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
 def write_one_of_each(folder):
     store.write_table(folder / "t.parquet", "folds", FRAMES["folds"], META)
     store.write_tissue(folder / "t.geojson", store.Tissue(SLIDE, (Polygon([(0, 0), (9, 0), (9, 9)]),)), META)

@@ -8,4 +8,5 @@ with runtime.job(snakemake.log[0], "sheet"):
         sheet_path=Path(snakemake.input[0]),
         out_path=Path(snakemake.output[0]),
         section=config.Sheet(**snakemake.params.section),
+        labelled=snakemake.params.labelled,
     )

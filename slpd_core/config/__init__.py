@@ -19,7 +19,7 @@ from slpd_core.config.base import (
     refuse,
 )
 from slpd_core.config.dino import DinoPatches, SelfDistillation
-from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Report
+from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, Predict, Report
 from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
 from slpd_core.config.slides import (
     Ledger,
@@ -44,6 +44,7 @@ __all__ = [
     "Evaluation",
     "Folds",
     "Gallery",
+    "Heatmaps",
     "Ledger",
     "PatchEncoder",
     "Patches",
@@ -75,12 +76,31 @@ class Config(Section):
     gallery: Gallery
     folds: Folds
     evaluate: Evaluate
+    heatmaps: Heatmaps
+    predict: Predict
     report: Report
 
     @property
     def grid(self) -> int:
         """Patches along a side of a region (paper: 16)."""
         return self.regions.size_px // self.patch_encoder.patch_px
+
+    @property
+    def attending(self) -> list[tuple[str, str]]:
+        """The rows, features and classifier, that say how much each region of a slide counts."""
+        rows = self.evaluate.rows.items()
+        return [(run, name) for run, names in rows if run in self.pretrain.runs for name in names if name in ATTENTION]
+
+    @property
+    def predicting(self) -> list[tuple[str, str]]:
+        """The rows, features and classifier, that predict new slides: where none is named, those of pretraining runs,
+        or all where there is no run.
+        """
+        rows = self.predict.rows
+        if rows is None:
+            of_runs = {name: own for name, own in self.evaluate.rows.items() if name in self.pretrain.runs}
+            rows = of_runs or self.evaluate.rows
+        return [(features, classifier) for features, names in rows.items() for classifier in names]
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -122,6 +142,10 @@ class Config(Section):
                 )
             if len(set(names)) < len(names):
                 found.append(f"evaluate.rows.{features}: {', '.join(names)} names a classifier twice; keep one")
+        for features, names in (self.predict.rows or {}).items():
+            for name in names:
+                if name not in self.evaluate.rows.get(features, []):
+                    found.append(f"predict.rows.{features}: evaluate.rows does not train {name} on it; add it there")
         if not self.evaluate.rows:
             found.append("evaluate.rows: none is left; keep one row")
         return found

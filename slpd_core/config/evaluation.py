@@ -83,6 +83,15 @@ class Evaluate(Evaluation):
         return Evaluation(**self.model_dump(exclude={"rows", "vit_wsi_on_patches"}))
 
 
+class Heatmaps(Section):
+    slides_per_label: Positive
+
+
+class Predict(Section):
+    sheet: str | None
+    rows: dict[str, list[Classifier]] | None
+
+
 class Report(Section):
     tsne_slides_per_label: Positive
     tsne_perplexity: PositiveFloat

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from slpd_core.drawing import FONT_PX, INK, LINE_PX, SOFT, write
+
 TILE_PX = 104
 COLUMNS, TILES = 4, 3  # at most: cells of a strip, tiles of a cell
 FRAME_PX, GAP_PX, MARGIN_PX = 4, 16, 16
-LINE_PX, FONT_PX = 24, 16
 CELL_PX = (TILES * TILE_PX + (TILES + 1) * FRAME_PX, LINE_PX + TILE_PX + 2 * FRAME_PX)  # width, height
 FEWEST_COLUMNS = 2  # whatever there is to show, so that titles have room
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000")  # of Okabe and Ito's those that stand out from H&E
-INK, SOFT, GREY, RULE = "#1c2430", "#5b6675", "#b4bac2", "#d9dee5"
+GREY, RULE = "#b4bac2", "#d9dee5"
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,3 @@ def tile_picture(tile: np.ndarray | None) -> Image.Image:
     font = ImageFont.load_default(size=FONT_PX)
     ImageDraw.Draw(grey).multiline_text(middle, "cannot\nbe read", fill=INK, font=font, anchor="mm", align="center")
     return grey
-
-
-def write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, colour: str, width: int) -> None:
-    """Write a line, its middle left out where it is wider than `width` px."""
-    font = ImageFont.load_default(size=FONT_PX)
-    text = line = " ".join(text.split())
-    kept = len(text)
-    while kept and pen.textlength(line, font) > width:
-        kept -= 1
-        line = f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
-    pen.text(corner, line, fill=colour, font=font)

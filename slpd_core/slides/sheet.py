@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from slpd_core.slides.mpp import MPP_RANGE, plausible
 
 VERSION = 2
 COLUMNS = ("slide_id", "patient_id", "label", "path")
+UNLABELLED = ("slide_id", "path")  # all that slides to be predicted must say
 OPTIONAL = ("mpp", "site")
 # What no file system, and no pattern of Snakemake, can take for anything but a name.
 NO_PLAIN_ID = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}$`]|\.\.|^[. -]|[. ]$|^$')
@@ -22,19 +23,21 @@ slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
-def read_sheet(path: Path) -> pd.DataFrame:
+def read_sheet(path: Path, labelled: bool = True) -> pd.DataFrame:
     """Read and check slides.csv: columns slide_id, patient_id, label, path and, optional, mpp (um/px) and site.
 
     Paths are relative to the sheet's folder. Gives those six columns, mpp as float, nan where none is given.
+    labelled: False of slides to be predicted, whose patients and labels may be left out and are not looked at.
     Raises ValueError with every problem of the sheet, each with its row (the header is row 1).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such sheet. Write one with a row a slide, paths relative to it (mpp may be left out):\n"
-            f"{EXAMPLE}\nor name yours in config.yaml (sheet: path); to see it all work first: make demo"
+            f"{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labelled else 'predict: sheet'})"
+            "; to see it all work first: make demo"
         )
-    header, rows = read_rows(path)
+    header, rows = read_rows(path, COLUMNS if labelled else UNLABELLED)
     slides = [
         {name: fields[header.index(name)] if name in header else "" for name in (*COLUMNS, *OPTIONAL)}
         for _, fields in rows
@@ -49,16 +52,18 @@ def read_sheet(path: Path) -> pd.DataFrame:
         if len(fields) != len(header)
     ]
     found += problems(frame)
+    if labelled:
+        found += problems_of_labels(frame)
     if found:
         raise ValueError(f"{path}: {len(found)} problem(s)\n  " + "\n  ".join(found))
     mpp = [float(mpp or "nan") for mpp in frame["mpp"]]
     return frame.assign(mpp=mpp).reset_index(drop=True)
 
 
-def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_rows(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header and the rows that are not blank, each with its line number; empty fields beyond the header are cut.
 
-    Raises ValueError when the file is no CSV table, or its header lacks a column or has one twice.
+    Raises ValueError when the file is no CSV table, or its header lacks one of the columns or has one twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -73,7 +78,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     wrong = [name for name in header if name not in known and name.lower() in known]
     if wrong:
         raise ValueError(f"{path}: column {', '.join(wrong)}; write {', '.join(name.lower() for name in wrong)}")
-    missing = [name for name in COLUMNS if name not in header]
+    missing = [name for name in columns if name not in header]
     if missing:
         found = ", ".join(header) or "no column at all"
         raise ValueError(f"{path}: no column {', '.join(missing)} among {found}; add it. Example:\n{EXAMPLE}")
@@ -101,9 +106,6 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
             if key in first_row:
                 yield f"{where}: {key[0]} stands in row {first_row[key]} already; give each slide its own"
             first_row.setdefault(key, row)
-        for column in ("patient_id", "label"):
-            if not slide[column] or slide[column] != slide[column].strip():
-                yield f"{where}: {column} is {slide[column]!r}; fill it in, without spaces at the ends"
         if not Path(slide["path"]).is_file():
             yield f"{where}: no file {slide['path'] or 'named'}; correct the path (it is relative to the sheet)"
         if slide["mpp"] and not _is_mpp(slide["mpp"]):
@@ -111,7 +113,15 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
             yield f"{where}: mpp {slide['mpp']!r} is no um/px within {low}-{high}; correct it or leave it empty"
     if frame.empty:
         yield "no slides; add a row a slide"
-        return
+
+
+def problems_of_labels(frame: pd.DataFrame) -> Iterator[str]:
+    """Every problem with the patients and labels of a sheet, as `problems` says them."""
+    for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
+        for column in ("patient_id", "label"):
+            if not slide[column] or slide[column] != slide[column].strip():
+                where = f"row {row}, slide {slide['slide_id']!r}"
+                yield f"{where}: {column} is {slide[column]!r}; fill it in, without spaces at the ends"
     counts = frame["label"].value_counts()
     for label in counts.index[counts == 1]:
         row = frame.index[frame["label"] == label][0]
@@ -136,8 +146,20 @@ def require_patients(frame: pd.DataFrame, n_folds: int) -> None:
         )
 
 
-def require_masks(frame: pd.DataFrame, folder: str | None) -> None:
-    """Check before any work that tissue outlined by hand belongs to slides of the sheet.
+def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
+    """Check that no slide to be predicted is one of the cohort's, which classifiers were trained on.
+
+    Raises ValueError naming those that are.
+    """
+    ids = {slide.lower(): slide for slide in cohort["slide_id"]}
+    same = [slide for slide in new["slide_id"] if slide.lower() in ids]
+    if same:
+        names = ", ".join(same[:5]) + (" ..." if len(same) > 5 else "")
+        raise ValueError(f"predict.sheet: {names} stand in the cohort's sheet too; leave them out, or rename them")
+
+
+def require_masks(slide_ids: Iterable[str], folder: str | None) -> None:
+    """Check before any work that tissue outlined by hand belongs to slides of a sheet.
 
     folder: tissue.masks. Raises FileNotFoundError when there is no such folder, ValueError naming masks of no slide.
     """
@@ -145,16 +167,16 @@ def require_masks(frame: pd.DataFrame, folder: str | None) -> None:
         return
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"tissue.masks: no folder {folder}; correct it or leave it empty (null)")
-    strange = sorted({path.stem for path in Path(folder).glob("*.geojson")} - set(frame["slide_id"]))
+    strange = sorted({path.stem for path in Path(folder).glob("*.geojson")} - set(slide_ids))
     if strange:
         names = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
-        raise ValueError(f"tissue.masks: no slide of the sheet is called {names}; name a mask {{slide_id}}.geojson")
+        raise ValueError(f"tissue.masks: no slide of a sheet is called {names}; name a mask {{slide_id}}.geojson")
 
 
-def run(*, sheet_path: Path, out_path: Path, section: config.Sheet) -> None:
+def run(*, sheet_path: Path, out_path: Path, section: config.Sheet, labelled: bool) -> None:
     """Write the checked sheet; notes patients with slides of two labels in the log."""
-    frame = read_sheet(sheet_path)
-    labels = frame.groupby("patient_id")["label"].unique()
+    frame = read_sheet(sheet_path, labelled)
+    labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
     for patient, found in labels[labels.str.len() > 1].items():
         log.warning("%s: patient %s has slides of %d labels: %s", sheet_path, patient, len(found), ", ".join(found))
     meta = store.provenance("sheet", VERSION, section.model_dump(), store.file_fingerprint(sheet_path))

@@ -152,7 +152,7 @@ def test_fewer_patients_than_folds_are_refused(write):
 
 
 def test_masks_belong_to_slides_of_the_sheet(write, tmp_path):
-    frame = sheet.read_sheet(write(*GOOD))
+    frame = sheet.read_sheet(write(*GOOD))["slide_id"]
     sheet.require_masks(frame, None)
     with pytest.raises(FileNotFoundError, match=r"tissue\.masks: no folder"):
         sheet.require_masks(frame, str(tmp_path / "gone"))
@@ -160,7 +160,7 @@ def test_masks_belong_to_slides_of_the_sheet(write, tmp_path):
     (tmp_path / "masks" / "a.geojson").touch()
     sheet.require_masks(frame, str(tmp_path / "masks"))
     (tmp_path / "masks" / "aa.geojson").touch()
-    with pytest.raises(ValueError, match=r"tissue\.masks: no slide of the sheet is called aa; name a mask"):
+    with pytest.raises(ValueError, match=r"tissue\.masks: no slide of a sheet is called aa; name a mask"):
         sheet.require_masks(frame, str(tmp_path / "masks"))
 
 
@@ -168,8 +168,29 @@ def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, t
     monkeypatch.setattr(runtime.log, "propagate", True)
     path = write(*GOOD[:3], "d,p1,y,d.svs")
     with caplog.at_level(logging.WARNING):
-        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", section=settings.sheet)
+        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", section=settings.sheet, labelled=True)
     frame, meta = store.read_table(tmp_path / "out.parquet", "sheet")
     pd.testing.assert_frame_equal(frame, sheet.read_sheet(path), check_dtype=False)
     assert meta["stage"] == "sheet"
     assert "patient p1 has slides of 2 labels: x, y" in caplog.text
+
+
+def test_slides_to_be_predicted_need_no_patients_and_no_labels(tmp_path, write):
+    write(*GOOD)
+    path = tmp_path / "new.csv"
+    path.write_text("slide_id,path\nn,a.svs\n")
+    frame = sheet.read_sheet(path, labelled=False)
+    assert frame[["slide_id", "patient_id", "label"]].to_numpy().tolist() == [["n", "", ""]]
+    with pytest.raises(ValueError, match="no column patient_id, label"):
+        sheet.read_sheet(path)
+    path.write_text("slide_id\nn\n")
+    with pytest.raises(ValueError, match="no column path"):
+        sheet.read_sheet(path, labelled=False)
+
+
+def test_a_slide_of_the_cohort_is_not_predicted(write):
+    frame = sheet.read_sheet(write(*GOOD))
+    sheet.require_new(frame.iloc[:0], frame)
+    sheet.require_new(frame.assign(slide_id="new"), frame)
+    with pytest.raises(ValueError, match=r"predict\.sheet: A stand in the cohort's sheet too"):
+        sheet.require_new(frame.iloc[:1].assign(slide_id="A"), frame)

@@ -40,6 +40,8 @@ def test_slides_become_a_table(finished):
     names = ("index.html", "table.md", "table.tex", "roc.png", "training.png", "tsne.png")
     assert all((report / name).stat().st_size for name in names)
     assert [path.name for path in report.with_name("gallery").iterdir()] == ["slpd.png"]
+    drawn = sorted(path.relative_to(report.parent).as_posix() for path in report.with_name("heatmaps").rglob("*.*"))
+    assert drawn == ["heatmaps/dino/vit_wsi.jpg", "heatmaps/slpd/vit_wsi.jpg"]
 
 
 def test_every_stage_left_its_artifact(finished):
@@ -78,10 +80,13 @@ def test_a_second_run_does_nothing(finished, snakemake):
     ("overlay", "jobs"),
     [
         ({"report": {"tsne_perplexity": 7}}, {"report": 1}),
-        ({"evaluate": {"epochs": 3}}, {"evaluate": 26, "report": 1}),
-        ({"pretrain": {"runs": {"dino": {"base_lr": 1e-3}}}}, {"pretrain": 1, "embed": 1, "evaluate": 8, "report": 1}),
-        ({"embed": {"batch_size": 8}}, {"embed": 2, "gallery": 1, "evaluate": 16, "report": 1}),
-        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 26, "report": 1}),
+        ({"evaluate": {"epochs": 3}}, {"evaluate": 26, "heatmaps": 2, "report": 1}),
+        (
+            {"pretrain": {"runs": {"dino": {"base_lr": 1e-3}}}},
+            {"pretrain": 1, "embed": 1, "evaluate": 8, "heatmaps": 1, "report": 1},
+        ),
+        ({"embed": {"batch_size": 8}}, {"embed": 2, "gallery": 1, "evaluate": 16, "heatmaps": 2, "report": 1}),
+        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 26, "heatmaps": 2, "report": 1}),
         (
             {"tokens": {"batch_size": 4}},
             {
@@ -92,6 +97,7 @@ def test_a_second_run_does_nothing(finished, snakemake):
                 "gallery": 1,
                 "folds": 1,
                 "evaluate": 26,
+                "heatmaps": 2,
                 "report": 1,
             },
         ),
@@ -153,7 +159,7 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(finished, snakem
     folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
     done = snakemake(folder, overlay={"pretrain": {"runs": {"slpd": {"slides": "train_only"}}}})
     assert done.returncode == 0, done.stdout + done.stderr
-    jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "report": 1}
+    jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "heatmaps": 1, "report": 1}
     assert planned(done.stdout + done.stderr) == jobs
     results = folder / "results" / "tiny"
     folds, _ = store.read_table(results / "folds" / "folds.parquet", "folds")
@@ -169,6 +175,47 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(finished, snakem
     assert "The region encoders of slpd were pretrained a fold, on its training slides alone" in page
 
 
+def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tmp_path):
+    folder, _ = finished
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("coarse-0", "fine-0", "blank", "torn"):
+        shutil.copy(folder / "slides" / f"{name}.tiff", new / f"new-{name}.tiff")
+    sheet = tmp_path / "new.csv"
+    sheet.write_text("slide_id,path\n" + "".join(f"{path.stem},{path}\n" for path in sorted(new.iterdir())))
+    command = ("predict", "--config", f"predict={{sheet: {sheet}}}")
+    plan = planned(snakemake(folder, "--dry-run", *command).stdout)
+    assert plan == {
+        "new_sheet": 1,
+        "tissue": 4,
+        "regions": 4,
+        "tokens": 4,
+        "new_ledger": 1,
+        "new_embed": 2,
+        "predict": 1,
+    }
+    done = snakemake(folder, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "new-torn is quarantined" in done.stderr
+    results = folder / "results" / "tiny"
+    table = pd.read_csv(results / "predict" / "predictions.csv")
+    assert table["slide_id"].value_counts().to_dict() == {
+        "new-coarse-0": 8, "new-fine-0": 8, "new-blank": 1, "new-torn": 1  # 4 classifiers on each of two runs
+    }  # fmt: skip
+    line = table.query("slide_id == 'new-fine-0' and features == 'slpd' and classifier == 'vit_wsi'").iloc[0]
+    tested, _ = store.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
+    other, _ = store.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
+    own = pd.concat([tested, other]).set_index("slide_id").loc["fine-0", "p_fine"]  # of the fold that tests it
+    assert abs(line["p_fine"] - own) <= line["sd_fine"] * 2**-0.5 + 2e-6  # two folds: each is that far from their mean
+    assert {path.name for path in (results / "predict" / "heatmaps" / "slpd" / "vit_wsi").iterdir()} == {
+        "new-coarse-0.jpg", "new-fine-0.jpg"
+    }  # fmt: skip
+    assert NEEDLESS in snakemake(folder, *command).stderr
+    assert NEEDLESS in snakemake(folder).stderr
+    nothing = snakemake(folder, "--dry-run", "predict")
+    assert "predict.sheet: no slides to predict" in nothing.stderr + nothing.stdout
+
+
 def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
     fold = finished[0] / "results" / "tiny" / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet"
     before = fold.read_bytes()
@@ -177,6 +224,7 @@ def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
     assert done.returncode == 0, done.stderr
     assert planned(done.stdout + done.stderr) == {"evaluate": 1}
     assert fold.read_bytes() == before
+    assert NEEDLESS in snakemake(finished[0], "-n").stdout
 
 
 def test_lint_is_clean(finished, snakemake):

@@ -1,0 +1,80 @@
+# NEW SLIDES to PREDICTIONS: the stages of `slides` and `embed` once more, then what the cohort's classifiers say
+
+
+use rule sheet as new_sheet with:
+    input:
+        CONFIG.predict.sheet or [],
+    output:
+        f"{RESULTS}/predict/slides.parquet",
+    log:
+        f"{RESULTS}/logs/predict/sheet.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict/sheet.tsv"
+    params:
+        section={"path": CONFIG.predict.sheet or ""},
+        version=stage_version("slides/sheet"),
+        labelled=False,
+
+
+use rule ledger as new_ledger with:
+    input:
+        sheet=f"{RESULTS}/predict/slides.parquet",
+        tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
+        regions=each_new_slide(f"{RESULTS}/regions/{{slide}}.h5"),
+        tokens=each_new_slide(f"{RESULTS}/tokens/{{slide}}.h5"),
+    output:
+        f"{RESULTS}/predict/ledger.parquet",
+    log:
+        f"{RESULTS}/logs/predict/ledger.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict/ledger.tsv"
+
+
+use rule other_ledger as new_other_ledger with:
+    input:
+        sheet=f"{RESULTS}/predict/slides.parquet",
+        tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
+        regions=each_new_slide(f"{RESULTS}/regions/{{slide}}.h5"),
+        tokens=each_new_slide(f"{RESULTS}/others/{{{{encoder}}}}/tokens/{{slide}}.h5"),
+    output:
+        f"{RESULTS}/predict/others/{{encoder}}/ledger.parquet",
+    log:
+        f"{RESULTS}/logs/predict/others/{{encoder}}/ledger.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict/others/{{encoder}}/ledger.tsv"
+
+
+use rule embed as new_embed with:
+    input:
+        ledger=f"{RESULTS}/predict/ledger.parquet",
+        encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
+    output:
+        f"{RESULTS}/predict/embed/{{run}}.parquet",
+    log:
+        f"{RESULTS}/logs/predict/embed/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict/embed/{{run}}.tsv"
+
+
+rule predict:
+    input:
+        new_slides_features,
+        ledger=f"{RESULTS}/predict/ledger.parquet",
+    output:
+        predictions=f"{RESULTS}/predict/predictions.csv",
+        heatmaps=directory(f"{RESULTS}/predict/heatmaps"),
+    log:
+        f"{RESULTS}/logs/predict/predict.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict/predict.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=3000,
+    params:
+        version=stage_version("evaluation/predict"),
+        rows=predicting_rows(),
+        tissue=f"{RESULTS}/tissue",
+        regions=f"{RESULTS}/regions",
+    script:
+        "../workflow_scripts/predict.py"

@@ -1,0 +1,77 @@
+"""Heat maps: how much a classifier attends to each region of a slide it was not trained on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from slpd_core import config, store
+from slpd_core.evaluation import heatmap_picture, models
+from slpd_core.evaluation.features import checked, region_features
+from slpd_core.runtime import generator, log, progress
+
+VERSION = 1
+
+
+def draw_slide(
+    tissue_dir: Path, regions_dir: Path, slide_id: str, attention: np.ndarray, size_px: int | None = None
+) -> Image.Image:
+    """A slide's thumbnail, its regions coloured by the attention to each, (L,), in the order of its regions file.
+
+    tissue_dir: of {slide}.png, the thumbnail with the tissue's outline. size_px: longer side, if smaller than that.
+    Raises ValueError where the regions are not those of the embeddings.
+    """
+    regions, _ = store.read_regions(regions_dir / f"{slide_id}.h5")
+    if len(attention) != len(regions.coords):
+        raise ValueError(
+            f"{regions_dir / slide_id}.h5: {len(regions.coords)} regions, {len(attention)} embeddings; run snakemake "
+            "again to renew what is outdated"
+        )
+    with Image.open(tissue_dir / f"{slide_id}.png") as file:
+        thumbnail = file.convert("RGB")
+    if size_px:
+        thumbnail.thumbnail((size_px, size_px))
+    slide_px = (regions.slide.width_px, regions.slide.height_px)
+    return heatmap_picture.heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
+
+
+def choose_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
+    """A few random tested slides a label, each with the first fold that tests it; rows of the `folds` table."""
+    tested = folds[folds["part"] == "test"].sort_values(["slide_id", "fold"]).drop_duplicates("slide_id")
+    rng = generator(seed, "heatmaps")
+    chosen = [own.iloc[np.sort(rng.permutation(len(own))[:per_label])] for _, own in tested.groupby("label")]
+    return pd.concat(chosen) if chosen else tested
+
+
+def run(
+    *,
+    folds_path: Path,
+    model_paths: Sequence[Path],
+    embed_paths: Sequence[Path],
+    tissue_dir: Path,
+    regions_dir: Path,
+    out_path: Path,
+    section: config.Heatmaps,
+    seed: int,
+) -> None:
+    """Draw some slides of each label, each by the classifier of a fold that tests it.
+
+    model_paths, embed_paths: of each fold, in their order.
+    """
+    folds, _ = store.read_table(folds_path, "folds")
+    chosen = choose_slides(folds, section.slides_per_label, seed)
+    panels = []
+    for fold, own in progress(chosen.groupby("fold"), chosen["fold"].nunique(), "heat maps", "folds"):
+        model, _ = models.read(model_paths[fold])
+        predict, (read, _) = models.predictor(model), region_features(embed_paths[fold])
+        for slide_id, label in zip(own["slide_id"], own["label"], strict=True):
+            probabilities, attention = predict(checked(read)(slide_id))
+            assert attention is not None  # the rule names classifiers of config.ATTENTION only
+            picture = draw_slide(tissue_dir, regions_dir, slide_id, attention, heatmap_picture.TILE_PX)
+            says = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"
+            panels.append((label, slide_id, says, picture))
+    panels.sort(key=lambda panel: panel[:2])
+    heatmap_picture.save(heatmap_picture.contact_sheet([panel[1:] for panel in panels]), out_path)
+    log.info("%d slides", len(panels))

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.evaluation import heatmaps
+
+with runtime.job(
+    snakemake.log[0],
+    f"heatmaps {snakemake.wildcards.features}/{snakemake.wildcards.classifier}",
+    threads=snakemake.threads,
+):
+    heatmaps.run(
+        folds_path=Path(snakemake.input.folds),
+        model_paths=[*map(Path, snakemake.input.models)],
+        embed_paths=[*map(Path, snakemake.input.embeds)],
+        tissue_dir=Path(snakemake.params.tissue),
+        regions_dir=Path(snakemake.params.regions),
+        out_path=Path(snakemake.output[0]),
+        section=config.Heatmaps(**snakemake.params.section),
+        seed=snakemake.params.seed,
+    )

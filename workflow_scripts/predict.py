@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from slpd_core import runtime
+from slpd_core.evaluation import predict
+
+with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads):
+    predict.run(
+        ledger_path=Path(snakemake.input.ledger),
+        rows=snakemake.params.rows,
+        tissue_dir=Path(snakemake.params.tissue),
+        regions_dir=Path(snakemake.params.regions),
+        heatmaps_dir=Path(snakemake.output.heatmaps),
+        out_path=Path(snakemake.output.predictions),
+    )
