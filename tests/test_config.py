@@ -9,6 +9,8 @@ from slpd_core import config
 
 ROOT = Path(__file__).parents[1]
 
+HIPT = {"evaluate": {"preset": "hipt"}}
+
 
 @pytest.fixture
 def values():
@@ -109,6 +111,13 @@ def test_a_preset_goes_under_a_runs_own_overrides(values):
         text.items() - config.PRESETS["paper"].items()
         == code.items() - (config.PRESETS["released"] | {"min_regions": 16}).items()
     )
+
+
+def test_the_classifiers_are_trained_as_hipt_does_by_its_preset_and_by_default(values):
+    assert config.load(values).evaluate.training == config.load(overlaid(values, HIPT)).evaluate.training
+    changed = {"evaluate": {"lr": 1, "epochs": 3, "dropout": 0, "weight_decay": 0, "knn_neighbours": 1, "logreg_c": 7}}
+    training = config.load(overlaid(overlaid(values, changed), HIPT)).evaluate.training
+    assert training == config.load(values).evaluate.training.model_copy(update={"logreg_c": 7})
 
 
 def test_the_presets_name_the_same_settings_and_the_file_is_the_papers(values):

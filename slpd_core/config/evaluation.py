@@ -17,6 +17,11 @@ from slpd_core.config.base import (
     refuse,
 )
 
+# HIPT's settings of its classifiers. Its weight decay of 1e-5 goes with a loss divided by 32 but stepped every slide: Adam
+# does not see the scale of a loss, so that L2 inside it is 32 times as strong.
+PRESETS: dict[str, dict[str, Any]] = {
+    "hipt": {"epochs": 20, "lr": 2e-4, "weight_decay": 3.2e-4, "dropout": 0.25, "knn_neighbours": 5},
+}
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
@@ -69,6 +74,7 @@ class Evaluation(Section):
 class Evaluate(Evaluation):
     rows: dict[str, list[Classifier]]
     vit_wsi_on_patches: bool
+    preset: Literal["hipt"] | None
 
     @field_validator("rows", mode="before")
     @classmethod
@@ -79,8 +85,9 @@ class Evaluate(Evaluation):
 
     @property
     def training(self) -> Evaluation:
-        """The section without what decides on its rows: what one fold of one row depends on."""
-        return Evaluation(**self.model_dump(exclude={"rows", "vit_wsi_on_patches"}))
+        """The section, its preset applied, without what decides on its rows: what one fold of one row depends on."""
+        own = self.model_dump(exclude={"rows", "vit_wsi_on_patches", "preset"})
+        return Evaluation(**own | PRESETS.get(self.preset or "", {}))
 
 
 class Heatmaps(Section):
