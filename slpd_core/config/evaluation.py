@@ -17,8 +17,8 @@ from slpd_core.config.base import (
     refuse,
 )
 
-# HIPT's settings of its classifiers. Its weight decay of 1e-5 goes with a loss divided by 32 but stepped every slide: Adam
-# does not see the scale of a loss, so that L2 inside it is 32 times as strong.
+# HIPT's settings of its classifiers. It has a weight decay of 1e-5, but divides its loss by 32 and steps every slide: L2
+# inside Adam, which does not see the scale of a loss, is then 32 times as strong.
 PRESETS: dict[str, dict[str, Any]] = {
     "hipt": {"epochs": 20, "lr": 2e-4, "weight_decay": 3.2e-4, "dropout": 0.25, "knn_neighbours": 5},
 }
