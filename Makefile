@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo test lint format bench lock clean
+.PHONY: env demo paper test lint format bench lock clean
 
 env: $(ENV)
 
@@ -30,6 +30,13 @@ demo: $(DRAWN)
 	snakemake --cores $(CORES) --configfile cohorts/demo.yaml --quiet rules host
 	@cat results/demo/report/table.md
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
+
+# Tables 1 and 2 of the paper, over both its cohorts; ARGS for a cluster: make paper ARGS="--profile profiles/slurm"
+paper: $(ENV)
+	for cohort in tcga_nsclc tcga_brca; do \
+		snakemake --cores $(CORES) $(ARGS) tables --configfile cohorts/$$cohort.yaml cohorts/paper.yaml || exit 1; \
+	done
+	@cat results/tcga_brca/tables/*.md
 
 lint: $(ENV)
 	ruff check .

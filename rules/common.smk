@@ -63,6 +63,12 @@ FIGURES = [
     *(["patch_encoder"] if RECIPE else []),
     *(["training", "tsne"] if RUNS else []),
 ]
+# The result table of each cohort that report.tables names.
+TABLES = {
+    cohort: f"results/{cohort}/report/table.csv"
+    for table in CONFIG.report.tables.values()
+    for cohort in table.cohorts
+}
 
 
 wildcard_constraints:
@@ -234,6 +240,19 @@ def each_slide(pattern):
 def each_new_slide(pattern):
     """A file a slide to be predicted, in the order of their sheet."""
     return expand(pattern, slide=NEW)
+
+
+def tables_of_cohorts(wildcards):
+    """The result tables that report.tables joins: this cohort's, and of the others those that are there."""
+    if not TABLES:
+        raise WorkflowError(
+            "report.tables: none is named; cohorts/paper.yaml has those of the paper"
+        )
+    return [
+        path
+        for cohort, path in TABLES.items()
+        if cohort == CONFIG.cohort or Path(path).exists()
+    ]
 
 
 def models_of(features, classifier):

@@ -101,7 +101,7 @@ rule report:
     resources:
         mem_mb=4000,
     params:
-        section=CONFIG.report.model_dump(),
+        section=CONFIG.report.page.model_dump(),
         version=stage_version("evaluation/report"),
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
@@ -109,6 +109,30 @@ rule report:
         overlays=f"{RESULTS}/regions",
     script:
         "../workflow_scripts/report.py"
+
+
+rule tables:
+    input:
+        tables_of_cohorts,
+    output:
+        expand(
+            f"{RESULTS}/tables/{{table}}.{{format}}",
+            table=CONFIG.report.tables,
+            format=["csv", "md", "tex", "html"],
+        ),
+    log:
+        f"{RESULTS}/logs/tables/tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/tables.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.report.model_dump()["tables"],
+        version=stage_version("evaluation/tables"),
+        paths=TABLES,
+        out=f"{RESULTS}/tables",
+    script:
+        "../workflow_scripts/tables.py"
 
 
 rule evaluation:

@@ -19,7 +19,7 @@ from slpd_core.config.base import (
     refuse,
 )
 from slpd_core.config.dino import DinoPatches, SelfDistillation
-from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, Predict, Report
+from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, JoinedTable, Predict, Report, Reporting
 from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
 from slpd_core.config.slides import (
     Ledger,
@@ -45,6 +45,7 @@ __all__ = [
     "Folds",
     "Gallery",
     "Heatmaps",
+    "JoinedTable",
     "Ledger",
     "PatchEncoder",
     "Patches",
@@ -55,6 +56,7 @@ __all__ = [
     "SelfDistillation",
     "Sheet",
     "Tokens",
+    "joined_tables",
     "load",
 ]
 
@@ -78,7 +80,7 @@ class Config(Section):
     evaluate: Evaluate
     heatmaps: Heatmaps
     predict: Predict
-    report: Report
+    report: Reporting
 
     @property
     def grid(self) -> int:
@@ -160,3 +162,8 @@ def load(values: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         raise ValueError("\n  ".join(["settings:", *problems(error)])) from None
+
+
+def joined_tables(values: Mapping[str, Any]) -> dict[str, JoinedTable]:
+    """The tables over cohorts of `report.tables`, from their plain values."""
+    return {name: JoinedTable.model_validate(own) for name, own in values.items()}

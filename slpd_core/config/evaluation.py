@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from slpd_core.config.base import (
+    PLAIN_NAME,
     Classifier,
     NonNegative,
     Number,
@@ -17,8 +18,8 @@ from slpd_core.config.base import (
     refuse,
 )
 
-# HIPT's settings of its classifiers. It has a weight decay of 1e-5, but divides its loss by 32 and steps every slide: L2
-# inside Adam, which does not see the scale of a loss, is then 32 times as strong.
+# HIPT's settings of its classifiers. It has a weight decay of 1e-5, but divides its loss by 32 and steps every slide:
+# L2 inside Adam, which does not see the scale of a loss, is then 32 times as strong.
 PRESETS: dict[str, dict[str, Any]] = {
     "hipt": {"epochs": 20, "lr": 2e-4, "weight_decay": 3.2e-4, "dropout": 0.25, "knn_neighbours": 5},
 }
@@ -99,6 +100,47 @@ class Predict(Section):
     rows: dict[str, list[Classifier]] | None
 
 
+class JoinedTable(Section):
+    """Rows, features/classifier as evaluate.rows names them, of several cohorts; a mapping gives each a label."""
+
+    cohorts: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[list[str] | dict[str, str], Field(min_length=1)]
+
+    @property
+    def labelled(self) -> dict[str, str]:
+        """The rows by their labels; a row without is its own."""
+        return self.rows if isinstance(self.rows, dict) else {row: row for row in self.rows}
+
+    @model_validator(mode="after")
+    def _rows_are_rows(self) -> Self:
+        classifiers = get_args(Classifier)
+        found = [
+            f"rows: {row!r} is no features/classifier; write for example slpd/vit_wsi"
+            for row in self.labelled.values()
+            if row.partition("/")[2] not in classifiers or not PLAIN_NAME.fullmatch(row.partition("/")[0])
+        ]
+        for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):
+            found += [f"{key}: {name!r} stands there twice; keep one" for name in names if names.count(name) > 1]
+        found += [f"cohorts: {name!r} is no cohort's name" for name in self.cohorts if not PLAIN_NAME.fullmatch(name)]
+        refuse(found)
+        return self
+
+
 class Report(Section):
     tsne_slides_per_label: Positive
     tsne_perplexity: PositiveFloat
+
+
+class Reporting(Report):
+    tables: dict[str, JoinedTable]
+
+    @property
+    def page(self) -> Report:
+        """The section without the tables over cohorts: what the report of one cohort depends on."""
+        return Report(**self.model_dump(exclude={"tables"}))
+
+    @model_validator(mode="after")
+    def _tables_name_files(self) -> Self:
+        wrong = [name for name in self.tables if not PLAIN_NAME.fullmatch(name)]
+        refuse([f"tables: {name!r} cannot name a file; use letters, digits, - and _" for name in wrong])
+        return self

@@ -1,24 +1,21 @@
 """The report: tables, figures, and one page that holds them all."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from slpd_core import config, store
-from slpd_core.evaluation import compare, figures, metrics, remarks, tables
-from slpd_core.runtime import generator, log, progress
+from slpd_core.evaluation import compare, figures, metrics, printing, remarks
+from slpd_core.evaluation import rows as result_rows
+from slpd_core.evaluation.page import picture, render, thumbnails
+from slpd_core.runtime import generator, log
 
 VERSION = 10
 SIGNIFICANT = 0.05
-THUMBNAIL_PX = 200
 GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
@@ -30,17 +27,17 @@ WEIGHTS = {
 MAX_THUMBNAIL_BYTES = 12_000_000  # of all slides together; inline they take a third more
 
 
-def draw_roc(rows: Sequence[tables.Row], runs: Sequence[str]) -> bytes:
+def draw_roc(rows: Sequence[result_rows.Row], runs: Sequence[str]) -> bytes:
     """The ROC figure of all rows."""
     panels: dict[str, dict[str, np.ndarray]] = {}
     for row in rows:
         parts = [metrics.probability_matrix(part, row.classes) for _, part in row.predictions.groupby("fold")]
         panels.setdefault(row.names["classifier"], {})[row.features] = figures.fold_curves(parts)
-    order = [*tables.CLASSIFIER_NAMES.values()]
+    order = [*result_rows.CLASSIFIER_NAMES.values()]
     return figures.roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
-def draw_predictions(rows: Sequence[tables.Row]) -> bytes:
+def draw_predictions(rows: Sequence[result_rows.Row]) -> bytes:
     """Confusion and calibration, over all test slides, of the row of highest mean AUC; of several, by accuracy."""
     best = max(rows, key=lambda row: row.per_fold[["auc", "accuracy"]].mean().fillna(-1.0).to_list())
     p, labels = metrics.probability_matrix(compare.pooled(best.predictions, best.classes), best.classes)
@@ -75,39 +72,6 @@ def project_regions(embed: pd.DataFrame, labels: Mapping[str, str], perplexity: 
             "slide_id": regions["slide_id"].to_numpy(),
         }
     )
-
-
-def picture(png: bytes, dpi: float = figures.DPI) -> dict[str, Any]:
-    """A PNG for the page: inline address, width and height in CSS px, of which 96 are an inch."""
-    size = (int.from_bytes(png[start : start + 4]) for start in (16, 20))
-    width, height = (round(side * 96 / dpi) for side in size)
-    return {"src": data_uri("png", png), "width": width, "height": height}
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """The address of an inline picture."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def thumbnails(overlay_paths: Mapping[str, Path], max_bytes: int) -> dict[str, str]:
-    """Small inline JPEGs of the slides' overlays, slide → address, until `max_bytes` are spent.
-
-    "" where a slide has no overlay; slides beyond the limit are left out.
-    """
-    found, spent = {}, 0
-    for slide, path in progress(overlay_paths.items(), len(overlay_paths), "thumbnails", "slides"):
-        found[slide] = ""
-        if path.exists():
-            with Image.open(path) as overlay:
-                small = overlay.convert("RGB")
-            small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-            buffer = io.BytesIO()
-            small.save(buffer, format="JPEG", quality=80)
-            found[slide] = data_uri("jpeg", buffer.getvalue())
-            spent += len(buffer.getvalue())
-        if spent > max_bytes:
-            break
-    return found
 
 
 def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
@@ -145,7 +109,7 @@ def test_share(folds: pd.DataFrame) -> float:
     return float((counts["test"] / counts["train"]).mean()) if "train" in counts else 0.0
 
 
-def patch_encoders(rows: Sequence[tables.Row]) -> list[str]:
+def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
     """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
     found: dict[str, str] = {}
     for row in rows:
@@ -178,17 +142,8 @@ def provenance(files: Mapping[str, store.Meta]) -> list[dict[str, Any]]:
     ]
 
 
-def render(**values: Any) -> str:
-    """The page, everything inline."""
-    loader = jinja2.PackageLoader("slpd_core.evaluation", ".")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(**values)
-
-
 def draw(
-    rows: Sequence[tables.Row],
+    rows: Sequence[result_rows.Row],
     histories: Mapping[str, pd.DataFrame],
     patch_history: pd.DataFrame | None,
     embeds: Mapping[str, pd.DataFrame],
@@ -207,7 +162,7 @@ def draw(
     return pngs
 
 
-def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]], p: pd.Series) -> dict[str, Any]:
+def results(rows: Sequence[result_rows.Row], lines: Sequence[dict[str, Any]], p: pd.Series) -> dict[str, Any]:
     """The scores as the page shows them: the printed table, the best AUC and its rows, each fold, folds without AUC.
 
     p: of each row, against the best. lower: how many rows are significantly below it, None where no p is defined.
@@ -223,7 +178,7 @@ def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]], p: pd.S
         "resamples": compare.RESAMPLES,
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
-            (row.names, {score: [tables.number(value) for value in scores[score]] for score in tables.SHOWN})
+            (row.names, {score: [printing.number(value) for value in scores[score]] for score in printing.SHOWN})
             for row, scores in zip(rows, per_fold, strict=True)
         ],
         "undefined": sorted({fold for scores in per_fold for fold in scores.index[scores["auc"].isna()]}),
@@ -233,7 +188,7 @@ def results(rows: Sequence[tables.Row], lines: Sequence[dict[str, Any]], p: pd.S
 def pictures(pngs: Mapping[str, bytes], gallery_paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """The figures and galleries as the page holds them, galleries as gallery/{run}."""
     galleries = {f"gallery/{path.stem}": picture(path.read_bytes(), GALLERY_DPI) for path in gallery_paths}
-    return {name: picture(png) for name, png in pngs.items()} | galleries
+    return {name: picture(png, figures.DPI) for name, png in pngs.items()} | galleries
 
 
 def write_beside(
@@ -243,7 +198,8 @@ def write_beside(
     for name, png in pngs.items():
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
-    texts = {"csv": table.to_csv(index=False), "md": tables.markdown(lines), "tex": tables.latex(lines)}
+    printed = result_rows.as_table(lines)
+    texts = {"csv": table.to_csv(index=False), "md": printing.markdown(printed), "tex": printing.latex(printed)}
     for suffix, text in texts.items():
         store.write_text(out_dir / f"table.{suffix}", text)
 
@@ -275,9 +231,9 @@ def run(
     embeds = {name: store.read_table(path, "embed") for name, path in embed_paths.items()}
     tested = {"/".join(path.with_suffix("").parts[-3:]): store.read_table(path, "evaluate") for path in fold_paths}
     histories = {name: pd.read_csv(path) for name, path in history_paths.items()}
-    rows = tables.join_folds(tested.values(), list(histories))
-    table = tables.make_table(rows, test_share(folds), seed)
-    lines = tables.printed(table)
+    rows = result_rows.join_folds(tested.values(), list(histories))
+    table = result_rows.make_table(rows, test_share(folds), seed)
+    lines = result_rows.printed(table)
     patch_history = pd.read_csv(patch_history_path) if patch_history_path else None
     frames = {name: embed for name, (embed, _) in embeds.items()}
     pngs = draw(rows, histories, patch_history, frames, ledger, section, seed)
@@ -285,14 +241,15 @@ def run(
     overlays = {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
+        "report.html.j2",
         cohort=cohort,
         summary=summarise(ledger, folds),
         remarks=remarked(pd.read_csv(remarks_path, dtype=str)),
         runs=list(histories),
         by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],
         patch_encoders=patch_encoders(rows),
-        names=tables.NAMES,
-        scores=tables.SHOWN,
+        names=result_rows.NAMES,
+        scores=printing.SHOWN,
         results=results(rows, lines, table["p"]),
         galleries=[path.stem for path in gallery_paths],
         pictures=pictures(pngs, gallery_paths),

@@ -1,197 +1,140 @@
-"""The result table: in numbers, and as people read it in Markdown, LaTeX and on the page."""
+"""Tables over cohorts: chosen rows of the result tables of several cohorts, the paper's numbers beside its own."""
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import compare, metrics
-from slpd_core.runtime import generator
+from slpd_core.evaluation import printing
+from slpd_core.evaluation.page import render
+from slpd_core.evaluation.rows import CLASSIFIER_NAMES, NAMES
+from slpd_core.runtime import log
 
-CLASSIFIER_NAMES = {
-    "knn": "KNN (mean)",
-    "logreg": "LR (mean)",
-    "mil": "MIL",
-    "abmil": "ABMIL",
-    "dsmil": "DS-MIL",
-    "vit_wsi": "ViT_WSI",
-}
-NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
-LEVELS = ("colour", "patch", "region")  # what features are of, in the order of the table
-# Where the weights of a patch encoder come from -> what the table says, and what it says of another encoder. A timm
-# model, which is not among them, is called by its name.
-SOURCES = {
-    "random": ("none (random)", "random"),
-    "hipt": ("HIPT", "HIPT"),
-    "dino": ("DINO (stage one)", "DINO"),
-}
-SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
-NONE = "–"
+VERSION = 1
+PUBLISHED = Path(__file__).with_name("published.csv")  # Yu, Lin & Xu (MICCAI 2023), Tables 1 and 2, by our names
+PAPER = "paper"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: one classifier on one kind of features.
+class Joined:
+    """A table over cohorts in numbers.
 
-    features: as evaluate.rows names them; level: one of LEVELS. encoder: source and name of the patch encoder they come
-    from. predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
+    frame: a line a row and cohort: label, row, cohort, of each score mean, sd, rank among ours, and the paper's
+    (paper_{score}, _sd); nan where there is none. missing: cohorts without results, with the file that is not there.
     """
 
-    features: str
-    level: str
-    classifier: str
-    encoder: tuple[str, str]
-    classes: list[str]
-    predictions: pd.DataFrame
-    per_fold: pd.DataFrame
-
-    @property
-    def names(self) -> dict[str, str]:
-        """What the table calls the row: level of the features, what was pretrained to make them, classifier."""
-        pretrained = {"colour": NONE, "patch": self.patch_encoder, "region": self.features}
-        return {
-            "features": self.level,
-            "pretraining": pretrained[self.level],
-            "classifier": CLASSIFIER_NAMES[self.classifier],
-        }
-
-    @property
-    def patch_encoder(self) -> str:
-        """What the patch encoder's weights are; another encoder than the cohort's own has its name before that."""
-        source, name = self.encoder
-        own, other = SOURCES.get(source, (name, name))
-        return own if self.features == config.PATCH_FEATURES else f"{self.features} ({other})"
-
-    @property
-    def sentence(self) -> str:
-        """The row as a sentence of the page names it."""
-        on = {
-            "colour": "the mean colours of patches",
-            "patch": "patches" if self.features == config.PATCH_FEATURES else f"patches of {self.features}",
-            "region": f"regions of {self.features}",
-        }
-        return f"{CLASSIFIER_NAMES[self.classifier]} on {on[self.level]}"
+    section: config.JoinedTable
+    frame: pd.DataFrame
+    missing: dict[str, Path]
 
 
-def join_folds(folds: Iterable[tuple[pd.DataFrame, store.Meta]], runs: Sequence[str]) -> list[Row]:
-    """The rows of the table from the `evaluate` tables of all folds.
+def read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """The result table of each cohort that has one, by row.
 
-    Colours stand first, then patches (other encoders after the cohort's own, as they come), then the runs in the order
-    given; classifiers in the order of CLASSIFIER_NAMES.
+    Raises ValueError naming a table of an earlier version, which does not name its rows.
     """
-    found: dict[tuple[str, str], list[tuple[pd.DataFrame, store.Meta]]] = {}
-    for frame, meta in folds:
-        found.setdefault((meta["features"], meta["classifier"]), []).append((frame, meta))
-    others = [features for features, _ in found if features != config.PATCH_FEATURES and features not in runs]
-    features, classifiers = [config.PATCH_FEATURES, *others, *runs], [*CLASSIFIER_NAMES]
-    rows = []
-    for (name, classifier), parts in found.items():
-        meta = parts[0][1]
-        encoder, classes = (meta["encoder_source"], meta["encoder_name"]), json.loads(meta["classes"])
-        predictions = pd.concat([frame for frame, _ in parts], ignore_index=True)
-        scores = metrics.fold_scores(predictions, classes)
-        rows.append(Row(name, meta["level"], classifier, encoder, classes, predictions, scores))
-    return sorted(
-        rows,
-        key=lambda row: (LEVELS.index(row.level), features.index(row.features), classifiers.index(row.classifier)),
-    )
+    found = {}
+    for cohort, path in paths.items():
+        if path.exists():
+            table = pd.read_csv(path)
+            if "row" not in table:
+                raise ValueError(f"{path}: no column row; run cohort {cohort} again to renew its report")
+            found[cohort] = table.set_index("row")
+    return found
 
 
-def make_table(rows: Sequence[Row], test_share: float, seed: int) -> pd.DataFrame:
-    """The result table in numbers: names, number of folds, mean and sd of each score.
+def join(section: config.JoinedTable, paths: Mapping[str, Path]) -> Joined:
+    """The table from the report/table.csv of each of its cohorts.
 
-    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those. auc_pooled, auc_low,
-    auc_high: as `compare.patient_bootstrap` gives them. auc_less, p: as `compare.against_best` gives them. test_share:
-    test slides a training slide.
+    Raises ValueError where none of its cohorts has any of its rows.
     """
-    scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd")]
+    results = read_results({cohort: paths[cohort] for cohort in section.cohorts})
+    published = pd.read_csv(PUBLISHED).set_index(["cohort", "row"])
     lines = []
-    for row in rows:
-        slides = compare.pooled(row.predictions, row.classes)
-        interval = compare.patient_bootstrap(slides, row.classes, generator(seed, "bootstrap"))
-        auc_folds = int(row.per_fold["auc"].notna().sum())
-        lines.append({**row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds, **interval})
-    columns = [*NAMES, "folds", "auc_folds", *scores, "auc_pooled", "auc_low", "auc_high"]
-    against = compare.against_best([row.per_fold.set_index("fold")["auc"] for row in rows], test_share)
-    return pd.DataFrame(lines, columns=columns).join(against)
+    for cohort in section.cohorts:
+        for label, row in section.labelled.items():
+            own = results[cohort].loc[row] if cohort in results and row in results[cohort].index else {}
+            paper = published.loc[cohort, row] if (cohort, row) in published.index else {}
+            line = {"label": label, "row": row, "cohort": cohort}
+            for score in printing.SHOWN:
+                line |= {f"{score}_{what}": own.get(f"{score}_{what}", math.nan) for what in ("mean", "sd")}
+                line |= {f"{PAPER}_{score}{what}": paper.get(f"{score}{what}", math.nan) for what in ("", "_sd")}
+            lines.append(line | {name: own.get(name, "") for name in NAMES})
+    frame = pd.DataFrame(lines)
+    for score in printing.SHOWN:
+        for _, means in frame.groupby("cohort")[f"{score}_mean"]:
+            frame.loc[means.index, f"{score}_rank"] = printing.ranks(means)
+    if frame["accuracy_mean"].isna().all():
+        raise ValueError(
+            f"none of its rows, {', '.join(section.labelled.values())}, is in "
+            f"{' or '.join(str(paths[cohort]) for cohort in section.cohorts)}; name rows as features/classifier of "
+            "evaluate.rows, and run the cohorts first"
+        )
+    return Joined(section, frame, {cohort: paths[cohort] for cohort in section.cohorts if cohort not in results})
 
 
-def number(value: float) -> str:
-    """.864 as the paper prints it; – where there is no number."""
-    return NONE if math.isnan(value) else f"{value:.3f}".removeprefix("0")
-
-
-def mean_sd(mean: float, sd: float) -> str:
-    """.864±.042 as the paper prints it; – where there is no number."""
-    return NONE if math.isnan(mean) else f"{number(mean)}±{number(sd)}"
-
-
-def interval(low: float, high: float) -> str:
-    """.781 to .923; – where there is none."""
-    return NONE if math.isnan(low) else f"{number(low)} to {number(high)}"
-
-
-def less(by: float, p: float) -> str:
-    """.021 (p .34); – where there is nothing to compare."""
-    if math.isnan(by):
-        return NONE
-    return number(by) if math.isnan(p) else f"{number(by)} (p {number(p) if p >= 0.001 else '< .001'})"
-
-
-def ranks(means: Iterable[float]) -> list[str]:
-    """ "best", "second" or "" for each mean; those that print alike rank alike."""
-    printed = [math.nan if math.isnan(mean) else float(f"{mean:.3f}") for mean in means]
-    order = sorted({value for value in printed if not math.isnan(value)}, reverse=True)
-    places = dict(zip(order, ("best", "second"), strict=False))
-    return [places.get(value, "") for value in printed]
-
-
-def printed(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table as people read it: of every row its names, of every score in SHOWN its text and rank, the interval of
-    its AUC, and by how much it is less than the best.
+def names_of(section: config.JoinedTable, frame: pd.DataFrame) -> dict[str, list[str]]:
+    """What each row is called, by its label: the label, or where rows have none of their own the three names of the
+    result table.
     """
-    ranked = {score: ranks(table[f"{score}_mean"]) for score in SHOWN}
-    return [
-        {name: line[name] for name in NAMES}
-        | {
-            score: {"text": mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]), "rank": ranked[score][i]}
-            for score in SHOWN
-        }
-        | {"interval": interval(line["auc_low"], line["auc_high"]), "less": less(line["auc_less"], line["p"])}
-        for i, line in enumerate(table.to_dict("records"))
-    ]
+    if isinstance(section.rows, dict):
+        return {label: [label] for label in section.rows}
+    found = {}
+    for row in section.rows:
+        features, _, classifier = row.partition("/")
+        known = frame[(frame["row"] == row) & (frame["features"] != "")]
+        unknown = {"features": printing.NONE, "pretraining": features, "classifier": CLASSIFIER_NAMES[classifier]}
+        found[row] = [(known.iloc[0] if len(known) else unknown)[name] for name in NAMES]
+    return found
 
 
-def markdown(lines: Sequence[dict[str, Any]]) -> str:
-    """The printed table in Markdown, the best of each score in bold."""
-    body = [
-        [line[name] for name in NAMES]
-        + [f"**{line[score]['text']}**" if line[score]["rank"] == "best" else line[score]["text"] for score in SHOWN]
-        for line in lines
+def printed(joined: Joined) -> printing.Table:
+    """The table to print: two columns a cohort, four where the paper has numbers of it."""
+    section, frame = joined.section, joined.frame
+    names = names_of(section, frame)
+    columns, groups = [], []
+    cells: dict[str, list[printing.Cell]] = {label: [] for label in names}
+    notes = [
+        f"{cohort}: no results yet ({path} is not there). Run it with the same report.tables."
+        for cohort, path in joined.missing.items()
     ]
-    rule = ["---"] * len(NAMES) + ["---:"] * len(SHOWN)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [[*NAMES.values(), *SHOWN.values()], rule, *body])
+    for cohort, own in frame.groupby("cohort", sort=False):
+        with_paper = own[[f"{PAPER}_{score}" for score in printing.SHOWN]].notna().any(axis=None)
+        kinds = [("", "_mean"), *([(f"{PAPER}_", "")] if with_paper else [])]
+        groups.append((str(cohort), len(kinds) * len(printing.SHOWN)))
+        for prefix, mean in kinds:
+            columns += [title + (f", {PAPER}" if prefix else "") for title in printing.SHOWN.values()]
+            for line in own.to_dict("records"):
+                for score in printing.SHOWN:
+                    text = printing.mean_sd(line[f"{prefix}{score}{mean}"], line[f"{prefix}{score}_sd"])
+                    rank = "" if prefix else line[f"{score}_rank"]
+                    cells[line["label"]].append(printing.Cell(text.removesuffix(f"±{printing.NONE}"), rank))
+        lacking = own.loc[own["auc_mean"].isna() & own["accuracy_mean"].isna(), "row"]
+        if cohort not in joined.missing and len(lacking):
+            notes.append(f"{cohort}: not evaluated: {', '.join(lacking)}.")
+    heads: Sequence[str] = ["Row"] if isinstance(section.rows, dict) else [*NAMES.values()]
+    return printing.Table(heads, columns, [(names[label], cells[label]) for label in names], groups, notes)
 
 
-def latex(lines: Sequence[dict[str, Any]]) -> str:
-    """The printed table in LaTeX (package booktabs), the best of each score in bold, the second underlined."""
-    commands = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
-    body = [
-        [line[name].replace("_", r"\_") for name in NAMES]
-        + [commands[line[score]["rank"]] % line[score]["text"].replace("±", r"$\pm$") for score in SHOWN]
-        for line in lines
-    ]
-    parts = [
-        rf"\begin{{tabular}}{{{'l' * len(NAMES)}{'c' * len(SHOWN)}}}",
-        r"\toprule",
-        " & ".join([*NAMES.values(), *SHOWN.values()]) + r" \\",
-        r"\midrule",
-        *(" & ".join(cells).replace(NONE, "--") + r" \\" for cells in body),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(parts) + "\n"
+def run(*, paths: Mapping[str, str], sections: Mapping[str, config.JoinedTable], out_dir: Path) -> None:
+    """Write each table as {name}.csv, in numbers, and as .md, .tex and .html, as it is printed.
+
+    paths: cohort → its report/table.csv, whether it is there or not.
+    """
+    files = {cohort: Path(path) for cohort, path in paths.items()}
+    for name, section in sections.items():
+        try:
+            joined = join(section, files)
+        except ValueError as error:
+            raise ValueError(f"report.tables.{name}: {error}") from error
+        table = printed(joined)
+        page = render("tables.html.j2", title=name, table=table)
+        texts = {"csv": joined.frame.to_csv(index=False), "md": printing.markdown(table)}
+        for suffix, text in (texts | {"tex": printing.latex(table), "html": page}).items():
+            store.write_text(out_dir / f"{name}.{suffix}", text)
+        log.info("%s: %d rows of %d cohorts", name, len(table.lines), len(section.cohorts) - len(joined.missing))
+        for note in table.notes:
+            log.warning("%s: %s", name, note)

@@ -13,7 +13,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import store
-from slpd_core.evaluation import report, tables
+from slpd_core.evaluation import page as page_parts
+from slpd_core.evaluation import report
+from slpd_core.evaluation import rows as result_rows
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -110,7 +112,7 @@ def make(tmp_path, settings):
             gallery_paths=[write_gallery(tmp_path / "gallery" / f"{name}.png") for name in runs if name != "dino"],
             overlays_dir=tmp_path,
             out_dir=tmp_path / "report",
-            section=settings.report,
+            section=settings.report.page,
             seed=1,
             patch_history_path=tmp_path / "dino.csv" if source == "dino" else None,
         )
@@ -176,7 +178,9 @@ def test_the_page_prints_the_table(make):
     rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
     lines = (folder / "table.md").read_text().splitlines()[2:]
-    assert [row[:-2] for row in cells] == [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[:-2] for row in cells] == [
+        [re.sub("</?u>", "", cell.strip(" *")) for cell in line.strip("|").split("|")] for line in lines
+    ]
     best = [i for i, line in enumerate(lines) if line.endswith("** |")]
     assert [i for i, row in enumerate(rows) if 'number best">' + cells[i][4] in row] == best
     assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[-2]) for row in cells)
@@ -292,7 +296,7 @@ def test_each_run_with_prototypes_shows_its_gallery(make):
     assert "prototypes" in page.ids
     assert re.findall(r"\((gallery/.*)\)", page.text) == ["gallery/slpd.png", "gallery/intra.png"]
     png = (folder.parent / "gallery" / "slpd.png").read_bytes()
-    assert f'src="{report.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
+    assert f'src="{page_parts.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
     assert "prototypes" not in page_of(make(ROWS, runs=("dino",))).ids
 
 
@@ -322,7 +326,7 @@ def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
 def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
     scores = predictions(0, 1.0)
     rows = [
-        tables.Row(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
+        result_rows.Row(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
         for features, classifier in (("colour", "dsmil"), ("patch", "knn"), ("patch", "mil"), ("patch", "dsmil"))
     ]
     monkeypatch.setattr(report.figures, "roc", lambda panels, _: list(panels))
@@ -349,12 +353,12 @@ def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
     for name in "abc":
         Image.new("RGBA", (900, 300), "pink").save(tmp_path / f"{name}.png")
     paths = {name: tmp_path / f"{name}.png" for name in ("a", "missing", "b", "c")}
-    whole = report.thumbnails(paths, max_bytes=10**6)
+    whole = page_parts.thumbnails(paths, max_bytes=10**6)
     assert list(whole) == ["a", "missing", "b", "c"]
     assert whole["missing"] == ""
     jpeg = base64.b64decode(whole["a"].removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(jpeg)).size == (200, 67)
-    assert list(report.thumbnails(paths, max_bytes=len(jpeg))) == ["a", "missing", "b"]
+    assert list(page_parts.thumbnails(paths, max_bytes=len(jpeg))) == ["a", "missing", "b"]
 
 
 def test_every_file_stands_in_the_provenance(make):

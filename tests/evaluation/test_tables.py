@@ -1,201 +1,187 @@
-"""The result table: numbers from a slow count, order, ranks, and that every format says the same."""
+"""Tables over cohorts hold the numbers of each cohort's result table, and the paper's beside its cohorts'."""
 
-import json
-import math
 import re
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from slpd_core.evaluation import tables
+from slpd_core import config
+from slpd_core.evaluation import printing, tables
 
-CLASSES = ["x", "y"]
-
-
-LEVELS = {"colour": "colour", "dino": "region", "slpd": "region"}  # all others are of patches
-
-
-def fold_of(features, classifier, fold, strength, n=12, source="random", name="vit"):
-    """An `evaluate` table whose classifier is the better the stronger, and its metadata."""
-    rng = np.random.default_rng([fold, len(features), len(classifier)])
-    label = np.array(CLASSES * (n // 2))
-    p = 1 / (1 + np.exp(-((label == "y") * 2 - 1) * strength - rng.normal(size=n)))
-    ids = [f"s{fold}-{i}" for i in range(n)]
-    frame = pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": label, "p_x": 1 - p, "p_y": p})
-    meta = {"features": features, "level": LEVELS.get(features, "patch"), "classifier": classifier}
-    return frame, meta | {"classes": json.dumps(CLASSES), "encoder_source": source, "encoder_name": name}
-
-
-def auc_by_counting(frame):
-    """The share of pairs of slides, one a class, that stand in the right order."""
-    pairs = [
-        (a > b) + (a == b) / 2
-        for a in frame.loc[frame["label"] == "y", "p_y"]
-        for b in frame.loc[frame["label"] == "x", "p_y"]
-    ]
-    return sum(pairs) / len(pairs) if pairs else math.nan
-
-
-def mean_sd_by_hand(values):
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-GIVEN = {
-    ("slpd", "vit_wsi"): 2.0,
-    ("dino", "mil"): 0.8,
-    ("patch", "dsmil"): 0.3,
-    ("slpd", "knn"): 1.0,
-    ("patch", "knn"): 0,
+ROOT = Path(__file__).parents[2]
+NAMES = {
+    "patch/mil": ("patch", "HIPT", "MIL"),
+    "slpd/mil": ("region", "slpd", "MIL"),
+    "slpd/vit_wsi": ("region", "slpd", "ViT_WSI"),
 }
 
 
-@pytest.fixture(scope="module")
-def folds():
-    return [fold_of(*key, fold, strength) for key, strength in GIVEN.items() for fold in (2, 0, 1)]
+def result_table(rows):
+    """A report/table.csv: row -> (accuracy, auc), a deviation of .01 each."""
+    lines = [
+        (row, *NAMES[row], accuracy, 0.01, auc, 0.01) for row, (accuracy, auc) in rows.items()
+    ]  # as the report's table, the columns that count
+    scores = ("accuracy_mean", "accuracy_sd", "auc_mean", "auc_sd")
+    return pd.DataFrame(lines, columns=["row", "features", "pretraining", "classifier", *scores])
 
 
-@pytest.fixture(scope="module")
-def table(folds):
-    return tables.make_table(tables.join_folds(folds, ["dino", "slpd"]), 1 / 2, seed=1)
+@pytest.fixture
+def run(tmp_path):
+    """Join the result tables of cohorts: name -> rows, None of one without results; gives the folder."""
+
+    def run(cohorts, rows=tuple(NAMES)):
+        paths = {cohort: tmp_path / cohort / "table.csv" for cohort in cohorts}
+        for cohort, own in cohorts.items():
+            if own is not None:
+                paths[cohort].parent.mkdir(exist_ok=True)
+                result_table(own).to_csv(paths[cohort], index=False)
+        section = config.JoinedTable(cohorts=[*cohorts], rows=rows)
+        named = {cohort: str(path) for cohort, path in paths.items()}
+        tables.run(paths=named, sections={"table1": section}, out_dir=tmp_path / "tables")
+        return tmp_path / "tables"
+
+    return run
 
 
-def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
-    rows = tables.join_folds(folds, ["dino", "slpd"])
-    expected = [("patch", "knn"), ("patch", "dsmil"), ("dino", "mil"), ("slpd", "knn"), ("slpd", "vit_wsi")]
-    assert [(row.features, row.classifier) for row in rows] == expected
-    assert [row.features for row in tables.join_folds(folds, ["slpd", "dino"])][2:] == ["slpd", "slpd", "dino"]
+FIRST = {"patch/mil": (0.7, 0.8), "slpd/mil": (0.9, 0.85), "slpd/vit_wsi": (0.8, 0.95)}
+SECOND = {"slpd/mil": (0.6, 0.6004), "slpd/vit_wsi": (0.5, 0.6001)}
 
 
-def test_the_rows_bear_the_papers_names(table):
-    assert table[["features", "pretraining", "classifier"]].to_numpy().tolist() == [
-        ["patch", "none (random)", "KNN (mean)"],
-        ["patch", "none (random)", "DS-MIL"],
-        ["region", "dino", "MIL"],
-        ["region", "slpd", "KNN (mean)"],
-        ["region", "slpd", "ViT_WSI"],
+def body(markdown):
+    """The cells of a Markdown table, its heads first."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def test_each_cohort_has_its_columns_and_its_best(run):
+    heads, *lines = body((run({"a": FIRST, "b": SECOND}) / "table1.md").read_text())
+    assert heads == ["Features", "Pretraining", "Classifier", "a Accuracy", "a AUC", "b Accuracy", "b AUC"]
+    assert lines == [
+        ["patch", "HIPT", "MIL", ".700±.010", ".800±.010", "–", "–"],
+        ["region", "slpd", "MIL", "**.900±.010**", "<u>.850±.010</u>", "**.600±.010**", "**.600±.010**"],
+        ["region", "slpd", "ViT_WSI", "<u>.800±.010</u>", "**.950±.010**", "<u>.500±.010</u>", "**.600±.010**"],
     ]
 
 
-def test_baselines_stand_first_and_say_what_they_are():
-    given = [
-        ("slpd", "hipt", "vit_s"),
-        ("uni", "timm", "vit_l"),
-        ("plain", "random", "vit_s"),
-        ("same", "hipt", "vit_s"),
+def test_the_numbers_are_those_of_the_cohorts(run):
+    frame = pd.read_csv(run({"a": FIRST, "b": SECOND}) / "table1.csv", keep_default_na=False, na_values=[""])
+    for cohort, rows in (("a", FIRST), ("b", SECOND)):
+        own = frame[frame["cohort"] == cohort].set_index("row")
+        for row, (accuracy, auc) in rows.items():
+            assert own.loc[row, ["accuracy_mean", "auc_mean"]].tolist() == [accuracy, auc]
+    assert frame.set_index(["cohort", "row"]).loc[("b", "patch/mil"), ["accuracy_mean", "auc_sd"]].isna().all()
+    assert "b: not evaluated: patch/mil." in (run({"a": FIRST, "b": SECOND}) / "table1.md").read_text()
+
+
+def test_every_format_prints_the_same_cells(run):
+    folder = run({"tcga_nsclc": FIRST, "b": SECOND})
+    _, *lines = body((folder / "table1.md").read_text())
+    plain = [[re.sub(r"\*\*|</?u>", "", cell) for cell in line] for line in lines]
+    page, tex = (folder / "table1.html").read_text(), (folder / "table1.tex").read_text()
+    of_page = re.findall(r"<tr>(<th scope=\"row\".*?)</tr>", page)
+    assert [re.findall(r">([^<]+)</t[hd]>", line) for line in of_page] == plain
+    of_tex = re.search(r"\\midrule\n(.*)\\bottomrule", tex, re.DOTALL)[1].splitlines()
+    stripped = [
+        re.sub(r"\\(?:textbf|underline)\{(.*?)\}(?= )", r"\1", line.removesuffix(r" \\") + " ") for line in of_tex
     ]
-    given += [("patch", "hipt", "vit_s"), ("colour", "hipt", "vit_s")]
-    folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in given]
-    rows = tables.join_folds(folds, ["slpd"])
-    assert [(row.names["features"], row.names["pretraining"]) for row in rows] == [
-        ("colour", "–"),
-        ("patch", "HIPT"),
-        ("patch", "uni (vit_l)"),
-        ("patch", "plain (random)"),
-        ("patch", "same (HIPT)"),
-        ("region", "slpd"),
+    back = [line.replace(r"$\pm$", "±").replace("--", "–").replace(r"\_", "_") for line in stripped]
+    assert [[cell.strip() for cell in line.split("&")] for line in back] == plain
+
+
+def test_the_papers_numbers_stand_beside_ours_in_its_cohorts_only(run):
+    folder = run({"tcga_nsclc": FIRST, "other": FIRST})
+    heads, *lines = body((folder / "table1.md").read_text())
+    assert heads[3:] == [
+        *("tcga_nsclc Accuracy", "tcga_nsclc AUC", "tcga_nsclc Accuracy, paper", "tcga_nsclc AUC, paper"),
+        *("other Accuracy", "other AUC"),
     ]
-    assert [row.sentence for row in rows[:3]] == [
-        "MIL on the mean colours of patches",
-        "MIL on patches",
-        "MIL on patches of uni",
+    assert [line[5:7] for line in lines] == [
+        [".780±.126", ".864±.089"],
+        [".856±.025", ".926±.017"],
+        [".864±.042", ".939±.022"],
     ]
 
 
-@pytest.mark.parametrize(
-    ("source", "text"), [("timm", "vit_l"), ("dino", "DINO (stage one)"), ("random", "none (random)")]
-)
-def test_patches_are_called_by_the_weights_of_their_encoder(source, text):
-    (row,) = tables.join_folds([fold_of("patch", "mil", 0, 1.0, source=source, name="vit_l")], [])
-    assert row.names["pretraining"] == text
-
-
-def test_means_and_deviations_are_those_counted_by_hand(folds, table):
-    for features, classifier, line in (("patch", "knn", 0), ("slpd", "vit_wsi", 4)):
-        own = [frame for frame, meta in folds if (meta["features"], meta["classifier"]) == (features, classifier)]
-        aucs = [auc_by_counting(frame) for frame in own]
-        hits = [((frame["p_y"] > 0.5) == (frame["label"] == "y")).mean() for frame in own]
-        assert table.loc[line, ["auc_mean", "auc_sd"]].tolist() == pytest.approx(mean_sd_by_hand(aucs))
-        assert table.loc[line, ["accuracy_mean", "accuracy_sd"]].tolist() == pytest.approx(mean_sd_by_hand(hits))
-    assert (table["folds"] == 3).all()
-
-
-def test_an_undefined_auc_leaves_the_mean_to_the_other_folds():
-    folds = [fold_of("dino", "mil", fold, 1.0) for fold in range(3)]
-    folds[1] = (folds[1][0].assign(label="y"), folds[1][1])
-    line = tables.make_table(tables.join_folds(folds, ["dino"]), 1 / 2, seed=1).loc[0]
-    aucs = [auc_by_counting(folds[fold][0]) for fold in (0, 2)]
-    assert (line["folds"], line["auc_folds"]) == (3, 2)
-    assert (line["auc_mean"], line["auc_sd"]) == pytest.approx(mean_sd_by_hand(aucs))
-
-
-def test_every_row_has_an_interval_and_stands_against_the_best(folds, table):
-    assert (table["auc_low"] <= table["auc_pooled"]).all()
-    assert (table["auc_pooled"] <= table["auc_high"]).all()
-    best = table["auc_mean"].idxmax()
-    assert table["p"].isna().tolist() == [line == best for line in table.index]
-    others = table.drop(best)
-    np.testing.assert_allclose(others["auc_less"], table["auc_mean"][best] - others["auc_mean"])
-    assert tables.printed(table)[best]["less"] == "–"
-
-
-@pytest.mark.parametrize(("by", "p", "text"), [(0.0213, 0.34, ".021 (p .340)"), (0.2, 1e-9, ".200 (p < .001)")])
-def test_a_difference_is_printed_with_its_p(by, p, text):
-    assert tables.less(by, p) == text
-
-
-def test_no_rows_are_a_table_with_a_head_only():
-    table = tables.make_table([], 1 / 2, seed=1)
-    assert table.empty
-    assert tables.printed(table) == []
-    assert len(tables.markdown([]).splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("mean", "sd", "text"),
-    [(0.8641, 0.0419, ".864±.042"), (1.0, 0.0, "1.000±.000"), (0.5, math.nan, ".500±–"), (math.nan, 0.1, "–")],
-)
-def test_numbers_look_like_the_papers(mean, sd, text):
-    assert tables.mean_sd(mean, sd) == text
-
-
-@pytest.mark.parametrize(
-    ("means", "expected"),
-    [
-        ([0.8, 0.9004, 0.9001, 0.7, math.nan], ["second", "best", "best", "", ""]),
-        ([0.8125, 0.8124999], ["best", "best"]),  # .812 both: halves round to even
-        ([math.nan, math.nan], ["", ""]),
-        ([0.5], ["best"]),
-        ([], []),
-    ],
-)
-def test_what_prints_alike_ranks_alike(means, expected):
-    assert tables.ranks(means) == expected
-
-
-def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
-    lines = tables.printed(table)
-    cells = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in tables.markdown(lines).splitlines()[2:]
+def test_a_number_published_without_deviation_has_none(tmp_path):
+    path = tmp_path / "t.csv"
+    result_table({"slpd/vit_wsi": (0.8, 0.9)}).assign(row="k3/vit_wsi").to_csv(path, index=False)
+    section = config.JoinedTable(cohorts=["tcga_brca"], rows={"K = 3": "k3/vit_wsi"})
+    table = tables.printed(tables.join(section, {"tcga_brca": path}))
+    assert table.heads == ["Row"]
+    assert table.lines == [
+        (
+            ["K = 3"],
+            [
+                printing.Cell(".800±.010", "best"),
+                printing.Cell(".900±.010", "best"),
+                *map(printing.Cell, (".873", ".880")),
+            ],
+        )
     ]
-    body = re.search(r"\\midrule\n(.*)\\bottomrule", tables.latex(lines), re.DOTALL)[1].splitlines()
-    tex = [[cell.strip() for cell in line.removesuffix(r" \\").split("&")] for line in body]
-    assert len(cells) == len(tex) == len(table)
-    for i, line in enumerate(table.to_dict("records")):
-        assert cells[i][:3] == [line["features"], line["pretraining"], line["classifier"]]
-        assert tex[i][:3] == [cell.replace("_", r"\_").replace("–", "--") for cell in cells[i][:3]]
-        for j, score in ((3, "accuracy"), (4, "auc")):
-            text = f"{line[f'{score}_mean']:.3f}±{line[f'{score}_sd']:.3f}".replace("0.", ".")
-            assert cells[i][j].strip("*") == text
-            assert re.sub(r"\\textbf\{(.*)\}|\\underline\{(.*)\}", r"\1\2", tex[i][j]) == text.replace("±", r"$\pm$")
 
 
-def test_the_greatest_mean_is_bold_and_the_second_underlined(table):
-    lines = tables.printed(table)
-    order = table["auc_mean"].sort_values(ascending=False).index
-    markdown, latex = tables.markdown(lines).splitlines()[2:], tables.latex(lines).splitlines()[4:-2]
-    assert [i for i, line in enumerate(markdown) if line.rstrip(" |").endswith("**")] == [order[0]]
-    assert [i for i, line in enumerate(latex) if r"\textbf" in line.split("&")[4]] == [order[0]]
-    assert [i for i, line in enumerate(latex) if r"\underline" in line.split("&")[4]] == [order[1]]
+def test_a_cohort_without_results_has_dashes_and_is_named(run):
+    folder = run({"a": FIRST, "gone": None})
+    _, *lines = body((folder / "table1.md").read_text())
+    assert [line[5:] for line in lines] == [["–", "–"]] * 3
+    for suffix in ("md", "html", "tex"):
+        assert re.search(r"gone: no results yet \(.*is not there\)", (folder / f"table1.{suffix}").read_text())
+
+
+def test_nothing_to_show_is_an_error(run):
+    with pytest.raises(ValueError, match=r"report\.tables\.table1: none of its rows, dino/knn, is in .*table\.csv"):
+        run({"a": FIRST}, rows=["dino/knn"])
+
+
+def test_a_result_table_that_does_not_name_its_rows_is_to_be_made_anew(tmp_path):
+    path = tmp_path / "table.csv"
+    result_table(FIRST).drop(columns="row").to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"table\.csv: no column row; run cohort a again"):
+        tables.join(config.JoinedTable(cohorts=["a"], rows=["slpd/mil"]), {"a": path})
+
+
+LABEL = "a_b & <i>50 %</i> | *x* {y} $z$ #1 \\n"
+
+
+def test_labels_are_text_in_every_format(run):
+    folder = run({"a": FIRST}, rows={LABEL: "slpd/mil"})
+    assert r"a_b & \<i\>50 %\</i\> \| \*x\* {y} $z$ #1 \\n" in (folder / "table1.md").read_text()
+    assert r"a\_b \& <i>50 \%</i> | *x* \{y\} \$z\$ \#1 \textbackslash{}n &" in (folder / "table1.tex").read_text()
+    page = (folder / "table1.html").read_text()
+    assert "a_b &amp; &lt;i&gt;50 %&lt;/i&gt;" in page
+    assert "<i>" not in page
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_of_each_column_at_least_one_is_best_and_none_above_it(means):
+    ranks = printing.ranks(means)
+    best = [round(mean, 3) for mean, rank in zip(means, ranks, strict=True) if rank == "best"]
+    assert best
+    assert max(best) >= max(means) - 1e-3
+
+
+def test_the_published_numbers_are_all_of_both_tables():
+    frame = pd.read_csv(tables.PUBLISHED)
+    assert frame.groupby(["cohort", "table"]).size().to_dict() == {
+        (cohort, table): {1: 13, 2: 7}[table] for cohort in ("tcga_nsclc", "tcga_brca") for table in (1, 2)
+    }
+    assert not frame.duplicated(["cohort", "row"]).any()
+    assert frame[["accuracy", "auc"]].apply(lambda column: column.between(0.5, 1)).all(axis=None)
+    assert (frame["accuracy_sd"].notna() == (frame["table"] == 1)).all()
+
+
+def test_the_papers_settings_make_every_row_of_its_tables():
+    overlay = yaml.safe_load((ROOT / "cohorts" / "paper.yaml").read_text())
+    published = pd.read_csv(tables.PUBLISHED)
+    trained = {f"{name}/{one}" for name, names in overlay["evaluate"]["rows"].items() for one in names}
+    named = {name: config.JoinedTable(**own).labelled for name, own in overlay["report"]["tables"].items()}
+    assert {name: len(rows) for name, rows in named.items()} == {"table1": 13, "table2": 10}
+    for rows in named.values():
+        assert set(rows.values()) <= trained
+        for cohort in ("tcga_nsclc", "tcga_brca"):
+            assert set(rows.values()) <= set(published[published["cohort"] == cohort]["row"])

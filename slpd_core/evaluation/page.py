@@ -1,0 +1,56 @@
+"""What pages are made of: a template filled in, pictures inline."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from slpd_core.runtime import progress
+
+THUMBNAIL_PX = 200
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template of this folder, everything inline."""
+    loader = jinja2.PackageLoader("slpd_core.evaluation", ".")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """The address of an inline picture."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture(png: bytes, dpi: float) -> dict[str, Any]:
+    """A PNG for the page: inline address, width and height in CSS px, of which 96 are an inch."""
+    size = (int.from_bytes(png[start : start + 4]) for start in (16, 20))
+    width, height = (round(side * 96 / dpi) for side in size)
+    return {"src": data_uri("png", png), "width": width, "height": height}
+
+
+def thumbnails(overlay_paths: Mapping[str, Path], max_bytes: int) -> dict[str, str]:
+    """Small inline JPEGs of the slides' overlays, slide → address, until `max_bytes` are spent.
+
+    "" where a slide has no overlay; slides beyond the limit are left out.
+    """
+    found, spent = {}, 0
+    for slide, path in progress(overlay_paths.items(), len(overlay_paths), "thumbnails", "slides"):
+        found[slide] = ""
+        if path.exists():
+            with Image.open(path) as overlay:
+                small = overlay.convert("RGB")
+            small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            buffer = io.BytesIO()
+            small.save(buffer, format="JPEG", quality=80)
+            found[slide] = data_uri("jpeg", buffer.getvalue())
+            spent += len(buffer.getvalue())
+        if spent > max_bytes:
+            break
+    return found

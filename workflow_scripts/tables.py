@@ -1,0 +1,11 @@
+from pathlib import Path
+
+from slpd_core import config, runtime
+from slpd_core.evaluation import tables
+
+with runtime.job(snakemake.log[0], "tables", threads=snakemake.threads):
+    tables.run(
+        paths=snakemake.params.paths,
+        sections=config.joined_tables(snakemake.params.section),
+        out_dir=Path(snakemake.params.out),
+    )
