@@ -107,6 +107,7 @@ rule report:
         cohort=CONFIG.cohort,
         runs=RUNS,
         overlays=f"{RESULTS}/regions",
+        benchmarks=f"{RESULTS}/benchmarks",
     script:
         "../workflow_scripts/report.py"
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,25 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture(png: bytes, dpi: float) -> dict[str, Any]:
-    """A PNG for the page: inline address, width and height in CSS px, of which 96 are an inch."""
-    size = (int.from_bytes(png[start : start + 4]) for start in (16, 20))
-    width, height = (round(side * 96 / dpi) for side in size)
-    return {"src": data_uri("png", png), "width": width, "height": height}
+def picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
+    """A PNG or JPEG for the page: inline address, width and height in CSS px, of which 96 are an inch.
+
+    file: what it is called beside the page.
+    """
+    with Image.open(io.BytesIO(content)) as opened:
+        kind, (width, height) = str(opened.format).lower(), opened.size
+    px = {"width": round(width * 96 / dpi), "height": round(height * 96 / dpi)}
+    return {"src": data_uri(kind, content), "file": file} | px
 
 
-def thumbnails(overlay_paths: Mapping[str, Path], max_bytes: int) -> dict[str, str]:
-    """Small inline JPEGs of the slides' overlays, slide → address, until `max_bytes` are spent.
+def thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: int) -> dict[str, str]:
+    """Small inline JPEGs of the slides' overlays, {slide}.png: slide → address, until `max_bytes` are spent.
 
     "" where a slide has no overlay; slides beyond the limit are left out.
     """
     found, spent = {}, 0
-    for slide, path in progress(overlay_paths.items(), len(overlay_paths), "thumbnails", "slides"):
-        found[slide] = ""
+    for slide in progress(slide_ids, len(slide_ids), "thumbnails", "slides"):
+        found[slide], path = "", overlays_dir / f"{slide}.png"
         if path.exists():
             with Image.open(path) as overlay:
                 small = overlay.convert("RGB")

@@ -1,6 +1,5 @@
 """The report: tables, figures, and one page that holds them all."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.evaluation import compare, figures, metrics, printing, remarks
 from slpd_core.evaluation import rows as result_rows
+from slpd_core.evaluation.origins import duration, origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 10
+VERSION = 11
 SIGNIFICANT = 0.05
-GALLERY_DPI = 96  # a px of a gallery is a px of the page
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
     "random": "random weights, untrained",
@@ -120,28 +119,6 @@ def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
     return [found[key] for key in sorted(found, key=bool)]
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it: in hours, below one hour in minutes; "" for none."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{seconds / 3600:.1f} hours"
-    if minutes > 1:
-        return f"{minutes} minutes"
-    return "about a minute" if seconds else ""
-
-
-def provenance(files: Mapping[str, store.Meta]) -> list[dict[str, Any]]:
-    """What the files a report was made from say of themselves; those of one stage and settings stand together."""
-    groups: dict[tuple[str, ...], dict[str, str]] = {}
-    for name, meta in files.items():
-        key = tuple(meta[part] for part in ("stage", "stage_version", "section", "slpd_version"))
-        groups.setdefault(key, {})[name] = meta["fingerprint"]
-    return [
-        {"stage": stage, "version": version, "settings": json.loads(section), "slpd_version": slpd, "files": named}
-        for (stage, version, section, slpd), named in groups.items()
-    ]
-
-
 def draw(
     rows: Sequence[result_rows.Row],
     histories: Mapping[str, pd.DataFrame],
@@ -185,10 +162,19 @@ def results(rows: Sequence[result_rows.Row], lines: Sequence[dict[str, Any]], p:
     }
 
 
-def pictures(pngs: Mapping[str, bytes], gallery_paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The figures and galleries as the page holds them, galleries as gallery/{run}."""
-    galleries = {f"gallery/{path.stem}": picture(path.read_bytes(), GALLERY_DPI) for path in gallery_paths}
-    return {name: picture(png, figures.DPI) for name, png in pngs.items()} | galleries
+def pictures(pngs: Mapping[str, bytes], gallery_paths: Sequence[Path], heatmap_paths: Sequence[Path]) -> dict[str, Any]:
+    """The figures, and the pictures that other stages drew, as the page holds them: all by name, and the names of the
+    galleries by run, of the heat maps by run and classifier.
+    """
+    galleries = {path.stem: f"gallery/{path.stem}" for path in gallery_paths}
+    heatmaps = {(path.parent.name, path.stem): f"heatmaps/{path.parent.name}/{path.stem}" for path in heatmap_paths}
+    names = [*galleries.values(), *heatmaps.values()]
+    drawn = {
+        name: picture(path.read_bytes(), f"{name}{path.suffix}")
+        for name, path in zip(names, [*gallery_paths, *heatmap_paths], strict=True)
+    }
+    own = {name: picture(png, f"{name}.png", figures.DPI) for name, png in pngs.items()}
+    return {"pictures": own | drawn, "galleries": galleries, "heatmaps": heatmaps}
 
 
 def write_beside(
@@ -214,7 +200,9 @@ def run(
     history_paths: dict[str, Path],
     embed_paths: dict[str, Path],
     gallery_paths: list[Path],
+    heatmap_paths: list[Path],
     overlays_dir: Path,
+    benchmarks_dir: Path,
     out_dir: Path,
     section: config.Report,
     seed: int,
@@ -223,22 +211,21 @@ def run(
     """Write table.csv, .md and .tex, the figures and index.html.
 
     history_paths: {run}/history.csv by run, or {run}.fold0/history.csv of a run that has an encoder a fold.
-    gallery_paths: {run}.png of each run that uses prototypes.
+    gallery_paths: {run}.png of each run that uses prototypes. heatmap_paths: {run}/{classifier}.jpg.
+    benchmarks_dir: of Snakemake's benchmark files, by stage.
     patch_history_path: the training curves of the patch encoder, where it was trained on this cohort.
     """
     ledger, ledger_meta = store.read_table(ledger_path, "ledger")
     folds, folds_meta = store.read_table(folds_path, "folds")
     embeds = {name: store.read_table(path, "embed") for name, path in embed_paths.items()}
     tested = {"/".join(path.with_suffix("").parts[-3:]): store.read_table(path, "evaluate") for path in fold_paths}
+    patches = pd.read_csv(patch_history_path) if patch_history_path else None
     histories = {name: pd.read_csv(path) for name, path in history_paths.items()}
     rows = result_rows.join_folds(tested.values(), list(histories))
     table = result_rows.make_table(rows, test_share(folds), seed)
     lines = result_rows.printed(table)
-    patch_history = pd.read_csv(patch_history_path) if patch_history_path else None
-    frames = {name: embed for name, (embed, _) in embeds.items()}
-    pngs = draw(rows, histories, patch_history, frames, ledger, section, seed)
+    pngs = draw(rows, histories, patches, {run: own for run, (own, _) in embeds.items()}, ledger, section, seed)
     write_beside(out_dir, pngs, table, lines)
-    overlays = {slide: overlays_dir / f"{slide}.png" for slide in ledger["slide_id"]}
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
         "report.html.j2",
@@ -251,12 +238,12 @@ def run(
         names=result_rows.NAMES,
         scores=printing.SHOWN,
         results=results(rows, lines, table["p"]),
-        galleries=[path.stem for path in gallery_paths],
-        pictures=pictures(pngs, gallery_paths),
+        classifiers=result_rows.CLASSIFIER_NAMES,
         slides=ledger.to_dict("records"),
-        overlays=thumbnails(overlays, MAX_THUMBNAIL_BYTES),
-        provenance=provenance({"ledger": ledger_meta, "folds": folds_meta} | metas),
+        overlays=thumbnails(overlays_dir, [*ledger["slide_id"]], MAX_THUMBNAIL_BYTES),
         section=section,
+        **origins({"ledger": ledger_meta, "folds": folds_meta} | metas, benchmarks_dir, seed),
+        **pictures(pngs, gallery_paths, heatmap_paths),
     )
     store.write_text(out_dir / "index.html", page)
     log.info("%d rows; %s", len(table), out_dir / "index.html")

@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import store
+from slpd_core.evaluation import origins, report
 from slpd_core.evaluation import page as page_parts
-from slpd_core.evaluation import report
 from slpd_core.evaluation import rows as result_rows
 
 HOSTILE = '<script>alert("x")</script>'
@@ -67,6 +67,13 @@ def write_gallery(path):
     return path
 
 
+def write_heatmap(path):
+    """A picture where the heat maps of a row stand."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (720, 200), "blue").save(path)
+    return path
+
+
 @pytest.fixture
 def make(tmp_path, settings):
     """Write artifacts of a small cohort and report on them; gives the folder of the report."""
@@ -110,7 +117,9 @@ def make(tmp_path, settings):
             history_paths={name: tmp_path / f"{name}.csv" for name in runs},
             embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
             gallery_paths=[write_gallery(tmp_path / "gallery" / f"{name}.png") for name in runs if name != "dino"],
+            heatmap_paths=[write_heatmap(tmp_path / "heatmaps" / name / "vit_wsi.jpg") for name in runs],
             overlays_dir=tmp_path,
+            benchmarks_dir=tmp_path / "benchmarks",
             out_dir=tmp_path / "report",
             section=settings.report.page,
             seed=1,
@@ -209,7 +218,7 @@ def test_the_page_needs_nothing_from_outside(make):
 def test_links_lead_somewhere(make):
     page = page_of(make(ROWS, left_out=[("lost", store.QUARANTINED, "torn")]))
     inside = [reference[1:] for reference in page.references if reference.startswith("#")]
-    assert len(inside) == 5
+    assert len(inside) == 6
     assert set(inside) <= page.ids
 
 
@@ -254,7 +263,7 @@ def test_the_page_names_the_best(make):
     ],
 )
 def test_times_are_in_minutes_below_an_hour(seconds, text):
-    assert report.duration(seconds) == text
+    assert origins.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -298,6 +307,14 @@ def test_each_run_with_prototypes_shows_its_gallery(make):
     png = (folder.parent / "gallery" / "slpd.png").read_bytes()
     assert f'src="{page_parts.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
     assert "prototypes" not in page_of(make(ROWS, runs=("dino",))).ids
+
+
+def test_each_row_with_attention_shows_where_it_looked(make):
+    folder = make(ROWS)
+    text, jpeg = (folder / "index.html").read_text(), (folder.parent / "heatmaps" / "slpd" / "vit_wsi.jpg").read_bytes()
+    assert f'src="{page_parts.data_uri("jpeg", jpeg)}" width="720" height="200"' in text
+    assert "Attention of ViT_WSI on regions of dino" in text
+    assert "Attention" not in (make(ROWS, runs=()) / "index.html").read_text()
 
 
 def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
@@ -352,13 +369,40 @@ def test_the_slides_shown_in_the_plane_are_the_same_in_any_order():
 def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
     for name in "abc":
         Image.new("RGBA", (900, 300), "pink").save(tmp_path / f"{name}.png")
-    paths = {name: tmp_path / f"{name}.png" for name in ("a", "missing", "b", "c")}
-    whole = page_parts.thumbnails(paths, max_bytes=10**6)
+    slides = ["a", "missing", "b", "c"]
+    whole = page_parts.thumbnails(tmp_path, slides, max_bytes=10**6)
     assert list(whole) == ["a", "missing", "b", "c"]
     assert whole["missing"] == ""
     jpeg = base64.b64decode(whole["a"].removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(jpeg)).size == (200, 67)
-    assert list(page_parts.thumbnails(paths, max_bytes=len(jpeg))) == ["a", "missing", "b"]
+    assert list(page_parts.thumbnails(tmp_path, slides, max_bytes=len(jpeg))) == ["a", "missing", "b"]
+
+
+BENCHMARK = "s\th:m:s\tmax_rss\tcpu_time\n"
+
+
+def test_the_page_says_what_each_stage_took(make, tmp_path):
+    jobs = {
+        "tokens/a": "3600.4\t1:00:00\t1500.0\t9",
+        "tokens/b": "65\t0:01:05\t-\t-",  # a job too short for its memory to be seen
+        "evaluate/slpd/knn/fold0": "1.2\t0:00:01\tNA\t1",
+        "others/plain/tokens/a": "10\t0:00:10\t100\t1",
+        "predict/predict": "99\t0:01:39\t100\t1",
+    }
+    for name, line in jobs.items():
+        store.write_text(tmp_path / "benchmarks" / f"{name}.tsv", BENCHMARK + line + "\n")
+    page = make(ROWS)
+    text = (page / "index.html").read_text().split("Most memory")[1].split("</table>")[0]
+    rows = [re.findall(r">([^<]+)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    assert rows == [
+        ["tokens", "2", "1:01:05", "1:00:00", "1.5"],
+        ["other patch encoders", "1", "0:00:10", "0:00:10", "0.1"],
+        ["evaluate", "1", "0:00:01", "0:00:01", "–"],
+    ]
+
+
+def test_the_page_says_the_seed_and_the_versions(make):
+    assert re.search(r"Seed 1; Python 3\.\d+\.\d+, snakemake 9\.\S+, torch ", (make(ROWS) / "index.html").read_text())
 
 
 def test_every_file_stands_in_the_provenance(make):

@@ -216,6 +216,28 @@ def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tm
     assert "predict.sheet: no slides to predict" in nothing.stderr + nothing.stdout
 
 
+def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
+    folder, _ = finished
+    rows = {"Ours": "slpd/vit_wsi", "Neighbours": "slpd/knn"}
+    overlay = {"report": {"tables": {"ours": {"cohorts": ["tiny", "other"], "rows": rows}}}}
+    results = folder / "results"
+    own = pd.read_csv(results / "tiny" / "report" / "table.csv").set_index("row")
+    (results / "other" / "report").mkdir(parents=True)
+    own.assign(auc_mean=0.25).reset_index().to_csv(results / "other" / "report" / "table.csv", index=False)
+    done = snakemake(folder, "tables", overlay=overlay)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert planned(done.stdout + done.stderr) == {"tables": 1}
+    table = pd.read_csv(results / "tiny" / "tables" / "ours.csv").set_index(["cohort", "label"])["auc_mean"]
+    assert table["tiny", "Ours"] == own["auc_mean"]["slpd/vit_wsi"]
+    assert table["other"].to_dict() == {"Ours": 0.25, "Neighbours": 0.25}
+    assert NEEDLESS in snakemake(folder, "-n", "tables", overlay=overlay).stdout
+    shutil.rmtree(results / "other")
+    missing = snakemake(folder, "tables", overlay=overlay)
+    assert "other: no results yet" in (results / "tiny" / "tables" / "ours.md").read_text(), missing.stderr
+    nothing = snakemake(folder, "-n", "tables")
+    assert "report.tables: none is named" in nothing.stdout + nothing.stderr
+
+
 def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
     fold = finished[0] / "results" / "tiny" / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet"
     before = fold.read_bytes()
