@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import compare, figures, metrics, printing, remarks
+from slpd_core.evaluation import bootstrap, figures, metrics, printing, remarks
 from slpd_core.evaluation import rows as result_rows
 from slpd_core.evaluation.origins import duration, origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 11
+VERSION = 12
 SIGNIFICANT = 0.05
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
@@ -39,7 +39,7 @@ def draw_roc(rows: Sequence[result_rows.Row], runs: Sequence[str]) -> bytes:
 def draw_predictions(rows: Sequence[result_rows.Row]) -> bytes:
     """Confusion and calibration, over all test slides, of the row of highest mean AUC; of several, by accuracy."""
     best = max(rows, key=lambda row: row.per_fold[["auc", "accuracy"]].mean().fillna(-1.0).to_list())
-    p, labels = metrics.probability_matrix(compare.pooled(best.predictions, best.classes), best.classes)
+    p, labels = metrics.probability_matrix(bootstrap.pooled(best.predictions, best.classes), best.classes)
     return figures.predictions(best.sentence, p, labels, best.classes)
 
 
@@ -152,7 +152,7 @@ def results(rows: Sequence[result_rows.Row], lines: Sequence[dict[str, Any]], p:
         "best": [row.sentence for row, line in zip(rows, lines, strict=True) if line["auc"]["rank"] == "best"],
         "highest": next((line["auc"]["text"].partition("±")[0] for line in lines if line["auc"]["rank"] == "best"), ""),
         "lower": int((p < SIGNIFICANT).sum()) if p.notna().any() else None,
-        "resamples": compare.RESAMPLES,
+        "resamples": bootstrap.RESAMPLES,
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
             (row.names, {score: [printing.number(value) for value in scores[score]] for score in printing.SHOWN})

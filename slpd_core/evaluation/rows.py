@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import compare, metrics, printing
+from slpd_core.evaluation import bootstrap, compare, metrics, printing
 from slpd_core.evaluation.printing import NONE, SHOWN
 from slpd_core.runtime import generator
 
@@ -107,42 +107,47 @@ def join_folds(folds: Iterable[tuple[pd.DataFrame, store.Meta]], runs: Sequence[
 def make_table(rows: Sequence[Row], test_share: float, seed: int) -> pd.DataFrame:
     """The result table in numbers: key and names, number of folds, mean and sd of each score.
 
-    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those. auc_pooled, auc_low,
-    auc_high: as `compare.patient_bootstrap` gives them. auc_less, p: as `compare.against_best` gives them. test_share:
-    test slides a training slide.
+    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those. {score}_pooled, _low, _high:
+    as `bootstrap.patient_bootstrap` gives them. auc_less, p: as `compare.against_best` gives them. test_share: test
+    slides a training slide.
     """
-    scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd")]
+    whats = ("mean", "sd", "pooled", "low", "high")
+    scores = [f"{score}_{what}" for score in metrics.SCORES for what in whats]
     lines = []
     for row in rows:
-        slides = compare.pooled(row.predictions, row.classes)
-        interval = compare.patient_bootstrap(slides, row.classes, generator(seed, "bootstrap"))
+        slides = bootstrap.pooled(row.predictions, row.classes)
+        interval = bootstrap.patient_bootstrap(slides, row.classes, generator(seed, "bootstrap"))
         auc_folds = int(row.per_fold["auc"].notna().sum())
         lines.append({"row": row.key, **row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds, **interval})
-    columns = ["row", *NAMES, "folds", "auc_folds", *scores, "auc_pooled", "auc_low", "auc_high"]
+    columns = ["row", *NAMES, "folds", "auc_folds", *scores]
     against = compare.against_best([row.per_fold.set_index("fold")["auc"] for row in rows], test_share)
     return pd.DataFrame(lines, columns=columns).join(against)
 
 
 def printed(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table as people read it: of every row its names, of every score in SHOWN its text and rank, the interval of
-    its AUC, and by how much it is less than the best.
+    """The table as people read it: of every row its names, of every score in SHOWN its text, rank and interval, and by
+    how much its AUC is less than the best.
     """
     ranked = {score: printing.ranks(table[f"{score}_mean"]) for score in SHOWN}
     return [
         {name: line[name] for name in NAMES}
         | {
-            score: {"text": printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]), "rank": ranked[score][i]}
+            score: {
+                "text": printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]),
+                "rank": ranked[score][i],
+                "interval": printing.interval(line[f"{score}_low"], line[f"{score}_high"]),
+            }
             for score in SHOWN
         }
-        | {
-            "interval": printing.interval(line["auc_low"], line["auc_high"]),
-            "less": printing.less(line["auc_less"], line["p"]),
-        }
+        | {"less": printing.less(line["auc_less"], line["p"])}
         for i, line in enumerate(table.to_dict("records"))
     ]
 
 
 def as_table(lines: Sequence[dict[str, Any]]) -> printing.Table:
     """The names and scores of `printed` lines, to print."""
-    body = [([line[name] for name in NAMES], [printing.Cell(**line[score]) for score in SHOWN]) for line in lines]
+    body = [
+        ([line[name] for name in NAMES], [printing.Cell(line[score]["text"], line[score]["rank"]) for score in SHOWN])
+        for line in lines
+    ]
     return printing.Table([*NAMES.values()], [*SHOWN.values()], body)

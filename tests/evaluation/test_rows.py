@@ -131,8 +131,9 @@ def test_an_undefined_auc_leaves_the_mean_to_the_other_folds():
 
 
 def test_every_row_has_an_interval_and_stands_against_the_best(folds, table):
-    assert (table["auc_low"] <= table["auc_pooled"]).all()
-    assert (table["auc_pooled"] <= table["auc_high"]).all()
+    for score in ("auc", "accuracy", "f1"):
+        assert (table[f"{score}_low"] <= table[f"{score}_pooled"]).all()
+        assert (table[f"{score}_pooled"] <= table[f"{score}_high"]).all()
     best = table["auc_mean"].idxmax()
     assert table["p"].isna().tolist() == [line == best for line in table.index]
     others = table.drop(best)
