@@ -34,6 +34,7 @@ STYLE: Any = {
     "text.parse_math": False,  # a label may hold dollar signs
 }
 FEWEST_TO_PROJECT = 5
+RUNS_SIDE_BY_SIDE = 3
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 MOST_MARKED_EPOCHS = 30
 CALIBRATION_BINS = 10
@@ -232,21 +233,26 @@ def project(embeddings: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
 
 def tsne(planes: Mapping[str, pd.DataFrame]) -> bytes:
-    """Region embeddings in the plane, a row a run: coloured by label on the left, by slide on the right.
+    """Region embeddings in the plane, runs side by side: coloured by label above, by slide below, as in the paper.
 
     planes: run -> a row a region with x, y, label, slide_id; no row where there was nothing to project.
     """
+    columns = max(1, min(len(planes), RUNS_SIDE_BY_SIDE))
+    rows = 2 * max(1, -(-len(planes) // columns))
     with mpl.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
-        figure = Figure(figsize=(7.6, 3.9 * max(1, len(planes))), layout="constrained")
-        axes = figure.subplots(max(1, len(planes)), 2, squeeze=False)
-        for row, (run, plane) in zip(axes, planes.items(), strict=False):
-            for axis, column in zip(row, ("label", "slide_id"), strict=True):
+        figure = Figure(figsize=(3.8 * columns, 3.9 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for axis in axes[-2:, len(planes) - columns * (rows // 2 - 1) :].flat:  # what the last runs leave over
+            axis.set_axis_off()
+        for number, (run, plane) in enumerate(planes.items()):
+            pair = axes[number // columns * 2 :, number % columns][:2]
+            for axis, column in zip(pair, ("label", "slide_id"), strict=True):
                 if len(plane):
                     _scatter(axis, plane, column)
                 else:
                     _say(axis, f"fewer than {FEWEST_TO_PROJECT} different embeddings:\nnothing to project")
-            row[0].set_title(f"{run}: by label")
-            row[1].set_title(f"{run}: by slide ({plane['slide_id'].nunique()})")
+            pair[0].set_title(f"{run}: by label")
+            pair[1].set_title(f"{run}: by slide ({plane['slide_id'].nunique()})")
         return _png(figure)
 
 

@@ -223,7 +223,17 @@ def test_tsne_shows_labels_or_says_that_there_is_nothing():
     empty = figures.tsne({"slpd": plane_of(np.empty((0, 2)))})
     assert min(pixels(drawn, colour, 60) for colour in (BLUE, ORANGE)) > 100
     assert max(pixels(empty, colour, 60) for colour in (BLUE, ORANGE)) == 0
-    assert size(figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "ab"}))[1] > 1.5 * size(drawn)[1]
+
+
+def test_runs_stand_side_by_side_and_wrap():
+    """Each has its two panels, and what the last runs leave over is blank."""
+    one, *sizes = [
+        size(figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "abcdefg"[:n]})) for n in (1, 2, 3, 4)
+    ]
+    assert sizes == [(2 * one[0], one[1]), (3 * one[0], one[1]), (3 * one[0], 2 * one[1])]
+    four = figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "abcd"})
+    over = np.asarray(Image.open(io.BytesIO(four)).convert("L"))[one[1] + 20 :, 3 * one[0] // 2 :]
+    assert (over == 255).all()
 
 
 def test_a_label_is_text_whatever_it_holds():
