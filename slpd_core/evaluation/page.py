@@ -39,22 +39,23 @@ def picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
     return {"src": data_uri(kind, content), "file": file} | px
 
 
-def thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: int) -> dict[str, str]:
-    """Small inline JPEGs of the slides' overlays, {slide}.png: slide → address, until `max_bytes` are spent.
+def thumbnails(overlays_dir: Path, slide_ids: Sequence[str], room: int) -> dict[str, str]:
+    """Small inline JPEGs of the slides' overlays, {slide}.png: slide → address, as long as they take `room` bytes.
 
-    "" where a slide has no overlay; slides beyond the limit are left out.
+    "" where a slide has no overlay; slides from the first that does not fit are left out.
     """
-    found, spent = {}, 0
+    found: dict[str, str] = {}
     for slide in progress(slide_ids, len(slide_ids), "thumbnails", "slides"):
-        found[slide], path = "", overlays_dir / f"{slide}.png"
+        uri, path = "", overlays_dir / f"{slide}.png"
         if path.exists():
             with Image.open(path) as overlay:
                 small = overlay.convert("RGB")
             small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             buffer = io.BytesIO()
             small.save(buffer, format="JPEG", quality=80)
-            found[slide] = data_uri("jpeg", buffer.getvalue())
-            spent += len(buffer.getvalue())
-        if spent > max_bytes:
+            uri = data_uri("jpeg", buffer.getvalue())
+        room -= len(uri)
+        if room < 0:
             break
+        found[slide] = uri
     return found

@@ -14,7 +14,7 @@ from slpd_core.evaluation.origins import duration, origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 12
+VERSION = 13
 SIGNIFICANT = 0.05
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
@@ -23,7 +23,7 @@ WEIGHTS = {
     "hipt": "HIPT's weights",
     "dino": "trained on this cohort with DINO, stage one",
 }
-MAX_THUMBNAIL_BYTES = 12_000_000  # of all slides together; inline they take a third more
+MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
 def draw_roc(rows: Sequence[result_rows.Row], runs: Sequence[str]) -> bytes:
@@ -226,6 +226,8 @@ def run(
     lines = result_rows.printed(table)
     pngs = draw(rows, histories, patches, {run: own for run, (own, _) in embeds.items()}, ledger, section, seed)
     write_beside(out_dir, pngs, table, lines)
+    shown = pictures(pngs, gallery_paths, heatmap_paths)
+    room = MAX_PICTURE_BYTES - sum(len(drawn["src"]) for drawn in shown["pictures"].values())
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
         "report.html.j2",
@@ -240,10 +242,10 @@ def run(
         results=results(rows, lines, table["p"]),
         classifiers=result_rows.CLASSIFIER_NAMES,
         slides=ledger.to_dict("records"),
-        overlays=thumbnails(overlays_dir, [*ledger["slide_id"]], MAX_THUMBNAIL_BYTES),
+        overlays=thumbnails(overlays_dir, [*ledger["slide_id"]], room),
         section=section,
         **origins({"ledger": ledger_meta, "folds": folds_meta} | metas, benchmarks_dir, seed),
-        **pictures(pngs, gallery_paths, heatmap_paths),
+        **shown,
     )
     store.write_text(out_dir / "index.html", page)
     log.info("%d rows; %s", len(table), out_dir / "index.html")

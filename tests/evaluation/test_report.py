@@ -370,12 +370,26 @@ def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
     for name in "abc":
         Image.new("RGBA", (900, 300), "pink").save(tmp_path / f"{name}.png")
     slides = ["a", "missing", "b", "c"]
-    whole = page_parts.thumbnails(tmp_path, slides, max_bytes=10**6)
+    whole = page_parts.thumbnails(tmp_path, slides, room=10**6)
     assert list(whole) == ["a", "missing", "b", "c"]
     assert whole["missing"] == ""
     jpeg = base64.b64decode(whole["a"].removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(jpeg)).size == (200, 67)
-    assert list(page_parts.thumbnails(tmp_path, slides, max_bytes=len(jpeg))) == ["a", "missing", "b"]
+    assert list(page_parts.thumbnails(tmp_path, slides, room=2 * len(whole["a"]))) == ["a", "missing", "b"]
+    assert page_parts.thumbnails(tmp_path, slides, room=-1) == {}
+
+
+def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):
+    """However little their thumbnails compress: those that do not fit are left out, and the page says so."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    noise.save(tmp_path / "noise.png")
+    for fold in range(100):
+        for number in range(fold == 0, 10):  # make() draws s0-0
+            (tmp_path / f"s{fold}-{number}.png").hardlink_to(tmp_path / "noise.png")
+    page = make({("slpd", "vit_wsi"): 3.0}, n_folds=100) / "index.html"
+    assert 20e6 < page.stat().st_size < 25e6
+    shown = int(re.search(r"The first (\d+) of 1000 slides", page.read_text())[1])
+    assert page.read_text().count('loading="lazy"') == shown > 500
 
 
 BENCHMARK = "s\th:m:s\tmax_rss\tcpu_time\n"
@@ -415,3 +429,17 @@ def test_every_file_stands_in_the_provenance(make):
 
 def test_the_same_artifacts_give_the_same_page(make):
     assert (make(ROWS) / "index.html").read_bytes() == (make(ROWS) / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1280, False), (1280, True)])
+def test_a_browser_shows_the_page(make, browser, width, dark):
+    """Phone and desk, by day and by night: nothing wider than the screen, no picture missing, a silent console."""
+    lost = [("lost", store.QUARANTINED, HOSTILE), ("a-very-long-name" * 9, store.EMPTY, "no-space-to-break-at" * 9)]
+    folder = make({("patch", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0}, left_out=lost, label="tumour" * 9, source="dino")
+    seen = browser(folder / "index.html", width, dark)
+    assert seen["console"] == seen["broken"] == []
+    assert seen["images"] == (folder / "index.html").read_text().count("<img ")
+    assert width - 20 < seen["view"] == seen["page"]
+    assert seen["headings"][0] == 1
+    assert set(seen["headings"][1:]) == {2}
+    assert (seen["ink"] > 0.8 and seen["paper"] < 0.2) if dark else (seen["ink"] < 0.2 and seen["paper"] > 0.9)
