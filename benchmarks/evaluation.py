@@ -26,7 +26,7 @@ from benchmarks.slides import settings
 from benchmarks.timing import in_own_process
 from slpd_core import store
 from slpd_core.evaluation import classifiers, evaluate, features, folds
-from slpd_core.runtime import generator, keep_freed_memory, limited_threads
+from slpd_core.runtime import generator, limited_threads
 
 SLIDES, REGIONS, DIM, FOLDS = 1000, 60, 192, 10
 CLASSIFIERS = ("knn", "mil", "dsmil", "vit_wsi")
@@ -77,7 +77,6 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
     """A job of the workflow but for Snakemake: one fold of one classifier; gives the AUC of its test slides."""
     from sklearn.metrics import roc_auc_score
 
-    keep_freed_memory()
     out = folder / f"{embed}-{classifier}-{fold}.parquet"
     model = out.with_suffix(".safetensors")
     with limited_threads(1):
@@ -163,7 +162,6 @@ def published_epoch(folder: Path, classifier: str) -> float:
 
 def own_epoch(folder: Path, classifier: str) -> float:
     """Seconds of an epoch of fold 0 in one thread, of three after a first that is not counted."""
-    keep_freed_memory()
     fold = evaluate.select_fold(store.read_table(folder / "folds.parquet", "folds")[0], 0)
     read, _ = features.region_features(folder / "embed.parquet")
     with limited_threads(1):

@@ -33,16 +33,19 @@ CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
 @contextmanager
-def job(log_path: str, name: str, *, threads: int = 1, gpus: int = 0, goes_on: bool = False) -> Iterator[str]:
+def job(
+    log_path: str, name: str, *, threads: int = 1, gpus: int = 0, goes_on: bool = False, keeps_memory: bool = True
+) -> Iterator[str]:
     """Run a job's work: a log file, limited threads, its own GPU; a failure ends in one clear line on the terminal.
 
     log_path: file for the log, the traceback of a failure included. name: what the job works on, e.g. "tissue slide-7".
-    goes_on: whether another process of the job has begun the log. Gives the device, "cpu" or "cuda". Raises SystemExit
-    when the work fails or SIGTERM stops it.
+    goes_on: whether another process of the job has begun the log. keeps_memory: as `keep_freed_memory` has it.
+    Gives the device, "cpu" or "cuda". Raises SystemExit when the work fails or SIGTERM stops it.
     """
     to_file = _log_to(log_path, name, goes_on)
     started = time.monotonic()
-    keep_freed_memory()
+    if keeps_memory:
+        keep_freed_memory()
     try:
         with sigterm_exits(), limited_threads(threads), gpu_slot(gpus) as held:
             yield "cuda" if held else "cpu"
@@ -139,7 +142,8 @@ def keep_freed_memory() -> None:
     """Ask glibc to keep what is freed for what is allocated next, instead of giving it back to the system.
 
     A training step frees and allocates hundreds of MB; pages new each time cost more than the work on them (on virtual
-    machines up to ten times as much). Elsewhere than on glibc nothing happens.
+    machines up to ten times as much). Not for work on slides one by one that keeps something of each: little things
+    then stand in the gaps of large ones, which nothing fits into any more. Elsewhere than on glibc nothing happens.
     """
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

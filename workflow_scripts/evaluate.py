@@ -7,6 +7,7 @@ with runtime.job(
     snakemake.log[0],
     f"evaluate {snakemake.wildcards.features}/{snakemake.wildcards.classifier}/fold{snakemake.wildcards.fold}",
     threads=snakemake.threads,
+    keeps_memory=False,
 ):
     evaluate.run(
         folds_path=Path(snakemake.input.folds),

@@ -3,7 +3,7 @@ from pathlib import Path
 from slpd_core import runtime
 from slpd_core.evaluation import predict
 
-with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads):
+with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keeps_memory=False):
     predict.run(
         ledger_path=Path(snakemake.input.ledger),
         rows=snakemake.params.rows,
