@@ -57,12 +57,20 @@ FOLDS = range(CONFIG.folds.count)
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 # How the patch encoder is trained, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
-FIGURES = [
-    "roc",
-    "predictions",
-    *(["patch_encoder"] if RECIPE else []),
-    *(["training", "tsne"] if RUNS else []),
-]
+# The figures of the report: where `snakemake --report` shows them, and what it calls them there.
+FIGURES = {
+    "roc": ("Results", "ROC curves"),
+    "predictions": ("Results", "Confusion and calibration"),
+    **({"patch_encoder": ("Pretraining", "Patch encoder's curves")} if RECIPE else {}),
+    **(
+        {
+            "training": ("Pretraining", "Training curves"),
+            "tsne": ("Pretraining", "t-SNE of regions"),
+        }
+        if RUNS
+        else {}
+    ),
+}
 # The result table of each cohort that report.tables names.
 TABLES = {
     cohort: f"results/{cohort}/report/table.csv"

@@ -55,7 +55,12 @@ rule heatmaps:
         models=lambda wildcards: models_of(wildcards.features, wildcards.classifier),
         embeds=embed_of_each_fold,
     output:
-        f"{RESULTS}/heatmaps/{{features}}/{{classifier}}.jpg",
+        report(
+            f"{RESULTS}/heatmaps/{{features}}/{{classifier}}.jpg",
+            caption="captions/heatmaps.rst",
+            category="Attention",
+            labels={"run": "{features}", "classifier": "{classifier}"},
+        ),
     log:
         f"{RESULTS}/logs/heatmaps/{{features}}/{{classifier}}.log",
     benchmark:
@@ -89,9 +94,28 @@ rule report:
             for features, classifier in CONFIG.attending
         ],
     output:
-        f"{RESULTS}/report/index.html",
-        expand(f"{RESULTS}/report/table.{{format}}", format=["csv", "md", "tex"]),
-        expand(f"{RESULTS}/report/{{figure}}.png", figure=FIGURES),
+        report(
+            f"{RESULTS}/report/index.html",
+            caption="captions/page.rst",
+            category="Results",
+            labels={"what": "The whole report, one page"},
+        ),
+        report(
+            f"{RESULTS}/report/table.csv",
+            caption="captions/table.rst",
+            category="Results",
+            labels={"what": "Scores"},
+        ),
+        expand(f"{RESULTS}/report/table.{{format}}", format=["md", "tex"]),
+        [
+            report(
+                f"{RESULTS}/report/{figure}.png",
+                caption=f"captions/{figure}.rst",
+                category=category,
+                labels={"what": what},
+            )
+            for figure, (category, what) in FIGURES.items()
+        ],
     log:
         f"{RESULTS}/logs/report/report.log",
     benchmark:

@@ -68,7 +68,12 @@ rule gallery:
         embed=f"{RESULTS}/embed/{{run}}.parquet",
         prototypes=f"{RESULTS}/pretrain/{{run}}/prototypes.h5",
     output:
-        f"{RESULTS}/gallery/{{run}}.png",
+        report(
+            f"{RESULTS}/gallery/{{run}}.png",
+            caption="captions/gallery.rst",
+            category="Pretraining",
+            labels={"what": "Prototypes of {run}"},
+        ),
     log:
         f"{RESULTS}/logs/gallery/{{run}}.log",
     benchmark:

@@ -249,6 +249,26 @@ def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
     assert NEEDLESS in snakemake(finished[0], "-n").stdout
 
 
+def test_snakemakes_own_report_shows_the_figures_with_captions(finished, snakemake):
+    folder, _ = finished
+    done = snakemake(folder, "--report", "snakemake.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (folder / "snakemake.html").read_text()
+    results, categories, about = (
+        json.loads(re.search(rf'<script id="{part}">\s*var \w+ = (.+?);\n', page)[1])
+        for part in ("results", "categories", "workflow-desc")
+    )
+    results = {path.removeprefix("results/tiny/"): result for path, result in results.items()}
+    figures = ["report/roc.png", "report/predictions.png", "report/training.png", "report/tsne.png"]
+    drawn = ["gallery/slpd.png", "heatmaps/dino/vit_wsi.jpg", "heatmaps/slpd/vit_wsi.jpg"]
+    assert sorted(results) == sorted(["report/index.html", "report/table.csv", *figures, *drawn])
+    assert set(categories) == {"Results", "Pretraining", "Attention"}
+    assert all(re.fullmatch(r"<p>.+</p>\s*", result["caption"], re.DOTALL) for result in results.values())
+    assert "<em>vit_wsi</em> on regions of\n<em>slpd</em>" in results["heatmaps/slpd/vit_wsi.jpg"]["caption"]
+    assert "cohort <em>tiny</em>" in about
+    assert not re.findall(r"<(?:script|link|img)[^>]*https?:", page)
+
+
 def test_lint_is_clean(finished, snakemake):
     done = snakemake(finished[0], "--lint")
     assert done.returncode == 0, done.stdout + done.stderr
