@@ -162,19 +162,30 @@ def results(rows: Sequence[result_rows.Row], lines: Sequence[dict[str, Any]], p:
     }
 
 
-def pictures(pngs: Mapping[str, bytes], gallery_paths: Sequence[Path], heatmap_paths: Sequence[Path]) -> dict[str, Any]:
-    """The figures, and the pictures that other stages drew, as the page holds them: all by name, and the names of the
-    galleries by run, of the heat maps by run and classifier.
+def pictures(
+    pngs: Mapping[str, bytes],
+    gallery_paths: Sequence[Path],
+    heatmap_paths: Sequence[Path],
+    overlays_dir: Path,
+    slide_ids: Sequence[str],
+) -> dict[str, Any]:
+    """What the page shows: figures and other stages' pictures by name; the names of the galleries by run, of the heat
+    maps by run and classifier; the slides' thumbnails, as many as fit beside them.
     """
     galleries = {path.stem: f"gallery/{path.stem}" for path in gallery_paths}
-    heatmaps = {(path.parent.name, path.stem): f"heatmaps/{path.parent.name}/{path.stem}" for path in heatmap_paths}
+    heatmaps = {
+        (path.parent.name, result_rows.CLASSIFIER_NAMES[path.stem]): f"heatmaps/{path.parent.name}/{path.stem}"
+        for path in heatmap_paths
+    }
     names = [*galleries.values(), *heatmaps.values()]
     drawn = {
         name: picture(path.read_bytes(), f"{name}{path.suffix}")
         for name, path in zip(names, [*gallery_paths, *heatmap_paths], strict=True)
     }
-    own = {name: picture(png, f"{name}.png", figures.DPI) for name, png in pngs.items()}
-    return {"pictures": own | drawn, "galleries": galleries, "heatmaps": heatmaps}
+    drawn |= {name: picture(png, f"{name}.png", figures.DPI) for name, png in pngs.items()}
+    room = MAX_PICTURE_BYTES - sum(len(one["src"]) for one in drawn.values())
+    overlays = thumbnails(overlays_dir, slide_ids, room)
+    return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
 
 
 def write_beside(
@@ -226,8 +237,6 @@ def run(
     lines = result_rows.printed(table)
     pngs = draw(rows, histories, patches, {run: own for run, (own, _) in embeds.items()}, ledger, section, seed)
     write_beside(out_dir, pngs, table, lines)
-    shown = pictures(pngs, gallery_paths, heatmap_paths)
-    room = MAX_PICTURE_BYTES - sum(len(drawn["src"]) for drawn in shown["pictures"].values())
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
         "report.html.j2",
@@ -240,12 +249,10 @@ def run(
         names=result_rows.NAMES,
         scores=printing.SHOWN,
         results=results(rows, lines, table["p"]),
-        classifiers=result_rows.CLASSIFIER_NAMES,
         slides=ledger.to_dict("records"),
-        overlays=thumbnails(overlays_dir, [*ledger["slide_id"]], room),
         section=section,
         **origins({"ledger": ledger_meta, "folds": folds_meta} | metas, benchmarks_dir, seed),
-        **shown,
+        **pictures(pngs, gallery_paths, heatmap_paths, overlays_dir, [*ledger["slide_id"]]),
     )
     store.write_text(out_dir / "index.html", page)
     log.info("%d rows; %s", len(table), out_dir / "index.html")
