@@ -94,6 +94,10 @@ def test_each_stage_has_all_its_places(chapter, stage):
 def test_a_script_is_one_call(path):
     kinds = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.ListComp, ast.Lambda)
     assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    at_once = re.findall(r"^(?:from|import) .*", path.read_text(), re.MULTILINE)
+    assert at_once == ["from pathlib import Path", "from slpd_core import runtime"], (
+        "the others: in runtime.importing()"
+    )
 
 
 def test_only_common_has_python():

@@ -3,6 +3,7 @@
 import builtins
 import contextlib
 import fcntl
+import gc
 import logging
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +47,32 @@ def test_a_generator_depends_on_what_it_is_for_only():
         (1, "kmeans", 3),
     ):
         assert (runtime.generator(*other).integers(1 << 62, size=4) != first).any()
+
+
+def test_imports_are_kept_from_the_garbage_collector_and_what_comes_after_is_not():
+    class Node:
+        pass
+
+    def cycle():
+        node = Node()
+        node.itself = node
+        return weakref.ref(node)
+
+    gc.collect()
+    try:
+        with runtime.importing():
+            assert not gc.isenabled()
+            kept = cycle()
+        assert gc.isenabled()
+        with pytest.raises(ImportError), runtime.importing():
+            raise ImportError
+        assert gc.isenabled()
+        lost = cycle()
+        gc.collect()
+        assert kept() is not None
+        assert lost() is None
+    finally:
+        gc.unfreeze()
 
 
 def test_a_job_logs_to_its_file_and_warns_on_the_terminal(tmp_path, capsys):

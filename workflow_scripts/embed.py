@@ -1,7 +1,10 @@
 from pathlib import Path
 
-from slpd_core import config, runtime
-from slpd_core.pretraining import embed
+from slpd_core import runtime
+
+with runtime.importing():
+    from slpd_core import config
+    from slpd_core.pretraining import embed
 
 with runtime.job(
     snakemake.log[0],

@@ -1,8 +1,11 @@
 from pathlib import Path
 
-from slpd_core import config, runtime
-from slpd_core.pretraining import gallery
-from slpd_core.slides import reader
+from slpd_core import runtime
+
+with runtime.importing():
+    from slpd_core import config
+    from slpd_core.pretraining import gallery
+    from slpd_core.slides import reader
 
 with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads=snakemake.threads):
     gallery.run(

@@ -1,7 +1,10 @@
 from pathlib import Path
 
-from slpd_core import config, runtime
-from slpd_core.slides import ledger
+from slpd_core import runtime
+
+with runtime.importing():
+    from slpd_core import config
+    from slpd_core.slides import ledger
 
 with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
     ledger.run(

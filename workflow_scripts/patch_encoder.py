@@ -1,7 +1,10 @@
 from pathlib import Path
 
-from slpd_core import config, runtime
-from slpd_core.slides import patch_encoder
+from slpd_core import runtime
+
+with runtime.importing():
+    from slpd_core import config
+    from slpd_core.slides import patch_encoder
 
 with runtime.job(
     snakemake.log[0],

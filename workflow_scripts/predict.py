@@ -1,7 +1,9 @@
 from pathlib import Path
 
 from slpd_core import runtime
-from slpd_core.evaluation import predict
+
+with runtime.importing():
+    from slpd_core.evaluation import predict
 
 with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keeps_memory=False):
     predict.run(

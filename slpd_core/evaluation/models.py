@@ -9,7 +9,7 @@ import numpy as np
 
 from slpd_core import config, store
 from slpd_core.evaluation.features import ReadSlide
-from slpd_core.runtime import generator, progress
+from slpd_core.runtime import generator, importing, progress
 
 # A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
 # which sums to 1; None of a classifier without attention.
@@ -87,10 +87,11 @@ def train_network(
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Train MIL, ABMIL, DS-MIL or ViT_WSI, one slide a step; gives its state dict. size: D and C."""
-    import torch
-    import torch.nn.functional as F
+    with importing():
+        import torch
+        import torch.nn.functional as F
 
-    from slpd_core.evaluation import classifiers
+        from slpd_core.evaluation import classifiers
 
     network = classifiers.build(classifier, *size, section.dropout, seed).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=section.lr, weight_decay=section.weight_decay, fused=True)
@@ -147,9 +148,10 @@ def _regress(model: Model) -> Predict:
 
 
 def _infer(model: Model) -> Predict:
-    import torch
+    with importing():
+        import torch
 
-    from slpd_core.evaluation import classifiers
+        from slpd_core.evaluation import classifiers
 
     tensors = {name: torch.from_numpy(array) for name, array in model.arrays.items()}
     network = classifiers.build(model.classifier, model.dim, len(model.classes), 0.0, 0).eval()
