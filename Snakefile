@@ -15,6 +15,7 @@ include: "rules/slides.smk"
 include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
 include: "rules/predict.smk"
+include: "rules/preflight.smk"
 
 
 onsuccess:

@@ -1,5 +1,6 @@
 # The config checked whole, the sheet read, and what the rules share. The only rules file with Python in it.
 import gc
+import os
 import re
 import sys
 from pathlib import Path
@@ -99,6 +100,12 @@ def name_left_out():
             table, _ = store.read_table(path, "ledger")
             for line in ledger.left_out(table):
                 print(line, file=sys.stderr)
+
+
+def limit_of(resource):
+    """How much of a resource jobs may use at a time by the command line or the profile; 0 where neither says."""
+    limit = workflow.global_resources.get(resource)
+    return int(getattr(limit, "value", limit) or 0)
 
 
 def stage_version(module):

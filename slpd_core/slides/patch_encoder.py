@@ -128,28 +128,36 @@ class Training:
     gpus: int = 0
 
 
-def trained(section: config.PatchEncoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
-    """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
+def planned(section: config.PatchEncoder, recipe: config.DinoPatches, seed: int, device: str) -> dino_patches.Plan:
+    """How stage one trains the section's encoder.
+
+    Raises ValueError when a crop's side is not a multiple of the encoder's own patches.
+    """
     arguments, input_px = vit.own_arguments(section.arguments), section.input_px or section.patch_px
     shape = vit.build(section.name, input_px, arguments, "meta")
     side, width = vit.token_px(shape), int(shape.num_features)
     for key in ("global_px", "local_px"):
-        if (crop_px := getattr(training.recipe, key)) % side:
+        if (crop_px := getattr(recipe, key)) % side:
             raise ValueError(
                 f"patch_encoder.dino.{key}: {crop_px} is not a multiple of the {side} px that a token of "
                 f"{section.name} covers; set it to {max(1, crop_px // side) * side}"
             )
-    plan = dino_patches.Plan(
+    return dino_patches.Plan(
         name=section.name,
         input_px=input_px,
         arguments=arguments,
         mean=section.mean or HALF,
         std=section.std or HALF,
-        recipe=training.recipe,
+        recipe=recipe,
         seed=seed,
-        device=training.device,
-        half=choose_precision("auto", training.device, width) == "bf16",
+        device=device,
+        half=choose_precision("auto", device, width) == "bf16",
     )
+
+
+def trained(section: config.PatchEncoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
+    """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
+    plan = planned(section, training.recipe, seed, training.device)
     how = (training.patches_paths, plan, training.checkpoint_path)
     if training.gpus > 1 and training.device == "cuda":
         train_as_one(dino_patches.train, training.gpus, training.device, *how)
@@ -157,7 +165,7 @@ def trained(section: config.PatchEncoder, training: Training, seed: int) -> tupl
     state = {name: tensor.cpu() for name, tensor in networks.teacher.encoder.state_dict().items()}
     origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"
     said = {"mean": plan.mean, "std": plan.std}
-    return Weights(section.name, arguments, state, "patch_encoder.dino", origin, said=said), history
+    return Weights(section.name, plan.arguments, state, "patch_encoder.dino", origin, said=said), history
 
 
 def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training: Training | None = None) -> None:

@@ -1,6 +1,8 @@
 """A tiny cohort of drawn slides and a way to run the real workflow on it."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,24 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
-Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Done(subprocess.CompletedProcess[str]):
+    """A run of Snakemake that has ended."""
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """What it did, or of a dry run would do: rule -> number, without the target."""
+        output = self.stdout + self.stderr
+        if "Nothing to be done" in output:
+            return {}
+        table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", output, re.MULTILINE)
+        assert table, output
+        counts = {name: int(number) for name, number in (line.split() for line in table[1].splitlines())}
+        return {name: number for name, number in counts.items() if name not in ("total", "all")}
+
+
+Run = Callable[..., Done]
 
 
 def draw(seed: int, coarse: bool) -> np.ndarray:
@@ -53,12 +72,29 @@ def write_cohort() -> Callable[..., None]:
 def snakemake() -> Run:
     """Run Snakemake on a folder with the tiny settings, `overlay` merged over them."""
 
-    def run(folder: Path, *arguments: str, overlay: dict | None = None) -> subprocess.CompletedProcess[str]:
+    def run(folder: Path, *arguments: str, overlay: dict | None = None) -> Done:
         configs = [folder / "tiny.yaml", folder / "overlay.yaml"]
         for path, values in zip(configs, (TINY, overlay or {}), strict=True):
             path.write_text(yaml.safe_dump(values))
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(folder)]
         command += ["--snakefile", str(ROOT / "Snakefile"), "--nocolor", *arguments, "--configfile", *map(str, configs)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"COLUMNS": "200"})
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"COLUMNS": "200"})
+        return Done(done.args, done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, snakemake, write_cohort) -> tuple[Path, str]:
+    """A cohort of eight good slides, a torn one and a blank one, run to its report; its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, patients=4, with_bad=True)
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout + done.stderr
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of that cohort's folder, to be changed."""
+    return shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)

@@ -11,26 +11,6 @@ import pytest
 
 from slpd_core import store
 
-NEEDLESS = "Nothing to be done"
-
-
-def planned(output: str) -> dict[str, int]:
-    """The jobs of a dry run: rule -> number, without the target."""
-    table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", output, re.MULTILINE)
-    assert table, output
-    counts = {name: int(number) for name, number in (line.split() for line in table[1].splitlines())}
-    return {name: number for name, number in counts.items() if name not in ("total", "all")}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, snakemake, write_cohort):
-    """A cohort of eight good slides, a torn one and a blank one, run to its report; its folder and what was printed."""
-    folder = tmp_path_factory.mktemp("cohort")
-    write_cohort(folder, patients=4, with_bad=True)
-    done = snakemake(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout + done.stderr
-
 
 def test_slides_become_a_table(finished):
     folder, _ = finished
@@ -73,7 +53,7 @@ def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
 
 
 def test_a_second_run_does_nothing(finished, snakemake):
-    assert NEEDLESS in snakemake(finished[0], "-n").stdout
+    assert snakemake(finished[0], "-n").jobs == {}
 
 
 @pytest.mark.parametrize(
@@ -107,15 +87,14 @@ def test_a_second_run_does_nothing(finished, snakemake):
 )
 def test_a_setting_reruns_its_stage_and_those_after_it(finished, snakemake, overlay, jobs):
     done = snakemake(finished[0], "-n", overlay=overlay)
-    assert planned(done.stdout) == jobs if jobs else NEEDLESS in done.stdout
+    assert done.jobs == (jobs or {})
 
 
-def test_a_new_slide_adds_its_own_jobs_only(finished, snakemake, tmp_path):
-    folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
-    shutil.copy2(folder / "slides" / "fine-1.tiff", folder / "slides" / "fine-9.tiff")
-    with (folder / "slides.csv").open("a") as sheet:
+def test_a_new_slide_adds_its_own_jobs_only(copied, snakemake):
+    shutil.copy2(copied / "slides" / "fine-1.tiff", copied / "slides" / "fine-9.tiff")
+    with (copied / "slides.csv").open("a") as sheet:
         sheet.write("fine-9,fine-9,fine,slides/fine-9.tiff\n")
-    jobs = planned(snakemake(folder, "-n").stdout)
+    jobs = snakemake(copied, "-n").jobs
     assert {name: jobs[name] for name in ("tissue", "regions", "tokens", "ledger", "sheet")} == {
         "tissue": 1,
         "regions": 1,
@@ -128,7 +107,7 @@ def test_a_new_slide_adds_its_own_jobs_only(finished, snakemake, tmp_path):
 def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path):
     area = {"type": "Polygon", "coordinates": [[[64, 64], [600, 64], [600, 600], [64, 600], [64, 64]]]}
     (tmp_path / "fine-1.geojson").write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
-    jobs = planned(snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(tmp_path)}}).stdout)
+    jobs = snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(tmp_path)}}).jobs
     assert (jobs["tissue"], jobs["regions"], jobs["tokens"], jobs["ledger"]) == (1, 1, 1, 1)
 
 
@@ -137,31 +116,29 @@ def with_other(**changed):
     return {"patch_encoder": {"others": {"plain": changed}}, "evaluate": {"rows": {"plain": ["dsmil"]}}}
 
 
-def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(finished, snakemake, tmp_path):
-    folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
-    done = snakemake(folder, overlay=with_other())
+def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(copied, snakemake):
+    done = snakemake(copied, overlay=with_other())
     jobs = {"other_patch_encoder": 1, "other_tokens": 10, "other_ledger": 1, "evaluate": 2, "report": 1}
     assert done.returncode == 0, done.stdout + done.stderr
-    assert planned(done.stdout + done.stderr) == jobs
-    results = folder / "results" / "tiny"
+    assert done.jobs == jobs
+    results = copied / "results" / "tiny"
     table = pd.read_csv(results / "report" / "table.csv")
     rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
     assert rows[:3] == [["colour", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
     for fold in (0, 1):  # the same weights under another name
         paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch", "plain")]
         pd.testing.assert_frame_equal(*(store.read_table(path, "evaluate")[0] for path in paths))
-    assert NEEDLESS in snakemake(folder, "-n", overlay=with_other()).stdout
-    assert planned(snakemake(folder, "-n", overlay=with_other(mean=[0.4, 0.4, 0.4])).stdout) == jobs
-    assert planned(snakemake(folder, "-n").stdout) == {"report": 1}
+    assert snakemake(copied, "-n", overlay=with_other()).jobs == {}
+    assert snakemake(copied, "-n", overlay=with_other(mean=[0.4, 0.4, 0.4])).jobs == jobs
+    assert snakemake(copied, "-n").jobs == {"report": 1}
 
 
-def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(finished, snakemake, tmp_path):
-    folder = shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
-    done = snakemake(folder, overlay={"pretrain": {"runs": {"slpd": {"slides": "train_only"}}}})
+def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemake):
+    done = snakemake(copied, overlay={"pretrain": {"runs": {"slpd": {"slides": "train_only"}}}})
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "heatmaps": 1, "report": 1}
-    assert planned(done.stdout + done.stderr) == jobs
-    results = folder / "results" / "tiny"
+    assert done.jobs == jobs
+    results = copied / "results" / "tiny"
     folds, _ = store.read_table(results / "folds" / "folds.parquet", "folds")
     for fold, own in folds.groupby("fold"):
         arrays, _ = store.read_arrays(results / "pretrain" / f"slpd.fold{fold}" / "prototypes.h5", ("slides",))
@@ -184,7 +161,7 @@ def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tm
     sheet = tmp_path / "new.csv"
     sheet.write_text("slide_id,path\n" + "".join(f"{path.stem},{path}\n" for path in sorted(new.iterdir())))
     command = ("predict", "--config", f"predict={{sheet: {sheet}}}")
-    plan = planned(snakemake(folder, "--dry-run", *command).stdout)
+    plan = snakemake(folder, "--dry-run", *command).jobs
     assert plan == {
         "new_sheet": 1,
         "tissue": 4,
@@ -210,8 +187,8 @@ def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tm
     assert {path.name for path in (results / "predict" / "heatmaps" / "slpd" / "vit_wsi").iterdir()} == {
         "new-coarse-0.jpg", "new-fine-0.jpg"
     }  # fmt: skip
-    assert NEEDLESS in snakemake(folder, *command).stderr
-    assert NEEDLESS in snakemake(folder).stderr
+    assert snakemake(folder, *command).jobs == {}
+    assert snakemake(folder).jobs == {}
     nothing = snakemake(folder, "--dry-run", "predict")
     assert "predict.sheet: no slides to predict" in nothing.stderr + nothing.stdout
 
@@ -226,11 +203,11 @@ def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     own.assign(auc_mean=0.25).reset_index().to_csv(results / "other" / "report" / "table.csv", index=False)
     done = snakemake(folder, "tables", overlay=overlay)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert planned(done.stdout + done.stderr) == {"tables": 1}
+    assert done.jobs == {"tables": 1}
     table = pd.read_csv(results / "tiny" / "tables" / "ours.csv").set_index(["cohort", "label"])["auc_mean"]
     assert table["tiny", "Ours"] == own["auc_mean"]["slpd/vit_wsi"]
     assert table["other"].to_dict() == {"Ours": 0.25, "Neighbours": 0.25}
-    assert NEEDLESS in snakemake(folder, "-n", "tables", overlay=overlay).stdout
+    assert snakemake(folder, "-n", "tables", overlay=overlay).jobs == {}
     shutil.rmtree(results / "other")
     missing = snakemake(folder, "tables", overlay=overlay)
     assert "other: no results yet" in (results / "tiny" / "tables" / "ours.md").read_text(), missing.stderr
@@ -244,9 +221,28 @@ def test_one_fold_reruns_alone_and_comes_out_the_same(finished, snakemake):
     fold.unlink()
     done = snakemake(finished[0], "results/tiny/evaluate/slpd/vit_wsi/fold1.parquet")
     assert done.returncode == 0, done.stderr
-    assert planned(done.stdout + done.stderr) == {"evaluate": 1}
+    assert done.jobs == {"evaluate": 1}
     assert fold.read_bytes() == before
-    assert NEEDLESS in snakemake(finished[0], "-n").stdout
+    assert snakemake(finished[0], "-n").jobs == {}
+
+
+def test_the_preflight_looks_and_leaves_nothing(finished, snakemake):
+    def dates() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in finished[0].glob("results/**/*") if path.is_file()}
+
+    before = dates()
+    done = snakemake(finished[0], "preflight")
+    assert done.returncode == 0, done.stderr
+    assert "Ready." in done.stdout
+    assert "torn.tiff: " in done.stdout
+    assert {path.name for path, date in dates().items() if date != before.get(path)} == {"preflight.log"}
+    assert snakemake(finished[0], "-n").jobs == {}
+
+
+def test_a_preflight_that_finds_something_fails(finished, snakemake):
+    done = snakemake(finished[0], "preflight", overlay={"ledger": {"on_bad_slide": "stop"}})
+    assert done.returncode == 1
+    assert "1 thing(s) would fail" in done.stderr
 
 
 def test_snakemakes_own_report_shows_the_figures_with_captions(finished, snakemake):
@@ -347,7 +343,7 @@ def test_a_bad_slide_is_named_at_the_end_and_taken_up_once_it_is_mended(cohort, 
     assert re.match(r"fine-1 is quarantined: .*fine-1\.tiff: ", last), last
     slide.write_bytes(whole)
     os.utime(slide, (1, 1))  # as a copy that keeps the date of a file made long ago
-    assert planned(snakemake(cohort, "slides", "-n").stdout)["tissue"] == 1
+    assert snakemake(cohort, "slides", "-n").jobs["tissue"] == 1
 
 
 DINO = {
@@ -379,13 +375,13 @@ def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakema
     history = pd.read_csv(folder / "patch_encoder" / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert not [*folder.glob("patches/*.h5"), *folder.glob("patch_encoder/checkpoint*")]  # neither is needed any more
-    assert NEEDLESS in snakemake(tmp_path, encoder, "-n", overlay=DINO).stdout
+    assert snakemake(tmp_path, encoder, "-n", overlay=DINO).jobs == {}
     changed = DINO | {"patch_encoder": DINO["patch_encoder"] | {"dino": DINO["patch_encoder"]["dino"] | {"stain": 0.1}}}
-    again = planned(snakemake(tmp_path, encoder, "-n", overlay=changed).stdout)
+    again = snakemake(tmp_path, encoder, "-n", overlay=changed).jobs
     assert again == {"patches": 6, "patch_encoder": 1}
-    assert NEEDLESS in snakemake(tmp_path, "-n", encoder, overlay=DINO | {"tokens": {"batch_size": 4}}).stdout
+    assert snakemake(tmp_path, "-n", encoder, overlay=DINO | {"tokens": {"batch_size": 4}}).jobs == {}
 
 
 def test_how_an_encoder_would_be_trained_is_nothing_to_one_that_is_not(finished, snakemake):
     overlay = {"patches": DINO["patches"], "patch_encoder": {"dino": DINO["patch_encoder"]["dino"]}}
-    assert NEEDLESS in snakemake(finished[0], "-n", overlay=overlay).stdout
+    assert snakemake(finished[0], "-n", overlay=overlay).jobs == {}

@@ -1,0 +1,153 @@
+"""The preflight: what is wrong now, and what a run would take."""
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from slpd_core import config
+from slpd_core.preflight import forecast, rates, slides
+from slpd_core.preflight.forecast import Encoder, Machine
+from slpd_core.runtime import log
+from slpd_core.slides import patch_encoder
+from slpd_core.slides.sheet import read_sheet
+
+LIBRARIES = ("snakemake", "torch", "timm", "openslide-python")
+NAMED = 10  # slides that cannot be opened and are named one by one
+OK, NOTE, FAIL = "ok", "note", "FAIL"
+
+
+class Findings:
+    """What was looked at, line by line."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def say(self, verdict: str, what: str, found: str) -> None:
+        """Print a line, and count what fails."""
+        self.failed += verdict == FAIL
+        print(f"  {verdict:4s}  {what:12s} {found}", flush=True)
+
+
+def memory_gb() -> float:
+    """The memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def look_at_machine(say: Findings, machine: Machine, asked: int) -> None:
+    """Versions, cores, memory, GPUs; asked: GPUs that jobs may use at a time."""
+    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    say.say(OK, "environment", f"Python {platform.python_version()}, {versions}")
+    say.say(OK, "machine", f"{machine.cores} of {os.cpu_count()} cores, {memory_gb():.0f} GB of memory")
+    count = torch.cuda.device_count()
+    names = ", ".join(sorted({torch.cuda.get_device_name(number) for number in range(count)})) or "none"
+    if count < asked:
+        say.say(FAIL, "GPUs", f"{asked} asked for, {count} found ({names}): lower --resources gpu={asked}")
+    elif not count:
+        say.say(OK, "GPUs", "none: tokens and pretraining run on the CPU")
+    elif asked:
+        say.say(OK, "GPUs", f"{asked} of {count} ({names})")
+    else:
+        say.say(NOTE, "GPUs", f"{count} here ({names}), none in use: add --resources gpu={count}")
+
+
+def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str) -> list[slides.Opened]:
+    """Whether each slide opens; gives those that do."""
+    good = [slide for slide in opened if not slide.problem]
+    mpp = [slide.mpp for slide in good]
+    spread = f", at {min(mpp):.3g} to {max(mpp):.3g} um/px" if good else ""
+    say.say(OK if good else FAIL, "slides", f"{len(good):,} of {len(opened):,} open{spread}")
+    bad = [slide for slide in opened if slide.problem]
+    for slide in bad[:NAMED]:
+        say.say(NOTE if on_bad_slide == "quarantine" else FAIL, "", slide.problem)
+    if bad:
+        left = f"and {len(bad) - NAMED:,} more: " if len(bad) > NAMED else ""
+        what = "they would be left out" if on_bad_slide == "quarantine" else "the first of them would stop the run"
+        say.say(NOTE, "", f"{left}{what} (ledger.on_bad_slide: {on_bad_slide})")
+    return good
+
+
+def look_at_encoders(say: Findings, settings: config.Config, device: str) -> dict[str, Encoder]:
+    """Load the weights of every patch encoder as its stage will, and time it; by the name that rows have for it."""
+    found: dict[str, Encoder] = {}
+    used = {name: settings.patch_encoder.other(name) for name in settings.patch_encoder.others}
+    used = {name: section for name, section in used.items() if name in settings.evaluate.rows}
+    for name, section in {config.PATCH_FEATURES: settings.patch_encoder.own, **used}.items():
+        trained_here = section.source == "dino"
+        tried = section.model_copy(update={"source": "random"}) if trained_here else section
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "weights.safetensors")
+                log.setLevel(logging.ERROR if trained_here else logging.INFO)  # random weights stand in for it
+                patch_encoder.run(weights_path=path, section=tried, seed=settings.seed)
+                seconds, dim, precision = rates.seconds_a_patch(path, settings.tokens, device)
+        except (ValueError, OSError, RuntimeError) as error:
+            say.say(FAIL, "weights", str(error))
+            continue
+        finally:
+            log.setLevel(logging.INFO)
+        found[name] = Encoder(seconds, dim, (settings.regions.size_px // section.patch_px) ** 2)
+        source, rate = "trained here" if trained_here else section.source, f"{1 / seconds:,.0f} patches/s"
+        say.say(OK, "weights", f"{section.name} ({source}), tokens of {dim}, {rate} in {precision}")
+    return found
+
+
+def bytes_of(folder: Path) -> int:
+    """What the files in a folder take by now."""
+    return sum(path.stat().st_size for path in folder.glob("*.h5")) if folder.is_dir() else 0
+
+
+def look_at_disk(say: Findings, results: Path, needed_gb: float, tokens_gb: float) -> None:
+    """Whether what is to come has room, and whether pretraining can keep the tokens in memory or map them."""
+    results.mkdir(parents=True, exist_ok=True)
+    there = bytes_of(results / "tokens") / 1e9
+    free, to_come = shutil.disk_usage(results).free / 1e9, max(0.0, needed_gb - there)
+    verdict = OK if to_come < free else FAIL
+    remedy = "" if verdict == OK else ": free some, or start on a larger disk (--directory)"
+    say.say(verdict, "disk", f"{to_come:,.1f} GB to come, {free:,.1f} free in {results}{remedy}")
+    memory, scratch = memory_gb(), tempfile.gettempdir()
+    room = shutil.disk_usage(scratch).free / 1e9
+    if tokens_gb < 0.7 * memory:
+        say.say(OK, "memory", f"{tokens_gb:,.1f} GB of tokens while pretraining, of {memory:,.0f}")
+    elif tokens_gb < room:
+        say.say(NOTE, "memory", f"{tokens_gb:,.1f} GB of tokens do not fit: they are mapped from {scratch}")
+    else:
+        say.say(FAIL, "memory", f"{tokens_gb:,.1f} GB of tokens fit neither memory nor {scratch}: set TMPDIR")
+
+
+def run(*, settings: config.Config, sheets: list[Path], results: Path, device: str, cores: int, gpus: int) -> None:
+    """Print what is wrong and what a run would take.
+
+    sheets: of the cohort and, if there are any, of new slides. cores, gpus: that jobs may use at a time. Raises
+    ValueError when something would fail.
+    """
+    machine, say = Machine(cores, gpus if device == "cuda" else 0, device), Findings()
+    print(f"Preflight of cohort {settings.cohort}", flush=True)
+    look_at_machine(say, machine, gpus)
+    rows = pd.concat([read_sheet(path, labelled=not number) for number, path in enumerate(sheets)])
+    opened = slides.open_all(rows, settings.regions, cores)
+    good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
+    encoders = look_at_encoders(say, settings, device)
+    if good and config.PATCH_FEATURES in encoders:
+        sample = slides.sample(good, settings)
+        R, own = sample.regions_of(good), encoders[config.PATCH_FEATURES]
+        if not R:
+            say.say(
+                FAIL, "regions", f"none in {len(sample.of)} slides: look at tissue.* and regions.min_tissue_fraction"
+            )
+        stages = forecast.of_slides(settings, good, sample, encoders, machine)
+        stages += forecast.of_pretraining(settings, R, own.token_dim, machine)
+        stages.append(forecast.of_evaluation(settings, len(good), R, encoders, machine))
+        look_at_disk(say, results, sum(stage.gigabytes for stage in stages), R * own.region_bytes / 1e9)
+        print(f"\nAbout {R:,} regions, by {len(sample.of)} slides and the rates of this machine:")
+        print("\n".join(forecast.table(stages)), flush=True)
+    if say.failed:
+        raise ValueError(f"{say.failed} thing(s) would fail: see above")
+    log.info("nothing that would fail was found")
+    print("Ready.", flush=True)

@@ -1,0 +1,114 @@
+"""Every slide opened, and the regions of a few counted to foretell those of all."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core import config, store
+from slpd_core.runtime import progress
+from slpd_core.slides import regions, tissue
+from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.reader import Slide, read_regions
+
+SAMPLED = 6  # slides whose tissue is sought
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A slide's row of the sheet, its area on the glass in mm2 and its um/px; or why it could not be opened."""
+
+    row: dict[str, Any]
+    mm2: float = 0.0
+    mpp: float = 0.0
+    problem: str = ""
+
+    @property
+    def slide_id(self) -> str:
+        """Its name."""
+        return str(self.row["slide_id"])
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return Path(self.row["path"])
+
+    @property
+    def sheet_mpp(self) -> float | None:
+        """The sheet's um/px, None without."""
+        return None if np.isnan(self.row["mpp"]) else float(self.row["mpp"])
+
+
+def open_all(sheet: pd.DataFrame, section: config.Regions, threads: int) -> list[Opened]:
+    """Open every slide of a sheet and find its um/px, several at a time."""
+
+    def look_at(row: dict[str, Any]) -> Opened:
+        found = Opened(row)
+        try:
+            with Slide(found.path, found.sheet_mpp) as slide:
+                mm2 = slide.size[0] * slide.size[1] * slide.mpp**2 / 1e6
+                info = store.SlideInfo(found.slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source)
+                regions.keep_regions(store.Tissue(info, ()), section)  # refuses a slide coarser than regions are read
+                return Opened(row, mm2, slide.mpp)
+        except (SlideError, OSError) as error:
+            return Opened(row, problem=str(error))
+
+    rows = sheet.to_dict("records")
+    with ThreadPoolExecutor(threads) as pool:
+        return list(progress(pool.map(look_at, rows), len(rows), "opening", "slides"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a few slides say of all: their regions, the seconds their tissue took, those a region took to be read."""
+
+    of: list[Opened]
+    regions: list[store.Regions]
+    tissue_seconds: float
+    read_seconds: float
+
+    def regions_of(self, slides: list[Opened]) -> int:
+        """The regions to expect of slides, by their area."""
+        area = sum(slide.mm2 for slide in self.of)
+        return round(sum(len(found.coords) for found in self.regions) * sum(slide.mm2 for slide in slides) / area)
+
+
+def sample(slides: list[Opened], settings: config.Config) -> Sample:
+    """Find the tissue and regions of slides evenly spaced by size, and read a region; slides: one or more that open."""
+    by_size = sorted(slides, key=lambda slide: (slide.mm2, slide.slide_id))
+    picked = [by_size[number] for number in np.unique(np.linspace(0, len(by_size) - 1, SAMPLED).round().astype(int))]
+    started = time.perf_counter()
+    found = [*progress(_regions(picked, settings), len(picked), "tissue", "slides")]
+    spent = (time.perf_counter() - started) / len(picked)
+    return Sample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.shrink_jpeg))
+
+
+def _regions(slides: list[Opened], settings: config.Config) -> Iterator[store.Regions]:
+    for slide in slides:
+        section = settings.tissue.segmentation
+        found, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, section, "")
+        yield regions.keep_regions(found, settings.regions)
+
+
+def _seconds_to_read(slides: list[Opened], found: list[store.Regions], shrink_jpeg: bool) -> float:
+    """Seconds to read a region, of the first slide that has one."""
+    for slide, of_slide in zip(slides, found, strict=True):
+        if len(of_slide.coords):
+            middle = len(of_slide.coords) // 2
+            one = store.Regions(
+                of_slide.slide,
+                of_slide.coords[middle : middle + 1],
+                of_slide.tissue_fraction[middle : middle + 1],
+                of_slide.size_px,
+                of_slide.size_level0_px,
+                of_slide.target_mpp,
+            )
+            started = time.perf_counter()
+            for _ in read_regions(slide.path, one, shrink_jpeg, give_up=True):
+                return time.perf_counter() - started
+    return 0.0

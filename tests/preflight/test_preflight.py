@@ -1,0 +1,174 @@
+"""The preflight names what would fail, and its forecast is what the stages then do."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from slpd_core import config
+from slpd_core.preflight import forecast, preflight, slides
+from slpd_core.preflight.forecast import Machine, Stage
+from slpd_core.slides import regions, tissue
+from slpd_core.slides.reader import write_slide
+from slpd_core.slides.sheet import read_sheet
+
+ROOT = Path(__file__).parents[2]
+REGION_BYTES = 16 * (2 * 64 + 6)  # 16 patches of 64 px, tokens of test_vit
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The tiny settings of the workflow's tests, changes merged over them."""
+
+    def make(**changes) -> config.Config:
+        values = yaml.safe_load((ROOT / "config.yaml").read_text())
+        for overlay in (yaml.safe_load((ROOT / "tests" / "workflow" / "tiny.yaml").read_text()), changes):
+            for key, value in overlay.items():
+                values[key] = values[key] | value if isinstance(value, dict) else value
+        values["sheet"]["path"] = str(tmp_path / "slides.csv")
+        return config.load(values)
+
+    return make
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Write slides, each glass with a tissue of so many regions of 256 px side by side, and their sheet."""
+
+    def write(counts: list[int]) -> Path:
+        rows = ["slide_id,patient_id,label,path"]
+        for number, count in enumerate(counts):
+            pixels = np.full((512, 2048, 3), 244, np.uint8)
+            pixels[256:, : 256 * count] = (200, 120, 170)
+            write_slide(tmp_path / f"{number}.tiff", pixels, 0.5)
+            rows.append(f"slide-{number},patient-{number},{'ab'[2 * number // len(counts)]},{number}.tiff")
+        (tmp_path / "slides.csv").write_text("\n".join(rows) + "\n")
+        return tmp_path / "slides.csv"
+
+    return write
+
+
+@pytest.fixture
+def look(tmp_path, capsys):
+    """Run the preflight; gives what it printed."""
+
+    def run(settings, device="cpu", gpus=0) -> str:
+        sheets = [Path(settings.sheet.path)]
+        results = tmp_path / "results"
+        preflight.run(settings=settings, sheets=sheets, results=results, device=device, cores=2, gpus=gpus)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort, look):
+    cohort([2, 4, 3, 1])
+    out = look(settings())
+    assert "4 of 4 open, at 0.5 to 0.5 um/px" in out
+    assert "test_vit (random), tokens of 64" in out
+    assert "About 10 regions, by 4 slides" in out
+    assert out.endswith("Ready.\n")
+    assert "FAIL" not in out
+    rows = {line.split("  ")[1]: line.split() for line in out.splitlines() if line.endswith(" GB")}
+    assert list(rows) == ["tissue", "tokens", "pretrain dino", "pretrain slpd", "evaluate", "all"]
+    assert rows["tissue"][1] == rows["tokens"][1] == "4"
+    assert rows["pretrain slpd"][2] == "1"
+    assert rows["evaluate"][1] == "26"  # 13 rows of two folds
+
+
+def test_regions_are_foretold_by_area(settings, cohort):
+    """Of twenty slides six are looked at; each has its three regions."""
+    found = slides.open_all(read_sheet(cohort([3] * 20)), settings().regions, 2)
+    sample = slides.sample(found, settings())
+    assert len(sample.of) == slides.SAMPLED
+    assert sample.regions_of(found) == 60
+    assert sample.tissue_seconds > 0
+    assert sample.read_seconds > 0
+
+
+def test_the_sample_finds_what_the_stages_find(settings, cohort):
+    found = slides.open_all(read_sheet(cohort([2, 5, 1, 1])), settings().regions, 1)
+    sample = slides.sample(found, settings())
+    for slide, of_slide in zip(sample.of, sample.regions, strict=True):
+        outlined, _ = tissue.segment(slide.slide_id, slide.path, None, settings().tissue.segmentation, "")
+        np.testing.assert_array_equal(of_slide.coords, regions.keep_regions(outlined, settings().regions).coords)
+
+
+def test_gigabytes_are_those_of_tokens_files(settings, cohort):
+    found = slides.open_all(read_sheet(cohort([4, 4, 0, 0])), settings().regions, 1)
+    sample, encoder = slides.sample(found, settings()), forecast.Encoder(0.01, 64, 16)
+    stages = forecast.of_slides(settings(), found, sample, {"patch": encoder}, Machine(2, 0, "cpu"))
+    assert encoder.region_bytes == REGION_BYTES
+    assert [stage.name for stage in stages] == ["tissue", "tokens"]
+    assert stages[1].gigabytes == pytest.approx(8 * REGION_BYTES / 1e9)
+    work = 8 * (sample.read_seconds + 16 * 0.01) + 4 * forecast.START_SECONDS
+    assert stages[1].hours == pytest.approx(work / 3600)
+    assert stages[1].hours_here == pytest.approx(work / 3600 / 2)
+
+
+@pytest.mark.parametrize(("jobs", "at_a_time", "here"), [(10, 4, 3.0), (2, 8, 6.0), (1, 1, 12.0), (0, 3, 12.0)])
+def test_jobs_share_the_machine(jobs, at_a_time, here):
+    assert Stage("tokens", jobs, 12.0, at_a_time).hours_here == here
+
+
+@pytest.mark.parametrize("on_bad_slide", ["quarantine", "stop"])
+def test_a_slide_that_does_not_open_is_named(settings, cohort, look, on_bad_slide, capsys):
+    path = cohort([2, 2, 2, 2])
+    (path.parent / "1.tiff").write_bytes(b"torn")
+    write_slide(path.parent / "2.tiff", np.full((512, 512, 3), 244, np.uint8), 3.0)
+    wanted = settings(ledger={"on_bad_slide": on_bad_slide})
+    if on_bad_slide == "quarantine":
+        out = look(wanted)
+        assert out.endswith("Ready.\n")
+    else:
+        with pytest.raises(ValueError, match=r"2 thing\(s\) would fail"):
+            look(wanted)
+        out = capsys.readouterr().out
+    assert "2 of 4 open" in out
+    assert f"{path.parent / '1.tiff'}: not a whole slide" in out
+    assert "slide-2: 3 um/px" in out
+
+
+def test_slides_without_a_region_would_fail(settings, cohort, look, capsys):
+    cohort([0] * 4)
+    with pytest.raises(ValueError, match="would fail"):
+        look(settings())
+    assert "none in 4 slides" in capsys.readouterr().out
+
+
+def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
+    cohort([1] * 4)
+    (tmp_path / "weights.pth").write_bytes(b"half a download")
+    with pytest.raises(ValueError, match="would fail"):
+        look(settings(patch_encoder={"source": "hipt", "weights": str(tmp_path / "weights.pth")}))
+    assert f"FAIL  weights      patch_encoder.weights: {tmp_path / 'weights.pth'}" in capsys.readouterr().out
+
+
+def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look):
+    recipe = {"global_px": 32, "local_px": 16, "n_local_crops": 1, "hidden_dim": 8, "bottleneck_dim": 4, "out_dim": 16}
+    dino = config.load(yaml.safe_load((ROOT / "config.yaml").read_text())).patch_encoder.dino.model_dump() | recipe
+    rows = {"untrained": ["knn"], "patch": None, "colour": None, "dino": None}
+    cohort([2] * 4)
+    encoder = {"source": "dino", "dino": dino, "others": {"untrained": {"source": "random"}}}
+    out = look(settings(patch_encoder=encoder, evaluate={"rows": rows | {"slpd": ["knn"]}}))
+    assert "(trained here), tokens of 64" in out
+    for stage in ("patch_encoder", "tokens", "tokens of untrained"):
+        assert f"\n  {stage:24s} " in out
+
+
+def test_a_full_disk_would_fail(settings, cohort, look, capsys, monkeypatch):
+    cohort([8] * 4)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9**9, 9**9, 10_000))
+    with pytest.raises(ValueError, match="would fail"):
+        look(settings())
+    assert "FAIL  disk" in capsys.readouterr().out
+
+
+def test_more_gpus_than_there_are_would_fail(settings, cohort, look, capsys, monkeypatch):
+    cohort([1] * 4)
+    monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="1 thing"):
+        look(settings(), gpus=2)
+    assert "2 asked for, 0 found" in capsys.readouterr().out

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+from slpd_core import runtime
+
+with runtime.importing():
+    from slpd_core import config
+    from slpd_core.preflight import preflight
+
+with runtime.job(snakemake.log[0], "preflight", threads=snakemake.threads, gpus=snakemake.resources.gpu) as device:
+    preflight.run(
+        settings=config.load(snakemake.config),
+        sheets=[*map(Path, snakemake.input)],
+        results=Path(snakemake.params.results),
+        device=device,
+        cores=snakemake.params.cores,
+        gpus=snakemake.params.gpus,
+    )
