@@ -127,9 +127,12 @@ def slide_mpp(wildcards):
     return None if mpp != mpp else float(mpp)
 
 
-def slide_bytes(wildcards):
-    """Size of a slide's file: a slide replaced by another is seen even where the new file has an older date."""
-    return Path(slide_path(wildcards)).stat().st_size
+def slide_file(wildcards):
+    """Size and date of a slide's file: another date or size, older ones too, is another slide. The rules take the file
+    as ancient: by its date alone, a slide dated tomorrow would be read again and again until then.
+    """
+    stat = Path(slide_path(wildcards)).stat()
+    return f"{stat.st_size} bytes of {int(stat.st_mtime)}"
 
 
 def tissue_mask(wildcards):

@@ -22,7 +22,7 @@ rule sheet:
 
 rule tissue:
     input:
-        slide=slide_path,
+        slide=ancient(slide_path),
         mask=tissue_mask,
     output:
         geojson=f"{RESULTS}/tissue/{{slide}}.geojson",
@@ -41,7 +41,7 @@ rule tissue:
         section=CONFIG.tissue.segmentation.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
-        slide_bytes=slide_bytes,
+        slide_file=slide_file,
     script:
         "../workflow_scripts/tissue.py"
 
@@ -70,7 +70,7 @@ rule regions:
 
 rule patches:
     input:
-        slide=slide_path,
+        slide=ancient(slide_path),
         tissue=f"{RESULTS}/tissue/{{slide}}.geojson",
         regions=f"{RESULTS}/regions/{{slide}}.h5",
     output:
@@ -91,7 +91,7 @@ rule patches:
         patch_px=CONFIG.patch_encoder.patch_px,
         shrink_jpeg=CONFIG.tokens.shrink_jpeg,
         seed=CONFIG.seed,
-        slide_bytes=slide_bytes,
+        slide_file=slide_file,
     script:
         "../workflow_scripts/patches.py"
 
@@ -126,7 +126,7 @@ rule patch_encoder:
 
 rule tokens:
     input:
-        slide=slide_path,
+        slide=ancient(slide_path),
         regions=f"{RESULTS}/regions/{{slide}}.h5",
         weights=f"{RESULTS}/patch_encoder/weights.safetensors",
     output:
@@ -145,7 +145,7 @@ rule tokens:
     params:
         section=CONFIG.tokens.model_dump(),
         version=stage_version("slides/tokens"),
-        slide_bytes=slide_bytes,
+        slide_file=slide_file,
     script:
         "../workflow_scripts/tokens.py"
 
@@ -186,7 +186,7 @@ use rule patch_encoder as other_patch_encoder with:
 
 use rule tokens as other_tokens with:
     input:
-        slide=slide_path,
+        slide=ancient(slide_path),
         regions=f"{RESULTS}/regions/{{slide}}.h5",
         weights=f"{RESULTS}/others/{{encoder}}/weights.safetensors",
     output:

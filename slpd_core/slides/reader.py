@@ -224,12 +224,17 @@ def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, gi
     """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
 
     shrink_jpeg: as in Slide. Raises SlideError when the slide is broken; where its file cannot be read, the same if
-    give_up, else OSError.
+    give_up, else OSError; ValueError when it is another file than the one whose tissue was found.
     """
     if not len(regions.coords):
         return
-    size = (regions.size_px, regions.size_px)
+    size, known = (regions.size_px, regions.size_px), regions.slide.fingerprint
     try:
+        if known and store.file_fingerprint(slide_path) != known:
+            raise ValueError(
+                f"{slide_path}: replaced since the tissue of {regions.slide.slide_id} was found; run snakemake again, "
+                "its stages are then made anew"
+            )
         with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
             ahead = None
             for x, y in regions.coords.tolist():

@@ -30,7 +30,7 @@ def make(tmp_path):
         for slide, colours in slides.items():
             pixels = np.repeat(np.repeat(np.array([colours], np.uint8), SIDE, 0), SIDE, 1).reshape(SIDE, -1, 3)
             coords = np.stack([np.arange(len(colours)) * SIDE, np.zeros(len(colours), int)], axis=1)
-            info = store.SlideInfo(slide, store.OK, "", SIDE * len(colours), SIDE, 0.5, "sheet", "f")
+            info = store.SlideInfo(slide, store.OK, "", SIDE * len(colours), SIDE, 0.5, "sheet", "")
             kept = store.Regions(info, coords, np.ones(len(colours), np.float32), SIDE, SIDE, 0.5)
             store.write_regions(tmp_path / "regions" / f"{slide}.h5", kept, store.provenance("regions", 1, {}))
             if colours and slide not in missing:

@@ -15,7 +15,7 @@ REGION_PX, PATCH_PX = 512, 64
 
 
 def info(mpp=0.5, status=store.OK):
-    return store.SlideInfo("s", status, "", 1024, 512, mpp, "sheet", "f")
+    return store.SlideInfo("s", status, "", 1024, 512, mpp, "sheet", "")
 
 
 def regions(corners, mpp=0.5):

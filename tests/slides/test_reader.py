@@ -12,7 +12,7 @@ from shapely import box
 from slpd_core import store
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import find_mpp, scale_between
-from slpd_core.slides.reader import ReadPlan, Slide, plan_read, resample, write_slide
+from slpd_core.slides.reader import ReadPlan, Slide, plan_read, read_regions, resample, write_slide
 from slpd_core.slides.regions import keep_regions
 
 RED, BLUE = (220, 30, 40), (40, 40, 200)
@@ -82,7 +82,7 @@ def test_a_scale_is_whole_where_the_scanner_means_it(slide_mpp, mpp, scale):
 def test_what_is_read_of_a_region_is_what_the_grid_lays(settings, slide_mpp):
     """The side that `regions` steps by and the side that `read` covers are the same level-0 px."""
     side = 40_000
-    slide = store.SlideInfo("s", store.OK, "", side, side, slide_mpp, "sheet", "f")
+    slide = store.SlideInfo("s", store.OK, "", side, side, slide_mpp, "sheet", "")
     laid = keep_regions(store.Tissue(slide, (box(0, 0, side, side),)), settings.regions)
     plan = plan_read((1.0, 4.0), ((), ()), scale_between(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
     assert plan.box[2] == pytest.approx(laid.size_level0_px, abs=1)
@@ -342,6 +342,19 @@ def test_what_is_no_slide_is_named(tmp_path):
         Slide(tmp_path / "notes.svs")
     with pytest.raises(FileNotFoundError, match=r"gone\.svs: no such file"):
         Slide(tmp_path / "gone.svs")
+
+
+@pytest.mark.parametrize("give_up", [False, True])
+def test_regions_of_a_slide_that_was_replaced_are_not_read(planted, give_up):
+    """Not even where what is broken is quarantined: the slide is none of that."""
+    path = planted((512, 512), {}, 0.5)
+    slide = store.SlideInfo("s", store.OK, "", 512, 512, 0.5, "sheet", store.file_fingerprint(path))
+    regions = store.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 256, 256, 0.5)
+    assert len(list(read_regions(path, regions, True, give_up))) == 1
+    planted((512, 512), {(0, 0, 99, 99): RED}, 0.5)
+    with pytest.raises(ValueError, match=r"planted\.tiff: replaced since the tissue of s was found") as failed:
+        list(read_regions(path, regions, True, give_up))
+    assert not isinstance(failed.value, SlideError)
 
 
 def test_a_read_that_would_take_all_memory_is_refused(planted):

@@ -41,7 +41,7 @@ def encode(tmp_path, weights, settings):
     """Run the stage on regions of 256 px at the given corners; gives what it wrote."""
 
     def encode(path, corners, status=store.OK, size_px=256, quarantine=(SlideError,), **changed):
-        info = store.SlideInfo("s", status, "", 640, 560, 0.5, "sheet", "f")
+        info = store.SlideInfo("s", status, "", 640, 560, 0.5, "sheet", "")
         coords = np.array(corners, np.int64).reshape(-1, 2)
         found = store.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
         store.write_regions(tmp_path / "r.h5", found, META)
