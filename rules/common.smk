@@ -128,8 +128,8 @@ def slide_mpp(wildcards):
 
 
 def slide_file(wildcards):
-    """Size and date of a slide's file: another date or size, older ones too, is another slide. The rules take the file
-    as ancient: by its date alone, a slide dated tomorrow would be read again and again until then.
+    """Size and date of a slide's file: another date, an older one too, is another slide. The slide is a parameter of
+    its rules, no input: Snakemake takes a file dated tomorrow, by another machine's clock, for an error.
     """
     stat = Path(slide_path(wildcards)).stat()
     return f"{stat.st_size} bytes of {int(stat.st_mtime)}"

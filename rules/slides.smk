@@ -22,7 +22,6 @@ rule sheet:
 
 rule tissue:
     input:
-        slide=ancient(slide_path),
         mask=tissue_mask,
     output:
         geojson=f"{RESULTS}/tissue/{{slide}}.geojson",
@@ -41,6 +40,7 @@ rule tissue:
         section=CONFIG.tissue.segmentation.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
+        slide=slide_path,
         slide_file=slide_file,
     script:
         "../workflow_scripts/tissue.py"
@@ -70,7 +70,6 @@ rule regions:
 
 rule patches:
     input:
-        slide=ancient(slide_path),
         tissue=f"{RESULTS}/tissue/{{slide}}.geojson",
         regions=f"{RESULTS}/regions/{{slide}}.h5",
     output:
@@ -91,6 +90,7 @@ rule patches:
         patch_px=CONFIG.patch_encoder.patch_px,
         shrink_jpeg=CONFIG.tokens.shrink_jpeg,
         seed=CONFIG.seed,
+        slide=slide_path,
         slide_file=slide_file,
     script:
         "../workflow_scripts/patches.py"
@@ -126,7 +126,6 @@ rule patch_encoder:
 
 rule tokens:
     input:
-        slide=ancient(slide_path),
         regions=f"{RESULTS}/regions/{{slide}}.h5",
         weights=f"{RESULTS}/patch_encoder/weights.safetensors",
     output:
@@ -145,6 +144,7 @@ rule tokens:
     params:
         section=CONFIG.tokens.model_dump(),
         version=stage_version("slides/tokens"),
+        slide=slide_path,
         slide_file=slide_file,
     script:
         "../workflow_scripts/tokens.py"
@@ -186,7 +186,6 @@ use rule patch_encoder as other_patch_encoder with:
 
 use rule tokens as other_tokens with:
     input:
-        slide=ancient(slide_path),
         regions=f"{RESULTS}/regions/{{slide}}.h5",
         weights=f"{RESULTS}/others/{{encoder}}/weights.safetensors",
     output:

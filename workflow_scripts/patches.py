@@ -8,7 +8,7 @@ with runtime.importing():
 
 with runtime.job(snakemake.log[0], f"patches {snakemake.wildcards.slide}", threads=snakemake.threads):
     patches.run(
-        slide_path=Path(snakemake.input.slide),
+        slide_path=Path(snakemake.params.slide),
         tissue_path=Path(snakemake.input.tissue),
         regions_path=Path(snakemake.input.regions),
         patches_path=Path(snakemake.output[0]),

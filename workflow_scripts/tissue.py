@@ -9,7 +9,7 @@ with runtime.importing():
 with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", threads=snakemake.threads):
     tissue.run(
         slide_id=snakemake.wildcards.slide,
-        slide_path=Path(snakemake.input.slide),
+        slide_path=Path(snakemake.params.slide),
         mask_path=Path(snakemake.input.mask) if snakemake.input.mask else None,
         mpp=snakemake.params.mpp,
         geojson_path=Path(snakemake.output.geojson),

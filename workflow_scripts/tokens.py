@@ -13,7 +13,7 @@ with runtime.job(
     gpus=snakemake.resources.gpu,
 ) as device:
     tokens.run(
-        slide_path=Path(snakemake.input.slide),
+        slide_path=Path(snakemake.params.slide),
         regions_path=Path(snakemake.input.regions),
         weights_path=Path(snakemake.input.weights),
         tokens_path=Path(snakemake.output[0]),

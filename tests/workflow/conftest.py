@@ -31,9 +31,6 @@ class Done(subprocess.CompletedProcess[str]):
         return {name: number for name, number in counts.items() if name not in ("total", "all")}
 
 
-Run = Callable[..., Done]
-
-
 def draw(seed: int, coarse: bool) -> np.ndarray:
     """A pink piece of tissue on white whose class is the size of its dark spots; uint8 (768, 1024, 3)."""
     rng = np.random.default_rng(seed)
@@ -68,20 +65,28 @@ def write_cohort() -> Callable[..., None]:
     return write
 
 
-@pytest.fixture(scope="session")
-def snakemake() -> Run:
-    """Run Snakemake on a folder with the tiny settings, `overlay` merged over them."""
+class Snakemake:
+    """Runs Snakemake on a folder with the tiny settings, `overlay` merged over them."""
 
-    def run(folder: Path, *arguments: str, overlay: dict | None = None) -> Done:
+    @staticmethod
+    def command(folder: Path, *arguments: str, overlay: dict | None = None) -> list[str]:
+        """The command line; its settings are written into the folder."""
         configs = [folder / "tiny.yaml", folder / "overlay.yaml"]
         for path, values in zip(configs, (TINY, overlay or {}), strict=True):
             path.write_text(yaml.safe_dump(values))
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(folder)]
-        command += ["--snakefile", str(ROOT / "Snakefile"), "--nocolor", *arguments, "--configfile", *map(str, configs)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"COLUMNS": "200"})
+        command += ["--snakefile", str(ROOT / "Snakefile"), "--nocolor"]
+        return [*command, *arguments, "--configfile", *map(str, configs)]
+
+    def __call__(self, folder: Path, *arguments: str, overlay: dict | None = None) -> Done:
+        command, wide = self.command(folder, *arguments, overlay=overlay), {"COLUMNS": "200"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | wide)
         return Done(done.args, done.returncode, done.stdout, done.stderr)
 
-    return run
+
+@pytest.fixture(scope="session")
+def snakemake() -> Snakemake:
+    return Snakemake()
 
 
 @pytest.fixture(scope="session")
