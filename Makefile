@@ -49,8 +49,9 @@ format: $(ENV)
 	ruff format .
 	snakefmt Snakefile rules
 
+# A file of tests a process, a process a core.
 test: lint
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 bench: $(ENV)
 	python -m benchmarks

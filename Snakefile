@@ -18,6 +18,10 @@ include: "rules/predict.smk"
 include: "rules/preflight.smk"
 
 
+onstart:
+    date_back()
+
+
 onsuccess:
     name_left_out()
 

@@ -185,7 +185,7 @@ def job(folder: Path, precision: str) -> str:
     """The stage's whole work on a slide of one region; gives the precision it took."""
     keep_freed_memory()
     torch.set_num_threads(2)
-    section = config.Tokens(precision=precision, batch_size="auto", compile=False, shrink_jpeg=True)
+    section = config.Encoding(precision=precision, batch_size="auto", compile=False, shrink_jpeg=True)
     tokens.run(
         slide_path=folder / "slide.tiff",
         regions_path=folder / "regions.h5",

@@ -3,6 +3,7 @@ import gc
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 # A workflow's jobs are no garbage: looking for some as often as Python does takes a sixth of the time.
@@ -102,6 +103,16 @@ def name_left_out():
                 print(line, file=sys.stderr)
 
 
+def date_back():
+    """Give artifacts dated tomorrow, from before the clock was set back, the date of now: Snakemake fails, and deletes,
+    what is made from them.
+    """
+    now = time.time()
+    for path in Path(RESULTS).rglob("*"):
+        if path.is_file() and path.stat().st_mtime > now:
+            os.utime(path, (now, now))
+
+
 def limit_of(resource):
     """How much of a resource jobs may use at a time by the command line or the profile; 0 where neither says."""
     limit = workflow.global_resources.get(resource)
@@ -110,7 +121,9 @@ def limit_of(resource):
 
 def stage_version(module):
     """VERSION of a stage's module, read from its text: importing it would cost a parse of the workflow seconds."""
-    text = Path(workflow.basedir, "slpd_core", f"{module}.py").read_text()
+    text = Path(workflow.basedir, "slpd_core", f"{module}.py").read_text(
+        encoding="utf-8"
+    )
     return int(re.search(r"^VERSION = (\d+)", text, re.MULTILINE)[1])
 
 
@@ -127,10 +140,38 @@ def slide_mpp(wildcards):
     return None if mpp != mpp else float(mpp)
 
 
+# Where things lie that may move is a parameter that is a function of threads: such a one Snakemake does not compare
+# with that of the last run. What they are known by are other parameters: rows, size and date. As inputs, sheets and
+# slides dated tomorrow by another machine's clock would be errors.
+
+
+def where_sheet_is(wildcards, threads):
+    """The sheet, for the job that checks it."""
+    return CONFIG.sheet.path
+
+
+def where_new_sheet_is(wildcards, threads):
+    """The sheet of the slides to be predicted."""
+    return CONFIG.predict.sheet
+
+
+def where_slide_is(wildcards, threads):
+    """The file of a slide, for its jobs."""
+    return slide_path(wildcards)
+
+
+def where_slides_are(wildcards, threads):
+    """The file of each slide of the cohort."""
+    return {slide: SLIDES[slide]["path"] for slide in COHORT}
+
+
+def where_cache_is(wildcards, threads):
+    """The folder of tokens that cohorts share, if there is one."""
+    return CONFIG.tokens.cache
+
+
 def slide_file(wildcards):
-    """Size and date of a slide's file: another date, an older one too, is another slide. The slide is a parameter of
-    its rules, no input: Snakemake takes a file dated tomorrow, by another machine's clock, for an error.
-    """
+    """Size and date of a slide's file: another date, an older one too, is another slide."""
     stat = Path(slide_path(wildcards)).stat()
     return f"{stat.st_size} bytes of {int(stat.st_mtime)}"
 

@@ -2,8 +2,6 @@
 
 
 use rule sheet as new_sheet with:
-    input:
-        CONFIG.predict.sheet or [],
     output:
         f"{RESULTS}/predict/slides.parquet",
     log:
@@ -11,8 +9,9 @@ use rule sheet as new_sheet with:
     benchmark:
         f"{RESULTS}/benchmarks/predict/sheet.tsv"
     params:
-        section={"path": CONFIG.predict.sheet or ""},
         version=stage_version("slides/sheet"),
+        sheet=where_new_sheet_is,
+        rows=sheet.identity(NEW_SHEET),
         labelled=False,
 
 

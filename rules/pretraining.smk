@@ -85,6 +85,7 @@ rule gallery:
     params:
         section=CONFIG.gallery.model_dump(),
         version=stage_version("pretraining/gallery"),
+        slides=where_slides_are,
         regions=f"{RESULTS}/regions",
     script:
         "../workflow_scripts/gallery.py"

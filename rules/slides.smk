@@ -2,8 +2,6 @@
 
 
 rule sheet:
-    input:
-        CONFIG.sheet.path,
     output:
         f"{RESULTS}/sheet/slides.parquet",
     log:
@@ -13,8 +11,9 @@ rule sheet:
     conda:
         "../envs/slpd.yaml"
     params:
-        section=CONFIG.sheet.model_dump(),
         version=stage_version("slides/sheet"),
+        sheet=where_sheet_is,
+        rows=sheet.identity(SHEET),
         labelled=True,
     script:
         "../workflow_scripts/sheet.py"
@@ -40,7 +39,7 @@ rule tissue:
         section=CONFIG.tissue.segmentation.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
-        slide=slide_path,
+        slide=where_slide_is,
         slide_file=slide_file,
     script:
         "../workflow_scripts/tissue.py"
@@ -90,7 +89,7 @@ rule patches:
         patch_px=CONFIG.patch_encoder.patch_px,
         shrink_jpeg=CONFIG.tokens.shrink_jpeg,
         seed=CONFIG.seed,
-        slide=slide_path,
+        slide=where_slide_is,
         slide_file=slide_file,
     script:
         "../workflow_scripts/patches.py"
@@ -142,9 +141,10 @@ rule tokens:
         mem_mb=4000,
         last_attempt=last_attempt,
     params:
-        section=CONFIG.tokens.model_dump(),
+        section=CONFIG.tokens.encoding.model_dump(),
         version=stage_version("slides/tokens"),
-        slide=slide_path,
+        cache=where_cache_is,
+        slide=where_slide_is,
         slide_file=slide_file,
     script:
         "../workflow_scripts/tokens.py"

@@ -4,13 +4,16 @@ Every file is written beside its name and renamed when whole, so a reader never 
 `slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.
 """
 
+import errno
 import glob
 import hashlib
 import json
 import os
+import shlex
+import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
@@ -26,7 +29,7 @@ Meta = dict[str, str]
 
 # Columns of each Parquet table. `embedding` is a fixed-size list, float32.
 TABLES: dict[str, tuple[str, ...]] = {
-    "sheet": ("slide_id", "patient_id", "label", "path", "mpp", "site"),
+    "sheet": ("slide_id", "patient_id", "label", "mpp", "site"),  # not where the slides lie: they may move
     "ledger": (
         *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
         *("tissue_mm2", "regions", "fingerprint", "seconds"),
@@ -141,7 +144,8 @@ def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: st
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
 
-    Whatever a killed job left of the same artifact is removed too.
+    Whatever a killed job left of the same artifact is removed too. Raises OSError naming the artifact when the disk is
+    full, whatever the library that writes says of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +157,11 @@ def replacing(path: Path) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except (OSError, RuntimeError) as error:
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, f"{full}; make room and run snakemake again", str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -196,8 +205,8 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise _missing(path) from error
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(_broken(path, str(error))) from error
     _check_columns(path, name, table.column_names)
@@ -219,8 +228,17 @@ def _check_columns(path: Path, name: str, columns: Sequence[str]) -> None:
         raise ValueError(_broken(path, f"a {name} table without {missing}"))
 
 
+def make_anew(path: Path) -> str:
+    """The remedy for a broken or missing artifact: its file by name, as a finished run misses none that it has used."""
+    return f"delete the file and make it anew: snakemake --cores all {shlex.quote(str(path))}"
+
+
 def _broken(path: Path, found: str) -> str:
-    return f"{path}: {found}; delete the file and run snakemake again, it will be made anew"
+    return f"{path}: {found}; {make_anew(path)}"
+
+
+def _missing(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{path}: no such file; make it: snakemake --cores all {shlex.quote(str(path))}")
 
 
 # Tissue: GeoJSON
@@ -291,7 +309,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attrs: Mapping[st
     """Write named arrays, contiguous and uncompressed; str arrays as UTF-8."""
     import h5py
 
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with _writing_h5(path) as file:
         file.attrs.update({**meta, **attrs})
         for name, array in arrays.items():
             text = array.dtype.kind in "UO"
@@ -317,9 +335,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray]
 
 def write_regions(path: Path, regions: Regions, meta: Meta) -> None:
     """Write `coords` with TRIDENT's attributes, and `tissue_fraction`."""
-    import h5py
-
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with _writing_h5(path) as file:
         file.attrs.update({**meta, **_slide_attributes(regions.slide)})
         file.attrs.update(size_px=regions.size_px, size_level0_px=regions.size_level0_px, target_mpp=regions.target_mpp)
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
@@ -344,9 +360,7 @@ def read_regions(path: Path) -> tuple[Regions, Meta]:
 @contextmanager
 def writing_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Tokens]:
     """Give Tokens to fill region by region: `written.tokens[i] = array`, and `written.colour[i]` the same way."""
-    import h5py
-
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with _writing_h5(path) as file:
         file.attrs.update({**meta, **_slide_attributes(regions.slide), "grid": grid, "token_dim": dim})
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
         coords.attrs.update(_trident_attributes(regions, path))
@@ -355,6 +369,17 @@ def writing_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta
             for name, size in (("tokens", dim), ("colour", 3))
         )
         yield Tokens(regions.slide, tokens, colour, regions.coords)
+
+
+def copy_tokens(source: Path, path: Path, regions: Regions) -> None:
+    """Copy tokens of the same regions that another cohort made, where the slide may have another name."""
+    import h5py
+
+    with replacing(path) as part:
+        shutil.copyfile(source, part)
+        with h5py.File(part, "r+") as file:
+            file.attrs.update(_slide_attributes(regions.slide))
+            file["coords"].attrs.update(_trident_attributes(regions, path))
 
 
 @contextmanager
@@ -382,10 +407,8 @@ def read_tokens(path: Path) -> tuple[Tokens, Meta]:
 @contextmanager
 def writing_patches(path: Path, sample: Regions, meta: Meta) -> Iterator[Any]:
     """Give the dataset `patches`, uint8 (n, size_px, size_px, 3), to fill patch by patch; sample: where they lie."""
-    import h5py
-
     n, side = len(sample.coords), sample.size_px
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with _writing_h5(path) as file:
         file.attrs.update({**meta, **_slide_attributes(sample.slide)})
         file.create_dataset("coords", data=sample.coords.astype(np.int64).reshape(-1, 2))
         yield file.create_dataset("patches", (n, side, side, 3), np.uint8)
@@ -407,13 +430,37 @@ def read_patches(path: Path) -> tuple[np.ndarray, Meta]:
 
 
 @contextmanager
+def _writing_h5(path: Path) -> Iterator[Any]:
+    import h5py
+
+    with replacing(path) as part:
+        file = h5py.File(part, "w")
+        try:
+            yield file
+            file.flush()
+        except BaseException:
+            _give_up(file)
+            raise
+        file.close()
+
+
+def _give_up(file: Any) -> None:
+    """Close an unfinished file; what HDF5 then writes goes into memory, as on a full disk it would end the process."""
+    if hasattr(os, "memfd_create"):
+        with open(os.memfd_create("unfinished"), "wb") as memory:
+            os.dup2(memory.fileno(), file.id.get_vfd_handle())
+    with suppress(OSError, RuntimeError):
+        file.close()
+
+
+@contextmanager
 def _open_h5(path: Path, names: Sequence[str]) -> Iterator[Any]:
     import h5py
 
     try:
         file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise _missing(path) from error
     except OSError as error:
         raise ValueError(_broken(path, f"no whole HDF5 file ({error})")) from error
     with file:
@@ -476,11 +523,11 @@ def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> 
 
     The same tensors and metadata give the same bytes: safetensors writes one text, but several in any order.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with replacing(path) as part:
-        save_file(contiguous, part, metadata={"slpd": json.dumps(meta)})
+        part.write_bytes(save(contiguous, {"slpd": json.dumps(meta)}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:

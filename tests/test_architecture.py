@@ -86,7 +86,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
         f'stage_version("{chapter}/{stage}")',
         f"/logs/{stage}/",
         f"/benchmarks/{stage}/",
-        "rows=" if stage == "predict" else "section=",  # its settings say which rows, and of which slides
+        "rows=" if stage in ("sheet", "predict") else "section=",  # what their settings name, not the names
     ):
         assert needed in block[0], f"rule {stage} lacks {needed}"
 

@@ -22,7 +22,6 @@ FRAMES = {
             "slide_id": ["001"],
             "patient_id": ["NA"],
             "label": ["1"],
-            "path": ["a b/c.svs"],
             "mpp": [float("nan")],
             "site": ["05"],
         }

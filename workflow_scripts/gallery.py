@@ -10,6 +10,7 @@ with runtime.importing():
 with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads=snakemake.threads):
     gallery.run(
         sheet_path=Path(snakemake.input.sheet),
+        slide_paths={slide: Path(path) for slide, path in snakemake.params.slides.items()},
         embed_path=Path(snakemake.input.embed),
         prototypes_path=Path(snakemake.input.prototypes),
         regions_dir=Path(snakemake.params.regions),

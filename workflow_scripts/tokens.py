@@ -17,9 +17,10 @@ with runtime.job(
         regions_path=Path(snakemake.input.regions),
         weights_path=Path(snakemake.input.weights),
         tokens_path=Path(snakemake.output[0]),
-        section=config.Tokens(**snakemake.params.section),
+        section=config.Encoding(**snakemake.params.section),
         device=device,
         quarantine=bad_slides.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
+        cache_dir=snakemake.params.cache and Path(snakemake.params.cache),
     )

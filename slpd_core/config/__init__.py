@@ -22,6 +22,7 @@ from slpd_core.config.dino import DinoPatches, SelfDistillation
 from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, JoinedTable, Predict, Report, Reporting
 from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
 from slpd_core.config.slides import (
+    Encoding,
     Ledger,
     PatchEncoder,
     PatchEncoders,
@@ -41,6 +42,7 @@ __all__ = [
     "Config",
     "DinoPatches",
     "Embed",
+    "Encoding",
     "Evaluation",
     "Folds",
     "Gallery",

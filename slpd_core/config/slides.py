@@ -182,11 +182,22 @@ class PatchEncoders(PatchEncoder):
         return self.model_dump(include={*PatchEncoder.model_fields})
 
 
-class Tokens(Section):
+class Encoding(Section):
+    """How regions are read and encoded."""
+
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: AutoOrPositive
     compile: bool
     shrink_jpeg: bool
+
+
+class Tokens(Encoding):
+    cache: str | None
+
+    @property
+    def encoding(self) -> Encoding:
+        """The section without its folder: what a slide's tokens depend on."""
+        return Encoding(**self.model_dump(exclude={"cache"}))
 
 
 class Ledger(Section):

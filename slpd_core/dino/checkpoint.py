@@ -30,8 +30,8 @@ class Checkpoint:
         if not processes.is_first():
             return
         state = {"made_by": self.made_by, "history": history, "more": dict(more), "networks": networks.state()}
-        with store.replacing(self.path) as part:
-            torch.save(state, part)
+        with store.replacing(self.path) as part, part.open("wb") as file:
+            torch.save(state, file)  # a file of Python's: of a full disk torch's own only says "unexpected pos"
 
     def restore(self, networks: Networks, names: Sequence[str] = ()) -> tuple[list[dict[str, float]], dict[str, Any]]:
         """Bring networks to the checkpoint's state, give its history and what more it holds; nothing where there is no

@@ -63,7 +63,7 @@ def patch_features(tokens_dir: Path, slide_ids: list[str], kind: str = "tokens")
             if opened.slide.status == store.QUARANTINED:
                 raise ValueError(
                     f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
-                    "delete the file and run snakemake again, or leave the slide out of the sheet"
+                    f"{store.make_anew(path)}; or leave the slide out of the sheet"
                 )
             prints.append(meta["fingerprint"])
     return read, store.fingerprint(*prints)

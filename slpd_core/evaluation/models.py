@@ -181,5 +181,5 @@ def read(path: Path) -> tuple[Model, store.Meta]:
     """
     arrays, meta = store.read_weights(path)
     if "classifier" not in meta:
-        raise ValueError(f"{path}: no trained classifier; delete it and run snakemake again")
+        raise ValueError(f"{path}: no trained classifier; {store.make_anew(path)}")
     return Model(meta["classifier"], json.loads(meta["classes"]), int(meta["dim"]), arrays), meta

@@ -50,7 +50,7 @@ def stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
     for stage in STAGES:
         jobs = []
         for path in sorted((benchmarks_dir / stage).rglob("*.tsv")):
-            with path.open() as file:
+            with path.open(encoding="utf-8") as file:
                 jobs += [
                     [_number(row.get(key)) for key in ("s", "max_rss")] for row in csv.DictReader(file, delimiter="\t")
                 ]

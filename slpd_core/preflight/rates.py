@@ -18,7 +18,7 @@ CPU_BATCH = 16  # regions or patches a step of training; the rate is nearly that
 SLIDES = 3  # that a classifier is trained on
 
 
-def seconds_a_patch(weights_path: Path, section: config.Tokens, device: str) -> tuple[float, int, str]:
+def seconds_a_patch(weights_path: Path, section: config.Encoding, device: str) -> tuple[float, int, str]:
     """Seconds the patch encoder takes for a patch, by one thread on a CPU; the token's length, the precision."""
     meta = patch_encoder.load(weights_path)[1]
     precision = fast_vit.choose_precision(section.precision, device, meta["token_dim"])

@@ -17,7 +17,6 @@ from slpd_core.runtime import log
 
 CPU_REGIONS, GPU_REGIONS = 64, 4096  # at most that go through an encoder at a time
 ARRAYS_ALIVE = 16  # of the size of the tokens, in float32, that a pass has in memory at once, or fewer
-REMEDY = "delete the file and run snakemake again, it will be made anew"
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,13 @@ def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.
         tokens, coords = own.tokens[()], own.coords
     grid = math.isqrt(tokens.shape[1])
     if grid * grid != tokens.shape[1]:
-        raise ValueError(f"{path}: {tokens.shape[1]} tokens a region are no square grid; {REMEDY}")
+        raise ValueError(f"{path}: {tokens.shape[1]} tokens a region are no square grid; {store.make_anew(path)}")
     finite = np.isfinite(tokens).all((1, 2))
     if not finite.all():
         first = int(finite.argmin())
         raise ValueError(
             f"{path}: tokens that are not finite in {(~finite).sum()} of {len(finite)} regions, first in region "
-            f"{first} at {tuple(coords[first].tolist())} px; {REMEDY}"
+            f"{first} at {tuple(coords[first].tolist())} px; {store.make_anew(path)}"
         )
     return tokens.reshape(len(tokens), grid, grid, -1), coords
 
@@ -152,10 +151,11 @@ def read_cohort(
                 log.info("tokens of %.1f GB are mapped from %s", 2 * math.prod(shape) / 1e9, file)
             tokens = map_tokens(file, shape) if file else torch.empty(shape, dtype=torch.float16)
         if own.shape[1:] != tokens.shape[1:]:
+            path = tokens_dir / f"{slide['slide_id']}.h5"
             raise ValueError(
-                f"{tokens_dir / slide['slide_id']}.h5: tokens {own.shape[1:]}, those of slide {ids[0]} are "
-                f"{tuple(tokens.shape[1:])}; delete the file that does not fit regions.size_px and patch_encoder of "
-                "the config and run snakemake again, it will be made anew"
+                f"{path}: tokens {own.shape[1:]}, those of slide {ids[0]} are "
+                f"{tuple(tokens.shape[1:])}; of the one that does not fit regions.size_px and patch_encoder of the "
+                f"config {store.make_anew(path)}"
             )
         tokens[start : start + len(own)] = torch.from_numpy(own)
         coords[start : start + len(own)] = corners

@@ -172,6 +172,7 @@ def read_found(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) 
 def run(
     *,
     sheet_path: Path,
+    slide_paths: dict[str, Path],
     embed_path: Path,
     prototypes_path: Path,
     regions_dir: Path,
@@ -179,7 +180,10 @@ def run(
     section: config.Gallery,
     read_regions: ReadRegions,
 ) -> None:
-    """Draw the gallery of the slides a run was trained on; one that cannot be read any more is shown by grey tiles."""
+    """Draw the gallery of the slides a run was trained on; one that cannot be read any more is shown by grey tiles.
+
+    slide_paths: the file of each slide of the cohort.
+    """
     sheet, _ = store.read_table(sheet_path, "sheet")
     embed, _ = store.read_table(embed_path, "embed")
     trained, _ = store.read_arrays(prototypes_path, ("region_slide",))
@@ -187,8 +191,7 @@ def run(
     found, as_one = read_found(embed, sheet, prototypes_path)
     strips = plan_cohort(found) if as_one else plan_slides(found, section.slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
-    paths = dict(zip(sheet["slide_id"], map(Path, sheet["path"]), strict=True))
-    tiles = read_tiles(rows, embed, paths, regions_dir, read_regions)
+    tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
     with store.replacing(out_path) as part:
         # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
         draw(strips, tiles).quantize(256).save(part, format="PNG", optimize=True)

@@ -184,6 +184,6 @@ def load(path: Path) -> tuple[RegionEncoder, store.Meta]:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path}: weights, but not those of a region encoder of this pipeline ({type(error).__name__}: {reason}); "
-            "delete the file and run snakemake again, it will be made anew"
+            f"{store.make_anew(path)}"
         ) from error
     return encoder.eval().requires_grad_(False), meta

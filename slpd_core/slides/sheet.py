@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from slpd_core import config, store
+from slpd_core import store
 from slpd_core.runtime import log
 from slpd_core.slides.mpp import MPP_RANGE, plausible
 
-VERSION = 2
+VERSION = 3
 COLUMNS = ("slide_id", "patient_id", "label", "path")
 UNLABELLED = ("slide_id", "path")  # all that slides to be predicted must say
 OPTIONAL = ("mpp", "site")
@@ -173,12 +173,18 @@ def require_masks(slide_ids: Iterable[str], folder: str | None) -> None:
         raise ValueError(f"tissue.masks: no slide of a sheet is called {names}; name a mask {{slide_id}}.geojson")
 
 
-def run(*, sheet_path: Path, out_path: Path, section: config.Sheet, labelled: bool) -> None:
-    """Write the checked sheet; notes patients with slides of two labels in the log."""
+def identity(frame: pd.DataFrame) -> str:
+    """What a checked sheet says, but for where the slides lie: hashed into 32 hex digits."""
+    return store.fingerprint(frame.drop(columns="path").to_json())
+
+
+def run(*, sheet_path: Path, out_path: Path, labelled: bool) -> None:
+    """Write the checked sheet, but for where the slides lie; notes patients with slides of two labels in the log."""
     frame = read_sheet(sheet_path, labelled)
     labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
     for patient, found in labels[labels.str.len() > 1].items():
         log.warning("%s: patient %s has slides of %d labels: %s", sheet_path, patient, len(found), ", ".join(found))
-    meta = store.provenance("sheet", VERSION, section.model_dump(), store.file_fingerprint(sheet_path))
-    store.write_table(out_path, "sheet", frame, meta)
+    store.write_table(
+        out_path, "sheet", frame.drop(columns="path"), store.provenance("sheet", VERSION, {}, identity(frame))
+    )
     log.info("%d slides of %d patients", len(frame), frame["patient_id"].nunique())

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from slpd_core import config, store
 from slpd_core.runtime import log, progress
-from slpd_core.slides import fast_vit, patch_encoder
+from slpd_core.slides import fast_vit, patch_encoder, token_cache
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import read_regions
 
@@ -170,7 +170,7 @@ def choose_batch_size(batch_size: int | str, encode: PatchEncoder) -> int:
     return 1 << max(0, min(held, LARGEST_BATCH).bit_length() - 1)
 
 
-def prepare(weights_path: Path, section: config.Tokens, precision: str, device: str) -> PatchEncoder:
+def prepare(weights_path: Path, section: config.Encoding, precision: str, device: str) -> PatchEncoder:
     """The encoder in memory, ready to run."""
     model, meta = patch_encoder.load(weights_path)
     encoder: Any = fast_vit.freeze(model, meta, precision, device, pack=not section.compile)
@@ -194,13 +194,14 @@ def run(
     regions_path: Path,
     weights_path: Path,
     tokens_path: Path,
-    section: config.Tokens,
+    section: config.Encoding,
     device: str,
     quarantine: tuple[type[Exception], ...],
+    cache_dir: Path | None = None,
 ) -> None:
     """Encode a slide's regions; a slide that breaks on the way is quarantined with the reason and keeps none.
 
-    quarantine: the errors that do that, others are raised.
+    quarantine: the errors that do that, others are raised. cache_dir: of tokens that cohorts share, see `token_cache`.
     """
     regions, meta = store.read_regions(regions_path)
     encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
@@ -223,6 +224,8 @@ def run(
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
         return
+    if cache_dir and token_cache.take(cache_dir, provenance["fingerprint"], regions, tokens_path):
+        return
     encode = prepare(weights_path, section, precision, device)
     pixels = progress(
         read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine),
@@ -241,3 +244,6 @@ def run(
         log.warning("quarantined: %s", error)
         with store.writing_tokens(tokens_path, without_regions(regions, str(error)), grid, dim, provenance):
             pass
+        return
+    if cache_dir:
+        token_cache.put(cache_dir, provenance["fingerprint"], tokens_path)

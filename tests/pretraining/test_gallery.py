@@ -38,11 +38,8 @@ def make(tmp_path):
             rows += [(slide, *corner, np.float32(colour)) for corner, colour in zip(coords, colours, strict=True)]
         embed = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"]).astype({"x": int, "y": int})
         store.write_table(tmp_path / "embed.parquet", "embed", embed, {"embed_dim": "3"})
-        paths = [str(tmp_path / f"{slide}.tiff") for slide in slides]
         labels = ["xy"[number % 2] for number in range(len(slides))]
-        sheet = pd.DataFrame(
-            {"slide_id": [*slides], "patient_id": "p", "label": labels, "path": paths, "mpp": np.nan, "site": ""}
-        )
+        sheet = pd.DataFrame({"slide_id": [*slides], "patient_id": "p", "label": labels, "mpp": np.nan, "site": ""})
         store.write_table(tmp_path / "sheet.parquet", "sheet", sheet, {})
         N = len(names or slides)
         none = np.full((N, 1), -1), np.full((N, 1, M), -1)
@@ -58,6 +55,7 @@ def make(tmp_path):
         store.write_arrays(tmp_path / "prototypes.h5", arrays, {}, store.provenance("pretrain", 1, {}))
         gallery.run(
             sheet_path=tmp_path / "sheet.parquet",
+            slide_paths={slide: tmp_path / f"{slide}.tiff" for slide in slides},
             embed_path=tmp_path / "embed.parquet",
             prototypes_path=tmp_path / "prototypes.h5",
             regions_dir=tmp_path / "regions",

@@ -1,5 +1,6 @@
 """Tokens are the patches' own, in row-major order, and a slide that breaks leaves none."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -40,14 +41,15 @@ def slide(tmp_path):
 def encode(tmp_path, weights, settings):
     """Run the stage on regions of 256 px at the given corners; gives what it wrote."""
 
-    def encode(path, corners, status=store.OK, size_px=256, quarantine=(SlideError,), **changed):
-        info = store.SlideInfo("s", status, "", 640, 560, 0.5, "sheet", "")
+    def encode(path, corners, status=store.OK, size_px=256, quarantine=(SlideError,), cache=None, name="s", **changed):
+        info = store.SlideInfo(name, status, "", 640, 560, 0.5, "sheet", "")
         coords = np.array(corners, np.int64).reshape(-1, 2)
         found = store.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
         store.write_regions(tmp_path / "r.h5", found, META)
-        section = settings.tokens.model_copy(update={"precision": "fp32"} | changed)
+        section = settings.tokens.encoding.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
-        tokens.run(**paths, tokens_path=tmp_path / "t.h5", section=section, device="cpu", quarantine=quarantine)
+        paths |= {"tokens_path": tmp_path / "t.h5", "cache_dir": cache}
+        tokens.run(**paths, section=section, device="cpu", quarantine=quarantine)
         return store.read_tokens(tmp_path / "t.h5")
 
     return encode
@@ -302,7 +304,7 @@ tokens.PatchEncoder.encode = killing
 slide, regions, weights, written, section = sys.argv[1:]
 tokens.run(
     slide_path=Path(slide), regions_path=Path(regions), weights_path=Path(weights), tokens_path=Path(written),
-    section=config.Tokens.model_validate_json(section), device="cpu", quarantine=(),
+    section=config.Encoding.model_validate_json(section), device="cpu", quarantine=(),
 )
 """
 
@@ -310,7 +312,7 @@ tokens.run(
 def test_a_killed_job_leaves_nothing_and_the_next_one_all(encode, slide, weights, tmp_path, settings):
     whole, _ = encode(slide, [(0, 0), (64, 0), (128, 0)])
     (tmp_path / "t.h5").unlink()
-    section = settings.tokens.model_copy(update={"precision": "fp32"}).model_dump_json()
+    section = settings.tokens.encoding.model_copy(update={"precision": "fp32"}).model_dump_json()
     paths = [slide, tmp_path / "r.h5", weights, tmp_path / "t.h5"]
     command = [sys.executable, "-c", KILLED, *paths, section]
     killed = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
@@ -330,8 +332,55 @@ def test_a_compiled_encoder_gives_the_same(encode, slide):
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.5, "many", None])
 def test_a_batch_size_is_a_number_or_auto(settings, value):
-    values = settings.tokens.model_dump()
+    values = settings.tokens.encoding.model_dump()
     with pytest.raises(ValueError, match="give a whole number above 0, or auto"):
-        config.Tokens(**values | {"batch_size": value})
-    assert config.Tokens(**values | {"batch_size": "12"}).batch_size == 12
-    assert config.Tokens(**values | {"batch_size": "auto"}).batch_size == "auto"
+        config.Encoding(**values | {"batch_size": value})
+    assert config.Encoding(**values | {"batch_size": "12"}).batch_size == 12
+    assert config.Encoding(**values | {"batch_size": "auto"}).batch_size == "auto"
+
+
+@pytest.fixture
+def no_encoding(monkeypatch):
+    """From when it is called, encoding anything fails."""
+
+    def fail(self, patches):
+        raise AssertionError("encoded once more")
+
+    return lambda: monkeypatch.setattr(tokens.PatchEncoder, "encode", fail)
+
+
+def test_a_slide_that_another_cohort_has_encoded_is_copied_under_its_own_name(encode, slide, tmp_path, no_encoding):
+    first, meta = encode(slide, [(0, 0), (256, 64)], cache=tmp_path / "cache")
+    no_encoding()
+    second, same = encode(slide, [(0, 0), (256, 64)], cache=tmp_path / "cache", name="other")
+    assert (second.slide.slide_id, same) == ("other", meta)
+    for name in ("tokens", "colour", "coords"):
+        np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
+    with pytest.raises(AssertionError, match="encoded once more"):
+        encode(slide, [(0, 0), (256, 64)], cache=tmp_path / "cache", batch_size=3)
+
+
+def test_a_broken_file_in_the_cache_is_removed_and_the_slide_encoded(encode, slide, tmp_path):
+    first, meta = encode(slide, [(0, 0)], cache=tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").iterdir()
+    assert cached.name == f"{meta['fingerprint']}.h5"
+    (tmp_path / "t.h5").unlink()
+    os.truncate(cached, cached.stat().st_size // 2)
+    again, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
+    np.testing.assert_array_equal(again.tokens, first.tokens)
+    np.testing.assert_array_equal(store.read_tokens(cached)[0].tokens, first.tokens)
+
+
+def test_the_cache_works_without_links(encode, slide, tmp_path, monkeypatch, no_encoding):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    first, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
+    no_encoding()
+    second, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
+    np.testing.assert_array_equal(second.tokens, first.tokens)
+
+
+def test_a_quarantined_slide_does_not_enter_the_cache(encode, slide, tmp_path):
+    slide.write_bytes(slide.read_bytes()[:4000])
+    found, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
+    assert found.slide.status == store.QUARANTINED
+    assert not (tmp_path / "cache").exists()

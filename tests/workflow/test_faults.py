@@ -1,0 +1,317 @@
+"""Whatever happens to a run, the next one ends where an undisturbed one does, bit for bit."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from slpd_core import store
+
+T = TypeVar("T")
+# One run and one row: every stage, few jobs.
+OVERLAY = {
+    "pretrain": {"runs": {"dino": False}},
+    "evaluate": {"rows": {"colour": None, "patch": None, "dino": None, "slpd": ["vit_wsi"]}},
+}
+SCRIPT = re.compile(r"(.+)/\.snakemake/scripts/tmp\w+\.(\w+)\.py")  # a job's, of a folder and a stage
+STAGES = {
+    *("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger", "pretrain", "embed", "gallery"),
+    *("folds", "evaluate", "heatmaps", "report"),
+}
+
+
+def results_of(folder: Path) -> dict[str, bytes]:
+    """Every artifact but for the times in it: name -> content. The page and TensorBoard's files are full of times."""
+    results = folder / "results" / "tiny"
+    paths = [path for path in results.rglob("*") if path.is_file() and path.name != "index.html"]
+    names = {path.relative_to(results).as_posix(): path for path in paths}
+    timed = ("logs/", "benchmarks/", "pretrain/slpd/tensorboard/")
+    found = {name: path.read_bytes() for name, path in names.items() if not name.startswith(timed)}
+    if ledger := names.get("ledger/ledger.parquet"):
+        table, meta = store.read_table(ledger, "ledger")
+        found["ledger/ledger.parquet"] = f"{table.drop(columns='seconds').to_json()} {meta}".encode()
+    return found
+
+
+@pytest.fixture(scope="module")
+def start(snakemake) -> Callable[..., subprocess.Popen[str]]:
+    """Start a run in a process group of its own."""
+
+    def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        command = snakemake.command(folder, *arguments, overlay=OVERLAY)
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"COLUMNS": "200"} | environment,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def fresh(write_cohort) -> Callable[[Path], Path]:
+    """Write the cohort, one name and one label not in ASCII, one slide dated tomorrow."""
+
+    def write(folder: Path) -> Path:
+        write_cohort(folder, patients=2)
+        sheet = folder / "slides.csv"
+        text = sheet.read_text().replace(",fine,", ",größer,").replace("fine-1,fine-1", "größe-1,fine-1")
+        sheet.write_text(text, encoding="utf-8")
+        tomorrow = time.time() + 86_400
+        os.utime(folder / "slides" / "fine-1.tiff", (tomorrow, tomorrow))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, fresh, snakemake) -> tuple[Path, dict[str, bytes]]:
+    """A finished run that nothing happened to: its folder and its results."""
+    folder = fresh(tmp_path_factory.mktemp("undisturbed") / "cohort")
+    done = snakemake(folder, overlay=OVERLAY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert snakemake(folder, "-n", overlay=OVERLAY).jobs == {}
+    return folder, results_of(folder)
+
+
+@pytest.fixture
+def cohort(undisturbed, tmp_path) -> Path:
+    """A copy of the finished run, to be disturbed."""
+    return shutil.copytree(undisturbed[0], tmp_path / "cohort", copy_function=shutil.copy2)
+
+
+def running(folder: Path) -> dict[int, str]:
+    """The job processes of a run: number -> stage."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            script = SCRIPT.fullmatch(words[1]) if len(words) > 1 else None
+            if script and script[1] == str(folder):
+                found[int(path.parent.name)] = script[2]
+    return found
+
+
+def until(condition: Callable[[], T], seconds: float = 120) -> T:
+    """Wait for what is to come true; gives it."""
+    last = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < last, "it does not come true"
+        time.sleep(0.02)
+    return found
+
+
+def wait_for(folder: Path, run: subprocess.Popen[str], stages: set[str]) -> tuple[int, str] | None:
+    """The first job of one of these stages, once it runs; None where the run ends without."""
+    found: list[tuple[int, str]] = []
+
+    def seen() -> bool:
+        found.extend((number, stage) for number, stage in running(folder).items() if stage in stages)
+        return bool(found) or run.poll() is not None
+
+    until(seen)
+    return found[0] if found else None
+
+
+def finish(folder: Path, start, expected: dict[str, bytes]) -> str:
+    """Run to the end, what is missing by name; the results are those of the undisturbed run. Gives what was printed."""
+    results = Path("results", "tiny")
+    missing = [str(results / name) for name in expected if not (folder / results / name).exists()]
+    run = start(folder, *(name for name in missing if not name.endswith("checkpoint.pt")), "all")
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    found = results_of(folder)
+    assert set(found) == set(expected)
+    assert [name for name, content in found.items() if content != expected[name]] == []
+    assert not list(folder.rglob("*.part"))
+    return output
+
+
+def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, undisturbed):
+    folder, left = fresh(tmp_path / "cohort"), set(STAGES)
+    for _ in range(2 * len(STAGES)):
+        run = start(folder)
+        while found := wait_for(folder, run, left):
+            os.kill(found[0], signal.SIGKILL)
+            left.discard(found[1])
+        run.communicate()
+        if not left:
+            break
+    assert not left
+    finish(folder, start, undisturbed[1])
+
+
+def test_a_killed_snakemake_is_made_up_for(tmp_path, fresh, start, snakemake, undisturbed):
+    """With its jobs, and without: they then go on beside those of the next run."""
+    folder = fresh(tmp_path / "cohort")
+    for number, stage in enumerate(("tissue", "tokens", "pretrain", "evaluate", "report")):
+        run = start(folder)
+        assert wait_for(folder, run, {stage})
+        os.kill(run.pid, signal.SIGKILL) if number % 2 else os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+        refused = snakemake(folder, overlay=OVERLAY)
+        assert refused.returncode != 0
+        assert "--unlock" in refused.stderr
+        assert snakemake(folder, "--unlock", overlay=OVERLAY).returncode == 0
+    finish(folder, start, undisturbed[1])
+
+
+def test_a_cluster_that_ends_a_job_loses_nothing(cohort, start, undisturbed):
+    """SIGTERM some time before SIGKILL: the job stops at the next step, the next run goes on from there."""
+    shutil.rmtree(cohort / "results" / "tiny" / "pretrain")
+    log = cohort / "results" / "tiny" / "logs" / "pretrain" / "slpd.log"
+    log.unlink()
+    run = start(cohort)
+    number, _ = wait_for(cohort, run, {"pretrain"})
+    until(lambda: log.exists() and "regions of" in log.read_text(encoding="utf-8"))
+    os.kill(number, signal.SIGTERM)
+    until(lambda: number not in running(cohort), seconds=30)
+    output, _ = run.communicate()
+    assert run.returncode != 0
+    assert "stopped by SIGTERM" in output
+    finish(cohort, start, undisturbed[1])
+
+
+def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, snakemake, undisturbed):
+    shutil.rmtree(cohort / "results" / "tiny" / "embed")
+    first = start(cohort)
+    assert wait_for(cohort, first, {"embed"})
+    second = snakemake(cohort, overlay=OVERLAY)
+    assert second.returncode != 0
+    assert "cannot be locked" in second.stderr
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+    assert results_of(cohort) == undisturbed[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "made"),
+    [
+        ("tissue/coarse-0.geojson", "regions", "regions/coarse-0.h5"),
+        ("regions/coarse-0.h5", "tokens", "tokens/coarse-0.h5"),
+        ("patch_encoder/weights.safetensors", "tokens", "tokens/coarse-0.h5"),
+        ("tokens/coarse-1.h5", "pretrain", "pretrain/slpd/encoder.safetensors"),
+        ("ledger/ledger.parquet", "folds", "folds/folds.parquet"),
+        ("pretrain/slpd/encoder.safetensors", "embed", "embed/slpd.parquet"),
+        ("pretrain/slpd/prototypes.h5", "gallery", "gallery/slpd.png"),
+        ("embed/slpd.parquet", "evaluate", "evaluate/slpd/vit_wsi/fold0.parquet"),
+        ("folds/folds.parquet", "evaluate", "evaluate/slpd/vit_wsi/fold0.parquet"),
+        ("evaluate/slpd/vit_wsi/fold1.safetensors", "heatmaps", "heatmaps/slpd/vit_wsi.jpg"),
+        ("evaluate/slpd/vit_wsi/fold0.parquet", "report", "report/table.csv"),
+    ],
+)
+def test_a_truncated_artifact_is_named_with_what_makes_it_anew(cohort, start, undisturbed, name, user, made):
+    path, target = Path("results", "tiny", name), Path("results", "tiny", made)
+    stat = (cohort / path).stat()
+    os.truncate(cohort / path, stat.st_size * 2 // 3)
+    os.utime(cohort / path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (cohort / target).unlink()
+    run = start(cohort, str(target))
+    output, _ = run.communicate()
+    assert run.returncode != 0, output
+    remedy = f"delete the file and make it anew: snakemake --cores all {path}"
+    assert re.search(rf"^\[{user}.*{re.escape(str(path))}: .*{re.escape(remedy)}", output, re.MULTILINE), output
+    (cohort / path).unlink()
+    run = start(cohort, str(path))
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    found = results_of(cohort)
+    assert found[name] == undisturbed[1][name]
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[None]:
+    """A file system in memory over a folder; skips where this user may not mount one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder", "kilobytes", "target"),
+    [
+        ("tokens", "tokens", 16, "results/tiny/tokens/coarse-0.h5"),
+        ("pretrain", "pretrain/slpd", 64, "all"),
+        ("report", "report", 64, "all"),
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_written(cohort, start, undisturbed, stage, folder, kilobytes, target):
+    path = cohort / "results" / "tiny" / folder
+    shutil.rmtree(path)
+    with small_disk(path, f"size={kilobytes}k"):
+        run = start(cohort, target)
+        output, _ = run.communicate()
+        assert run.returncode != 0
+        named = rf"No space left on device; make room and run snakemake again: 'results/tiny/{folder}/"
+        assert re.search(rf"^\[{stage}.*{named}", output, re.MULTILINE), output
+        assert "SIG" not in output
+        assert not list(path.rglob("*.part"))
+        for written in path.glob("*.h5"):
+            store.read_tokens(written)
+    finish(cohort, start, undisturbed[1])
+
+
+def test_a_read_only_folder_is_named(cohort, start, undisturbed):
+    path = cohort / "results" / "tiny" / "embed"
+    shutil.rmtree(path)
+    with small_disk(path, "ro"):
+        run = start(cohort)
+        output, _ = run.communicate()
+    assert run.returncode != 0
+    assert re.search(r"Read-only file system.*embed", output), output
+    finish(cohort, start, undisturbed[1])
+
+
+def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort, start, undisturbed):
+    slides = cohort / "slides"
+    (slides / "coarse-0.tiff").rename(cohort / "kept")
+    run = start(cohort)
+    output, _ = run.communicate()
+    assert run.returncode != 0
+    assert "slide 'coarse-0': no file" in output
+    shutil.copy2(slides / "coarse-1.tiff", slides / "coarse-0.tiff")
+    os.utime(slides / "coarse-0.tiff", (1e9, 1e9))  # an old file
+    run = start(cohort, "slides")
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    tokens = [cohort / "results" / "tiny" / "tokens" / f"coarse-{number}.h5" for number in (0, 1)]
+    mine, theirs = (store.read_tokens(path)[0].tokens for path in tokens)
+    assert (mine == theirs).all()
+    (cohort / "kept").replace(slides / "coarse-0.tiff")
+    finish(cohort, start, undisturbed[1])
+
+
+def test_artifacts_of_a_clock_that_was_ahead_are_taken_as_they_are(cohort, start, undisturbed):
+    tomorrow = time.time() + 86_400
+    for path in (cohort / "results").rglob("*.*"):
+        os.utime(path, (tomorrow, tomorrow))
+    shutil.rmtree(cohort / "results" / "tiny" / "report")
+    output = finish(cohort, start, undisturbed[1])
+    assert "rule report" in output
+    assert "rule evaluate" not in output
+
+
+def test_locale_and_time_zone_change_nothing(tmp_path, fresh, start, undisturbed):
+    folder = fresh(tmp_path / "cohort")
+    run = start(folder, LC_ALL="C", TZ="Pacific/Kiritimati")
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    assert results_of(folder) == undisturbed[1]
