@@ -5,12 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+
+from slpd_core import store
 
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
@@ -66,13 +69,15 @@ def write_cohort() -> Callable[..., None]:
 
 
 class Snakemake:
-    """Runs Snakemake on a folder with the tiny settings, `overlay` merged over them."""
+    """Runs Snakemake on a folder with the tiny settings, sections of `settings` and of `overlay` merged over them."""
 
-    @staticmethod
-    def command(folder: Path, *arguments: str, overlay: dict | None = None) -> list[str]:
+    def __init__(self, settings: dict) -> None:
+        self.settings = settings
+
+    def command(self, folder: Path, *arguments: str, overlay: dict | None = None) -> list[str]:
         """The command line; its settings are written into the folder."""
         configs = [folder / "tiny.yaml", folder / "overlay.yaml"]
-        for path, values in zip(configs, (TINY, overlay or {}), strict=True):
+        for path, values in zip(configs, (TINY, self.settings | (overlay or {})), strict=True):
             path.write_text(yaml.safe_dump(values))
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(folder)]
         command += ["--snakefile", str(ROOT / "Snakefile"), "--nocolor"]
@@ -86,7 +91,14 @@ class Snakemake:
 
 @pytest.fixture(scope="session")
 def snakemake() -> Snakemake:
-    return Snakemake()
+    return Snakemake({})
+
+
+@pytest.fixture(scope="session")
+def small() -> Snakemake:
+    """One run and one row: every stage, few jobs."""
+    rows = {"colour": None, "patch": None, "dino": None, "slpd": ["vit_wsi"]}
+    return Snakemake({"pretrain": {"runs": {"dino": False}}, "evaluate": {"rows": rows}})
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +115,53 @@ def finished(tmp_path_factory, snakemake, write_cohort) -> tuple[Path, str]:
 def copied(finished, tmp_path) -> Path:
     """A copy of that cohort's folder, to be changed."""
     return shutil.copytree(finished[0], tmp_path / "copy", symlinks=True, copy_function=shutil.copy2)
+
+
+@pytest.fixture(scope="session")
+def results_of() -> Callable[[Path], dict[str, bytes]]:
+    """Every artifact but for the times in it: name -> content. The page and TensorBoard's files are full of times."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        results = folder / "results" / "tiny"
+        paths = [path for path in results.rglob("*") if path.is_file() and path.name != "index.html"]
+        names = {path.relative_to(results).as_posix(): path for path in paths}
+        timed = ("logs/", "benchmarks/", "pretrain/slpd/tensorboard/")
+        found = {name: path.read_bytes() for name, path in names.items() if not name.startswith(timed)}
+        if ledger := names.get("ledger/ledger.parquet"):
+            table, meta = store.read_table(ledger, "ledger")
+            found["ledger/ledger.parquet"] = f"{table.drop(columns='seconds').to_json()} {meta}".encode()
+        return found
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def fresh(write_cohort) -> Callable[[Path], Path]:
+    """Write a cohort of four slides, one name and one label not in ASCII, one slide dated tomorrow."""
+
+    def write(folder: Path) -> Path:
+        write_cohort(folder, patients=2)
+        sheet = folder / "slides.csv"
+        text = sheet.read_text().replace(",fine,", ",größer,").replace("fine-1,fine-1", "größe-1,fine-1")
+        sheet.write_text(text, encoding="utf-8")
+        tomorrow = time.time() + 86_400
+        os.utime(folder / "slides" / "fine-1.tiff", (tomorrow, tomorrow))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, fresh, small, results_of) -> tuple[Path, dict[str, bytes]]:
+    """A finished small run that nothing happened to: its folder and its results."""
+    folder = fresh(tmp_path_factory.mktemp("undisturbed") / "cohort")
+    done = small(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert small(folder, "-n").jobs == {}
+    return folder, results_of(folder)
+
+
+@pytest.fixture
+def cohort(undisturbed, tmp_path) -> Path:
+    """A copy of that folder, to be disturbed."""
+    return shutil.copytree(undisturbed[0], tmp_path / "cohort", copy_function=shutil.copy2)

@@ -16,11 +16,6 @@ import pytest
 from slpd_core import store
 
 T = TypeVar("T")
-# One run and one row: every stage, few jobs.
-OVERLAY = {
-    "pretrain": {"runs": {"dino": False}},
-    "evaluate": {"rows": {"colour": None, "patch": None, "dino": None, "slpd": ["vit_wsi"]}},
-}
 SCRIPT = re.compile(r"(.+)/\.snakemake/scripts/tmp\w+\.(\w+)\.py")  # a job's, of a folder and a stage
 STAGES = {
     *("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger", "pretrain", "embed", "gallery"),
@@ -28,25 +23,12 @@ STAGES = {
 }
 
 
-def results_of(folder: Path) -> dict[str, bytes]:
-    """Every artifact but for the times in it: name -> content. The page and TensorBoard's files are full of times."""
-    results = folder / "results" / "tiny"
-    paths = [path for path in results.rglob("*") if path.is_file() and path.name != "index.html"]
-    names = {path.relative_to(results).as_posix(): path for path in paths}
-    timed = ("logs/", "benchmarks/", "pretrain/slpd/tensorboard/")
-    found = {name: path.read_bytes() for name, path in names.items() if not name.startswith(timed)}
-    if ledger := names.get("ledger/ledger.parquet"):
-        table, meta = store.read_table(ledger, "ledger")
-        found["ledger/ledger.parquet"] = f"{table.drop(columns='seconds').to_json()} {meta}".encode()
-    return found
-
-
 @pytest.fixture(scope="module")
-def start(snakemake) -> Callable[..., subprocess.Popen[str]]:
+def start(small) -> Callable[..., subprocess.Popen[str]]:
     """Start a run in a process group of its own."""
 
     def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        command = snakemake.command(folder, *arguments, overlay=OVERLAY)
+        command = small.command(folder, *arguments)
         return subprocess.Popen(
             command,
             cwd=folder,
@@ -58,38 +40,6 @@ def start(snakemake) -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
-
-
-@pytest.fixture(scope="module")
-def fresh(write_cohort) -> Callable[[Path], Path]:
-    """Write the cohort, one name and one label not in ASCII, one slide dated tomorrow."""
-
-    def write(folder: Path) -> Path:
-        write_cohort(folder, patients=2)
-        sheet = folder / "slides.csv"
-        text = sheet.read_text().replace(",fine,", ",größer,").replace("fine-1,fine-1", "größe-1,fine-1")
-        sheet.write_text(text, encoding="utf-8")
-        tomorrow = time.time() + 86_400
-        os.utime(folder / "slides" / "fine-1.tiff", (tomorrow, tomorrow))
-        return folder
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, fresh, snakemake) -> tuple[Path, dict[str, bytes]]:
-    """A finished run that nothing happened to: its folder and its results."""
-    folder = fresh(tmp_path_factory.mktemp("undisturbed") / "cohort")
-    done = snakemake(folder, overlay=OVERLAY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert snakemake(folder, "-n", overlay=OVERLAY).jobs == {}
-    return folder, results_of(folder)
-
-
-@pytest.fixture
-def cohort(undisturbed, tmp_path) -> Path:
-    """A copy of the finished run, to be disturbed."""
-    return shutil.copytree(undisturbed[0], tmp_path / "cohort", copy_function=shutil.copy2)
 
 
 def running(folder: Path) -> dict[int, str]:
@@ -125,21 +75,26 @@ def wait_for(folder: Path, run: subprocess.Popen[str], stages: set[str]) -> tupl
     return found[0] if found else None
 
 
-def finish(folder: Path, start, expected: dict[str, bytes]) -> str:
+@pytest.fixture
+def finish(start, results_of, undisturbed) -> Callable[[Path], str]:
     """Run to the end, what is missing by name; the results are those of the undisturbed run. Gives what was printed."""
-    results = Path("results", "tiny")
-    missing = [str(results / name) for name in expected if not (folder / results / name).exists()]
-    run = start(folder, *(name for name in missing if not name.endswith("checkpoint.pt")), "all")
-    output, _ = run.communicate()
-    assert run.returncode == 0, output
-    found = results_of(folder)
-    assert set(found) == set(expected)
-    assert [name for name, content in found.items() if content != expected[name]] == []
-    assert not list(folder.rglob("*.part"))
-    return output
+    results, expected = Path("results", "tiny"), undisturbed[1]
+
+    def finish(folder: Path) -> str:
+        missing = [str(results / name) for name in expected if not (folder / results / name).exists()]
+        run = start(folder, *(name for name in missing if not name.endswith("checkpoint.pt")), "all")
+        output, _ = run.communicate()
+        assert run.returncode == 0, output
+        found = results_of(folder)
+        assert set(found) == set(expected)
+        assert [name for name, content in found.items() if content != expected[name]] == []
+        assert not list(folder.rglob("*.part"))
+        return output
+
+    return finish
 
 
-def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, undisturbed):
+def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, finish):
     folder, left = fresh(tmp_path / "cohort"), set(STAGES)
     for _ in range(2 * len(STAGES)):
         run = start(folder)
@@ -150,10 +105,10 @@ def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, undist
         if not left:
             break
     assert not left
-    finish(folder, start, undisturbed[1])
+    finish(folder)
 
 
-def test_a_killed_snakemake_is_made_up_for(tmp_path, fresh, start, snakemake, undisturbed):
+def test_a_killed_snakemake_is_made_up_for(tmp_path, fresh, start, small, finish):
     """With its jobs, and without: they then go on beside those of the next run."""
     folder = fresh(tmp_path / "cohort")
     for number, stage in enumerate(("tissue", "tokens", "pretrain", "evaluate", "report")):
@@ -162,14 +117,14 @@ def test_a_killed_snakemake_is_made_up_for(tmp_path, fresh, start, snakemake, un
         os.kill(run.pid, signal.SIGKILL) if number % 2 else os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         run.stdout.close()
-        refused = snakemake(folder, overlay=OVERLAY)
+        refused = small(folder)
         assert refused.returncode != 0
         assert "--unlock" in refused.stderr
-        assert snakemake(folder, "--unlock", overlay=OVERLAY).returncode == 0
-    finish(folder, start, undisturbed[1])
+        assert small(folder, "--unlock").returncode == 0
+    finish(folder)
 
 
-def test_a_cluster_that_ends_a_job_loses_nothing(cohort, start, undisturbed):
+def test_a_cluster_that_ends_a_job_loses_nothing(cohort, start, finish):
     """SIGTERM some time before SIGKILL: the job stops at the next step, the next run goes on from there."""
     shutil.rmtree(cohort / "results" / "tiny" / "pretrain")
     log = cohort / "results" / "tiny" / "logs" / "pretrain" / "slpd.log"
@@ -182,14 +137,14 @@ def test_a_cluster_that_ends_a_job_loses_nothing(cohort, start, undisturbed):
     output, _ = run.communicate()
     assert run.returncode != 0
     assert "stopped by SIGTERM" in output
-    finish(cohort, start, undisturbed[1])
+    finish(cohort)
 
 
-def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, snakemake, undisturbed):
+def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, small, undisturbed, results_of):
     shutil.rmtree(cohort / "results" / "tiny" / "embed")
     first = start(cohort)
     assert wait_for(cohort, first, {"embed"})
-    second = snakemake(cohort, overlay=OVERLAY)
+    second = small(cohort)
     assert second.returncode != 0
     assert "cannot be locked" in second.stderr
     output, _ = first.communicate()
@@ -213,7 +168,7 @@ def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, snakemake, un
         ("evaluate/slpd/vit_wsi/fold0.parquet", "report", "report/table.csv"),
     ],
 )
-def test_a_truncated_artifact_is_named_with_what_makes_it_anew(cohort, start, undisturbed, name, user, made):
+def test_a_truncated_artifact_is_named_with_its_remedy(cohort, start, undisturbed, results_of, name, user, made):
     path, target = Path("results", "tiny", name), Path("results", "tiny", made)
     stat = (cohort / path).stat()
     os.truncate(cohort / path, stat.st_size * 2 // 3)
@@ -253,7 +208,7 @@ def small_disk(folder: Path, options: str) -> Iterator[None]:
         ("report", "report", 64, "all"),
     ],
 )
-def test_a_full_disk_leaves_nothing_half_written(cohort, start, undisturbed, stage, folder, kilobytes, target):
+def test_a_full_disk_leaves_nothing_half_written(cohort, start, stage, folder, kilobytes, target, finish):
     path = cohort / "results" / "tiny" / folder
     shutil.rmtree(path)
     with small_disk(path, f"size={kilobytes}k"):
@@ -266,10 +221,10 @@ def test_a_full_disk_leaves_nothing_half_written(cohort, start, undisturbed, sta
         assert not list(path.rglob("*.part"))
         for written in path.glob("*.h5"):
             store.read_tokens(written)
-    finish(cohort, start, undisturbed[1])
+    finish(cohort)
 
 
-def test_a_read_only_folder_is_named(cohort, start, undisturbed):
+def test_a_read_only_folder_is_named(cohort, start, finish):
     path = cohort / "results" / "tiny" / "embed"
     shutil.rmtree(path)
     with small_disk(path, "ro"):
@@ -277,10 +232,10 @@ def test_a_read_only_folder_is_named(cohort, start, undisturbed):
         output, _ = run.communicate()
     assert run.returncode != 0
     assert re.search(r"Read-only file system.*embed", output), output
-    finish(cohort, start, undisturbed[1])
+    finish(cohort)
 
 
-def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort, start, undisturbed):
+def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort, start, finish):
     slides = cohort / "slides"
     (slides / "coarse-0.tiff").rename(cohort / "kept")
     run = start(cohort)
@@ -296,20 +251,20 @@ def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort
     mine, theirs = (store.read_tokens(path)[0].tokens for path in tokens)
     assert (mine == theirs).all()
     (cohort / "kept").replace(slides / "coarse-0.tiff")
-    finish(cohort, start, undisturbed[1])
+    finish(cohort)
 
 
-def test_artifacts_of_a_clock_that_was_ahead_are_taken_as_they_are(cohort, start, undisturbed):
+def test_artifacts_of_a_clock_that_was_ahead_are_taken_as_they_are(cohort, start, finish):
     tomorrow = time.time() + 86_400
     for path in (cohort / "results").rglob("*.*"):
         os.utime(path, (tomorrow, tomorrow))
     shutil.rmtree(cohort / "results" / "tiny" / "report")
-    output = finish(cohort, start, undisturbed[1])
+    output = finish(cohort)
     assert "rule report" in output
     assert "rule evaluate" not in output
 
 
-def test_locale_and_time_zone_change_nothing(tmp_path, fresh, start, undisturbed):
+def test_locale_and_time_zone_change_nothing(tmp_path, fresh, start, undisturbed, results_of):
     folder = fresh(tmp_path / "cohort")
     run = start(folder, LC_ALL="C", TZ="Pacific/Kiritimati")
     output, _ = run.communicate()

@@ -1,0 +1,137 @@
+"""The table of docs/reruns.md: what runs again after a change, and that nothing else does."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slpd_core import store
+
+ROOT = Path(__file__).parents[2]
+OF_A_SLIDE = {"tissue": 1, "regions": 1, "tokens": 1}
+AFTER_THE_LEDGER = {
+    **{"ledger": 1, "pretrain": 1, "embed": 1, "gallery": 1},
+    **{"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1},
+}
+
+
+def test_a_fold_runs_again_alone_and_comes_out_the_same(cohort, small, undisturbed):
+    name = "evaluate/slpd/vit_wsi/fold1.parquet"
+    (cohort / "results" / "tiny" / name).unlink()
+    done = small(cohort, f"results/tiny/{name}")
+    assert done.returncode == 0, done.stderr
+    assert done.jobs == {"evaluate": 1}
+    assert (cohort / "results" / "tiny" / name).read_bytes() == undisturbed[1][name]
+    assert small(cohort, "-n").jobs == {}
+
+
+def test_a_classifier_added_trains_on_every_fold_and_one_taken_out_only_leaves_the_table(cohort, small):
+    rows = small.settings["evaluate"]["rows"]
+    two = {"evaluate": {"rows": rows | {"slpd": ["vit_wsi", "knn"]}}}
+    done = small(cohort, overlay=two)
+    assert done.returncode == 0, done.stderr
+    assert done.jobs == {"evaluate": 2, "report": 1}
+    done = small(cohort)
+    assert done.returncode == 0, done.stderr
+    assert done.jobs == {"report": 1}
+    assert len(pd.read_csv(cohort / "results" / "tiny" / "report" / "table.csv")) == 1
+    assert small(cohort, "-n", overlay=two).jobs == {"report": 1}
+
+
+def test_a_runs_settings_leave_the_slides_alone(cohort, small):
+    changed = {"pretrain": {"runs": {"dino": False, "slpd": {"base_lr": 1e-3}}}}
+    jobs = {"pretrain": 1, "embed": 1, "gallery": 1, "evaluate": 2, "heatmaps": 1, "report": 1}
+    assert small(cohort, "-n", overlay=changed).jobs == jobs
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+def test_a_slide_replaced_is_read_again_and_no_other(cohort, small, older):
+    slide = cohort / "slides" / "coarse-0.tiff"
+    shutil.copy(cohort / "slides" / "coarse-1.tiff", slide)
+    if older:
+        os.utime(slide, (1e9, 1e9))
+    done = small(cohort, "-n")
+    assert done.jobs == OF_A_SLIDE | AFTER_THE_LEDGER
+    assert set(re.findall(r"wildcards: slide=(.+)", done.stdout)) == {"coarse-0"}
+
+
+def test_a_slide_added_is_read_and_no_other(cohort, small):
+    shutil.copy(cohort / "slides" / "coarse-1.tiff", cohort / "slides" / "coarse-2.tiff")
+    with (cohort / "slides.csv").open("a", encoding="utf-8") as sheet:
+        sheet.write("coarse-2,coarse-2,coarse,slides/coarse-2.tiff\n")
+    done = small(cohort, "-n")
+    assert done.jobs == {"sheet": 1} | OF_A_SLIDE | AFTER_THE_LEDGER
+    assert set(re.findall(r"wildcards: slide=(.+)", done.stdout)) == {"coarse-2"}
+
+
+def test_a_label_corrected_leaves_the_slides_alone(cohort, small):
+    sheet = cohort / "slides.csv"
+    text = sheet.read_text(encoding="utf-8")
+    for wrong, right in (("coarse-0,coarse,", "coarse-0,größer,"), ("fine-0,größer,", "fine-0,coarse,")):
+        assert wrong in text
+        text = text.replace(wrong, right)
+    sheet.write_text(text, encoding="utf-8")
+    assert small(cohort, "-n").jobs == {"sheet": 1} | AFTER_THE_LEDGER
+
+
+def test_tokens_deleted_are_not_missed(cohort, small):
+    shutil.rmtree(cohort / "results" / "tiny" / "tokens")
+    assert small(cohort, "-n").jobs == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [
+        ("evaluation/report", {"report": 1}),
+        ("evaluation/folds", {"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1}),
+        ("slides/tokens", {"tokens": 4} | AFTER_THE_LEDGER),
+    ],
+)
+def test_a_version_raised_runs_its_stage_again_and_those_after_it(cohort, small, tmp_path, module, jobs):
+    for name in ("rules", "slpd_core", "workflow_scripts", "profiles", "envs"):
+        shutil.copytree(ROOT / name, tmp_path / "project" / name)
+    snakefile, _ = (shutil.copy2(ROOT / name, tmp_path / "project") for name in ("Snakefile", "config.yaml"))
+    path = tmp_path / "project" / "slpd_core" / f"{module}.py"
+    path.write_text(re.sub(r"^VERSION = (\d+)", r"VERSION = 9\1", path.read_text(), flags=re.MULTILINE))
+    assert small(cohort, "-n", "--snakefile", snakefile).jobs == jobs
+
+
+def test_results_moved_to_another_machine_are_as_they_were(cohort, small, tmp_path):
+    """The slides lie elsewhere there, by another sheet; what is changed there is seen."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(cohort, moved, copy_function=shutil.copy2)
+    (moved / "slides").rename(tmp_path / "archive")
+    text = (moved / "slides.csv").read_text(encoding="utf-8")
+    (moved / "slides.csv").unlink()
+    (moved / "here.csv").write_text(text.replace(",slides/", f",{tmp_path / 'archive'}/"), encoding="utf-8")
+    here = {"sheet": {"path": "here.csv"}}
+    assert small(moved, "-n", overlay=here).jobs == {}
+    assert small(moved, "-n", overlay=here | {"report": {"tsne_perplexity": 7}}).jobs == {"report": 1}
+    done = small(moved, "--forcerun", "gallery", overlay=here)  # which reads slides
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_cohort_that_shares_slides_takes_their_tokens(cohort, small):
+    shared = {"tokens": {"cache": "cache"}}
+    assert small(cohort, "-n", overlay=shared).jobs == {}
+    names = ("coarse-0", "fine-0")
+    targets = [f"results/tiny/tokens/{name}.h5" for name in names]
+    (cohort / targets[0]).unlink()
+    (cohort / targets[1]).unlink()
+    assert small(cohort, *targets, overlay=shared).jobs == {"tokens": 2}
+    sheet = (cohort / "slides.csv").read_text(encoding="utf-8")
+    (cohort / "second.csv").write_text(sheet.replace("coarse-0,", "c0,").replace("fine-0,", "f0,"), encoding="utf-8")
+    second = shared | {"cohort": "second", "sheet": {"path": "second.csv"}}
+    done = small(cohort, "slides", overlay=second)
+    assert done.returncode == 0, done.stdout + done.stderr
+    logs = {path.stem: path.read_text(encoding="utf-8") for path in cohort.glob("results/second/logs/tokens/*.log")}
+    assert {name for name, text in logs.items() if "taken from cache/" in text} == {"c0", "f0"}
+    for name, other in zip(names, ("c0", "f0"), strict=True):
+        paths = [cohort / "results" / "tiny" / "tokens" / f"{name}.h5"]
+        paths.append(cohort / "results" / "second" / "tokens" / f"{other}.h5")
+        ours, theirs = map(store.read_tokens, paths)
+        assert (ours[0].tokens == theirs[0].tokens).all()
+        assert ours[1] == theirs[1]
