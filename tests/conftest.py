@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -33,3 +36,37 @@ def srun(tmp_path, monkeypatch):
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+
+def draw(seed: int, coarse: bool) -> np.ndarray:
+    """A pink piece of tissue on white whose class is the size of its dark spots; uint8 (768, 1024, 3)."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((768, 1024, 3), 244, np.uint8)
+    pixels[64:704, 64:960] = (225, 150, 190)
+    spot = 24 if coarse else 8
+    spots = rng.random((640 // spot + 1, 896 // spot + 1)) < 0.3
+    dark = np.kron(spots, np.ones((spot, spot), bool))[:640, :896]
+    pixels[64:704, 64:960][dark] = (110, 60, 150)
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def write_cohort() -> Callable[..., None]:
+    """Write slides.csv and its slides: `patients` a label, one slide each; if asked for, a torn and a blank one too."""
+    from slpd_core.slides.reader import write_slide
+
+    def write(folder: Path, patients: int, with_bad: bool = False) -> None:
+        slides = folder / "slides"
+        slides.mkdir(parents=True)
+        labels = {f"{label}-{number}": label for label in ("coarse", "fine") for number in range(patients)}
+        for number, (slide, label) in enumerate(labels.items()):
+            write_slide(slides / f"{slide}.tiff", draw(number, label == "coarse"), mpp=0.5)
+        if with_bad:
+            whole = (slides / "fine-0.tiff").read_bytes()
+            (slides / "torn.tiff").write_bytes(whole[: len(whole) // 3])
+            write_slide(slides / "blank.tiff", np.full((600, 600, 3), 244, np.uint8), mpp=0.5)
+            labels |= {"torn": "fine", "blank": "coarse"}
+        rows = [f"{slide},{slide},{label},slides/{slide}.tiff" for slide, label in labels.items()]
+        (folder / "slides.csv").write_text("\n".join(["slide_id,patient_id,label,path", *rows]) + "\n")
+
+    return write
