@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -56,7 +57,8 @@ def job(
 
     log_path: file for the log, the traceback of a failure included. name: what the job works on, e.g. "tissue slide-7".
     goes_on: whether another process of the job has begun the log. keeps_memory: as `keep_freed_memory` has it.
-    Gives the device, "cpu" or "cuda". Raises SystemExit when the work fails or SIGTERM stops it.
+    Gives the device: "cuda" where the job holds GPUs that PyTorch can use, else "cpu". Raises SystemExit when the work
+    fails or SIGTERM stops it.
     """
     to_file = _log_to(log_path, name, goes_on)
     started = time.monotonic()
@@ -64,7 +66,7 @@ def job(
         keep_freed_memory()
     try:
         with sigterm_exits(), limited_threads(threads), gpu_slot(gpus) as held:
-            yield "cuda" if held else "cpu"
+            yield "cuda" if held and _pytorch_can_use(held) else "cpu"
         log.info("done in %.1f s", time.monotonic() - started)
     except SystemExit as stop:
         if stop.code == TERMINATED:
@@ -219,6 +221,22 @@ def gpu_slot(gpus: int) -> Iterator[int]:
     with ExitStack() as locks:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_wait_for(gpus, devices, locks))
         yield gpus
+
+
+def _pytorch_can_use(gpus: int) -> bool:
+    """Whether PyTorch can work on the GPUs that this job holds; says so where it cannot."""
+    import torch
+
+    usable = torch.cuda.is_available()
+    if not usable:
+        log.warning(
+            "PyTorch %s cannot use the %d GPU(s) this job was given on %s: working on the CPU; nvidia-smi there says "
+            "whether the driver runs and how old it is",
+            torch.__version__,
+            gpus,
+            socket.gethostname(),
+        )
+    return usable
 
 
 def _visible_devices() -> list[str]:

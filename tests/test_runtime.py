@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -263,6 +264,7 @@ def test_jobs_that_compete_wait_and_never_share_a_gpu(monkeypatch, tmp_path, wan
 
 def test_a_job_that_waits_says_so_once(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with contextlib.ExitStack() as other:
         runtime._lock_free_ones(1, ["1"], other)
         threading.Timer(0.3, other.close).start()
@@ -307,6 +309,27 @@ def test_a_machine_without_gpus_works_on_the_cpu_and_says_so(monkeypatch, caplog
     with runtime.gpu_slot(1) as held:
         assert held == 0
     assert "1 GPU(s) asked for, none found" in caplog.text
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+def test_devices_that_pytorch_cannot_use_leave_the_work_to_the_cpu(monkeypatch, tmp_path, capsys, slurm):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if slurm:
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with runtime.job(str(tmp_path / "a.log"), "tokens s", gpus=1) as device:
+        assert device == "cpu"
+    told = r"PyTorch [\d.]+\S* cannot use the 1 GPU\(s\) this job was given on \S+: working on the CPU; nvidia-smi"
+    assert re.search(r"\[tokens s\] " + told, capsys.readouterr().err)
+    assert re.search(told, (tmp_path / "a.log").read_text())
+
+
+def test_a_job_that_asks_for_no_gpu_does_not_load_pytorch(tmp_path):
+    code = (
+        "import sys; from slpd_core import runtime\nwith runtime.job(sys.argv[1], 'a'): print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.log")], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_just_what_slurm_gave_is_kept_without_a_lock(monkeypatch, tmp_path):
