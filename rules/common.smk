@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 # A workflow's jobs are no garbage: looking for some as often as Python does takes a sixth of the time.
@@ -172,7 +173,7 @@ def where_cache_is(wildcards, threads):
 
 def slide_file(wildcards):
     """Size and date of a slide's file: another date, an older one too, is another slide."""
-    stat = Path(slide_path(wildcards)).stat()
+    stat = os.stat(slide_path(wildcards))
     return f"{stat.st_size} bytes of {int(stat.st_mtime)}"
 
 
@@ -187,6 +188,56 @@ def tissue_mask(wildcards):
 def last_attempt(wildcards, attempt):
     """1 on the last of a job's attempts, else 0."""
     return int(attempt > READ_RETRIES)
+
+
+def growing(amount):
+    """Memory in MB or time in minutes as a job asks for it: so much more with each attempt. amount: a number, or a
+    function of the wildcards.
+    """
+
+    def resource(wildcards, attempt):
+        return attempt * round(amount(wildcards) if callable(amount) else amount)
+
+    return resource
+
+
+@cache
+def gigabytes(path):
+    """The size of a file, looked up once."""
+    return os.stat(path).st_size / 1e9
+
+
+def slide_minutes(start, per_gb):
+    """Time of a job on one slide: a start, and so many minutes a GB of its file."""
+    return lambda wildcards: start + per_gb * gigabytes(slide_path(wildcards))
+
+
+def encoding_mb(wildcards):
+    """Memory to encode a slide: PyTorch, some regions at a time on their way to the encoder, its weights."""
+    weights = sum(map(gigabytes, encoder_weights(wildcards)))
+    return 3000 + 20 * CONFIG.regions.size_px**2 * 3 / 1e6 + 4000 * weights
+
+
+def training_minutes(items_a_slide, epochs, items_a_second):
+    """Time to train on the cohort: an hour, and that of its patches or regions in all epochs."""
+    return 60 + len(COHORT) * items_a_slide * epochs / items_a_second / 60
+
+
+def encoder_minutes(wildcards):
+    """Time for a patch encoder: to train it at 300 patches a second, or to convert it."""
+    if not encoder_recipe(wildcards):
+        return 30
+    return training_minutes(CONFIG.patches.per_slide, RECIPE["epochs"], 300)
+
+
+def run_minutes(wildcards):
+    """Time for a pretraining run: 60 regions a slide, as in TCGA, at 250 a second, a tenth of what an H200 does."""
+    return training_minutes(60, run_settings(wildcards).epochs, 250)
+
+
+def evaluation_minutes(wildcards):
+    """Time for a classifier of one fold: the slowest take 0.12 s a slide and epoch, of 15,000 patches each."""
+    return 30 + len(COHORT) * CONFIG.evaluate.training.epochs / 150
 
 
 def encoder(wildcards):

@@ -39,7 +39,8 @@ rule evaluate:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
+        runtime=growing(evaluation_minutes),
     params:
         section=CONFIG.evaluate.training.model_dump(),
         version=stage_version("evaluation/evaluate"),
@@ -68,7 +69,8 @@ rule heatmaps:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
+        runtime=growing(60),
     params:
         section=CONFIG.heatmaps.model_dump(),
         version=stage_version("evaluation/heatmaps"),
@@ -123,7 +125,8 @@ rule report:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         section=CONFIG.report.page.model_dump(),
         version=stage_version("evaluation/report"),

@@ -69,7 +69,8 @@ rule predict:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
+        runtime=growing(120),
     params:
         version=stage_version("evaluation/predict"),
         rows=predicting_rows(),

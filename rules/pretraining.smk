@@ -24,7 +24,8 @@ rule pretrain:
         # The tokens stay in memory: 200 KB a region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC; the rest is
         # for PyTorch. Of a larger cohort they are mapped from a file in $TMPDIR; with more memory
         # (--set-resources pretrain:mem_mb=...) they need not be.
-        mem_mb=20000,
+        mem_mb=growing(20000),
+        runtime=growing(run_minutes),
     params:
         section=run_section,
         version=stage_version("pretraining/pretrain"),
@@ -53,7 +54,8 @@ rule embed:
     resources:
         gpu=1,
         # One slide at a time.
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         section=CONFIG.embed.model_dump(),
         version=stage_version("pretraining/embed"),
@@ -81,7 +83,8 @@ rule gallery:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         section=CONFIG.gallery.model_dump(),
         version=stage_version("pretraining/gallery"),

@@ -33,7 +33,8 @@ rule tissue:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=growing(1500),
+        runtime=growing(slide_minutes(3, per_gb=3)),
         last_attempt=last_attempt,
     params:
         section=CONFIG.tissue.segmentation.model_dump(),
@@ -59,7 +60,8 @@ rule regions:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(3),
     params:
         section=CONFIG.regions.model_dump(),
         version=stage_version("slides/regions"),
@@ -81,7 +83,8 @@ rule patches:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=growing(1500),
+        runtime=growing(slide_minutes(3, per_gb=3)),
         last_attempt=last_attempt,
     params:
         section=CONFIG.patches.model_dump(),
@@ -111,7 +114,8 @@ rule patch_encoder:
     threads: encoder_threads
     resources:
         gpu=encoder_gpus,
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        runtime=growing(encoder_minutes),
     params:
         section=encoder_section,
         version=stage_version("slides/patch_encoder"),
@@ -138,7 +142,8 @@ rule tokens:
         "../envs/slpd.yaml"
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=growing(encoding_mb),
+        runtime=growing(slide_minutes(10, per_gb=20)),
         last_attempt=last_attempt,
     params:
         section=CONFIG.tokens.encoding.model_dump(),

@@ -276,6 +276,29 @@ def cohort(tmp_path, write_cohort):
     return tmp_path
 
 
+def asked_for(snakemake, folder: Path, attempt: int) -> dict[tuple[str, str], dict[str, int]]:
+    """The memory in MB and the minutes that each job would ask for: (rule, its wildcards) -> {"mem_mb": ..., ...}."""
+    output = snakemake(folder, "-n", "--attempt", str(attempt)).stdout
+    asked = {}
+    for rule, said in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", output, re.MULTILINE):
+        wildcards = re.search(r"wildcards: (.*)", said)
+        found = {name: int(value) for name, value in re.findall(r"\b(mem_mb|runtime)=(\d+)", said)}
+        asked[rule, wildcards[1] if wildcards else ""] = found
+    return asked
+
+
+def test_a_second_attempt_asks_for_twice_the_memory_and_time_and_a_large_slide_for_more_time(cohort, snakemake):
+    os.truncate(cohort / "slides" / "fine-1.tiff", 2 * 10**9)
+    first, second = (asked_for(snakemake, cohort, attempt) for attempt in (1, 2))
+    own = {job for job in first if job[0] not in ("all", "sheet", "ledger", "folds")}  # of those a profile says it
+    assert {rule for rule, _ in own} >= {"tissue", "regions", "tokens", "pretrain", "embed", "evaluate", "report"}
+    for job in own:
+        assert first[job].keys() == {"mem_mb", "runtime"}, job
+        assert second[job] == {name: 2 * value for name, value in first[job].items()}, job
+    assert first["tokens", "slide=fine-0"]["runtime"] == 10
+    assert first["tokens", "slide=fine-1"]["runtime"] == 50
+
+
 def refused(snakemake, folder: Path, *words: str, overlay: dict | None = None) -> None:
     """The workflow stops at once with these words and leaves nothing behind."""
     done = snakemake(folder, overlay=overlay)
