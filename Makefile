@@ -31,7 +31,7 @@ demo: $(DRAWN)
 	@cat results/demo/report/table.md
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
-# Tables 1 and 2 of the paper, over both its cohorts; ARGS for a cluster: make paper ARGS="--profile profiles/slurm"
+# Tables 1 and 2 of the paper, over both its cohorts; ARGS for a cluster: make paper ARGS="--workflow-profile profiles/slurm"
 paper: $(ENV)
 	for cohort in tcga_nsclc tcga_brca; do \
 		snakemake --cores $(CORES) $(ARGS) tables --configfile cohorts/$$cohort.yaml cohorts/paper.yaml || exit 1; \
