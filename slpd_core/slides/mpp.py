@@ -98,12 +98,12 @@ def ome_pixels(description: str | None) -> dict[str, str]:
 
     description: the TIFF's ImageDescription. {} where that is no OME-XML.
     """
-    element = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", description or "")
+    element = re.search(r"<(?:\w+:)?Pixels\b([^<>]*)>", description or "")
     if not element:
         return {}
-    channel = re.search(r"<(?:\w+:)?Channel\b[^>]*?(SamplesPerPixel=\"[^\"]*\")", element.string[element.end() :])
+    channel = re.search(r"<(?:\w+:)?Channel\b[^<>]*?(SamplesPerPixel=\"[^\"]*\")", element.string[element.end() :])
     attributes = element[1] + (" " + channel[1] if channel else "")
-    return {name: html.unescape(value) for name, value in re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)", attributes)}
+    return {name: html.unescape(value) for name, value in re.findall(r"\b(\w+)\s*=\s*[\"']([^\"']*)", attributes)}
 
 
 def _ome_um(pixels: Mapping[str, str], axis: str) -> float | None:

@@ -15,6 +15,7 @@ from PIL import Image
 from slpd_core import store
 from slpd_core.runtime import log
 from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.bounds import check_levels, check_thumbnail, check_tiff
 from slpd_core.slides.jpeg_tiles import JpegTiles, subifd_sizes
 from slpd_core.slides.mpp import FINER, find_mpp, ome_pixels, scale_between
 
@@ -118,6 +119,7 @@ class Slide:
         try:
             properties = self._slide.properties  # a copy would fail on a name that is not UTF-8
             self.size = self._slide.dimensions
+            check_levels(self._slide.level_dimensions, properties, self.path)
             self.mpp, self.mpp_source = find_mpp(properties, mpp, self.path)
             check_channels(properties, self.path)
             self._downsamples = list(self._slide.level_downsamples)
@@ -209,10 +211,14 @@ class Slide:
         return alpha.size > 0 and int(alpha.min()) < 255
 
     def thumbnail(self, mpp: float) -> np.ndarray:
-        """The whole slide at `mpp` (at the slide's own where that is coarser), uint8 RGB (rows, columns, 3)."""
+        """The whole slide at `mpp` (at the slide's own where that is coarser), uint8 RGB (rows, columns, 3).
+
+        Raises SlideError where that is too large.
+        """
         mpp = max(mpp, self.mpp)
         scale = scale_between(self.mpp, mpp)
         width, height = (math.ceil(side / scale) for side in self.size)
+        check_thumbnail((width, height), self.size, self.mpp, self.path)
         down = max(1.0, *(down for down in self._downsamples if down <= scale)) if len(self._downsamples) > 1 else 1.0
         source_px = (self.size[0] / down) * (scale / down)  # of a row of the thumbnail, at most
         rows = min(height, max(1, int(STRIP_PX / source_px)))
@@ -253,6 +259,8 @@ def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, gi
 def open_slide(path: Path) -> openslide.OpenSlide:
     """Open a slide; raises FileNotFoundError or SlideError with the remedy."""
     try:
+        if path.is_file():
+            check_tiff(path)
         return openslide.OpenSlide(str(path))
     except openslide.OpenSlideUnsupportedFormatError:
         if not path.exists():
