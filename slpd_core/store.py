@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import zipfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -274,7 +275,7 @@ def read_areas(path: Path) -> list[Any]:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         found = found["features"] if isinstance(found, dict) and "features" in found else found
         geometries = [shape(item.get("geometry", item)) for item in (found if isinstance(found, list) else [found])]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a GeoJSON of areas ({error}); export it from QuPath as GeoJSON") from error
     other = {item.geom_type for item in geometries} - {"Polygon", "MultiPolygon"}
     if other:
@@ -297,7 +298,7 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
         }
         polygons = tuple(shape(feature["geometry"]) for feature in collection["features"])
         return Tissue(SlideInfo(**slide), polygons), meta
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         edited = "; where you have edited it, put it into the folder that tissue.masks names"
         raise ValueError(_broken(path, f"not a tissue file ({error})") + edited) from error
 
@@ -467,7 +468,20 @@ def _open_h5(path: Path, names: Sequence[str]) -> Iterator[Any]:
         missing = [name for name in names if name not in file]
         if missing:
             raise ValueError(_broken(path, f"an HDF5 file without {missing}"))
+        for name in names:
+            _check_dataset(path, file, name)
         yield file
+
+
+def _check_dataset(path: Path, file: Any, name: str) -> None:
+    """Raise ValueError where an array is not as all are written here: whole, uncompressed, within the file itself."""
+    import h5py
+
+    own = isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Dataset)
+    if not own or file[name].id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or file[name].external:
+        raise ValueError(_broken(path, f"{name} is no plain array of this file"))
+    if file[name].nbytes > path.stat().st_size:
+        raise ValueError(_broken(path, f"{name} {file[name].shape} is larger than the file"))
 
 
 def _attributes(file: Any) -> dict[str, Any]:
@@ -557,19 +571,29 @@ def read_torch(path: Path) -> Any:
     from safetensors.torch import load_file
 
     # A broken file ends in any of these, depending on where it is broken.
-    broken = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError)
+    wrong = (ValueError, KeyError, IndexError, AttributeError, TypeError)
+    broken = (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, *wrong)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (SafetensorError, *broken) as error:
             raise ValueError(f"{path}: no whole safetensors file ({error})") from error
     try:
+        _check_zip(path)
         # A Namespace only sets attributes: it has no code of its own that unpickling would run.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except broken as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path}: not a whole file of tensors and plain values ({reason})") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Raise ValueError where tensors are packed, as torch.save never does: a few bytes could unpack to any number."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            if any(item.compress_type != zipfile.ZIP_STORED for item in file.infolist()):
+                raise ValueError("its tensors are compressed")
 
 
 def read_state_dict(path: Path, key: str) -> dict[str, Any]:
@@ -592,6 +616,9 @@ def read_state_dict(path: Path, key: str) -> dict[str, Any]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
     ):
         raise ValueError(f"{key}: {path} holds no state dict of tensors; save one with torch.save or safetensors")
+    for name, tensor in found.items():
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{key}: {path}: {name} states {[*tensor.shape]} numbers, more than it holds")
     return {
         name.removeprefix("module.").removeprefix("backbone."): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in found.items()

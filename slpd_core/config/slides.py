@@ -61,6 +61,11 @@ class PatchEncoder(Section):
 
     HUB: ClassVar[str] = "hf-hub:"
     FOLDER: ClassVar[str] = "local-dir:"
+    # What timm.create_model takes beside an architecture's arguments: it would read files and fetch from addresses.
+    NO_ARGUMENTS: ClassVar[tuple[str, ...]] = (
+        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_custom_load", "pretrained_filter_fn"),
+        *("checkpoint_path", "cache_dir", "features_only"),
+    )
 
     source: Literal["random", "hipt", "timm", "dino"]
     name: str
@@ -99,7 +104,7 @@ class PatchEncoder(Section):
             ]
         if self.source != "timm" and self.name.startswith((self.HUB, self.FOLDER)):
             found.append(f"name: {self.name!r} is published weights, but source is {self.source}; set source to timm")
-        for key in ("pretrained", "pretrained_cfg", "checkpoint_path", "cache_dir", "features_only"):
+        for key in self.NO_ARGUMENTS:
             if key in self.arguments:
                 found.append(f"arguments: {key!r} is no part of an architecture; delete it, name and weights say that")
         if self.arguments.get("num_classes"):

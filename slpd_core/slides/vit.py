@@ -11,8 +11,11 @@ import torch
 from timm import layers
 from torch import Tensor, nn
 
+from slpd_core.config import PatchEncoder
+
 # Arguments that only say for which pictures or classes; both are settled here.
 SETTLED = ("img_size", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "num_classes")
+MAX_DEPTH = 200  # blocks; the largest ViTs have about 50
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def build(
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"patch_encoder.name: timm has no model {name!r}; close ones: {', '.join(close) or 'none'}")
     given = own_arguments(arguments or {})
+    _require_architecture(given)
     try:
         with torch.device(device):
             model = timm.create_model(name, num_classes=0, img_size=input_px, **with_classes(given), **training)
@@ -64,6 +68,21 @@ def build(
             f"set it to {max(1, input_px // side) * side}"
         )
     return model
+
+
+def _require_architecture(arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError where arguments, which a downloaded config.json may give, are more than an architecture's."""
+    for key in PatchEncoder.NO_ARGUMENTS:
+        if key in arguments:
+            raise ValueError(
+                f"patch_encoder.arguments: {key!r} is no part of an architecture; delete it, there or in the model's "
+                "config.json"
+            )
+    depth = arguments.get("depth", 1)
+    if not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH:
+        raise ValueError(
+            f"patch_encoder.arguments.depth: {depth!r} is no number of blocks within 1-{MAX_DEPTH}; correct it"
+        )
 
 
 def forward(model: Any, x: Tensor, pooling: str) -> Tensor:

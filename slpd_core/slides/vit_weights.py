@@ -134,7 +134,7 @@ def _read_config(name: str) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["architecture"], str):
             return found
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         pass
     raise ValueError(
         f"patch_encoder.name: the config.json of {name} names no timm architecture; give the architecture in "
