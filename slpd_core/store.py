@@ -26,6 +26,7 @@ import pandas as pd
 from slpd_core import __version__
 
 OK, QUARANTINED, EMPTY = "ok", "quarantined", "empty"
+FORMULA = ("=", "+", "-", "@")  # what a formula of a spreadsheet begins with
 Meta = dict[str, str]
 
 # Columns of each Parquet table. `embedding` is a fixed-size list, float32.
@@ -171,6 +172,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole (CSV, Markdown, LaTeX, HTML)."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write a table for people's spreadsheets, which would run a text that begins as a formula: a ' goes before it."""
+    plain = frame.rename(columns=_as_text).map(_as_text)
+    write_text(path, plain.to_csv(index=False, float_format=float_format))
+
+
+def _as_text(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    line = cell.replace("\r", " ")  # which would begin a row of its own
+    return f"'{line}" if line.lstrip().startswith(FORMULA) else line
 
 
 # Tables: Parquet

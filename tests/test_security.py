@@ -5,18 +5,23 @@ import json
 import os
 import re
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from slpd_core import config, store
 from slpd_core.dino.checkpoint import Checkpoint
-from slpd_core.slides import vit_weights
+from slpd_core.evaluation import printing
+from slpd_core.evaluation.page import render
+from slpd_core.slides import sheet, vit_weights
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for folder in ("slpd_core", "workflow_scripts") for path in (ROOT / folder).rglob("*.py"))
@@ -70,6 +75,7 @@ class Harmful:
         return os.makedirs, (str(self.trace), 0o777, True)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_code_in_weights_or_a_checkpoint_is_not_run(tmp_path, protocol, zipped):
@@ -105,6 +111,7 @@ def safetensors_of(header: bytes, length: int | None = None) -> bytes:
 TENSOR = {"a": {"dtype": "F16", "shape": [10**10], "data_offsets": [0, 2 * 10**10]}}
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize(
     ("name", "write", "what"),
     [
@@ -197,3 +204,191 @@ def test_an_array_is_in_its_file(tmp_path, kind, what):
         file["tissue_fraction"] = np.ones(2, np.float32)
     with pytest.raises(ValueError, match=rf"a\.h5: .*{what}.*delete the file"):
         store.read_regions(path)
+
+
+# Names
+
+
+LOOKALIKES = [f"a{sign}b" for sign in "\uff0f\u2044\u2215\u202e\u200b\u2028\x85\u00a0\U000e0041"]
+SHELL = [f"a{sign}b" for sign in "&'#;!~[]$\\`\"<>|*?{}:/,=@%^\n\r\t\0"]
+FOLDERS = ["../x", "/etc/x", "..", ".", "a/../b", ".hidden", "~root", "x" * 201, ""]
+WORDS = ["-rf", "--config", "+a", " a", "a ", "a."]
+
+
+@pytest.mark.parametrize("name", [*SHELL, *LOOKALIKES, *FOLDERS, *WORDS], ids=ascii)
+def test_a_name_cannot_leave_its_folder_or_be_a_word_to_a_shell(settings, name):
+    frame = pd.DataFrame([{"slide_id": name, "path": __file__, "mpp": ""}])
+    (problem,) = sheet.problems(frame)
+    assert f"slide {name!r}: slide_id is no plain file name; use letters" in problem
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    places = {"cohort": ("cohort",), "runs": ("pretrain", "runs"), "others": ("patch_encoder", "others")}
+    places |= {"rows": ("evaluate", "rows"), "tables": ("report", "tables")}
+    for key, (*within, last) in places.items():
+        changed = json.loads(json.dumps(values))
+        section = changed
+        for part in within:
+            section = section[part]
+        table = {"cohorts": ["a"], "rows": ["slpd/mil"]}
+        section[last] = (
+            name if key == "cohort" else {name: ["mil"] if key == "rows" else table if key == "tables" else {}}
+        )
+        with pytest.raises(ValueError, match=key) as error:
+            config.load(changed)
+        assert repr(name) in str(error.value) or key == "rows"
+
+
+@pytest.mark.parametrize("name", ["größe-1", "gro\u0308ße-1", "TCGA-CR-7395.1A", "Präp 7 (2)", "玻片 3", "H+E_2", "7"])
+def test_an_ordinary_name_is_taken(name):
+    assert [*sheet.problems(pd.DataFrame([{"slide_id": name, "path": __file__, "mpp": ""}]))] == []
+
+
+def test_names_that_a_disk_takes_for_one_are_two_slides():
+    slides = [
+        {"slide_id": name, "path": path, "mpp": ""}
+        for name, path in (("größe", __file__), ("GRO\u0308ßE", sys.executable))
+    ]
+    (problem,) = sheet.problems(pd.DataFrame(slides))
+    assert "slide_id stands in row 0 already" in problem
+
+
+@pytest.mark.parametrize("column", ["patient_id", "label"])
+@pytest.mark.parametrize("sign", ["\u202e", "\n", "\0", "\u2028"], ids=ascii)
+def test_what_does_not_show_is_no_part_of_a_label(column, sign):
+    slide = {"slide_id": "a", "patient_id": "p", "label": "x"}
+    (problem, *_) = sheet.problems_of_labels(pd.DataFrame([slide | {column: f"a{sign}b"}]))
+    assert problem.startswith(f"row 0, slide 'a': {column} 'a\\")
+    assert problem.endswith("holds signs that do not show; write it anew")
+
+
+# What is written for people
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path):
+    texts = ["=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1"]
+    frame = pd.DataFrame({"text": [*texts, "a=b", "é"], "-head": -1.5, "number": np.arange(9)})
+    store.write_csv(tmp_path / "a.csv", frame)
+    back = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert back["text"].to_list() == [f"'{text}".replace("\r", " ") for text in texts] + ["a=b", "é"]
+    assert (back["'-head"] == -1.5).all()
+    assert back["number"].to_list() == [*range(9)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_tables_are_written_in_one_place(path):
+    names = [
+        name for name, _ in calls(path) if name.rpartition(".")[2] in ("to_csv", "to_html", "to_latex", "to_excel")
+    ]
+    assert len(names) == (path.name == "store.py")
+
+
+HOSTILE = "\\input{/etc/passwd} ^^5cinput $x$ ~ <script>alert(1)</script> ![a](http://a/b) | a\nb \u202e"
+
+
+def test_a_text_in_a_table_is_text_in_latex_and_markdown():
+    cells = [printing.Cell(".9")]
+    table = printing.Table(["Row"], ["AUC"], [([HOSTILE], cells)], [(HOSTILE, 1)], [HOSTILE])
+    latex, markdown = printing.latex(table), printing.markdown(table)
+    body = latex.replace(r"\textbackslash{}", "").replace(r"\textasciicircum{}", "").replace(r"\$", "")
+    assert not re.search(r"\\input|\^|\$", body.partition("\n%")[0])
+    assert all(line.startswith("%") for line in latex.partition("\\end{tabular}\n")[2].splitlines())
+    assert not re.search(r"(?<!\\)[<\[]", re.sub("</?u>", "", markdown))
+    assert len(markdown.splitlines()) == 5  # heads, rule, a row, and a note below an empty line
+
+
+def test_a_text_in_a_page_is_text(tmp_path):
+    table = printing.Table(["Row"], ["AUC"], [([HOSTILE], [printing.Cell(".9")])], [(HOSTILE, 1)], [HOSTILE])
+    page = render("tables.html.j2", title='"><script>', table=table)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 2 + 4
+    for template in (ROOT / "slpd_core" / "evaluation").glob("*.j2"):
+        text = template.read_text()
+        assert "default-src 'none'" in text
+        assert not re.search(r"\|\s*safe\b|autoescape false|<script", text)
+
+
+# Settings
+
+
+def test_settings_are_plain_values(tmp_path):
+    """YAML that builds objects is refused by Snakemake, an unknown key by the sections."""
+    (tmp_path / "a.yaml").write_text(f"cohort: !!python/object/apply:os.mkdir ['{tmp_path}/ran']\n")
+    with pytest.raises(yaml.YAMLError):
+        yaml.safe_load((tmp_path / "a.yaml").read_text())
+    arguments = ["-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    done = subprocess.run([sys.executable, *arguments, "--configfile", str(tmp_path / "a.yaml")], capture_output=True)
+    assert done.returncode
+    assert b"Config file is not valid" in done.stderr + done.stdout
+    assert not (tmp_path / "ran").exists()
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    with pytest.raises(ValueError, match=r"tissue\.hook: unknown key; see config"):
+        config.load(values | {"tissue": values["tissue"] | {"hook": "x"}})
+
+
+@pytest.mark.parametrize("key", ["masks", "arguments"])
+@pytest.mark.parametrize("text", ["- &a0 [x, x, x, x, x, x, x, x]\n", "- &a0 [*a0]\n"], ids=["often", "itself"])
+def test_settings_do_not_unfold_without_end(key, text):
+    """A billion texts, or a list that holds itself, in a few lines."""
+    for level in range(1, 10):
+        text += f"- &a{level} [{', '.join([f'*a{level - 1}'] * 8)}]\n"
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    section = values["tissue" if key == "masks" else "patch_encoder"]
+    section[key] = yaml.safe_load(text) if key == "masks" else {"depth": yaml.safe_load(text)}
+    with pytest.raises(ValueError, match="settings: more than 100,000 values"):
+        config.load(values)
+
+
+# The network
+
+
+OFFLINE = """
+import socket, sys
+def refuse(*arguments, **_):
+    raise SystemExit(f"the network: {arguments}")
+class Refused(socket.socket):
+    connect = connect_ex = bind = sendto = refuse
+socket.socket, socket.getaddrinfo, socket.create_connection = Refused, refuse, refuse
+import pkgutil
+from pathlib import Path
+import numpy as np, yaml
+import slpd_core
+for module in pkgutil.walk_packages(slpd_core.__path__, "slpd_core."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+from slpd_core import config, store
+from slpd_core.slides import patch_encoder, reader, regions, tissue, tokens
+folder, settings = Path(sys.argv[1]), config.load(yaml.safe_load(Path("config.yaml").read_text()))
+pixels = np.full((640, 640, 3), 244, np.uint8)
+pixels[:576, :576] = (200, 120, 170)
+reader.write_slide(folder / "a.tiff", pixels, 0.5)
+small = {"name": "vit_tiny_patch16_224", "arguments": {"depth": 1}, "patch_px": 256, "input_px": 32}
+section = config.PatchEncoder(**settings.patch_encoder.own.model_dump() | small)
+patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
+found, _ = tissue.segment("a", folder / "a.tiff", None, settings.tissue.segmentation, "")
+kept = regions.keep_regions(found, config.Regions(**settings.regions.model_dump() | {"size_px": 512}))
+store.write_regions(folder / "r.h5", kept, store.provenance("regions", 1, {}))
+tokens.run(
+    slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",
+    tokens_path=folder / "t.h5", section=settings.tokens, device="cpu", quarantine=(),
+)
+print(store.read_tokens(folder / "t.h5")[0].tokens.shape)
+"""
+
+
+def test_without_a_name_of_the_hub_nothing_reaches_for_the_network(tmp_path):
+    """Every module imported, and a slide brought from pixels to tokens, where a socket ends the process."""
+    done = subprocess.run([sys.executable, "-c", OFFLINE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "(1, 4, 192)\n", done.stderr
+
+
+def test_only_weights_by_name_and_nodes_that_meet_use_the_network():
+    """The hub's client has its one home (tests/test_architecture.py); no module has another client."""
+    clients = ("socket", "urllib", "http", "requests", "httpx", "aiohttp", "ftplib", "boto3", "fsspec", "ssl")
+    found = {
+        path.relative_to(ROOT / "slpd_core").as_posix()
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [own.name for own in node.names])
+        if name and name.split(".")[0] in clients
+    }
+    assert found == {"dino/nodes.py"}

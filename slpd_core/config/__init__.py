@@ -17,6 +17,7 @@ from slpd_core.config.base import (
     Whole,
     problems,
     refuse,
+    refuse_endless,
 )
 from slpd_core.config.dino import DinoPatches, SelfDistillation
 from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, JoinedTable, Predict, Report, Reporting
@@ -160,6 +161,7 @@ def load(values: Mapping[str, Any]) -> Config:
 
     Raises ValueError with one line a problem.
     """
+    refuse_endless(values)
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:

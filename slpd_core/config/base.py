@@ -36,7 +36,8 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Classifier = Literal["knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi"]
 ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how much each region counts
 PATCH_FEATURES, COLOUR_FEATURES = "patch", "colour"  # the tokens of the patch encoder, the mean RGB of each patch
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MOST_VALUES = 100_000
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def named_overrides(named: Any) -> Any:
@@ -57,6 +58,19 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def refuse_endless(values: Any) -> None:
+    """Raise ValueError where settings unfold to too many: in YAML a list may hold itself, or others often."""
+    ahead, seen = [values], 0
+    while ahead:
+        value = ahead.pop()
+        ahead += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        seen += 1
+        if seen + len(ahead) > MOST_VALUES:
+            raise ValueError(
+                f"settings: more than {MOST_VALUES:,} values; write lists out instead of repeating them by *"
+            )
 
 
 def refuse(found: list[str]) -> None:

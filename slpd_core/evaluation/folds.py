@@ -150,4 +150,4 @@ def run(
     inputs = [meta["fingerprint"], str(seed), *map(store.file_fingerprint, section.files)]
     provenance = store.provenance("folds", VERSION, section.model_dump(), *inputs)
     store.write_table(out_path, "folds", folds, provenance)
-    store.write_text(remarks_path, remarked.to_csv(index=False))
+    store.write_csv(remarks_path, remarked)

@@ -111,5 +111,5 @@ def run(
     found = [line for row in rows for line in predict_row(Row(**row), admitted, heatmaps_dir, tissue_dir, regions_dir)]
     slides = ledger[["slide_id", "status", "reason", "regions"]]
     table = slides.merge(pd.DataFrame(found, columns=None if found else ["slide_id"]), "left", "slide_id")
-    store.write_text(out_path, table.to_csv(index=False, float_format="%.6f"))
+    store.write_csv(out_path, table, "%.6f")
     log.info("%d of %d slides predicted by %d rows", len(admitted), len(ledger), len(rows))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
 NONE = "–"
 IN_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", NONE: "--"} | {sign: rf"\{sign}" for sign in "_&%#${}"}
+IN_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 IN_MARKDOWN = {sign: rf"\{sign}" for sign in "\\|*`<>["}
 
 
@@ -64,8 +65,8 @@ def ranks(means: Iterable[float]) -> list[str]:
 
 
 def escaped(text: str, signs: dict[str, str]) -> str:
-    """The text with each of the signs replaced."""
-    return "".join(signs.get(sign, sign) for sign in text)
+    """The text with each of the signs replaced, and by a space what does not show, such as the end of a line."""
+    return "".join(signs.get(sign, sign if sign.isprintable() else " ") for sign in text)
 
 
 def markdown(table: Table) -> str:
@@ -101,6 +102,6 @@ def latex(table: Table) -> str:
         *(" & ".join(cells) + r" \\" for cells in body),
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"% {note}" for note in table.notes),
+        *(f"% {escaped(note, {})}" for note in table.notes),
     ]
     return "\n".join(parts) + "\n"

@@ -196,8 +196,8 @@ def write_beside(
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
     printed = result_rows.as_table(lines)
-    texts = {"csv": table.to_csv(index=False), "md": printing.markdown(printed), "tex": printing.latex(printed)}
-    for suffix, text in texts.items():
+    store.write_csv(out_dir / "table.csv", table)
+    for suffix, text in {"md": printing.markdown(printed), "tex": printing.latex(printed)}.items():
         store.write_text(out_dir / f"table.{suffix}", text)
 
 

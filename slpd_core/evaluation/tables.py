@@ -132,8 +132,8 @@ def run(*, paths: Mapping[str, str], sections: Mapping[str, config.JoinedTable],
             raise ValueError(f"report.tables.{name}: {error}") from error
         table = printed(joined)
         page = render("tables.html.j2", title=name, table=table)
-        texts = {"csv": joined.frame.to_csv(index=False), "md": printing.markdown(table)}
-        for suffix, text in (texts | {"tex": printing.latex(table), "html": page}).items():
+        store.write_csv(out_dir / f"{name}.csv", joined.frame)
+        for suffix, text in {"md": printing.markdown(table), "tex": printing.latex(table), "html": page}.items():
             store.write_text(out_dir / f"{name}.{suffix}", text)
         log.info("%s: %d rows of %d cohorts", name, len(table.lines), len(section.cohorts) - len(joined.missing))
         for note in table.notes:

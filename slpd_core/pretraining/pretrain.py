@@ -320,6 +320,6 @@ def run(
             clustered = embed_for_clustering(networks, cohort, section, device)
             found = cluster(cohort, clustered, section, seed, section.epochs)
         store.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
-        store.write_text(history_path, history.to_csv(index=False))
+        store.write_csv(history_path, history)
         region_encoder.save(encoder_path, networks.teacher.encoder, meta)
         training.checkpoint_path.unlink(missing_ok=True)

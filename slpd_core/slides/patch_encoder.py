@@ -172,7 +172,7 @@ def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training
     """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
     if training:
         found, history = trained(section, training, seed)
-        store.write_text(training.history_path, history.to_csv(index=False))
+        store.write_csv(training.history_path, history)
     else:
         found = described(section, seed)
     own = settled(section, found)

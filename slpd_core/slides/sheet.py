@@ -2,6 +2,7 @@
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,9 @@ VERSION = 3
 COLUMNS = ("slide_id", "patient_id", "label", "path")
 UNLABELLED = ("slide_id", "path")  # all that slides to be predicted must say
 OPTIONAL = ("mpp", "site")
-# What no file system, and no pattern of Snakemake, can take for anything but a name.
-NO_PLAIN_ID = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}$`]|\.\.|^[. -]|[. ]$|^$')
+# Beside letters and digits of any script, what no file system, shell or pattern takes for anything but part of a name.
+SIGNS_OF_IDS = " ._-()+"
+NO_PLAIN_ENDS = re.compile(r"^[ .+-]|[ .]$|\.\.")
 LONGEST_ID = 200  # bytes
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
@@ -100,9 +102,9 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
     for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
         slide_id = slide["slide_id"]
         where = f"row {row}, slide {slide_id!r}"
-        if NO_PLAIN_ID.search(slide_id) or len(slide_id.encode()) > LONGEST_ID:
-            yield f"{where}: slide_id is no plain file name; use letters, digits, inner spaces, . _ and -"
-        for key in (("slide_id", slide_id.lower()), ("path", slide["path"])):
+        if not is_plain(slide_id):
+            yield f"{where}: slide_id is no plain file name; use letters, digits, inner spaces, . _ - ( ) and +"
+        for key in (("slide_id", _as_disks_see_it(slide_id)), ("path", slide["path"])):
             if key in first_row:
                 yield f"{where}: {key[0]} stands in row {first_row[key]} already; give each slide its own"
             first_row.setdefault(key, row)
@@ -115,6 +117,17 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
         yield "no slides; add a row a slide"
 
 
+def is_plain(slide_id: str) -> bool:
+    """Whether an id can name files: it does not lead out of a folder, and is no word to a shell or to Snakemake."""
+    signs = (sign in SIGNS_OF_IDS or unicodedata.category(sign)[0] in "LMN" for sign in slide_id)
+    return 0 < len(slide_id.encode()) <= LONGEST_ID and all(signs) and not NO_PLAIN_ENDS.search(slide_id)
+
+
+def _as_disks_see_it(slide_id: str) -> str:
+    """The same for ids that some disks take for one: other in case, or in how an umlaut is composed."""
+    return unicodedata.normalize("NFC", slide_id).lower()
+
+
 def problems_of_labels(frame: pd.DataFrame) -> Iterator[str]:
     """Every problem with the patients and labels of a sheet, as `problems` says them."""
     for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
@@ -122,6 +135,9 @@ def problems_of_labels(frame: pd.DataFrame) -> Iterator[str]:
             if not slide[column] or slide[column] != slide[column].strip():
                 where = f"row {row}, slide {slide['slide_id']!r}"
                 yield f"{where}: {column} is {slide[column]!r}; fill it in, without spaces at the ends"
+            elif not slide[column].isprintable():
+                where = f"row {row}, slide {slide['slide_id']!r}"
+                yield f"{where}: {column} {slide[column]!a} holds signs that do not show; write it anew"
     counts = frame["label"].value_counts()
     for label in counts.index[counts == 1]:
         row = frame.index[frame["label"] == label][0]
