@@ -1,5 +1,6 @@
 # make demo   from nothing to a result table on a cohort the project draws itself
 # make test   lint, types and tests
+# make audit  known vulnerabilities among the packages of the lock
 # Both make .venv from the lock first; PYTHON names another interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo paper test lint format bench lock clean
+.PHONY: env demo paper test lint format bench audit lock clean
 
 env: $(ENV)
 
@@ -56,6 +57,10 @@ test: lint
 bench: $(ENV)
 	python -m benchmarks
 
+# Known vulnerabilities among the locked packages.
+audit:
+	$(PYTHON) .ci/audit
+
 # Every version, for every platform and Python; no index is written into it, so it serves behind a mirror too.
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
@@ -63,4 +68,4 @@ lock:
 
 # What `make demo` made and the environment; no other results.
 clean:
-	rm -rf $(VENV) results/demo
+	rm -rf $(VENV) .audit results/demo

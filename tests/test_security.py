@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import struct
 import subprocess
 import sys
@@ -392,3 +393,26 @@ def test_only_weights_by_name_and_nodes_that_meet_use_the_network():
         if name and name.split(".")[0] in clients
     }
     assert found == {"dino/nodes.py"}
+
+
+# The packages
+
+
+@pytest.fixture
+def audit():
+    """The script of continuous integration."""
+    return runpy.run_path(str(ROOT / ".ci" / "audit"))
+
+
+def test_a_vulnerable_package_fails_the_audit(audit):
+    known = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+    packages = [known, {"name": "b", "version": "1", "vulns": []}, {"name": "c", "skip_reason": "not found"}]
+    said = ["vulnerable: a 1: CVE-1, fixed in 2", "not audited: 1 of 3 packages, unknown to the service (c, ...)"]
+    assert audit["verdict"](packages) == (1, [*said, "audited: 2 packages"])
+    assert audit["verdict"](packages[1:2]) == (0, ["audited: 1 packages"])
+
+
+def test_an_audit_that_cannot_be_made_says_so(audit, monkeypatch, capsys):
+    monkeypatch.setitem(audit["main"].__globals__, "ask", lambda _: "no route to host")
+    assert audit["main"]() == 0
+    assert capsys.readouterr().out == "not audited: no route to host\n"
