@@ -10,8 +10,8 @@ COPY requirements.lock /slpd/
 RUN pip install --require-hashes -r /slpd/requirements.lock
 
 COPY . /slpd/
-# Caches go where any user may write: --user need not be one that the image knows.
-ENV HOME=/tmp XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib
+# --user need not be one that the image knows: it has a name all the same, and caches where anyone may write.
+ENV USER=slpd HOME=/tmp XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib
 RUN useradd --create-home --uid 1000 slpd && mkdir /work && chown slpd /work
 USER slpd
 WORKDIR /work

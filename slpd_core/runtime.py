@@ -275,7 +275,12 @@ def _lock_file(device: str) -> IO[str]:
     """The lock file of a device; under Slurm one a Slurm job, as each may call its first device 0."""
     owner = f"slurm{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
     path = Path(tempfile.gettempdir()) / f"slpd-gpu-{owner}{device.replace('/', '-')}.lock"
+    plain = (
+        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    )  # the folder is everyone's: what another put there is not followed
     try:
-        return open(path, "a")
+        return os.fdopen(os.open(path, plain | os.O_CREAT, 0o644))
     except PermissionError:
-        return open(path)  # another user's, and reading is enough for flock
+        return os.fdopen(os.open(path, plain))  # another user's, and reading is enough for flock
+    except OSError as error:
+        raise RuntimeError(f"{path}: no lock file ({error}); remove it, or have its owner do so") from error

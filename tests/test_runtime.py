@@ -1,6 +1,5 @@
 """A job's log, randomness and GPU slot."""
 
-import builtins
 import contextlib
 import fcntl
 import gc
@@ -361,14 +360,15 @@ def test_more_gpus_than_slurm_gave_are_refused(monkeypatch):
 
 
 def test_a_lock_file_of_another_user_still_locks(monkeypatch, tmp_path):
-    def refuse_to_append(path, mode="r"):
-        if mode == "a":
+    def refuse_to_create(path, flags, mode=0o777):
+        if flags & os.O_CREAT:
             raise PermissionError(13, "Permission denied", str(path))
-        return builtins.open(path, mode)
+        return really_open(path, flags, mode)
 
     path = tmp_path / "slpd-gpu-0.lock"
     path.touch()
-    monkeypatch.setattr(runtime, "open", refuse_to_append, raising=False)
+    really_open = os.open
+    monkeypatch.setattr(os, "open", refuse_to_create)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with runtime.gpu_slot(1) as held, open(path) as other:
         assert held == 1

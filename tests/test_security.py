@@ -8,6 +8,7 @@ import runpy
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from slpd_core import config, store
+from slpd_core import config, runtime, store
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.evaluation import printing
 from slpd_core.evaluation.page import render
@@ -355,7 +356,7 @@ import slpd_core
 for module in pkgutil.walk_packages(slpd_core.__path__, "slpd_core."):
     if not module.name.endswith("__main__"):
         __import__(module.name)
-from slpd_core import config, store
+from slpd_core import config, runtime, store
 from slpd_core.slides import patch_encoder, reader, regions, tissue, tokens
 folder, settings = Path(sys.argv[1]), config.load(yaml.safe_load(Path("config.yaml").read_text()))
 pixels = np.full((640, 640, 3), 244, np.uint8)
@@ -393,6 +394,24 @@ def test_only_weights_by_name_and_nodes_that_meet_use_the_network():
         if name and name.split(".")[0] in clients
     }
     assert found == {"dino/nodes.py"}
+
+
+# The folder that all users of a machine write to
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_lock_file_that_another_put_there_is_not_followed(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    path, elsewhere = tmp_path / "slpd-gpu-0.lock", tmp_path / "elsewhere"
+    if kind == "link":
+        path.symlink_to(elsewhere)
+        with pytest.raises(RuntimeError, match=r"slpd-gpu-0\.lock: no lock file .*; remove it"):
+            runtime._lock_file("0")
+    else:
+        os.mkfifo(path)
+        runtime._lock_file("0").close()  # it would have waited for a writer
+    assert not elsewhere.exists()
 
 
 # The packages
