@@ -283,14 +283,18 @@ def read_areas(path: Path) -> list[Any]:
 
     Raises ValueError when the file holds something else, or lines and points.
     """
+    from shapely import get_coordinates
+    from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         found = found["features"] if isinstance(found, dict) and "features" in found else found
         geometries = [shape(item.get("geometry", item)) for item in (found if isinstance(found, list) else [found])]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ShapelyError) as error:
         raise ValueError(f"{path}: not a GeoJSON of areas ({error}); export it from QuPath as GeoJSON") from error
+    if not np.isfinite(get_coordinates(geometries)).all():
+        raise ValueError(f"{path}: holds a corner at no finite place; outline tissue anew")
     other = {item.geom_type for item in geometries} - {"Polygon", "MultiPolygon"}
     if other:
         raise ValueError(f"{path}: holds {', '.join(sorted(other))}; outline tissue with areas only")
@@ -302,6 +306,7 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
 
     Raises ValueError when the file is broken.
     """
+    from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
     try:
@@ -312,7 +317,7 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
         }
         polygons = tuple(shape(feature["geometry"]) for feature in collection["features"])
         return Tissue(SlideInfo(**slide), polygons), meta
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, ShapelyError) as error:
         edited = "; where you have edited it, put it into the folder that tissue.masks names"
         raise ValueError(_broken(path, f"not a tissue file ({error})") + edited) from error
 

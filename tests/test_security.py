@@ -23,7 +23,7 @@ from slpd_core import config, runtime, store
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.evaluation import printing
 from slpd_core.evaluation.page import render
-from slpd_core.slides import sheet, vit_weights
+from slpd_core.slides import sheet, tissue, vit_weights
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for folder in ("slpd_core", "workflow_scripts") for path in (ROOT / folder).rglob("*.py"))
@@ -167,6 +167,15 @@ def test_a_text_nested_without_end_is_a_broken_file(tmp_path, settings):
     changes = {"source": "timm", "name": f"local-dir:{tmp_path}"}
     with pytest.raises(ValueError, match="names no timm architecture"):
         vit_weights.of_timm(config.PatchEncoder(**settings.patch_encoder.own.model_dump() | changes))
+
+
+@pytest.mark.parametrize("corner", ["[NaN, 0]", "[1e999, 0]", "[-1e308, 1e999]"])
+@pytest.mark.parametrize("kind", ["Polygon", "__class__"])
+def test_an_outline_that_is_none_is_named(tmp_path, corner, kind):
+    path = tmp_path / "a.geojson"
+    path.write_text(f'{{"type": "{kind}", "coordinates": [[{corner}, [1, 0], [1, 1], {corner}]]}}')
+    with pytest.raises(ValueError, match=r"a\.geojson: (not a GeoJSON of areas|holds a corner at no finite place)"):
+        tissue.read_mask(path, (100, 100))
 
 
 # What arrays state

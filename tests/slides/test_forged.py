@@ -16,7 +16,8 @@ from PIL import Image
 from slpd_core.slides import bounds
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import ome_pixels
-from slpd_core.slides.reader import Slide
+from slpd_core.slides.pictures import notice
+from slpd_core.slides.reader import Slide, check_channels
 
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
 FORMATS = {SHORT: "H", LONG: "I", LONG8: "Q"}
@@ -185,6 +186,18 @@ def test_a_slide_of_ordinary_size_is_none_of_these():
 def test_real_slides_state_nothing_wrong(real, name):
     bounds.check_tiff(real(name))
     Slide(real(name), 0.5).close()
+
+
+def test_a_reason_quotes_little_of_the_slide(tmp_path):
+    """It is drawn as a picture, a line of which takes 65 KB."""
+    text = '<OME><Pixels SizeC="' + "9\u202e\n" * 10**6 + '"><Channel SamplesPerPixel="1"/></Pixels></OME>'
+    with pytest.raises(SlideError) as error:
+        check_channels({"openslide.comment": text}, tmp_path / "a.tiff")
+    assert str(error.value).startswith(f"{tmp_path / 'a.tiff'}: an OME-TIFF of 9  9")
+    assert str(error.value).endswith("save it as RGB or leave it out")
+    assert len(str(error.value)) < 1010
+    assert str(error.value).isprintable()
+    assert notice("a", str(error.value)).height < 2000
 
 
 @pytest.mark.parametrize("order", "<>")
