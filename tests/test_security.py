@@ -444,3 +444,14 @@ def test_an_audit_that_cannot_be_made_says_so(audit, monkeypatch, capsys):
     monkeypatch.setitem(audit["main"].__globals__, "ask", lambda _: "no route to host")
     assert audit["main"]() == 0
     assert capsys.readouterr().out == "not audited: no route to host\n"
+
+
+def test_every_promise_has_its_test():
+    """Each test and file of tests that SECURITY.md names is there."""
+    text = (ROOT / "SECURITY.md").read_text()
+    tests = {
+        path.relative_to(ROOT / "tests").as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")
+    }
+    assert {*re.findall(r"`((?:\w+/)?test_\w+\.py)`", text)} <= {*tests}
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert any(f"def {name}(" in content for content in tests.values()), name
