@@ -190,6 +190,27 @@ def test_real_slides_state_nothing_wrong(real, name):
     Slide(real(name), 0.5).close()
 
 
+MATRIX, FRAME = ((0x48, 6), (0x48, 7)), ((0x28, 16), (0x28, 17))  # DICOM's tags of the sides of a slide, of a tile
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind", "value", "what"),
+    [
+        (MATRIX, b"UL\4\0", struct.pack("<I", 10**6), "states 1000000 x 1000000 px at level 0"),
+        (FRAME, b"US\2\0", struct.pack("<H", 65_535), "states tiles of 65535 x 65535 px"),
+    ],
+    ids=["slide", "tile"],
+)
+def test_other_formats_are_held_to_the_same(real, tmp_path, tags, kind, value, what):
+    content = real("multiframe_camelyon_challenge_image.dcm").read_bytes()
+    for tag in tags:
+        at = content.index(struct.pack("<HH", *tag) + kind) + 8
+        content = content[:at] + value + content[at + len(value) :]
+    (tmp_path / "a.dcm").write_bytes(content)
+    with pytest.raises(SlideError, match=rf"a\.dcm: {what}"):
+        Slide(tmp_path / "a.dcm", 0.5)
+
+
 def test_a_reason_quotes_little_of_the_slide(tmp_path):
     """It is drawn as a picture, a line of which takes 65 KB."""
     text = '<OME><Pixels SizeC="' + "9\u202e\n" * 10**6 + '"><Channel SamplesPerPixel="1"/></Pixels></OME>'
