@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -234,7 +233,7 @@ def _pytorch_can_use(gpus: int) -> bool:
             "whether the driver runs and how old it is",
             torch.__version__,
             gpus,
-            socket.gethostname(),
+            os.uname().nodename,
         )
     return usable
 
