@@ -18,7 +18,7 @@ def run(tmp_path, settings):
     """Run the stage on slides given as {slide_id: (regions, status, reason)}; gives the ledger."""
 
     def run(slides: dict, on_bad_slide: str = "quarantine", labels: str = "xy") -> pd.DataFrame:
-        rows = [(name, f"p-{name}", labels[number % 2], "-", 0.5, "") for number, name in enumerate(slides)]
+        rows = [(name, f"p-{name}", labels[number % 2], 0.5, "") for number, name in enumerate(slides)]
         frame = pd.DataFrame(rows, columns=[*store.TABLES["sheet"]])
         store.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
         paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "regions", "tokens")}
