@@ -111,7 +111,7 @@ def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, finish
 def test_a_killed_snakemake_is_made_up_for(tmp_path, fresh, start, small, finish):
     """With its jobs, and without: they then go on beside those of the next run."""
     folder = fresh(tmp_path / "cohort")
-    for number, stage in enumerate(("tissue", "tokens", "pretrain", "evaluate", "report")):
+    for number, stage in enumerate(("tokens", "pretrain", "evaluate")):
         run = start(folder)
         assert wait_for(folder, run, {stage})
         os.kill(run.pid, signal.SIGKILL) if number % 2 else os.killpg(run.pid, signal.SIGKILL)
@@ -233,6 +233,22 @@ def test_a_read_only_folder_is_named(cohort, start, finish):
     assert run.returncode != 0
     assert re.search(r"Read-only file system.*embed", output), output
     finish(cohort)
+
+
+def test_results_that_are_read_only_are_looked_at_and_not_touched(cohort, small):
+    results = cohort / "results"
+    done = subprocess.run(["mount", "--bind", results, results], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted: {done.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", results], check=True)
+        assert small(cohort, "-n").jobs == {}
+        done = small(cohort, overlay={"folds": {"val_fraction": 0.3}})
+        assert done.returncode != 0
+        assert re.search(r"Write-protected output files for rule \w+:\n +output: results/tiny/", done.stderr)
+    finally:
+        subprocess.run(["umount", results], check=True)
+    assert small(cohort, "-n").jobs == {}
 
 
 def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort, start, finish):
