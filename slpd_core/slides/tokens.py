@@ -188,6 +188,18 @@ def without_regions(regions: store.Regions, reason: str) -> store.Regions:
     return replace(regions, slide=slide, coords=regions.coords[:0], tissue_fraction=regions.tissue_fraction[:0])
 
 
+def provenance_of(
+    section: config.Encoding, regions_meta: store.Meta, encoder_meta: dict[str, Any], precision: str
+) -> store.Meta:
+    """The metadata of tokens: what made them, and with which patch encoder."""
+    inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
+    return store.provenance("tokens", VERSION, section.model_dump(), *inputs) | {
+        "precision": precision,
+        "encoder_source": encoder_meta["source"],
+        "encoder_name": encoder_meta["name"],
+    }
+
+
 def run(
     *,
     slide_path: Path,
@@ -212,14 +224,7 @@ def run(
             f"{encoder_meta['patch_px']} px; make regions.size_px a multiple of patch_encoder.patch_px"
         )
     precision = fast_vit.choose_precision(section.precision, device, dim)
-    provenance = store.provenance(
-        "tokens", VERSION, section.model_dump(), meta["fingerprint"], encoder_meta["fingerprint"], precision
-    )
-    provenance |= {
-        "precision": precision,
-        "encoder_source": encoder_meta["source"],
-        "encoder_name": encoder_meta["name"],
-    }
+    provenance = provenance_of(section, meta, encoder_meta, precision)
     if not len(regions.coords):
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
