@@ -131,6 +131,8 @@ rule tokens:
     input:
         regions=f"{RESULTS}/regions/{{slide}}.h5",
         weights=f"{RESULTS}/patch_encoder/weights.safetensors",
+        # Not read: Snakemake takes weights for up to date that were there before the encoder was to be trained.
+        history=patch_history,
     output:
         f"{RESULTS}/tokens/{{slide}}.h5",
     log:

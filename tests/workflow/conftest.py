@@ -90,11 +90,11 @@ def results_of() -> Callable[[Path], dict[str, bytes]]:
         results = folder / "results" / "tiny"
         paths = [path for path in results.rglob("*") if path.is_file() and path.name != "index.html"]
         names = {path.relative_to(results).as_posix(): path for path in paths}
-        timed = ("logs/", "benchmarks/", "pretrain/slpd/tensorboard/")
-        found = {name: path.read_bytes() for name, path in names.items() if not name.startswith(timed)}
-        if ledger := names.get("ledger/ledger.parquet"):
-            table, meta = store.read_table(ledger, "ledger")
-            found["ledger/ledger.parquet"] = f"{table.drop(columns='seconds').to_json()} {meta}".encode()
+        timed = re.compile("logs/|benchmarks/|.*/tensorboard/")
+        found = {name: path.read_bytes() for name, path in names.items() if not timed.match(name)}
+        for name in [name for name in found if name.endswith("ledger.parquet")]:
+            table, meta = store.read_table(names[name], "ledger")
+            found[name] = f"{table.drop(columns='seconds').to_json()} {meta}".encode()
         return found
 
     return read

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import yaml
 
 from slpd_core import store
 
 T = TypeVar("T")
 SCRIPT = re.compile(r"(.+)/\.snakemake/scripts/tmp\w+\.(\w+)\.py")  # a job's, of a folder and a stage
+DINO = yaml.safe_load((Path(__file__).parent / "dino.yaml").read_text())
 STAGES = {
     *("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger", "pretrain", "embed", "gallery"),
     *("folds", "evaluate", "heatmaps", "report"),
@@ -27,8 +29,8 @@ STAGES = {
 def start(small) -> Callable[..., subprocess.Popen[str]]:
     """Start a run in a process group of its own."""
 
-    def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        command = small.command(folder, *arguments)
+    def start(folder: Path, *arguments: str, overlay: dict | None = None, **environment: str) -> subprocess.Popen[str]:
+        command = small.command(folder, *arguments, overlay=overlay)
         return subprocess.Popen(
             command,
             cwd=folder,
@@ -75,6 +77,20 @@ def wait_for(folder: Path, run: subprocess.Popen[str], stages: set[str]) -> tupl
     return found[0] if found else None
 
 
+def kill_each(folder: Path, stages: set[str], begin: Callable[[], subprocess.Popen[str]]) -> None:
+    """Begin runs until a job of each stage was killed."""
+    left = set(stages)
+    for _ in range(2 * len(stages)):
+        run = begin()
+        while found := wait_for(folder, run, left):
+            os.kill(found[0], signal.SIGKILL)
+            left.discard(found[1])
+        run.communicate()
+        if not left:
+            return
+    assert not left
+
+
 @pytest.fixture
 def finish(start, results_of, undisturbed) -> Callable[[Path], str]:
     """Run to the end, what is missing by name; the results are those of the undisturbed run. Gives what was printed."""
@@ -95,17 +111,31 @@ def finish(start, results_of, undisturbed) -> Callable[[Path], str]:
 
 
 def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, finish):
-    folder, left = fresh(tmp_path / "cohort"), set(STAGES)
-    for _ in range(2 * len(STAGES)):
-        run = start(folder)
-        while found := wait_for(folder, run, left):
-            os.kill(found[0], signal.SIGKILL)
-            left.discard(found[1])
-        run.communicate()
-        if not left:
-            break
-    assert not left
+    folder = fresh(tmp_path / "cohort")
+    kill_each(folder, STAGES, lambda: start(folder))
     finish(folder)
+
+
+@pytest.mark.parametrize(
+    ("target", "overlay", "stages"),
+    [
+        ("slides", DINO, {"patches", "patch_encoder"}),
+        ("predict", {"predict": {"sheet": "new.csv"}}, {"sheet", "predict"}),
+        ("tables", {"report": {"tables": {"ours": {"cohorts": ["tiny"], "rows": ["slpd/vit_wsi"]}}}}, {"tables"}),
+    ],
+    ids=["trained patch encoder", "predict", "tables"],
+)
+def test_a_killed_job_of_a_stage_of_some_runs_only(cohort, small, start, results_of, target, overlay, stages):
+    shutil.copy(cohort / "slides" / "coarse-0.tiff", cohort / "new.tiff")
+    (cohort / "new.csv").write_text("slide_id,path\nnew,new.tiff\n")
+    other = shutil.copytree(cohort, cohort.with_name("other"), copy_function=shutil.copy2)
+    done = small(cohort, target, overlay=overlay)
+    assert done.returncode == 0, done.stderr
+    kill_each(other, stages, lambda: start(other, target, overlay=overlay))
+    done = small(other, target, overlay=overlay)
+    assert done.returncode == 0, done.stderr
+    assert results_of(other) == results_of(cohort)
+    assert not list(other.rglob("*.part"))
 
 
 def test_a_killed_snakemake_is_made_up_for(tmp_path, fresh, start, small, finish):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from slpd_core import store
 
@@ -75,6 +76,12 @@ def test_a_label_corrected_leaves_the_slides_alone(cohort, small):
         text = text.replace(wrong, right)
     sheet.write_text(text, encoding="utf-8")
     assert small(cohort, "-n").jobs == {"sheet": 1} | AFTER_THE_LEDGER
+
+
+def test_an_encoder_that_is_now_trained_here_takes_the_place_of_the_weights_that_are_there(cohort, small):
+    trained = yaml.safe_load((ROOT / "tests" / "workflow" / "dino.yaml").read_text())
+    jobs = {"patches": 4, "patch_encoder": 1, "tokens": 4, "ledger": 1, "slides": 1}
+    assert small(cohort, "-n", "slides", overlay=trained).jobs == jobs
 
 
 def test_tokens_deleted_are_not_missed(cohort, small):

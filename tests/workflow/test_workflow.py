@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from slpd_core import store
 
@@ -369,23 +370,7 @@ def test_a_bad_slide_is_named_at_the_end_and_taken_up_once_it_is_mended(cohort, 
     assert snakemake(cohort, "slides", "-n").jobs["tissue"] == 1
 
 
-DINO = {
-    "patches": {"per_slide": 6},
-    "patch_encoder": {
-        "source": "dino",
-        "dino": {
-            "global_px": 48,
-            "local_px": 32,
-            "n_local_crops": 1,
-            "hidden_dim": 32,
-            "bottleneck_dim": 16,
-            "out_dim": 64,
-            "epochs": 2,
-            "batch_size": 16,
-            "warmup_epochs": 1,
-        },
-    },
-}
+DINO = yaml.safe_load((Path(__file__).parent / "dino.yaml").read_text())
 
 
 def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakemake, write_cohort):
