@@ -289,7 +289,7 @@ def test_tables_are_written_in_one_place(path):
     names = [
         name for name, _ in calls(path) if name.rpartition(".")[2] in ("to_csv", "to_html", "to_latex", "to_excel")
     ]
-    assert len(names) == (path.name == "store.py")
+    assert len(names) == (path.name == "files.py")
 
 
 HOSTILE = "\\input{/etc/passwd} ^^5cinput $x$ ~ <script>alert(1)</script> ![a](http://a/b) | a\nb \u202e"

@@ -1,0 +1,44 @@
+"""Reads and writes every artifact: the written contract of shapes, dtypes, units and metadata, checked on read.
+
+Every file is written beside its name and renamed when whole, so a reader never sees half of one. Every artifact carries
+`slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.
+"""
+
+from slpd_core.store.files import (
+    file_fingerprint,
+    fingerprint,
+    make_anew,
+    provenance,
+    replacing,
+    write_csv,
+    write_text,
+)
+from slpd_core.store.geojson import read_areas, read_tissue, write_tissue
+from slpd_core.store.hdf5 import (
+    copy_tokens,
+    open_tokens,
+    read_arrays,
+    read_patches,
+    read_regions,
+    read_tokens,
+    write_arrays,
+    write_regions,
+    writing_patches,
+    writing_tokens,
+)
+from slpd_core.store.schema import (
+    EMPTY,
+    ENCODER_META,
+    OK,
+    PATCH_ENCODER_META,
+    QUARANTINED,
+    TABLES,
+    Meta,
+    Regions,
+    SlideInfo,
+    Tissue,
+    Tokens,
+)
+from slpd_core.store.tables import embedding_matrix, read_table, write_table
+from slpd_core.store.torch_files import read_state_dict, read_torch
+from slpd_core.store.weights import read_weights, write_weights

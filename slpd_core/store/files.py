@@ -1,0 +1,114 @@
+"""Whole files or none: written beside their name and renamed; fingerprints, and what a broken file is answered with."""
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core import __version__
+from slpd_core.store.schema import Meta
+
+FORMULA = ("=", "+", "-", "@")  # what a formula of a spreadsheet begins with
+
+
+def fingerprint(*parts: str) -> str:
+    """Hash texts into 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: Path, blocks: int = 64, block_bytes: int = 65_536) -> str:
+    """Hash a file's size and evenly spaced blocks of it, first and last included (whole when it is small)."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    last = max(0, size - block_bytes)
+    with path.open("rb") as file:
+        for offset in np.unique(np.linspace(0, last, min(blocks, last // block_bytes + 2)).astype(np.int64)):
+            file.seek(int(offset))
+            digest.update(file.read(block_bytes))
+    return digest.hexdigest()
+
+
+def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: str) -> Meta:
+    """The metadata every artifact carries.
+
+    inputs: fingerprints of what the stage read. The artifact's own fingerprint covers the stage, its version, its
+    section and those.
+    """
+    text = json.dumps(section, sort_keys=True)
+    return {
+        "slpd_version": __version__,
+        "stage": stage,
+        "stage_version": str(version),
+        "section": text,
+        "fingerprint": fingerprint(stage, str(version), text, *inputs),
+    }
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
+
+    Whatever a killed job left of the same artifact is removed too. Raises OSError naming the artifact when the disk is
+    full, whatever the library that writes says of it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, f"{full}; make room and run snakemake again", str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole (CSV, Markdown, LaTeX, HTML)."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write a table for people's spreadsheets, which would run a text that begins as a formula: a ' goes before it."""
+    plain = frame.rename(columns=_as_text).map(_as_text)
+    write_text(path, plain.to_csv(index=False, float_format=float_format))
+
+
+def _as_text(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    line = cell.replace("\r", " ")  # which would begin a row of its own
+    return f"'{line}" if line.lstrip().startswith(FORMULA) else line
+
+
+def make_anew(path: Path) -> str:
+    """The remedy for a broken or missing artifact: its file by name, as a finished run misses none that it has used."""
+    return f"delete the file and make it anew: snakemake --cores all {shlex.quote(str(path))}"
+
+
+def broken(path: Path, found: str) -> str:
+    return f"{path}: {found}; {make_anew(path)}"
+
+
+def missing_file(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{path}: no such file; make it: snakemake --cores all {shlex.quote(str(path))}")

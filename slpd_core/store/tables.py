@@ -1,0 +1,65 @@
+"""Tables: Parquet."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core.store.files import broken, missing_file, replacing
+from slpd_core.store.schema import TABLES, Meta
+
+
+def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+    """Write the table `name` of TABLES as Parquet; a column `embedding` holds equally long float vectors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _check_columns(path, name, frame.columns)
+    arrays = {}
+    for column in frame.columns:
+        if column == "embedding":
+            dim = int(meta["embed_dim"])
+            flat = np.concatenate([np.empty(0, np.float32), *frame[column]]).astype(np.float32)
+            arrays[column] = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+        else:
+            arrays[column] = pa.Array.from_pandas(frame[column])
+    table = pa.table(arrays).replace_schema_metadata({"slpd": json.dumps(meta)})
+    with replacing(path) as part:
+        pq.write_table(table, part)
+
+
+def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
+    """Read the table `name` of TABLES and its metadata.
+
+    Raises ValueError when the file is broken or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(broken(path, str(error))) from error
+    _check_columns(path, name, table.column_names)
+    frame = table.drop_columns(["embedding"]).to_pandas() if "embedding" in table.column_names else table.to_pandas()
+    if "embedding" in table.column_names:
+        frame["embedding"] = list(embedding_matrix(table))
+    return frame, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}"))
+
+
+def embedding_matrix(table: Any) -> np.ndarray:
+    """The `embedding` column of an Arrow table as float32 (rows, dim)."""
+    column = table.column("embedding").combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+
+
+def _check_columns(path: Path, name: str, columns: Sequence[str]) -> None:
+    missing = [column for column in TABLES[name] if column not in columns]
+    if missing:
+        raise ValueError(broken(path, f"a {name} table without {missing}"))
