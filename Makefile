@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo paper test lint format bench audit lock clean
+.PHONY: env demo paper test test-slow lint format bench audit lock clean
 
 env: $(ENV)
 
@@ -50,9 +50,13 @@ format: $(ENV)
 	ruff format .
 	snakefmt Snakefile rules
 
-# A file of tests a process, a process a core.
+# A file of tests per process, a process per core.
 test: lint
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slow"
+
+# What takes long and seldom breaks: a cluster, faults in whole runs.
+test-slow: $(ENV)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m slow
 
 bench: $(ENV)
 	python -m benchmarks

@@ -174,7 +174,6 @@ rule ledger:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        benchmarks=f"{RESULTS}/benchmarks",
     script:
         "../workflow_scripts/ledger.py"
 
@@ -215,8 +214,6 @@ use rule ledger as other_ledger with:
         f"{RESULTS}/logs/others/{{encoder}}/ledger.log",
     benchmark:
         f"{RESULTS}/benchmarks/others/{{encoder}}/ledger.tsv"
-    params:
-        benchmarks=f"{RESULTS}/benchmarks/others/{{encoder}}",
 
 
 rule slides:

@@ -40,7 +40,7 @@ FRAMES = {
             "tissue_mm2": [1.5, 0.0],
             "regions": [3, 0],
             "fingerprint": ["f", "g"],
-            "seconds": [1.0, float("nan")],
+            "remarks": ["Much is tissue.", ""],
         }
     ),
     "embed": pd.DataFrame(

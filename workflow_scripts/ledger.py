@@ -12,7 +12,6 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
         tissue_paths=[*map(Path, snakemake.input.tissue)],
         regions_paths=[*map(Path, snakemake.input.regions)],
         tokens_paths=[*map(Path, snakemake.input.tokens)],
-        benchmarks_dir=Path(snakemake.params.benchmarks),
         out_path=Path(snakemake.output[0]),
         section=config.Ledger(**snakemake.params.section),
     )

@@ -31,16 +31,6 @@ def provenance(files: Mapping[str, store.Meta]) -> list[dict[str, Any]]:
     ]
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it: in hours, below one hour in minutes; "" for none."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{seconds / 3600:.1f} hours"
-    if minutes > 1:
-        return f"{minutes} minutes"
-    return "about a minute" if seconds else ""
-
-
 def stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
     """What each stage took by Snakemake's benchmark files: jobs, time of all and of the longest one, most memory.
 

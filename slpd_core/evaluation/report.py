@@ -10,7 +10,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.evaluation import bootstrap, figures, metrics, printing, remarks
 from slpd_core.evaluation import rows as result_rows
-from slpd_core.evaluation.origins import duration, origins
+from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
@@ -83,7 +83,7 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
         "labels": admitted["label"].value_counts().sort_index().to_dict(),
         "regions": int(admitted["regions"].sum()),
         "tissue_mm2": float(admitted["tissue_mm2"].sum()),
-        "job_time": duration(float(ledger["seconds"].sum())),
+        "remarks": ledger[(ledger["status"] == store.OK) & (ledger["remarks"] != "")].to_dict("records"),
         "left_out": {
             status: ledger[ledger["status"] == status].to_dict("records") for status in (store.QUARANTINED, store.EMPTY)
         },

@@ -7,8 +7,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import log
 
-VERSION = 1
-STAGES_OF_A_SLIDE = ("tissue", "regions", "tokens")
+VERSION = 2
 
 
 def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> dict[str, object]:
@@ -28,14 +27,8 @@ def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> d
         "tissue_mm2": tissue.area_mm2,
         "regions": regions,
         "fingerprint": fingerprint,
+        "remarks": " ".join(slide.remarks),
     }
-
-
-def seconds_spent(benchmarks_dir: Path, slide_id: str) -> float:
-    """Seconds the slide's stages took by Snakemake's benchmark files; nan where there are none."""
-    paths = [benchmarks_dir / stage / f"{slide_id}.tsv" for stage in STAGES_OF_A_SLIDE]
-    spent = [pd.read_csv(path, sep="\t")["s"].iloc[0] for path in paths if path.exists()]
-    return float(sum(spent)) if spent else float("nan")
 
 
 def left_out(ledger: pd.DataFrame) -> list[str]:
@@ -45,12 +38,18 @@ def left_out(ledger: pd.DataFrame) -> list[str]:
     return [f"{slide.slide_id} is {words[slide.status]}: {slide.reason}" for slide in out.itertuples()]
 
 
+def format_remarks(ledger: pd.DataFrame) -> list[str]:
+    """Format one line per slide that is used and has remarks: its name and what to know of it."""
+    remarked = ledger[(ledger["status"] == store.OK) & (ledger["remarks"] != "")]
+    return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
+
+
 def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
-    """Name the slides that are left out.
+    """Name the slides that are left out, and what to know of the others.
 
     Raises ValueError when there are any and `on_bad_slide` is stop, or when no slide is left.
     """
-    for line in left_out(ledger):
+    for line in [*left_out(ledger), *format_remarks(ledger)]:
         log.warning("%s", line)
     bad = ledger[ledger["status"] == store.QUARANTINED]
     names = ", ".join(bad["slide_id"])
@@ -68,7 +67,6 @@ def run(
     tissue_paths: list[Path],
     regions_paths: list[Path],
     tokens_paths: list[Path],
-    benchmarks_dir: Path,
     out_path: Path,
     section: config.Ledger,
 ) -> None:
@@ -83,7 +81,7 @@ def run(
         inputs += [tissue_meta["fingerprint"], regions_meta["fingerprint"], meta["fingerprint"]]
         inputs += [str(row["status"]), str(row["regions"])]  # the same inputs can be quarantined, and mended
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
-        rows.append(identity | row | {"seconds": seconds_spent(benchmarks_dir, slide["slide_id"])})
+        rows.append(identity | row)
     ledger = pd.DataFrame(rows, columns=[*store.TABLES["ledger"]])
     check(ledger, section)
     log.info("%d slides, %s regions", len(ledger), f"{ledger['regions'].sum():,}")

@@ -68,6 +68,7 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
             key: float("nan") if value is None else value for key, value in meta.pop("slide").items()
         }
         polygons = tuple(shape(feature["geometry"]) for feature in collection["features"])
+        slide["remarks"] = tuple(slide["remarks"])
         return Tissue(SlideInfo(**slide), polygons), meta
     except (KeyError, TypeError, ValueError, RecursionError, ShapelyError) as error:
         edited = "; where you have edited it, put it into the folder that tissue.masks names"

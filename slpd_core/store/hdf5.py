@@ -202,7 +202,7 @@ def _meta(attrs: Mapping[str, Any]) -> Meta:
 
 
 def _slide_attributes(slide: SlideInfo) -> dict[str, Any]:
-    values = asdict(slide)
+    values = asdict(slide) | {"remarks": "\n".join(slide.remarks)}
     return {"slide_fingerprint" if key == "fingerprint" else key: value for key, value in values.items()}
 
 
@@ -211,7 +211,8 @@ def _slide_info(path: Path, attrs: Mapping[str, Any]) -> SlideInfo:
     missing = [name for name in (*names, "slide_fingerprint", "fingerprint") if name not in attrs]
     if missing:
         raise ValueError(broken(path, f"an HDF5 file without the attributes {missing}"))
-    return SlideInfo(**{name: attrs[name] for name in names}, fingerprint=attrs["slide_fingerprint"])
+    values = {name: attrs[name] for name in names} | {"remarks": tuple(attrs["remarks"].splitlines())}
+    return SlideInfo(**values, fingerprint=attrs["slide_fingerprint"])
 
 
 def _trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:

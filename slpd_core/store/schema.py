@@ -13,7 +13,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "sheet": ("slide_id", "patient_id", "label", "mpp", "site"),  # not where the slides lie: they may move
     "ledger": (
         *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
-        *("tissue_mm2", "regions", "fingerprint", "seconds"),
+        *("tissue_mm2", "regions", "fingerprint", "remarks"),
     ),
     "embed": ("slide_id", "x", "y", "embedding"),  # and `attention`, a list of floats, if asked for
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
@@ -30,7 +30,8 @@ class SlideInfo:
     """What is known of a slide once it was opened, or why it could not be.
 
     status: "ok" or "quarantined", then `reason` says why. Level-0 size in px, mpp in um/px (nan when quarantined),
-    mpp_source where the mpp came from, fingerprint of the slide's file.
+    mpp_source where the mpp came from, fingerprint of the slide's file. remarks: sentences to know about a slide that
+    is used all the same.
     """
 
     slide_id: str
@@ -41,6 +42,7 @@ class SlideInfo:
     mpp: float = float("nan")
     mpp_source: str = ""
     fingerprint: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

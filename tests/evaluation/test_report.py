@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import re
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import store
-from slpd_core.evaluation import origins, report
 from slpd_core.evaluation import page as page_parts
+from slpd_core.evaluation import report
 from slpd_core.evaluation import rows as result_rows
 
 HOSTILE = '<script>alert("x")</script>'
@@ -33,7 +34,7 @@ def predictions(fold, strength, label="y", one_class=False, seed=0):
 META = store.provenance("stage", 1, {"key": 1})
 
 
-def ledger_of(slides, left_out, seconds):
+def ledger_of(slides, left_out, slide_remarks):
     """A ledger that admits `slides`, and names `left_out`: (slide, status, reason)."""
     known = {"reason": "", "width_px": 9000, "height_px": 8000, "mpp": 0.5, "mpp_source": "vendor", "tissue_mm2": 3.0}
     unknown = {"width_px": 0, "height_px": 0, "mpp": np.nan, "mpp_source": "", "tissue_mm2": 0.0, "regions": 0}
@@ -42,9 +43,8 @@ def ledger_of(slides, left_out, seconds):
         {"slide_id": name, "patient_id": "p", "label": "x", "status": status, "reason": reason} | unknown
         for name, status, reason in left_out
     ]
-    return pd.concat([good, *[pd.DataFrame([row]) for row in lost]], ignore_index=True).assign(
-        fingerprint="f", seconds=seconds
-    )
+    rows = pd.concat([good, *[pd.DataFrame([row]) for row in lost]], ignore_index=True)
+    return rows.assign(fingerprint="f", remarks=[slide_remarks.get(name, "") for name in rows["slide_id"]])
 
 
 def level_of(features):
@@ -85,7 +85,7 @@ def make(tmp_path, settings):
         label="y",
         left_out=(),
         one_class=(),
-        seconds=30.0,
+        slide_remarks=MappingProxyType({}),
         source="timm",
         remarks=(),
     ):
@@ -100,7 +100,7 @@ def make(tmp_path, settings):
                 store.write_table(path, "evaluate", frame, META | named)
                 paths.append(path)
         slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
-        store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, seconds), META)
+        store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
         folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
         store.write_table(tmp_path / "folds.parquet", "folds", folds, META)
         table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"])
@@ -249,29 +249,11 @@ def test_the_page_names_the_best(make):
     assert "1.000, is that of ViT_WSI on regions of slpd." in " ".join(page_of(make(ROWS)).text.split())
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, ""),
-        (5, "about a minute"),
-        (89, "about a minute"),
-        (180, "3 minutes"),
-        (59 * 60, "59 minutes"),
-        (3599, "1.0 hours"),
-        (5400, "1.5 hours"),
-        (360_000, "100.0 hours"),
-    ],
-)
-def test_times_are_in_minutes_below_an_hour(seconds, text):
-    assert origins.duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(24.0, "took 12 minutes of jobs"), (600.0, "took 5.0 hours of jobs"), (np.nan, None)]
-)
-def test_the_page_says_how_long_the_slides_took(make, seconds, text):
-    page = " ".join(page_of(make(ROWS, seconds=seconds)).text.split())  # 30 slides
-    assert text in page if text else "of jobs" not in page
+def test_the_page_names_remarks_on_slides(make):
+    page = " ".join(page_of(make(ROWS, slide_remarks={"s0-1": "9 of 10 px are tissue."})).text.split())
+    assert "Remarks on 1 slide that is used all the same" in page
+    assert re.search("s0-1 ?: 9 of 10 px are tissue.", page)
+    assert "used all the same" not in page_of(make(ROWS)).text
 
 
 def test_one_fold_has_no_deviation(make):

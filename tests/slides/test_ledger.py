@@ -15,15 +15,15 @@ META = store.provenance("stage", 1, {}, "f")
 
 @pytest.fixture
 def run(tmp_path, settings):
-    """Run the stage on slides given as {slide_id: (regions, status, reason)}; gives the ledger."""
+    """Run the stage on slides given as {slide_id: (regions, status, reason, remarks ...)}; gives the ledger."""
 
     def run(slides: dict, on_bad_slide: str = "quarantine", labels: str = "xy") -> pd.DataFrame:
         rows = [(name, f"p-{name}", labels[number % 2], 0.5, "") for number, name in enumerate(slides)]
         frame = pd.DataFrame(rows, columns=[*store.TABLES["sheet"]])
         store.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
         paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "regions", "tokens")}
-        for number, (name, (count, status, reason)) in enumerate(slides.items()):
-            info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", "f")
+        for number, (name, (count, status, reason, *remarks)) in enumerate(slides.items()):
+            info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", "f", tuple(remarks))
             polygons = (box(0, 0, 2000, 1000),) if count else ()
             store.write_tissue(paths["tissue"][number], store.Tissue(info, polygons), META)
             coords = np.zeros((count, 2), np.int64)
@@ -36,7 +36,6 @@ def run(tmp_path, settings):
             tissue_paths=paths["tissue"],
             regions_paths=paths["regions"],
             tokens_paths=paths["tokens"],
-            benchmarks_dir=tmp_path / "benchmarks",
             out_path=tmp_path / "ledger.parquet",
             section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
         )
@@ -56,7 +55,6 @@ def test_every_slide_has_its_row(run):
     assert rows.loc["c", "reason"] == "c.svs: torn"
     assert rows.loc["a", "fingerprint"] == "tokens-a"
     assert rows["patient_id"].tolist() == ["p-a", "p-b", "p-c"]
-    assert rows["seconds"].isna().all()
 
 
 def test_a_slide_that_was_mended_makes_another_ledger(run, tmp_path):
@@ -71,19 +69,20 @@ def test_a_slide_that_was_mended_makes_another_ledger(run, tmp_path):
     assert mended != fingerprint(MIXED)
 
 
-def test_seconds_are_those_of_the_slides_stages(run, tmp_path):
-    for stage, seconds in (("tissue", 1.5), ("tokens", 10.0)):
-        (tmp_path / "benchmarks" / stage).mkdir(parents=True)
-        (tmp_path / "benchmarks" / stage / "a.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:01\n")
-    assert run(MIXED).set_index("slide_id").loc["a", "seconds"] == 11.5
-
-
 def test_slides_left_out_are_named(run, caplog, monkeypatch):
     monkeypatch.setattr(runtime.log, "propagate", True)
     with caplog.at_level(logging.WARNING):
         run(MIXED)
     assert "c is quarantined: c.svs: torn" in caplog.text
     assert "b is left out: no tissue found" in caplog.text
+
+
+def test_remarks_on_slides_are_kept_and_named(run, caplog, monkeypatch):
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        rows = run(MIXED | {"d": (1, store.OK, "", "All is tissue.", "The scale is odd.")}).set_index("slide_id")
+    assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": "", "d": "All is tissue. The scale is odd."}
+    assert "d: All is tissue. The scale is odd." in caplog.text
 
 
 def test_stop_names_the_bad_slides(run, tmp_path):

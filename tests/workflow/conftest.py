@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slpd_core import store
-
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
 
@@ -92,9 +90,6 @@ def results_of() -> Callable[[Path], dict[str, bytes]]:
         names = {path.relative_to(results).as_posix(): path for path in paths}
         timed = re.compile("logs/|benchmarks/|.*/tensorboard/")
         found = {name: path.read_bytes() for name, path in names.items() if not timed.match(name)}
-        for name in [name for name in found if name.endswith("ledger.parquet")]:
-            table, meta = store.read_table(names[name], "ledger")
-            found[name] = f"{table.drop(columns='seconds').to_json()} {meta}".encode()
         return found
 
     return read
