@@ -13,6 +13,7 @@ import yaml
 
 from tests.cluster import one_node
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles" / "slurm"
 NAME = "snakemake-executor-plugin-slurm"
@@ -104,9 +105,3 @@ def test_a_cluster_that_is_left_amid_a_job_leaves_nothing_behind():
         assert len(one_node.mine(folder)) > len(one_node.DAEMONS)
     assert one_node.mine(folder) == []
     assert not folder.exists()
-
-
-def test_the_profile_names_rules_that_are_there():
-    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    blocks = dict(re.findall(r"^(?:rule|use rule \w+ as) (\w+).*:\n((?:    .*\n|\n)*)", text, re.MULTILINE))
-    assert yaml.safe_load((PROFILE / "config.yaml").read_text())["groups"].keys() <= blocks.keys()

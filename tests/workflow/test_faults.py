@@ -16,6 +16,7 @@ import yaml
 
 from slpd_core import store
 
+pytestmark = pytest.mark.slow
 T = TypeVar("T")
 SCRIPT = re.compile(r"(.+)/\.snakemake/scripts/tmp\w+\.(\w+)\.py")  # a job's, of a folder and a stage
 DINO = yaml.safe_load((Path(__file__).parent / "dino.yaml").read_text())

@@ -12,6 +12,8 @@ import yaml
 
 from slpd_core import store
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_slides_become_a_table(finished):
     folder, _ = finished
@@ -393,3 +395,9 @@ def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakema
 def test_how_an_encoder_would_be_trained_is_nothing_to_one_that_is_not(finished, snakemake):
     overlay = {"patches": DINO["patches"], "patch_encoder": {"dino": DINO["patch_encoder"]["dino"]}}
     assert snakemake(finished[0], "-n", overlay=overlay).jobs == {}
+
+
+def test_the_slurm_profile_names_rules_that_are_there():
+    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    blocks = dict(re.findall(r"^(?:rule|use rule \w+ as) (\w+).*:\n((?:    .*\n|\n)*)", text, re.MULTILINE))
+    assert yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["groups"].keys() <= blocks.keys()
