@@ -1,6 +1,6 @@
 """Evaluation: train one classifier on one fold's training slides, predict its test slides.
 
-The protocol is HIPT's: validation slides are set aside but steer nothing, the last epoch is evaluated.
+The protocol is HIPT's: the last epoch is evaluated; validation slides, where there are any, steer nothing.
 """
 
 import json

@@ -102,6 +102,18 @@ def test_a_small_share_still_gives_a_validation_patient(settings, make_slides):
     assert found.loc[found["part"] == "val", "fold"].nunique() == 4
 
 
+def test_no_patient_is_set_aside_unless_asked_for(settings, make_slides):
+    assert set(folds.make_folds(make_slides(20), settings.folds, 1)["part"]) == {"train", "test"}
+
+
+@pytest.mark.parametrize("changes", [{"val_fraction": 0.2}, {"train_share": 0.8}], ids=str)
+def test_what_is_set_aside_is_drawn_anew_in_each_fold(settings, make_slides, changes):
+    """Patients of equal labels, dealt evenly: equal draws would take the same places in each fold."""
+    section = settings.folds.model_copy(update={"n_folds": 4} | changes)
+    found = folds.make_folds(make_slides(20, slides=(1,)), section, 1).query("part != 'test'")
+    assert len({tuple(np.flatnonzero(rows["part"] != "train")) for _, rows in found.groupby("fold")}) == 4
+
+
 def test_validation_leaves_a_training_patient_of_a_label_that_no_patient_has_alone():
     slides = table([["x", "y"], ["x", "y"], *[["x"]] * 8])
     for seed in range(20):
@@ -167,7 +179,7 @@ def test_repeats_are_other_partitions_and_the_first_stays(settings, make_slides)
     assert (tested.groupby("slide_id").size() == 3).all()
     dealt = [frozenset(rows["slide_id"]) for _, rows in tested.groupby("fold")]
     assert sorted(found["fold"].unique()) == [*range(12)]
-    assert len(set(dealt)) > 4
+    assert len({frozenset(dealt[first : first + 4]) for first in (0, 4, 8)}) == 3
     assert section.count == 12
 
 

@@ -29,15 +29,18 @@ def test_what_is_further_from_the_average_is_more_opaque(times):
     assert (np.diff(opacity[order]) >= 0).all()
 
 
-def test_each_region_has_its_colour_and_the_rest_stays():
-    thumbnail = Image.new("RGB", (50, 40), PAPER)  # of 500 x 400 px
-    coords = np.array([[0, 0], [200, 100], [450, 350]])  # the last hangs over both edges
+@pytest.mark.parametrize(("width", "height"), [(50, 40), (50, 80), (125, 40)])
+def test_each_region_has_its_colour_and_the_rest_stays(width, height):
+    """Also where a thumbnail is not as wide for its height as its slide of 500 x 400 px."""
+    thumbnail = Image.new("RGB", (width, height), PAPER)
+    coords = np.array([[0, 0], [200, 100], [440, 350]])  # the last hangs over both edges
     attention = np.array([0.8, 0.1, 0.1])
     picture = np.asarray(heatmap_picture.heatmap(thumbnail, (500, 400), coords, SIDE, attention)).astype(float)
     rgba = heatmap_picture.colours(attention * 3).astype(float)
-    expected = np.full((40, 50, 3), PAPER, float)
-    for (x, y), (*rgb, opacity) in zip(coords // 10, rgba, strict=True):
-        cell = expected[y : y + 10, x : x + 10]
+    expected = np.full((height, width, 3), PAPER, float)
+    across, down = width / 500, height / 400
+    for (x, y), (*rgb, opacity) in zip(coords, rgba, strict=True):
+        cell = expected[round(y * down) : round((y + SIDE) * down), round(x * across) : round((x + SIDE) * across)]
         cell += (np.array(rgb) - cell) * opacity / 255
     np.testing.assert_allclose(picture, expected, atol=1)
 
