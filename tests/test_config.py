@@ -101,17 +101,24 @@ def test_a_run_without_overrides_is_the_section_itself(values):
 
 
 def test_a_preset_goes_under_a_runs_own_overrides(values):
-    runs = {"text": {"preset": "paper"}, "code": {"preset": "released", "min_regions": 16}}
+    runs = {"text": {"preset": "paper"}, "code": {"preset": "released", "min_regions": 17}}
     values["pretrain"] |= {"kmeans_restarts": 9, "matching": "nearest", "runs": runs}
     pretrain = config.load(overlaid(values, {"evaluate": {"rows": {"dino": None, "slpd": None}}})).pretrain
     assert pretrain.kmeans_restarts == 9
     text, code = pretrain.run("text").model_dump(), pretrain.run("code").model_dump()
     assert {key: text[key] for key in config.PRESETS["paper"]} == config.PRESETS["paper"]
-    assert {key: code[key] for key in config.PRESETS["released"]} == config.PRESETS["released"] | {"min_regions": 16}
-    assert (
-        text.items() - config.PRESETS["paper"].items()
-        == code.items() - (config.PRESETS["released"] | {"min_regions": 16}).items()
-    )
+    of_code = config.PRESETS["released"] | {"min_regions": 17}
+    assert {key: code[key] for key in of_code} == of_code
+    assert text.items() - config.PRESETS["paper"].items() == code.items() - of_code.items()
+
+
+@pytest.mark.parametrize(("M", "regions"), [(4, 32), (2, 16), ("2", 16), (3, 24)])
+def test_the_released_code_clusters_slides_of_eight_regions_per_prototype(values, M, regions):
+    """NSCLC has M = 4 and BRCA M = 2, be it the section's or the run's own."""
+    runs = {"slpd": {"preset": "released"}, "dino": {"preset": "released", "n_prototypes": 4}}
+    pretrain = config.load(overlaid(values, {"pretrain": {"n_prototypes": M, "runs": runs}})).pretrain
+    assert pretrain.run("slpd").min_regions == regions
+    assert pretrain.run("dino").min_regions == 32
 
 
 def test_the_classifiers_are_trained_as_hipt_does_by_its_preset_and_by_default(values):
@@ -122,7 +129,7 @@ def test_the_classifiers_are_trained_as_hipt_does_by_its_preset_and_by_default(v
 
 
 def test_the_presets_name_the_same_settings_and_the_file_is_the_papers(values):
-    assert config.PRESETS["paper"].keys() == config.PRESETS["released"].keys()
+    assert config.PRESETS["paper"].keys() - {"min_regions"} == config.PRESETS["released"].keys()
     assert values["pretrain"].items() >= config.PRESETS["paper"].items()
 
 

@@ -17,6 +17,7 @@ from slpd_core.config.base import (
 from slpd_core.config.dino import SelfDistillation
 
 # What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
+# `released` also sets min_regions, by the number of prototypes.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "cluster_space": "embedding",
@@ -25,7 +26,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "min_regions": None,
         "matching": "optimal",
         "shared_centre": False,
-        "skip_first_crop": False,
+        "skip_crop_k": False,
+        "warmup_endpoint": False,
         "exclude_same_patient": False,
         "centre_slides": False,
         "kmeans_restarts": 5,
@@ -36,10 +38,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cluster_space": "bottleneck",
         "cluster_crop": 14,
         "self_only_epochs": 21,
-        "min_regions": 32,
         "matching": "nearest",
         "shared_centre": True,
-        "skip_first_crop": True,
+        "skip_crop_k": True,
+        "warmup_endpoint": True,
         "exclude_same_patient": False,
         "centre_slides": False,
         "kmeans_restarts": 5,
@@ -47,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 512,
     },
 }
+RELEASED_REGIONS_PER_PROTOTYPE = 8  # of the released code's commands: min_regions 32 for M = 4, 16 for M = 2
 
 
 class PretrainRun(SelfDistillation):
@@ -65,11 +68,12 @@ class PretrainRun(SelfDistillation):
     kmeans_iterations: Positive
     n_neighbours: Positive
     exclude_same_patient: bool
-    inter: Literal["prototype", "region"]
+    inter: Literal["prototype", "region", "any_region"]
     matching: Literal["optimal", "nearest"]
     centre_slides: bool
     shared_centre: bool
-    skip_first_crop: bool
+    skip_crop_k: bool
+    warmup_endpoint: bool
     global_crop: Positive
     local_crop: Positive
     augment: Literal["none", "hflip", "dihedral"]
@@ -121,7 +125,10 @@ class Pretrain(PretrainRun):
         preset = own.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
-        return PretrainRun(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
+        run = PretrainRun(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
+        if preset == "released" and "min_regions" not in own:
+            return run.model_copy(update={"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes})
+        return run
 
 
 class Embed(Section):

@@ -90,16 +90,25 @@ class Networks:
 
 
 def set_schedules(
-    networks: Networks, section: config.SelfDistillation, step: int, steps_per_epoch: int, batch_size: int
+    networks: Networks,
+    section: config.SelfDistillation,
+    step: int,
+    steps_per_epoch: int,
+    batch_size: int,
+    *,
+    warmup_endpoint: bool = False,
 ) -> dict[str, float]:
-    """Learning rate, weight decay and teacher momentum of a step, set where they belong; the last layer frozen or not.
+    """Set learning rate, weight decay and teacher momentum of a step, and whether the last layer is frozen.
 
-    batch_size: of a step in fact, less than the setting in a cohort smaller than a batch.
+    Args:
+        batch_size: Of a step in fact, less than the setting in a cohort smaller than a batch.
+        warmup_endpoint: Whether the last step of the warm-up has the full learning rate.
     """
     steps = section.epochs * steps_per_epoch
     peak = section.base_lr * batch_size / 256
+    warmup = section.warmup_epochs * steps_per_epoch
     values = {
-        "lr": warmup_cosine(step, steps, section.warmup_epochs * steps_per_epoch, peak, section.min_lr),
+        "lr": warmup_cosine(step, steps, warmup, peak, section.min_lr, endpoint=warmup_endpoint),
         "weight_decay": cosine(step, steps, section.weight_decay, section.weight_decay_end),
         "teacher_momentum": cosine(step, steps, section.teacher_momentum, 1.0),
     }

@@ -1,5 +1,6 @@
-"""How similar slides are by their prototypes, which are most similar, and which prototypes pair (paper, eq. 3, 4)."""
+"""How similar slides are by their prototypes, which are neighbors, and which prototypes pair (paper, eq. 3, 4)."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from slpd_core.pretraining.clustering import in_threads
 Matching = Literal["optimal", "nearest"]
 SUBSETS_UP_TO = 10  # prototypes; above it one Hungarian matching a pair of slides takes less than its subsets
 BLOCK_SLIDES = 128
+BLOCK_REGIONS = 128  # compared with all others at a time
 BLOCK_COSINES = 2**13  # of each of a block's slides at once: they stay in cache
 
 
@@ -45,18 +47,65 @@ def nearest_slides(
         block = slice(start, start + BLOCK_SLIDES)
         similarity = _similarities(unit[:, block], unit)
         similarity[group[block, None] == group] = -np.inf
-        slides = np.arange(len(similarity))
-        for rank in range(K):
-            nearest = similarity.argmax(1)
-            allowed = similarity[slides, nearest] > -np.inf
-            similarity[slides, nearest] = -np.inf
-            found, nearest = start + slides[allowed], nearest[allowed]
-            neighbours[found, rank] = nearest
-            matches[found, rank] = _partners(unit[:, found], unit[:, nearest], matching)
+        for rank, rows, nearest in _ranked(similarity, K):
+            slides = start + rows
+            neighbours[slides, rank] = nearest
+            matches[slides, rank] = _partners(unit[:, slides], unit[:, nearest], matching)
 
     if len(np.unique(group)) > 1:
         in_threads(compare, range(0, N, BLOCK_SLIDES))
     return neighbours, matches
+
+
+def nearest_regions(clustered: np.ndarray, neighbours: np.ndarray, group_of: np.ndarray) -> np.ndarray:
+    """For each region the most similar one, by cosine, in each of its slide's neighbours: int64 (R, K), -1 for none.
+
+    The alternative to prototypes that the paper argues against (Table 2, inter-slide distillation by region).
+    """
+    unit = clustered / np.maximum(np.linalg.norm(clustered, axis=1, keepdims=True), 1e-12)
+    own = [np.flatnonzero(group_of == group) for group in range(len(neighbours))]
+    found = np.full((len(clustered), neighbours.shape[1]), -1)
+    for group, rank in np.argwhere(neighbours >= 0):
+        there = own[neighbours[group, rank]]
+        found[own[group], rank] = there[(unit[own[group]] @ unit[there].T).argmax(1)]
+    return found
+
+
+def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> np.ndarray:
+    """Find for each region the K most similar regions, by cosine, of all other groups.
+
+    The other reading of Table 2's inter-slide distillation by region: the nearest slides play no part. Regions are
+    compared block by block, no R x R array is kept.
+
+    Args:
+        clustered: float32 (R, D).
+        group: int64 (R,), the slide of each region, or its patient.
+
+    Returns:
+        int64 (R, K), most similar first and of equals the lower row; -1 where fewer regions are in other groups.
+    """
+    unit, found = _unit(clustered), np.full((len(clustered), K), -1)
+
+    def compare(start: int) -> None:
+        block = slice(start, start + BLOCK_REGIONS)
+        cosine = unit[block] @ unit.T
+        cosine[group[block, None] == group] = -np.inf
+        for rank, rows, nearest in _ranked(cosine, K):
+            found[start + rows, rank] = nearest
+
+    if len(np.unique(group)) > 1:
+        in_threads(compare, range(0, len(clustered), BLOCK_REGIONS))
+    return found
+
+
+def _ranked(similarity: np.ndarray, K: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield rank after rank the rows that have so many neighbors left, and these; uses the similarities (n, N) up."""
+    every = np.arange(len(similarity))
+    for rank in range(K):
+        nearest = similarity.argmax(1)
+        allowed = similarity[every, nearest] > -np.inf
+        similarity[every, nearest] = -np.inf
+        yield rank, every[allowed], nearest[allowed]
 
 
 def _similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:

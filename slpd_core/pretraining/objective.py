@@ -12,6 +12,7 @@ from slpd_core.dino import losses, processes
 from slpd_core.dino.losses import Logits
 from slpd_core.dino.networks import Networks, move_centre
 from slpd_core.dino.transfer import sent
+from slpd_core.pretraining.matching import nearest_regions, nearest_regions_of_all
 from slpd_core.pretraining.networks import TERMS, centre_of
 from slpd_core.pretraining.prototypes import Prototypes
 
@@ -41,13 +42,22 @@ class Targets:
 
 
 def find_targets(
-    prototypes: Prototypes, clustered: np.ndarray, group_of: np.ndarray, section: config.PretrainRun, device: str
+    prototypes: Prototypes,
+    clustered: np.ndarray,
+    group_of: np.ndarray,
+    section: config.PretrainRun,
+    device: str,
+    apart: np.ndarray,
 ) -> Targets:
-    """The targets of the terms that count: c, the prototype a region is assigned to (paper, eq. 2), and ĉ_k, its
-    matched partners in the nearest slides (eq. 4), or there the regions nearest to it.
+    """Find the targets of the terms that count, c and ĉ_k (paper, eq. 2, 4) or regions in place of the latter.
 
-    clustered: float32 (R, D), of which the prototypes are means; group_of: int64 (R,), the slide of each region, or
-    what else was clustered as one.
+    c is the prototype a region is assigned to, ĉ_k its matched partner in the k-th nearest slide. In their place stand
+    the regions nearest to it, in each of these slides or in all slides but its own.
+
+    Args:
+        clustered: float32 (R, D), of which the prototypes are means.
+        group_of: int64 (R,), the slide of each region, or what else was clustered as one.
+        apart: int64 (R,); regions of equal value, of a slide or of a patient, are no neighbours.
     """
     M, own = prototypes.centres.shape[1], prototypes.assignment
     vectors = prototypes.centres.reshape(-1, prototypes.centres.shape[2])
@@ -58,26 +68,15 @@ def find_targets(
         neighbour, partner = prototypes.neighbours[group_of], prototypes.matches[group_of, :, own]
         rows["inter"] = np.where((own[:, None] >= 0) & (neighbour >= 0), neighbour * M + partner, -1)
     elif section.alpha_inter:
-        nearest = nearest_regions(clustered, prototypes.neighbours, group_of)
+        if section.inter == "region":
+            nearest = nearest_regions(clustered, prototypes.neighbours, group_of)
+        else:
+            nearest = nearest_regions_of_all(clustered, apart, section.n_neighbours)
         rows["inter"] = np.where(nearest >= 0, len(vectors) + nearest, -1)
         vectors = np.concatenate([vectors, clustered])
     return Targets(
         torch.from_numpy(vectors).to(device), {term: torch.from_numpy(found).to(device) for term, found in rows.items()}
     )
-
-
-def nearest_regions(clustered: np.ndarray, neighbours: np.ndarray, group_of: np.ndarray) -> np.ndarray:
-    """For each region the most similar one, by cosine, in each of its slide's neighbours: int64 (R, K), -1 for none.
-
-    The alternative to prototypes that the paper argues against (Table 2, inter-slide distillation by region).
-    """
-    unit = clustered / np.maximum(np.linalg.norm(clustered, axis=1, keepdims=True), 1e-12)
-    own = [np.flatnonzero(group_of == group) for group in range(len(neighbours))]
-    found = np.full((len(clustered), neighbours.shape[1]), -1)
-    for group, rank in np.argwhere(neighbours >= 0):
-        there = own[neighbours[group, rank]]
-        found[own[group], rank] = there[(unit[own[group]] @ unit[there].T).argmax(1)]
-    return found
 
 
 @dataclass(frozen=True)
@@ -150,20 +149,23 @@ def pairs_of(section: config.PretrainRun, batch: Batch) -> dict[str, Tensor]:
     """How much each pair of a target and a student crop counts in a term's loss: term -> (B, targets, crops).
 
     L_self: the mean over the pairs and the batch (paper, eq. 1). L_intra and L_inter (eq. 2, 4): the mean over a
-    region's prototypes, over the crops, and over the regions that have a prototype; all zero where none has. Several
-    processes have a share of the batch each, and the mean of what they get is that of the whole batch.
+    region's prototypes, over the crops, and over the regions that have a prototype; all zero where none has. The
+    released code leaves crop k out for the k-th prototype, as DINO leaves a crop out for itself. Several processes have
+    a share of the batch each, and the mean of what they get is that of the whole batch.
     """
     B, G, crops = len(batch), section.n_global_crops, section.n_global_crops + section.n_local_crops
     device = batch.views[0].device
-    compared = torch.ones(crops, device=device)
-    compared[: int(section.skip_first_crop)] = 0
     found = {"self": sent(losses.other_views(G, crops), device).expand(B, G, crops) / B}
     for term, (_, weights) in batch.targets.items():
         count = weights.sum(1, keepdim=True)
         regions = (count > 0).sum().float()
         processes.add_up(regions)
         share = weights / count.clamp(min=1) * processes.count() / regions.clamp(min=1)
-        found[term] = share[:, :, None] * compared / compared.sum()
+        compared = torch.ones(weights.shape[1], crops)
+        if section.skip_crop_k:
+            compared.fill_diagonal_(0)
+        compared = sent(compared, device)
+        found[term] = share[:, :, None] * compared / compared.sum(1, keepdim=True)
     return found
 
 

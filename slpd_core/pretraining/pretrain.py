@@ -72,7 +72,14 @@ def train_epoch(
     def step(number: int) -> Tensor:
         regions = steps[number]
         torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + processes.rank())
-        schedule = set_schedules(networks, section, epoch * len(steps) + number, len(steps), len(regions))
+        schedule = set_schedules(
+            networks,
+            section,
+            epoch * len(steps) + number,
+            len(steps),
+            len(regions),
+            warmup_endpoint=section.warmup_endpoint,
+        )
         share = processes.own_share(np.arange(len(regions)))
         own, rng = regions[share], generator(seed, "crops", epoch, number)
         views = draw_views(tokens, own, share, len(regions), section, rng, device)
@@ -189,7 +196,10 @@ def begin_epoch(
         prototypes = cluster(cohort, clustered, section, seed, epoch)
         group_of = groups(cohort, section)[0]
         row |= watch_prototypes(cohort, group_of, before, prototypes)
-        targets = find_targets(prototypes, clustered, group_of, section, device)
+        apart = np.unique(cohort.patient_ids, return_inverse=True)[1][cohort.slide_of]
+        if not section.exclude_same_patient:
+            apart = cohort.slide_of
+        targets = find_targets(prototypes, clustered, group_of, section, device, apart)
     sample = fixed_sample(len(cohort.tokens))
     sampled = embed_regions(networks.teacher.encoder, cohort.tokens[sample], device)
     row["effective_rank"] = effective_rank(sampled)

@@ -5,8 +5,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from slpd_core.dino.networks import set_schedules, update
+from slpd_core.dino.head import ProjectionHead
+from slpd_core.dino.networks import Network, Networks, clip_each, set_schedules, update
 
 
 def same(a, b):
@@ -20,6 +22,20 @@ def test_the_teacher_starts_as_the_student_and_the_weights_depend_on_the_seed_al
     assert same(one.student.state_dict(), other.student.state_dict())
     assert same(one.student.state_dict(), one.teacher.state_dict())
     assert not same(one.student.state_dict(), start(recipe, 2).student.state_dict())
+
+
+def test_drop_path_is_in_the_student_only(recipe):
+    """Neither built into the teacher nor at work in it."""
+    rates = []
+
+    def build(drop_path):
+        rates.append(drop_path)
+        return Network(nn.Linear(8, 24), ProjectionHead(24, 32, 16, 40))
+
+    networks = Networks.start(build, recipe.model_copy(update={"drop_path": 0.3, "out_dim": 40}), ("self",), 1, "cpu")
+    assert rates == [0.3, 0.0]
+    assert networks.student.training
+    assert not any(module.training for module in networks.teacher.modules())
 
 
 # 3 epochs of 4 steps, 1 of warm-up; peak 0.02 * 64 / 256 = 0.005. step -> lr, weight decay, teacher momentum.
@@ -74,6 +90,24 @@ def test_the_last_layer_is_frozen_for_the_first_epochs(recipe, start, epoch):
         networks.student(torch.randn(6, 8))[:, 0].mean().backward()
         update(networks, recipe, 0.9)
     assert torch.equal(networks.student.head.last_layer, before) is (epoch == 0)
+
+
+def test_the_last_layer_thaws_with_the_first_step_after_the_frozen_epochs(recipe, start):
+    networks, recipe = start(recipe, 1), recipe.model_copy(update={"freeze_last_layer_epochs": 2})
+    trained = []
+    for step in range(12):
+        set_schedules(networks, recipe, step, 4, 12)
+        trained.append(networks.student.head.last_layer.requires_grad)
+    assert trained == [False] * 8 + [True] * 4
+
+
+def test_only_gradients_above_the_norm_are_scaled():
+    small, large = torch.full((4,), 0.5), torch.full((4, 4), 3.0)
+    clipped = [small.clone(), large.clone(), torch.zeros(3)]
+    clip_each(clipped, 3.0)
+    assert torch.equal(clipped[0], small)
+    torch.testing.assert_close(clipped[1], large / 4)
+    assert torch.equal(clipped[2], torch.zeros(3))
 
 
 def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch):

@@ -42,7 +42,10 @@ VARIANTS = {
     "paper": {},
     "released": config.PRESETS["released"]
     | {"cluster_crop": 3, "self_only_epochs": 1, "min_regions": 6, "batch_size": BATCH, "n_neighbours": 1},
+    "released, K = 2": config.PRESETS["released"]
+    | {"cluster_crop": 3, "self_only_epochs": 1, "min_regions": 5, "batch_size": BATCH, "n_neighbours": 2},
     "inter by region": {"inter": "region", "koleo": 0.1},
+    "inter by any region": {"inter": "any_region"},
     "global": {"clustering": "global", "alpha_inter": 0.0},
 }
 
@@ -115,9 +118,17 @@ class ByHand:
 
     def prototypes_of(self, region, clustered):
         """c of a region and its matched partners: none where there is none."""
+        if clustered is not None and self.section.inter == "any_region":
+            elsewhere = self.clustered[self.cohort.slide_of != self.cohort.slide_of[region]]
+            cosine = elsewhere @ self.clustered[region] / np.linalg.norm(elsewhere, axis=1)
+            nearest = [*elsewhere[np.argsort(-cosine)[: self.section.n_neighbours]]]
+        else:
+            nearest = []
         if clustered is None or clustered.assignment[region] < 0:
-            return {"intra": [], "inter": []}
+            return {"intra": [], "inter": nearest}
         slide, own = self.group_of[region], clustered.assignment[region]
+        if nearest:
+            return {"intra": [clustered.centres[slide, own]], "inter": nearest}
         partners = []
         for neighbour, match in zip(clustered.neighbours[slide], clustered.matches[slide], strict=True):
             there = self.clustered[self.group_of == neighbour]
@@ -158,7 +169,7 @@ class ByHand:
                     -(target * b).sum()
                     for i, target in enumerate(a)
                     for j, b in enumerate(student)
-                    if (i != j if term == "self" else j or not section.skip_first_crop)
+                    if i != j or not (term == "self" or section.skip_crop_k)
                 ]
                 if pairs:
                     of_regions.append(torch.stack(pairs).mean())
@@ -193,6 +204,8 @@ class ByHand:
 
         peak = section.base_lr * BATCH / 256
         lr = peak * self.step / warm
+        if section.warmup_endpoint and self.step < warm:
+            lr = np.linspace(0, peak, warm)[self.step]
         if self.step >= warm:
             lr = cosine(peak, section.min_lr, (self.step - warm) / (self.steps - warm))
         decay = cosine(section.weight_decay, section.weight_decay_end, self.step / self.steps)

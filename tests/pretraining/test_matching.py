@@ -130,3 +130,23 @@ def test_prototypes_of_no_length_give_numbers():
     assert neighbours.tolist() == [[1, 2], [0, 2], [0, 1]]
     assert (matches >= 0).all()
     assert matching.match_prototypes(centres[0], centres[1])[0] == 0
+
+
+@pytest.mark.parametrize("K", [1, 3])
+def test_nearest_regions_of_all_are_those_of_comparing_every_pair(K, monkeypatch):
+    """Of 5 slides, as of 2 patients; -1 where the others have fewer."""
+    monkeypatch.setattr(matching, "BLOCK_REGIONS", 4)
+    rng = np.random.default_rng(K)
+    regions = rng.normal(size=(21, 6)).astype(np.float32)
+    for group in (np.repeat(range(5), [6, 1, 5, 7, 2]), np.repeat([0, 1], [19, 2])):
+        found = matching.nearest_regions_of_all(regions, group, K)
+        for region, nearest in enumerate(found):
+            cosine = {
+                i: cosine_of(regions[[region]], regions[[i]], [0]) for i in np.flatnonzero(group != group[region])
+            }
+            expected = sorted(cosine, key=lambda i: -cosine[i])[:K]
+            assert nearest.tolist() == expected + [-1] * (K - len(expected))
+
+
+def test_of_one_group_no_region_is_near():
+    assert (matching.nearest_regions_of_all(np.ones((3, 2), np.float32), np.zeros(3), 2) == -1).all()

@@ -33,7 +33,8 @@ def test_targets_are_the_own_prototype_and_its_partners(section):
     )
     slide_of = np.array([0, 0, 1, 2])
     clustered = np.zeros((4, 4), np.float32)
-    targets = objective.find_targets(found, clustered, slide_of, section, "cpu").of(torch.tensor([3, 0, 2, 1]))
+    targets = objective.find_targets(found, clustered, slide_of, section, "cpu", slide_of)
+    targets = targets.of(torch.tensor([3, 0, 2, 1]))
     values, weights = targets["intra"]
     np.testing.assert_array_equal(weights[:, 0], [1, 1, 0, 1])
     np.testing.assert_array_equal(values[[0, 1, 3], 0], [centres[2, 1], centres[0, 0], centres[0, 1]])
@@ -49,7 +50,7 @@ def test_a_region_may_be_distilled_towards_the_nearest_region_of_each_neighbour(
     neighbours = np.array([[1, 2], [2, -1], [-1, -1]])
     none = Prototypes(np.zeros((3, 2, 4), np.float32), np.zeros(6, np.int64), neighbours, np.full((3, 2, 2), -1))
     section = section.model_copy(update={"inter": "region", "alpha_intra": 0.0})
-    targets = objective.find_targets(none, clustered, slide_of, section, "cpu").of(torch.arange(6))
+    targets = objective.find_targets(none, clustered, slide_of, section, "cpu", slide_of).of(torch.arange(6))
     assert list(targets) == ["inter"]
     values, weights = targets["inter"]
     np.testing.assert_array_equal(weights, [[1, 1], [1, 1], [1, 0], [1, 0], [1, 0], [0, 0]])
@@ -63,7 +64,7 @@ def test_a_region_may_be_distilled_towards_the_nearest_region_of_each_neighbour(
 def make_batch(section, make_cohort):
     """Networks, of which the teacher is no copy of the student, and a batch of five regions, one without prototypes.
 
-    In double precision; the inter-slide term has two prototypes a region or fewer.
+    In double precision; the inter-slide term has a prototype a neighbor, or fewer.
     """
 
     def make(section: config.PretrainRun) -> tuple[Networks, Batch]:
@@ -75,22 +76,30 @@ def make_batch(section, make_cohort):
                 parameter += 0.1 * torch.randn_like(parameter)
         networks.centres = {term: 0.1 * torch.randn(section.out_dim, dtype=torch.float64) for term in networks.centres}
         views = [view.double() for view in views_of(make_cohort(5).tokens, section)]
-        weights = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1], [1, 0]], dtype=torch.float64)
+        K = section.n_neighbours
+        weights = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.float64)[:, :K]
         D = section.bottleneck_dim if section.cluster_space == "bottleneck" else section.embed_dim
-        values = torch.randn(5, 3, D, dtype=torch.float64)
+        values = torch.randn(5, 1 + K, D, dtype=torch.float64)
         targets = {"intra": (values[:, :1], weights[:, :1]), "inter": (values[:, 1:], weights)}
         return networks, Batch(views, targets)
 
     return make
 
 
-VARIANTS = {"paper": {}, "released": config.PRESETS["released"], "without L_intra": {"alpha_intra": 0.0}}
+VARIANTS = {
+    "paper": {"n_neighbours": 2},
+    "without L_intra": {"alpha_intra": 0.0, "n_neighbours": 2},
+    **{f"released, K = {K}": config.PRESETS["released"] | {"n_neighbours": K} for K in (1, 2, 3)},
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("block", [2, 32])
 def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch, variant, block, monkeypatch):
-    """Against the losses taken crop by crop from the networks, to 1e-6; regions in blocks of two, or all at once."""
+    """Against the losses taken crop by crop from the networks, to 1e-6; regions in blocks of two, or all at once.
+
+    The released code compares the k-th prototype with all crops but the k-th: of K = 3, the third is a local one.
+    """
     monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
     changes = {"drop_path": 0.0, "alpha_intra": 0.7, "alpha_inter": 0.3} | VARIANTS[variant]
     section = section.model_copy(update=changes)
@@ -121,8 +130,10 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     for term, (_, weight) in batch.targets.items():
         centre = "prototypes" if section.shared_centre else term
         targets[term] = q(logits[term], centres[centre])
-        compared = log_p[1:] if section.skip_first_crop else log_p
-        each = torch.stack([-(targets[term] * b[:, None]).sum(-1) for b in compared]).mean(0)
+        each = torch.empty_like(weight)
+        for k in range(weight.shape[1]):
+            compared = [b for j, b in enumerate(log_p) if j != k or not section.skip_crop_k]
+            each[:, k] = sum(-(targets[term][:, k] * b).sum(-1) for b in compared) / len(compared)
         per_region = (each * weight).sum(1) / weight.sum(1).clamp(min=1)
         expected[term] = per_region[weight.sum(1) > 0].mean()
         centres[centre] = 0.9 * centres[centre] + 0.1 * logits[term][weight > 0].mean(0)

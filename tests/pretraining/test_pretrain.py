@@ -423,3 +423,18 @@ def test_slides_of_one_patient_only_have_no_neighbours_where_those_are_excluded(
     arrays, _ = store.read_arrays(out / "prototypes.h5", ("neighbours",))
     assert (arrays["neighbours"] == -1).all()
     assert (pd.read_csv(out / "history.csv")["inter"] == 0).all()
+
+
+@pytest.mark.parametrize("excluded", [False, True])
+def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohort, excluded):
+    """Slides 0 and 1 are of one patient and alike, slide 2 is of another; slide 1 is too small for prototypes."""
+    cohort = replace(make_cohort(4, 1, 4), patient_ids=["p", "p", "q"])
+    cohort.tokens[4] = cohort.tokens[0]
+    changes = {"inter": "any_region", "alpha_intra": 0.0, "exclude_same_patient": excluded}
+    section = section.model_copy(update=changes)
+    networks = start_networks(section, 8, 1, "cpu")
+    targets = pretrain.begin_epoch(networks, cohort, section, 1, 0, None, "cpu").targets
+    nearest = targets.rows["inter"][:, 0].numpy() - (len(targets.vectors) - 9)  # behind the prototypes
+    assert (nearest[0], nearest[4]) == (4, 0) or excluded
+    related = np.array(["p"] * 5 + ["q"] * 4) if excluded else cohort.slide_of
+    assert (related[nearest] != related).all()
