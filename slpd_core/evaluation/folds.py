@@ -10,7 +10,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import remarks, splits
 from slpd_core.runtime import generator, log
 
-VERSION = 3
+VERSION = 4
 PARTS = ("train", "val", "test", "spare")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
@@ -113,7 +113,9 @@ def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.Dat
         )
     if (counts < section.n_folds).any():
         rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < section.n_folds])
-        log.warning("fewer %ss than folds for %s: some test parts lack the label, their AUC is undefined", unit, rare)
+        log.warning(
+            "fewer %ss than folds for %s: some test parts lack the label, and are scored without it", unit, rare
+        )
     parts = []
     for repeat in range(section.repeats):
         tested_in = partition(whole, section.n_folds, seed, repeat)

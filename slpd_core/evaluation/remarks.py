@@ -1,4 +1,4 @@
-"""What is to be known of the folds: slides that take no part, patients on both sides."""
+"""What is to be known of the folds: slides that take no part, patients on both sides, labels that a part lacks."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,12 @@ from slpd_core.runtime import log
 SHOWN = 5  # ids a kind of remark, in the log
 LEFT_OUT = {store.QUARANTINED: "quarantined", store.EMPTY: "without regions"}
 ON_BOTH_SIDES = "patient on both sides"
+# A part of a fold -> what is remarked of a label that none of its slides shows.
+LACKING = {"train": "label not trained", "test": "label not tested"}
 
 
 class Remark(NamedTuple):
-    """A remark on a slide or a patient, in one fold or, where that is empty, in all."""
+    """A remark on a slide, a patient or a label, in one fold or, where that is empty, in all."""
 
     remark: str
     id: str
@@ -27,12 +29,15 @@ def on_slides(slides: pd.DataFrame) -> list[Remark]:
 
 
 def on_folds(folds: pd.DataFrame) -> list[Remark]:
-    """The leaks of folds: patients on both sides of one, slides that none tests."""
-    found = []
+    """Return what is wrong with folds: patients on both sides of one, labels a part lacks, slides that none tests."""
+    found, labels = [], set(folds["label"])
     for fold, rows in folds.groupby("fold"):
         tested = set(rows.loc[rows["part"] == "test", "patient_id"])
         trained = set(rows.loc[rows["part"].isin(("train", "val")), "patient_id"])
         found += [Remark(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
+        for part, remark in LACKING.items():
+            shown = set(rows.loc[rows["part"] == part, "label"])
+            found += [Remark(remark, label, str(fold)) for label in sorted(labels - shown)]
     times = folds.groupby("slide_id")["part"].agg(lambda parts: (parts == "test").sum())
     found += [Remark("never tested", slide_id) for slide_id in times.index[times == 0]]
     return found

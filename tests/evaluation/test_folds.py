@@ -283,10 +283,31 @@ def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(
         "in the splits, not in the sheet": [["strange", "stranger"], ["", ""]],
         "in no split": [[h], [""]],
         "patient on both sides": [["x01", "x01"], ["0", "1"]],
+        "label not tested": [["y"], ["1"]],
         "never tested": [[f, g], ["", ""]],
     }
     assert "in the splits, not in the sheet: 2 (strange, stranger)" in caplog.text
     assert "patient on both sides: 1 (x01)" in caplog.text
+
+
+def test_a_label_that_a_part_lacks_is_remarked(run_stage, make_slides, tmp_path):
+    """Of a partition, where a label has fewer patients than there are folds; of splits, also where none trains."""
+    slides = make_slides(3, ("x", "y", "z"), slides=(1,))
+    few = slides[slides["slide_id"] != "z02-0"]
+    found, remarks = run_stage(few)
+    tested = set(found.loc[(found["part"] == "test") & (found["label"] == "z"), "fold"])
+    without = {str(fold) for fold in range(3) if fold not in tested}
+    assert len(without) == 1
+    assert remarks.to_numpy().tolist() == [["label not tested", "z", fold] for fold in without]
+    names = [*slides["slide_id"]]
+    splits = write_splits(
+        tmp_path / "splits",
+        {"train": [*names[:2], *names[3:5]], "test": [names[2], names[5], *names[6:]]},
+        {"train": names[:7], "val": [names[8]], "test": [names[7]]},
+    )
+    remarks = run_stage(slides, splits=splits)[1].query("remark.str.startswith('label')")
+    lacking = [["label not trained", "z", "0"], ["label not tested", "x", "1"], ["label not tested", "y", "1"]]
+    assert remarks.to_numpy().tolist() == lacking
 
 
 @pytest.mark.parametrize(
