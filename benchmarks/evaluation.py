@@ -66,7 +66,7 @@ def write_regions(folder: Path) -> None:
     shift = np.where(frame["label"] == "b", 0.1, -0.1).astype(np.float32)
     embedded = rng.standard_normal((SLIDES, REGIONS, DIM), np.float32) + shift[:, None, None]
     rows = pd.DataFrame({"slide_id": frame["slide_id"].repeat(REGIONS), "x": 0, "y": 0})
-    meta = store.provenance("embed", 1, {}) | {"embed_dim": DIM}
+    meta = store.provenance("embed", 1, {}) | {"embed_dim": str(DIM)}
     store.write_table(folder / "embed.parquet", "embed", rows.assign(embedding=list(embedded.reshape(-1, DIM))), meta)
     for slide_id, own in zip(frame["slide_id"], embedded, strict=True):
         write_tokens(folder, slide_id, np.zeros((1, 1, 3), np.float16))

@@ -31,6 +31,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,6 @@ from benchmarks.slides import settings
 from slpd_core import config
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.dino.networks import Networks
-from slpd_core.evaluation.compare import holm
 from slpd_core.pretraining import pretrain
 from slpd_core.pretraining.cohort import Cohort, embed_regions
 from slpd_core.pretraining.networks import start_networks
@@ -281,6 +281,15 @@ def watch(seed: int, way: str) -> pd.DataFrame:
         checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
         pretrain.train(planted.cohort, section_of(way), seed, "cpu", checkpoint)
     return pd.DataFrame(rows)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Return p-values corrected for being many (Holm, 1979); none of them is nan."""
+    values = np.array(p, float)
+    order = np.argsort(values)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return corrected
 
 
 def tables(found: pd.DataFrame, claims: dict[str, tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ region and an offset a slide. The floor of matching is multiplying alone: the co
 """
 
 import time
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -15,12 +16,11 @@ from threadpoolctl import threadpool_limits
 from benchmarks.timing import best_seconds, in_own_process, show
 from slpd_core.pretraining import matching
 from slpd_core.pretraining.clustering import in_threads, kmeans
-from slpd_core.pretraining.prototypes import cluster_slides
+from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.runtime import generator
 
 SLIDES, REGIONS, DIM, M = 1054, 62_852, 256, 4
 RESTARTS, ITERATIONS = 5, 10
-OPTIONS = {"restarts": RESTARTS, "iterations": ITERATIONS, "seed": 1, "epoch": 0}
 MANY_SLIDES, TRIED_BLOCKS = 100_000, 16
 SUBSETS = (2, 4, 6, 8, 10, 12)  # prototypes
 FEW_SLIDES = 128
@@ -95,8 +95,7 @@ def clustering(embeddings: np.ndarray, rows_of: list[np.ndarray]) -> None:
 
     def ours() -> np.ndarray:
         rngs = [generator(1, "kmeans", 0, number) for number in range(len(rows_of))]
-        options = {"restarts": RESTARTS, "iterations": ITERATIONS, "rngs": rngs}
-        return kmeans(embeddings, rows_of, M, **options)[1]
+        return kmeans(embeddings, rows_of, M, restarts=RESTARTS, iterations=ITERATIONS, rngs=rngs)[1]
 
     def each(way) -> np.ndarray:
         assignment = np.full(len(embeddings), -1)
@@ -138,7 +137,7 @@ def by_prototypes() -> None:
     for number in SUBSETS:
         unit = generator(1, "benchmark").standard_normal((number, FEW_SLIDES, DIM), np.float32)
         with threadpool_limits(1):
-            spent = best_seconds({"it": lambda unit=unit: matching._similarities(unit, unit)}, rounds=3)["it"]
+            spent = best_seconds({"it": partial(matching._similarities, unit, unit)}, rounds=3)["it"]
         way = "subsets" if number <= matching.SUBSETS_UP_TO else "Hungarian"
         print(f"| {number} | {spent / FEW_SLIDES**2 * 1e6:.2f} | {way} |")
     print(flush=True)
@@ -165,8 +164,8 @@ def globally(threads: int) -> float:
     torch.set_num_threads(threads)
     embeddings = cohort()[0]
     started = time.perf_counter()
-    options = OPTIONS | {"restarts": 1, "iterations": 1}
-    cluster_slides(embeddings, np.zeros(REGIONS, int), ["all"], M=SLIDES * M, K=1, **options)
+    everywhere = np.zeros(len(embeddings), int)
+    cluster_slides(embeddings, everywhere, ["all"], M=SLIDES * M, K=1, restarts=1, iterations=1, seed=1, epoch=0)
     return time.perf_counter() - started
 
 
@@ -177,9 +176,16 @@ def main() -> None:
     rows_of = [rows for number in range(SLIDES) if len(rows := np.flatnonzero(slide_of == number)) >= M]
     print(f"{SLIDES:,} slides, {REGIONS:,} regions, {DIM}-d, {M} prototypes, {torch.get_num_threads()} threads\n")
     clustering(embeddings, rows_of)
-    found = cluster_slides(embeddings, slide_of, ids, M=M, K=1, **OPTIONS)
+
+    def cluster() -> Prototypes:
+        restarts, iterations = RESTARTS, ITERATIONS
+        return cluster_slides(
+            embeddings, slide_of, ids, M=M, K=1, restarts=restarts, iterations=iterations, seed=1, epoch=0
+        )
+
+    found = cluster()
     neighbours(found.centres[found.neighbours[:, 0] >= 0])
-    whole = best_seconds({"it": lambda: cluster_slides(embeddings, slide_of, ids, M=M, K=1, **OPTIONS)}, rounds=7)
+    whole = best_seconds({"it": cluster}, rounds=7)
     print(f"Clustering and matching in all: {whole['it']:.3f} s\n")
     by_prototypes()
     blocks = -(-MANY_SLIDES // matching.BLOCK_SLIDES)

@@ -7,7 +7,9 @@ peak of a process of its own for each measurement, what its libraries take inclu
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyvips
 import yaml
@@ -81,10 +83,14 @@ def check_plan(path: Path, mpp: float) -> str:
 
 def measure(title: str, path: Path, mpp: float) -> None:
     """Print the table of a slide."""
-    ways = {"libraries alone": (nothing,), "thumbnail": (thumbnail, path, mpp), "tissue: segment": (segment, path, mpp)}
+    ways: dict[str, tuple[Callable[..., Any], tuple[object, ...]]] = {
+        "libraries alone": (nothing, ()),
+        "thumbnail": (thumbnail, (path, mpp)),
+        "tissue: segment": (segment, (path, mpp)),
+    }
     print(f"{title}; thumbnail from {check_plan(path, mpp)}\n")
     print("| what | seconds | peak memory, MB | read from the file, MB |\n|---|---:|---:|---:|")
-    for what, (work, *arguments) in ways.items():
+    for what, (work, arguments) in ways.items():
         result, cost = in_own_process(work, *arguments)
         over = "" if cost.peak_mb < MOST_MB else f" (more than {MOST_MB})"
         print(f"| {what} | {cost.seconds:.2f} | {cost.peak_mb:.0f}{over} | {cost.read_mb:.1f} |", flush=True)

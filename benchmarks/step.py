@@ -46,7 +46,7 @@ def start(section: config.PretrainRun, device: str) -> tuple[Networks, Batch]:
 
     with torch.no_grad():
         for parameter in networks.teacher.parameters():
-            parameter += 0.01 * normal(*parameter.shape)
+            parameter.add_(0.01 * normal(*parameter.shape))
     networks.centres = {term: 0.02 * normal(section.out_dim) for term in networks.centres}
     B, crops = section.batch_size, ((section.n_global_crops, section.global_crop), (8, section.local_crop))
     views = [normal(n, B, side, side, TOKEN_DIM) for n, side in crops]
@@ -81,8 +81,8 @@ def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRun, dt
     """The loss of a batch, pair by pair."""
     student, teacher, G = networks.student, networks.teacher, section.n_global_crops
     with multiplying_in(dtype, batch.views[0].device):
-        crops = [plain_encoder(student.encoder, view.flatten(0, 1)) for view in batch.views]
-        logits = plain_head(student.head, torch.cat(crops))
+        embedded = [plain_encoder(student.encoder, view.flatten(0, 1)) for view in batch.views]
+        logits = plain_head(student.head, torch.cat(embedded))
         with torch.no_grad():
             of_terms = {"self": plain_head(teacher.head, plain_encoder(teacher.encoder, batch.views[0].flatten(0, 1)))}
             for term, (values, _) in batch.targets.items():
@@ -98,11 +98,11 @@ def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRun, dt
         for j, crop in enumerate(crops)
         if i != j
     ]
-    total = sum(pairs) / len(pairs)
+    total = torch.stack(pairs).mean()
     for term, (_, weights) in batch.targets.items():
         has = weights[:, 0]
         each = [torch.sum(-targets[term] * F.log_softmax(crop, dim=-1), dim=-1) for crop in crops]
-        total = total + sum((loss * has).sum() / has.sum() for loss in each) / len(crops)
+        total = total + torch.stack([(loss * has).sum() / has.sum() for loss in each]).mean()
     with torch.no_grad():
         for term, rows in of_terms.items():
             counted = rows if term == "self" else rows[batch.targets[term][1][:, 0] > 0]
@@ -112,7 +112,7 @@ def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRun, dt
 
 def gradients(networks: Networks) -> Tensor:
     """All of the student's, as one vector."""
-    return torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
+    return torch.cat([p.grad.flatten() for p in networks.student.parameters() if p.grad is not None])
 
 
 def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[float, Tensor]:
@@ -127,7 +127,7 @@ def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[f
     return loss.item(), gradients(networks).cpu()
 
 
-def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float, float, float]:
+def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float, float]:
     """Least seconds of a whole step, and the MB a GPU's tensors take at most; on a CPU of this process before it."""
     torch.set_num_threads(os.cpu_count() or 1)
     if way == "ours":

@@ -3,18 +3,18 @@
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
+Way = TypeVar("Way", bound=Hashable)
 
 
-def best_seconds(ways: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+def best_seconds(ways: Mapping[Way, Callable[[], object]], rounds: int = 5) -> dict[Way, float]:
     """The least seconds of each way, taken in turn, so that what else the machine does falls on all alike."""
-    found = dict.fromkeys(ways, np.inf)
+    found = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
         for name, way in ways.items():
             started = time.perf_counter()

@@ -37,6 +37,7 @@ SEEDS = range(3)
 SIDE = 8
 SIZE = {"embed_dim": 96, "depth": 3, "n_heads": 3}
 RUNS = {"dino": {"alpha_intra": 0.0, "alpha_inter": 0.0}, "slpd": {}}
+CLASSIFIERS = {"KNN": "knn", "ViT_WSI": "vit_wsi"}
 WAYS = ("mean colour", "mean token", "untrained", *RUNS)
 
 
@@ -85,23 +86,20 @@ def features(cohort: Cohort, colours: np.ndarray, way: str, seed: int) -> np.nda
     return embed_regions(networks.teacher.encoder, cohort.tokens, "cpu")
 
 
-def one(results: Path, way: str, seed: int) -> list[dict[str, float | str]]:
+def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
     """The scores of a way and a seed: a row a classifier and fold."""
     torch.set_num_threads(1)
     keep_freed_memory()
     cohort, colours, folds = read(results)
     found = features(cohort, colours, way, seed)
     slides = {name: found[cohort.slide_of == number] for number, name in enumerate(cohort.slide_ids)}
-    section, rows = settings().evaluate.training, []
+    section, rows = settings().evaluate.training, list[dict[str, object]]()
     for number in sorted(folds["fold"].unique()):
         fold = evaluate.select_fold(folds, number)
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
-        predicted = {
-            "KNN": evaluate.knn(slides.__getitem__, fold, section.knn_neighbours),
-            "ViT_WSI": evaluate.fit_and_predict(slides.__getitem__, fold, "vit_wsi", section, seed)[1],
-        }
-        for classifier, p in predicted.items():
-            rows.append({"way": way, "seed": seed, "classifier": classifier} | metrics.scores(p, truth))
+        for name, classifier in CLASSIFIERS.items():
+            p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, section, seed)[1]
+            rows.append({"way": way, "seed": seed, "classifier": name} | metrics.scores(p, truth))
     return rows
 
 
@@ -117,7 +115,7 @@ def main() -> None:
             rows += found
     means = pd.DataFrame(rows).groupby(["classifier", "way", "seed"])[["auc", "accuracy"]].mean()
     print(f"{len(SEEDS)} seeds\n\n| classifier | features | AUC | accuracy |\n|---|---|---:|---:|")
-    for classifier in ("KNN", "ViT_WSI"):
+    for classifier in CLASSIFIERS:
         for way in WAYS:
             own = means.loc[classifier, way]
             cells = (f"{own[name].mean():.3f} ± {own[name].std():.3f}" for name in ("auc", "accuracy"))

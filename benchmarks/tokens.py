@@ -8,7 +8,9 @@ stored: that alone is an error of 2e-4.
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import timm
@@ -53,7 +55,8 @@ def network() -> torch.nn.Module:
 def published(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
     """ToTensor and Normalize a patch, then timm with attention multiplied out, fp32, 256 patches at a time."""
     model = network().to(device)
-    for block in model.blocks:
+    blocks: Any = model.blocks
+    for block in blocks:
         block.attn.fused_attn = False
     prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
@@ -90,17 +93,21 @@ def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.
 
 def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], object], float]]:
     """Ways to multiply, by precision and shape, each with the operations of a call; on a CPU in all its threads."""
-    ways = {}
+    ways: dict[tuple[str, str], tuple[Callable[[], object], float]] = {}
     shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH * TOKENS, inside, outside) for inside, outside in LAYERS}
     threads = torch.get_num_threads() if device == "cpu" else 1
     pool = fast_vit.separate_threads(threads)
+
+    def in_all(layer: torch.nn.Module, x: torch.Tensor) -> None:
+        list(pool.map(multiply, [layer] * threads, [x] * threads))
+
     for precision in ("fp32", "bf16"):
         dtype = fast_vit.DTYPES[precision]
         for name, (rows, inside, outside) in {**shapes, "2048 x 2048": (2048, 2048, 2048)}.items():
             weight, x = (torch.randn(size, inside, device=device) for size in (outside, rows))
             layer, x = fast_vit.FrozenLinear(weight, None, dtype), x.to(dtype)
             ways[precision, name] = (
-                lambda layer=layer, x=x: list(pool.map(multiply, [layer] * threads, [x] * threads)),
+                partial(in_all, layer, x),
                 2.0 * rows * inside * outside * threads * CALLS,
             )
     return ways
@@ -181,7 +188,7 @@ def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
     print(flush=True)
 
 
-def job(folder: Path, precision: str) -> str:
+def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
     """The stage's whole work on a slide of one region; gives the precision it took."""
     keep_freed_memory()
     torch.set_num_threads(2)

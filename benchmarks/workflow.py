@@ -79,6 +79,6 @@ def main() -> None:
             seconds, peak_mb = plan(Path(folder, str(slides)), slides)
             print(f"| {slides:,} | {seconds:.1f} | {most_seconds} | {peak_mb:.0f} | {most_mb:,} |", flush=True)
         print("\n| stage | jobs | s beside the work, median | at most |\n|---|---:|---:|---:|")
-        for stage, seconds in overheads(Path(folder)).items():
+        for stage, beside in overheads(Path(folder)).items():
             most = MOST_SECONDS[stage in WITH_TORCH]
-            print(f"| {stage} | {len(seconds)} | {statistics.median(seconds):.2f} | {most} |", flush=True)
+            print(f"| {stage} | {len(beside)} | {statistics.median(beside):.2f} | {most} |", flush=True)
