@@ -24,10 +24,12 @@ onstart:
 
 onsuccess:
     name_left_out()
+    name_run_remarks()
 
 
 onerror:
     name_left_out()
+    name_run_remarks()
 
 
 rule all:

@@ -108,6 +108,16 @@ def name_left_out():
                 print(line, file=sys.stderr)
 
 
+def name_run_remarks():
+    """Say at the end of a run which regions the losses with prototypes of a pretraining run do not reach."""
+    for run in sum(ENCODERS.values(), []):
+        path = Path(RESULTS, "pretrain", run, "prototypes.h5")
+        if path.exists():
+            _, attributes = store.read_arrays(path, ())
+            for remark in attributes.get("remarks", "").splitlines():
+                print(f"pretrain {run}: {remark}", file=sys.stderr)
+
+
 def date_back():
     """Give artifacts dated tomorrow, from before the clock was set back, the date of now: Snakemake fails, and deletes,
     what is made from them.

@@ -244,6 +244,7 @@ def run(
         summary=summarise(ledger, folds),
         remarks=remarked(pd.read_csv(remarks_path, dtype=str)),
         runs=list(histories),
+        run_remarks={name: meta["remarks"].splitlines() for name, (_, meta) in embeds.items() if meta["remarks"]},
         by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],
         patch_encoders=patch_encoders(rows),
         names=result_rows.NAMES,

@@ -11,7 +11,7 @@ from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import admitted_slides, embed_regions, read_slide
 from slpd_core.runtime import log, progress
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
@@ -48,6 +48,7 @@ def run(
     if section.attention:
         frame["attention"] = list(attention)
     inputs = (fingerprint, encoder_meta["fingerprint"])
-    meta = store.provenance("embed", VERSION, section.model_dump(), *inputs) | {"embed_dim": encoder_meta["embed_dim"]}
+    passed_on = {"embed_dim": encoder_meta["embed_dim"], "remarks": encoder_meta.get("remarks", "")}
+    meta = store.provenance("embed", VERSION, section.model_dump(), *inputs) | passed_on
     store.write_table(out_path, "embed", frame, meta)
     log.info("%s embeddings of %s", f"{len(frame):,}", encoder_meta["embed_dim"])

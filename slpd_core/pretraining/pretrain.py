@@ -25,15 +25,16 @@ from slpd_core.dino.transfer import sent
 from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
+from slpd_core.pretraining.coverage import clustering_groups, describe_gaps, related_slides
 from slpd_core.pretraining.crops import draw_views
 from slpd_core.pretraining.epoch import Epoch, prototypes_of_state, prototypes_state
 from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
 from slpd_core.pretraining.objective import MEASURED, Batch, distil, find_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
-from slpd_core.pretraining.watch import watch_prototypes
+from slpd_core.pretraining.watch import watch_prototypes, watch_targets
 from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
 
-VERSION = 5
+VERSION = 6
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 
@@ -113,20 +114,9 @@ def embed_for_clustering(networks: Networks, cohort: Cohort, section: config.Pre
     return embed_regions(embed, cohort.tokens, device)
 
 
-def groups(cohort: Cohort, section: config.PretrainRun) -> tuple[np.ndarray, list[str], list[str], int]:
-    """What is clustered as one: the group of each region, the groups' names and patients, and their prototypes.
-
-    The slides, or where clustering is global, the cohort with as many prototypes as its slides would have had.
-    """
-    if section.clustering == "slide":
-        return cohort.slide_of, cohort.slide_ids, cohort.patient_ids, section.n_prototypes
-    total = min(section.n_prototypes * len(cohort.slide_ids), len(cohort.tokens))
-    return np.zeros_like(cohort.slide_of), [""], [""], total
-
-
 def cluster(cohort: Cohort, clustered: np.ndarray, section: config.PretrainRun, seed: int, epoch: int) -> Prototypes:
     """The prototypes of an epoch; clustered: float32 (R, D)."""
-    group_of, names, patients, M = groups(cohort, section)
+    group_of, names, _, M = clustering_groups(cohort, section)
     return cluster_slides(
         clustered,
         group_of,
@@ -138,7 +128,7 @@ def cluster(cohort: Cohort, clustered: np.ndarray, section: config.PretrainRun, 
         seed=seed,
         epoch=epoch,
         min_regions=section.min_regions,
-        group=np.unique(patients, return_inverse=True)[1] if section.exclude_same_patient else None,
+        group=related_slides(cohort, section) if section.clustering == "slide" else None,
         matching=section.matching,
         centre_slides=section.centre_slides,
     )
@@ -194,12 +184,11 @@ def begin_epoch(
     if section.uses_prototypes and epoch >= section.self_only_epochs:
         clustered = embed_for_clustering(networks, cohort, section, device)
         prototypes = cluster(cohort, clustered, section, seed, epoch)
-        group_of = groups(cohort, section)[0]
+        group_of = clustering_groups(cohort, section)[0]
         row |= watch_prototypes(cohort, group_of, before, prototypes)
-        apart = np.unique(cohort.patient_ids, return_inverse=True)[1][cohort.slide_of]
-        if not section.exclude_same_patient:
-            apart = cohort.slide_of
+        apart = related_slides(cohort, section)[cohort.slide_of]
         targets = find_targets(prototypes, clustered, group_of, section, device, apart)
+        row |= watch_targets(targets.rows)
     sample = fixed_sample(len(cohort.tokens))
     sampled = embed_regions(networks.teacher.encoder, cohort.tokens[sample], device)
     row["effective_rank"] = effective_rank(sampled)
@@ -210,7 +199,7 @@ def begin_epoch(
 
 def no_prototypes(cohort: Cohort, section: config.PretrainRun) -> Prototypes:
     """Prototypes of a cohort none of whose slides has any."""
-    _, names, _, M = groups(cohort, section)
+    _, names, _, M = clustering_groups(cohort, section)
     N, K = len(names), section.n_neighbours
     centres = np.zeros((N, M, section.embed_dim), np.float32)
     return Prototypes(centres, np.full(len(cohort.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
@@ -228,7 +217,7 @@ def final_arrays(cohort: Cohort, section: config.PretrainRun, found: Prototypes 
         found = no_prototypes(cohort, section)
     slides = np.array(cohort.slide_ids)
     return {
-        "slides": np.array(groups(cohort, section)[1]),
+        "slides": np.array(clustering_groups(cohort, section)[1]),
         "prototypes": found.centres,
         "neighbours": found.neighbours,
         "matches": found.matches,
@@ -280,6 +269,8 @@ def prepared(training: Training) -> Iterator[tuple[Cohort, Checkpoint]]:
         cohort = read_cohort(own.ledger_path, own.tokens_dir, only, in_memory, Path(scratch))
         R, grid = cohort.tokens.shape[:2]
         log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
+        for gap in describe_gaps(cohort, own.section):
+            log.warning("%s", gap)
         made_by = own.section.model_dump() | {"seed": own.seed, "tokens": cohort.fingerprint, "version": VERSION}
         yield cohort, Checkpoint(own.checkpoint_path, made_by | {"begun_with": own.begun_with})
 
@@ -324,7 +315,8 @@ def run(
             train_as_one(train, training.processes, device, cohort, section, seed, device, checkpoint)
         networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
         origin = (cohort.fingerprint, str(seed), training.begun_with)
-        meta = store.provenance("pretrain", VERSION, section.model_dump(), *origin)
+        gaps = describe_gaps(cohort, section)
+        meta = store.provenance("pretrain", VERSION, section.model_dump(), *origin) | {"remarks": "\n".join(gaps)}
         found = None
         if section.uses_prototypes:
             clustered = embed_for_clustering(networks, cohort, section, device)
@@ -333,3 +325,5 @@ def run(
         store.write_csv(history_path, history)
         region_encoder.save(encoder_path, networks.teacher.encoder, meta)
         training.checkpoint_path.unlink(missing_ok=True)
+        for gap in gaps:
+            log.warning("%s", gap)

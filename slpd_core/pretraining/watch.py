@@ -1,8 +1,10 @@
 """What to watch while training: the numbers of history.csv beside the losses."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
+from torch import Tensor
 
 from slpd_core.pretraining.cohort import Cohort
 from slpd_core.pretraining.prototypes import Prototypes, share_moved
@@ -27,7 +29,18 @@ def watch_prototypes(
     without = 1 - len(np.unique(cohort.slide_of[has])) / len(cohort.slide_ids)
     return {
         "share_without_prototypes": without,
+        "regions_without_prototypes": float(1 - has.mean()) if len(has) else math.nan,
         "smallest_cluster": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
         "same_patient_neighbours": float(same.mean()) if len(same) else math.nan,
         "moved": share_moved(before, now, group_of) if before and M <= MOST_PAIRED else math.nan,
     }
+
+
+def watch_targets(rows: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the share of regions that L_inter has no target for; nan where it does not count.
+
+    Args:
+        rows: Term -> int64 (R, K), the targets of each region, -1 for none.
+    """
+    has = (rows["inter"] >= 0).any(1).float() if "inter" in rows else None
+    return {"regions_without_neighbors": math.nan if has is None or not len(has) else 1 - float(has.mean())}

@@ -51,13 +51,15 @@ def level_of(features):
     return features if features in ("colour", "patch") else "region" if features in ("dino", "slpd") else "patch"
 
 
-def write_run(folder, run, slide_ids):
+def write_run(folder, run, slide_ids, remarks=""):
     """The history and the embeddings of a pretraining run, two regions a slide."""
     epochs = {"epoch": [0, 1], "loss": 5.0, "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
     store.write_text(folder / f"{run}.csv", pd.DataFrame(epochs).to_csv(index=False))
     embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
     frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
-    store.write_table(folder / f"{run}.parquet", "embed", frame, META | {"stage": "embed", "embed_dim": "6"})
+    store.write_table(
+        folder / f"{run}.parquet", "embed", frame, META | {"stage": "embed", "embed_dim": "6", "remarks": remarks}
+    )
 
 
 def write_gallery(path):
@@ -88,6 +90,7 @@ def make(tmp_path, settings):
         slide_remarks=MappingProxyType({}),
         source="timm",
         remarks=(),
+        run_remarks=MappingProxyType({}),
     ):
         paths = []
         for (features, classifier), strength in rows.items():
@@ -107,7 +110,7 @@ def make(tmp_path, settings):
         table.to_csv(tmp_path / "remarks.csv", index=False)
         Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
         for name in runs:
-            write_run(tmp_path, name, slides["slide_id"].to_numpy())
+            write_run(tmp_path, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
         report.run(
             cohort="test",
             ledger_path=tmp_path / "ledger.parquet",
@@ -243,6 +246,16 @@ def test_slides_left_out_are_named_with_their_reasons(make):
 def test_the_page_says_what_was_pretrained_on_what(make):
     text = page_of(make(ROWS, left_out=[("lost", store.QUARANTINED, "torn")])).text
     assert "on the regions of all 30 slides, test slides included (transductive)" in text
+
+
+def test_the_first_page_says_what_pretraining_did_not_reach(make):
+    """Above all results, and of a run that has something to say alone."""
+    remark = "L_intra <i>trains</i> nothing: this run is plain DINO."
+    page = (make(ROWS, run_remarks={"slpd": f"{remark}\nAnd more."}) / "index.html").read_text()
+    top = page.partition('<h2 id="results">')[0]
+    escaped = "L_intra &lt;i&gt;trains&lt;/i&gt; nothing: this run is plain DINO."
+    assert f'<p class="note">Pretraining of slpd: {escaped} And more.</p>' in top
+    assert "Pretraining of dino" not in page
 
 
 def test_the_page_names_the_best(make):

@@ -13,7 +13,7 @@ def run(on_disk, tmp_path):
     """Run the stage on a cohort with a fixed encoder; gives the table and its metadata."""
     torch.manual_seed(0)
     encoder = region_encoder.RegionEncoder(8, 24, 2, 2, 3)
-    meta = store.provenance("pretrain", 1, {}, "f")
+    meta = store.provenance("pretrain", 1, {}, "f") | {"remarks": "It is DINO.\nTwice."}
     region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
 
     def run(cohort, batch_size, attention=False):
@@ -39,7 +39,7 @@ def test_each_region_is_embedded_whole(run, make_cohort):
     with torch.no_grad():
         alone = [encoder(tokens.float()[None])[0].numpy() for tokens in cohort.tokens]
     np.testing.assert_allclose(np.stack(table["embedding"].to_list()), alone, atol=1e-5)
-    assert meta["embed_dim"] == "24"
+    assert (meta["embed_dim"], meta["remarks"]) == ("24", "It is DINO.\nTwice.")
 
 
 def test_the_batch_size_does_not_show(run, make_cohort):

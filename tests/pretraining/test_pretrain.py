@@ -438,3 +438,20 @@ def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohor
     assert (nearest[0], nearest[4]) == (4, 0) or excluded
     related = np.array(["p"] * 5 + ["q"] * 4) if excluded else cohort.slide_of
     assert (related[nearest] != related).all()
+
+
+def test_a_run_without_prototypes_is_dino_and_says_so(run_stage, section, make_cohort, caplog, monkeypatch, tmp_path):
+    """In the log when it begins and when it ends, and in its artifacts."""
+    monkeypatch.setattr(pretrain.log, "propagate", True)
+    cohort, section = make_cohort(5, 7), section.model_copy(update={"min_regions": 8, "epochs": 2})
+    out = run_stage(cohort, section, out=tmp_path / "slpd")
+    dino = run_stage(cohort, alone(section), out=tmp_path / "dino")
+    ours, theirs = (region_encoder.load(one / "encoder.safetensors") for one in (out, dino))
+    assert same(ours[0].state_dict(), theirs[0].state_dict())
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 2
+    assert said[0] == said[1] == ours[1]["remarks"]
+    assert "2 of 2 slides (100.0 %) with 12 of 12 regions (100.0 %)" in said[0]
+    assert "this run is plain DINO" in said[0]
+    assert store.read_arrays(out / "prototypes.h5", ())[1]["remarks"] == said[0]
+    assert theirs[1]["remarks"] == ""

@@ -1,0 +1,70 @@
+"""What the losses with prototypes do not reach is known before training, and said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from slpd_core.pretraining import coverage, pretrain
+from slpd_core.pretraining.networks import start_networks
+
+RUNS = {
+    "slpd": {},
+    "many regions": {"min_regions": 5, "n_neighbours": 2},
+    "other patients": {"exclude_same_patient": True, "n_neighbours": 3},
+    "any region": {"inter": "any_region", "min_regions": 5, "n_neighbours": 2},
+    "any region of others": {"inter": "any_region", "exclude_same_patient": True},
+    "intra": {"alpha_inter": 0.0},
+    "global": {"clustering": "global", "alpha_inter": 0.0},
+    "global, many regions": {"clustering": "global", "alpha_inter": 0.0, "min_regions": 15},
+}
+
+
+@pytest.mark.parametrize("sizes", [(4, 1, 6, 5), (1, 1, 1), (6,), (2, 1)], ids=str)
+@pytest.mark.parametrize("run", RUNS)
+def test_the_regions_reached_are_those_that_get_targets(section, make_cohort, run, sizes):
+    section = section.model_copy(update=RUNS[run])
+    cohort = replace(make_cohort(*sizes), patient_ids=["p", "q", "p", "p"][: len(sizes)])
+    begun = pretrain.begin_epoch(start_networks(section, 8, 1, "cpu"), cohort, section, 1, 0, None, "cpu")
+    reached = coverage.reached_regions(cohort, section)
+    assert reached.keys() == begun.targets.rows.keys()
+    for term, rows in begun.targets.rows.items():
+        np.testing.assert_array_equal(reached[term], (rows >= 0).sum(1), err_msg=term)
+    assert begun.row["regions_without_prototypes"] == pytest.approx((reached["intra"] == 0).mean())
+    without = (reached["inter"] == 0).mean() if "inter" in reached else np.nan
+    assert begun.row["regions_without_neighbors"] == pytest.approx(without, nan_ok=True)
+    gaps = coverage.describe_gaps(cohort, section)
+    whole = all((count >= (section.n_neighbours if term == "inter" else 1)).all() for term, count in reached.items())
+    assert (gaps == []) is whole
+    plain = not any(count.any() for count in reached.values())
+    assert any("this run is plain DINO" in gap for gap in gaps) is plain
+
+
+PLAIN = (
+    "L_intra and L_inter train nothing, 3 of 3 slides (100.0 %) with 9 of 9 regions (100.0 %) are not reached, "
+    "since no slide has 5 regions: this run is plain DINO, L_self alone; lower pretrain.min_regions or n_prototypes, "
+    "or add slides."
+)
+PARTLY = (
+    "L_intra and L_inter do not reach 1 of 3 slides (33.3 %) with 3 of 14 regions (21.4 %): these slides have fewer "
+    "than 5 regions and so no prototypes."
+)
+ALONE = (
+    "L_inter trains nothing, 1 of 1 slides (100.0 %) with 6 of 6 regions (100.0 %) are not reached, since no slide has "
+    "another one to be compared with: lower pretrain.min_regions or n_prototypes, or add slides."
+)
+FEW = "n_neighbours is 2, but some slides have only 1 to be compared with."
+
+
+@pytest.mark.parametrize(
+    ("sizes", "K", "gaps"),
+    [((4, 2, 3), 1, [PLAIN]), ((5, 3, 6), 1, [PARTLY]), ((6,), 1, [ALONE]), ((5, 5), 2, [FEW]), ((5, 5), 1, [])],
+)
+def test_gaps_are_told_with_their_shares(section, make_cohort, sizes, K, gaps):
+    section = section.model_copy(update={"min_regions": 5, "n_neighbours": K})
+    assert coverage.describe_gaps(make_cohort(*sizes), section) == gaps
+
+
+def test_a_run_without_such_losses_has_no_gaps(section, make_cohort):
+    section = section.model_copy(update={"min_regions": 5, "alpha_intra": 0.0, "alpha_inter": 0.0})
+    assert coverage.describe_gaps(make_cohort(4, 2), section) == []
