@@ -15,7 +15,7 @@ CHAPTERS = {
     "evaluation": ("folds", "evaluate", "heatmaps", "predict", "report"),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
-SHARED = {"config", "store", "runtime", "drawing", "dino"}
+SHARED = {"config", "store", "runtime", "drawing", "dino", "ids", "spreadsheets"}
 ABOVE = {"preflight": set(CHAPTERS)}  # what knows the chapters, and they do not know
 # A library and the only modules that may import it.
 HOMES = {
@@ -30,6 +30,7 @@ HOMES = {
     "matplotlib": {"evaluation/figures.py"},
     "timm": {"slides/vit.py", "slides/vit_weights.py", "pretraining/region_encoder.py"},
     "huggingface_hub": {"slides/vit_weights.py"},
+    "openpyxl": {"spreadsheets.py"},
     "snakemake": set(),
 }
 MODULES = sorted(path.relative_to(ROOT / "slpd_core") for path in (ROOT / "slpd_core").rglob("*.py"))

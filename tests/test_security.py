@@ -262,13 +262,13 @@ def test_names_that_a_disk_takes_for_one_are_two_slides():
     assert "slide_id stands in row 0 already" in problem
 
 
-@pytest.mark.parametrize("column", ["patient_id", "label"])
-@pytest.mark.parametrize("sign", ["\u202e", "\n", "\0", "\u2028"], ids=ascii)
-def test_what_does_not_show_is_no_part_of_a_label(column, sign):
-    slide = {"slide_id": "a", "patient_id": "p", "label": "x"}
-    (problem, *_) = sheet.problems_of_labels(pd.DataFrame([slide | {column: f"a{sign}b"}]))
-    assert problem.startswith(f"row 0, slide 'a': {column} 'a\\")
-    assert problem.endswith("holds signs that do not show; write it anew")
+@pytest.mark.parametrize("column", ["slide_id", "patient_id", "label", "path", "site"])
+@pytest.mark.parametrize("sign", ["\u202e", "\n", "\x1b[2J", "\u2028"], ids=ascii)
+def test_what_does_not_show_is_no_part_of_a_sheet(tmp_path, column, sign):
+    slide = {"slide_id": "a", "patient_id": "p", "label": "x", "path": "a.svs", "site": "h"} | {column: f"a{sign}b"}
+    (tmp_path / "a.csv").write_text(",".join(slide) + "\n" + ",".join(f'"{text}"' for text in slide.values()))
+    with pytest.raises(ValueError, match=rf"row \d: {column} 'a\\.* holds signs that do not show; retype it"):
+        sheet.read_sheet(tmp_path / "a.csv")
 
 
 # What is written for people

@@ -1,7 +1,8 @@
 """Imported splits: the files splits_k.csv of CLAM and HIPT, matched to the slides, and what is to be known of them."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,74 +10,115 @@ import pandas as pd
 
 from slpd_core import store
 from slpd_core.evaluation.remarks import Remark
+from slpd_core.ids import fold_id, loosen_id, normalize_id, without_fraction
+from slpd_core.spreadsheets import read_text_table
 
 PARTS = ("train", "val", "test")
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide", ".dcm", ".h5", ".pt")
+UUID_TAIL = re.compile(r"\.[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+# What ids may differ in without being taken for one: how the message calls it, and what is left without it.
+DIFFERENCES: dict[str, Callable[[str], str]] = {
+    "their case": fold_id,
+    "their zeros and separators": loosen_id,
+    "their folders": lambda slide_id: re.split(r"[/\\]", slide_id)[-1],
+    "the UUID at their ends, as of TCGA's files": lambda slide_id: UUID_TAIL.sub("", slide_id),
+}
 
 
 def plain(slide_id: str) -> str:
-    """A slide's id without the extension of its file."""
+    """Return a slide's id without the extension of its file, and 101 for the 101.0 of a column with gaps."""
     suffix = next((suffix for suffix in SUFFIXES if slide_id.lower().endswith(suffix)), "")
-    return slide_id[: len(slide_id) - len(suffix)]
+    return without_fraction(slide_id[: len(slide_id) - len(suffix)])
 
 
 def read_split(path: Path) -> dict[str, str]:
-    """The part of each slide that a split names, ids as they stand there.
+    """Return the part of each slide that a split names, ids as it has them.
 
-    Raises ValueError when the file is no table of train, val and test, or a slide stands there twice.
+    Raises ValueError when the file is no table of train, val and test, or names a slide twice.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path}: not a CSV table ({error}); it needs columns train, val and test") from error
-    missing = [part for part in PARTS if part not in table]
-    if missing:
-        raise ValueError(
-            f"{path}: no column {', '.join(missing)} among {', '.join(table)}; it needs {', '.join(PARTS)}"
-        )
-    named = [(slide_id.strip(), part) for part in PARTS for slide_id in table[part] if slide_id.strip()]
+    table = read_text_table(path, PARTS, ragged=True)
+    if table.problems:
+        raise ValueError(f"{path}: {len(table.problems)} problem(s)\n  " + "\n  ".join(table.problems))
+    named = [(normalize_id(row[part]), part) for part in PARTS for _, row in table.rows if row[part]]
     twice = [slide_id for slide_id, count in Counter(plain(slide_id) for slide_id, _ in named).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}: slide {twice[0]} stands there twice ({len(twice)} such slides); give each one part")
+        raise ValueError(f"{path}: slide {twice[0]!r} is listed twice ({len(twice)} such slides); give each one part")
     return dict(named)
 
 
-def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFrame, list[Remark]]:
-    """The folds of imported splits, those of a cohort's slides that they name, and what is to be known of them.
+class SlideIndex:
+    """The slides of a cohort by the ids that splits may have for them: with or without the extension of a file."""
 
-    slides: of the whole cohort, columns slide_id, patient_id, label, status. Ids match with or without the extension
-    of a slide's file. Gives columns of the `folds` table. Raises ValueError when a fold is left without slides that
-    train, or that test.
+    def __init__(self, slide_ids: Sequence[str]) -> None:
+        """Raises ValueError when two slides differ in their extension only."""
+        self.rows = {normalize_id(slide_id): row for row, slide_id in enumerate(slide_ids)}
+        self.plain_rows: dict[str, int] = {}
+        for slide_id, row in self.rows.items():
+            if (other := self.plain_rows.setdefault(plain(slide_id), row)) != row:
+                raise ValueError(
+                    f"folds.splits: slides {slide_ids[other]} and {slide_id} of the sheet differ in their "
+                    "extension only, so that a split may name either; rename one"
+                )
+
+    def find(self, slide_id: str) -> int | None:
+        """Return the row of a slide, None where the cohort has no such slide."""
+        return self.rows.get(slide_id, self.plain_rows.get(plain(slide_id)))
+
+    def explain(self, strange: Collection[str]) -> str:
+        """Return what ids that match no slide look like beside the cohort's, and in what they may differ."""
+        shown = f"for example {next(iter(strange))!r}, where the sheet has {next(iter(self.rows), '')!r}"
+        for name, change in DIFFERENCES.items():
+            slides = {change(slide_id): slide_id for slide_id in self.plain_rows}
+            alike = next((one for one in strange if change(plain(one)) in slides), None)
+            if alike is not None:
+                slide_id = slides[change(plain(alike))]
+                return f"{shown}; {alike!r} and {slide_id!r} are alike but for {name}: write both alike"
+        return shown
+
+
+def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFrame, list[Remark]]:
+    """Return the folds of imported splits, of a cohort's slides that they name, and what is to be known of them.
+
+    Args:
+        paths: of the splits, a fold each.
+        slides: of the whole cohort, columns slide_id, patient_id, label, status. Ids match with or without the
+            extension of a slide's file.
+
+    Returns:
+        Columns of the `folds` table, and the remarks.
+
+    Raises:
+        ValueError: a fold is left without slides that train, or that test.
     """
-    by_id = {slide_id: row for row, slide_id in enumerate(slides["slide_id"])}
-    by_plain_id: dict[str, int] = {}
-    for slide_id, number in by_id.items():
-        if (other := by_plain_id.setdefault(plain(slide_id), number)) != number:
-            raise ValueError(
-                f"folds.splits: slides {slides['slide_id'].iloc[other]} and {slide_id} of the sheet differ in their "
-                "extension only, so that a split may name either; rename one"
-            )
+    index = SlideIndex(slides["slide_id"].to_list())
     usable = (slides["status"] == store.OK).to_numpy()
     folds, strange, named = [], [], set()
     for fold, path in enumerate(paths):
-        part_of = np.full(len(slides), "", object)
+        part_of, unmatched = np.full(len(slides), "", object), []
         for slide_id, part in read_split(path).items():
-            row = by_id.get(slide_id, by_plain_id.get(plain(slide_id)))
+            row = index.find(slide_id)
             if row is None:
-                strange.append(slide_id)
+                unmatched.append(slide_id)
             else:
                 part_of[row] = part
         named |= set(np.flatnonzero(part_of != ""))
         own = slides[usable & (part_of != "")].assign(fold=fold, part=part_of[usable & (part_of != "")])
         for part in ("train", "test"):
             if not (own["part"] == part).any():
-                theirs, ours = next(iter(read_split(path)), ""), slides["slide_id"].iloc[0]
-                raise ValueError(
-                    f"{path}: no slide is left to {part}; its ids look like {theirs!r}, the sheet's like {ours!r}"
-                )
+                raise ValueError(f"{path}: no slide is left to {part}; {_why_none(part_of == part, unmatched, index)}")
         folds.append(own)
+        strange += unmatched
     found = pd.concat(folds, ignore_index=True)[[*store.TABLES["folds"]]]
     unnamed = slides["slide_id"][usable & ~np.isin(np.arange(len(slides)), list(named))]
     remarks = [Remark("in the splits, not in the sheet", slide_id) for slide_id in dict.fromkeys(strange)]
     remarks += [Remark("in no split", slide_id) for slide_id in unnamed]
     return found, remarks
+
+
+def _why_none(matched: np.ndarray, unmatched: Sequence[str], index: SlideIndex) -> str:
+    """Why a part has no slide: matched marks the cohort's slides that the split puts there."""
+    if matched.any():
+        return f"all {matched.sum()} of the part that the sheet has are quarantined or without regions"
+    if not unmatched:
+        return "the column is empty"
+    return f"{len(unmatched)} ids match no slide of the sheet, {index.explain(unmatched)}"

@@ -1,25 +1,29 @@
 """The sheet: which slides there are, whose they are, and what they show."""
 
-import csv
+import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from slpd_core import store
+from slpd_core.ids import fold_id, group_alike, loosen_id, normalize_id
 from slpd_core.runtime import log
 from slpd_core.slides.mpp import MPP_RANGE, plausible
+from slpd_core.spreadsheets import read_text_table
 
-VERSION = 3
+VERSION = 4
 COLUMNS = ("slide_id", "patient_id", "label", "path")
 UNLABELLED = ("slide_id", "path")  # all that slides to be predicted must say
 OPTIONAL = ("mpp", "site")
+NAMES = ("slide_id", "patient_id", "label", "site")
 # Beside letters and digits of any script, what no file system, shell or pattern takes for anything but part of a name.
 SIGNS_OF_IDS = " ._-()+"
 NO_PLAIN_ENDS = re.compile(r"^[ .+-]|[ .]$|\.\.")
 LONGEST_ID = 200  # bytes
+NAMED = 5  # ids of a group that look alike
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
@@ -39,64 +43,32 @@ def read_sheet(path: Path, labelled: bool = True) -> pd.DataFrame:
             f"{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labelled else 'predict: sheet'})"
             "; to see it all work first: make demo"
         )
-    header, rows = read_rows(path, COLUMNS if labelled else UNLABELLED)
-    slides = [
-        {name: fields[header.index(name)] if name in header else "" for name in (*COLUMNS, *OPTIONAL)}
-        for _, fields in rows
-        if len(fields) == len(header)
-    ]
-    frame = pd.DataFrame(slides, columns=[*COLUMNS, *OPTIONAL], dtype=str)
+    table = read_text_table(path, COLUMNS if labelled else UNLABELLED, (*COLUMNS, *OPTIONAL), example=EXAMPLE)
+    frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS, *OPTIONAL], dtype=str).fillna("")
+    frame.index = pd.Index([number for number, _ in table.rows], dtype=int)
+    for column in NAMES:
+        frame[column] = frame[column].map(normalize_id)
     frame["path"] = [str(path.parent / name) if name else "" for name in frame["path"]]
-    frame.index = pd.Index([row for row, fields in rows if len(fields) == len(header)], dtype=int)
-    found = [
-        f"row {row}: {len(fields)} fields, the header has {len(header)}; quote a field that holds a comma"
-        for row, fields in rows
-        if len(fields) != len(header)
-    ]
-    found += problems(frame)
+    lost = {name: _recompose(name) for name in frame["path"] if not Path(name).is_file()}
+    frame["path"] = frame["path"].map(lambda name: lost.get(name) or name)
+    found = [*table.problems, *problems(frame, [name for name, there in lost.items() if not there])]
     if labelled:
         found += problems_of_labels(frame)
     if found:
         raise ValueError(f"{path}: {len(found)} problem(s)\n  " + "\n  ".join(found))
-    mpp = [float(mpp or "nan") for mpp in frame["mpp"]]
-    return frame.assign(mpp=mpp).reset_index(drop=True)
+    return frame.assign(mpp=frame["mpp"].map(_read_mpp)).reset_index(drop=True)
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows that are not blank, each with its line number; empty fields beyond the header are cut.
-
-    Raises ValueError when the file is no CSV table, or its header lacks one of the columns or has one twice.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, fields) for fields in reader if any(fields)]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a CSV table in UTF-8 ({error}); the first lines of one:\n{EXAMPLE}") from error
-    header = [name.strip() for name in lines[0][1]] if lines else []
-    while header and not header[-1]:
-        header.pop()
-    known = (*COLUMNS, *OPTIONAL)
-    wrong = [name for name in header if name not in known and name.lower() in known]
-    if wrong:
-        raise ValueError(f"{path}: column {', '.join(wrong)}; write {', '.join(name.lower() for name in wrong)}")
-    missing = [name for name in columns if name not in header]
-    if missing:
-        found = ", ".join(header) or "no column at all"
-        raise ValueError(f"{path}: no column {', '.join(missing)} among {found}; add it. Example:\n{EXAMPLE}")
-    twice = sorted({name for name in header if header.count(name) > 1 and name in known})
-    if twice:
-        raise ValueError(f"{path}: column {', '.join(twice)} stands there twice; keep one")
-    for _, fields in lines[1:]:
-        while len(fields) > len(header) and not fields[-1]:
-            fields.pop()
-    return header, lines[1:]
+def _recompose(path: str) -> str:
+    """A path that no file has as one has it, else "": spreadsheets and disks compose umlauts differently."""
+    forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((form for form in forms if Path(form).is_file()), "")
 
 
-def problems(frame: pd.DataFrame) -> Iterator[str]:
+def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
     """Every problem of a sheet read as text, as one line that names row, slide, value and remedy.
 
-    frame: indexed by line number.
+    frame: indexed by line number. lost: paths where no file is.
     """
     first_row: dict[tuple[str, str], int] = {}
     for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
@@ -104,13 +76,13 @@ def problems(frame: pd.DataFrame) -> Iterator[str]:
         where = f"row {row}, slide {slide_id!r}"
         if not is_plain(slide_id):
             yield f"{where}: slide_id is no plain file name; use letters, digits, inner spaces, . _ - ( ) and +"
-        for key in (("slide_id", _as_disks_see_it(slide_id)), ("path", slide["path"])):
+        for key in (("slide_id", fold_id(slide_id)), ("path", os.path.normpath(slide["path"]))):
             if key in first_row:
                 yield f"{where}: {key[0]} stands in row {first_row[key]} already; give each slide its own"
             first_row.setdefault(key, row)
-        if not Path(slide["path"]).is_file():
+        if not slide["path"] or slide["path"] in lost:
             yield f"{where}: no file {slide['path'] or 'named'}; correct the path (it is relative to the sheet)"
-        if slide["mpp"] and not _is_mpp(slide["mpp"]):
+        if slide["mpp"] and not plausible(_read_mpp(slide["mpp"])):
             low, high = MPP_RANGE
             yield f"{where}: mpp {slide['mpp']!r} is no um/px within {low}-{high}; correct it or leave it empty"
     if frame.empty:
@@ -123,43 +95,48 @@ def is_plain(slide_id: str) -> bool:
     return 0 < len(slide_id.encode()) <= LONGEST_ID and all(signs) and not NO_PLAIN_ENDS.search(slide_id)
 
 
-def _as_disks_see_it(slide_id: str) -> str:
-    """The same for ids that some disks take for one: other in case, or in how an umlaut is composed."""
-    return unicodedata.normalize("NFC", slide_id).lower()
-
-
 def problems_of_labels(frame: pd.DataFrame) -> Iterator[str]:
-    """Every problem with the patients and labels of a sheet, as `problems` says them."""
-    for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
-        for column in ("patient_id", "label"):
-            if not slide[column] or slide[column] != slide[column].strip():
-                where = f"row {row}, slide {slide['slide_id']!r}"
-                yield f"{where}: {column} is {slide[column]!r}; fill it in, without spaces at the ends"
-            elif not slide[column].isprintable():
-                where = f"row {row}, slide {slide['slide_id']!r}"
-                yield f"{where}: {column} {slide[column]!a} holds signs that do not show; write it anew"
+    """Every problem with the patients, labels and sites of a sheet, as `problems` says them."""
+    for column in ("patient_id", "label"):
+        for row, slide in frame[frame[column] == ""].iterrows():
+            yield f"row {row}, slide {slide['slide_id']!r}: {column} is ''; fill it in"
+    for column in ("patient_id", "label", "site"):
+        for first, *others in group_alike(frame[column], fold_id):
+            for other in others:
+                yield (
+                    f"row {_row_of(frame, column, other)}: {column} {other!r} is {first!r} of row "
+                    f"{_row_of(frame, column, first)} but for case or spaces; write both alike, or rename one"
+                )
     counts = frame["label"].value_counts()
     for label in counts.index[counts == 1]:
-        row = frame.index[frame["label"] == label][0]
+        row = _row_of(frame, "label", label)
         yield f"row {row}: label {label!r} stands on one slide only; check its spelling or add slides"
     if len(counts) == 1:
         yield f"one label only ({counts.index[0]!r}); results need slides of two labels or more"
 
 
-def _is_mpp(text: str) -> bool:
-    return bool(re.fullmatch(r"\s*[+]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text)) and plausible(float(text))
+def _row_of(frame: pd.DataFrame, column: str, text: str) -> int:
+    return int(frame.index[frame[column] == text][0])
 
 
-def require_patients(frame: pd.DataFrame, n_folds: int) -> None:
-    """Check before any work that every fold can test a patient.
+def _read_mpp(text: str) -> float:
+    """The number of a field, with a decimal point or comma; nan for any other text."""
+    number = re.fullmatch(r"[+]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", text)
+    return float(text.replace(",", ".")) if number else float("nan")
 
-    Raises ValueError when there are fewer patients than folds.
-    """
-    patients = frame["patient_id"].nunique()
-    if patients < n_folds:
-        raise ValueError(
-            f"folds.n_folds: {n_folds} folds of {patients} patients; lower it to {patients} or add patients"
-        )
+
+def find_doubts(frame: pd.DataFrame) -> list[str]:
+    """Return what a checked sheet leaves in doubt, a line each: ids that look alike, patients with two labels."""
+    doubts = [
+        f"{column}: {' and '.join(map(repr, group[:NAMED]))} look alike; if they are one, write them alike"
+        for column in ("slide_id", "patient_id", "label", "site")
+        for group in group_alike(frame[column], loosen_id)
+    ]
+    labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
+    return doubts + [
+        f"patient {patient!r} has slides of {len(names)} labels: {', '.join(names)}"
+        for patient, names in labels[labels.str.len() > 1].items()
+    ]
 
 
 def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
@@ -167,8 +144,8 @@ def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
 
     Raises ValueError naming those that are.
     """
-    ids = {slide.lower(): slide for slide in cohort["slide_id"]}
-    same = [slide for slide in new["slide_id"] if slide.lower() in ids]
+    ids = {fold_id(slide) for slide in cohort["slide_id"]}
+    same = [slide for slide in new["slide_id"] if fold_id(slide) in ids]
     if same:
         names = ", ".join(same[:5]) + (" ..." if len(same) > 5 else "")
         raise ValueError(f"predict.sheet: {names} stand in the cohort's sheet too; leave them out, or rename them")
@@ -195,11 +172,10 @@ def identity(frame: pd.DataFrame) -> str:
 
 
 def run(*, sheet_path: Path, out_path: Path, labelled: bool) -> None:
-    """Write the checked sheet, but for where the slides lie; notes patients with slides of two labels in the log."""
+    """Write the checked sheet, but for where the slides lie; what it leaves in doubt goes into the log."""
     frame = read_sheet(sheet_path, labelled)
-    labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
-    for patient, found in labels[labels.str.len() > 1].items():
-        log.warning("%s: patient %s has slides of %d labels: %s", sheet_path, patient, len(found), ", ".join(found))
+    for doubt in find_doubts(frame):
+        log.warning("%s: %s", sheet_path, doubt)
     store.write_table(
         out_path, "sheet", frame.drop(columns="path"), store.provenance("sheet", VERSION, {}, identity(frame))
     )

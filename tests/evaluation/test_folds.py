@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slpd_core import config, runtime, store
-from slpd_core.evaluation import folds
+from slpd_core.evaluation import folds, splits
 
 
 def made(slides, settings, n_folds=4, val_fraction=0.2, seed=1):
@@ -313,13 +313,48 @@ def test_a_label_that_a_part_lacks_is_remarked(run_stage, make_slides, tmp_path)
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"train": ["x00-0"], "test": ["x00-0.svs"]}, r"splits_0\.csv: slide x00-0 stands there twice \(1 such"),
-        ({"train": ["x00-0"], "test": ["other"]}, r"splits_0\.csv: no slide is left to test; .*'x00-0'.*'x00-0'"),
+        ({"train": ["x00-0"], "test": ["x00-0.svs"]}, r"splits_0\.csv: slide 'x00-0' is listed twice \(1 such"),
+        (
+            {"train": ["x00-0"], "test": ["other"]},
+            r"splits_0\.csv: no slide is left to test; 1 ids match no slide .* 'other', where",
+        ),
     ],
 )
 def test_a_split_that_cannot_serve_is_refused(run_stage, make_slides, tmp_path, parts, message):
     with pytest.raises(ValueError, match=message):
         run_stage(make_slides(6), splits=write_splits(tmp_path / "splits", parts))
+
+
+def test_ids_of_splits_that_are_numbers_or_composed_otherwise_match(run_stage, make_slides, tmp_path):
+    """As pandas writes a column with gaps, a Mac an umlaut and a spreadsheet of Germany its columns."""
+    slides = make_slides(6)
+    slides["slide_id"] = ["Gr\u00f6\u00dfe", *(str(number) for number in range(101, 100 + len(slides)))]
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    text = "train;val;test\n101;104.0;102.0\nGro\u0308\u00dfe ;;107.0\n103\n"
+    (folder / "splits_0.csv").write_text(text, encoding="utf-16")
+    found, remarks = run_stage(slides, splits=str(folder))
+    parts = found.set_index("slide_id")["part"].to_dict()
+    train = {"101": "train", "Gr\u00f6\u00dfe": "train", "103": "train"}
+    assert parts == train | {"104": "val", "102": "test", "107": "test"}
+    assert "in the splits, not in the sheet" not in set(remarks["remark"])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "hint"),
+    [
+        ("X00-0", "but for their case"),
+        ("x0-0", "but for their zeros and separators"),
+        ("slides/a/x00-0.svs", "but for their folders"),
+        ("x00-0.83fce43e-42ac-4dcd-b156-2908e75f2e47.svs", "but for the UUID at their ends"),
+    ],
+)
+def test_ids_that_nearly_match_are_said_to(make_slides, tmp_path, theirs, hint):
+    slides = make_slides(2, slides=(1,)).assign(status=store.OK)
+    write_splits(tmp_path / "splits", {"train": ["y00-0"], "test": ["other", theirs]})
+    with pytest.raises(ValueError, match="2 ids match no slide of the sheet") as error:
+        splits.import_folds([tmp_path / "splits" / "splits_0.csv"], slides)
+    assert f"{theirs!r} and 'x00-0' are alike {hint}" in str(error.value)
 
 
 def test_slides_that_a_split_cannot_tell_apart_are_refused(run_stage, make_slides, tmp_path):
