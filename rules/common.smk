@@ -16,6 +16,8 @@ from snakemake.exceptions import WorkflowError
 
 from slpd_core import config as sections
 from slpd_core import store
+from slpd_core.preflight import texts
+from slpd_core.runtime import escape_controls
 from slpd_core.slides import ledger, sheet
 
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
@@ -24,8 +26,6 @@ sourcecache.parse_uri = cache(sourcecache.parse_uri)
 try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
-    if not CONFIG.folds.splits:
-        sheet.require_patients(SHEET, CONFIG.folds.n_folds)
     NEW_SHEET = (
         sheet.read_sheet(Path(CONFIG.predict.sheet), labelled=False)
         if CONFIG.predict.sheet
@@ -37,8 +37,10 @@ try:
     )
     for key, encoder in CONFIG.patch_encoder.each().items():
         encoder.require_weights(key)
+    if workflow.is_main_process:  # once a run, not once a job
+        texts.require_cohort(CONFIG, SHEET)
 except (ValueError, OSError) as error:
-    raise WorkflowError(str(error))
+    raise WorkflowError(escape_controls(str(error)))
 
 RESULTS = f"results/{CONFIG.cohort}"
 COHORT, NEW = [*SHEET["slide_id"]], [*NEW_SHEET["slide_id"]]
@@ -64,6 +66,13 @@ ROWS = [
     for classifier in names
 ]
 FOLDS = range(CONFIG.folds.count)
+# What rows may be made of: all that the settings name, in evaluate.rows or not.
+FEATURES = [
+    sections.COLOUR_FEATURES,
+    sections.PATCH_FEATURES,
+    *CONFIG.patch_encoder.others,
+    *RUNS,
+]
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 # How the patch encoder is trained, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
@@ -89,13 +98,18 @@ TABLES = {
 }
 
 
+def one_of(names):
+    """A pattern of these names and no other: what is misspelt, or was removed, is not made."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
 wildcard_constraints:
     slide="[^/]+",  # not the slides by name: Snakemake goes through them at every file
-    encoder=r"[A-Za-z0-9][\w-]*",
-    run="|".join(map(re.escape, sum(ENCODERS.values(), []))) or "none",
-    features=r"[A-Za-z0-9][\w-]*",
-    classifier="[a-z_]+",
-    fold=r"\d+",
+    encoder=one_of(CONFIG.patch_encoder.others),
+    run=one_of(sum(ENCODERS.values(), [])),
+    features=one_of(FEATURES),
+    classifier=one_of(sections.CLASSIFIERS),
+    fold=one_of(FOLDS),
 
 
 def name_left_out():
@@ -105,7 +119,7 @@ def name_left_out():
         if path.exists():
             table, _ = store.read_table(path, "ledger")
             for line in ledger.left_out(table):
-                print(line, file=sys.stderr)
+                print(escape_controls(line), file=sys.stderr)
 
 
 def name_run_remarks():

@@ -66,6 +66,9 @@ rule heatmaps:
         f"{RESULTS}/logs/heatmaps/{{features}}/{{classifier}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/heatmaps/{{features}}/{{classifier}}.tsv"
+    wildcard_constraints:
+        features=one_of(RUNS),
+        classifier=one_of(sections.ATTENTION),
     conda:
         "../envs/slpd.yaml"
     resources:

@@ -37,6 +37,6 @@ def loosen_id(text: str) -> str:
 def group_alike(texts: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
     """Return each group of different texts that have one key, in the order of their first appearance."""
     groups: dict[str, dict[str, None]] = {}
-    for text in texts:
+    for text in dict.fromkeys(texts):
         groups.setdefault(key(text), {})[text] = None
     return [[*group] for group in groups.values() if len(group) > 1]

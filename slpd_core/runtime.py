@@ -33,6 +33,19 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
+def escape_controls(text: str) -> str:
+    """Return a text in which what would steer a terminal is written out, as \\x1b; lines and tabs stay."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes log lines in which nothing steers a terminal, whatever texts of slides, sheets and weights they quote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return escape_controls(super().format(record))
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Import without the garbage collector, which then leaves alone what was imported, also when the process ends.
@@ -85,7 +98,7 @@ def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:
         Path(log_path).write_bytes(b"")
     to_file = file_handler(log_path)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+    to_terminal.setFormatter(PlainFormatter(f"[{name}] %(message)s"))
     to_terminal.setLevel(logging.WARNING)
     log.handlers = [to_file, to_terminal]
     log.setLevel(logging.INFO)
@@ -96,7 +109,7 @@ def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:
 def file_handler(log_path: str) -> logging.FileHandler:
     """A handler that adds to a job's log file, to which several processes may write."""
     handler = logging.FileHandler(log_path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 

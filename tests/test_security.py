@@ -1,6 +1,7 @@
 """Files, names and settings from elsewhere are data: nothing they hold is run, and nothing they state is believed."""
 
 import ast
+import csv
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slpd_core import config, runtime, store
 from slpd_core.dino.checkpoint import Checkpoint
@@ -274,14 +277,46 @@ def test_what_does_not_show_is_no_part_of_a_sheet(tmp_path, column, sign):
 # What is written for people
 
 
+def test_no_text_steers_the_terminal(tmp_path, capsys):
+    """Of a slide's text, a mask's file name or a weight's, quoted by an error or a log line."""
+    text = "a\x1b]0;title\a\x9b2J\u202e\r"
+
+    def fail():
+        with runtime.job(str(tmp_path / "a.log"), "tissue a"):
+            runtime.log.warning("%s: é\n", text)
+            raise ValueError(f"{text}: broken")
+
+    with pytest.raises(SystemExit):
+        fail()
+    said = capsys.readouterr().err + (tmp_path / "a.log").read_text()
+    assert said.count("a\\x1b]0;title\\x07\\x9b2J\\u202e\\r") == 5  # warning and error, twice, and the traceback
+    assert all(sign.isprintable() or sign == "\n" for sign in said)
+    assert "é" in said
+
+
 def test_no_cell_of_a_table_is_a_formula(tmp_path):
     texts = ["=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1"]
     frame = pd.DataFrame({"text": [*texts, "a=b", "é"], "-head": -1.5, "number": np.arange(9)})
     store.write_csv(tmp_path / "a.csv", frame)
     back = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
-    assert back["text"].to_list() == [f"'{text}".replace("\r", " ") for text in texts] + ["a=b", "é"]
+    assert back["text"].to_list() == [f"'{text}".replace("\r", " ").replace("\t", "\t'") for text in texts] + [
+        "a=b",
+        "é",
+    ]
     assert (back["'-head"] == -1.5).all()
     assert back["number"].to_list() == [*range(9)]
+
+
+@given(st.lists(st.text("ab=+-@;\t\n\r\" '|", max_size=8), min_size=1, max_size=4), st.sampled_from(";\t|"))
+def test_no_cell_is_a_formula_wherever_a_spreadsheet_splits_the_line(tmp_path_factory, texts, separator):
+    """By commas and quotes as they are written, or by another country's separator in the midst of a text."""
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    store.write_csv(path, pd.DataFrame({"first": "x", "text": texts}))
+    lines = path.read_text().splitlines()
+    assert len(lines) == 1 + len(texts)
+    cells = [cell for line in lines for cell in line.split(separator)]
+    cells += [cell for row in csv.reader(lines) for cell in row]
+    assert not [cell for cell in cells if cell.lstrip(' \t"').startswith(("=", "+", "-", "@"))]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())

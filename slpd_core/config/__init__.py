@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from slpd_core.config.base import (
     ATTENTION,
+    CLASSIFIERS,
     COLOUR_FEATURES,
     PATCH_FEATURES,
     PLAIN_NAME,
@@ -37,6 +38,7 @@ from slpd_core.config.slides import (
 
 __all__ = [
     "ATTENTION",
+    "CLASSIFIERS",
     "COLOUR_FEATURES",
     "PATCH_FEATURES",
     "PRESETS",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,6 +34,7 @@ PositiveFloat = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Classifier = Literal["knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi"]
+CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how much each region counts
 PATCH_FEATURES, COLOUR_FEATURES = "patch", "colour"  # the tokens of the patch encoder, the mean RGB of each patch
 MOST_VALUES = 100_000

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from slpd_core.config.base import (
+    CLASSIFIERS,
     PLAIN_NAME,
     Classifier,
     NonNegative,
@@ -113,11 +114,10 @@ class JoinedTable(Section):
 
     @model_validator(mode="after")
     def _rows_are_rows(self) -> Self:
-        classifiers = get_args(Classifier)
         found = [
             f"rows: {row!r} is no features/classifier; write for example slpd/vit_wsi"
             for row in self.labelled.values()
-            if row.partition("/")[2] not in classifiers or not PLAIN_NAME.fullmatch(row.partition("/")[0])
+            if row.partition("/")[2] not in CLASSIFIERS or not PLAIN_NAME.fullmatch(row.partition("/")[0])
         ]
         for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):
             found += [f"{key}: {name!r} stands there twice; keep one" for name in names if names.count(name) > 1]

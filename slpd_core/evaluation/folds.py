@@ -87,17 +87,15 @@ def kept_whole(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
     return pd.Series(sites, index=slides.index).groupby(component).transform(lambda own: "+".join(sorted(set(own))))
 
 
-def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
-    """Every slide's part (train, val, test; spare where a share of the slides trains) in every fold; each slide is
-    tested once a repeat.
+def group_slides(slides: pd.DataFrame, section: config.Folds) -> pd.DataFrame:
+    """Return slide_id, label and, as patient_id, what must not be on both sides of a fold.
 
-    slides: columns slide_id, patient_id, label, and site where that is grouped by. Gives columns fold, slide_id,
-    patient_id, label, part. Raises ValueError when there is no slide, one label only, a label of one patient (or site)
-    only, or fewer of them than folds.
+    slides: as of `make_folds`. Raises ValueError when there is no slide, one label only, a label of one patient (or
+    site) only, or fewer of them than folds.
     """
     if slides.empty:
         raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
-    slides, unit = slides.sort_values("slide_id", ignore_index=True), section.grouped_by
+    unit = section.grouped_by
     whole = slides[["slide_id", "label"]].assign(patient_id=kept_whole(slides, unit))
     n_groups, labels = whole["patient_id"].nunique(), sorted(slides["label"].unique())
     if len(labels) < 2:
@@ -111,6 +109,37 @@ def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.Dat
         raise ValueError(
             f"folds.n_folds: {section.n_folds} folds of {n_groups} {unit}s; lower it to {n_groups} or add {unit}s"
         )
+    return whole
+
+
+def require_folds(slides: pd.DataFrame, section: config.Folds) -> None:
+    """Check before any work that a sheet's slides can be divided, or that the imported splits name them.
+
+    slides: columns slide_id, patient_id, label, site. Raises ValueError when they cannot.
+    """
+    if section.splits:
+        require_labels(splits.import_folds(section.files, slides.assign(status=store.OK))[0])
+    else:
+        group_slides(slides, section)
+
+
+def require_labels(folds: pd.DataFrame) -> None:
+    """Raise ValueError when the training part of a fold shows one label only."""
+    labels = folds[folds["part"] == "train"].groupby("fold")["label"].unique()
+    for fold, names in labels[labels.str.len() < 2].items():
+        raise ValueError(f"fold {fold}: its training slides show one label only ({names[0]}); add slides of another")
+
+
+def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
+    """Every slide's part (train, val, test; spare where a share of the slides trains) in every fold; each slide is
+    tested once a repeat.
+
+    slides: columns slide_id, patient_id, label, and site where that is grouped by. Gives columns fold, slide_id,
+    patient_id, label, part. Raises ValueError as `group_slides` does.
+    """
+    slides, unit = slides.sort_values("slide_id", ignore_index=True), section.grouped_by
+    whole = group_slides(slides, section)
+    counts = whole.groupby("label")["patient_id"].nunique()
     if (counts < section.n_folds).any():
         rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < section.n_folds])
         log.warning(
@@ -145,6 +174,7 @@ def run(
         found += of_splits
     else:
         folds = make_folds(slides[slides["status"] == store.OK], section, seed)
+    require_labels(folds)
     remarked = remarks.table(found + remarks.on_folds(folds))
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()

@@ -14,7 +14,7 @@ import torch
 from slpd_core import config
 from slpd_core.preflight import forecast, rates, slides
 from slpd_core.preflight.forecast import Encoder, Machine
-from slpd_core.runtime import log
+from slpd_core.runtime import escape_controls, log
 from slpd_core.slides import patch_encoder
 from slpd_core.slides.sheet import read_sheet
 
@@ -32,7 +32,7 @@ class Findings:
     def say(self, verdict: str, what: str, found: str) -> None:
         """Print a line, and count what fails."""
         self.failed += verdict == FAIL
-        print(f"  {verdict:4s}  {what:12s} {found}", flush=True)
+        print(escape_controls(f"  {verdict:4s}  {what:12s} {found}"), flush=True)
 
 
 def memory_gb() -> float:

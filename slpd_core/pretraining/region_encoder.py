@@ -149,10 +149,11 @@ def save(path: Path, encoder: RegionEncoder, meta: store.Meta) -> None:
     store.write_weights(path, tensors, meta | {key: str(value) for key, value in encoder.shape.items()})
 
 
-def read_state(path: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
+def read_state(path: Path, shape: tuple[int | None, int, int, int, int]) -> dict[str, Tensor]:
     """The tensors of an encoder of SHAPE, from a file that `save` wrote or HIPT's checkpoint of its ViT4096-256.
 
-    Raises FileNotFoundError when there is no such file, ValueError when it holds no such encoder.
+    shape: its token_dim may be None, for any. Raises FileNotFoundError when there is no such file, ValueError when it
+    holds no such encoder.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -160,12 +161,15 @@ def read_state(path: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
         )
     found = store.read_state_dict(path, "pretrain.init_from")
     state = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
+    first = state.get("phi.0.weight")
+    token_dim = shape[0] or (first.shape[-1] if first is not None and first.ndim else 1)
+    values = (token_dim, *shape[1:])
     try:
-        RegionEncoder(*shape).load_state_dict(state)
+        RegionEncoder(*values).load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"pretrain.init_from: {path} is no region encoder of {dict(zip(SHAPE, shape, strict=True))} ({reason}); "
+            f"pretrain.init_from: {path} is no region encoder of {dict(zip(SHAPE, values, strict=True))} ({reason}); "
             "set embed_dim, depth, n_heads and global_crop to its own"
         ) from error
     return state

@@ -48,8 +48,8 @@ def read_sheet(path: Path, labelled: bool = True) -> pd.DataFrame:
     frame.index = pd.Index([number for number, _ in table.rows], dtype=int)
     for column in NAMES:
         frame[column] = frame[column].map(normalize_id)
-    frame["path"] = [str(path.parent / name) if name else "" for name in frame["path"]]
-    lost = {name: _recompose(name) for name in frame["path"] if not Path(name).is_file()}
+    frame["path"] = [os.path.join(path.parent, name) if name else "" for name in frame["path"]]
+    lost = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
     frame["path"] = frame["path"].map(lambda name: lost.get(name) or name)
     found = [*table.problems, *problems(frame, [name for name, there in lost.items() if not there])]
     if labelled:
@@ -62,7 +62,7 @@ def read_sheet(path: Path, labelled: bool = True) -> pd.DataFrame:
 def _recompose(path: str) -> str:
     """A path that no file has as one has it, else "": spreadsheets and disks compose umlauts differently."""
     forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
-    return next((form for form in forms if Path(form).is_file()), "")
+    return next((form for form in forms if os.path.isfile(form)), "")
 
 
 def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:

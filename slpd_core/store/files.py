@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ import pandas as pd
 from slpd_core import __version__
 from slpd_core.store.schema import Meta
 
-FORMULA = ("=", "+", "-", "@")  # what a formula of a spreadsheet begins with
+# Where a spreadsheet would begin a formula: at a cell's start, or behind what another country's separates cells by.
+FORMULA = re.compile(r"(^|[;\t|])(?=[\s\"]*[=+\-@＝＋－＠])")
 
 
 def fingerprint(*parts: str) -> str:
@@ -95,10 +97,8 @@ def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) 
 
 
 def _as_text(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    line = cell.replace("\r", " ")  # which would begin a row of its own
-    return f"'{line}" if line.lstrip().startswith(FORMULA) else line
+    """A cell as one text of one line, to the spreadsheets of every country."""
+    return FORMULA.sub(r"\1'", re.sub(r"[\r\n]", " ", cell)) if isinstance(cell, str) else cell
 
 
 def make_anew(path: Path) -> str:

@@ -342,6 +342,30 @@ def test_one_label_only_is_refused(cohort, snakemake):
     refused(snakemake, cohort, "label", "fine")
 
 
+def test_splits_that_name_no_slide_are_refused(cohort, snakemake):
+    (cohort / "splits").mkdir()
+    (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,x\x1b[31m\n")
+    overlay = {"folds": {"splits": "splits"}}
+    refused(snakemake, cohort, "splits_0.csv", r"row 3: test 'x\x1b[31m' holds signs", overlay=overlay)
+    (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,\n")
+    hint = "'FINE-0' and 'fine-0' are alike but for their case"
+    refused(snakemake, cohort, "splits_0.csv: no slide is left to test", hint, overlay=overlay)
+
+
+def test_a_run_that_the_cohort_is_too_small_for_is_refused(cohort, snakemake):
+    overlay = {"pretrain": {"runs": {"slpd": {"n_neighbours": 4}}}}
+    refused(snakemake, cohort, "pretrain.runs.slpd.n_neighbours: 4 of 3 other slides; lower it to 3", overlay=overlay)
+
+
+@pytest.mark.parametrize(
+    "target", ["evaluate/slpdd/knn/fold0.parquet", "evaluate/slpd/knn/fold2.parquet", "heatmaps/slpd/knn.jpg"]
+)
+def test_what_the_settings_do_not_name_is_not_made(cohort, snakemake, target):
+    done = snakemake(cohort, "-n", f"results/tiny/{target}")
+    assert done.returncode != 0
+    assert f"No rule to produce results/tiny/{target}" in done.stdout + done.stderr
+
+
 def test_missing_weights_are_refused(cohort, snakemake):
     overlay = {"patch_encoder": {"source": "hipt", "weights": "gone.safetensors"}}
     refused(snakemake, cohort, "patch_encoder.weights: no file gone.safetensors", "download", overlay=overlay)

@@ -1,0 +1,56 @@
+"""What needs only texts: settings, sheets and splits held against one another when the workflow is read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from slpd_core import config
+from slpd_core.evaluation import folds
+
+
+def require_cohort(settings: config.Config, sheet: pd.DataFrame) -> None:
+    """Check before any work that a cohort can be divided into folds and pretrained on as the settings say.
+
+    sheet: as `read_sheet` returns it. Raises ValueError naming every setting that cannot be.
+    """
+    problems = []
+    try:
+        folds.require_folds(sheet, settings.folds)
+    except ValueError as error:
+        problems.append(str(error))
+    for name in settings.pretrain.runs:
+        problems += _problems_of_run(f"pretrain.runs.{name}", settings.pretrain.run(name), settings, sheet)
+    if problems:
+        raise ValueError("\n  ".join(problems))
+
+
+def _problems_of_run(key: str, run: config.PretrainRun, settings: config.Config, sheet: pd.DataFrame) -> Iterator[str]:
+    """Every setting of a pretraining run that its cohort cannot meet."""
+    unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
+    most = sheet[column].nunique() - 1
+    if run.alpha_inter and run.n_neighbours > most:
+        yield f"{key}.n_neighbours: {run.n_neighbours} of {most} other {unit}; lower it to {most} or add {unit}"
+    if run.init_from:
+        yield from _problems_of_start(key, run, settings)
+
+
+def _problems_of_start(key: str, run: config.PretrainRun, settings: config.Config) -> Iterator[str]:
+    """Why a run cannot begin with the encoder it names: another run's of this cohort, or a file."""
+    path = Path(run.init_from or "")
+    other = path.parent.name.partition(".")[0]
+    if path.parent.parent == Path("results", settings.cohort, "pretrain") and other in settings.pretrain.runs:
+        first = settings.pretrain.run(other)
+        for name in ("embed_dim", "depth", "n_heads", "global_crop"):
+            if getattr(first, name) != getattr(run, name):
+                yield (
+                    f"{key}.{name}: {getattr(run, name)}, but it begins with run {other}, whose {name} is "
+                    f"{getattr(first, name)}; write both alike"
+                )
+        return
+    from slpd_core.pretraining.region_encoder import read_state  # seconds, for torch: only where a file is named
+
+    try:
+        read_state(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop))
+    except (ValueError, OSError) as error:
+        yield str(error)
