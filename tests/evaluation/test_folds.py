@@ -331,11 +331,11 @@ def test_ids_of_splits_that_are_numbers_or_composed_otherwise_match(run_stage, m
     slides["slide_id"] = ["Gr\u00f6\u00dfe", *(str(number) for number in range(101, 100 + len(slides)))]
     folder = tmp_path / "splits"
     folder.mkdir()
-    text = "train;val;test\n101;104.0;102.0\nGro\u0308\u00dfe ;;107.0\n103\n"
+    text = "train;val;test\n101;104.0;102.0\nGro\u0308\u00dfe ;;107.0\n109\n"
     (folder / "splits_0.csv").write_text(text, encoding="utf-16")
     found, remarks = run_stage(slides, splits=str(folder))
     parts = found.set_index("slide_id")["part"].to_dict()
-    train = {"101": "train", "Gr\u00f6\u00dfe": "train", "103": "train"}
+    train = {"101": "train", "Gr\u00f6\u00dfe": "train", "109": "train"}
     assert parts == train | {"104": "val", "102": "test", "107": "test"}
     assert "in the splits, not in the sheet" not in set(remarks["remark"])
 
@@ -367,8 +367,18 @@ def test_slides_that_a_split_cannot_tell_apart_are_refused(run_stage, make_slide
 def test_a_slide_may_be_called_na(run_stage, make_slides, tmp_path):
     slides = make_slides(6)
     slides.loc[0, "slide_id"] = "NA"
-    found, _ = run_stage(slides, splits=write_splits(tmp_path / "splits", {"train": ["NA"], "test": ["y00-0"]}))
-    assert set(found["slide_id"]) == {"NA", "y00-0"}
+    found, _ = run_stage(
+        slides, splits=write_splits(tmp_path / "splits", {"train": ["NA", "y01-0"], "test": ["y00-0"]})
+    )
+    assert set(found["slide_id"]) == {"NA", "y00-0", "y01-0"}
+
+
+def test_a_split_that_trains_one_label_is_refused_before_any_work(settings, run_stage, make_slides, tmp_path):
+    slides, folder = make_slides(3), write_splits(tmp_path / "splits", {"train": ["x00-0"], "test": ["y00-0"]})
+    section = config.Folds(**settings.folds.model_dump() | {"splits": folder})
+    for check in (lambda: folds.require_folds(slides, section), lambda: run_stage(slides, splits=folder)):
+        with pytest.raises(ValueError, match=r"fold 0: its training slides show one label only \(x\)"):
+            check()
 
 
 def test_a_table_of_something_else_is_refused(run_stage, make_slides, tmp_path):
