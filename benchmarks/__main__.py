@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("workflow", "reading", "slides", "tokens", "step", "epoch", "prototypes", "evaluation")
+BENCHMARKS = ("workflow", "reading", "slides", "tokens", "step", "epoch", "prototypes", "evaluation", "intervals")
 
 EXPERIMENTS = ("planted", "tissue")  # hours; run by name only
 

@@ -153,6 +153,12 @@ class Config(Section):
             for name in names:
                 if name not in self.evaluate.rows.get(features, []):
                     found.append(f"predict.rows.{features}: evaluate.rows does not train {name} on it; add it there")
+        rows = [f"{features}/{name}" for features, names in self.evaluate.rows.items() for name in names]
+        if rows and self.report.reference not in (None, *rows):
+            found.append(
+                f"report.reference: {self.report.reference!r} is no row of evaluate.rows; name one, such as "
+                f"{rows[-1]}, or null for the last of the table"
+            )
         if not self.evaluate.rows:
             found.append("evaluate.rows: none is left; keep one row")
         return found

@@ -127,6 +127,7 @@ class JoinedTable(Section):
 
 
 class Report(Section):
+    reference: str | None
     tsne_slides_per_label: Positive
     tsne_perplexity: PositiveFloat
 

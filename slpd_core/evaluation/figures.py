@@ -89,7 +89,7 @@ def deviation_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def roc(panels: Mapping[str, Mapping[str, np.ndarray]], runs: Sequence[str]) -> bytes:
-    """ROC curves, a panel a classifier, a line a kind of features: mean over folds, the sd as a band about the best.
+    """ROC curves, a panel a classifier, a line a kind of features: mean over folds, the sd as a band about the last.
 
     panels: classifier -> features -> curves (folds, points). runs: in the order of their colours; what else there is is
     grey.
@@ -118,10 +118,10 @@ def _roc_panel(axis: Axes, lines: Mapping[str, np.ndarray], styles: Mapping[str,
     if not lines:
         axis.text(0.5, 0.3, "no fold holds two labels", ha="center")
         return
-    best = max(lines, key=lambda name: lines[name].mean())
+    last = [*lines][-1]  # a fixed one: a band about the best would follow chance
     for name, curves in lines.items():
         axis.plot(FALSE_POSITIVE_RATES, curves.mean(0), label=name, linewidth=1.8, **styles[name])
-        if name == best and len(curves) > 1:
+        if name == last and len(curves) > 1:
             band = deviation_band(curves)
             axis.fill_between(FALSE_POSITIVE_RATES, *band, color=styles[name]["color"], alpha=0.18, linewidth=0)
     axis.legend(loc="lower right")

@@ -46,6 +46,32 @@ def probability_matrix(predictions: pd.DataFrame, classes: list[str]) -> tuple[n
     return probabilities, predictions["label"].map(index).to_numpy(np.int64)
 
 
+def pool_predictions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """All test slides together, a row per slide; of a slide that several folds test, the mean of its probabilities.
+
+    predictions: the `evaluate` tables of all folds. Returns patient_id, label and p_{label} by slide_id.
+    """
+    return _mean_probabilities(predictions, ["slide_id"], {"patient_id": "first", "label": "first"}, classes)
+
+
+def patient_predictions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Return predictions by patient: the mean probabilities of the test slides of each patient and fold.
+
+    Args:
+        predictions: the `evaluate` tables of all folds.
+        classes: labels in the order of the probabilities.
+
+    Returns:
+        A table as `predictions`, a row per fold and patient. Slides of one patient with different labels stay apart.
+    """
+    return _mean_probabilities(predictions, ["fold", "patient_id", "label"], {}, classes).reset_index()
+
+
+def _mean_probabilities(predictions: pd.DataFrame, keys: list[str], kept: dict, classes: list[str]) -> pd.DataFrame:
+    """The mean of the probabilities by keys, beside the columns that are kept."""
+    return predictions.groupby(keys).agg(kept | dict.fromkeys([f"p_{label}" for label in classes], "mean"))
+
+
 def fold_scores(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """One row a fold: fold, n and the scores of its test part."""
     rows = []

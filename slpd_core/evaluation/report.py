@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import bootstrap, figures, metrics, printing, remarks
+from slpd_core.evaluation import figures, metrics, printing, remarks
 from slpd_core.evaluation import rows as result_rows
 from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 13
-SIGNIFICANT = 0.05
+VERSION = 14
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
     "random": "random weights, untrained",
@@ -36,11 +35,10 @@ def draw_roc(rows: Sequence[result_rows.Row], runs: Sequence[str]) -> bytes:
     return figures.roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
-def draw_predictions(rows: Sequence[result_rows.Row]) -> bytes:
-    """Confusion and calibration, over all test slides, of the row of highest mean AUC; of several, by accuracy."""
-    best = max(rows, key=lambda row: row.per_fold[["auc", "accuracy"]].mean().fillna(-1.0).to_list())
-    p, labels = metrics.probability_matrix(bootstrap.pooled(best.predictions, best.classes), best.classes)
-    return figures.predictions(best.sentence, p, labels, best.classes)
+def draw_predictions(row: result_rows.Row) -> bytes:
+    """Confusion and calibration of a row over all test slides."""
+    p, labels = metrics.probability_matrix(metrics.pool_predictions(row.predictions, row.classes), row.classes)
+    return figures.predictions(row.sentence, p, labels, row.classes)
 
 
 def choose_slides(ledger: pd.DataFrame, per_label: int, seed: int) -> dict[str, str]:
@@ -102,12 +100,6 @@ def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {remark: {"ids": [*rows["id"].unique()], "folds": rows["fold"].nunique()} for remark, rows in kinds}
 
 
-def test_share(folds: pd.DataFrame) -> float:
-    """Test slides a training slide, the mean over the folds."""
-    counts = folds.groupby("fold")["part"].value_counts().unstack(fill_value=0)
-    return float((counts["test"] / counts["train"]).mean()) if "train" in counts else 0.0
-
-
 def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
     """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
     found: dict[str, str] = {}
@@ -121,6 +113,7 @@ def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
 
 def draw(
     rows: Sequence[result_rows.Row],
+    reference: result_rows.Row | None,
     histories: Mapping[str, pd.DataFrame],
     patch_history: pd.DataFrame | None,
     embeds: Mapping[str, pd.DataFrame],
@@ -129,7 +122,9 @@ def draw(
     seed: int,
 ) -> dict[str, bytes]:
     """The figures by name; those of a training only where there was one."""
-    pngs = {"roc": draw_roc(rows, list(histories))} | ({"predictions": draw_predictions(rows)} if rows else {})
+    pngs = {"roc": draw_roc(rows, list(histories))}
+    if reference is not None:
+        pngs["predictions"] = draw_predictions(reference)
     if patch_history is not None:
         pngs["patch_encoder"] = figures.training({"dino": patch_history})
     if histories:
@@ -139,26 +134,34 @@ def draw(
     return pngs
 
 
-def results(rows: Sequence[result_rows.Row], lines: Sequence[dict[str, Any]], p: pd.Series) -> dict[str, Any]:
-    """The scores as the page shows them: the printed table, the best AUC and its rows, each fold, folds without AUC.
-
-    p: of each row, against the best. lower: how many rows are significantly below it, None where no p is defined.
+def results(rows: Sequence[result_rows.Row], reference: result_rows.Row | None, table: pd.DataFrame) -> dict[str, Any]:
+    """The scores as the page shows them: the printed table, the reference row, what could have been detected, each
+    fold, folds without AUC.
     """
     folds = sorted({fold for row in rows for fold in row.per_fold["fold"]})
     per_fold = [row.per_fold.set_index("fold").reindex(folds) for row in rows]
     return {
         "folds": folds,
-        "lines": lines,
-        "best": [row.sentence for row, line in zip(rows, lines, strict=True) if line["auc"]["rank"] == "best"],
-        "highest": next((line["auc"]["text"].partition("±")[0] for line in lines if line["auc"]["rank"] == "best"), ""),
-        "lower": int((p < SIGNIFICANT).sum()) if p.notna().any() else None,
-        "resamples": bootstrap.RESAMPLES,
+        "table": result_rows.as_table(table),
+        "reference": _reference(reference, table) if reference else None,
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
             (row.names, {score: [printing.number(value) for value in scores[score]] for score in printing.SHOWN})
             for row, scores in zip(rows, per_fold, strict=True)
         ],
         "undefined": sorted({fold for scores in per_fold for fold in scores.index[scores["auc"].isna()]}),
+    }
+
+
+def _reference(reference: result_rows.Row, table: pd.DataFrame) -> dict[str, str]:
+    """The reference row as the page opens with it: its AUC, its interval, the range of differences detectable to it."""
+    line = table[table["row"] == reference.key].iloc[0]
+    ends = [printing.number(value) for value in (table["auc_detectable"].min(), table["auc_detectable"].max())]
+    return {
+        "sentence": reference.sentence,
+        "auc": printing.number(line["auc_mean"]),
+        "interval": printing.interval(line["auc_low"], line["auc_high"]),
+        "detectable": " to ".join(dict.fromkeys(ends)),
     }
 
 
@@ -188,14 +191,12 @@ def pictures(
     return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
 
 
-def write_beside(
-    out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, lines: Sequence[dict[str, Any]]
-) -> None:
+def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame) -> None:
     """Write the figures, and the table in numbers and as it is printed, as files of their own."""
     for name, png in pngs.items():
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
-    printed = result_rows.as_table(lines)
+    printed = result_rows.as_table(table)
     store.write_csv(out_dir / "table.csv", table)
     for suffix, text in {"md": printing.markdown(printed), "tex": printing.latex(printed)}.items():
         store.write_text(out_dir / f"table.{suffix}", text)
@@ -233,10 +234,11 @@ def run(
     patches = pd.read_csv(patch_history_path) if patch_history_path else None
     histories = {name: pd.read_csv(path) for name, path in history_paths.items()}
     rows = result_rows.join_folds(tested.values(), list(histories))
-    table = result_rows.make_table(rows, test_share(folds), seed)
-    lines = result_rows.printed(table)
-    pngs = draw(rows, histories, patches, {run: own for run, (own, _) in embeds.items()}, ledger, section, seed)
-    write_beside(out_dir, pngs, table, lines)
+    reference = result_rows.reference_row(rows, section.reference)
+    table = result_rows.make_table(rows, reference)
+    regions = {run: own for run, (own, _) in embeds.items()}
+    pngs = draw(rows, reference, histories, patches, regions, ledger, section, seed)
+    write_beside(out_dir, pngs, table)
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
     page = render(
         "report.html.j2",
@@ -249,7 +251,7 @@ def run(
         patch_encoders=patch_encoders(rows),
         names=result_rows.NAMES,
         scores=printing.SHOWN,
-        results=results(rows, lines, table["p"]),
+        results=results(rows, reference, table),
         slides=ledger.to_dict("records"),
         section=section,
         **origins({"ledger": ledger_meta, "folds": folds_meta} | metas, benchmarks_dir, seed),

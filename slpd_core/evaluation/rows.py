@@ -1,16 +1,15 @@
 """The rows of the result table, in numbers."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import bootstrap, compare, metrics, printing
+from slpd_core.evaluation import compare, metrics, printing, uncertainty
 from slpd_core.evaluation.printing import NONE, SHOWN
-from slpd_core.runtime import generator
 
 CLASSIFIER_NAMES = {
     "knn": "KNN (mean)",
@@ -21,6 +20,9 @@ CLASSIFIER_NAMES = {
     "vit_wsi": "ViT_WSI",
 }
 NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
+INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC less the reference's", "Detectable"
+# What a row is compared by -> the end of its columns.
+COMPARED = {"difference": "difference", "low": "difference_low", "high": "difference_high", "detectable": "detectable"}
 LEVELS = ("colour", "patch", "region")  # what features are of, in the order of the table
 # Where the weights of a patch encoder come from -> what the table says, and what it says of another encoder. A timm
 # model, which is not among them, is called by its name.
@@ -104,50 +106,79 @@ def join_folds(folds: Iterable[tuple[pd.DataFrame, store.Meta]], runs: Sequence[
     )
 
 
-def make_table(rows: Sequence[Row], test_share: float, seed: int) -> pd.DataFrame:
-    """The result table in numbers: key and names, number of folds, mean and sd of each score.
+def reference_row(rows: Sequence[Row], key: str | None) -> Row | None:
+    """Return the row that all others are compared with: the one named, or the last of the table; None without rows.
 
-    auc_folds: in how many of the folds the AUC is defined; its mean and sd are over those. {score}_pooled, _low, _high:
-    as `bootstrap.patient_bootstrap` gives them. auc_less, p: as `compare.against_best` gives them. test_share: test
-    slides a training slide.
+    Raises:
+        ValueError: no row is of that name.
     """
-    whats = ("mean", "sd", "pooled", "low", "high")
-    scores = [f"{score}_{what}" for score in metrics.SCORES for what in whats]
+    named = [row for row in rows if key in (None, row.key)]
+    if rows and not named:
+        raise ValueError(f"report.reference: {key!r} was not evaluated; name one of {', '.join(r.key for r in rows)}")
+    return named[-1] if named else None
+
+
+def make_table(rows: Sequence[Row], reference: Row | None) -> pd.DataFrame:
+    """Return the result table in numbers, a line per row.
+
+    Args:
+        rows: in the order of the table.
+        reference: the row that all others are compared with.
+
+    Returns:
+        row and names; folds, and auc_folds, those in which the AUC is defined; of each score {score}_mean and _sd over
+        folds, _low and _high, the 95 % interval of that mean; the same by patient as patient_{score}_...; reference,
+        and of the scores in SHOWN {score}_difference, _difference_low, _difference_high and _detectable, as
+        `compare.compare_with_reference` returns them (nan in the reference row).
+    """
+    influences = {row.key: uncertainty.influences(row.predictions, row.classes) for row in rows}
     lines = []
     for row in rows:
-        slides = bootstrap.pooled(row.predictions, row.classes)
-        interval = bootstrap.patient_bootstrap(slides, row.classes, generator(seed, "bootstrap"))
         auc_folds = int(row.per_fold["auc"].notna().sum())
-        lines.append({"row": row.key, **row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds, **interval})
-    columns = ["row", *NAMES, "folds", "auc_folds", *scores]
-    against = compare.against_best([row.per_fold.set_index("fold")["auc"] for row in rows], test_share)
-    return pd.DataFrame(lines, columns=columns).join(against)
+        line = {"row": row.key, **row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds}
+        line |= _intervals(influences[row.key])
+        patients = metrics.patient_predictions(row.predictions, row.classes)
+        by_patient = metrics.summary(metrics.fold_scores(patients, row.classes))
+        by_patient |= _intervals(uncertainty.influences(patients, row.classes))
+        line |= {f"patient_{name}": value for name, value in by_patient.items()}
+        if reference is not None and row is not reference:
+            for score in SHOWN:
+                against = compare.compare_with_reference(influences[row.key][score], influences[reference.key][score])
+                line |= {f"{score}_{COMPARED[what]}": value for what, value in against.items()}
+        lines.append(line | {"reference": reference.key if reference else ""})
+    scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd", "low", "high")]
+    compared = [f"{score}_{what}" for score in SHOWN for what in COMPARED.values()]
+    columns = ["row", *NAMES, "folds", "auc_folds", *scores, *[f"patient_{name}" for name in scores]]
+    return pd.DataFrame(lines, columns=[*columns, "reference", *compared])
 
 
-def printed(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table as people read it: of every row its names, of every score in SHOWN its text, rank and interval, and by
-    how much its AUC is less than the best.
+def _intervals(influences: Mapping[str, uncertainty.Influence]) -> dict[str, float]:
+    """The interval of each score as columns of the table."""
+    columns = {}
+    for score, influence in influences.items():
+        columns[f"{score}_low"], columns[f"{score}_high"] = influence.interval()
+    return columns
+
+
+def as_table(table: pd.DataFrame) -> printing.Table:
+    """Return the table as people read it: of each score in SHOWN mean and sd with its interval, by patient too where
+    that is another number, and the difference to the reference row in AUC.
     """
-    ranked = {score: printing.ranks(table[f"{score}_mean"]) for score in SHOWN}
-    return [
-        {name: line[name] for name in NAMES}
-        | {
-            score: {
-                "text": printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]),
-                "rank": ranked[score][i],
-                "interval": printing.interval(line[f"{score}_low"], line[f"{score}_high"]),
-            }
-            for score in SHOWN
-        }
-        | {"less": printing.less(line["auc_less"], line["p"])}
-        for i, line in enumerate(table.to_dict("records"))
-    ]
-
-
-def as_table(lines: Sequence[dict[str, Any]]) -> printing.Table:
-    """The names and scores of `printed` lines, to print."""
-    body = [
-        ([line[name] for name in NAMES], [printing.Cell(line[score]["text"], line[score]["rank"]) for score in SHOWN])
-        for line in lines
-    ]
-    return printing.Table([*NAMES.values()], [*SHOWN.values()], body)
+    kinds = {"": ""}
+    if len(table) and any(
+        not np.allclose(table[f"patient_{s}_mean"], table[f"{s}_mean"], equal_nan=True) for s in SHOWN
+    ):
+        kinds["patient_"] = " by patient"
+    columns = [text for kind in kinds.values() for title in SHOWN.values() for text in (title + kind, INTERVAL)]
+    lines = []
+    for line in table.to_dict("records"):
+        cells = []
+        for score in [f"{kind}{score}" for kind in kinds for score in SHOWN]:
+            cells.append(printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]))
+            cells.append(printing.interval(line[f"{score}_low"], line[f"{score}_high"]))
+        difference, low, high, detectable = (line[f"auc_{what}"] for what in COMPARED.values())
+        of_reference = line["row"] == line["reference"]
+        cells.append("reference" if of_reference else printing.signed(difference))
+        cells += [printing.signed_interval(low, high), printing.number(detectable)]
+        lines.append(([line[name] for name in NAMES], cells))
+    return printing.Table([*NAMES.values()], [*columns, DIFFERENCE, INTERVAL, DETECTABLE], lines)

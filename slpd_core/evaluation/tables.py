@@ -13,7 +13,7 @@ from slpd_core.evaluation.page import render
 from slpd_core.evaluation.rows import CLASSIFIER_NAMES, NAMES
 from slpd_core.runtime import log
 
-VERSION = 1
+VERSION = 2
 PUBLISHED = Path(__file__).with_name("published.csv")  # Yu, Lin & Xu (MICCAI 2023), Tables 1 and 2, by our names
 PAPER = "paper"
 
@@ -22,7 +22,7 @@ PAPER = "paper"
 class Joined:
     """A table over cohorts in numbers.
 
-    frame: a line a row and cohort: label, row, cohort, of each score mean, sd, rank among ours, and the paper's
+    frame: a line a row and cohort: label, row, cohort, of each score mean, sd, and the paper's
     (paper_{score}, _sd); nan where there is none. missing: cohorts without results, with the file that is not there.
     """
 
@@ -64,9 +64,6 @@ def join(section: config.JoinedTable, paths: Mapping[str, Path]) -> Joined:
                 line |= {f"{PAPER}_{score}{what}": paper.get(f"{score}{what}", math.nan) for what in ("", "_sd")}
             lines.append(line | {name: own.get(name, "") for name in NAMES})
     frame = pd.DataFrame(lines)
-    for score in printing.SHOWN:
-        for _, means in frame.groupby("cohort")[f"{score}_mean"]:
-            frame.loc[means.index, f"{score}_rank"] = printing.ranks(means)
     if frame["accuracy_mean"].isna().all():
         raise ValueError(
             f"none of its rows, {', '.join(section.labelled.values())}, is in "
@@ -96,7 +93,7 @@ def printed(joined: Joined) -> printing.Table:
     section, frame = joined.section, joined.frame
     names = names_of(section, frame)
     columns, groups = [], []
-    cells: dict[str, list[printing.Cell]] = {label: [] for label in names}
+    cells: dict[str, list[str]] = {label: [] for label in names}
     notes = [
         f"{cohort}: no results yet ({path} is not there). Run it with the same report.tables."
         for cohort, path in joined.missing.items()
@@ -110,8 +107,7 @@ def printed(joined: Joined) -> printing.Table:
             for line in own.to_dict("records"):
                 for score in printing.SHOWN:
                     text = printing.mean_sd(line[f"{prefix}{score}{mean}"], line[f"{prefix}{score}_sd"])
-                    rank = "" if prefix else line[f"{score}_rank"]
-                    cells[line["label"]].append(printing.Cell(text.removesuffix(f"±{printing.NONE}"), rank))
+                    cells[line["label"]].append(text.removesuffix(f"±{printing.NONE}"))
         lacking = own.loc[own["auc_mean"].isna() & own["accuracy_mean"].isna(), "row"]
         if cohort not in joined.missing and len(lacking):
             notes.append(f"{cohort}: not evaluated: {', '.join(lacking)}.")

@@ -1,49 +1,67 @@
-"""Paired comparisons against scipy and by hand."""
+"""Differences to a reference row: against scipy, by hand, and their error where rows are equal."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from slpd_core.evaluation import compare
-
-
-def test_folds_that_share_nothing_are_the_paired_t_test():
-    from scipy import stats
-
-    differences = np.random.default_rng(0).normal(0.3, 1, 10)
-    plain = stats.ttest_1samp(differences, 0).pvalue
-    assert compare.corrected_t_test(differences, 0.0) == pytest.approx(plain)
-    assert compare.corrected_t_test(differences, 1 / 9) > plain
-    assert compare.corrected_t_test(np.append(differences, np.nan), 0.0) == pytest.approx(plain)
+from benchmarks import intervals
+from slpd_core.evaluation import compare, uncertainty
 
 
-@pytest.mark.parametrize(("differences", "p"), [([0.0] * 5, 1), ([0.1] * 5, 0), ([0.1], math.nan), ([], math.nan)])
-def test_differences_without_spread(differences, p):
-    assert compare.corrected_t_test(np.array(differences), 0.1) == pytest.approx(p, nan_ok=True)
+def predictions(scores, labels, folds):
+    """An `evaluate` table of one slide per patient: scores of class b."""
+    p = 1 / (1 + np.exp(-scores))
+    names = [f"p{i}" for i in range(len(labels))]
+    frame = pd.DataFrame({"fold": folds, "slide_id": names, "patient_id": names, "label": np.array(["a", "b"])[labels]})
+    return frame.assign(p_a=1 - p, p_b=p)
 
 
-def test_holm_by_hand():
-    np.testing.assert_allclose(compare.holm([0.04, 0.01, math.nan, 0.03]), [0.06, 0.03, math.nan, 0.06])
-    assert compare.holm([0.6, 0.7]).tolist() == [1, 1]
-    assert compare.holm([]).tolist() == []
+def influence(scores, labels, folds, score="auc"):
+    return uncertainty.influences(predictions(scores, labels, folds), ["a", "b"])[score]
 
 
-def test_each_row_is_held_against_the_best():
+def test_a_difference_in_accuracy_on_one_test_set_is_the_paired_t_test():
+    """Of one fold, up to the allowance for training: scipy's interval of the mean of paired differences."""
     rng = np.random.default_rng(0)
-    best = pd.Series(0.9 + 0.02 * rng.normal(size=10))
-    rows = [best - 0.2 + 0.01 * rng.normal(size=10), best, best - 0.001 * rng.normal(size=10), best * np.nan]
-    found = compare.against_best(rows, 1 / 9)
-    assert found["auc_less"].isna().tolist() == [
-        False,
-        rows[1].mean() > rows[2].mean(),
-        rows[2].mean() > rows[1].mean(),
-        True,
-    ]
-    assert found.loc[0, "auc_less"] == pytest.approx(0.2, abs=0.02)
-    assert found.loc[0, "p"] < 1e-6
-    other = 2 if rows[1].mean() > rows[2].mean() else 1
-    assert found.loc[other, "p"] > 0.05
-    assert compare.against_best([], 0.1).empty
-    assert compare.against_best([best * np.nan], 0.1)["p"].isna().all()
+    labels = np.arange(60) % 2
+    right = [rng.random(60) < share for share in (0.8, 0.6)]
+    rows = [influence(np.where(own, 1.0, -1.0) * (labels * 2 - 1), labels, 0, "accuracy") for own in right]
+    found = compare.compare_with_reference(*rows)
+    plain = stats.ttest_1samp(right[0].astype(float) - right[1], 0).confidence_interval(uncertainty.LEVEL)
+    half = (plain.high - plain.low) / 2 * math.sqrt(uncertainty.TRAINING_INFLATION)
+    mean = right[0].mean() - right[1].mean()
+    assert (found["difference"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half))
+
+
+def test_rows_that_predict_alike_tell_nothing():
+    rng = np.random.default_rng(1)
+    labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
+    row = influence(rng.normal(size=40) + labels, labels, folds)
+    found = compare.compare_with_reference(row, row)
+    assert found["difference"] == 0
+    assert [math.isnan(found[name]) for name in ("low", "high", "detectable")] == [True] * 3
+
+
+def test_only_folds_where_both_are_defined_count():
+    labels, folds = np.array([0, 1, 0, 1, 0, 1, 0, 1, 1, 1]), np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    rng = np.random.default_rng(2)
+    row, other = (influence(rng.normal(size=10), labels, folds) for _ in range(2))
+    found = compare.compare_with_reference(row, other)
+    assert found["difference"] == pytest.approx((row.values - other.values)[:2].mean())
+    nothing = influence(np.zeros(2), np.ones(2, int), np.zeros(2, int))
+    assert math.isnan(compare.compare_with_reference(nothing, nothing)["difference"])
+
+
+@pytest.mark.parametrize("design", ["partition", "10 hold-outs"])
+def test_equal_rows_seldom_differ_and_what_is_detectable_is_mostly_detected(design):
+    rng, shift = np.random.default_rng(5), 0.8
+    equal = [intervals.simulate_rows(design, "fixed", 120, 3, (shift, shift), rng) for _ in range(60)]
+    assert np.mean([intervals.differs(*rows) for rows in equal]) < 0.1
+    detectable = np.mean([compare.compare_with_reference(*rows)["detectable"] for rows in equal])
+    auc = stats.norm.cdf(shift / math.sqrt(2))
+    higher = math.sqrt(2) * stats.norm.ppf(auc + detectable)  # labels that far apart have an AUC so much higher
+    unequal = [intervals.simulate_rows(design, "fixed", 120, 3, (higher, shift), rng) for _ in range(40)]
+    assert np.mean([intervals.differs(*rows) for rows in unequal]) > 0.7

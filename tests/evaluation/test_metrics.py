@@ -100,6 +100,28 @@ def predictions():
     return frame.assign(p_a=[0.1, 0.9, 0.6, 0.2, 0.8], p_b=[0.9, 0.1, 0.4, 0.8, 0.2])
 
 
+def test_a_slide_that_several_folds_test_counts_once():
+    rows = [(0, "s", "p", "a", 0.2), (1, "s", "p", "a", 0.6), (0, "t", "q", "b", 0.9)]
+    frame = pd.DataFrame(rows, columns=["fold", "slide_id", "patient_id", "label", "p_b"]).assign(p_a=0.0)
+    found = metrics.pool_predictions(frame, ["a", "b"])
+    assert found["p_b"].to_dict() == {"s": pytest.approx(0.4), "t": 0.9}
+    assert found["label"].to_dict() == {"s": "a", "t": "b"}
+
+
+def test_a_patient_is_the_mean_of_its_slides_in_each_fold():
+    rows = [(0, "p", "a", 0.2), (0, "p", "a", 0.6), (1, "p", "a", 0.8), (1, "q", "b", 0.9), (1, "q", "a", 0.7)]
+    frame = pd.DataFrame(rows, columns=["fold", "patient_id", "label", "p_b"]).assign(p_a=lambda own: 1 - own["p_b"])
+    found = metrics.patient_predictions(frame, ["a", "b"])
+    assert found[["fold", "patient_id", "label"]].to_numpy().tolist() == [
+        [0, "p", "a"],
+        [1, "p", "a"],
+        [1, "q", "a"],
+        [1, "q", "b"],
+    ]
+    assert found["p_b"].tolist() == pytest.approx([0.4, 0.8, 0.7, 0.9])
+    assert (found["p_a"] + found["p_b"]).tolist() == pytest.approx([1] * 4)
+
+
 def test_folds_and_their_summary():
     per_fold = metrics.fold_scores(predictions(), ["a", "b"])
     assert per_fold["accuracy"].tolist() == [1, 0, 1]

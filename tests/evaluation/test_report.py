@@ -91,6 +91,7 @@ def make(tmp_path, settings):
         source="timm",
         remarks=(),
         run_remarks=MappingProxyType({}),
+        reference=None,
     ):
         paths = []
         for (features, classifier), strength in rows.items():
@@ -124,7 +125,7 @@ def make(tmp_path, settings):
             overlays_dir=tmp_path,
             benchmarks_dir=tmp_path / "benchmarks",
             out_dir=tmp_path / "report",
-            section=settings.report.page,
+            section=settings.report.page.model_copy(update={"reference": reference}),
             seed=1,
             patch_history_path=tmp_path / "dino.csv" if source == "dino" else None,
         )
@@ -190,22 +191,26 @@ def test_the_page_prints_the_table(make):
     rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
     lines = (folder / "table.md").read_text().splitlines()[2:]
-    printed = [[cell.strip(" *") for cell in re.sub("</?u>", "", line).strip("|").split("|")] for line in lines]
-    assert [[*row[:4], row[5]] for row in cells] == printed
-    best = [i for i, line in enumerate(lines) if line.endswith("** |")]
-    assert [i for i, row in enumerate(rows) if 'number best">' + cells[i][5] in row] == best
-    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[-2]) for row in cells)
-    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[4]) for row in cells)
-    assert [row[-1] == "–" for row in cells] == [i in best for i in range(3)]
+    assert cells == [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[place]) for row in cells for place in (4, 6))
+    assert [row[7:] == ["reference", "–", "–"] for row in cells] == [False, False, True]
 
 
-def test_the_page_says_what_is_significant(make):
-    page = re.sub(
-        r"\s+", " ", (make({("dino", "knn"): -3.0, ("slpd", "vit_wsi"): 3.0}, n_folds=8) / "index.html").read_text()
+def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
+    """The worse row is the reference where the settings say so; neither is called best, or significantly better."""
+    folder = make(ROWS, reference="dino/knn")
+    text = " ".join(page_of(folder).text.split())
+    table = pd.read_csv(folder / "table.csv").set_index("row")
+    named = re.search(
+        r"The reference row, KNN \(mean\) on regions of dino, has a mean AUC of (\S+) \(95 % interval (\S+) to (\S+)\)",
+        text,
     )
-    assert "One other row is significantly lower (p below .05)." in page
-    page = re.sub(r"\s+", " ", (make({("dino", "knn"): 1.0, ("slpd", "vit_wsi"): 1.0}) / "index.html").read_text())
-    assert "No other row is significantly lower" in page
+    expected = table.loc["dino/knn", ["auc_mean", "auc_low", "auc_high"]]
+    assert [float(number) for number in named.groups()] == pytest.approx(expected.to_list(), abs=6e-4)
+    shown = re.search(r"would have shown in four of five such cohorts is (\.\d{3}) to (\.\d{3}), by row", text)
+    detectable = table["auc_detectable"].dropna()
+    assert [float(number) for number in shown.groups()] == pytest.approx([detectable.min(), detectable.max()], abs=6e-4)
+    assert not re.search(r"significant|best|winner|highest mean", text)
 
 
 def test_the_page_needs_nothing_from_outside(make):
@@ -258,10 +263,6 @@ def test_the_first_page_says_what_pretraining_did_not_reach(make):
     assert "Pretraining of dino" not in page
 
 
-def test_the_page_names_the_best(make):
-    assert "1.000, is that of ViT_WSI on regions of slpd." in " ".join(page_of(make(ROWS)).text.split())
-
-
 def test_the_page_names_remarks_on_slides(make):
     page = " ".join(page_of(make(ROWS, slide_remarks={"s0-1": "9 of 10 px are tissue."})).text.split())
     assert "Remarks on 1 slide that is used all the same" in page
@@ -271,15 +272,16 @@ def test_the_page_names_remarks_on_slides(make):
 
 def test_one_fold_has_no_deviation(make):
     folder = make(ROWS, n_folds=1)
-    assert (folder / "table.md").read_text().count("±–") == 6
+    assert (folder / "table.md").read_text().count("±–") == 6  # three rows, accuracy and AUC
     assert "±–" in page_of(folder).text
 
 
 def test_an_undefined_auc_is_a_dash_and_said(make):
     folder = make(ROWS, n_folds=1, one_class=(0,))
-    assert (folder / "table.md").read_text().count("| – |") == 3  # AUCs
+    lines = (folder / "table.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[5:7] for line in lines] == [["–", "–"]] * 3  # AUCs and their intervals
     assert "In fold 0 the test slides show one label only" in page_of(folder).text
-    assert "highest mean AUC" not in page_of(folder).text
+    assert "has a mean AUC of – (95 % interval –)" in " ".join(page_of(folder).text.split())
     assert "In fold 1 the test slides" in page_of(make(ROWS, one_class=(1,))).text
 
 
@@ -319,7 +321,7 @@ def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
     beside = ROWS | {("plain", "mil"): 4.0, ("colour", "knn"): 0.5}
     text = " ".join(page_of(make(beside)).text.split())
     assert "vit_s, weights from a file. To compare: plain (vit_s, random weights, untrained). Pretrained" in text
-    assert "is that of MIL on patches of plain and ViT_WSI on regions of slpd." in text
+    assert "The reference row, ViT_WSI on regions of slpd, has" in text
     assert "mean RGB" in text
 
 

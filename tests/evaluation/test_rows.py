@@ -58,7 +58,8 @@ def folds():
 
 @pytest.fixture(scope="module")
 def table(folds):
-    return rows.make_table(rows.join_folds(folds, ["dino", "slpd"]), 1 / 2, seed=1)
+    given = rows.join_folds(folds, ["dino", "slpd"])
+    return rows.make_table(given, rows.reference_row(given, "slpd/knn"))
 
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
@@ -124,33 +125,70 @@ def test_means_and_deviations_are_those_counted_by_hand(folds, table):
 def test_an_undefined_auc_leaves_the_mean_to_the_other_folds():
     folds = [fold_of("dino", "mil", fold, 1.0) for fold in range(3)]
     folds[1] = (folds[1][0].assign(label="y"), folds[1][1])
-    line = rows.make_table(rows.join_folds(folds, ["dino"]), 1 / 2, seed=1).loc[0]
+    line = rows.make_table(rows.join_folds(folds, ["dino"]), None).loc[0]
     aucs = [auc_by_counting(folds[fold][0]) for fold in (0, 2)]
     assert (line["folds"], line["auc_folds"]) == (3, 2)
     assert (line["auc_mean"], line["auc_sd"]) == pytest.approx(mean_sd_by_hand(aucs))
 
 
-def test_every_row_has_an_interval_and_stands_against_the_best(folds, table):
-    for score in ("auc", "accuracy", "f1"):
-        assert (table[f"{score}_low"] <= table[f"{score}_pooled"]).all()
-        assert (table[f"{score}_pooled"] <= table[f"{score}_high"]).all()
-    best = table["auc_mean"].idxmax()
-    assert table["p"].isna().tolist() == [line == best for line in table.index]
-    others = table.drop(best)
-    np.testing.assert_allclose(others["auc_less"], table["auc_mean"][best] - others["auc_mean"])
-    assert rows.printed(table)[best]["less"] == "–"
+def test_every_mean_lies_within_its_interval(table):
+    for score in ("auc", "accuracy", "f1", "patient_auc", "patient_balanced_accuracy"):
+        assert (table[f"{score}_low"] < table[f"{score}_mean"]).all()
+        assert (table[f"{score}_mean"] <= table[f"{score}_high"]).all()
 
 
-@pytest.mark.parametrize(("by", "p", "text"), [(0.0213, 0.34, ".021 (p .340)"), (0.2, 1e-9, ".200 (p < .001)")])
-def test_a_difference_is_printed_with_its_p(by, p, text):
-    assert printing.less(by, p) == text
+def test_every_row_stands_against_the_reference(table):
+    reference = table["row"] == "slpd/knn"
+    assert (table["reference"] == "slpd/knn").all()
+    for score in ("auc", "accuracy"):
+        away = table[f"{score}_mean"] - table.loc[reference, f"{score}_mean"].item()
+        columns = [f"{score}_difference{end}" for end in ("_low", "", "_high")] + [f"{score}_detectable"]
+        assert table.loc[reference, columns].isna().all(axis=None)
+        low, mean, high, detectable = table.loc[~reference, columns].to_numpy().T
+        np.testing.assert_allclose(mean, away[~reference])
+        np.testing.assert_allclose(high - mean, mean - low)
+        assert (detectable > high - mean).all()
+    printed = rows.as_table(table)
+    column = printed.columns.index("AUC less the reference's")
+    assert [cells[column] == "reference" for _, cells in printed.lines] == [*reference]
+
+
+def test_the_reference_is_the_row_named_or_the_last_whatever_the_scores(folds):
+    given = rows.join_folds(folds, ["slpd", "dino"])
+    assert rows.reference_row(given, "patch/knn").key == "patch/knn"
+    assert rows.reference_row(given, None).key == "dino/mil"
+    assert rows.reference_row([], None) is None
+    with pytest.raises(ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch/knn, "):
+        rows.reference_row(given, "slpd/mil")
+
+
+def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
+    """Of each patient two slides, one well and one badly predicted: their mean is always right."""
+    frame, meta = fold_of("slpd", "mil", 0, 0.0)
+    rng = np.random.default_rng(0)
+    right = np.where(frame["label"] == "y", 1.0, 0.0)
+    off = rng.permutation([0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    p = np.concatenate([right * (1 - off) + (1 - right) * off, right])
+    two = pd.concat([frame, frame.assign(slide_id=frame["slide_id"] + "b")]).assign(p_y=p, p_x=1 - p)
+    given = rows.join_folds([(two, meta)], ["slpd"])
+    table = rows.make_table(given, given[0])
+    assert table.loc[0, "accuracy_mean"] == pytest.approx(1 - 6 / 24)
+    assert table.loc[0, ["patient_accuracy_mean", "patient_auc_mean"]].tolist() == [1, 1]
+    assert "AUC by patient" in rows.as_table(table).columns
+    whole = rows.join_folds([(frame, meta)], ["slpd"])
+    assert "AUC by patient" not in rows.as_table(rows.make_table(whole, whole[0])).columns
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (math.nan, "–")])
+def test_a_difference_is_printed_with_its_sign(value, text):
+    assert printing.signed(value) == text
+    assert printing.signed_interval(value, 0.05) == ("–" if math.isnan(value) else f"{text} to +.050")
 
 
 def test_no_rows_are_a_table_with_a_head_only():
-    table = rows.make_table([], 1 / 2, seed=1)
+    table = rows.make_table([], None)
     assert table.empty
-    assert rows.printed(table) == []
-    assert len(printing.markdown(rows.as_table([])).splitlines()) == 2
+    assert len(printing.markdown(rows.as_table(table)).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -161,45 +199,42 @@ def test_numbers_look_like_the_papers(mean, sd, text):
     assert printing.mean_sd(mean, sd) == text
 
 
-@pytest.mark.parametrize(
-    ("means", "expected"),
-    [
-        ([0.8, 0.9004, 0.9001, 0.7, math.nan], ["second", "best", "best", "", ""]),
-        ([0.8125, 0.8124999], ["best", "best"]),  # .812 both: halves round to even
-        ([math.nan, math.nan], ["", ""]),
-        ([0.5], ["best"]),
-        ([], []),
-    ],
-)
-def test_what_prints_alike_ranks_alike(means, expected):
-    assert printing.ranks(means) == expected
-
-
 def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
-    lines = rows.printed(table)
+    printed = rows.as_table(table)
     cells = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in printing.markdown(rows.as_table(lines)).splitlines()[2:]
+        for line in printing.markdown(printed).splitlines()[2:]
     ]
-    body = re.search(r"\\midrule\n(.*)\\bottomrule", printing.latex(rows.as_table(lines)), re.DOTALL)[1].splitlines()
+    latex = printing.latex(printed)
+    assert r"95 \% interval" in latex
+    body = re.search(r"\\midrule\n(.*)\\bottomrule", latex, re.DOTALL)[1].splitlines()
     tex = [[cell.strip() for cell in line.removesuffix(r" \\").split("&")] for line in body]
     assert len(cells) == len(tex) == len(table)
+
+    def number(value):
+        return f"{value:.3f}".replace("0.", ".")
+
     for i, line in enumerate(table.to_dict("records")):
-        assert cells[i][:3] == [line["features"], line["pretraining"], line["classifier"]]
-        assert tex[i][:3] == [cell.replace("_", r"\_").replace("–", "--") for cell in cells[i][:3]]
-        for j, score in ((3, "accuracy"), (4, "auc")):
-            text = f"{line[f'{score}_mean']:.3f}±{line[f'{score}_sd']:.3f}".replace("0.", ".")
-            assert re.sub(r"</?u>", "", cells[i][j].strip("*")) == text
-            assert re.sub(r"\\textbf\{(.*)\}|\\underline\{(.*)\}", r"\1\2", tex[i][j]) == text.replace("±", r"$\pm$")
+        expected = [line["features"], line["pretraining"], line["classifier"]]
+        for score in ("accuracy", "auc"):
+            mean, sd, low, high = (number(line[f"{score}_{what}"]) for what in ("mean", "sd", "low", "high"))
+            expected += [f"{mean}±{sd}", f"{low} to {high}"]
+        if line["row"] == "slpd/knn":
+            expected += ["reference", "–", "–"]
+        else:
+            difference, low, high, detectable = (
+                line[f"auc_{what}"] for what in ("difference", "difference_low", "difference_high", "detectable")
+            )
+            signed = [("+" if value > 0 else "−") + number(abs(value)) for value in (difference, low, high)]
+            signed = [re.sub(r".(\.000)", r"\1", text) for text in signed]
+            expected += [signed[0], f"{signed[1]} to {signed[2]}", number(detectable)]
+        assert cells[i] == expected
+        replaced = [("_", r"\_"), ("–", "--"), ("±", r"$\pm$"), ("−", "$-$")]
+        for old, new in replaced:
+            expected = [cell.replace(old, new) for cell in expected]
+        assert tex[i] == expected
 
 
-def test_the_greatest_mean_is_bold_and_the_second_underlined(table):
-    lines = rows.printed(table)
-    order = table["auc_mean"].sort_values(ascending=False).index
-    markdown, latex = (
-        printing.markdown(rows.as_table(lines)).splitlines()[2:],
-        printing.latex(rows.as_table(lines)).splitlines()[4:-2],
-    )
-    assert [i for i, line in enumerate(markdown) if line.rstrip(" |").endswith("**")] == [order[0]]
-    assert [i for i, line in enumerate(latex) if r"\textbf" in line.split("&")[4]] == [order[0]]
-    assert [i for i, line in enumerate(latex) if r"\underline" in line.split("&")[4]] == [order[1]]
+def test_no_row_is_a_winner(table):
+    printed = rows.as_table(table)
+    assert not re.search(r"\*\*|<u>|textbf|underline", printing.markdown(printed) + printing.latex(printed))
