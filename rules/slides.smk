@@ -109,6 +109,8 @@ rule patch_encoder:
         f"{RESULTS}/logs/patch_encoder/patch_encoder.log",
     benchmark:
         f"{RESULTS}/benchmarks/patch_encoder/patch_encoder.tsv"
+    # First of all that can run: weights that do not fit are named before slides are read.
+    priority: 1
     conda:
         "../envs/slpd.yaml"
     threads: encoder_threads

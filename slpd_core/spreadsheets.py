@@ -4,7 +4,9 @@ import codecs
 import csv
 import io
 import re
+import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -143,23 +145,17 @@ def _read_workbook(path: Path, content: bytes, required: Sequence[str]) -> list[
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
-    broken = (
-        InvalidFileException,
-        zipfile.BadZipFile,
-        ParseError,
-        KeyError,
-        ValueError,
-        TypeError,
-        IndexError,
-        EOFError,
-    )
+    # A broken workbook ends in any of these, depending on where it is broken.
+    wrong = (KeyError, ValueError, TypeError, IndexError, AttributeError, EOFError, OSError, NotImplementedError)
+    broken = (InvalidFileException, zipfile.BadZipFile, zlib.error, ParseError, *wrong)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             size = sum(item.file_size for item in packed.infolist())
         if size > MAX_BYTES:
             raise ValueError(f"{size:,} bytes once unpacked")
-        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        sheets = {sheet.title: _read_rows(sheet) for sheet in book.worksheets if sheet.sheet_state == "visible"}
+        with warnings.catch_warnings(action="ignore"):  # of charts, lists of choices and the like
+            book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+            sheets = {sheet.title: _read_rows(sheet) for sheet in book.worksheets if sheet.sheet_state == "visible"}
     except broken as error:
         raise ValueError(f"{path}: not a whole Excel workbook ({error}); {REMEDY}") from error
     fitting = [name for name, lines in sheets.items() if lines and {*required} <= {*_names(lines)}]

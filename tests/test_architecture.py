@@ -26,7 +26,7 @@ HOMES = {
     "tifffile": {"slides/jpeg_tiles.py"},
     "h5py": {"store/hdf5.py"},
     "pyarrow": {"store/tables.py"},
-    "safetensors": {"store/weights.py", "store/torch_files.py"},
+    "safetensors": {"store/weights.py", "store/torch_files.py", "store/probe.py"},
     "matplotlib": {"evaluation/figures.py"},
     "timm": {"slides/vit.py", "slides/vit_weights.py", "pretraining/region_encoder.py"},
     "huggingface_hub": {"slides/vit_weights.py"},

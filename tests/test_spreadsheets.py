@@ -1,19 +1,28 @@
 """Tables are read as people's spreadsheets write them, or named for what they are."""
 
+import contextlib
 import io
 import re
 import zipfile
 from datetime import date
 
+import numpy as np
 import openpyxl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slpd_core.spreadsheets import MAX_BYTES, read_text_table
+from slpd_core import spreadsheets
+from slpd_core.spreadsheets import read_text_table
 
 ROWS = [["slide", "label", "note"], ["s1", "a, b", "x"], ["", "", ""], ["s2", "c;d", ""], ["s3", "é", "y"]]
 READ = [(2, {"slide": "s1", "label": "a, b"}), (4, {"slide": "s2", "label": "c;d"}), (5, {"slide": "s3", "label": "é"})]
+
+
+EMPTY_ZIP = io.BytesIO()
+with zipfile.ZipFile(EMPTY_ZIP, "w") as file:
+    file.writestr("[Content_Types].xml", "<Types/>")
+EMPTY_ZIP = EMPTY_ZIP.getvalue()
 
 
 def write_book(path, *sheets, change=lambda sheet: None):
@@ -92,6 +101,7 @@ def test_a_cell_that_does_not_say_what_was_typed_is_named(tmp_path, value, what)
     [
         (b"\xd0\xcf\x11\xe0 old", "a workbook of before 2007, or one with a password; save it as CSV UTF-8"),
         (b"PK\3\4 torn", "not a whole Excel workbook"),
+        (EMPTY_ZIP, "not a whole Excel workbook"),
         ("slide\nM\u00fcller".encode("latin-1"), r"row 2 is no text in UTF-8 \(byte 0xfc\); save it as CSV UTF-8"),
         ("slide\na".encode("utf-16-le"), "it holds zero bytes; save it"),
         (b"a:slide\n1:2", "no column slide among a:slide; add it"),
@@ -118,16 +128,41 @@ def test_a_row_of_another_length_is_named_unless_rows_may_end_early(tmp_path):
     assert table.rows == [(2, {"a": "1", "b": "2"}), (4, {"a": "1", "b": ""})]
 
 
-def test_a_workbook_takes_no_more_memory_than_it_holds(tmp_path):
+def test_a_damaged_workbook_is_read_or_named(tmp_path):
+    """Bytes of the file, and of what is packed in it, put in another's place."""
+    path, rng = tmp_path / "a.xlsx", np.random.default_rng(0)
+    write_book(path, ROWS)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    for attempt in range(80):
+        if attempt % 2:
+            damaged = bytearray(whole)
+            damaged[int(rng.integers(4, len(whole)))] ^= 1 << int(rng.integers(8))
+        else:
+            packed, hit = io.BytesIO(), rng.choice([*parts])
+            with zipfile.ZipFile(packed, "w") as book:
+                for name, content in parts.items():
+                    at = int(rng.integers(len(content))) if name == hit else len(content)
+                    book.writestr(name, content[:at] + b'<"1'[attempt % 3 :][:1] + content[at + 1 :])
+            damaged = packed.getvalue()
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError):  # and no other error
+            read_text_table(path, ["slide"], ["label"])
+
+
+def test_a_workbook_takes_no_more_memory_than_it_holds(tmp_path, monkeypatch):
     """One that unpacks to gigabytes, and cells and rows that only their numbers make many."""
     path = tmp_path / "a.xlsx"
+    monkeypatch.setattr(spreadsheets, "MAX_BYTES", 1 << 18)
+    monkeypatch.setattr(spreadsheets, "MAX_CELLS", 100_000)
     write_book(path, ROWS)
     with zipfile.ZipFile(path) as book:
         parts = {name: book.read(name) for name in book.namelist()}
     (name,) = [name for name in parts if "worksheets/" in name]
-    rows = "".join(f'<row r="{row}"><c r="ZZZ{row}"><v>1</v></c></row>' for row in range(1, 400))
+    rows = "".join(f'<row r="{row}"><c r="ZZZ{row}"><v>1</v></c></row>' for row in range(1, 10))
     for sheet in (
-        b" " * (MAX_BYTES + 1),
+        b" " * (1 << 18),
         rows.encode(),
         b'<row r="99999999999"><c r="A99999999999"><v>1</v></c></row>',
     ):

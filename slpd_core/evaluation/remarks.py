@@ -43,10 +43,19 @@ def on_folds(folds: pd.DataFrame) -> list[Remark]:
     return found
 
 
+def count(remarks: list[Remark]) -> list[str]:
+    """Return a line per kind of remark: how many ids it is about, and some of them."""
+    ids: dict[str, dict[str, None]] = {}
+    for remark in remarks:
+        ids.setdefault(remark.remark, {})[remark.id] = None
+    return [
+        f"{remark}: {len(names)} ({', '.join([*names][:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        for remark, names in ids.items()
+    ]
+
+
 def table(remarks: list[Remark]) -> pd.DataFrame:
     """Remarks as a table with columns remark, id and fold; says of each kind how many there are in the log."""
-    found = pd.DataFrame(remarks, columns=Remark._fields, dtype=str)
-    for remark, ids in found.groupby("remark", sort=False)["id"]:
-        names = ", ".join(ids.unique()[:SHOWN]) + (", ..." if ids.nunique() > SHOWN else "")
-        log.warning("%s: %d (%s)", remark, ids.nunique(), names)
-    return found
+    for line in count(remarks):
+        log.warning("%s", line)
+    return pd.DataFrame(remarks, columns=Remark._fields, dtype=str)

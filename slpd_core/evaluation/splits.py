@@ -11,6 +11,7 @@ import pandas as pd
 from slpd_core import store
 from slpd_core.evaluation.remarks import Remark
 from slpd_core.ids import fold_id, loosen_id, normalize_id, without_fraction
+from slpd_core.runtime import log
 from slpd_core.spreadsheets import read_text_table
 
 PARTS = ("train", "val", "test")
@@ -64,16 +65,15 @@ class SlideIndex:
         """Return the row of a slide, None where the cohort has no such slide."""
         return self.rows.get(slide_id, self.plain_rows.get(plain(slide_id)))
 
-    def explain(self, strange: Collection[str]) -> str:
-        """Return what ids that match no slide look like beside the cohort's, and in what they may differ."""
-        shown = f"for example {next(iter(strange))!r}, where the sheet has {next(iter(self.rows), '')!r}"
+    def hint(self, strange: Collection[str]) -> str:
+        """Return in what an id that matches no slide may differ from one that does; "" where none resembles one."""
         for name, change in DIFFERENCES.items():
             slides = {change(slide_id): slide_id for slide_id in self.plain_rows}
             alike = next((one for one in strange if change(plain(one)) in slides), None)
             if alike is not None:
                 slide_id = slides[change(plain(alike))]
-                return f"{shown}; {alike!r} and {slide_id!r} are alike but for {name}: write both alike"
-        return shown
+                return f"{alike!r} and the sheet's {slide_id!r} are alike but for {name}; write both alike"
+        return ""
 
 
 def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFrame, list[Remark]]:
@@ -108,6 +108,8 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
                 raise ValueError(f"{path}: no slide is left to {part}; {_why_none(part_of == part, unmatched, index)}")
         folds.append(own)
         strange += unmatched
+    if hint := index.hint(strange):
+        log.warning("folds.splits: %s", hint)
     found = pd.concat(folds, ignore_index=True)[[*store.TABLES["folds"]]]
     unnamed = slides["slide_id"][usable & ~np.isin(np.arange(len(slides)), list(named))]
     remarks = [Remark("in the splits, not in the sheet", slide_id) for slide_id in dict.fromkeys(strange)]
@@ -121,4 +123,5 @@ def _why_none(matched: np.ndarray, unmatched: Sequence[str], index: SlideIndex) 
         return f"all {matched.sum()} of the part that the sheet has are quarantined or without regions"
     if not unmatched:
         return "the column is empty"
-    return f"{len(unmatched)} ids match no slide of the sheet, {index.explain(unmatched)}"
+    shown = f"for example {unmatched[0]!r}, where the sheet has {next(iter(index.rows), '')!r}"
+    return f"{len(unmatched)} ids match no slide of the sheet, {index.hint(unmatched) or shown}"

@@ -8,12 +8,15 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from slpd_core import config
-from slpd_core.preflight import forecast, rates, slides
+from slpd_core.preflight import forecast, rates, slides, texts
 from slpd_core.preflight.forecast import Encoder, Machine
+from slpd_core.pretraining.coverage import fewest_regions
+from slpd_core.pretraining.region_encoder import read_state
 from slpd_core.runtime import escape_controls, log
 from slpd_core.slides import patch_encoder
 from slpd_core.slides.sheet import read_sheet
@@ -55,6 +58,37 @@ def look_at_machine(say: Findings, machine: Machine, asked: int) -> None:
         say.say(OK, "GPUs", f"{asked} of {count} ({names})")
     else:
         say.say(NOTE, "GPUs", f"{count} here ({names}), none in use: add --resources gpu={count}")
+
+
+def look_at_texts(say: Findings, settings: config.Config, sheet: pd.DataFrame) -> None:
+    """What the sheet says of the cohort, and what it and the splits leave in doubt."""
+    labels = ", ".join(f"{label} ({count:,})" for label, count in sheet["label"].value_counts().items())
+    say.say(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients: {labels}")
+    doubts = texts.find_doubts(settings, sheet)
+    for doubt in doubts[:NAMED]:
+        say.say(NOTE, "", doubt)
+    if len(doubts) > NAMED:
+        say.say(NOTE, "", f"and {len(doubts) - NAMED:,} more")
+
+
+def look_at_runs(say: Findings, settings: config.Config, sample: slides.Sample, token_dim: int) -> None:
+    """Whether each pretraining run can begin with the encoder it names, and which slides have prototypes in it."""
+    counts = np.array([len(found.coords) for found in sample.regions])
+    for name in settings.pretrain.runs:
+        run = settings.pretrain.run(name)
+        if run.init_from and Path(run.init_from).is_file():
+            try:
+                shape = (token_dim, run.embed_dim, run.depth, run.n_heads, run.global_crop)
+                read_state(Path(run.init_from), shape)
+            except ValueError as error:
+                say.say(FAIL, "init_from", str(error))
+        fewest = fewest_regions(run, run.n_prototypes)
+        short = int((counts < fewest).sum())
+        if run.uses_prototypes and run.clustering == "slide" and short:
+            whole = ": all would train as plain DINO" if short == len(counts) else ""
+            say.say(
+                NOTE, "prototypes", f"{name}: {short} of {len(counts)} slides have fewer than {fewest} regions{whole}"
+            )
 
 
 def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str) -> list[slides.Opened]:
@@ -130,8 +164,9 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     machine, say = Machine(cores, gpus if device == "cuda" else 0, device), Findings()
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     look_at_machine(say, machine, gpus)
-    rows = pd.concat([read_sheet(path, labelled=not number) for number, path in enumerate(sheets)])
-    opened = slides.open_all(rows, settings.regions, cores)
+    rows = [read_sheet(path, labelled=not number) for number, path in enumerate(sheets)]
+    look_at_texts(say, settings, rows[0])
+    opened = slides.open_all(pd.concat(rows), settings.regions, cores)
     good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
     encoders = look_at_encoders(say, settings, device)
     if good and config.PATCH_FEATURES in encoders:
@@ -141,6 +176,7 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
             say.say(
                 FAIL, "regions", f"none in {len(sample.of)} slides: look at tissue.* and regions.min_tissue_fraction"
             )
+        look_at_runs(say, settings, sample, own.token_dim)
         stages = forecast.of_slides(settings, good, sample, encoders, machine)
         stages += forecast.of_pretraining(settings, R, own.token_dim, machine)
         stages.append(forecast.of_evaluation(settings, len(good), R, encoders, machine))

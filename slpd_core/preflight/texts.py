@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from slpd_core import config
-from slpd_core.evaluation import folds
+from slpd_core import config, store
+from slpd_core.evaluation import folds, remarks, splits
+from slpd_core.slides import sheet as sheets
+
+WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")  # of a downloaded folder
 
 
 def require_cohort(settings: config.Config, sheet: pd.DataFrame) -> None:
@@ -19,17 +22,38 @@ def require_cohort(settings: config.Config, sheet: pd.DataFrame) -> None:
         folds.require_folds(sheet, settings.folds)
     except ValueError as error:
         problems.append(str(error))
+    for key, encoder in settings.patch_encoder.each().items():
+        for path in encoder.files:
+            if path == encoder.weights or Path(path).suffix in WEIGHTS:
+                problems += _problem_of_weights(Path(path), f"{key}.weights" if encoder.weights else f"{key}.name")
     for name in settings.pretrain.runs:
         problems += _problems_of_run(f"pretrain.runs.{name}", settings.pretrain.run(name), settings, sheet)
     if problems:
         raise ValueError("\n  ".join(problems))
 
 
+def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
+    """Return what sheet and splits leave in doubt, a line each: it stops nothing, and should be looked at."""
+    doubts = sheets.find_doubts(sheet)
+    if settings.folds.splits:
+        made, remarked = splits.import_folds(settings.folds.files, sheet.assign(status=store.OK))
+        doubts += [f"folds.splits: {line}" for line in remarks.count(remarked + remarks.on_folds(made))]
+    return doubts
+
+
+def _problem_of_weights(path: Path, key: str) -> list[str]:
+    try:
+        store.require_weights_file(path, key)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def _problems_of_run(key: str, run: config.PretrainRun, settings: config.Config, sheet: pd.DataFrame) -> Iterator[str]:
     """Every setting of a pretraining run that its cohort cannot meet."""
     unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
     most = sheet[column].nunique() - 1
-    if run.alpha_inter and run.n_neighbours > most:
+    if run.alpha_inter and run.inter != "any_region" and run.n_neighbours > most:
         yield f"{key}.n_neighbours: {run.n_neighbours} of {most} other {unit}; lower it to {most} or add {unit}"
     if run.init_from:
         yield from _problems_of_start(key, run, settings)

@@ -26,6 +26,7 @@ from slpd_core.store.hdf5 import (
     writing_patches,
     writing_tokens,
 )
+from slpd_core.store.probe import require_weights_file
 from slpd_core.store.schema import (
     EMPTY,
     ENCODER_META,

@@ -354,7 +354,7 @@ def test_ids_that_nearly_match_are_said_to(make_slides, tmp_path, theirs, hint):
     write_splits(tmp_path / "splits", {"train": ["y00-0"], "test": ["other", theirs]})
     with pytest.raises(ValueError, match="2 ids match no slide of the sheet") as error:
         splits.import_folds([tmp_path / "splits" / "splits_0.csv"], slides)
-    assert f"{theirs!r} and 'x00-0' are alike {hint}" in str(error.value)
+    assert f"{theirs!r} and the sheet's 'x00-0' are alike {hint}" in str(error.value)
 
 
 def test_slides_that_a_split_cannot_tell_apart_are_refused(run_stage, make_slides, tmp_path):

@@ -10,6 +10,7 @@ import yaml
 from slpd_core import config
 from slpd_core.preflight import forecast, preflight, slides
 from slpd_core.preflight.forecast import Machine, Stage
+from slpd_core.pretraining import region_encoder
 from slpd_core.slides import regions, tissue
 from slpd_core.slides.reader import write_slide
 from slpd_core.slides.sheet import read_sheet
@@ -67,6 +68,8 @@ def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort,
     cohort([2, 4, 3, 1])
     out = look(settings())
     assert "4 of 4 open, at 0.5 to 0.5 um/px" in out
+    assert "4 slides of 4 patients: a (2), b (2)" in out
+    assert "slpd: 1 of 4 slides have fewer than 2 regions\n" in out
     assert "test_vit (random), tokens of 64" in out
     assert "About 10 regions, by 4 slides" in out
     assert out.endswith("Ready.\n")
@@ -144,6 +147,18 @@ def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
     with pytest.raises(ValueError, match="would fail"):
         look(settings(patch_encoder={"source": "hipt", "weights": str(tmp_path / "weights.pth")}))
     assert f"FAIL  weights      patch_encoder.weights: {tmp_path / 'weights.pth'}" in capsys.readouterr().out
+
+
+def test_a_run_that_begins_with_an_encoder_of_other_tokens_would_fail(settings, cohort, look, tmp_path, capsys):
+    cohort([1] * 4)
+    first = region_encoder.RegionEncoder(token_dim=32, embed_dim=24, depth=1, n_heads=2, grid=3)
+    region_encoder.save(tmp_path / "e.safetensors", first, {})
+    runs = {"dino": {"alpha_intra": 0, "alpha_inter": 0}, "slpd": {"init_from": str(tmp_path / "e.safetensors")}}
+    with pytest.raises(ValueError, match="1 thing"):
+        look(settings(pretrain={"runs": runs}))
+    said = capsys.readouterr().out
+    assert "'token_dim': 64" in said
+    assert "slpd: 4 of 4 slides have fewer than 2 regions: all would train as plain DINO" in said
 
 
 def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look):

@@ -1,0 +1,117 @@
+"""What needs only texts is checked before any work."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from slpd_core import config, store
+from slpd_core.preflight import texts
+from slpd_core.pretraining import region_encoder
+
+ROOT = Path(__file__).parents[2]
+TINY = yaml.safe_load((ROOT / "tests" / "workflow" / "tiny.yaml").read_text())
+
+
+@pytest.fixture
+def settings():
+    """The tiny settings of the workflow's tests, changes merged over them."""
+
+    def make(run=(), **changes) -> config.Config:
+        values = yaml.safe_load((ROOT / "config.yaml").read_text())
+        for key, value in [*TINY.items(), *changes.items()]:
+            values[key] = values[key] | value if isinstance(value, dict) else value
+        values["pretrain"]["runs"] = values["pretrain"]["runs"] | {"slpd": dict(run)}
+        return config.load(values)
+
+    return make
+
+
+SHEET = pd.DataFrame(
+    {
+        "slide_id": ["a1", "a2", "b1", "b2", "a3"],
+        "patient_id": ["p1", "p2", "p3", "p4", "p01"],
+        "label": [*"aabba"],
+        "site": [*"hhiih"],
+    }
+)
+
+
+def refused(settings, *words: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as error:
+        texts.require_cohort(settings, SHEET)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_cohort_that_fits_its_settings_passes(settings):
+    texts.require_cohort(settings({"n_neighbours": 4}), SHEET)
+
+
+@pytest.mark.parametrize(
+    ("run", "what"),
+    [
+        ({"n_neighbours": 5}, "pretrain.runs.slpd.n_neighbours: 5 of 4 other slides; lower it to 4"),
+        ({"init_from": "gone.pth"}, "pretrain.init_from: no file gone.pth"),
+        (
+            {"init_from": "results/tiny/pretrain/dino/encoder.safetensors", "depth": 2},
+            "pretrain.runs.slpd.depth: 2, but it begins with run dino, whose depth is 1; write both alike",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_is_named(settings, run, what):
+    refused(settings(run), what)
+
+
+def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
+    encoder = region_encoder.RegionEncoder(token_dim=64, embed_dim=24, depth=1, n_heads=2, grid=3)
+    region_encoder.save(tmp_path / "e.safetensors", encoder, {})
+    start = {"init_from": str(tmp_path / "e.safetensors")}
+    texts.require_cohort(settings(start), SHEET)
+    refused(settings(start | {"embed_dim": 48}), "is no region encoder", "'embed_dim': 48")
+    texts.require_cohort(settings({"init_from": "results/tiny/pretrain/dino/encoder.safetensors"}), SHEET)
+
+
+def test_all_that_cannot_be_is_named_at_once(settings):
+    changed = settings({"n_neighbours": 5}, folds={"n_folds": 6, "val_fraction": 0.0})
+    refused(changed, "folds.n_folds: 6 folds of 5 patients; lower it to 5", "pretrain.runs.slpd.n_neighbours")
+
+
+def test_sites_are_checked_where_they_are_kept_whole(settings):
+    refused(settings(folds={"grouped_by": "site", "n_folds": 2}), "label 'a' stands on one site only")
+
+
+def test_what_is_in_doubt_is_said(settings, tmp_path):
+    (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,other\n")
+    doubts = texts.find_doubts(settings(folds={"splits": str(tmp_path)}), SHEET)
+    assert doubts[0] == "patient_id: 'p1' and 'p01' look alike; if they are one, write them alike"
+    assert "folds.splits: in the splits, not in the sheet: 1 (other)" in doubts
+    assert "folds.splits: in no split: 2 (a2, b2)" in doubts
+
+
+def legacy(path: Path) -> None:
+    torch.save({"a": torch.zeros(9)}, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("write", [lambda path: torch.save({"a": torch.zeros(9)}, path), legacy])
+def test_weights_are_taken_for_weights(tmp_path, write):
+    write(tmp_path / "a.pth")
+    store.require_weights_file(tmp_path / "a.pth", "patch_encoder.weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("a.bin", b"\n<!DOCTYPE html>", "a web page"),
+        ("a.pth", b"PK\3\4 and no end", "the beginning of a file of weights"),
+        ("a.safetensors", b"\x10\0\0\0\0\0\0\0{}", "no whole safetensors file"),
+        ("a.pth", b"", "no file of torch.save or safetensors"),
+    ],
+)
+def test_what_is_no_weights_is_named_before_any_work(settings, tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    own = {"source": "hipt", "weights": str(tmp_path / name)}
+    encoder = settings().patch_encoder.model_dump(exclude={"others"}) | own
+    refused(settings(patch_encoder=encoder), f"patch_encoder.weights: {tmp_path / name} is {what}")
