@@ -18,7 +18,7 @@ from slpd_core import config as sections
 from slpd_core import store
 from slpd_core.preflight import texts
 from slpd_core.runtime import escape_controls
-from slpd_core.slides import ledger, sheet
+from slpd_core.slides import identity, ledger, outages, sheet
 
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
@@ -74,6 +74,10 @@ FEATURES = [
     *RUNS,
 ]
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
+FIRST_WAIT_S, WAIT_GROWS = 10, 4  # before its second attempt, and so much longer each
+# What runs note of the slides' files, undeclared: fingerprints with sizes and dates, and the files not read.
+STATE = f"{RESULTS}/state"
+UNREAD = outages.count_failed_runs(Path(STATE))
 # How the patch encoder is trained, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
 # The figures of the report: where `snakemake --report` shows them, and what it calls them there.
@@ -199,10 +203,19 @@ def where_cache_is(wildcards, threads):
     return CONFIG.tokens.cache
 
 
+@cache
+def slide_descriptions():
+    """What each slide is known by, and its bytes; as they are at first sight, for a disk may be away later on."""
+    return identity.describe(
+        {slide: Path(row["path"]) for slide, row in SLIDES.items()}
+    )
+
+
 def slide_file(wildcards):
-    """Size and date of a slide's file: another date, an older one too, is another slide."""
-    stat = os.stat(slide_path(wildcards))
-    return f"{stat.st_size} bytes of {int(stat.st_mtime)}"
+    """What a slide's files are known by: another text is another slide, and one that could not be read is so too."""
+    failed = UNREAD.get(wildcards.slide, 0)
+    text = slide_descriptions()[wildcards.slide][0]
+    return f"{text}; not read by {failed} run(s)" if failed else text
 
 
 def tissue_mask(wildcards):
@@ -216,6 +229,11 @@ def tissue_mask(wildcards):
 def last_attempt(wildcards, attempt):
     """1 on the last of a job's attempts, else 0."""
     return int(attempt > READ_RETRIES)
+
+
+def wait_before_attempt(wildcards, attempt):
+    """Seconds before a job that reads a slide: none at first, then longer each time, as an outage may last."""
+    return FIRST_WAIT_S * WAIT_GROWS ** (attempt - 2) if attempt > 1 else 0
 
 
 def growing(amount):
@@ -236,8 +254,13 @@ def gigabytes(path):
 
 
 def slide_minutes(start, per_gb):
-    """Time of a job on one slide: a start, and so many minutes a GB of its file."""
-    return lambda wildcards: start + per_gb * gigabytes(slide_path(wildcards))
+    """Time of a job on one slide: a start, and so many minutes a GB of its files."""
+
+    def minutes(wildcards):
+        slide_path(wildcards)  # or it is no slide
+        return start + per_gb * slide_descriptions()[wildcards.slide][1] / 1e9
+
+    return minutes
 
 
 def encoding_mb(wildcards):

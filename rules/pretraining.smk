@@ -90,6 +90,7 @@ rule gallery:
         version=stage_version("pretraining/gallery"),
         slides=where_slides_are,
         regions=f"{RESULTS}/regions",
+        state=STATE,
     script:
         "../workflow_scripts/gallery.py"
 

@@ -36,12 +36,14 @@ rule tissue:
         mem_mb=growing(1500),
         runtime=growing(slide_minutes(3, per_gb=3)),
         last_attempt=last_attempt,
+        wait_s=wait_before_attempt,
     params:
         section=CONFIG.tissue.segmentation.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
         slide=where_slide_is,
         slide_file=slide_file,
+        state=STATE,
     script:
         "../workflow_scripts/tissue.py"
 
@@ -86,6 +88,7 @@ rule patches:
         mem_mb=growing(1500),
         runtime=growing(slide_minutes(3, per_gb=3)),
         last_attempt=last_attempt,
+        wait_s=wait_before_attempt,
     params:
         section=CONFIG.patches.model_dump(),
         version=stage_version("slides/patches"),
@@ -94,6 +97,7 @@ rule patches:
         seed=CONFIG.seed,
         slide=where_slide_is,
         slide_file=slide_file,
+        state=STATE,
     script:
         "../workflow_scripts/patches.py"
 
@@ -149,12 +153,14 @@ rule tokens:
         mem_mb=growing(encoding_mb),
         runtime=growing(slide_minutes(10, per_gb=20)),
         last_attempt=last_attempt,
+        wait_s=wait_before_attempt,
     params:
         section=CONFIG.tokens.encoding.model_dump(),
         version=stage_version("slides/tokens"),
         cache=where_cache_is,
         slide=where_slide_is,
         slide_file=slide_file,
+        state=STATE,
     script:
         "../workflow_scripts/tokens.py"
 

@@ -63,12 +63,20 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def job(
-    log_path: str, name: str, *, threads: int = 1, gpus: int = 0, goes_on: bool = False, keeps_memory: bool = True
+    log_path: str,
+    name: str,
+    *,
+    threads: int = 1,
+    gpus: int = 0,
+    goes_on: bool = False,
+    keeps_memory: bool = True,
+    wait_s: float = 0,
 ) -> Iterator[str]:
     """Run a job's work: a log file, limited threads, its own GPU; a failure ends in one clear line on the terminal.
 
     log_path: file for the log, the traceback of a failure included. name: what the job works on, e.g. "tissue slide-7".
     goes_on: whether another process of the job has begun the log. keeps_memory: as `keep_freed_memory` has it.
+    wait_s: seconds before it begins, as an attempt after one that failed does.
     Gives the device: "cuda" where the job holds GPUs that PyTorch can use, else "cpu". Raises SystemExit when the work
     fails or SIGTERM stops it.
     """
@@ -77,7 +85,7 @@ def job(
     if keeps_memory:
         keep_freed_memory()
     try:
-        with sigterm_exits(), limited_threads(threads), gpu_slot(gpus) as held:
+        with sigterm_exits(), limited_threads(threads), _after(wait_s), gpu_slot(gpus) as held:
             yield "cuda" if held and _pytorch_can_use(held) else "cpu"
         log.info("done in %.1f s", time.monotonic() - started)
     except SystemExit as stop:
@@ -90,6 +98,14 @@ def job(
         sys.exit(1)
     finally:
         to_file.close()
+
+
+@contextmanager
+def _after(seconds: float) -> Iterator[None]:
+    if seconds:
+        log.info("the last attempt failed: waiting %g s before this one", seconds)
+        time.sleep(seconds)
+    yield
 
 
 def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:

@@ -3,6 +3,8 @@ from pathlib import Path
 from slpd_core import runtime
 
 with runtime.importing():
+    from functools import partial
+
     from slpd_core import config
     from slpd_core.pretraining import gallery
     from slpd_core.slides import reader
@@ -16,5 +18,5 @@ with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads
         regions_dir=Path(snakemake.params.regions),
         out_path=Path(snakemake.output[0]),
         section=config.Gallery(**snakemake.params.section),
-        read_regions=reader.read_regions,
+        read_regions=partial(reader.read_regions, state_dir=Path(snakemake.params.state)),
     )

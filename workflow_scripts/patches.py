@@ -6,7 +6,12 @@ with runtime.importing():
     from slpd_core import config
     from slpd_core.slides import bad_slides, patches
 
-with runtime.job(snakemake.log[0], f"patches {snakemake.wildcards.slide}", threads=snakemake.threads):
+with runtime.job(
+    snakemake.log[0],
+    f"patches {snakemake.wildcards.slide}",
+    threads=snakemake.threads,
+    wait_s=snakemake.resources.wait_s,
+):
     patches.run(
         slide_path=Path(snakemake.params.slide),
         tissue_path=Path(snakemake.input.tissue),
@@ -16,6 +21,7 @@ with runtime.job(snakemake.log[0], f"patches {snakemake.wildcards.slide}", threa
         patch_px=snakemake.params.patch_px,
         shrink_jpeg=snakemake.params.shrink_jpeg,
         seed=snakemake.params.seed,
+        state_dir=Path(snakemake.params.state),
         quarantine=bad_slides.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),

@@ -6,7 +6,12 @@ with runtime.importing():
     from slpd_core import config
     from slpd_core.slides import bad_slides, tissue
 
-with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", threads=snakemake.threads):
+with runtime.job(
+    snakemake.log[0],
+    f"tissue {snakemake.wildcards.slide}",
+    threads=snakemake.threads,
+    wait_s=snakemake.resources.wait_s,
+):
     tissue.run(
         slide_id=snakemake.wildcards.slide,
         slide_path=Path(snakemake.params.slide),
@@ -15,6 +20,7 @@ with runtime.job(snakemake.log[0], f"tissue {snakemake.wildcards.slide}", thread
         geojson_path=Path(snakemake.output.geojson),
         overlay_path=Path(snakemake.output.overlay),
         section=config.Segmentation(**snakemake.params.section),
+        state_dir=Path(snakemake.params.state),
         quarantine=bad_slides.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),

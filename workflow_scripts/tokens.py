@@ -11,6 +11,7 @@ with runtime.job(
     " ".join(["tokens", *snakemake.wildcards]),
     threads=snakemake.threads,
     gpus=snakemake.resources.gpu,
+    wait_s=snakemake.resources.wait_s,
 ) as device:
     tokens.run(
         slide_path=Path(snakemake.params.slide),
@@ -19,6 +20,7 @@ with runtime.job(
         tokens_path=Path(snakemake.output[0]),
         section=config.Encoding(**snakemake.params.section),
         device=device,
+        state_dir=Path(snakemake.params.state),
         quarantine=bad_slides.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),

@@ -8,6 +8,7 @@ import shapely
 
 from slpd_core import config, store
 from slpd_core.runtime import generator, log, progress
+from slpd_core.slides import outages
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import read_regions
 
@@ -47,10 +48,12 @@ def run(
     shrink_jpeg: bool,
     seed: int,
     quarantine: tuple[type[Exception], ...],
+    state_dir: Path | None = None,
 ) -> None:
     """Write a sample of a slide's patches; none of a slide without regions or one that breaks on the way.
 
-    quarantine: the errors that leave the slide without patches; others are raised.
+    quarantine: the errors that leave the slide without patches; others are raised. state_dir: what runs note of the
+    slides' files.
     """
     regions, meta = store.read_regions(regions_path)
     tissue, _ = store.read_tissue(tissue_path)
@@ -62,13 +65,13 @@ def run(
     sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
     try:
         with store.writing_patches(patches_path, sample, provenance) as patches:
-            pixels = read_regions(slide_path, sample, shrink_jpeg, OSError in quarantine)
+            pixels = read_regions(slide_path, sample, shrink_jpeg, OSError in quarantine, state_dir)
             for number, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
                 patches[number] = patch
         log.info("%d patches of %d wanted", len(corners), section.per_slide)
     except SlideError as error:
         if SlideError not in quarantine:
             raise
-        log.warning("no patches to train on: %s", error)
+        log.warning("no patches to train on: %s", outages.explain(error, state_dir, regions.slide.slide_id))
         with store.writing_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
             pass

@@ -14,10 +14,12 @@ from PIL import Image
 
 from slpd_core import store
 from slpd_core.runtime import log
+from slpd_core.slides import identity
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.bounds import check_levels, check_thumbnail, check_tiff
 from slpd_core.slides.jpeg_tiles import JpegTiles, subifd_sizes
 from slpd_core.slides.mpp import FINER, find_mpp, ome_pixels, scale_between
+from slpd_core.slides.outages import reading
 
 WHOLE = 0.01  # px; a corner this near a whole one is taken as whole
 MAX_READ_PX = 1 << 28
@@ -226,34 +228,62 @@ class Slide:
         return np.concatenate(strips)
 
 
-def read_regions(slide_path: Path, regions: store.Regions, shrink_jpeg: bool, give_up: bool) -> Iterator[np.ndarray]:
-    """The regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
+def read_regions(
+    slide_path: Path, regions: store.Regions, shrink_jpeg: bool, give_up: bool, state_dir: Path | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
 
-    shrink_jpeg: as in Slide. Raises SlideError when the slide is broken; where its file cannot be read, the same if
-    give_up, else OSError; ValueError when it is another file than the one whose tissue was found.
+    What seems broken is read once more after the whole slide was: an outage looks the same, but passes.
+
+    Args:
+        slide_path: The file that the sheet names.
+        regions: What to read, and the fingerprint of the slide that its tissue was found on.
+        shrink_jpeg: As in Slide.
+        give_up: Whether a file that cannot be read is the slide's fault.
+        state_dir: The folder of the slides' memos, see `identity.fingerprint`.
+
+    Raises:
+        SlideError: The slide is broken; where its file cannot be read, outages.UnreadableError.
+        OSError: Its file cannot be read, and not give_up.
+        ValueError: It is another slide than the one whose tissue was found.
     """
-    if not len(regions.coords):
-        return
-    size, known = (regions.size_px, regions.size_px), regions.slide.fingerprint
-    try:
-        if known and store.file_fingerprint(slide_path) != known:
-            raise ValueError(
-                f"{slide_path}: replaced since the tissue of {regions.slide.slide_id} was found; run snakemake again, "
-                "its stages are then made anew"
-            )
-        with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
-            ahead = None
-            for x, y in regions.coords.tolist():
-                reading = thread.submit(slide.read, (x, y), size, regions.target_mpp)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = reading
+    done, reread = 0, False
+    with reading(slide_path, give_up=give_up):
+        while done < len(regions.coords):
+            if reread or regions.slide.fingerprint:
+                check_same(slide_path, regions.slide, None if reread else state_dir)
+            try:
+                for pixels in _read_regions_from(done, slide_path, regions, shrink_jpeg):
+                    yield pixels
+                    done += 1
+            except SlideError:
+                if reread:
+                    raise
+                reread = True
+
+
+def check_same(slide_path: Path, slide: store.SlideInfo, state_dir: Path | None) -> None:
+    """Raise ValueError when a file is not the slide whose tissue was found; it is read whole where no memo says so."""
+    memo_path = state_dir and state_dir / f"{slide.slide_id}.json"
+    if identity.fingerprint(slide_path, memo_path) != slide.fingerprint and slide.fingerprint:
+        raise ValueError(
+            f"{slide_path}: replaced since the tissue of {slide.slide_id} was found; run snakemake again, "
+            "its stages are then made anew"
+        )
+
+
+def _read_regions_from(first: int, slide_path: Path, regions: store.Regions, shrink_jpeg: bool) -> Iterator[np.ndarray]:
+    """Open a slide and yield its regions from the first wanted on, the next one being read meanwhile."""
+    size = (regions.size_px, regions.size_px)
+    with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
+        ahead = None
+        for x, y in regions.coords[first:].tolist():
+            pixels = thread.submit(slide.read, (x, y), size, regions.target_mpp)
             if ahead is not None:
                 yield ahead.result()
-    except OSError as error:
-        if give_up:
-            raise SlideError(f"{slide_path}: cannot be read ({error}); copy it again or leave it out") from error
-        raise
+            ahead = pixels
+        if ahead is not None:
+            yield ahead.result()
 
 
 def open_slide(path: Path) -> openslide.OpenSlide:
@@ -261,7 +291,7 @@ def open_slide(path: Path) -> openslide.OpenSlide:
     try:
         if path.is_file():
             check_tiff(path)
-        return openslide.OpenSlide(str(path))
+        return openslide.OpenSlide(str(identity.locate(path)))
     except openslide.OpenSlideUnsupportedFormatError:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet") from None

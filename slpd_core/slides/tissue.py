@@ -12,11 +12,13 @@ from skimage import filters, measure
 
 from slpd_core import config, store
 from slpd_core.runtime import log
+from slpd_core.slides import identity, outages
+from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.pictures import notice, outline_tissue
 from slpd_core.slides.reader import Slide
 
-VERSION = 1
+VERSION = 2
 # Bounds of the threshold on the saturation, 0..255. Lower: Otsu on a blank slide would call its noise tissue. Upper:
 # on a slide with a dark tumour Otsu would part tumour from pale tissue, not tissue from glass.
 SATURATION_RANGE = (8.0, 20.0)
@@ -143,20 +145,29 @@ def run(
     section: config.Segmentation,
     quarantine: tuple[type[Exception], ...],
     mask_path: Path | None = None,
+    state_dir: Path | None = None,
 ) -> None:
     """Find a slide's tissue; a slide that cannot be read is quarantined with the reason.
 
     mpp: the sheet's um/px, None where the slide's own is to be used. quarantine: the errors that do that, others are
-    raised. mask_path: a GeoJSON of one's own that is taken instead.
+    raised. mask_path: a GeoJSON of one's own that is taken instead. state_dir: what runs note of the slides' files.
     """
     fingerprint, mask = "", store.file_fingerprint(mask_path) if mask_path else "segmented"
     try:
-        fingerprint = store.file_fingerprint(slide_path)
-        tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path)
-    except quarantine as error:
-        log.warning("quarantined: %s", error)
-        info = store.SlideInfo(slide_id, store.QUARANTINED, str(error), fingerprint=fingerprint)
-        tissue, picture = store.Tissue(info, ()), notice(slide_id, str(error))
+        with outages.reading(slide_path, give_up=OSError in quarantine):
+            fingerprint = identity.fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
+            try:
+                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path)
+            except SlideError:
+                identity.fingerprint(slide_path)  # an OSError where it is not the slide that is broken
+                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path)
+    except SlideError as error:
+        if SlideError not in quarantine:
+            raise
+        reason = outages.explain(error, state_dir, slide_id)
+        log.warning("quarantined: %s", reason)
+        info = store.SlideInfo(slide_id, store.QUARANTINED, reason, fingerprint=fingerprint)
+        tissue, picture = store.Tissue(info, ()), notice(slide_id, reason)
     meta = store.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
     with store.replacing(overlay_path) as part:
         picture.save(part, format="PNG")

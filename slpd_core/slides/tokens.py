@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from slpd_core import config, store
 from slpd_core.runtime import log, progress
-from slpd_core.slides import fast_vit, patch_encoder, token_cache
+from slpd_core.slides import fast_vit, outages, patch_encoder, token_cache
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import read_regions
 
@@ -210,10 +210,12 @@ def run(
     device: str,
     quarantine: tuple[type[Exception], ...],
     cache_dir: Path | None = None,
+    state_dir: Path | None = None,
 ) -> None:
     """Encode a slide's regions; a slide that breaks on the way is quarantined with the reason and keeps none.
 
     quarantine: the errors that do that, others are raised. cache_dir: of tokens that cohorts share, see `token_cache`.
+    state_dir: what runs note of the slides' files.
     """
     regions, meta = store.read_regions(regions_path)
     encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
@@ -233,7 +235,7 @@ def run(
         return
     encode = prepare(weights_path, section, precision, device)
     pixels = progress(
-        read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine),
+        read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir),
         len(regions.coords),
         regions.slide.slide_id,
         "regions",
@@ -246,8 +248,9 @@ def run(
     except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
         if SlideError not in quarantine:
             raise
-        log.warning("quarantined: %s", error)
-        with store.writing_tokens(tokens_path, without_regions(regions, str(error)), grid, dim, provenance):
+        reason = outages.explain(error, state_dir, regions.slide.slide_id)
+        log.warning("quarantined: %s", reason)
+        with store.writing_tokens(tokens_path, without_regions(regions, reason), grid, dim, provenance):
             pass
         return
     if cache_dir:

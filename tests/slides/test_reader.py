@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from shapely import box
 
 from slpd_core import store
+from slpd_core.slides import identity
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import find_mpp, scale_between
 from slpd_core.slides.reader import ReadPlan, Slide, plan_read, read_regions, resample, write_slide
@@ -348,7 +349,7 @@ def test_what_is_no_slide_is_named(tmp_path):
 def test_regions_of_a_slide_that_was_replaced_are_not_read(planted, give_up):
     """Not even where what is broken is quarantined: the slide is none of that."""
     path = planted((512, 512), {}, 0.5)
-    slide = store.SlideInfo("s", store.OK, "", 512, 512, 0.5, "sheet", store.file_fingerprint(path))
+    slide = store.SlideInfo("s", store.OK, "", 512, 512, 0.5, "sheet", identity.fingerprint(path))
     regions = store.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 256, 256, 0.5)
     assert len(list(read_regions(path, regions, True, give_up))) == 1
     planted((512, 512), {(0, 0, 99, 99): RED}, 0.5)

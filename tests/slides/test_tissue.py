@@ -16,7 +16,7 @@ from shapely import LineString, Polygon, box, contains_xy, make_valid, union_all
 from shapely.geometry import mapping
 
 from slpd_core import store
-from slpd_core.slides import bad_slides, tissue
+from slpd_core.slides import bad_slides, identity, tissue
 
 REAL = Path(__file__).parents[3] / "shared"
 PINK, GREY, BLACK = (200, 120, 170), (120, 120, 124), (8, 8, 8)
@@ -67,9 +67,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
     found, meta = store.read_tissue(tmp_path / "s.geojson")
     truth = box(500, 700, 3000, 2200).difference(box(1200, 1100, 1900, 1800)).union(box(4000, 400, 4800, 3200))
     assert iou(found.polygons, truth) > 0.93
-    assert found.slide == store.SlideInfo(
-        "s", "ok", "", 6000, 4000, 0.5, "tiff resolution", store.file_fingerprint(path)
-    )
+    assert found.slide == store.SlideInfo("s", "ok", "", 6000, 4000, 0.5, "tiff resolution", identity.fingerprint(path))
     assert meta["stage"] == "tissue"
     assert Image.open(tmp_path / "s.png").size == (375, 250)
     collection = json.loads((tmp_path / "s.geojson").read_text())

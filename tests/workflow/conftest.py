@@ -88,7 +88,7 @@ def results_of() -> Callable[[Path], dict[str, bytes]]:
         results = folder / "results" / "tiny"
         paths = [path for path in results.rglob("*") if path.is_file() and path.name != "index.html"]
         names = {path.relative_to(results).as_posix(): path for path in paths}
-        timed = re.compile("logs/|benchmarks/|.*/tensorboard/")
+        timed = re.compile("logs/|benchmarks/|state/|.*/tensorboard/")
         found = {name: path.read_bytes() for name, path in names.items() if not timed.match(name)}
         return found
 

@@ -48,12 +48,18 @@ def test_a_runs_settings_leave_the_slides_alone(cohort, small):
     assert small(cohort, "-n", overlay=changed).jobs == jobs
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
-def test_a_slide_replaced_is_read_again_and_no_other(cohort, small, older):
+@pytest.mark.parametrize("how", ["newer", "older", "same size, same second", "not read by the last run"])
+def test_a_slide_replaced_is_read_again_and_no_other(cohort, small, how):
     slide = cohort / "slides" / "coarse-0.tiff"
-    shutil.copy(cohort / "slides" / "coarse-1.tiff", slide)
-    if older:
+    stat = slide.stat()
+    if how in ("newer", "older"):
+        shutil.copy(cohort / "slides" / "coarse-1.tiff", slide)
+    if how == "older":
         os.utime(slide, (1e9, 1e9))
+    elif how == "same size, same second":
+        os.utime(slide, ns=(stat.st_atime_ns, stat.st_mtime_ns // 10**9 * 10**9 + 5))
+    elif how == "not read by the last run":
+        (cohort / "results" / "tiny" / "state" / "coarse-0.unread").write_text("1")
     done = small(cohort, "-n")
     assert done.jobs == OF_A_SLIDE | AFTER_THE_LEDGER
     assert set(re.findall(r"wildcards: slide=(.+)", done.stdout)) == {"coarse-0"}

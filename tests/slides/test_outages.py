@@ -1,0 +1,134 @@
+"""What failed by reading is tried again, at once and by the next runs; what failed by content is not."""
+
+import numpy as np
+import pytest
+
+from slpd_core import store
+from slpd_core.slides import identity, outages, tissue
+from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.reader import Slide, read_regions
+
+BOTH = (SlideError, OSError)
+
+
+@pytest.fixture
+def slide(planted):
+    return planted((768, 512), {(100, 100, 400, 300): (200, 120, 170)})
+
+
+@pytest.fixture
+def regions(slide):
+    """Six regions of the slide."""
+    info = store.SlideInfo("s", store.OK, "", 768, 512, 0.5, "sheet", identity.fingerprint(slide))
+    coords = np.array([(x, y) for y in (0, 256) for x in (0, 256, 512)], np.int64)
+    return store.Regions(info, coords, np.ones(6, np.float32), 256, 256, 0.5)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let reading fail as OpenSlide does, the nth times of `at`; gives how often anything was read."""
+    calls, read = [], Slide.read
+
+    def fail(at):
+        def reading(self, xy, *rest):
+            calls.append(xy)
+            if len(calls) in at:
+                raise SlideError(f"{self.path}: broken data")
+            return read(self, xy, *rest)
+
+        monkeypatch.setattr(Slide, "read", reading)
+        return calls
+
+    return fail
+
+
+def test_an_outage_while_regions_are_read_loses_none_of_them(slide, regions, failing):
+    whole = list(read_regions(slide, regions, True, False))
+    failing(at={4})
+    again = list(read_regions(slide, regions, True, False))
+    assert len(again) == 6
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_what_is_broken_twice_is_the_slides_fault(slide, regions, failing):
+    calls = failing(at=range(3, 99))
+    read = []
+    with pytest.raises(SlideError, match="broken data"):
+        read += read_regions(slide, regions, True, False)
+    assert calls.count((512, 0)) == 2
+
+
+@pytest.mark.parametrize("give_up", [False, True])
+def test_a_slide_that_seems_broken_and_cannot_be_read_is_not_broken(slide, regions, failing, monkeypatch, give_up):
+    failing(at=range(3, 99))
+    pixels = read_regions(slide, regions, True, give_up)
+    next(pixels)
+
+    def away(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(store, "file_fingerprint", away)
+    with pytest.raises(outages.UnreadableError if give_up else OSError, match="Input/output error"):
+        list(pixels)
+
+
+def test_a_memo_of_the_tissue_stage_spares_the_reading_of_the_whole(slide, regions, tmp_path, monkeypatch):
+    identity.fingerprint(slide, tmp_path / "s.json")
+    monkeypatch.setattr(store, "file_fingerprint", lambda _: pytest.fail("read whole"))
+    assert len(list(read_regions(slide, regions, True, False, tmp_path))) == 6
+
+
+@pytest.fixture
+def segment(slide, tmp_path, settings):
+    """Run the tissue stage; gives what it says of the slide."""
+
+    def run(path=slide, quarantine=BOTH):
+        paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
+        section, state = settings.tissue.segmentation, tmp_path / "state"
+        arguments = {"slide_id": "s", "slide_path": path, "mpp": None, "section": section, "state_dir": state}
+        tissue.run(**arguments, **paths, quarantine=quarantine)
+        return store.read_tissue(paths["geojson_path"])[0].slide
+
+    return run
+
+
+def test_an_outage_while_tissue_is_sought_is_no_fault_of_the_slide(segment, failing):
+    failing(at={1})
+    assert segment().status == store.OK
+
+
+def test_a_slide_that_cannot_be_read_is_tried_again_by_some_runs(segment, tmp_path):
+    """A count of its own for each run that failed: another count is another parameter of its jobs."""
+    gone, state, counts = tmp_path / "gone.svs", tmp_path / "state", []
+    for _ in range(outages.TRIED_RUNS):
+        found = segment(gone)
+        assert found.status == store.QUARANTINED
+        assert found.reason.startswith(f"{gone}: cannot be read (")
+        assert found.reason.endswith("; the next run tries it again")
+        counts.append(outages.count_failed_runs(state)["s"])
+    assert counts == [1, 2, 3]
+    assert segment(gone).reason.endswith("in 4 runs; copy it again or leave it out")
+    assert outages.count_failed_runs(state) == {"s": 3}
+    assert segment().status == store.OK
+    assert outages.count_failed_runs(state) == {"s": 3}  # as it was when its jobs ran last
+
+
+def test_before_the_last_attempt_nothing_is_noted(segment, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        segment(tmp_path / "gone.svs", quarantine=(SlideError,))
+    assert outages.count_failed_runs(tmp_path / "state") == {}
+
+
+def test_a_torn_slide_is_not_tried_again(segment, slide, tmp_path):
+    slide.write_bytes(slide.read_bytes()[:3000])
+    found = segment()
+    assert found.status == store.QUARANTINED
+    assert "tries it again" not in found.reason
+    assert outages.count_failed_runs(tmp_path / "state") == {}
+
+
+def test_an_id_with_dots_keeps_its_count(tmp_path):
+    error = outages.UnreadableError("a")
+    outages.explain(error, tmp_path, "TCGA.01.unread")
+    assert outages.count_failed_runs(tmp_path) == {"TCGA.01.unread": 1}
+    assert outages.count_failed_runs(tmp_path / "none") == {}
