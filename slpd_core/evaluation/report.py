@@ -14,7 +14,7 @@ from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 14
+VERSION = 15
 # Where the weights of a patch encoder come from -> what the page says of them.
 WEIGHTS = {
     "random": "random weights, untrained",
@@ -142,7 +142,7 @@ def results(rows: Sequence[result_rows.Row], reference: result_rows.Row | None, 
     per_fold = [row.per_fold.set_index("fold").reindex(folds) for row in rows]
     return {
         "folds": folds,
-        "table": result_rows.as_table(table),
+        "tables": result_rows.as_tables(table),
         "reference": _reference(reference, table) if reference else None,
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
@@ -196,10 +196,10 @@ def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame) 
     for name, png in pngs.items():
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
-    printed = result_rows.as_table(table)
+    tables = result_rows.as_tables(table)
     store.write_csv(out_dir / "table.csv", table)
-    for suffix, text in {"md": printing.markdown(printed), "tex": printing.latex(printed)}.items():
-        store.write_text(out_dir / f"table.{suffix}", text)
+    for suffix, print_table in {"md": printing.markdown, "tex": printing.latex}.items():
+        store.write_text(out_dir / f"table.{suffix}", "\n".join(map(print_table, tables)))
 
 
 def run(

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from slpd_core import config, store
@@ -20,7 +20,7 @@ CLASSIFIER_NAMES = {
     "vit_wsi": "ViT_WSI",
 }
 NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
-INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC less the reference's", "Detectable"
+INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC difference", "Detectable"
 # What a row is compared by -> the end of its columns.
 COMPARED = {"difference": "difference", "low": "difference_low", "high": "difference_high", "detectable": "detectable"}
 LEVELS = ("colour", "patch", "region")  # what features are of, in the order of the table
@@ -160,25 +160,43 @@ def _intervals(influences: Mapping[str, uncertainty.Influence]) -> dict[str, flo
     return columns
 
 
-def as_table(table: pd.DataFrame) -> printing.Table:
-    """Return the table as people read it: of each score in SHOWN mean and sd with its interval, by patient too where
-    that is another number, and the difference to the reference row in AUC.
+def as_tables(table: pd.DataFrame) -> list[printing.Table]:
+    """Return the tables as people read them: scores by slide with the difference to the reference row in AUC, and
+    scores by patient where they are other numbers.
     """
-    kinds = {"": ""}
-    if len(table) and any(
-        not np.allclose(table[f"patient_{s}_mean"], table[f"{s}_mean"], equal_nan=True) for s in SHOWN
-    ):
-        kinds["patient_"] = " by patient"
-    columns = [text for kind in kinds.values() for title in SHOWN.values() for text in (title + kind, INTERVAL)]
-    lines = []
-    for line in table.to_dict("records"):
-        cells = []
-        for score in [f"{kind}{score}" for kind in kinds for score in SHOWN]:
-            cells.append(printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]))
-            cells.append(printing.interval(line[f"{score}_low"], line[f"{score}_high"]))
-        difference, low, high, detectable = (line[f"auc_{what}"] for what in COMPARED.values())
-        of_reference = line["row"] == line["reference"]
-        cells.append("reference" if of_reference else printing.signed(difference))
-        cells += [printing.signed_interval(low, high), printing.number(detectable)]
-        lines.append(([line[name] for name in NAMES], cells))
-    return printing.Table([*NAMES.values()], [*columns, DIFFERENCE, INTERVAL, DETECTABLE], lines)
+    lines = table.to_dict("records")
+    by_slide = printing.Table(
+        [*NAMES.values()],
+        [*_score_heads(""), DIFFERENCE, INTERVAL, DETECTABLE],
+        [(_names(line), [*_scores(line, ""), *_differences(line)]) for line in lines],
+    )
+    by_patient = printing.Table(
+        [*NAMES.values()], _score_heads(" by patient"), [(_names(line), _scores(line, "patient_")) for line in lines]
+    )
+    return (
+        [by_slide] if all(_scores(line, "") == _scores(line, "patient_") for line in lines) else [by_slide, by_patient]
+    )
+
+
+def _score_heads(by: str) -> list[str]:
+    return [head for title in SHOWN.values() for head in (title + by, INTERVAL)]
+
+
+def _names(line: Mapping[str, Any]) -> list[str]:
+    return [line[name] for name in NAMES]
+
+
+def _scores(line: Mapping[str, Any], prefix: str) -> list[str]:
+    """Mean and deviation of each score, and its interval, as texts."""
+    cells = []
+    for score in [prefix + score for score in SHOWN]:
+        cells.append(printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]))
+        cells.append(printing.interval(line[f"{score}_low"], line[f"{score}_high"]))
+    return cells
+
+
+def _differences(line: Mapping[str, Any]) -> list[str]:
+    """The difference to the reference row, its interval, and what could have been detected, as texts."""
+    difference, low, high, detectable = (line[f"auc_{what}"] for what in COMPARED.values())
+    text = "reference" if line["row"] == line["reference"] else printing.signed(difference)
+    return [text, printing.signed_interval(low, high), printing.number(detectable)]

@@ -30,7 +30,7 @@ def test_a_difference_in_accuracy_on_one_test_set_is_the_paired_t_test():
     right = [rng.random(60) < share for share in (0.8, 0.6)]
     rows = [influence(np.where(own, 1.0, -1.0) * (labels * 2 - 1), labels, 0, "accuracy") for own in right]
     found = compare.compare_with_reference(*rows)
-    plain = stats.ttest_1samp(right[0].astype(float) - right[1], 0).confidence_interval(uncertainty.LEVEL)
+    plain = stats.ttest_1samp(right[0].astype(float) - right[1], 0).confidence_interval(0.95)
     half = (plain.high - plain.low) / 2 * math.sqrt(uncertainty.TRAINING_INFLATION)
     mean = right[0].mean() - right[1].mean()
     assert (found["difference"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half))

@@ -148,8 +148,8 @@ def test_every_row_stands_against_the_reference(table):
         np.testing.assert_allclose(mean, away[~reference])
         np.testing.assert_allclose(high - mean, mean - low)
         assert (detectable > high - mean).all()
-    printed = rows.as_table(table)
-    column = printed.columns.index("AUC less the reference's")
+    (printed,) = rows.as_tables(table)
+    column = printed.columns.index("AUC difference")
     assert [cells[column] == "reference" for _, cells in printed.lines] == [*reference]
 
 
@@ -174,9 +174,11 @@ def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
     table = rows.make_table(given, given[0])
     assert table.loc[0, "accuracy_mean"] == pytest.approx(1 - 6 / 24)
     assert table.loc[0, ["patient_accuracy_mean", "patient_auc_mean"]].tolist() == [1, 1]
-    assert "AUC by patient" in rows.as_table(table).columns
+    (_, by_patient) = rows.as_tables(table)
+    assert by_patient.columns == ["Accuracy by patient", "95 % interval", "AUC by patient", "95 % interval"]
+    assert [text for text, _ in zip(*[iter(by_patient.lines[0][1])] * 2, strict=True)] == ["1.000±–", "1.000±–"]
     whole = rows.join_folds([(frame, meta)], ["slpd"])
-    assert "AUC by patient" not in rows.as_table(rows.make_table(whole, whole[0])).columns
+    assert len(rows.as_tables(rows.make_table(whole, whole[0]))) == 1
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (math.nan, "–")])
@@ -188,7 +190,7 @@ def test_a_difference_is_printed_with_its_sign(value, text):
 def test_no_rows_are_a_table_with_a_head_only():
     table = rows.make_table([], None)
     assert table.empty
-    assert len(printing.markdown(rows.as_table(table)).splitlines()) == 2
+    assert len(printing.markdown(rows.as_tables(table)[0]).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_numbers_look_like_the_papers(mean, sd, text):
 
 
 def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
-    printed = rows.as_table(table)
+    (printed,) = rows.as_tables(table)
     cells = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in printing.markdown(printed).splitlines()[2:]
@@ -236,5 +238,5 @@ def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
 
 
 def test_no_row_is_a_winner(table):
-    printed = rows.as_table(table)
+    (printed,) = rows.as_tables(table)
     assert not re.search(r"\*\*|<u>|textbf|underline", printing.markdown(printed) + printing.latex(printed))
