@@ -1,6 +1,10 @@
 """Each artifact comes back as it was written, and nothing broken or half-written is read as whole."""
 
 import math
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon
 
 from slpd_core import store
+from slpd_core.store import files
 
 META = store.provenance("stage", 1, {"key": 1.5}, "input")
 SLIDE = store.SlideInfo("slide 7", store.OK, "", 9000, 8000, 0.25, "sheet", "ab" * 16)
@@ -280,6 +285,39 @@ def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
         work()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_that_write_one_file_do_not_meet(tmp_path):
+    """Not even where their process ids are equal, as those of two containers are."""
+    path = tmp_path / "f.txt"
+    with store.replacing(path) as one:
+        one.write_text("one")
+        with store.replacing(path) as two:
+            two.write_text("two")
+            assert one.read_text() == "one"
+        assert path.read_text() == "two"
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("machine", "running", "days", "stays"),
+    [
+        ("", False, 0, False),
+        ("", True, 9, True),
+        ("elsewhere", False, 0, True),
+        ("elsewhere", False, 2, False),
+    ],
+)
+def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path, machine, running, days, stays):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    number = os.getpid() if running else int(ended.stdout)
+    left = tmp_path / f".f.txt.{machine or files._machine()}.{number}.0a.part"
+    left.write_text("half")
+    date = time.time() - days * 86_400 - 1
+    os.utime(left, (date, date))
+    store.write_text(tmp_path / "f.txt", "whole")
+    assert left.exists() == stays
 
 
 @given(st.lists(st.text()), st.lists(st.text()))

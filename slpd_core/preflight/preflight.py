@@ -18,7 +18,7 @@ from slpd_core.preflight.forecast import Encoder, Machine
 from slpd_core.pretraining.coverage import fewest_regions
 from slpd_core.pretraining.region_encoder import read_state
 from slpd_core.runtime import escape_controls, log
-from slpd_core.slides import patch_encoder
+from slpd_core.slides import identity, ledger, patch_encoder
 from slpd_core.slides.sheet import read_sheet
 
 LIBRARIES = ("snakemake", "torch", "timm", "openslide-python")
@@ -107,6 +107,14 @@ def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str
     return good
 
 
+def look_at_copies(say: Findings, rows: pd.DataFrame) -> None:
+    """Name slides of equal content: a leak where the sheet has them as of several patients or labels."""
+    paths = {slide: Path(path) for slide, path in zip(rows["slide_id"], rows["path"], strict=True)}
+    for ids in identity.find_copies(paths):
+        differ, sentence = ledger.compare_copies(rows[rows["slide_id"].isin(ids)])
+        say.say(FAIL if differ else NOTE, "copies", sentence)
+
+
 def look_at_encoders(say: Findings, settings: config.Config, device: str) -> dict[str, Encoder]:
     """Load the weights of every patch encoder as its stage will, and time it; by the name that rows have for it."""
     found: dict[str, Encoder] = {}
@@ -168,6 +176,7 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     look_at_texts(say, settings, rows[0])
     opened = slides.open_all(pd.concat(rows), settings.regions, cores)
     good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
+    look_at_copies(say, pd.concat(rows))
     encoders = look_at_encoders(say, settings, device)
     if good and config.PATCH_FEATURES in encoders:
         sample = slides.sample(good, settings)

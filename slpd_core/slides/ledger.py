@@ -1,5 +1,6 @@
 """The ledger: one row a slide, what became of it. The one place where slides meet."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import log
 
-VERSION = 2
+VERSION = 3
 
 
 def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> dict[str, object]:
@@ -44,6 +45,42 @@ def format_remarks(ledger: pd.DataFrame) -> list[str]:
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
+def compare_copies(copies: pd.DataFrame) -> tuple[bool, str]:
+    """Compare what a sheet says of slides of equal content: whether that differs, and a sentence about it.
+
+    Args:
+        copies: Rows of the sheet, columns slide_id, patient_id and label.
+    """
+    names = ", ".join(copies["slide_id"])
+    told = copies[["patient_id", "label"]].drop_duplicates()
+    if len(told) == 1:
+        return False, f"One slide, byte for byte: {names}; keep one of them in the sheet."
+    of = ", ".join(f"patient {row.patient_id!r} with label {row.label!r}" for row in told.itertuples())
+    return True, f"{names} are one slide, byte for byte, of {of}; correct the sheet, or keep one of them in it"
+
+
+def remark_copies(ledger: pd.DataFrame, contents: Sequence[str]) -> pd.DataFrame:
+    """Add a remark to slides of equal content, which would count several times.
+
+    Args:
+        ledger: One row per slide.
+        contents: The fingerprint of each slide's bytes.
+
+    Raises:
+        ValueError: They are said to be of several patients, or of several labels: a leak that no grouping stops.
+    """
+    remarks, problems = ledger["remarks"].copy(), []
+    used = ledger[ledger["status"] == store.OK]
+    for _, copies in used.groupby(pd.Series(contents, ledger.index)[used.index], sort=False):
+        if len(copies) > 1:
+            differ, sentence = compare_copies(copies)
+            problems += [sentence] * differ
+            remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
+    if problems:
+        raise ValueError("\n  ".join(problems))
+    return ledger.assign(remarks=remarks)
+
+
 def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
     """Name the slides that are left out, and what to know of the others.
 
@@ -72,7 +109,7 @@ def run(
 ) -> None:
     """Join all slides' artifacts, given in the order of the sheet, into one table."""
     sheet, sheet_meta = store.read_table(sheet_path, "sheet")
-    rows, inputs = [], [sheet_meta["fingerprint"]]
+    rows, inputs, contents = [], [sheet_meta["fingerprint"]], []
     for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, regions_paths, tokens_paths, strict=True):
         tissue, tissue_meta = store.read_tissue(paths[0])
         _, regions_meta = store.read_regions(paths[1])
@@ -82,7 +119,8 @@ def run(
         inputs += [str(row["status"]), str(row["regions"])]  # the same inputs can be quarantined, and mended
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
         rows.append(identity | row)
-    ledger = pd.DataFrame(rows, columns=[*store.TABLES["ledger"]])
+        contents.append(tissue.slide.fingerprint)
+    ledger = remark_copies(pd.DataFrame(rows, columns=[*store.TABLES["ledger"]]), contents)
     check(ledger, section)
     log.info("%d slides, %s regions", len(ledger), f"{ledger['regions'].sum():,}")
     store.write_table(out_path, "ledger", ledger, store.provenance("ledger", VERSION, section.model_dump(), *inputs))

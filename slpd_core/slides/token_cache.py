@@ -1,11 +1,13 @@
 """Tokens that cohorts share: a folder of tokens files, each under the fingerprint of all that went into it.
 
 The slide's bytes, the settings of tissue, regions and tokens, the patch encoder's weights and the stages' versions are
-in the fingerprint; the slide's name and the cohort are not.
+in the fingerprint; the slide's name and the cohort are not. Several users may share the folder: its own permissions say
+who reads what is in it. What cannot be read or added costs the encoding, with a warning, and never ends a job.
 """
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +15,52 @@ import numpy as np
 from slpd_core import store
 from slpd_core.runtime import log
 
+READ_BY_OTHERS = 0o044
+
 
 def take(cache_dir: Path, fingerprint: str, regions: store.Regions, tokens_path: Path) -> bool:
     """Copy a slide's tokens out of the cache, under the slide's present name; False where they are not in it.
 
-    A broken file is removed from the cache, with a warning.
+    A file that can be read but is broken, or of other tokens, is removed from the cache, with a warning.
     """
     cached = cache_dir / f"{fingerprint}.h5"
-    if not cached.exists():
-        return False
     try:
+        with cached.open("rb"):
+            pass
         with store.open_tokens(cached) as (tokens, meta):
             whole = meta["fingerprint"] == fingerprint and np.array_equal(tokens.coords, regions.coords)
+    except FileNotFoundError:
+        return False
     except ValueError:
         whole = False
-    if not whole:
-        log.warning("%s: broken, removed from tokens.cache", cached)
-        cached.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("tokens.cache cannot be read (%s): the slide is encoded", error)
         return False
-    store.copy_tokens(cached, tokens_path, regions)
-    log.info("taken from %s", cached)
-    return True
+    if whole:
+        store.copy_tokens(cached, tokens_path, regions)
+        log.info("taken from %s", cached)
+        return True
+    log.warning("%s: broken, removed from tokens.cache", cached)
+    with suppress(OSError):
+        cached.unlink()
+    return False
 
 
 def put(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
     """Add tokens to the cache: another name for the same file where the file system has that, else a copy."""
     cached = cache_dir / f"{fingerprint}.h5"
-    if cached.exists():
-        return
-    cache_dir.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(tokens_path, cached)
-    except FileExistsError:
-        pass
-    except OSError:
-        with store.replacing(cached) as part:
-            shutil.copyfile(tokens_path, part)
+        if cached.exists():
+            return
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(tokens_path, cached)
+        except FileExistsError:
+            return
+        except OSError:
+            with store.replacing(cached) as part:
+                shutil.copyfile(tokens_path, part)
+        # Whoever may look into the folder may read what is in it, whatever this user's umask.
+        cached.chmod(cached.stat().st_mode | cache_dir.stat().st_mode & READ_BY_OTHERS)
+    except OSError as error:
+        log.warning("not added to tokens.cache (%s)", error)

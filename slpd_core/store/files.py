@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shlex
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from slpd_core.store.schema import Meta
 
 # Where a spreadsheet would begin a formula: at a cell's start, or behind what another country's separates cells by.
 FORMULA = re.compile(r"(^|[;\t|])(?=[\s\"]*[=+\-@＝＋－＠])")
+SECONDS_OF_A_DAY = 86_400
 
 
 def fingerprint(*parts: str) -> str:
@@ -60,14 +64,15 @@ def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: st
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
 
-    Whatever a killed job left of the same artifact is removed too. Raises OSError naming the artifact when the disk is
-    full, whatever the library that writes says of it.
+    Other processes may write the same artifact meanwhile; whatever killed ones left of it is removed. Raises OSError
+    naming the artifact when the disk is full, whatever the library that writes says of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        left.unlink(missing_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        if _is_left(left):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         yield part
         with part.open("rb+") as file:
@@ -80,6 +85,29 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(errno.ENOSPC, f"{full}; make room and run snakemake again", str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@cache
+def _machine() -> str:
+    """What process ids belong to: the machine since it started, and the container on it; 8 hex digits."""
+    parts = [os.uname().nodename]
+    with suppress(OSError):  # elsewhere than on Linux
+        parts += [os.readlink("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id").read_text()]
+    return fingerprint(*parts)[:8]
+
+
+def _is_left(part: Path) -> bool:
+    """Whether no process writes a temporary file any more: its own has ended; of another machine's, for a day."""
+    _, machine, number, *_ = ("", "", *part.name.split("."))[-5:]
+    try:
+        if machine != _machine():
+            return time.time() - part.stat().st_mtime > SECONDS_OF_A_DAY
+        os.kill(int(number), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except (PermissionError, ValueError, OverflowError):
+        return False
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

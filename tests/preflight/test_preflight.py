@@ -43,6 +43,7 @@ def cohort(tmp_path):
         for number, count in enumerate(counts):
             pixels = np.full((512, 2048, 3), 244, np.uint8)
             pixels[256:, : 256 * count] = (200, 120, 170)
+            pixels[:16, :16] -= number  # no two are one
             write_slide(tmp_path / f"{number}.tiff", pixels, 0.5)
             rows.append(f"slide-{number},patient-{number},{'ab'[2 * number // len(counts)]},{number}.tiff")
         (tmp_path / "slides.csv").write_text("\n".join(rows) + "\n")
@@ -187,3 +188,19 @@ def test_more_gpus_than_there_are_would_fail(settings, cohort, look, capsys, mon
     with pytest.raises(ValueError, match="1 thing"):
         look(settings(), gpus=2)
     assert "2 asked for, 0 found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("patient", ["patient-0", "patient-1"])
+def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, tmp_path):
+    """Of two patients it would stop the run."""
+    path = cohort([1] * 4)
+    shutil.copy(tmp_path / "0.tiff", tmp_path / "1.tiff")
+    path.write_text(path.read_text().replace("patient-1", patient))
+    say = preflight.Findings()
+    preflight.look_at_copies(say, read_sheet(path))
+    out = capsys.readouterr().out
+    if patient == "patient-0":
+        assert "note  copies       One slide, byte for byte: slide-0, slide-1; keep one of them" in out
+    else:
+        assert "FAIL  copies       slide-0, slide-1 are one slide, byte for byte, of patient 'patient-0'" in out
+    assert say.failed == (patient == "patient-1")

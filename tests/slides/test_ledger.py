@@ -1,6 +1,7 @@
 """The ledger says of every slide what became of it."""
 
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -15,15 +16,21 @@ META = store.provenance("stage", 1, {}, "f")
 
 @pytest.fixture
 def run(tmp_path, settings):
-    """Run the stage on slides given as {slide_id: (regions, status, reason, remarks ...)}; gives the ledger."""
+    """Run the stage on slides given as {slide_id: (regions, status, reason, remarks ...)}; gives the ledger.
 
-    def run(slides: dict, on_bad_slide: str = "quarantine", labels: str = "xy") -> pd.DataFrame:
-        rows = [(name, f"p-{name}", labels[number % 2], 0.5, "") for number, name in enumerate(slides)]
+    contents: fingerprints of their bytes; without, each has its own. patients: the patient of each.
+    """
+
+    def run(
+        slides: dict, on_bad_slide: str = "quarantine", labels: str = "xy", contents: str = "", patients: str = ""
+    ) -> pd.DataFrame:
+        patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
+        rows = [(name, patients[number], labels[number % len(labels)], 0.5, "") for number, name in enumerate(slides)]
         frame = pd.DataFrame(rows, columns=[*store.TABLES["sheet"]])
         store.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
         paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "regions", "tokens")}
         for number, (name, (count, status, reason, *remarks)) in enumerate(slides.items()):
-            info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", "f", tuple(remarks))
+            info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", contents[number], tuple(remarks))
             polygons = (box(0, 0, 2000, 1000),) if count else ()
             store.write_tissue(paths["tissue"][number], store.Tissue(info, polygons), META)
             coords = np.zeros((count, 2), np.int64)
@@ -95,3 +102,35 @@ def test_stop_names_the_bad_slides(run, tmp_path):
 def test_a_cohort_without_regions_stops(run):
     with pytest.raises(ValueError, match="no slide has regions, 1 of 2 are quarantined"):
         run({"b": MIXED["b"], "c": MIXED["c"]})
+
+
+FOUR = dict.fromkeys("abcd", (1, store.OK, ""))
+
+
+@pytest.mark.parametrize(
+    ("patients", "labels", "said"),
+    [
+        ("pqrs", "xx", "a, c are one slide, byte for byte, of patient 'p' with label 'x', patient 'r' with label 'x';"),
+        (
+            "pqps",
+            "xxyy",
+            "a, c are one slide, byte for byte, of patient 'p' with label 'x', patient 'p' with label 'y'",
+        ),
+    ],
+    ids=["patients", "labels"],
+)
+def test_one_slide_of_two_patients_or_labels_stops_the_run(run, tmp_path, patients, labels, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        run(FOUR, contents="1213", patients=patients, labels=labels)
+    assert not (tmp_path / "ledger.parquet").exists()
+
+
+def test_one_slide_twice_of_one_patient_is_remarked_on(run):
+    remarks = run(FOUR, contents="1213", patients="pqps").set_index("slide_id")["remarks"]
+    assert remarks["a"] == remarks["c"] == "One slide, byte for byte: a, c; keep one of them in the sheet."
+    assert remarks["b"] == remarks["d"] == ""
+
+
+def test_slides_that_are_left_out_are_no_copies(run):
+    torn = dict.fromkeys("bcd", (0, store.QUARANTINED, "empty file"))
+    assert (run(FOUR | torn, contents="1111")["remarks"] == "").all()

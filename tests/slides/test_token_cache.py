@@ -1,0 +1,114 @@
+"""A cache of tokens gives what was asked for or nothing, and several users may share one."""
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slpd_core import runtime, store
+from slpd_core.slides import token_cache
+
+META = store.provenance("tokens", 1, {}, "f")
+NOBODY = 65534
+
+
+def regions_at(*corners):
+    coords = np.array(corners, np.int64).reshape(-1, 2)
+    info = store.SlideInfo("s", store.OK, "", 640, 560, 0.5, "sheet", "f")
+    return store.Regions(info, coords, np.ones(len(coords), np.float32), 256, 256, 0.5)
+
+
+def write(path: Path, regions: store.Regions, fingerprint: str) -> Path:
+    """Tokens that say their number."""
+    with store.writing_tokens(path, regions, 2, 3, META | {"fingerprint": fingerprint}) as written:
+        for number in range(len(regions.coords)):
+            written.tokens[number] = np.full((4, 3), number, np.float16)
+            written.colour[number] = np.zeros((4, 3), np.float16)
+    return path
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """What is logged."""
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@contextmanager
+def another_user():
+    """Act as another user, whom permissions hold; where this one may not become one, only as this one."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def folder():
+    """A folder that every user may write into."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("wrong", ["fingerprint", "corners", "torn"])
+def test_what_is_not_what_was_asked_for_is_not_taken(tmp_path, said, wrong):
+    asked = regions_at((0, 0), (256, 0))
+    corners = regions_at((0, 0), (256, 64)) if wrong == "corners" else asked
+    cached = write(tmp_path / "cache" / "a.h5", corners, "b" if wrong == "fingerprint" else "a")
+    if wrong == "torn":
+        os.truncate(cached, cached.stat().st_size // 2)
+    assert not token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
+    assert "broken, removed from tokens.cache" in said.text
+    assert not cached.exists()
+    write(cached, asked, "a")
+    assert token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
+    assert store.read_tokens(tmp_path / "t.h5")[0].tokens[:, 0, 0].tolist() == [0, 1]
+
+
+def test_a_file_that_another_user_keeps_to_himself_is_left_alone(folder, said):
+    asked = regions_at((0, 0))
+    cached = write(folder / "cache" / "a.h5", asked, "a")
+    cached.parent.chmod(0o777)
+    cached.chmod(0)
+    with another_user():
+        assert not token_cache.take(cached.parent, "a", asked, folder / "t.h5")
+        token_cache.put(cached.parent, "a", write(folder / "mine.h5", asked, "a"))
+    assert cached.exists()
+    assert "tokens.cache cannot be read ([Errno 13] Permission denied" in said.text
+    assert "broken" not in said.text
+
+
+def test_what_one_user_adds_another_may_read_where_the_folder_says_so(folder):
+    asked, before = regions_at((0, 0)), os.umask(0o077)
+    try:
+        for mode in (0o755, 0o700):
+            cache_dir = folder / f"{mode:o}"
+            cache_dir.mkdir()
+            cache_dir.chmod(mode)
+            token_cache.put(cache_dir, "a", write(folder / f"{mode}.h5", asked, "a"))
+            assert (cache_dir / "a.h5").stat().st_mode & 0o777 == (0o644 if mode == 0o755 else 0o600)
+    finally:
+        os.umask(before)
+    with another_user():
+        assert token_cache.take(folder / "755", "a", asked, folder / "theirs.h5")
+
+
+def test_a_cache_that_may_not_be_entered_ends_no_job(folder, said):
+    asked = regions_at((0, 0))
+    (folder / "cache").mkdir(mode=0)
+    with another_user():
+        assert not token_cache.take(folder / "cache", "a", asked, folder / "t.h5")
+        token_cache.put(folder / "cache", "a", write(folder / "mine.h5", asked, "a"))
+    assert "not added to tokens.cache ([Errno 13] Permission denied" in said.text
