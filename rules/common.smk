@@ -15,13 +15,14 @@ from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
 from slpd_core import config as sections
-from slpd_core import store
+from slpd_core import runtime, store
 from slpd_core.preflight import texts
-from slpd_core.runtime import escape_controls
 from slpd_core.slides import identity, ledger, outages, sheet
 
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
+
+runtime.log.handlers = [runtime.terminal_handler()]
 
 try:
     CONFIG = sections.load(config)
@@ -40,7 +41,7 @@ try:
     if workflow.is_main_process:  # once a run, not once a job
         texts.require_cohort(CONFIG, SHEET)
 except (ValueError, OSError) as error:
-    raise WorkflowError(escape_controls(str(error)))
+    raise WorkflowError(runtime.escape_controls(str(error)))
 
 RESULTS = f"results/{CONFIG.cohort}"
 COHORT, NEW = [*SHEET["slide_id"]], [*NEW_SHEET["slide_id"]]
@@ -123,7 +124,7 @@ def name_left_out():
         if path.exists():
             table, _ = store.read_table(path, "ledger")
             for line in ledger.left_out(table):
-                print(escape_controls(line), file=sys.stderr)
+                print(runtime.escape_controls(line), file=sys.stderr)
 
 
 def name_run_remarks():

@@ -113,13 +113,18 @@ def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:
     if not goes_on:
         Path(log_path).write_bytes(b"")
     to_file = file_handler(log_path)
-    to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(PlainFormatter(f"[{name}] %(message)s"))
-    to_terminal.setLevel(logging.WARNING)
-    log.handlers = [to_file, to_terminal]
+    log.handlers = [to_file, terminal_handler(f"[{name}] ")]
     log.setLevel(logging.INFO)
     log.propagate = False
     return to_file
+
+
+def terminal_handler(before: str = "") -> logging.Handler:
+    """Return a handler that prints warnings, each begun with a text."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter(f"{before}%(message)s"))
+    handler.setLevel(logging.WARNING)
+    return handler
 
 
 def file_handler(log_path: str) -> logging.FileHandler:

@@ -331,7 +331,7 @@ HOSTILE = "\\input{/etc/passwd} ^^5cinput $x$ ~ <script>alert(1)</script> ![a](h
 
 
 def test_a_text_in_a_table_is_text_in_latex_and_markdown():
-    cells = [printing.Cell(".9")]
+    cells = [".9"]
     table = printing.Table(["Row"], ["AUC"], [([HOSTILE], cells)], [(HOSTILE, 1)], [HOSTILE])
     latex, markdown = printing.latex(table), printing.markdown(table)
     body = latex.replace(r"\textbackslash{}", "").replace(r"\textasciicircum{}", "").replace(r"\$", "")
@@ -342,7 +342,7 @@ def test_a_text_in_a_table_is_text_in_latex_and_markdown():
 
 
 def test_a_text_in_a_page_is_text(tmp_path):
-    table = printing.Table(["Row"], ["AUC"], [([HOSTILE], [printing.Cell(".9")])], [(HOSTILE, 1)], [HOSTILE])
+    table = printing.Table(["Row"], ["AUC"], [([HOSTILE], [".9"])], [(HOSTILE, 1)], [HOSTILE])
     page = render("tables.html.j2", title='"><script>', table=table)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 2 + 4
