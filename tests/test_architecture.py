@@ -21,7 +21,7 @@ ABOVE = {"preflight": set(CHAPTERS)}  # what knows the chapters, and they do not
 HOMES = {
     "openslide": {"slides/reader.py"},
     "pyvips": {"slides/reader.py"},
-    "cv2": {"slides/reader.py", "slides/tissue.py"},
+    "cv2": {"slides/reader.py", "slides/tissue.py", "slides/glass.py", "slides/ink.py"},
     "simplejpeg": {"slides/jpeg_tiles.py"},
     "tifffile": {"slides/jpeg_tiles.py"},
     "h5py": {"store/hdf5.py"},

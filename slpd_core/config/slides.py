@@ -31,6 +31,7 @@ class Segmentation(Section):
     thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
     smoothing_um: NonNegative
     closing_um: NonNegative
+    ink: Literal["auto", "exclude", "keep"]
     min_island_um2: NonNegative
     min_hole_um2: NonNegative
 

@@ -1,5 +1,7 @@
 """Tissue: where on the slide there is any, segmented on a thumbnail."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,8 @@ from slpd_core import config, store
 from slpd_core.runtime import log
 from slpd_core.slides import identity, outages
 from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.glass import find_glass_colors, remove_tint
+from slpd_core.slides.ink import find_ink
 from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.pictures import notice, outline_tissue
 from slpd_core.slides.reader import Slide
@@ -23,36 +27,86 @@ VERSION = 2
 # on a slide with a dark tumour Otsu would part tumour from pale tissue, not tissue from glass.
 SATURATION_RANGE = (8.0, 20.0)
 BLACK = 40  # pixels whose brightest channel is below this are scanner edges or marker, not tissue
-PEN_SATURATION = 70.0  # ink is deep in colour
-PEN_HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; haematoxylin and eosin lie beyond, from blue to red
+# Brightness beside the glass's: below SHADED a pixel is no glass, so that a color like the glass's is color all the
+# same; below DARK it is dust or marker where it is gray, whatever the color of the glass that it hides.
+SHADED, DARK = 0.87, 0.65
+SAID_INK = 0.01  # of what is no glass; less ink is not worth a remark
+MOST_TISSUE = 0.9  # of the slide; with more, glass may have been taken for tissue
 
 
-def foreign(smooth: np.ndarray, hue: np.ndarray, saturation: np.ndarray, width: int) -> np.ndarray:
-    """Which pixels show colour or darkness that is no tissue: ink of a pen, black edges; bool (rows, columns).
+def measure_color(pixels: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Measure hue and saturation as they would be on colorless glass.
 
-    smooth: uint8 RGB (rows, columns, 3); hue in degrees / 2, saturation: uint8 (rows, columns). width: px that ink
-    grows by, as its rim is pale.
+    Args:
+        pixels: uint8 RGB (rows, columns, 3).
+        glass: the colors of the slide's bare glass, uint8 (n, 3); a pixel counts by the one it is most like.
+
+    Returns:
+        hue in degrees / 2 and saturation in 0..255, both uint8 (rows, columns).
     """
-    inked = (hue > PEN_HUES[0] / 2) & (hue < PEN_HUES[1] / 2) & (saturation > PEN_SATURATION)
-    ink = cv2.morphologyEx(inked.astype(np.uint8), cv2.MORPH_OPEN, _disc(1))
-    return (np.asarray(cv2.dilate(ink, _disc(width))) > 0) | (smooth.max(2) < BLACK)
+    raw = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+    clear = np.array([cv2.cvtColor(remove_tint(pixels, one), cv2.COLOR_RGB2HSV) for one in glass] or [raw])
+    hue, saturation, brightness = clear[0, ..., 0], clear[..., 1].min(0), clear[..., 2].max(0) / 255
+    return hue, np.select(
+        [brightness < DARK, brightness < SHADED], [raw[..., 1], np.maximum(raw[..., 1], saturation)], saturation
+    )
 
 
-def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Segmentation) -> np.ndarray:
-    """Which pixels of a thumbnail show tissue: Otsu on the smoothed saturation, closed, without specks and pinholes.
+def find_tissue(pixels: np.ndarray, mpp: float, section: config.Segmentation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Find the tissue on a thumbnail: Otsu on the smoothed saturation, closed, without specks and pinholes.
 
-    pixels: uint8 RGB (rows, columns, 3) at `mpp` um/px. Gives bool (rows, columns).
+    Args:
+        pixels: uint8 RGB (rows, columns, 3) at `mpp` um/px.
+        mpp: um/px of the thumbnail.
+        section: the settings.
+
+    Returns:
+        The mask, bool (rows, columns), and remarks on the slide.
     """
     half = round(section.smoothing_um / mpp / 2 - 0.01)
     smooth = cv2.medianBlur(np.ascontiguousarray(pixels), 2 * half + 1) if half else pixels
-    hue, saturation, _ = cv2.split(cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV))
-    apart = foreign(smooth, hue, saturation, max(1, half))
-    own = saturation[~apart]
-    threshold = SATURATION_RANGE[1]
-    if own.size and np.ptp(own):
-        threshold = float(np.clip(filters.threshold_otsu(own), *SATURATION_RANGE))
-    mask = ((saturation > threshold) & ~apart).astype(np.uint8)
-    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(half)))  # the edge of a coverslip is a thin line
+    hue, saturation = measure_color(smooth, find_glass_colors(pixels))
+    black = smooth.max(2) < BLACK
+    colored = (saturation > SATURATION_RANGE[1]) & ~black
+    ink = find_ink(pixels, hue, saturation, colored)
+    excluded = section.ink == "exclude" or (section.ink == "auto" and not ink.is_stain)
+    # Ink grows by some px, as its rim is pale.
+    apart = black | (cv2.dilate(ink.mask.astype(np.uint8), _disc(max(1, half))) > 0) if excluded else black
+    mask = clean_mask((saturation > _saturation_threshold(saturation[~apart])) & ~apart, mpp, section)
+    left_out = float(ink.mask.sum() / max(1, (ink.mask | colored).sum())) if excluded else 0.0
+    return mask, (*_remark_on_ink(left_out, 0.0 if excluded else ink.fraction), *_remark_on_cover(float(mask.mean())))
+
+
+def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Segmentation) -> np.ndarray:
+    """Find the tissue on a thumbnail, as `find_tissue` does, and return its mask alone."""
+    return find_tissue(pixels, mpp, section)[0]
+
+
+def _saturation_threshold(saturation: np.ndarray) -> float:
+    if not saturation.size or not np.ptp(saturation):
+        return SATURATION_RANGE[1]
+    return float(np.clip(filters.threshold_otsu(saturation), *SATURATION_RANGE))
+
+
+def _remark_on_ink(left_out: float, kept: float) -> Iterator[str]:
+    """Say which share of what is no glass was left out as ink, and where most has such a hue and was kept."""
+    if left_out >= SAID_INK:
+        yield f"{left_out:.0%} of what is no glass is left out as ink of a pen; if it is tissue, set tissue.ink: keep."
+    if kept > 0.5:
+        yield f"{kept:.0%} of tissue has a hue of ink and is kept as a stain; if it is ink, set tissue.ink: exclude."
+
+
+def _remark_on_cover(covered: float) -> Iterator[str]:
+    """Say where tissue covers nearly all of a slide."""
+    if covered > MOST_TISSUE:
+        yield f"Tissue covers {covered:.0%} of the slide; if its overlay is wrong, outline it (tissue.masks)."
+
+
+def clean_mask(mask: np.ndarray, mpp: float, section: config.Segmentation) -> np.ndarray:
+    """Remove lines and specks from a mask (rows, columns) at `mpp` um/px, and close its gaps and pinholes."""
+    half = round(section.smoothing_um / mpp / 2 - 0.01)
+    # The edge of a coverslip is a thin line.
+    mask = np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disc(half)))
     radius = round(section.closing_um / 2 / mpp)
     if radius:
         closed = cv2.morphologyEx(np.pad(mask, radius), cv2.MORPH_CLOSE, _disc(radius))
@@ -131,7 +185,8 @@ def segment(
     if mask_path:
         polygons = read_mask(mask_path, (info.width_px, info.height_px))
     else:
-        polygons = mask_polygons(tissue_mask(pixels, info.mpp * scale[0], section), scale)
+        mask, remarks = find_tissue(pixels, info.mpp * scale[0], section)
+        polygons, info = mask_polygons(mask, scale), replace(info, remarks=info.remarks + remarks)
     return store.Tissue(info, polygons), outline_tissue(pixels, polygons, scale)
 
 

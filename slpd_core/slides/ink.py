@@ -1,0 +1,75 @@
+"""Ink of a pen, told from stains of its hue: ink is a smooth line or word, tissue fills an area and has texture."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; hematoxylin and eosin lie beyond, from blue to red
+MIN_SATURATION = 70.0  # ink is deep in color, 0..255
+STAIN_FRACTION = 0.1  # of what is no glass; with less of its hue nothing can be said of a stain
+SMOOTH, ALIKE = 1 / 3, 2 / 3  # texture beside that of other tissue: below the one ink, above the other perhaps tissue
+MAX_STEP, MAX_STEP_OF_ALIKE = 40.0, 80.0  # gray levels between a stain of ink's hue and other tissue; ink ends sharply
+NEAR = 7  # px around a border that are compared
+
+
+@dataclass(frozen=True)
+class Ink:
+    """What of a thumbnail has the hue of ink.
+
+    mask: bool (rows, columns), deep in color. fraction: of what is no glass, 0..1, pale parts included. is_stain:
+    whether it looks like stained tissue.
+    """
+
+    mask: np.ndarray
+    fraction: float
+    is_stain: bool
+
+
+def find_ink(pixels: np.ndarray, hue: np.ndarray, saturation: np.ndarray, colored: np.ndarray) -> Ink:
+    """Find what has the hue of ink, and whether it is a stain of the slide instead.
+
+    It is a stain where it is most of what is no glass or passes into other tissue without a great step, as the border
+    between two hues then runs through one stain; but not where it is smooth beside other tissue.
+
+    Args:
+        pixels: thumbnail, uint8 RGB (rows, columns, 3).
+        hue: degrees / 2, uint8 (rows, columns); it and `saturation` without noise and the glass's tint.
+        saturation: uint8 (rows, columns).
+        colored: what is no glass, bool (rows, columns).
+    """
+    hued = (hue > HUES[0] / 2) & (hue < HUES[1] / 2)
+    mask = _open(hued & (saturation > MIN_SATURATION))
+    inky, other = mask | (colored & hued), _open(colored & ~hued)
+    fraction = float(inky.sum() / max(1, (inky | other).sum()))
+    texture = _measure_texture(pixels, inky) / max(1e-3, _measure_texture(pixels, other))
+    step = _measure_step(pixels, mask, other)
+    likely = fraction > 0.5 or step < (MAX_STEP_OF_ALIKE if texture > ALIKE else MAX_STEP)
+    is_stain = fraction > STAIN_FRACTION and likely and not texture < SMOOTH
+    return Ink(mask, fraction, is_stain) if mask.any() else Ink(mask, 0.0, is_stain=False)
+
+
+def _open(mask: np.ndarray) -> np.ndarray:
+    """Remove what is thinner than three px."""
+    cross = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, cross)) > 0
+
+
+def _measure_texture(pixels: np.ndarray, mask: np.ndarray) -> float:
+    """Measure how gray levels within a mask vary from px to px, away from its border; nan where it is too thin."""
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    variance = cv2.blur(gray**2, (3, 3)) - cv2.blur(gray, (3, 3)) ** 2
+    return float(np.sqrt(np.median(np.maximum(0, variance[inner])))) if inner.any() else float("nan")
+
+
+def _measure_step(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """Measure the median difference in color where two masks meet, gray levels; nan where they do not."""
+    means, shares = [], []
+    for mask in (first, second):
+        share = cv2.blur(mask.astype(np.float32), (NEAR, NEAR))
+        total = cv2.blur(pixels * mask[..., None].astype(np.float32), (NEAR, NEAR))
+        means.append(total / np.maximum(share, 1e-6)[..., None])
+        shares.append(share)
+    meet = np.minimum(*shares) > 2 / NEAR**2
+    return float(np.median(np.abs(means[0] - means[1]).max(2)[meet])) if meet.any() else float("nan")
