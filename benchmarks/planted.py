@@ -59,7 +59,7 @@ CELLS = 4  # a side of clumps; each is drawn once
 LABEL_SHIFT = np.array([1.0, -1.0, 0.5, -0.5, 0.5, -0.5])  # of the phenotypes' log share, for and against a label
 SHIFT, CONCENTRATION = 0.6, 12.0
 STAIN, NOISE = 0.2, 1.5
-NEIGHBOURS = 10
+NEIGHBOURS, REPEATS = 10, 4
 MOST_PROCESSES = 8
 RECIPE = {
     "n_prototypes": 4,
@@ -173,12 +173,12 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
 
 
 def auc(features: np.ndarray, labels: np.ndarray, model: Any, seed: int) -> float:
-    """Of out-of-fold probabilities, the mean of four times five folds."""
+    """Of out-of-fold probabilities, the mean of REPEATS times five folds."""
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     found = []
-    for repeat in range(4):
+    for repeat in range(REPEATS):
         folds = StratifiedKFold(5, shuffle=True, random_state=100 * seed + repeat)
         predicted = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")[:, 1]
         found.append(roc_auc_score(labels, predicted))

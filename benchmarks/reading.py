@@ -19,7 +19,7 @@ from slpd_core.slides.demo.picture import draw_slide
 from slpd_core.slides.jpeg_tiles import JpegTiles
 from slpd_core.slides.reader import Slide, resample, write_slide
 
-REGION_PX = 4096
+REGION_PX, SLIDE_PX = 4096, 5120
 AT = (300, 420)  # no multiple of a tile
 
 
@@ -118,7 +118,7 @@ def half_scale(path: Path, mpp: float) -> None:
 def main() -> None:
     """Draw the slides and print the tables."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", 5120)
+        picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", SLIDE_PX)
         write_slide(Path(folder, "20x.tiff"), picture, 0.5)
         level_0(Path(folder, "20x.tiff"))
         larger = pyvips.Image.new_from_array(picture).resize(1.75)

@@ -25,6 +25,7 @@ BATCHES = (64, 256)
 PLAIN_AT_MOST = {"cpu": 128, "cuda": 256}
 MOST_MB = {"cpu": 6000, "cuda": 12_000}
 ROUNDS = {"cpu": 2, "cuda": 10}
+MULTIPLIED = ((4096, 192, 768), (4096, 768, 192), (2048, 2048, 2048), (4096, 4096, 4096))
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,7 +49,8 @@ def start(section: config.PretrainRun, device: str) -> tuple[Networks, Batch]:
         for parameter in networks.teacher.parameters():
             parameter.add_(0.01 * normal(*parameter.shape))
     networks.centres = {term: 0.02 * normal(section.out_dim) for term in networks.centres}
-    B, crops = section.batch_size, ((section.n_global_crops, section.global_crop), (8, section.local_crop))
+    B = section.batch_size
+    crops = ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop))
     views = [normal(n, B, side, side, TOKEN_DIM) for n, side in crops]
     has = (torch.arange(B, device=device) % 10 > 0).float()[:, None]
     return networks, Batch(views, {term: (normal(B, 1, section.embed_dim), has) for term in ("intra", "inter")})
@@ -175,7 +177,7 @@ def multiplying(device: str) -> dict[str, float]:
     rates = {}
     for precision, dtype in DTYPES.items():
         ways, work = {}, {}
-        for rows, inside, outside in ((4096, 192, 768), (4096, 768, 192), (2048, 2048, 2048), (4096, 4096, 4096)):
+        for rows, inside, outside in MULTIPLIED:
             a, b = (torch.randn(*shape, device=device).to(dtype) for shape in ((rows, inside), (inside, outside)))
 
             def multiply(a: Tensor = a, b: Tensor = b) -> None:

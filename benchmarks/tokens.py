@@ -33,6 +33,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 PUBLISHED_BATCH = 256
 MOST_MB = 3000
 CALLS = 4  # of a multiplication in a row
+SQUARE = 2048  # a shape beside those of the network, at which multiplying is fast
 LAYERS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
 
 
@@ -103,7 +104,7 @@ def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], obj
 
     for precision in ("fp32", "bf16"):
         dtype = fast_vit.DTYPES[precision]
-        for name, (rows, inside, outside) in {**shapes, "2048 x 2048": (2048, 2048, 2048)}.items():
+        for name, (rows, inside, outside) in {**shapes, f"{SQUARE} x {SQUARE}": (SQUARE,) * 3}.items():
             weight, x = (torch.randn(size, inside, device=device) for size in (outside, rows))
             layer, x = fast_vit.FrozenLinear(weight, None, dtype), x.to(dtype)
             ways[precision, name] = (
@@ -210,7 +211,7 @@ def memory(picture: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_slide(folder / "slide.tiff", picture, 0.5)
-        info = store.SlideInfo("s", store.OK, "", REGION_PX, REGION_PX, 0.5, "sheet", "f")
+        info = store.SlideInfo("s", store.OK, "", REGION_PX, REGION_PX, 0.5, "sheet")
         regions = store.Regions(info, np.zeros((1, 2), np.int64), np.ones(1, np.float32), REGION_PX, REGION_PX, 0.5)
         store.write_regions(folder / "regions.h5", regions, store.provenance("regions", 1, {}, "f"))
         section = settings().patch_encoder.own.model_copy(update={"source": "random", "name": NAME})
