@@ -8,6 +8,11 @@ WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # what pandas makes of 101 in a column 
 SEPARATORS = re.compile(r"[\s._-]+")
 
 
+def is_shown(sign: str) -> bool:
+    """Return whether a sign shows, as letters and spaces of any width do, and controls of a terminal do not."""
+    return sign.isprintable() or unicodedata.category(sign) == "Zs"
+
+
 def normalize_id(text: str) -> str:
     """Return a text composed as Unicode's NFC, without spaces at its ends.
 

@@ -23,6 +23,8 @@ from typing import IO, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from slpd_core.ids import is_shown
+
 T = TypeVar("T")
 log = logging.getLogger("slpd")
 SECONDS_BETWEEN_LINES = 15.0
@@ -35,7 +37,7 @@ CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 def escape_controls(text: str) -> str:
     """Return a text in which what would steer a terminal is written out, as \\x1b; lines and tabs stay."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
+    return "".join(sign if is_shown(sign) or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
 
 
 class PlainFormatter(logging.Formatter):

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
+from slpd_core.ids import is_shown
+
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 WORKBOOK, OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # what their files begin with
 MAX_BYTES = 1 << 26  # of a file, and of a workbook unpacked
@@ -22,7 +24,8 @@ MAX_WHOLE = 10**15  # a workbook rounds numbers from here on
 ERRORS = ("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!")  # of a formula
 ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d\d+")  # how a spreadsheet shows a long number
 REMEDY = "save it as CSV UTF-8 or as .xlsx"
-Line = tuple[int, list[Any]]  # the row's number and its texts, or a workbook's cells
+Cell = tuple[str, str]  # a text without spaces at its ends, and what is wrong with it
+Line = tuple[int, list[Cell]]  # the row's number and its cells
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,14 @@ def read_text_table(
     header = _read_header(path, lines, required, names, example)
     rows, problems = [], []
     for row, cells in lines[1:]:
-        texts = [_read_cell(cell) for cell in cells]
-        while len(texts) > len(header) and texts[-1] == ("", ""):
-            texts.pop()
-        if len(texts) > len(header) or (len(texts) < len(header) and not ragged):
+        while len(cells) > len(header) and cells[-1] == ("", ""):
+            cells.pop()
+        if len(cells) > len(header) or (len(cells) < len(header) and not ragged):
             quote = f"; quote a field that holds a {separator}" if separator else ""
-            problems.append(f"row {row}: {len(texts)} fields, the header has {len(header)}{quote}")
+            problems.append(f"row {row}: {len(cells)} fields, the header has {len(header)}{quote}")
             continue
-        texts += [("", "")] * (len(header) - len(texts))
-        own = {name: texts[header.index(name)] for name in names if name in header}
+        cells += [("", "")] * (len(header) - len(cells))
+        own = {name: cells[header.index(name)] for name in names if name in header}
         problems += [f"row {row}: {name} {problem}" for name, (_, problem) in own.items() if problem]
         rows.append((row, {name: text for name, (text, _) in own.items()}))
     return TextTable(rows, problems)
@@ -79,7 +81,7 @@ def read_text_table(
 def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -> tuple[list[Line], str]:
     """The lines of a text that are not blank, and the name of what separates their fields."""
     text = _decode(path, content)
-    stated = re.match(r"sep=(.)\r?(?=\n)", text, re.IGNORECASE)  # a line that Excel obeys
+    stated = re.match(r"sep=([,;\t|])\r?(?=\n)", text, re.IGNORECASE)  # a line that Excel obeys
     text = text[stated.end() :] if stated else text
     first = next((line for line in io.StringIO(text) if line.strip(" ,;\t|\r\n")), "")
 
@@ -90,11 +92,15 @@ def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -
     try:
         separator = stated[1] if stated else max(SEPARATORS, key=named)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        lines = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
+        lines = [
+            (reader.line_num, [_check_text(field) for field in fields])
+            for fields in reader
+            if any(field.strip() for field in fields)
+        ]
     except csv.Error as error:
         shown = f"; the first lines of one:\n{example}" if example else ""
         raise ValueError(f"{path}: not a CSV table ({error}); {REMEDY}{shown}") from error
-    return lines, SEPARATORS.get(separator, f"{separator!r}")
+    return lines, SEPARATORS[separator]
 
 
 def _decode(path: Path, content: bytes) -> str:
@@ -109,10 +115,9 @@ def _decode(path: Path, content: bytes) -> str:
     return text
 
 
-def _check_text(field: str) -> tuple[str, str]:
-    """A text without spaces at its ends, and what is wrong with it."""
+def _check_text(field: str) -> Cell:
     text = field.strip()
-    if not text.isprintable():
+    if not text.isprintable() and not all(map(is_shown, text)):
         return text, f"{text!a} holds signs that do not show; retype it"
     if text in ERRORS:
         return text, f"is {text}, the error of a formula; fill it in"
@@ -121,9 +126,9 @@ def _check_text(field: str) -> tuple[str, str]:
     return text, ""
 
 
-def _read_cell(cell: Any) -> tuple[str, str]:
-    """A text, or a workbook's cell as the text it shows, and what is wrong with it."""
-    value = cell if isinstance(cell, str) else cell.value
+def _read_cell(cell: Any) -> Cell:
+    """A workbook's cell as the text it shows."""
+    value = cell.value
     if value is None:
         return "", ""
     if isinstance(value, bool | str):
@@ -172,15 +177,15 @@ def _read_rows(sheet: Any) -> list[Line]:
         cells += len(line)
         if cells > MAX_CELLS or row > MAX_ROWS:
             raise ValueError("more rows or cells than a sheet of slides has")
-        if any(cell.value is not None and str(cell.value).strip() for cell in line):
-            lines.append((row, [*line]))
+        read = [_read_cell(cell) for cell in line]
+        if any(text for text, _ in read):
+            lines.append((row, read))
     return lines
 
 
 def _names(lines: list[Line]) -> list[str]:
     """The names of the columns, those without at the end left out."""
-    cells = lines[0][1] if lines else []
-    header = [(cell if isinstance(cell, str) else str(cell.value or "")).strip() for cell in cells]
+    header = [text for text, _ in lines[0][1]] if lines else []
     while header and not header[-1]:
         header.pop()
     return header

@@ -128,6 +128,14 @@ def test_a_row_of_another_length_is_named_unless_rows_may_end_early(tmp_path):
     assert table.rows == [(2, {"a": "1", "b": "2"}), (4, {"a": "1", "b": ""})]
 
 
+@given(st.binary(max_size=200) | st.text("sep=,;|\t\r\n\"'ab", max_size=40).map(str.encode), st.booleans())
+def test_any_bytes_are_a_table_or_named(tmp_path_factory, content, ragged):
+    path = tmp_path_factory.getbasetemp() / "bytes.csv"
+    path.write_bytes(content)
+    with contextlib.suppress(ValueError):  # and no other error
+        read_text_table(path, ["a"], ["b"], ragged=ragged)
+
+
 def test_a_damaged_workbook_is_read_or_named(tmp_path):
     """Bytes of the file, and of what is packed in it, put in another's place."""
     path, rng = tmp_path / "a.xlsx", np.random.default_rng(0)

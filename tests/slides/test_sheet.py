@@ -2,6 +2,7 @@
 
 import logging
 
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -152,6 +153,15 @@ def test_a_sheet_of_another_country_is_read(write, tmp_path, kind, separator, en
     text = "\r\n".join(line.replace(",", separator).replace("#", ",") for line in lines)
     (tmp_path / "slides.csv").write_bytes(text.encode(encoding))
     pd.testing.assert_frame_equal(sheet.read_sheet(tmp_path / "slides.csv"), expected)
+
+
+def test_a_workbook_is_a_sheet(write, tmp_path):
+    expected = sheet.read_sheet(write(*(f"{row},0.5" for row in GOOD), header=HEADER + ",mpp"))
+    book = openpyxl.Workbook()
+    for row in [[*HEADER.split(","), "mpp"], *([*row.split(","), 0.5] for row in GOOD)]:
+        book.active.append(row)
+    book.save(tmp_path / "slides.xlsx")
+    pd.testing.assert_frame_equal(sheet.read_sheet(tmp_path / "slides.xlsx"), expected)
 
 
 @pytest.mark.parametrize("text", ["", '"a,b\nc', "\x00\x01"])
