@@ -91,6 +91,21 @@ def test_blur_is_gaussian_and_only_where_asked_for(pixels):
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
 
 
+def test_the_first_global_crop_is_blurred_the_second_hardly_ever_a_local_one_every_other_time(recipe, monkeypatch):
+    blurred, draw = [], patch_crops.draw_changes
+
+    def drawing(*args):
+        drawn = draw(*args)
+        blurred.extend((drawn.blur > 0).mean(1))
+        return drawn
+
+    monkeypatch.setattr(patch_crops, "draw_changes", drawing)
+    recipe = recipe.model_copy(update={"global_px": 16, "local_px": 16, "n_local_crops": 3})
+    patches = torch.zeros(1, 20, 20, 3, dtype=torch.uint8)
+    patch_crops.draw_views(patches, np.arange(1), 4000, recipe, np.random.default_rng(1))
+    assert blurred == [1.0, *(pytest.approx(share, abs=0.03) for share in (0.1, 0.5, 0.5, 0.5))]
+
+
 def test_contrast_and_greyscale(pixels):
     found = patch_crops.change(pixels, changes(contrast=np.array([0.5, 0.1])), 16)
     torch.testing.assert_close(found, (pixels - 0.5) * 0.5 + 0.6, atol=1e-5, rtol=1e-5)

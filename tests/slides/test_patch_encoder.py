@@ -519,6 +519,16 @@ def test_a_repository_that_names_no_normalisation_is_refused(section, folder, ma
     assert json.loads(meta[key]) == OWN_MEAN
 
 
+def test_the_settings_normalisation_goes_before_what_the_source_says(section, folder, made, settings):
+    """Of a folder, of random weights and of weights that are trained here; each has a mean of its own to offer."""
+    given = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    for changed in (named(section, f"local-dir:{folder(published())}", **given), section.model_copy(update=given)):
+        _, meta = made(changed)
+        assert [json.loads(meta[key]) for key in ("mean", "std")] == [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
+    plan = patch_encoder.planned(section.model_copy(update=given), settings.patch_encoder.dino, 1, "cpu")
+    assert (plan.mean, plan.std) == (given["mean"], given["std"])
+
+
 @pytest.mark.parametrize("text", ['{"architectures": ["ViTModel"]}', "[]", "{"])
 def test_a_config_of_another_library_says_what_to_do(section, folder, made, text):
     place = folder(published())

@@ -14,13 +14,13 @@ LEFT = shapely.box(0, 0, 256, 512)
 REGION_PX, PATCH_PX = 512, 64
 
 
-def info(mpp=0.5, status=store.OK):
-    return store.SlideInfo("s", status, "", 1024, 512, mpp, "sheet", "")
+def info(mpp=0.5, status=store.OK, name="s"):
+    return store.SlideInfo(name, status, "", 1024, 512, mpp, "sheet", "")
 
 
-def regions(corners, mpp=0.5):
+def regions(corners, mpp=0.5, name="s"):
     coords, side = np.array(corners, np.int64).reshape(-1, 2), round(REGION_PX * 0.5 / mpp)
-    return store.Regions(info(mpp), coords, np.ones(len(coords), np.float32), REGION_PX, side, 0.5)
+    return store.Regions(info(mpp, name=name), coords, np.ones(len(coords), np.float32), REGION_PX, side, 0.5)
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def slide(planted):
 def sample(tmp_path):
     """Run the stage on regions at the given corners with tissue in LEFT; gives the patches and where they lie."""
 
-    def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,)):
-        store.write_regions(tmp_path / "r.h5", regions(corners, mpp), META)
-        store.write_tissue(tmp_path / "t.geojson", store.Tissue(info(mpp), (LEFT,)), META)
+    def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,), name="s"):
+        store.write_regions(tmp_path / "r.h5", regions(corners, mpp, name), META)
+        store.write_tissue(tmp_path / "t.geojson", store.Tissue(info(mpp, name=name), (LEFT,)), META)
         patches.run(
             slide_path=path,
             tissue_path=tmp_path / "t.geojson",
@@ -67,12 +67,14 @@ def test_patches_are_the_slides_own_pixels_with_tissue_at_their_centre(sample, s
             np.testing.assert_array_equal(patch, opened.read(corner, (PATCH_PX, PATCH_PX), 0.5))
 
 
-def test_patches_are_spread_and_depend_on_the_seed_alone(sample, slide):
+def test_patches_are_spread_and_depend_on_the_seed_and_the_slide_alone(sample, slide):
     _, one = sample(slide, [(0, 0)], n=200)
     _, again = sample(slide, [(0, 0)], n=200)
     _, other = sample(slide, [(0, 0)], n=200, seed=2)
+    _, elsewhere = sample(slide, [(0, 0)], n=200, name="another")
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
+    assert (one != elsewhere).any()
     assert len(np.unique(one, axis=0)) > 190
     np.testing.assert_allclose(one.mean(0), [(256 - PATCH_PX / 2) / 2, (512 - PATCH_PX) / 2], atol=30)
 

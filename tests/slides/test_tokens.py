@@ -116,6 +116,15 @@ def test_the_slide_is_recorded_with_what_its_tokens_came_from(encode, slide, wei
     assert len({meta["fingerprint"], other["fingerprint"], reseeded["fingerprint"]}) == 3
 
 
+def test_the_precision_that_auto_chose_is_in_the_fingerprint(settings):
+    """Two machines under one setting: what one encoded in half precision the other does not take for its own."""
+    section = settings.tokens.encoding.model_copy(update={"precision": "auto"})
+    encoder = {"fingerprint": "e", "source": "random", "name": "test_vit"}
+    one, other, again = (tokens.provenance_of(section, META, encoder, chosen) for chosen in ("fp32", "bf16", "fp32"))
+    assert one["fingerprint"] == again["fingerprint"] != other["fingerprint"]
+    assert (one["precision"], other["precision"]) == ("fp32", "bf16")
+
+
 def test_a_slide_whose_later_region_is_broken_keeps_none(encode, slide):
     with Slide(slide) as whole:
         tiles = whole.read((0, 0), (256, 256), 0.5)
