@@ -55,6 +55,17 @@ def test_only_folds_where_both_are_defined_count():
     assert math.isnan(compare.compare_with_reference(nothing, nothing)["difference"])
 
 
+def test_slides_that_one_row_lacks_count_for_the_other():
+    """Another encoder may have left out slides: what they add to one row's mean is part of the difference's spread."""
+    rng = np.random.default_rng(4)
+    labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
+    whole = predictions(rng.normal(size=40) + labels, labels, folds)
+    row, lacking = (uncertainty.influences(table, ["a", "b"])["auc"] for table in (whole, whole.iloc[5:]))
+    parts = row.minus(lacking).parts
+    assert parts["p0"].dropna().tolist() == pytest.approx(row.parts["p0"].dropna().tolist())
+    assert parts["p9"].dropna().item() == pytest.approx((row.parts["p9"] - lacking.parts["p9"]).dropna().item())
+
+
 @pytest.mark.parametrize("design", ["partition", "10 hold-outs"])
 def test_equal_rows_seldom_differ_and_what_is_detectable_is_mostly_detected(design):
     rng, shift = np.random.default_rng(5), 0.8
