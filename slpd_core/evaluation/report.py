@@ -97,7 +97,7 @@ def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """
     found = found[~found["remark"].isin(remarks.LEFT_OUT.values())]
     kinds = found.groupby("remark", sort=False)
-    return {remark: {"ids": [*rows["id"].unique()], "folds": rows["fold"].nunique()} for remark, rows in kinds}
+    return {remark: {"ids": [*rows["id"].unique()], "folds": len({*rows["fold"]} - {""})} for remark, rows in kinds}
 
 
 def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
@@ -244,7 +244,7 @@ def run(
         "report.html.j2",
         cohort=cohort,
         summary=summarise(ledger, folds),
-        remarks=remarked(pd.read_csv(remarks_path, dtype=str)),
+        remarks=remarked(pd.read_csv(remarks_path, dtype=str, keep_default_na=False)),
         runs=list(histories),
         run_remarks={name: meta["remarks"].splitlines() for name, (_, meta) in embeds.items() if meta["remarks"]},
         by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],

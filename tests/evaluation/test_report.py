@@ -140,11 +140,13 @@ ROWS = {("patch", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
 
 def test_leaks_of_the_folds_are_told(make):
     leaks = [("patient on both sides", f"<p{n}>", n) for n in (0, 0, 2)] + [("quarantined", "torn", "")]
+    leaks += [("never tested", "NA", "")]
     page = (make(ROWS, remarks=leaks) / "index.html").read_text()
     assert "2 patients stand on both sides of a fold" in page
     assert "patient on both sides, 2 in 2 folds" in page
     assert "&lt;p0&gt;, &lt;p2&gt;" in page
     assert "quarantined, 1" not in page
+    assert re.search(r"never tested, 1</summary>\s*<p[^>]*>NA</p>", page)
     assert "no patient stands on both sides of a fold" in (make(ROWS) / "index.html").read_text()
 
 
