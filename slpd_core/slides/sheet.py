@@ -23,6 +23,7 @@ NAMES = ("slide_id", "patient_id", "label", "site")
 SIGNS_OF_IDS = " ._-()+"
 NO_PLAIN_ENDS = re.compile(r"^[ .+-]|[ .]$|\.\.")
 LONGEST_ID = 200  # bytes
+TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"
 NAMED = 5  # ids of a group that look alike
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
@@ -126,11 +127,19 @@ def _read_mpp(text: str) -> float:
 
 
 def find_doubts(frame: pd.DataFrame) -> list[str]:
-    """Return what a checked sheet leaves in doubt, a line each: ids that look alike, patients with two labels."""
+    """Return what a checked sheet leaves in doubt, a line each.
+
+    Ids that look alike, patients with two labels, and patients that are one by the TCGA barcodes of their slides.
+    """
     doubts = [
         f"{column}: {' and '.join(map(repr, group[:NAMED]))} look alike; if they are one, write them alike"
         for column in ("slide_id", "patient_id", "label", "site")
         for group in group_alike(frame[column], loosen_id)
+    ]
+    patients = frame.groupby(frame["slide_id"].str.extract(TCGA_PATIENT)[0])["patient_id"].unique()
+    doubts += [
+        f"patient_id: {' and '.join(map(repr, names[:NAMED]))} are one by the barcode of their slides, {barcode}"
+        for barcode, names in patients[patients.str.len() > 1].items()
     ]
     labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
     return doubts + [

@@ -155,6 +155,14 @@ def test_a_sheet_of_another_country_is_read(write, tmp_path, kind, separator, en
     pd.testing.assert_frame_equal(sheet.read_sheet(tmp_path / "slides.csv"), expected)
 
 
+def test_patients_that_are_one_by_their_slides_barcodes_are_named(write):
+    names = [f"TCGA-55-1234-01Z-00-DX{number}" for number in (1, 2)]
+    rows = (f"{names[0]},{names[0]},x,a.svs", f"{names[1]},{names[1]},x,b.svs", "TCGA-55-99,p,y,c.svs", "d,q,y,d.svs")
+    assert sheet.find_doubts(sheet.read_sheet(write(*rows))) == [
+        f"patient_id: '{names[0]}' and '{names[1]}' are one by the barcode of their slides, TCGA-55-1234"
+    ]
+
+
 def test_a_workbook_is_a_sheet(write, tmp_path):
     expected = sheet.read_sheet(write(*(f"{row},0.5" for row in GOOD), header=HEADER + ",mpp"))
     book = openpyxl.Workbook()
