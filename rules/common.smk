@@ -38,6 +38,7 @@ try:
     )
     for key, encoder in CONFIG.patch_encoder.each().items():
         encoder.require_weights(key)
+    CONFIG.folds.require_splits()
     if workflow.is_main_process:  # once a run, not once a job
         texts.require_cohort(CONFIG, SHEET)
 except (ValueError, OSError) as error:

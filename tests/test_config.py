@@ -41,6 +41,21 @@ def test_every_cohort_overlays_the_config(values, path):
     assert config.load(overlaid(values, overlay)).cohort == ("cohort" if of_any else path.stem)
 
 
+@pytest.mark.parametrize("cohort", ["tcga_nsclc", "tcga_brca"])
+@pytest.mark.parametrize("over", [[], ["paper"]])
+def test_the_papers_cohorts_take_its_encoder_and_folds_or_say_what_is_missing(values, cohort, over):
+    for name in (cohort, *over):
+        values = overlaid(values, yaml.safe_load((ROOT / "cohorts" / f"{name}.yaml").read_text()))
+    settings = config.load(values)
+    encoder = settings.patch_encoder.own
+    assert (encoder.source, encoder.mean, encoder.std) == ("hipt", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with pytest.raises(FileNotFoundError, match=r"no file HIPT/HIPT_4K/Checkpoints/vit256_small_dino\.pth"):
+        encoder.require_weights()
+    with pytest.raises(FileNotFoundError, match=r"no splits_0\.csv in HIPT/2-Weakly.*/tcga_(lung|brca);"):
+        settings.folds.require_splits()
+    assert settings.pretrain.run("slpd").n_prototypes == {"tcga_nsclc": 4, "tcga_brca": 2}[cohort]
+
+
 def test_numbers_that_arrive_as_text_are_numbers(values):
     values["pretrain"]["base_lr"] = "5e-4"
     values["seed"] = "7"
@@ -92,6 +107,10 @@ def test_missing_files_of_the_encoder_are_named_and_those_there_are_inputs(value
     with pytest.raises(FileNotFoundError, match=r"patch_encoder\.weights: no file gone\.pth; download"):
         file.require_weights()
     encoder(source="random", weights="gone.pth").require_weights()
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+    pointer = encoder(source="hipt", weights=str(tmp_path / "pointer.pth"))
+    with pytest.raises(FileNotFoundError, match=r"weights: .*pointer\.pth is the pointer that Git LFS .*git lfs pull"):
+        pointer.require_weights()
 
 
 def test_a_run_without_overrides_is_the_section_itself(values):

@@ -54,12 +54,18 @@ class Folds(Section):
     def _splits_are_numbered(self) -> Self:
         found = []
         names = [path.name for path in self.files]
-        if self.splits and names != [f"splits_{number}.csv" for number in range(len(names))]:
+        if names != [f"splits_{number}.csv" for number in range(len(names))]:
             found.append(f"splits: {self.splits} holds {', '.join(names)}; number them from 0 without a gap")
-        if self.splits and not names:
-            found.append(f"splits: no splits_0.csv in {self.splits}; correct the folder, or leave it empty (null)")
         refuse(found)
         return self
+
+    def require_splits(self) -> None:
+        """Raise FileNotFoundError where the folder of imported splits holds none."""
+        if self.splits and not self.files:
+            raise FileNotFoundError(
+                f"folds.splits: no splits_0.csv in {self.splits}; put the splits there or correct the folder, or set "
+                "it to null for folds that are drawn here, which no published numbers rest on"
+            )
 
 
 class Evaluation(Section):

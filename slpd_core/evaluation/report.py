@@ -8,20 +8,13 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import config, store
-from slpd_core.evaluation import figures, metrics, printing, remarks
+from slpd_core.evaluation import figures, metrics, printing, protocol, remarks
 from slpd_core.evaluation import rows as result_rows
 from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 15
-# Where the weights of a patch encoder come from -> what the page says of them.
-WEIGHTS = {
-    "random": "random weights, untrained",
-    "timm": "weights from a file",
-    "hipt": "HIPT's weights",
-    "dino": "trained on this cohort with DINO, stage one",
-}
+VERSION = 16
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
@@ -106,7 +99,7 @@ def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
     for row in rows:
         source, name = row.encoder
         other = row.features if row.level == "patch" and row.features != config.PATCH_FEATURES else ""
-        what = f"{name}, {WEIGHTS.get(source, source)}"
+        what = f"{name}, {protocol.WEIGHTS.get(source, source)}"
         found[other] = f"{other} ({what})" if other else what
     return [found[key] for key in sorted(found, key=bool)]
 
@@ -236,6 +229,11 @@ def run(
     rows = result_rows.join_folds(tested.values(), list(histories))
     reference = result_rows.reference_row(rows, section.reference)
     table = result_rows.make_table(rows, reference)
+    encoders = {
+        f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for _, meta in tested.values()
+    }
+    splits = protocol.describe_folds(folds_meta, folds["fold"].nunique())
+    table = table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
     regions = {run: own for run, (own, _) in embeds.items()}
     pngs = draw(rows, reference, histories, patches, regions, ledger, section, seed)
     write_beside(out_dir, pngs, table)

@@ -22,7 +22,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
 PATCH_ENCODER_META = (*("name", "source", "arguments", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),)
 # What a tokens file says of the patch encoder that made it; texts, passed on to the `evaluate` tables.
-ENCODER_META = ("encoder_source", "encoder_name")
+ENCODER_META = ("encoder_source", "encoder_name", "encoder_normalization")
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,7 @@ def artifacts(make_slides, plant, settings, tmp_path):
     for slide, array in features.items():
         info = store.SlideInfo(slide, store.OK, "", 9, 9, 0.5, "sheet", "f")
         regions = store.Regions(info, np.zeros((len(array), 2)), np.ones(len(array)), 4, 4, 0.5)
-        encoder = {"encoder_source": "random", "encoder_name": "vit"}
+        encoder = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": "mean 0"}
         meta = store.provenance("tokens", 1, {}) | encoder
         with store.writing_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
             written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
@@ -298,7 +298,11 @@ def test_the_stage_writes_its_predictions(run, features, classifier):
 def test_predictions_say_what_they_are_of_and_whose_tokens_they_come_from(run, features):
     _, meta = run(features, "knn")
     assert meta["level"] == LEVELS[features]
-    assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "vit")
+    assert {name: meta[name] for name in store.ENCODER_META} == {
+        "encoder_source": "random",
+        "encoder_name": "vit",
+        "encoder_normalization": "mean 0",
+    }
 
 
 @pytest.mark.parametrize("classifier", ["knn", "dsmil"])

@@ -395,5 +395,7 @@ def test_splits_are_numbered_from_0_without_a_gap(settings, tmp_path):
     (tmp_path / "splits" / "splits_1.csv").unlink()
     with pytest.raises(ValueError, match=r"splits_0\.csv, splits_2\.csv; number them from 0 without a gap"):
         config.Folds(**settings.folds.model_dump() | {"splits": folder})
-    with pytest.raises(ValueError, match=r"splits: no splits_0\.csv in nowhere"):
-        config.Folds(**settings.folds.model_dump() | {"splits": "nowhere"})
+    nowhere = config.Folds(**settings.folds.model_dump() | {"splits": "nowhere"})
+    with pytest.raises(FileNotFoundError, match=r"folds\.splits: no splits_0\.csv in nowhere; .*null .*drawn here"):
+        nowhere.require_splits()
+    settings.folds.require_splits()

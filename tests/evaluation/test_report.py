@@ -99,6 +99,7 @@ def make(tmp_path, settings):
                 path = tmp_path / features / classifier / f"fold{fold}.parquet"
                 named = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
                 own = {"encoder_source": source if features in OWN else "random", "encoder_name": "vit_s"}
+                own |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
                 named |= own | {"level": level_of(features)}
                 frame = predictions(fold, strength, label, fold in one_class)
                 store.write_table(path, "evaluate", frame, META | named)
@@ -106,7 +107,8 @@ def make(tmp_path, settings):
         slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
         store.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
         folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
-        store.write_table(tmp_path / "folds.parquet", "folds", folds, META)
+        of_folds = META | {"section": settings.folds.model_dump_json(), "published_splits": ""}
+        store.write_table(tmp_path / "folds.parquet", "folds", folds, of_folds)
         table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"])
         table.to_csv(tmp_path / "remarks.csv", index=False)
         Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
@@ -186,6 +188,14 @@ class Page(html.parser.HTMLParser):
 
 def page_of(folder):
     return Page((folder / "index.html").read_text())
+
+
+def test_the_table_says_which_encoder_and_folds_it_rests_on(make):
+    table = pd.read_csv(make(ROWS | {("colour", "knn"): 0.2}, source="hipt") / "table.csv").set_index("row")
+    expected = "vit_s, HIPT's weights, RGB normalized by mean 0.5 0.5 0.5"
+    assert table.loc[["patch/mil", "slpd/vit_wsi"], "patch_encoder"].tolist() == [expected] * 2
+    assert pd.isna(table.loc["colour/knn", "patch_encoder"])
+    assert set(table["splits"]) == {"3 folds drawn here, grouped by patient"}
 
 
 def test_the_page_prints_the_table(make):

@@ -70,6 +70,7 @@ def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
             np.testing.assert_allclose(found.colour[region, patch], pixels.mean((0, 1)), atol=0.1)
     assert meta["precision"] == "fp32"
     assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "test_vit")
+    assert meta["encoder_normalization"] == "mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
 
 
 def test_the_batch_size_does_not_show(encode, slide):

@@ -1,0 +1,73 @@
+"""What scores rest on beside the method, patch encoder and folds, and whether the paper's rest on the same."""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from slpd_core import store
+from slpd_core.evaluation.splits import plain, read_split
+
+# Where the weights of a patch encoder come from -> what is said of them.
+WEIGHTS = {
+    "random": "random weights, untrained",
+    "timm": "weights from a file",
+    "hipt": "HIPT's weights",
+    "dino": "trained on this cohort with DINO, stage one",
+}
+# Fingerprints of splits that others published, as `recognize_splits` takes them: what they are called.
+PUBLISHED_SPLITS = {
+    "2efc9947fe092a7aa85a316f0ee18d23": "HIPT's ten splits of TCGA-BRCA",
+    "2b6e1cbf630bb67257fb26c24bf65867": "HIPT's ten splits of TCGA-NSCLC",
+}
+# Of the paper (Yu, Lin & Xu, MICCAI 2023): its patch encoder, and the splits of its cohorts.
+PAPERS_ENCODER = (
+    "vit_small_patch16_224, HIPT's weights, RGB normalized by mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+)
+PAPERS_SPLITS = {
+    "tcga_brca": "HIPT's ten splits of TCGA-BRCA",
+    "tcga_nsclc": "HIPT's ten splits of TCGA-NSCLC",
+}
+
+
+def recognize_splits(paths: Sequence[Path]) -> str:
+    """Return the name of published splits by all their slides and parts, whatever their order; "" for others."""
+    lines = [
+        f"{fold} {part} {plain(slide_id)}"
+        for fold, path in enumerate(paths)
+        for slide_id, part in read_split(path).items()
+    ]
+    return PUBLISHED_SPLITS.get(store.fingerprint(*sorted(lines)), "")
+
+
+def describe_encoder(meta: store.Meta) -> str:
+    """Describe the patch encoder behind predictions, by their metadata; "" for colors, which need none."""
+    if meta["level"] == "colour":
+        return ""
+    source = meta["encoder_source"]
+    return f"{meta['encoder_name']}, {WEIGHTS.get(source, source)}, RGB normalized by {meta['encoder_normalization']}"
+
+
+def describe_folds(meta: store.Meta, n_folds: int) -> str:
+    """Describe how slides were divided, by the metadata of the `folds` table."""
+    section = json.loads(meta["section"])
+    if section["splits"]:
+        return meta["published_splits"] or f"{n_folds} imported splits"
+    fewer = "" if section["train_share"] == 1 else f", {section['train_share']:.0%} of the training part used"
+    repeats = f", {section['repeats']} partitions" if section["repeats"] > 1 else ""
+    return f"{n_folds} folds drawn here, grouped by {section['grouped_by']}{repeats}{fewer}"
+
+
+def compare_with_paper(cohort: str, encoders: Collection[str], splits: Collection[str]) -> str:
+    """Say what scores beside the paper's rest on, and whether the paper's rest on the same.
+
+    Args:
+        cohort: One that the paper has numbers of.
+        encoders: Descriptions of the rows' patch encoders, as `describe_encoder` returns them.
+        splits: Descriptions of their folds, as `describe_folds` returns them.
+    """
+    ours = f"{cohort}: our numbers are of {' and '.join(encoders)}; {' and '.join(splits)}."
+    papers = {*encoders} == {PAPERS_ENCODER}, {*splits} == {PAPERS_SPLITS[cohort]}
+    if all(papers):
+        return f"{ours} The paper's are of the same."
+    others = [PAPERS_ENCODER] * (not papers[0]) + [PAPERS_SPLITS[cohort]] * (not papers[1])
+    return f"{ours} The paper's are of {'; '.join(others)}: a difference may come from that alone."
