@@ -16,8 +16,9 @@ from PIL import Image
 from benchmarks.timing import best_seconds, show
 from slpd_core.runtime import generator
 from slpd_core.slides.demo.picture import draw_slide
-from slpd_core.slides.jpeg_tiles import JpegTiles
-from slpd_core.slides.reader import Slide, resample, write_slide
+from slpd_core.slides.read_plan import resample
+from slpd_core.slides.reader import Slide, write_slide
+from slpd_core.slides.tiff_pictures import find_jpeg_levels
 
 REGION_PX, SLIDE_PX = 4096, 5120
 AT = (300, 420)  # no multiple of a tile
@@ -38,12 +39,11 @@ def ours(path: Path, mpp: float, shrink_jpeg: bool = True, threads: int = 1) -> 
 def streams(path: Path, size_px: int) -> list[bytes]:
     """Whole JPEG streams of as many tiles as a region of that side holds, in memory."""
     with openslide.OpenSlide(str(path)) as slide:
-        tiles = JpegTiles(path, slide.level_dimensions)
-    level = tiles._levels[0]
+        level = find_jpeg_levels(path, slide.level_dimensions)[0]
+    assert level is not None  # it is a JPEG TIFF
     count = (size_px // level.tile_px[0]) ** 2
     content = path.read_bytes()
     spans = list(zip(level.offsets.ravel().tolist(), level.lengths.ravel().tolist(), strict=True))[:count]
-    tiles.close()
     return [level.prefix + content[offset + 2 : offset + length] for offset, length in spans]
 
 

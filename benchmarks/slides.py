@@ -20,7 +20,8 @@ from slpd_core.runtime import generator
 from slpd_core.slides import regions, tissue
 from slpd_core.slides.demo.picture import draw_slide
 from slpd_core.slides.mpp import scale_between
-from slpd_core.slides.reader import Slide, plan_read, write_slide
+from slpd_core.slides.read_plan import plan_read
+from slpd_core.slides.reader import Slide, write_slide
 
 SMALL_PX = 9216
 LARGE_PX = (100_000, 80_000)

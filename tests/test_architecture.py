@@ -21,9 +21,10 @@ ABOVE = {"preflight": set(CHAPTERS)}  # what knows the chapters, and they do not
 HOMES = {
     "openslide": {"slides/reader.py"},
     "pyvips": {"slides/reader.py"},
-    "cv2": {"slides/reader.py", "slides/tissue.py", "slides/glass.py", "slides/ink.py"},
-    "simplejpeg": {"slides/jpeg_tiles.py"},
-    "tifffile": {"slides/jpeg_tiles.py"},
+    "cv2": {"slides/read_plan.py", "slides/reader.py", "slides/tissue.py", "slides/glass.py", "slides/ink.py"},
+    "simplejpeg": {"slides/tiff_tiles.py"},
+    "imagecodecs": {"slides/tiff_tiles.py"},
+    "tifffile": {"slides/tiff_pictures.py"},
     "h5py": {"store/hdf5.py"},
     "pyarrow": {"store/tables.py"},
     "safetensors": {"store/weights.py", "store/torch_files.py", "store/probe.py"},

@@ -28,7 +28,7 @@ class Sheet(Section):
 
 
 class Segmentation(Section):
-    """How tissue is found where no one has outlined it."""
+    """How tissue is found where no one has outlined it, and what of a slide is taken for glass."""
 
     thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
     smoothing_um: NonNegative
@@ -36,6 +36,7 @@ class Segmentation(Section):
     ink: Literal["auto", "exclude", "keep"]
     min_island_um2: NonNegative
     min_hole_um2: NonNegative
+    missing_tiles: Literal["error", "white"]
 
 
 class Tissue(Segmentation):

@@ -104,6 +104,11 @@ def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str
         left = f"and {len(bad) - NAMED:,} more: " if len(bad) > NAMED else ""
         what = "they would be left out" if on_bad_slide == "quarantine" else "the first of them would stop the run"
         say.say(NOTE, "", f"{left}{what} (ledger.on_bad_slide: {on_bad_slide})")
+    remarked = [slide for slide in good if slide.remarks]
+    for slide in remarked[:NAMED]:
+        say.say(NOTE, "", f"{slide.slide_id}: {' '.join(slide.remarks)}")
+    if len(remarked) > NAMED:
+        say.say(NOTE, "", f"and {len(remarked) - NAMED:,} more slides with remarks; the ledger will have them all")
     return good
 
 
@@ -174,7 +179,7 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     look_at_machine(say, machine, gpus)
     rows = [read_sheet(path, labelled=not number) for number, path in enumerate(sheets)]
     look_at_texts(say, settings, rows[0])
-    opened = slides.open_all(pd.concat(rows), settings.regions, cores)
+    opened = slides.open_all(pd.concat(rows), settings, cores)
     good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
     look_at_copies(say, pd.concat(rows))
     encoders = look_at_encoders(say, settings, device)

@@ -21,12 +21,16 @@ SAMPLED = 6  # slides whose tissue is sought
 
 @dataclass(frozen=True)
 class Opened:
-    """A slide's row of the sheet, its area on the glass in mm2 and its um/px; or why it could not be opened."""
+    """A slide's row of the sheet, its area on the glass in mm2 and its um/px; or why it could not be opened.
+
+    remarks: what to know of a slide that opens, a sentence each.
+    """
 
     row: dict[str, Any]
     mm2: float = 0.0
     mpp: float = 0.0
     problem: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def slide_id(self) -> str:
@@ -44,17 +48,19 @@ class Opened:
         return None if np.isnan(self.row["mpp"]) else float(self.row["mpp"])
 
 
-def open_all(sheet: pd.DataFrame, section: config.Regions, threads: int) -> list[Opened]:
+def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list[Opened]:
     """Open every slide of a sheet and find its um/px, several at a time."""
 
     def look_at(row: dict[str, Any]) -> Opened:
         found = Opened(row)
         try:
-            with Slide(found.path, found.sheet_mpp) as slide:
+            with Slide(found.path, found.sheet_mpp, missing_tiles=settings.tissue.missing_tiles) as slide:
                 mm2 = slide.size[0] * slide.size[1] * slide.mpp**2 / 1e6
                 info = store.SlideInfo(found.slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source)
-                regions.keep_regions(store.Tissue(info, ()), section)  # refuses a slide coarser than regions are read
-                return Opened(row, mm2, slide.mpp)
+                regions.keep_regions(
+                    store.Tissue(info, ()), settings.regions
+                )  # refuses a slide coarser than regions are read
+                return Opened(row, mm2, slide.mpp, remarks=slide.remarks)
         except (SlideError, OSError) as error:
             return Opened(row, problem=str(error))
 

@@ -1,6 +1,38 @@
-"""Bad slides: what is the slide's own fault, and when it is quarantined rather than ends the run."""
+"""Bad slides: what is the slide's own fault, what to do about it, and when it is quarantined."""
+
+import re
+from pathlib import Path
 
 LONGEST_REASON = 1000
+COPY_AGAIN = "copy it again or remove it from the sheet"
+MISSING_TILES = (
+    "copy it again, set tissue.missing_tiles to white where its scanner leaves out tiles of glass, or remove it from "
+    "the sheet"
+)
+TO_PYRAMID = "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90 --bigtiff"
+BY_BIO_FORMATS = "bfconvert -tilex 512 -tiley 512 -compression JPEG IN OUT.ome.tiff (Bio-Formats)"
+ONE_PAGE = f"convert the one that is the slide: {TO_PYRAMID.replace('IN', chr(34) + 'IN[page=0]' + chr(34))}"
+SAY_RGB = "save it as RGB: vips copy IN OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff] --interpretation srgb"
+JOIN_CHANNELS = f'join them: vips bandjoin "IN[page=0] IN[page=1] IN[page=2]" JOINED.v; then {SAY_RGB}'.replace(
+    "copy IN", "copy JOINED.v"
+)
+# What OpenSlide says of files that are whole and of a kind that it does not read.
+UNSUPPORTED = re.compile(
+    r"unsupported|not supported|unrecognized|cannot handle|bad direction|dissimilar|inconsistent (?:main|tile)|"
+    r"found multiple|unexpected (?:magnification|tile join|media storage|image|encounter|directory layout)|HiLo",
+    re.IGNORECASE,
+)
+# The first bytes of files that are no slides to OpenSlide, what they are, and what converts them.
+KINDS = (
+    (b"\xff\xd8\xff", "a JPEG picture", TO_PYRAMID),
+    (b"\x89PNG", "a PNG picture", TO_PYRAMID),
+    (b"II*\0", "a TIFF whose pixels do not lie in tiles", TO_PYRAMID),
+    (b"MM\0*", "a TIFF whose pixels do not lie in tiles", TO_PYRAMID),
+    (b"II+\0", "a TIFF whose pixels do not lie in tiles", TO_PYRAMID),
+    (b"MM\0+", "a TIFF whose pixels do not lie in tiles", TO_PYRAMID),
+    (b"ZISRAWFILE", "a CZI of a kind OpenSlide does not know", BY_BIO_FORMATS),
+    (b"<DataObject", "an iSyntax", "wsidicomizer -i IN -o OUT (wsidicomizer[isyntax])"),
+)
 
 
 class SlideError(ValueError):
@@ -13,6 +45,37 @@ class SlideError(ValueError):
         shown = "".join(sign if sign.isprintable() else " " for sign in message)
         half = LONGEST_REASON // 2
         super().__init__(shown if len(shown) <= LONGEST_REASON else f"{shown[:half]} ... {shown[-half:]}")
+
+
+def explain_refusal(path: Path, vendor: str, error: Exception) -> SlideError:
+    """Name what OpenSlide says of a slide that it knows and does not open: unsupported, or broken.
+
+    Args:
+        path: the slide's file.
+        vendor: its format as OpenSlide calls it.
+        error: what OpenSlide raised.
+    """
+    if UNSUPPORTED.search(str(error)):
+        command = TO_PYRAMID if vendor in ("generic-tiff", "aperio") else BY_BIO_FORMATS
+        return SlideError(f"{path}: OpenSlide does not read this kind of {vendor} ({error}); convert it: {command}")
+    return SlideError(f"{path}: broken slide ({error}); {COPY_AGAIN}")
+
+
+def explain_unknown(path: Path) -> SlideError:
+    """Name what a file is that OpenSlide does not know, by its first bytes, and how to convert it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(16).removeprefix(b"\xef\xbb\xbf")
+    for magic, kind, command in KINDS:
+        if head.startswith(magic):
+            return SlideError(f"{path}: not a whole slide, but {kind}; convert it: {command}")
+    return SlideError(
+        f"{path}: not a whole slide of a format OpenSlide knows; copy it again, remove it from the sheet, or convert "
+        f"it where Bio-Formats reads it: {BY_BIO_FORMATS}"
+    )
 
 
 def what_quarantines(on_bad_slide: str, last_attempt: bool) -> tuple[type[Exception], ...]:

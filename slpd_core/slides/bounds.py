@@ -15,10 +15,13 @@ MAX_THUMBNAIL_PX = 60_000_000  # a slide of 75 x 50 mm at 8 um/px; its tissue ta
 MAX_DIRECTORIES = 10_000
 MAX_TAGS = 4096  # of a directory
 MAX_TAG_BYTES = 1 << 25  # a number taken as 8 bytes: four million tiles
+MAX_ALL_TAGS = 1 << 19  # of all directories, which may share their bytes
+MAX_ALL_TAG_BYTES = 1 << 27  # likewise; two lists of a pyramid of four million tiles take 85 MB
+ORIENTATION, UPRIGHT = 274, 1
 TILE_WIDTH, TILE_LENGTH, SUBIFDS, NDPI = 322, 323, 330, 65420  # TIFF's tags; the last is Hamamatsu's
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}  # the others: 8
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-REMEDY = "copy it again, convert it or leave it out"
+REMEDY = "copy it again, convert it or remove it from the sheet"
 
 
 def check_levels(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str], path: Path) -> None:
@@ -47,24 +50,47 @@ def check_thumbnail(size: tuple[int, int], size_px: tuple[int, int], mpp: float,
         mm = " x ".join(f"{side * mpp / 1000:.0f}" for side in size_px)
         raise SlideError(
             f"{path}: {mm} mm of glass by its {mpp:g} um/px, {size[0]} x {size[1]} px in its thumbnail; correct its "
-            "mpp in the sheet, raise tissue.thumbnail_mpp or leave it out"
+            "mpp in the sheet, raise tissue.thumbnail_mpp or remove it from the sheet"
         )
 
 
 def check_tiff(path: Path) -> None:
-    """Raise SlideError where a TIFF's directories are too many, or one states a value or tile too large to be read.
+    """Refuse a TIFF whose directories state more than any slide, or tiles that are rotated or mirrored.
 
-    What is no TIFF, or a broken one, is left to those who read it.
+    Bounds hold for each directory and for their sum, since many may share one list. What is no TIFF, or a broken one,
+    is left to those who read it.
+
+    Raises:
+        SlideError: names the directory.
     """
     with path.open("rb") as file:
         tiff = _Tiff.opened(file)
+        tags = tag_bytes = 0
         for number, directory in enumerate(_directories(tiff, path) if tiff else ()):
             for code, tag in directory.tags.items():
-                if tag.count * (1 if BYTES_OF_TYPE.get(tag.kind) == 1 else 8) > MAX_TAG_BYTES:
+                size = tag.count * (1 if BYTES_OF_TYPE.get(tag.kind) == 1 else 8)
+                tag_bytes += size
+                if size > MAX_TAG_BYTES:
                     raise SlideError(f"{path}: tag {code} of directory {number} states {tag.count} values; {REMEDY}")
-            width, length = (directory.integers(code) for code in (TILE_WIDTH, TILE_LENGTH))
-            if width and length:
-                check_tile(width[0], length[0], path)
+            tags += directory.states
+            if tags > MAX_ALL_TAGS or tag_bytes > MAX_ALL_TAG_BYTES:
+                raise SlideError(
+                    f"{path}: the first {number + 1} directories state {tags} tags of {tag_bytes} bytes; {REMEDY}"
+                )
+            _check_tiles(directory, path)
+
+
+def _check_tiles(directory: "_Directory", path: Path) -> None:
+    """Raise SlideError where a directory's tiles are too large, or not upright."""
+    width, length, orientation = (directory.integers(code) for code in (TILE_WIDTH, TILE_LENGTH, ORIENTATION))
+    if not width or not length:
+        return
+    check_tile(width[0], length[0], path)
+    if orientation and orientation[0] > UPRIGHT:
+        raise SlideError(
+            f"{path}: stored rotated or mirrored (orientation {orientation[0]}); convert it: vips autorot IN "
+            "OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff]"
+        )
 
 
 @dataclass(frozen=True)

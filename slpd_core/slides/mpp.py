@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from slpd_core.runtime import log
@@ -12,6 +13,7 @@ MPP_RANGE = (0.05, 5.0)  # um/px; outside it an mpp is a mistake
 SAME_SCALE = 0.005  # see `scale_between`
 FINER = 0.02  # a request this much finer than a level is served from that level, enlarged
 MOST_ANISOTROPY = 0.02  # between um/px along x and y
+CONTRADICTION = 0.05  # between the sheet's um/px and the slide's own, more than calibrations differ by
 MPP_REMEDY = "give the slide's um/px in the column mpp of the sheet"
 TIFF_UNITS_PER_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 OME_UM = {"\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
@@ -63,6 +65,24 @@ def find_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Path)
     if source == "objective power":
         log.warning("%s: um/px taken from the objective power: %g", path, mpp)
     return mpp, source
+
+
+def describe_contradiction(properties: Mapping[str, str], sheet_mpp: float | None) -> str:
+    """Say where the sheet's um/px differ from those the slide itself states by more than CONTRADICTION; else "".
+
+    Args:
+        properties: as OpenSlide gives them.
+        sheet_mpp: the sheet's um/px, None without. The objective power says too little to contradict it.
+    """
+    if sheet_mpp is None:
+        return ""
+    with suppress(SlideError):  # x and y that differ are one reason to state um/px in the sheet
+        for mpp, source in _stated(properties, None, Path()):
+            if source != "objective power" and plausible(mpp):
+                if abs(sheet_mpp / mpp - 1) <= CONTRADICTION:
+                    return ""
+                return f"The sheet says {sheet_mpp:g} um/px, the slide itself {mpp:g} ({source}); the sheet's are used."
+    return ""
 
 
 def _stated(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> list[tuple[float, str]]:

@@ -1,9 +1,9 @@
 """Slides: their size, their um/px, and their pixels at any um/px. The home of openslide and pyvips."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,93 +14,136 @@ from PIL import Image
 
 from slpd_core import store
 from slpd_core.runtime import log
-from slpd_core.slides import identity
-from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides import identity, levels
+from slpd_core.slides.bad_slides import (
+    COPY_AGAIN,
+    MISSING_TILES,
+    ONE_PAGE,
+    TO_PYRAMID,
+    SlideError,
+    explain_refusal,
+    explain_unknown,
+)
 from slpd_core.slides.bounds import check_levels, check_thumbnail, check_tiff
-from slpd_core.slides.jpeg_tiles import JpegTiles, subifd_sizes
-from slpd_core.slides.mpp import FINER, find_mpp, ome_pixels, scale_between
+from slpd_core.slides.mpp import FINER, describe_contradiction, find_mpp, scale_between
 from slpd_core.slides.outages import reading
+from slpd_core.slides.read_plan import plan_read, resample
+from slpd_core.slides.tiff_pictures import Level, Picture, find_jpeg_levels, find_picture
+from slpd_core.slides.tiff_tiles import TiffTiles
 
-WHOLE = 0.01  # px; a corner this near a whole one is taken as whole
 MAX_READ_PX = 1 << 28
 STRIP_PX = 1 << 25  # of a thumbnail read at a time
-VENDORS_OF_PLAIN_TILES = ("aperio", "generic-tiff")  # tiles side by side, none missing, none overlapping
 
 
 @dataclass(frozen=True)
-class ReadPlan:
-    """What to read of which level, and the size to bring it to.
+class Source:
+    """An opened slide's file: what it states, and who reads which of its levels.
 
-    level: pyramid level. shrink: how much smaller its JPEG tiles are decoded, 1 for as they are. box: x, y, width and
-    height to read, in px of the shrunk level. out_px: (width, height) to give.
+    sizes, tile_px: (width, height) of each level and of its tiles in px, (0, 0) where they are not known. properties:
+    as OpenSlide names them. levels: those that are decoded straight from the file, by their number; OpenSlide reads
+    the others. slide: OpenSlide's, None where it is not needed. holds_all: whether a px that OpenSlide leaves
+    transparent is one whose tile is missing. remarks: how the picture was chosen, where there was a choice.
     """
 
-    level: int
-    shrink: int
-    box: tuple[float, float, float, float]
-    out_px: tuple[int, int]
+    sizes: list[tuple[int, int]]
+    tile_px: list[tuple[int, int]]
+    properties: Mapping[str, str]
+    levels: dict[int, Level]
+    slide: openslide.OpenSlide | None = None
+    holds_all: bool = False
+    remarks: tuple[str, ...] = ()
 
 
-def plan_read(
-    downsamples: Sequence[float],
-    shrinks: Sequence[Sequence[int]],
-    scale: float,
-    xy: tuple[float, float],
-    size_px: tuple[int, int],
-) -> ReadPlan:
-    """Choose the coarsest way to read that is at least as fine as what is wanted.
+def open_source(path: Path) -> Source:
+    """Open a slide: a plain or OME TIFF by its tiles, whatever else by OpenSlide.
 
-    downsamples: of each level against level 0; shrinks: factors each can be decoded at. scale: level-0 px a px wanted.
-    xy: upper left corner in level-0 px. size_px: (width, height) wanted.
-    Raises ValueError when what is wanted is finer than level 0.
+    Raises:
+        FileNotFoundError: there is no such file.
+        SlideError: it is no slide, or of a kind that is not read, with the remedy.
     """
-    if scale < 1 - FINER:
-        raise ValueError(f"{1 / scale:.3g} times finer than the slide's level 0")
-    ways = [
-        (downsample * shrink, level, shrink)
-        for level, downsample in enumerate(downsamples)
-        for shrink in (shrinks[level] or (1,))
-        if downsample * shrink * (1 - FINER) <= scale
+    vendor = detect_vendor(path)
+    picture = _find_picture(path) if vendor == "generic-tiff" else None
+    if picture and picture.levels[0]:
+        known = [(size, level) for size, level in zip(picture.sizes, picture.levels, strict=True) if level]
+        sizes, found = [size for size, _ in known], {number: level for number, (_, level) in enumerate(known)}
+        tile_px = [level.tile_px for _, level in known]
+        return Source(sizes, tile_px, picture.properties, found, remarks=picture.remarks)
+    try:
+        slide = openslide.OpenSlide(str(identity.locate(path)))
+    except openslide.OpenSlideError as error:
+        raise explain_refusal(path, vendor, error) from error
+    try:
+        return _openslide_source(slide, vendor, picture, path)
+    except BaseException:
+        slide.close()
+        raise
+
+
+def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture | None, path: Path) -> Source:
+    sizes = list(slide.level_dimensions)
+    if picture and (not picture.is_first or picture.sizes[0] != sizes[0]):
+        width, height = picture.sizes[0]
+        raise SlideError(
+            f"{path}: its largest picture, {width} x {height} px, is of a kind that is not read; convert it: "
+            f"{TO_PYRAMID}"
+        )
+    properties = slide.properties  # a copy would fail on a name that is not UTF-8
+    known = [
+        tuple(properties.get(f"openslide.level[{number}].tile-{side}", "0") for side in ("width", "height"))
+        for number in range(len(sizes))
     ]
-    # Of two ways to one scale the one that shrinks less: a level of the pyramid before a shrunk finer one.
-    finest = max(down for down, _, _ in ways)
-    down, level, shrink = min((way for way in ways if way[0] > finest * (1 - FINER)), key=lambda way: way[2])
-    box = (xy[0] / down, xy[1] / down, size_px[0] * scale / down, size_px[1] * scale / down)
-    return ReadPlan(level, shrink, box, size_px)
+    found: dict[int, Level] = {}
+    if vendor == "aperio":
+        if sizes[0] in sizes[1:]:
+            raise SlideError(
+                f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {ONE_PAGE}"
+            )
+        found = {number: level for number, level in enumerate(_find_jpeg_levels(path, sizes)) if level}
+    return Source(
+        sizes,
+        [(int(width), int(height)) for width, height in known],
+        properties,
+        found,
+        slide,
+        vendor == "aperio" or (picture is not None and picture.samples < 4),
+        picture.remarks if picture else (),
+    )
 
 
-def resample(pixels: np.ndarray, box: tuple[float, float, float, float], out_px: tuple[int, int]) -> np.ndarray:
-    """Bring a box of a picture to `out_px`: area mean where that is coarser, cubic interpolation where it is finer.
+def detect_vendor(path: Path) -> str:
+    """Name the format of a slide as OpenSlide does; bounds of a TIFF are checked before.
 
-    pixels: uint8 (rows, columns, 3). box: x, y, width, height in px of the picture; for the area mean its corner is
-    rounded to a whole px.
+    Raises:
+        FileNotFoundError: there is no such file.
+        SlideError: OpenSlide knows no such format, with the remedy.
     """
-    x, y, width, height = box
-    whole = tuple(round(part) for part in box)
-    if all(abs(part - near) < 1e-6 for part, near in zip(box, whole, strict=True)) and whole[2:] == out_px:
-        return pixels[whole[1] : whole[1] + whole[3], whole[0] : whole[0] + whole[2]]
-    scale = width / out_px[0], height / out_px[1]
-    if min(scale) >= 1:
-        columns, rows = (slice(at, max(at + 1, at + size)) for at, size in zip(whole[:2], whole[2:], strict=True))
-        return cv2.resize(pixels[rows, columns], out_px, interpolation=cv2.INTER_AREA)
-    if max(abs(x - whole[0]), abs(y - whole[1])) < WHOLE and min(scale) > 1 - FINER:
-        return _enlarge(pixels[whole[1] :, whole[0] :], scale, out_px)
-    # Centres of px lie at half units, cv2's at whole ones.
-    matrix = np.array([[scale[0], 0, x + scale[0] / 2 - 0.5], [0, scale[1], y + scale[1] / 2 - 0.5]], np.float64)
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(pixels, matrix, out_px, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet")
+    if path.is_file():
+        check_tiff(path)
+    vendor = openslide.OpenSlide.detect_format(str(identity.locate(path)))
+    if vendor is None:
+        raise explain_unknown(path)
+    return vendor
 
 
-def _enlarge(pixels: np.ndarray, scale: tuple[float, float], out_px: tuple[int, int]) -> np.ndarray:
-    """Cubic interpolation from the upper left corner on, six times as fast as `warpAffine` and to the same places.
+def _find_picture(path: Path) -> Picture | None:
+    try:
+        return find_picture(path)
+    except (SlideError, OSError):
+        raise
+    except Exception as error:  # whatever tifffile makes of an odd directory
+        raise SlideError(f"{path}: broken directory ({error}); {COPY_AGAIN}") from error
 
-    scale: px of the picture a px of the result; given as factors, not by the size of the result, it stays exact.
-    """
-    larger = cv2.resize(pixels, None, fx=1 / scale[0], fy=1 / scale[1], interpolation=cv2.INTER_CUBIC)
-    missing = max(0, out_px[0] - larger.shape[1]), max(0, out_px[1] - larger.shape[0])
-    if any(missing):
-        larger = cv2.copyMakeBorder(larger, 0, missing[1], 0, missing[0], cv2.BORDER_REPLICATE)
-    return larger[: out_px[1], : out_px[0]]
+
+def _find_jpeg_levels(path: Path, sizes: list[tuple[int, int]]) -> list[Level | None]:
+    try:
+        return find_jpeg_levels(path, sizes)
+    except SlideError:
+        raise
+    except Exception as error:  # whatever tifffile makes of an odd directory: OpenSlide has opened the slide
+        log.info("%s: read by OpenSlide alone (%s)", path, error)
+        return []
 
 
 class Slide:
@@ -109,45 +152,56 @@ class Slide:
     size: (width, height) of level 0 in px. mpp: um/px of level 0; mpp_source: where that came from.
     shrink_jpeg: whether JPEG tiles may be decoded at a half, quarter or eighth of their size where the slide has no
     such level: two to three times faster, about one grey level off the area mean of all pixels.
-    threads: that decode tiles.
+    threads: that decode tiles. missing_tiles: "error", or "white" for what tiles show that a plain TIFF leaves out.
+    remarks: what to know of a slide that is read all the same, a sentence each.
     Raises SlideError naming the slide when it is no slide, has no mpp or an implausible one.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None, shrink_jpeg: bool = True, threads: int = 1) -> None:
-        self.path, self.threads = Path(path), threads
+    def __init__(
+        self,
+        path: Path,
+        mpp: float | None = None,
+        shrink_jpeg: bool = True,
+        threads: int = 1,
+        *,
+        missing_tiles: str = "error",
+    ) -> None:
+        self.path, self.threads, self._missing_tiles = Path(path), threads, missing_tiles
         cv2.setNumThreads(threads)
-        self._slide = open_slide(self.path)
-        self._tiles: JpegTiles | None = None
+        self._tiles: TiffTiles | None = None
+        self._source = source = open_source(self.path)
         try:
-            properties = self._slide.properties  # a copy would fail on a name that is not UTF-8
-            self.size = self._slide.dimensions
-            check_levels(self._slide.level_dimensions, properties, self.path)
-            self.mpp, self.mpp_source = find_mpp(properties, mpp, self.path)
-            check_channels(properties, self.path)
-            self._downsamples = list(self._slide.level_downsamples)
-            self._whole_tiles = properties.get("openslide.vendor") in VENDORS_OF_PLAIN_TILES
-            if self._whole_tiles:
-                self._tiles = self._find_tiles()
+            check_levels(source.sizes, source.properties, self.path)
+            self.size = source.sizes[0]
+            self.mpp, self.mpp_source = find_mpp(source.properties, mpp, self.path)
+            self._place_levels()
         except BaseException:
             self.close()
             raise
-        self._shrinks = [self._tiles.shrinks(level) if self._tiles else () for level in range(len(self._downsamples))]
+        said = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
+        self.remarks = tuple(text for text in (*said, describe_contradiction(source.properties, mpp)) if text)
+        self._shrinks = [self._tiles.shrinks(level) if self._tiles else () for level in range(len(source.sizes))]
         if not shrink_jpeg:
             self._shrinks = [shrinks[:1] for shrinks in self._shrinks]
 
-    def _find_tiles(self) -> JpegTiles | None:
-        """The JPEG tiles; adds the levels of an OME-TIFF that OpenSlide does not see."""
-        sizes = list(self._slide.level_dimensions)
-        try:
-            below = subifd_sizes(self.path) if len(sizes) == 1 else []
-            tiles = JpegTiles(self.path, sizes, below)
-        except SlideError:
-            raise
-        except Exception as error:  # whatever tifffile makes of an odd directory: OpenSlide has opened the slide
-            log.info("%s: read by OpenSlide alone (%s)", self.path, error)
-            return None
-        self._downsamples += [(self.size[0] / width + self.size[1] / height) / 2 for width, height in below]
-        return tiles
+    def _place_levels(self) -> None:
+        """Find the levels' factors, and what of each shows the slide; open the tiles that are decoded here."""
+        source = self._source
+        stated = source.slide.level_downsamples if source.slide else None
+        self._downsamples = levels.fit_levels(source.sizes, source.tile_px, stated)
+        self._shown = [
+            levels.clip_size(size, self.size, factor)
+            for size, factor in zip(source.sizes, self._downsamples, strict=True)
+        ]
+        if source.levels:
+            decoded = {number: replace(level, size_px=self._shown[number]) for number, level in source.levels.items()}
+            self._tiles = TiffTiles(self.path, decoded, self._missing_tiles)
+
+    def _describe_missing(self) -> str:
+        missing, count = self._tiles.count_missing() if self._tiles and not self._source.slide else (0, 0)
+        if not missing or self._missing_tiles == "error":
+            return ""
+        return f"{missing} of the {count} tiles of level 0 are missing and read as white (tissue.missing_tiles)."
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +213,8 @@ class Slide:
         """Close the file."""
         if self._tiles:
             self._tiles.close()
-        self._slide.close()
+        if self._source.slide:
+            self._source.slide.close()
 
     def read(self, xy: tuple[float, float], size_px: tuple[int, int], mpp: float) -> np.ndarray:
         """Pixels of a rectangle at `mpp`, uint8 RGB (rows, columns, 3); white outside the slide.
@@ -178,39 +233,34 @@ class Slide:
         if max(cover[2] * cover[3], size_px[0] * size_px[1]) > MAX_READ_PX:
             raise SlideError(
                 f"{self.path}: {size_px[0]} x {size_px[1]} px at {mpp:g} um/px need {cover[2]} x {cover[3]} px of "
-                f"level {plan.level}, too many at once; convert it to a pyramid (vips tiffsave --tile --pyramid)"
+                f"level {plan.level}, too many at once; convert it to a pyramid: {TO_PYRAMID}"
             )
         if self._tiles and self._shrinks[plan.level]:
             pixels = self._tiles.read(plan.level, cover, plan.shrink, self.threads)
-        elif plan.level < self._slide.level_count:
-            pixels = self._read_openslide(plan.level, cover)
         else:
-            pixels = read_subifd(self.path, plan.level - self._slide.level_count, cover)
+            pixels = self._read_openslide(plan.level, cover)
         return resample(pixels, (plan.box[0] - left, plan.box[1] - top, *plan.box[2:]), size_px)
 
     def _read_openslide(self, level: int, box: tuple[int, int, int, int]) -> np.ndarray:
-        """Pixels of a box of a level, x, y, width, height in its px, over white."""
-        down = self._downsamples[level]
+        """Pixels of a box of a level, x, y, width, height in its px, over white; white beyond what the level shows."""
+        slide = self._source.slide
+        assert slide is not None  # whoever reads without it reads all levels
+        down = slide.level_downsamples[level]  # by which it finds a place, right or not
         at = round(box[0] * down), round(box[1] * down)
+        place = f"level {level} near x={at[0]}, y={at[1]}"
         try:
-            rgba = self._slide.read_region(at, level, box[2:])
+            rgba = slide.read_region(at, level, box[2:])
         except openslide.OpenSlideError as error:
-            place = f"level {level} near x={at[0]}, y={at[1]}"
-            raise SlideError(f"{self.path}: broken data at {place} ({error}); copy it again or leave it out") from error
-        if self._whole_tiles and self._lacks_tiles(rgba, level, box):
+            raise SlideError(f"{self.path}: broken data at {place} ({error}); {COPY_AGAIN}") from error
+        width, height = self._shown[level]
+        right, bottom = max(width - box[0], 0), max(height - box[1], 0)
+        if self._source.holds_all and self._missing_tiles == "error" and _lacks_tiles(rgba, box, (width, height)):
             raise SlideError(
-                f"{self.path}: missing tiles of level {level} near x={at[0]}, y={at[1]}, within {box[2]} x {box[3]} px "
-                "of it; copy it again or leave it out"
+                f"{self.path}: missing tiles of {place}, within {box[2]} x {box[3]} px of it; {MISSING_TILES}"
             )
-        return np.asarray(_over_white(rgba))
-
-    def _lacks_tiles(self, rgba: Image.Image, level: int, box: tuple[int, int, int, int]) -> bool:
-        """Whether any pixel is missing inside the level, but for its outermost ones, which may lie between two."""
-        width, height = self._slide.level_dimensions[level]
-        left, top = max(1 - box[0], 0), max(1 - box[1], 0)
-        right, bottom = min(width - 1 - box[0], box[2]), min(height - 1 - box[1], box[3])
-        alpha = np.asarray(rgba.getchannel("A"))[top : max(bottom, top), left : max(right, left)]
-        return alpha.size > 0 and int(alpha.min()) < 255
+        pixels = np.array(_over_white(rgba))
+        pixels[bottom:], pixels[:, right:] = 255, 255
+        return pixels
 
     def thumbnail(self, mpp: float) -> np.ndarray:
         """The whole slide at `mpp` (at the slide's own where that is coarser), uint8 RGB (rows, columns, 3).
@@ -221,7 +271,7 @@ class Slide:
         scale = scale_between(self.mpp, mpp)
         width, height = (math.ceil(side / scale) for side in self.size)
         check_thumbnail((width, height), self.size, self.mpp, self.path)
-        down = max(1.0, *(down for down in self._downsamples if down <= scale)) if len(self._downsamples) > 1 else 1.0
+        down = max(down for down in self._downsamples if down <= max(scale, 1.0))
         source_px = (self.size[0] / down) * (scale / down)  # of a row of the thumbnail, at most
         rows = min(height, max(1, int(STRIP_PX / source_px)))
         strips = [self.read((0, top * scale), (width, min(rows, height - top)), mpp) for top in range(0, height, rows)]
@@ -275,7 +325,9 @@ def check_same(slide_path: Path, slide: store.SlideInfo, state_dir: Path | None)
 def _read_regions_from(first: int, slide_path: Path, regions: store.Regions, shrink_jpeg: bool) -> Iterator[np.ndarray]:
     """Open a slide and yield its regions from the first wanted on, the next one being read meanwhile."""
     size = (regions.size_px, regions.size_px)
-    with Slide(slide_path, regions.slide.mpp, shrink_jpeg) as slide, ThreadPoolExecutor(1) as thread:
+    info = regions.slide
+    opened = Slide(slide_path, info.mpp, shrink_jpeg, missing_tiles=info.missing_tiles)
+    with opened as slide, ThreadPoolExecutor(1) as thread:
         ahead = None
         for x, y in regions.coords[first:].tolist():
             pixels = thread.submit(slide.read, (x, y), size, regions.target_mpp)
@@ -286,52 +338,15 @@ def _read_regions_from(first: int, slide_path: Path, regions: store.Regions, shr
             yield ahead.result()
 
 
-def open_slide(path: Path) -> openslide.OpenSlide:
-    """Open a slide; raises FileNotFoundError or SlideError with the remedy."""
-    try:
-        if path.is_file():
-            check_tiff(path)
-        return openslide.OpenSlide(str(identity.locate(path)))
-    except openslide.OpenSlideUnsupportedFormatError:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet") from None
-        with path.open("rb"):
-            raise SlideError(
-                f"{path}: not a whole slide of a format OpenSlide knows; copy it again, convert it or leave it out"
-            ) from None
-    except openslide.OpenSlideError as error:
-        raise SlideError(f"{path}: broken slide ({error}); copy it again or leave it out") from error
+def _lacks_tiles(rgba: Image.Image, box: tuple[int, int, int, int], size_px: tuple[int, int]) -> bool:
+    """Whether any px is missing inside a level, but for its outermost ones, which may lie between two.
 
-
-def check_channels(properties: Mapping[str, str], path: Path) -> None:
-    """Raise SlideError for an OME-TIFF whose channels are pictures of their own: all but one would go unread."""
-    pixels = ome_pixels(properties.get("openslide.comment"))
-    channels = pixels.get("SizeC", "1")
-    if channels != "1" and pixels.get("SamplesPerPixel") == "1":
-        raise SlideError(
-            f"{path}: an OME-TIFF of {channels} channels that are pictures of their own; save it as RGB or leave it out"
-        )
-
-
-def read_subifd(path: Path, number: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Pixels of a box of a level below a TIFF's first page, uint8 RGB (rows, columns, 3), white outside the level.
-
-    box: x, y, width, height in its px. Raises SlideError when its data are broken.
+    box: x, y, width, height of the picture in px of the level, of size_px.
     """
-    import pyvips
-
-    x, y, width, height = box
-    out = np.full((height, width, 3), 255, np.uint8)
-    try:
-        level = pyvips.Image.tiffload(str(path), subifd=number, fail_on="warning", revalidate=True)
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, level.width), min(y + height, level.height)
-        if left < right and top < bottom:
-            pixels = level.crop(left, top, right - left, bottom - top).numpy()
-            out[top - y : bottom - y, left - x : right - x] = pixels
-    except pyvips.Error as error:
-        place = f"level {number + 1} near x={x}, y={y}"
-        raise SlideError(f"{path}: broken data at {place} ({error}); copy it again or leave it out") from error
-    return out
+    left, top = max(1 - box[0], 0), max(1 - box[1], 0)
+    right, bottom = min(size_px[0] - 1 - box[0], box[2]), min(size_px[1] - 1 - box[1], box[3])
+    alpha = np.asarray(rgba.getchannel("A"))[top : max(bottom, top), left : max(right, left)]
+    return alpha.size > 0 and int(alpha.min()) < 255
 
 
 def _over_white(rgba: Image.Image) -> Image.Image:

@@ -178,9 +178,10 @@ def segment(
 
     Raises SlideError or OSError when the slide cannot be read.
     """
-    with Slide(path, mpp) as slide:
+    with Slide(path, mpp, missing_tiles=section.missing_tiles) as slide:
         pixels = slide.thumbnail(section.thumbnail_mpp)
         info = store.SlideInfo(slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
+        info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
     scale = (scale_between(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
     if mask_path:
         polygons = read_mask(mask_path, (info.width_px, info.height_px))
@@ -227,4 +228,6 @@ def run(
     with store.replacing(overlay_path) as part:
         picture.save(part, format="PNG")
     store.write_tissue(geojson_path, tissue, meta)
+    for remark in tissue.slide.remarks:
+        log.warning("%s: %s", slide_id, remark)
     log.info("%d piece(s) of tissue, %.1f mm2", len(tissue.polygons), tissue.area_mm2)

@@ -31,7 +31,8 @@ class SlideInfo:
 
     status: "ok" or "quarantined", then `reason` says why. Level-0 size in px, mpp in um/px (nan when quarantined),
     mpp_source where the mpp came from, fingerprint of the slide's file. remarks: sentences to know about a slide that
-    is used all the same.
+    is used all the same. missing_tiles: "error", or "white" where tiles that its file leaves out are glass; the setting
+    by which its tissue was found, and by which all later stages read it.
     """
 
     slide_id: str
@@ -43,6 +44,7 @@ class SlideInfo:
     mpp_source: str = ""
     fingerprint: str = ""
     remarks: tuple[str, ...] = ()
+    missing_tiles: str = "error"
 
 
 @dataclass(frozen=True)

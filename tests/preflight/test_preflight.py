@@ -84,7 +84,7 @@ def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort,
 
 def test_regions_are_foretold_by_area(settings, cohort):
     """Of twenty slides six are looked at; each has its three regions."""
-    found = slides.open_all(read_sheet(cohort([3] * 20)), settings().regions, 2)
+    found = slides.open_all(read_sheet(cohort([3] * 20)), settings(), 2)
     sample = slides.sample(found, settings())
     assert len(sample.of) == slides.SAMPLED
     assert sample.regions_of(found) == 60
@@ -93,7 +93,7 @@ def test_regions_are_foretold_by_area(settings, cohort):
 
 
 def test_the_sample_finds_what_the_stages_find(settings, cohort):
-    found = slides.open_all(read_sheet(cohort([2, 5, 1, 1])), settings().regions, 1)
+    found = slides.open_all(read_sheet(cohort([2, 5, 1, 1])), settings(), 1)
     sample = slides.sample(found, settings())
     for slide, of_slide in zip(sample.of, sample.regions, strict=True):
         outlined, _ = tissue.segment(slide.slide_id, slide.path, None, settings().tissue.segmentation, "")
@@ -101,7 +101,7 @@ def test_the_sample_finds_what_the_stages_find(settings, cohort):
 
 
 def test_gigabytes_are_those_of_tokens_files(settings, cohort):
-    found = slides.open_all(read_sheet(cohort([4, 4, 0, 0])), settings().regions, 1)
+    found = slides.open_all(read_sheet(cohort([4, 4, 0, 0])), settings(), 1)
     sample, encoder = slides.sample(found, settings()), forecast.Encoder(0.01, 64, 16)
     stages = forecast.of_slides(settings(), found, sample, {"patch": encoder}, Machine(2, 0, "cpu"))
     assert encoder.region_bytes == REGION_BYTES
@@ -133,6 +133,15 @@ def test_a_slide_that_does_not_open_is_named(settings, cohort, look, on_bad_slid
     assert "2 of 4 open" in out
     assert f"{path.parent / '1.tiff'}: not a whole slide" in out
     assert "slide-2: 3 um/px" in out
+
+
+def test_a_sheet_that_contradicts_a_slide_is_named(settings, cohort, look):
+    path = cohort([2, 2, 2, 2])
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([rows[0] + ",mpp", rows[1] + ",0.4", *(row + "," for row in rows[2:])]) + "\n")
+    out = look(settings())
+    assert "note               slide-0: The sheet says 0.4 um/px, the slide itself 0.5 (tiff resolution)" in out
+    assert out.count("The sheet says") == 1
 
 
 def test_slides_without_a_region_would_fail(settings, cohort, look, capsys):

@@ -10,9 +10,9 @@ import pytest
 import pyvips
 
 from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.jpeg_tiles import JpegTiles, Level
 from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.reader import Slide
+from slpd_core.slides.tiff_pictures import Level, find_jpeg_levels
 
 SEED = 20
 COUNTS = {"cut": 40, "flip in a tile": 60, "zeros in tiles": 40, "flip in a directory": 40, "zeros in a directory": 20}
@@ -31,9 +31,7 @@ def svs(real):
 @pytest.fixture(scope="module")
 def level(svs):
     """Where level 0's tiles lie."""
-    tiles = JpegTiles(svs, [SIZE])
-    tiles.close()
-    return tiles._levels[0]
+    return find_jpeg_levels(svs, [SIZE])[0]
 
 
 def damage(kind: str, whole: bytes, places: np.ndarray, rng: np.random.Generator) -> tuple[bytes, Span]:

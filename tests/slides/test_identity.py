@@ -139,7 +139,7 @@ def test_a_real_dicom_slide_names_its_series(real, tmp_path):
     link.symlink_to(real("multiframe_camelyon_challenge_image.dcm"))
     with Slide(link, 0.5) as slide:
         assert slide.size == (1152, 700)
-        series = slide._slide.properties["dicom.SeriesInstanceUID"]
+        series = slide._source.properties["dicom.SeriesInstanceUID"]
     assert identity._series_of_file(link) == series
 
 

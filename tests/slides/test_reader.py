@@ -1,9 +1,12 @@
 """Slides are read at the asked um/px, and what is wrong with a slide is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import openslide
 import pytest
 import pyvips
+import simplejpeg
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +15,9 @@ from shapely import box
 from slpd_core import store
 from slpd_core.slides import identity
 from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.mpp import find_mpp, scale_between
-from slpd_core.slides.reader import ReadPlan, Slide, plan_read, read_regions, resample, write_slide
+from slpd_core.slides.mpp import describe_contradiction, find_mpp, plausible, scale_between
+from slpd_core.slides.read_plan import ReadPlan, plan_read, resample
+from slpd_core.slides.reader import Slide, read_regions, write_slide
 from slpd_core.slides.regions import keep_regions
 
 RED, BLUE = (220, 30, 40), (40, 40, 200)
@@ -159,7 +163,7 @@ def test_a_slide_of_one_level_is_read(tmp_path, slide_mpp):
 
 
 def test_a_tile_that_is_missing_is_an_error_never_white(tmp_path):
-    """LZW, so that OpenSlide reads it: the byte count of the second tile set to 0."""
+    """The byte count of the second tile set to 0; white where the settings say so, and then it is said."""
     pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
     path = tmp_path / "holed.tiff"
     image = pyvips.Image.new_from_array(pixels)
@@ -172,8 +176,12 @@ def test_a_tile_that_is_missing_is_an_error_never_white(tmp_path):
     path.write_bytes(content)
     with Slide(path, 0.5) as slide:
         np.testing.assert_array_equal(slide.read((0, 256), (512, 256), 0.5), pixels[256:])
-        with pytest.raises(SlideError, match=r"holed\.tiff: missing tiles of level 0"):
+        with pytest.raises(SlideError, match=r"holed\.tiff: missing tile of level 0 at x=256, y=0; .*missing_tiles"):
             slide.read((0, 0), (512, 512), 0.5)
+    pixels[:256, 256:] = 255
+    with Slide(path, 0.5, missing_tiles="white") as slide:
+        np.testing.assert_array_equal(slide.read((0, 0), (512, 512), 0.5), pixels)
+        assert slide.remarks == ("1 of the 4 tiles of level 0 are missing and read as white (tissue.missing_tiles).",)
 
 
 @pytest.mark.parametrize("shrink_jpeg", [True, False])
@@ -275,7 +283,9 @@ def test_an_ome_tiff_of_separate_channels_is_refused(tmp_path):
     planes = np.zeros((3, 512, 512), np.uint8)
     metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(tmp_path / "s.ome.tiff", planes, tile=(256, 256), photometric="minisblack", metadata=metadata)
-    with pytest.raises(SlideError, match=r"s\.ome\.tiff: an OME-TIFF of 3 channels .*save it as RGB"):
+    with pytest.raises(
+        SlideError, match=r"s\.ome\.tiff: 3 pictures of 512 x 512 px, colors or channels, .*save it as RGB"
+    ):
         Slide(tmp_path / "s.ome.tiff")
 
 
@@ -330,6 +340,41 @@ def test_an_implausible_mpp_is_refused(tmp_path, mpp):
         find_mpp({}, mpp, tmp_path / "s.svs")
 
 
+def test_the_range_of_mpp_holds_its_ends():
+    """0.05 and 5 um/px are the finest and the coarsest that are read."""
+    assert [plausible(mpp) for mpp in (0.05, 5.0)] == [True, True]
+    assert [plausible(mpp) for mpp in (np.nextafter(0.05, 0), np.nextafter(5.0, 6))] == [False, False]
+
+
+def test_an_implausible_mpp_of_the_vendor_is_an_error_never_passed_over(tmp_path):
+    """Resolution tags may be those of a screen; what a scanner states is believed, or the slide is refused."""
+    properties = {"openslide.mpp-x": "29", "openslide.mpp-y": "29", "openslide.objective-power": "40"}
+    with pytest.raises(SlideError, match=r"s\.svs: 29 um/px \(vendor\) is implausible"):
+        find_mpp(properties, None, tmp_path / "s.svs")
+
+
+@pytest.mark.parametrize(
+    ("properties", "sheet_mpp", "said"),
+    [
+        ({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5"}, 0.25, "0.25 um/px, the slide itself 0.5 (vendor)"),
+        ({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5"}, 0.53, "0.53 um/px, the slide itself 0.5 (vendor)"),
+        ({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5"}, 0.52, ""),
+        ({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5"}, None, ""),
+        ({"openslide.comment": OME.format(y=0.5)}, 0.25, "the slide itself 0.5 (ome)"),
+        ({"tiff.XResolution": "20000", "tiff.ResolutionUnit": "centimeter"}, 0.25, "0.5 (tiff resolution)"),
+        ({"tiff.XResolution": "72", "tiff.ResolutionUnit": "inch"}, 0.25, ""),
+        ({"openslide.objective-power": "20"}, 0.25, ""),
+        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, 0.25, ""),
+        ({}, 0.25, ""),
+    ],
+)
+def test_a_sheet_that_contradicts_the_slide_is_named(properties, sheet_mpp, said):
+    """By more than 5 %, and where the slide states something that is worth as much."""
+    remark = describe_contradiction(properties, sheet_mpp)
+    assert said in remark
+    assert bool(said) == bool(remark)
+
+
 def test_an_mpp_that_differs_along_x_and_y_is_refused(tmp_path):
     with pytest.raises(SlideError, match=r"s\.svs: 0\.25 um/px along x but 0\.5 along y \(vendor\)"):
         find_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None, tmp_path / "s.svs")
@@ -343,6 +388,29 @@ def test_what_is_no_slide_is_named(tmp_path):
         Slide(tmp_path / "notes.svs")
     with pytest.raises(FileNotFoundError, match=r"gone\.svs: no such file"):
         Slide(tmp_path / "gone.svs")
+
+
+def test_regions_are_read_at_the_mpp_by_which_they_were_laid(planted):
+    """The file says 0.5 um/px, the sheet 0.25: at 0.5 the region is twice as wide on the slide."""
+    path = planted((512, 512), {(128, 0, 128, 512): RED}, 0.5)
+    slide = store.SlideInfo("s", store.OK, "", 512, 512, 0.25, "sheet", identity.fingerprint(path))
+    regions = store.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 128, 256, 0.5)
+    (pixels,) = read_regions(path, regions, True, give_up=True)
+    assert close(pixels[:, 72:120], RED, 25)
+    assert close(pixels[:, :56], (244, 244, 244), 25)
+
+
+def test_regions_are_read_as_their_tissue_was_with_tiles_missing_or_not(tmp_path):
+    path = tmp_path / "s.tif"
+    how = {"tile": (64, 64), "photometric": "rgb", "metadata": None, "compression": "jpeg", "shape": (64, 128, 3)}
+    tile = simplejpeg.encode_jpeg(np.full((64, 64, 3), RED, np.uint8), quality=95)
+    tifffile.imwrite(path, iter([tile, b""]), dtype=np.uint8, **how | {"photometric": "ycbcr"})
+    slide = store.SlideInfo("s", store.OK, "", 128, 64, 0.5, "sheet", identity.fingerprint(path))
+    regions = store.Regions(slide, np.array([[64, 0]]), np.ones(1, np.float32), 64, 64, 0.5)
+    with pytest.raises(SlideError, match=r"missing tile of level 0 at x=64, y=0"):
+        list(read_regions(path, regions, True, give_up=True))
+    white = replace(regions, slide=replace(slide, missing_tiles="white"))
+    assert (next(read_regions(path, white, True, give_up=True)) == 255).all()
 
 
 @pytest.mark.parametrize("give_up", [False, True])
