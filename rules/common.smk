@@ -22,6 +22,15 @@ from slpd_core.slides import identity, ledger, outages, sheet
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
 
+
+def gpus_of_rules():
+    """The GPUs that --set-resources, or the profile, gives a job of a rule."""
+    named = workflow.resource_settings.overwrite_resources.items()
+    given = {rule: resources.get("gpu") for rule, resources in named}
+    counts = {rule: getattr(gpu, "value", gpu) for rule, gpu in given.items()}
+    return {rule: n for rule, n in counts.items() if isinstance(n, int) and n > 1}
+
+
 runtime.log.handlers = [runtime.terminal_handler()]
 
 try:
@@ -40,7 +49,7 @@ try:
         encoder.require_weights(key)
     CONFIG.folds.require_splits()
     if workflow.is_main_process:  # once a run, not once a job
-        texts.require_cohort(CONFIG, SHEET)
+        texts.require_cohort(CONFIG, SHEET, gpus_of_rules())
 except (ValueError, OSError) as error:
     raise WorkflowError(runtime.escape_controls(str(error)))
 

@@ -1,7 +1,8 @@
 """What needs only texts: settings, sheets and splits held against one another when the workflow is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -12,10 +13,13 @@ from slpd_core.slides import sheet as sheets
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")  # of a downloaded folder
 
 
-def require_cohort(settings: config.Config, sheet: pd.DataFrame) -> None:
+def require_cohort(
+    settings: config.Config, sheet: pd.DataFrame, gpus: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """Check before any work that a cohort can be divided into folds and pretrained on as the settings say.
 
-    sheet: as `read_sheet` returns it. Raises ValueError naming every setting that cannot be.
+    sheet: as `read_sheet` returns it. gpus: rule -> GPUs that a job of it was given on the command line. Raises
+    ValueError naming every setting that cannot be.
     """
     problems = []
     try:
@@ -28,6 +32,7 @@ def require_cohort(settings: config.Config, sheet: pd.DataFrame) -> None:
                 problems += _problem_of_weights(Path(path), f"{key}.weights" if encoder.weights else f"{key}.name")
     for name in settings.pretrain.runs:
         problems += _problems_of_run(f"pretrain.runs.{name}", settings.pretrain.run(name), settings, sheet)
+    problems += _problems_of_batches(settings, gpus)
     if problems:
         raise ValueError("\n  ".join(problems))
 
@@ -47,6 +52,17 @@ def _problem_of_weights(path: Path, key: str) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _problems_of_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator[str]:
+    """Every batch that the GPUs of a job cannot share evenly."""
+    batches = {f"pretrain.runs.{name}": settings.pretrain.run(name).batch_size for name in settings.pretrain.runs}
+    jobs = [("pretrain", key, size) for key, size in batches.items()]
+    if settings.patch_encoder.recipe:
+        jobs.append(("patch_encoder", "patch_encoder.dino", settings.patch_encoder.recipe.batch_size))
+    for rule, key, size in jobs:
+        if size % (count := gpus.get(rule, 1)):
+            yield f"{key}.batch_size: {size} does not divide among {count} GPUs; make it a multiple of {count}"
 
 
 def _problems_of_run(key: str, run: config.PretrainRun, settings: config.Config, sheet: pd.DataFrame) -> Iterator[str]:

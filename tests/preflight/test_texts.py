@@ -73,6 +73,12 @@ def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
     texts.require_cohort(settings({"init_from": "results/tiny/pretrain/dino/encoder.safetensors"}), SHEET)
 
 
+def test_a_batch_is_shared_evenly(settings):
+    texts.require_cohort(settings(), SHEET, {"pretrain": 4, "patch_encoder": 3})
+    with pytest.raises(ValueError, match=r"pretrain\.runs\.slpd\.batch_size: 16 does not divide among 3 GPUs"):
+        texts.require_cohort(settings(), SHEET, {"pretrain": 3})
+
+
 def test_all_that_cannot_be_is_named_at_once(settings):
     changed = settings({"n_neighbours": 5}, folds={"n_folds": 6, "val_fraction": 0.0})
     refused(changed, "folds.n_folds: 6 folds of 5 patients; lower it to 5", "pretrain.runs.slpd.n_neighbours")
