@@ -19,7 +19,8 @@ from slpd_core.slides import dino_patches, vit, vit_weights
 from slpd_core.slides.fast_vit import choose_precision
 from slpd_core.slides.vit_weights import HALF, Weights
 
-VERSION = 3
+VERSION = 4
+HIPTS_KIND = "hipt, another file"  # the source of weights that are read as HIPT's, but are not those it published
 DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "position_offset")
 
 
@@ -176,6 +177,9 @@ def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training
     else:
         found = described(section, seed)
     own = settled(section, found)
+    if section.source == "hipt" and not vit_weights.is_hipts(Path(section.weights or "")):
+        own["source"] = HIPTS_KIND
+        log.warning("%s is not the file that HIPT published: results are not called those of its weights", found.origin)
     if section.source == "random":
         log.warning(
             "the patch encoder is random: an untrained baseline; for results give weights (patch_encoder.source)"

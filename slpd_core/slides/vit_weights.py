@@ -1,5 +1,6 @@
 """Published weights of ViTs: a file, HIPT's checkpoint, a name timm knows, a repository of the Hugging Face hub."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", 
 HALF = (0.5, 0.5, 0.5)
 # HIPT's maintainer's word for its weights, though they were trained with ImageNet's; the offset is its ViT's own.
 OF_HIPT = {"mean": HALF, "std": HALF, "position_offset": 0.1}
+HIPT_SHA256 = "6960cd5a8657dc8bb214671aa0c6dbd3f5b698e84386884955836487ddc89e24"  # of the file, as its repository says
 TRIAL_PX = 224  # a multiple of the 7, 8, 14, 16 and 32 px that ViTs' tokens cover
 
 
@@ -48,6 +50,12 @@ def of_hipt(section: config.PatchEncoder) -> Weights:
     """HIPT's ViT256-16, the teacher of a DINO checkpoint."""
     section.require_weights()
     return _of_file(section.name, vit.own_arguments(section.arguments), Path(section.weights or ""), OF_HIPT)
+
+
+def is_hipts(path: Path) -> bool:
+    """Tell whether a file is HIPT's published vit256_small_dino.pth, byte for byte."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == HIPT_SHA256
 
 
 def of_timm(section: config.PatchEncoder) -> Weights:

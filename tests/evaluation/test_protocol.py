@@ -47,6 +47,7 @@ IMAGENET = "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
         ({}, "region", True),
         ({"encoder_normalization": "mean 0.5 0.5 0.5, std 0.5 0.5 0.5"}, "patch", False),
         ({"encoder_source": "random"}, "region", False),
+        ({"encoder_source": "hipt, another file"}, "region", False),
         ({"encoder_name": "vit_tiny_patch16_224"}, "region", False),
     ],
 )

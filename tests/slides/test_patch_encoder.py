@@ -1,5 +1,6 @@
 """The patch encoder: seeded or imported strictly, from wherever its weights are published, with its metadata."""
 
+import hashlib
 import json
 import math
 from argparse import Namespace
@@ -379,10 +380,24 @@ def test_hipts_checkpoint_is_the_published_model(tmp_path, settings, made):
         found = vit.forward(model, x, "cls")
         assert relative(found, dino_forward(teacher, x, heads=6)) < 1e-5
         assert relative(found, dino_forward(teacher, x, heads=6, offset=0.0)) > 1e-4
-    assert (parsed["input_px"], parsed["token_dim"], parsed["source"]) == (256, 384, "hipt")
+    assert (parsed["input_px"], parsed["token_dim"], parsed["source"]) == (256, 384, "hipt, another file")
     assert parsed["mean"] == parsed["std"] == [0.5, 0.5, 0.5]
     assert (meta["origin"], meta["position_offset"]) == ("vit256.pth", "0.1")
     assert meta["origin_fingerprint"] == store.file_fingerprint(tmp_path / "vit256.pth")
+
+
+def test_a_file_is_called_hipts_if_it_is_the_published_one(tmp_path, section, made, monkeypatch):
+    """Known by its SHA-256; any other is read alike, but not called so."""
+    path = tmp_path / "vit256.pth"
+    torch.save(dino_checkpoint(dino_vit(64, 6, 10, seed=1), dino_vit(64, 6, 10, seed=2)), path)
+    section = section.model_copy(
+        update={"source": "hipt", "arguments": {"depth": 6, "mlp_ratio": 4}, "weights": str(path)}
+    )
+    sources = []
+    for published in ("0" * 64, hashlib.sha256(path.read_bytes()).hexdigest()):
+        monkeypatch.setattr(vit_weights, "HIPT_SHA256", published)
+        sources.append(json.loads(made(section)[1]["source"]))
+    assert sources == ["hipt, another file", "hipt"]
 
 
 def test_a_teacher_alone_is_hipts_too(tmp_path, section, made):
