@@ -20,6 +20,7 @@ include: "rules/preflight.smk"
 
 onstart:
     date_back()
+    count_outlines()
 
 
 onsuccess:

@@ -13,11 +13,13 @@ sys.path.insert(0, workflow.basedir)
 
 from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
+from snakemake.io import contains_wildcard
 
 from slpd_core import config as sections
 from slpd_core import runtime, store
 from slpd_core.preflight import texts
 from slpd_core.slides import identity, ledger, outages, sheet
+from slpd_core.slides.outline_files import find_outlines
 
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
@@ -42,8 +44,8 @@ try:
         else SHEET.iloc[:0]
     )
     sheet.require_new(NEW_SHEET, SHEET)
-    sheet.require_masks(
-        [*SHEET["slide_id"], *NEW_SHEET["slide_id"]], CONFIG.tissue.masks
+    OUTLINES = find_outlines(
+        CONFIG.tissue.masks, [*SHEET["slide_id"], *NEW_SHEET["slide_id"]]
     )
     for key, encoder in CONFIG.patch_encoder.each().items():
         encoder.require_weights(key)
@@ -127,6 +129,13 @@ wildcard_constraints:
     fold=one_of(FOLDS),
 
 
+def count_outlines():
+    """Say before a run how many slides are outlined by hand, and which files of their folder are of none."""
+    if CONFIG.tissue.masks:
+        text = OUTLINES.describe(len(SLIDES))
+        print(f"tissue.masks: {runtime.escape_controls(text)}", file=sys.stderr)
+
+
 def name_left_out():
     """Say at the end of a run which slides were left out, and why."""
     for folder in ("ledger", *(["predict"] if NEW else [])):
@@ -194,6 +203,11 @@ def where_sheet_is(wildcards, threads):
     return CONFIG.sheet.path
 
 
+def where_sheets_are(wildcards, threads):
+    """The sheet of the cohort and, if there is one, that of the slides to be predicted."""
+    return [*filter(None, [CONFIG.sheet.path, CONFIG.predict.sheet])]
+
+
 def where_new_sheet_is(wildcards, threads):
     """The sheet of the slides to be predicted."""
     return CONFIG.predict.sheet
@@ -229,12 +243,39 @@ def slide_file(wildcards):
     return f"{text}; not read by {failed} run(s)" if failed else text
 
 
-def tissue_mask(wildcards):
+def file_state(path):
+    """What a file is known by: its size and date, whatever it is called."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise WorkflowError(str(error))
+    return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
+
+
+def watched(paths):
+    """Those of a user's files that can be inputs: Snakemake takes braces in the others for wildcards."""
+    return [path for path in paths if not contains_wildcard(path)]
+
+
+def unwatched(paths):
+    """What those of a user's files are known by that cannot be inputs."""
+    return [file_state(path) for path in paths if contains_wildcard(path)]
+
+
+def where_outline_is(wildcards, threads):
     """The GeoJSON a user outlined for a slide, where there is one."""
-    mask = CONFIG.tissue.masks and Path(
-        CONFIG.tissue.masks, f"{wildcards.slide}.geojson"
-    )
-    return str(mask) if mask and mask.is_file() else []
+    return OUTLINES.paths.get(wildcards.slide)
+
+
+def outline_file(wildcards):
+    """What the outline of a slide is known by, where there is one."""
+    path = OUTLINES.paths.get(wildcards.slide)
+    return path and file_state(path)
+
+
+def outline_section(wildcards):
+    """How the outline of a slide is read, where there is one."""
+    return CONFIG.tissue.outline.model_dump() if outline_file(wildcards) else None
 
 
 def last_attempt(wildcards, attempt):
@@ -323,6 +364,16 @@ def encoder_weights(wildcards):
     return encoder(wildcards).files
 
 
+def watched_weights(wildcards):
+    """Those that can be inputs."""
+    return watched(encoder_weights(wildcards))
+
+
+def unwatched_weights(wildcards):
+    """What those are known by that cannot."""
+    return unwatched(encoder_weights(wildcards))
+
+
 def sampled_patches(wildcards):
     """The patches of every slide, where a patch encoder is trained on them."""
     patches = each_slide(f"{RESULTS}/patches/{{slide}}.h5")
@@ -355,8 +406,13 @@ def run_section(wildcards):
 
 
 def run_begins_with(wildcards):
-    """The encoder that a pretraining run begins with, if any."""
-    return run_settings(wildcards).init_from or []
+    """The encoder that a pretraining run begins with, if any, as an input."""
+    return watched(filter(None, [run_settings(wildcards).init_from]))
+
+
+def unwatched_beginning(wildcards):
+    """What it is known by where it cannot be an input."""
+    return unwatched(filter(None, [run_settings(wildcards).init_from]))
 
 
 def run_fold(wildcards):

@@ -5,7 +5,7 @@ rule folds:
     input:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
         sheet=f"{RESULTS}/sheet/slides.parquet",
-        splits=[*map(str, CONFIG.folds.files)],
+        splits=watched(map(str, CONFIG.folds.files)),
     output:
         folds=f"{RESULTS}/folds/folds.parquet",
         remarks=f"{RESULTS}/folds/remarks.csv",
@@ -17,6 +17,7 @@ rule folds:
         "../envs/slpd.yaml"
     params:
         section=CONFIG.folds.model_dump(),
+        unwatched=unwatched(map(str, CONFIG.folds.files)),
         version=stage_version("evaluation/folds"),
         seed=CONFIG.seed,
     script:

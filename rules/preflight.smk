@@ -2,8 +2,6 @@
 
 
 rule preflight:
-    input:
-        [CONFIG.sheet.path, *([CONFIG.predict.sheet] if CONFIG.predict.sheet else [])],
     log:
         f"{RESULTS}/logs/preflight/preflight.log",
     conda:
@@ -13,6 +11,7 @@ rule preflight:
         gpu=1,
         mem_mb=8000,
     params:
+        sheets=where_sheets_are,
         results=RESULTS,
         cores=limit_of("_cores") or os.cpu_count(),
         gpus=limit_of("gpu"),

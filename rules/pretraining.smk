@@ -28,6 +28,7 @@ rule pretrain:
         runtime=growing(run_minutes),
     params:
         section=run_section,
+        unwatched=unwatched_beginning,
         version=stage_version("pretraining/pretrain"),
         seed=CONFIG.seed,
         fold=run_fold,

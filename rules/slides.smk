@@ -20,8 +20,6 @@ rule sheet:
 
 
 rule tissue:
-    input:
-        mask=tissue_mask,
     output:
         geojson=f"{RESULTS}/tissue/{{slide}}.geojson",
         overlay=f"{RESULTS}/tissue/{{slide}}.png",
@@ -41,6 +39,9 @@ rule tissue:
         section=CONFIG.tissue.segmentation.model_dump(),
         version=stage_version("slides/tissue"),
         mpp=slide_mpp,
+        outline=outline_section,
+        outline_path=where_outline_is,
+        outline_file=outline_file,
         slide=where_slide_is,
         slide_file=slide_file,
         state=STATE,
@@ -104,7 +105,7 @@ rule patches:
 
 rule patch_encoder:
     input:
-        weights=encoder_weights,
+        weights=watched_weights,
         patches=sampled_patches,
     output:
         f"{RESULTS}/patch_encoder/weights.safetensors",
@@ -124,6 +125,7 @@ rule patch_encoder:
         runtime=growing(encoder_minutes),
     params:
         section=encoder_section,
+        unwatched=unwatched_weights,
         version=stage_version("slides/patch_encoder"),
         recipe=encoder_recipe,
         seed=CONFIG.seed,

@@ -9,7 +9,7 @@ with runtime.importing():
 with runtime.job(snakemake.log[0], "preflight", threads=snakemake.threads, gpus=snakemake.resources.gpu) as device:
     preflight.run(
         settings=config.load(snakemake.config),
-        sheets=[*map(Path, snakemake.input)],
+        sheets=[*map(Path, snakemake.params.sheets)],
         results=Path(snakemake.params.results),
         device=device,
         cores=snakemake.params.cores,

@@ -15,7 +15,8 @@ with runtime.job(
     tissue.run(
         slide_id=snakemake.wildcards.slide,
         slide_path=Path(snakemake.params.slide),
-        mask_path=Path(snakemake.input.mask) if snakemake.input.mask else None,
+        mask_path=snakemake.params.outline_path,
+        outline=snakemake.params.outline and config.Outline(**snakemake.params.outline),
         mpp=snakemake.params.mpp,
         geojson_path=Path(snakemake.output.geojson),
         overlay_path=Path(snakemake.output.overlay),

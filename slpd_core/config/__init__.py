@@ -26,6 +26,7 @@ from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, Pret
 from slpd_core.config.slides import (
     Encoding,
     Ledger,
+    Outline,
     PatchEncoder,
     PatchEncoders,
     Patches,
@@ -52,6 +53,7 @@ __all__ = [
     "Heatmaps",
     "JoinedTable",
     "Ledger",
+    "Outline",
     "PatchEncoder",
     "Patches",
     "PretrainRun",

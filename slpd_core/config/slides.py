@@ -39,13 +39,26 @@ class Segmentation(Section):
     missing_tiles: Literal["error", "white"]
 
 
-class Tissue(Segmentation):
+class Outline(Section):
+    """How tissue outlined by hand is read."""
+
+    mask_origin: Literal["slide", "bounds"] | None
+    classes: tuple[str, ...] | None
+    ignore: tuple[str, ...]
+
+
+class Tissue(Outline, Segmentation):
     masks: str | None
 
     @property
     def segmentation(self) -> Segmentation:
-        """The section without its folder: what a slide's tissue depends on, beside its own mask."""
-        return Segmentation(**self.model_dump(exclude={"masks"}))
+        """What the tissue of a slide depends on that no one has outlined."""
+        return Segmentation(**self.model_dump(include={*Segmentation.model_fields}))
+
+    @property
+    def outline(self) -> Outline:
+        """What the tissue of a slide depends on that was outlined by hand, beside the outline."""
+        return Outline(**self.model_dump(include={*Outline.model_fields}))
 
 
 class Regions(Section):

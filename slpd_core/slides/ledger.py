@@ -8,7 +8,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import log
 
-VERSION = 3
+VERSION = 4
 
 
 def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> dict[str, object]:
@@ -26,6 +26,7 @@ def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> d
         "mpp": slide.mpp,
         "mpp_source": slide.mpp_source,
         "tissue_mm2": tissue.area_mm2,
+        "tissue_source": tissue.source,
         "regions": regions,
         "fingerprint": fingerprint,
         "remarks": " ".join(slide.remarks),
@@ -122,5 +123,6 @@ def run(
         contents.append(tissue.slide.fingerprint)
     ledger = remark_copies(pd.DataFrame(rows, columns=[*store.TABLES["ledger"]]), contents)
     check(ledger, section)
-    log.info("%d slides, %s regions", len(ledger), f"{ledger['regions'].sum():,}")
+    outlined = (ledger["tissue_source"] != "segmented").sum()
+    log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     store.write_table(out_path, "ledger", ledger, store.provenance("ledger", VERSION, section.model_dump(), *inputs))

@@ -150,6 +150,7 @@ class Slide:
     """An open slide; use as a context manager.
 
     size: (width, height) of level 0 in px. mpp: um/px of level 0; mpp_source: where that came from.
+    bounds_xy: corner of the scanned area, level-0 px, (0, 0) where none is stated.
     shrink_jpeg: whether JPEG tiles may be decoded at a half, quarter or eighth of their size where the slide has no
     such level: two to three times faster, about one grey level off the area mean of all pixels.
     threads: that decode tiles. missing_tiles: "error", or "white" for what tiles show that a plain TIFF leaves out.
@@ -174,6 +175,7 @@ class Slide:
             check_levels(source.sizes, source.properties, self.path)
             self.size = source.sizes[0]
             self.mpp, self.mpp_source = find_mpp(source.properties, mpp, self.path)
+            self.bounds_xy = find_bounds_corner(source.properties)
             self._place_levels()
         except BaseException:
             self.close()
@@ -336,6 +338,12 @@ def _read_regions_from(first: int, slide_path: Path, regions: store.Regions, shr
             ahead = pixels
         if ahead is not None:
             yield ahead.result()
+
+
+def find_bounds_corner(properties: Mapping[str, str]) -> tuple[int, int]:
+    """Return the corner of the scanned area that a slide states, level-0 px; (0, 0) without."""
+    x, y = (properties.get(f"openslide.bounds-{axis}", "0") for axis in "xy")
+    return (int(x), int(y)) if x.isdecimal() and y.isdecimal() else (0, 0)
 
 
 def _lacks_tiles(rgba: Image.Image, box: tuple[int, int, int, int], size_px: tuple[int, int]) -> bool:

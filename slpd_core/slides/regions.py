@@ -13,7 +13,7 @@ from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import FINER, level0_side, scale_between
 from slpd_core.slides.pictures import draw_regions, notice
 
-VERSION = 1
+VERSION = 2
 ANCHOR_STEPS = 16  # shifts tried along a side with `anchor: tissue`
 
 
@@ -46,6 +46,11 @@ def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely
     return (covered / region_px**2).astype(np.float32)
 
 
+def hold_enough(fractions: np.ndarray, section: config.Regions) -> np.ndarray:
+    """Return which squares are kept, bool (squares,): those with the least share of tissue or more, and some at all."""
+    return (fractions >= section.min_tissue_fraction) & (fractions > 0)
+
+
 def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions:
     """The regions of a slide with enough tissue; none for a quarantined slide.
 
@@ -62,7 +67,7 @@ def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions
         )
     region_px = level0_side(section.size_px, scale_between(slide.mpp, section.target_mpp))
     coords, fractions = lay_grid(tissue, region_px, section)
-    kept = (fractions >= section.min_tissue_fraction) & (fractions > 0)
+    kept = hold_enough(fractions, section)
     if not kept.any():
         slide = replace(slide, reason=why_empty(tissue, fractions, section))
     return store.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
@@ -93,7 +98,7 @@ def lay_grid(tissue: store.Tissue, region_px: int, section: config.Regions) -> t
         for x in shifts.tolist():
             coords = grid_coords(slide_px, region_px, section.edge, (-x, -y))
             fractions = tissue_fractions(coords, region_px, tissue.polygons)
-            held = float(fractions[fractions >= section.min_tissue_fraction].sum(dtype=np.float64))
+            held = float(fractions[hold_enough(fractions, section)].sum(dtype=np.float64))
             if best is None or held > best[0] * (1 + 1e-6):
                 best = held, coords, fractions
     assert best is not None  # there is one shift at least
@@ -109,7 +114,7 @@ def overlay(outlined_path: Path, tissue: store.Tissue, regions: store.Regions, s
     if regions.slide.status != store.OK:
         return notice(regions.slide.slide_id, regions.slide.reason)
     coords, fractions = lay_grid(tissue, regions.size_level0_px, section)
-    dropped = coords[(fractions < section.min_tissue_fraction) & (fractions > 0)]
+    dropped = coords[(fractions > 0) & ~hold_enough(fractions, section)]
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
     return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
 

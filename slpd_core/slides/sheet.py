@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -158,21 +158,6 @@ def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
     if same:
         names = ", ".join(same[:5]) + (" ..." if len(same) > 5 else "")
         raise ValueError(f"predict.sheet: {names} stand in the cohort's sheet too; leave them out, or rename them")
-
-
-def require_masks(slide_ids: Iterable[str], folder: str | None) -> None:
-    """Check before any work that tissue outlined by hand belongs to slides of a sheet.
-
-    folder: tissue.masks. Raises FileNotFoundError when there is no such folder, ValueError naming masks of no slide.
-    """
-    if folder is None:
-        return
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"tissue.masks: no folder {folder}; correct it or leave it empty (null)")
-    strange = sorted({path.stem for path in Path(folder).glob("*.geojson")} - set(slide_ids))
-    if strange:
-        names = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
-        raise ValueError(f"tissue.masks: no slide of a sheet is called {names}; name a mask {{slide_id}}.geojson")
 
 
 def identity(frame: pd.DataFrame) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from shapely import affinity, box, build_area, make_valid, unary_union
+from shapely import affinity, build_area
 from shapely.geometry import MultiLineString, Polygon
-from shapely.geometry.base import BaseGeometry
 from skimage import filters, measure
 
 from slpd_core import config, store
@@ -19,6 +18,7 @@ from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.glass import find_glass_colors, remove_tint
 from slpd_core.slides.ink import find_ink
 from slpd_core.slides.mpp import scale_between
+from slpd_core.slides.outlines import find_origin, read_outline, sorted_polygons
 from slpd_core.slides.pictures import notice, outline_tissue
 from slpd_core.slides.reader import Slide
 
@@ -145,25 +145,7 @@ def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon
     # Even-odd over nested rings: what lies inside one is tissue, inside two a hole, inside three an island in it.
     shape = build_area(MultiLineString(rings))
     shape = affinity.scale(shape, *scale, origin=(0, 0))
-    return _parts(shape)
-
-
-def read_mask(path: Path, slide_px: tuple[int, int]) -> tuple[Polygon, ...]:
-    """Tissue outlined by hand, as QuPath exports it: valid, disjoint polygons within the slide, level-0 px.
-
-    slide_px: (width, height). Raises ValueError when the file is no GeoJSON of areas, or all of them lie outside.
-    """
-    areas = store.read_areas(path)
-    whole = unary_union([make_valid(area) for area in areas]).intersection(box(0, 0, *slide_px))
-    if areas and whole.is_empty:
-        raise ValueError(f"{path}: its areas lie outside the slide of {slide_px[0]} x {slide_px[1]} px; use level-0 px")
-    return _parts(whole)
-
-
-def _parts(shape: BaseGeometry) -> tuple[Polygon, ...]:
-    """The polygons of a geometry, ordered by their upper left corners."""
-    whole = [part for part in getattr(shape, "geoms", [shape]) if isinstance(part, Polygon) and not part.is_empty]
-    return tuple(sorted(whole, key=lambda part: (part.bounds[1], part.bounds[0])))
+    return sorted_polygons(shape)
 
 
 def segment(
@@ -173,22 +155,42 @@ def segment(
     section: config.Segmentation,
     fingerprint: str,
     mask_path: Path | None = None,
+    outline: config.Outline | None = None,
 ) -> tuple[store.Tissue, Image.Image]:
     """Open a slide and find its tissue, or take what `mask_path` outlines; gives it with the overlay.
 
-    Raises SlideError or OSError when the slide cannot be read.
+    outline: how that is read. Raises SlideError or OSError when the slide cannot be read, ValueError when the outline
+    cannot be taken.
     """
     with Slide(path, mpp, missing_tiles=section.missing_tiles) as slide:
         pixels = slide.thumbnail(section.thumbnail_mpp)
         info = store.SlideInfo(slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
         info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
+        bounds_xy = slide.bounds_xy
     scale = (scale_between(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
+    source = "segmented"
     if mask_path:
-        polygons = read_mask(mask_path, (info.width_px, info.height_px))
+        source, polygons, remarks = _take_outline(mask_path, info, bounds_xy, outline)
     else:
         mask, remarks = find_tissue(pixels, info.mpp * scale[0], section)
-        polygons, info = mask_polygons(mask, scale), replace(info, remarks=info.remarks + remarks)
-    return store.Tissue(info, polygons), outline_tissue(pixels, polygons, scale)
+        polygons = mask_polygons(mask, scale)
+    tissue = store.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, bounds_xy)
+    return tissue, outline_tissue(pixels, polygons, scale)
+
+
+def _take_outline(
+    path: Path, info: store.SlideInfo, bounds_xy: tuple[int, int], outline: config.Outline | None
+) -> tuple[str, tuple[Polygon, ...], tuple[str, ...]]:
+    """Read a slide's outline; returns its source as in store.Tissue, its polygons and remarks."""
+    corner = find_origin(info.slide_id, bounds_xy, outline.mask_origin if outline else None)
+    polygons, remarks = read_outline(
+        path,
+        (info.width_px, info.height_px),
+        corner=corner,
+        classes=outline.classes if outline else None,
+        ignore=outline.ignore if outline else (),
+    )
+    return "outline from bounds" if any(corner) else "outline", polygons, remarks
 
 
 def run(
@@ -201,22 +203,26 @@ def run(
     section: config.Segmentation,
     quarantine: tuple[type[Exception], ...],
     mask_path: Path | None = None,
+    outline: config.Outline | None = None,
     state_dir: Path | None = None,
 ) -> None:
     """Find a slide's tissue; a slide that cannot be read is quarantined with the reason.
 
     mpp: the sheet's um/px, None where the slide's own is to be used. quarantine: the errors that do that, others are
-    raised. mask_path: a GeoJSON of one's own that is taken instead. state_dir: what runs note of the slides' files.
+    raised. mask_path: a GeoJSON of one's own that is taken instead, outline: how it is read. state_dir: what runs note
+    of the slides' files.
     """
-    fingerprint, mask = "", store.file_fingerprint(mask_path) if mask_path else "segmented"
+    fingerprint, mask = "", "segmented"
+    if mask_path:
+        mask = store.fingerprint(store.file_fingerprint(mask_path), outline.model_dump_json() if outline else "")
     try:
         with outages.reading(slide_path, give_up=OSError in quarantine):
             fingerprint = identity.fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
             try:
-                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path)
+                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path, outline)
             except SlideError:
                 identity.fingerprint(slide_path)  # an OSError where it is not the slide that is broken
-                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path)
+                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path, outline)
     except SlideError as error:
         if SlideError not in quarantine:
             raise
@@ -230,4 +236,4 @@ def run(
     store.write_tissue(geojson_path, tissue, meta)
     for remark in tissue.slide.remarks:
         log.warning("%s: %s", slide_id, remark)
-    log.info("%d piece(s) of tissue, %.1f mm2", len(tissue.polygons), tissue.area_mm2)
+    log.info("%s: %d piece(s) of tissue, %.1f mm2", tissue.source, len(tissue.polygons), tissue.area_mm2)

@@ -13,7 +13,7 @@ from slpd_core.store.files import (
     write_csv,
     write_text,
 )
-from slpd_core.store.geojson import read_areas, read_tissue, write_tissue
+from slpd_core.store.geojson import Area, read_areas, read_tissue, write_tissue
 from slpd_core.store.hdf5 import (
     copy_tokens,
     open_tokens,

@@ -216,13 +216,16 @@ def _slide_info(path: Path, attrs: Mapping[str, Any]) -> SlideInfo:
 
 
 def _trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:
-    """The attributes TRIDENT writes on `coords`, so that it and Patho-Bench read ours; magnification = 10 / mpp."""
-    slide = regions.slide
+    """The attributes TRIDENT writes on `coords`, so that it and Patho-Bench read ours; magnification = 10 / mpp.
+
+    TRIDENT multiplies the size by the ratio of magnifications, so that of level 0 follows from the sizes.
+    """
+    slide, target = regions.slide, 10 / regions.target_mpp
     return {
         "patch_size": regions.size_px,
         "patch_size_level0": regions.size_level0_px,
-        "level0_magnification": _magnification(slide.mpp),
-        "target_magnification": _magnification(regions.target_mpp),
+        "level0_magnification": target * regions.size_level0_px / regions.size_px,
+        "target_magnification": target,
         "overlap": 0,
         "name": slide.slide_id,
         "savetodir": str(Path(path).parent),
@@ -231,8 +234,3 @@ def _trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:
         "slide_mpp": slide.mpp,
         "target_mpp": regions.target_mpp,
     }
-
-
-def _magnification(mpp: float) -> float:
-    """Not rounded: TRIDENT takes the ratio of two of them for the scale."""
-    return 10 / mpp if mpp > 0 else 0.0

@@ -13,7 +13,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "sheet": ("slide_id", "patient_id", "label", "mpp", "site"),  # not where the slides lie: they may move
     "ledger": (
         *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
-        *("tissue_mm2", "regions", "fingerprint", "remarks"),
+        *("tissue_mm2", "tissue_source", "regions", "fingerprint", "remarks"),
     ),
     "embed": ("slide_id", "x", "y", "embedding"),  # and `attention`, a list of floats, if asked for
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
@@ -49,10 +49,16 @@ class SlideInfo:
 
 @dataclass(frozen=True)
 class Tissue:
-    """Tissue of a slide: shapely Polygons with holes, level-0 px."""
+    """Tissue of a slide: shapely Polygons with holes, level-0 px.
+
+    source: "segmented", or an "outline" by hand, "outline from bounds" where it counts from `bounds_xy`: the corner of
+    the scanned area that some formats state, level-0 px, and that QuPath counts from.
+    """
 
     slide: SlideInfo
     polygons: tuple[Any, ...]
+    source: str = "segmented"
+    bounds_xy: tuple[int, ...] = (0, 0)
 
     @property
     def area_mm2(self) -> float:

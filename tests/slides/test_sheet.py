@@ -198,19 +198,6 @@ def test_what_a_sheet_leaves_in_doubt_is_named(write):
     ]
 
 
-def test_masks_belong_to_slides_of_the_sheet(write, tmp_path):
-    frame = sheet.read_sheet(write(*GOOD))["slide_id"]
-    sheet.require_masks(frame, None)
-    with pytest.raises(FileNotFoundError, match=r"tissue\.masks: no folder"):
-        sheet.require_masks(frame, str(tmp_path / "gone"))
-    (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / "a.geojson").touch()
-    sheet.require_masks(frame, str(tmp_path / "masks"))
-    (tmp_path / "masks" / "aa.geojson").touch()
-    with pytest.raises(ValueError, match=r"tissue\.masks: no slide of a sheet is called aa; name a mask"):
-        sheet.require_masks(frame, str(tmp_path / "masks"))
-
-
 def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog, monkeypatch):
     monkeypatch.setattr(runtime.log, "propagate", True)
     path = write(*GOOD[:3], "d,p1,y,d.svs")

@@ -1,0 +1,67 @@
+"""The folder of outlines: which file in it is of which slide."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slpd_core.ids import fold_id
+
+GEOJSON, OTHERS = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in small or capital letters
+NAMED = 5  # of several names
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """The outlines in a folder: the file of each slide that has one, and the names of files that are of no slide."""
+
+    paths: dict[str, Path]
+    unmatched: tuple[str, ...] = ()
+
+    def describe(self, n_slides: int) -> str:
+        """Say how many slides have an outline, and which files are of none."""
+        text = f"{len(self.paths):,} of {n_slides:,} slides have an outline"
+        return text + (f"; of no slide: {name_some(self.unmatched)}" if self.unmatched else "")
+
+
+def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
+    """Find the outlines of slides in a folder, by their names: {slide_id}.geojson or .json, also packed as .gz.
+
+    Args:
+        folder: The setting tissue.masks.
+        slide_ids: The slides of all sheets. As on some disks, capital and small letters are the same.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: A GeoJSON is of no slide, or two files are of one.
+    """
+    if folder is None:
+        return Outlines({})
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"tissue.masks: no folder {folder}; correct it or leave it empty (null)")
+    ids = {fold_id(slide_id): slide_id for slide_id in slide_ids}
+    paths: dict[str, Path] = {}
+    unmatched = []
+    for path in sorted(path for path in Path(folder).iterdir() if not path.name.startswith(".") and path.is_file()):
+        name = fold_id(path.name)
+        suffix = next((suffix for suffix in (*GEOJSON, *OTHERS) if name.endswith(suffix)), None)
+        slide_id = ids.get(name.removesuffix(suffix)) if suffix else None
+        if slide_id is None:
+            unmatched.append(path.name)
+        elif slide_id in paths:
+            raise ValueError(f"tissue.masks: {paths[slide_id]} and {path.name} are of one slide; remove one of them")
+        else:
+            paths[slide_id] = path
+    strange = [name.split(".")[0] if 0 else name for name in unmatched if fold_id(name).endswith(GEOJSON)]
+    if strange:
+        free = next((slide_id for slide_id in ids.values() if slide_id not in paths), "")
+        hint = f", for example {free}.geojson" if free else ""
+        raise ValueError(
+            f"tissue.masks: no slide of a sheet is called {name_some(strange)}; name it {{slide_id}}.geojson{hint}"
+        )
+    return Outlines(paths, tuple(unmatched))
+
+
+def name_some(names: Collection[str]) -> str:
+    """Join names, the first few of many, without signs that do not show."""
+    shown = ("".join(sign if sign.isprintable() else " " for sign in name) for name in [*names][:NAMED])
+    return ", ".join(shown) + (" ..." if len(names) > NAMED else "")
