@@ -26,7 +26,7 @@ from slpd_core import config, runtime, store
 from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.evaluation import printing
 from slpd_core.evaluation.page import render
-from slpd_core.slides import sheet, tissue, vit_weights
+from slpd_core.slides import outlines, sheet, vit_weights
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for folder in ("slpd_core", "workflow_scripts") for path in (ROOT / folder).rglob("*.py"))
@@ -178,7 +178,7 @@ def test_an_outline_that_is_none_is_named(tmp_path, corner, kind):
     path = tmp_path / "a.geojson"
     path.write_text(f'{{"type": "{kind}", "coordinates": [[{corner}, [1, 0], [1, 1], {corner}]]}}')
     with pytest.raises(ValueError, match=r"a\.geojson: (not a GeoJSON of areas|holds a corner at no finite place)"):
-        tissue.read_mask(path, (100, 100))
+        outlines.read_outline(path, (100, 100))
 
 
 # What arrays state

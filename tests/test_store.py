@@ -43,6 +43,7 @@ FRAMES = {
             "mpp": [0.5, float("nan")],
             "mpp_source": ["sheet", ""],
             "tissue_mm2": [1.5, 0.0],
+            "tissue_source": ["segmented", "outline"],
             "regions": [3, 0],
             "fingerprint": ["f", "g"],
             "remarks": ["Much is tissue.", ""],

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 
 from slpd_core import config
-from slpd_core.preflight import forecast, rates, slides, texts
+from slpd_core.preflight import forecast, outlines, rates, slides, texts
 from slpd_core.preflight.forecast import Encoder, Machine
 from slpd_core.pretraining.coverage import fewest_regions
 from slpd_core.pretraining.region_encoder import read_state
 from slpd_core.runtime import escape_controls, log
 from slpd_core.slides import identity, ledger, patch_encoder
+from slpd_core.slides.outline_files import find_outlines
 from slpd_core.slides.sheet import read_sheet
 
 LIBRARIES = ("snakemake", "torch", "timm", "openslide-python")
@@ -120,6 +121,20 @@ def look_at_copies(say: Findings, rows: pd.DataFrame) -> None:
         say.say(FAIL if differ else NOTE, "copies", sentence)
 
 
+def look_at_outlines(
+    say: Findings, settings: config.Config, slide_ids: list[str], good: list[slides.Opened]
+) -> tuple[list[slides.Opened], dict[str, Path]]:
+    """Whether each outline can be taken; gives the slides whose outline can, or that have none, and the outlines."""
+    if settings.tissue.masks is None:
+        return good, {}
+    found = find_outlines(settings.tissue.masks, slide_ids)
+    say.say(NOTE if found.unmatched else OK, "outlines", found.describe(len(slide_ids)))
+    problems = outlines.find_problems(good, found.paths, settings.tissue.outline)
+    for problem in [*problems.values()][:NAMED]:
+        say.say(FAIL, "", problem)
+    return [slide for slide in good if slide.slide_id not in problems], found.paths
+
+
 def look_at_encoders(say: Findings, settings: config.Config, device: str) -> dict[str, Encoder]:
     """Load the weights of every patch encoder as its stage will, and time it; by the name that rows have for it."""
     found: dict[str, Encoder] = {}
@@ -181,10 +196,11 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     look_at_texts(say, settings, rows[0])
     opened = slides.open_all(pd.concat(rows), settings, cores)
     good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
+    good, outlined = look_at_outlines(say, settings, [*pd.concat(rows)["slide_id"]], good)
     look_at_copies(say, pd.concat(rows))
     encoders = look_at_encoders(say, settings, device)
     if good and config.PATCH_FEATURES in encoders:
-        sample = slides.sample(good, settings)
+        sample = slides.sample(good, settings, outlined)
         R, own = sample.regions_of(good), encoders[config.PATCH_FEATURES]
         if not R:
             say.say(

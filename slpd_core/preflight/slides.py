@@ -1,10 +1,11 @@
 """Every slide opened, and the regions of a few counted to foretell those of all."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from slpd_core.slides import regions, tissue
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide, read_regions
 
+NONE: Mapping[str, Path] = MappingProxyType({})
 SAMPLED = 6  # slides whose tissue is sought
 
 
@@ -84,20 +86,21 @@ class Sample:
         return round(sum(len(found.coords) for found in self.regions) * sum(slide.mm2 for slide in slides) / area)
 
 
-def sample(slides: list[Opened], settings: config.Config) -> Sample:
+def sample(slides: list[Opened], settings: config.Config, outlines: Mapping[str, Path] = NONE) -> Sample:
     """Find the tissue and regions of slides evenly spaced by size, and read a region; slides: one or more that open."""
     by_size = sorted(slides, key=lambda slide: (slide.mm2, slide.slide_id))
     picked = [by_size[number] for number in np.unique(np.linspace(0, len(by_size) - 1, SAMPLED).round().astype(int))]
     started = time.perf_counter()
-    found = [*progress(_regions(picked, settings), len(picked), "tissue", "slides")]
+    found = [*progress(_regions(picked, settings, outlines), len(picked), "tissue", "slides")]
     spent = (time.perf_counter() - started) / len(picked)
     return Sample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.shrink_jpeg))
 
 
-def _regions(slides: list[Opened], settings: config.Config) -> Iterator[store.Regions]:
+def _regions(slides: list[Opened], settings: config.Config, outlines: Mapping[str, Path]) -> Iterator[store.Regions]:
     for slide in slides:
-        section = settings.tissue.segmentation
-        found, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, section, "")
+        section, outline = settings.tissue.segmentation, settings.tissue.outline
+        mask = outlines.get(slide.slide_id)
+        found, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, section, "", mask, outline)
         yield regions.keep_regions(found, settings.regions)
 
 

@@ -10,7 +10,6 @@ from shapely.geometry.base import BaseGeometry
 from slpd_core import store
 from slpd_core.slides.outline_files import name_some
 
-AREAS = ("Polygon", "MultiPolygon", "GeometryCollection")
 DRAWN = ("", "annotation")  # kinds of object that outline tissue; detections, cells, tiles and cores do not
 SAID_OUTSIDE = 0.01  # of the outlined area
 
@@ -40,7 +39,7 @@ def read_outline(
         ValueError: The file is no GeoJSON, holds no area, or all of them lie outside the slide.
     """
     objects = store.read_areas(path)
-    areas = [area for area in objects if area.kind in DRAWN and area.geometry.geom_type in AREAS]
+    areas = [area for area in objects if area.kind in DRAWN and sorted_polygons(area.geometry)]
     if objects and not areas:
         kinds = {area.geometry.geom_type if area.kind in DRAWN else area.kind for area in objects}
         raise ValueError(f"{path}: holds {', '.join(sorted(kinds))}; outline tissue with areas only")

@@ -36,8 +36,24 @@ META = store.provenance("stage", 1, {"key": 1})
 
 def ledger_of(slides, left_out, slide_remarks):
     """A ledger that admits `slides`, and names `left_out`: (slide, status, reason)."""
-    known = {"reason": "", "width_px": 9000, "height_px": 8000, "mpp": 0.5, "mpp_source": "vendor", "tissue_mm2": 3.0}
-    unknown = {"width_px": 0, "height_px": 0, "mpp": np.nan, "mpp_source": "", "tissue_mm2": 0.0, "regions": 0}
+    known = {
+        "reason": "",
+        "width_px": 9000,
+        "height_px": 8000,
+        "mpp": 0.5,
+        "mpp_source": "vendor",
+        "tissue_mm2": 3.0,
+        "tissue_source": "segmented",
+    }
+    unknown = {
+        "width_px": 0,
+        "height_px": 0,
+        "mpp": np.nan,
+        "mpp_source": "",
+        "tissue_mm2": 0.0,
+        "tissue_source": "segmented",
+        "regions": 0,
+    }
     good = slides[["slide_id", "patient_id", "label"]].assign(status=store.OK, **known, regions=2)
     lost = [
         {"slide_id": name, "patient_id": "p", "label": "x", "status": status, "reason": reason} | unknown

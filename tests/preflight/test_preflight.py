@@ -1,5 +1,6 @@
 """The preflight names what would fail, and its forecast is what the stages then do."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -213,3 +214,22 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
     else:
         assert "FAIL  copies       slide-0, slide-1 are one slide, byte for byte, of patient 'patient-0'" in out
     assert say.failed == (patient == "patient-1")
+
+
+def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings, cohort, look, tmp_path, capsys):
+    cohort([2, 4, 3, 1])
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    corners = [[0, 256], [256, 256], [256, 512], [0, 512], [0, 256]]
+    (folder / "slide-1.json").write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))
+    (folder / "notes.txt").touch()
+    tissue_of_settings = {"masks": str(folder)}
+    out = look(settings(tissue=tissue_of_settings))
+    assert "1 of 4 slides have an outline; of no slide: notes.txt" in out
+    assert "About 7 regions, by 4 slides" in out  # one of slide-1, in place of four
+    (folder / "slide-2.geojson").write_text("[1")
+    with pytest.raises(ValueError, match=r"1 thing\(s\) would fail"):
+        look(settings(tissue=tissue_of_settings))
+    out = capsys.readouterr().out
+    assert "2 of 4 slides have an outline" in out
+    assert "slide-2.geojson: not a GeoJSON of areas" in out

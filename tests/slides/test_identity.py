@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,16 @@ NAME = b"0123456789ABCDEF0123456789ABCDEF"
 SIDE = 64  # of an image of the MIRAX slide, px
 
 
-def write_mirax(path: Path, color: int = 200) -> Path:
-    """A MIRAX slide of one level and 2 x 2 images of one color, 0.5 um/px."""
+def write_mirax(path: Path, color: int = 200, images: Sequence[int] = range(4)) -> Path:
+    """A MIRAX slide of one level and 2 x 2 images of one color, 0.5 um/px; images: those that were scanned."""
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     tile = np.full((SIDE, SIDE, 3), color, np.uint8)
     jpeg = simplejpeg.encode_jpeg(tile, quality=92, colorspace="RGB", colorsubsampling="444")
     (folder / "Data0000.dat").write_bytes(jpeg * 4)
     index = bytearray(b"01.02" + NAME + struct.pack("<ii", 45, 0) + struct.pack("<i", 49))
-    images = [value for number in range(4) for value in (number, number * len(jpeg), len(jpeg), 0)]
-    index += struct.pack("<iiii16i", 0, 57, 4, 0, *images)
+    records = [value for number in images for value in (number, number * len(jpeg), len(jpeg), 0)]
+    index += struct.pack(f"<iiii{len(records)}i", 0, 57, len(images), 0, *records)
     struct.pack_into("<i", index, 41, len(index))
     (folder / "Index.dat").write_bytes(bytes(index + bytes(16)))
     general = {"SLIDE_VERSION": "01.02", "SLIDE_ID": NAME.decode(), "IMAGENUMBER_X": 2, "IMAGENUMBER_Y": 2}

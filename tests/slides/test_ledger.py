@@ -59,6 +59,7 @@ def test_every_slide_has_its_row(run):
     assert rows["status"].to_dict() == {"a": store.OK, "b": store.EMPTY, "c": store.QUARANTINED}
     assert rows["regions"].to_dict() == {"a": 3, "b": 0, "c": 0}
     assert rows.loc["a", "tissue_mm2"] == pytest.approx(0.5)
+    assert set(rows["tissue_source"]) == {"segmented"}
     assert rows.loc["c", "reason"] == "c.svs: torn"
     assert rows.loc["a", "fingerprint"] == "tokens-a"
     assert rows["patient_id"].tolist() == ["p-a", "p-b", "p-c"]

@@ -131,6 +131,51 @@ def test_a_slide_without_regions_says_why(run, settings):
     assert "set regions.edge to pad" in regions.keep_regions(small, section).slide.reason
 
 
+@pytest.mark.parametrize(("side", "kept"), [(2048, 1), (2047, 0)])
+def test_a_square_with_just_enough_tissue_is_kept(settings, side, kept):
+    """A quarter, to the last px; what is dropped is what is not kept."""
+    regions_of_slide = regions.keep_regions(store.Tissue(SLIDE, (box(0, 0, 2048, side),)), settings.regions)
+    assert len(regions_of_slide.coords) == kept
+    fractions = np.array([0, 0.2, 0.25, 1], np.float32)
+    assert regions.hold_enough(fractions, settings.regions).tolist() == [False, False, True, True]
+
+
+def test_a_square_without_tissue_is_never_kept(settings):
+    section = settings.regions.model_copy(update={"min_tissue_fraction": 0.0})
+    kept = regions.keep_regions(store.Tissue(SLIDE, (box(4096, 0, 4200, 100),)), section)
+    np.testing.assert_array_equal(kept.coords, [[4096, 0]])
+    assert regions.hold_enough(np.array([0, 1e-6], np.float32), section).tolist() == [False, True]
+
+
+def test_a_slide_a_little_coarser_than_the_target_is_enlarged_and_no_more(settings):
+    tissue = store.Tissue(replace(SLIDE, mpp=0.509), (box(0, 0, 9000, 9000),))
+    assert len(regions.keep_regions(tissue, settings.regions).coords)
+    with pytest.raises(SlideError, match=r"0\.512 um/px .* is coarser than regions\.target_mpp 0\.5"):
+        regions.keep_regions(replace(tissue, slide=replace(SLIDE, mpp=0.512)), settings.regions)
+
+
+def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path, settings):
+    tissue = store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),))
+    store.write_tissue(tmp_path / "t.geojson", tissue, store.provenance("tissue", 1, {}, "f"))
+    Image.new("RGB", (500, 450)).save(tmp_path / "t.png")
+    paths = {"tissue_path": tmp_path / "t.geojson", "outlined_path": tmp_path / "t.png"}
+    paths |= {"regions_path": tmp_path / "r.h5", "overlay_path": tmp_path / "r.png"}
+    with pytest.raises(SlideError, match="is coarser than"):
+        regions.run(**paths, section=settings.regions, quarantine=())
+    assert not (tmp_path / "r.h5").exists()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_anchored_grid_moves_along_the_axis_where_it_keeps_more(settings, axis):
+    corners = [[4096 - 1100, 0], [4096 + 1100, 2200]]
+    low, high = ([corner[axis], corner[1 - axis]] for corner in corners)
+    anchored = settings.regions.model_copy(update={"anchor": "tissue"})
+    kept = regions.keep_regions(store.Tissue(SLIDE, (box(*low, *high),)), anchored)
+    assert len(kept.coords) == 1
+    assert kept.coords[0, 1 - axis] == 0
+    assert high[axis] - 4096 <= kept.coords[0, axis] <= low[axis]
+
+
 def test_the_grid_can_be_anchored_where_it_keeps_most_tissue(settings):
     """A biopsy across the corner of four cells: none holds a quarter, one of its own holds all."""
     tissue = store.Tissue(SLIDE, (box(4096 - 1100, 4096 - 1100, 4096 + 1100, 4096 + 1100),))

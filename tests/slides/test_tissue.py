@@ -12,8 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from shapely import LineString, Polygon, box, contains_xy, make_valid, union_all
-from shapely.geometry import mapping
+from shapely import Polygon, box, contains_xy, union_all
 
 from slpd_core import store
 from slpd_core.slides import bad_slides, identity, tissue
@@ -74,6 +73,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
     assert collection["type"] == "FeatureCollection"
     assert {feature["type"] for feature in collection["features"]} == {"Feature"}
     assert collection["features"][0]["properties"]["objectType"] == "annotation"
+    assert [feature["properties"]["tissue_id"] for feature in collection["features"]] == [0, 1]
 
 
 @pytest.mark.parametrize("noise", [0, 6], ids=["clean", "noisy"])
@@ -160,37 +160,6 @@ def test_what_is_to_know_of_a_slide_is_kept_and_named(planted, settings, tmp_pat
     assert slide.missing_tiles == "white"
 
 
-def outlined(folder, *geometries):
-    """A GeoJSON as QuPath exports annotations."""
-    features = [
-        {"type": "Feature", "geometry": mapping(item), "properties": {"objectType": "annotation"}}
-        for item in geometries
-    ]
-    (folder / "mask.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    return folder / "mask.geojson"
-
-
-def test_tissue_outlined_by_hand_is_taken(planted, settings, tmp_path):
-    """Overlapping areas become one, a bow tie two, and what lies beyond the slide is cut off."""
-    bow_tie = Polygon([(2000, 0), (2400, 400), (2400, 0), (2000, 400)])
-    mask = outlined(tmp_path, box(-500, 0, 300, 400), box(200, 0, 600, 400), bow_tie)
-    found, _ = tissue.segment("s", planted((3000, 2000), {}), None, settings.tissue, "", mask)
-    assert iou(found.polygons, box(0, 0, 600, 400).union(bow_tie.buffer(0).union(make_valid(bow_tie)))) > 0.999
-    assert all(polygon.is_valid for polygon in found.polygons)
-    assert sum(polygon.area for polygon in found.polygons) == pytest.approx(600 * 400 + 2 * 200 * 200)
-
-
-def test_an_empty_outline_is_no_tissue_and_a_wrong_one_is_named(tmp_path):
-    assert tissue.read_mask(outlined(tmp_path), (3000, 2000)) == ()
-    with pytest.raises(ValueError, match=r"mask\.geojson: its areas lie outside the slide of 3000 x 2000 px"):
-        tissue.read_mask(outlined(tmp_path, box(5000, 0, 6000, 10)), (3000, 2000))
-    with pytest.raises(ValueError, match=r"mask\.geojson: holds LineString; outline tissue with areas only"):
-        tissue.read_mask(outlined(tmp_path, LineString([(0, 0), (1, 1)])), (3000, 2000))
-    (tmp_path / "mask.geojson").write_text("[1")
-    with pytest.raises(ValueError, match=r"mask\.geojson: not a GeoJSON of areas"):
-        tissue.read_mask(tmp_path / "mask.geojson", (3000, 2000))
-
-
 def test_specks_go_and_pinholes_close(settings):
     pixels = np.full((400, 400, 3), 244, np.uint8)
     pixels[100:300, 100:300] = PINK
@@ -208,6 +177,29 @@ def test_glass_cut_off_by_the_border_is_no_hole(settings):
     mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
     assert not mask[:8, :8].any()
     assert mask[100:110, 100:110].all()
+
+
+def test_what_goes_into_tissue_is_in_its_fingerprint(planted, settings, tmp_path):
+    """The slide, its um/px, its outline and how that is read."""
+    path = planted((640, 480), {(100, 100, 300, 200): PINK})
+    (tmp_path / "a.geojson").write_text("[]")
+    (tmp_path / "b.geojson").write_text("[] ")
+    outline = settings.tissue.outline
+    from_bounds = outline.model_copy(update={"mask_origin": "bounds"})
+    ways = [
+        {},
+        {"mpp": 0.25},
+        {"mask_path": tmp_path / "a.geojson", "outline": outline},
+        {"mask_path": tmp_path / "b.geojson", "outline": outline},
+        {"mask_path": tmp_path / "b.geojson", "outline": from_bounds},
+    ]
+    names = {"slide_id": "s", "slide_path": path, "geojson_path": tmp_path / "t.geojson"}
+    names |= {"overlay_path": tmp_path / "t.png", "section": settings.tissue, "quarantine": ()}
+    fingerprints = set()
+    for way in ways:
+        tissue.run(**(names | {"mpp": None} | way))
+        fingerprints.add(store.read_tissue(tmp_path / "t.geojson")[1]["fingerprint"])
+    assert len(fingerprints) == len(ways)
 
 
 def test_what_quarantines():

@@ -109,8 +109,10 @@ def test_a_new_slide_adds_its_own_jobs_only(copied, snakemake):
 
 def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path):
     area = {"type": "Polygon", "coordinates": [[[64, 64], [600, 64], [600, 600], [64, 600], [64, 64]]]}
-    (tmp_path / "fine-1.geojson").write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
-    jobs = snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(tmp_path)}}).jobs
+    masks = tmp_path / "masks {1}"  # Snakemake takes braces for wildcards
+    masks.mkdir()
+    (masks / "fine-1.GeoJSON").write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
+    jobs = snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(masks)}}).jobs
     assert (jobs["tissue"], jobs["regions"], jobs["tokens"], jobs["ledger"]) == (1, 1, 1, 1)
 
 
