@@ -7,8 +7,9 @@ from dataclasses import dataclass
 SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
 NONE = "–"
 MINUS = "−"
+MARK = "†"  # of a mean over folds some of which lack a label
 IN_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", NONE: "--"} | {sign: rf"\{sign}" for sign in "_&%#${}"}
-IN_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$"}
+IN_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$", MARK: r"$\dagger$"}
 IN_MARKDOWN = {sign: rf"\{sign}" for sign in "\\|*`<>["}
 
 
@@ -35,6 +36,19 @@ def number(value: float) -> str:
 def mean_sd(mean: float, sd: float) -> str:
     """.864±.042 as the paper prints it; – where there is no number."""
     return NONE if math.isnan(mean) else f"{number(mean)}±{number(sd)}"
+
+
+def mark(text: str, partial_folds: float) -> str:
+    """Return the text of a mean over folds, marked where some of them lack a label."""
+    return f"{text}{MARK}" if partial_folds > 0 and text != NONE else text
+
+
+def mark_note(partial_folds: float, folds: float) -> str:
+    """Return what the mark means."""
+    return (
+        f"{MARK} In {partial_folds:.0f} of {folds:.0f} folds a label is missing from the slides that train or test: "
+        "scores there are over fewer labels, and count in this mean."
+    )
 
 
 def interval(low: float, high: float) -> str:

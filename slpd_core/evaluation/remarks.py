@@ -54,6 +54,15 @@ def count(remarks: list[Remark]) -> list[str]:
     ]
 
 
+def find_partial_folds(found: pd.DataFrame) -> set[int]:
+    """Return the folds in which a label is missing from the slides that train or from those that test.
+
+    Args:
+        found: the table of remarks, texts.
+    """
+    return {int(fold) for fold in found.loc[found["remark"].isin(LACKING.values()), "fold"]}
+
+
 def table(remarks: list[Remark]) -> pd.DataFrame:
     """Remarks as a table with columns remark, id and fold; says of each kind how many there are in the log."""
     for line in count(remarks):

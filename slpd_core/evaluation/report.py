@@ -14,7 +14,7 @@ from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 16
+VERSION = 17
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
@@ -83,8 +83,8 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
 
 
 def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Remarks on the folds, other than on slides that the page lists anyway: of each kind the slides or patients, and
-    in how many folds.
+    """Remarks on the folds, other than on slides that the page lists anyway: of each kind the slides, patients or
+    labels, and in how many folds, 0 where it is of all.
 
     found: columns remark, id, fold.
     """
@@ -228,7 +228,8 @@ def run(
     histories = {name: pd.read_csv(path) for name, path in history_paths.items()}
     rows = result_rows.join_folds(tested.values(), list(histories))
     reference = result_rows.reference_row(rows, section.reference)
-    table = result_rows.make_table(rows, reference)
+    found = pd.read_csv(remarks_path, dtype=str, keep_default_na=False)
+    table = result_rows.make_table(rows, reference, remarks.find_partial_folds(found))
     encoders = {
         f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for _, meta in tested.values()
     }
@@ -242,7 +243,7 @@ def run(
         "report.html.j2",
         cohort=cohort,
         summary=summarise(ledger, folds),
-        remarks=remarked(pd.read_csv(remarks_path, dtype=str, keep_default_na=False)),
+        remarks=remarked(found),
         runs=list(histories),
         run_remarks={name: meta["remarks"].splitlines() for name, (_, meta) in embeds.items() if meta["remarks"]},
         by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],

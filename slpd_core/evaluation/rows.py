@@ -1,7 +1,7 @@
 """The rows of the result table, in numbers."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,15 +118,17 @@ def reference_row(rows: Sequence[Row], key: str | None) -> Row | None:
     return named[-1] if named else None
 
 
-def make_table(rows: Sequence[Row], reference: Row | None) -> pd.DataFrame:
+def make_table(rows: Sequence[Row], reference: Row | None, partial_folds: Collection[int] = ()) -> pd.DataFrame:
     """Return the result table in numbers, a line per row.
 
     Args:
         rows: in the order of the table.
         reference: the row that all others are compared with.
+        partial_folds: those that lack a label among the slides that train or test.
 
     Returns:
-        row and names; folds, and auc_folds, those in which the AUC is defined; of each score {score}_mean and _sd over
+        row and names; folds, auc_folds, those in which the AUC is defined, and partial_folds, how many of them lack a
+        label; of each score {score}_mean and _sd over
         folds, _low and _high, the 95 % interval of that mean; the same by patient as patient_{score}_...; reference,
         and of the scores in SHOWN {score}_difference, _difference_low, _difference_high and _detectable, as
         `compare.compare_with_reference` returns them (nan in the reference row).
@@ -136,6 +138,7 @@ def make_table(rows: Sequence[Row], reference: Row | None) -> pd.DataFrame:
     for row in rows:
         auc_folds = int(row.per_fold["auc"].notna().sum())
         line = {"row": row.key, **row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds}
+        line["partial_folds"] = int(row.per_fold["fold"].isin(partial_folds).sum())
         line |= _intervals(influences[row.key])
         patients = metrics.patient_predictions(row.predictions, row.classes)
         by_patient = metrics.summary(metrics.fold_scores(patients, row.classes))
@@ -148,7 +151,7 @@ def make_table(rows: Sequence[Row], reference: Row | None) -> pd.DataFrame:
         lines.append(line | {"reference": reference.key if reference else ""})
     scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd", "low", "high")]
     compared = [f"{score}_{what}" for score in SHOWN for what in COMPARED.values()]
-    columns = ["row", *NAMES, "folds", "auc_folds", *scores, *[f"patient_{name}" for name in scores]]
+    columns = ["row", *NAMES, "folds", "auc_folds", "partial_folds", *scores, *[f"patient_{name}" for name in scores]]
     return pd.DataFrame(lines, columns=[*columns, "reference", *compared])
 
 
@@ -165,13 +168,19 @@ def as_tables(table: pd.DataFrame) -> list[printing.Table]:
     scores by patient where they are other numbers.
     """
     lines = table.to_dict("records")
+    marked = [line for line in lines if line["partial_folds"]]
+    notes = [printing.mark_note(marked[0]["partial_folds"], marked[0]["folds"])] if marked else []
     by_slide = printing.Table(
         [*NAMES.values()],
         [*_score_heads(""), DIFFERENCE, INTERVAL, DETECTABLE],
         [(_names(line), [*_scores(line, ""), *_differences(line)]) for line in lines],
+        notes=notes,
     )
     by_patient = printing.Table(
-        [*NAMES.values()], _score_heads(" by patient"), [(_names(line), _scores(line, "patient_")) for line in lines]
+        [*NAMES.values()],
+        _score_heads(" by patient"),
+        [(_names(line), _scores(line, "patient_")) for line in lines],
+        notes=notes,
     )
     return (
         [by_slide] if all(_scores(line, "") == _scores(line, "patient_") for line in lines) else [by_slide, by_patient]
@@ -190,7 +199,8 @@ def _scores(line: Mapping[str, Any], prefix: str) -> list[str]:
     """Mean and deviation of each score, and its interval, as texts."""
     cells = []
     for score in [prefix + score for score in SHOWN]:
-        cells.append(printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"]))
+        mean = printing.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"])
+        cells.append(printing.mark(mean, line["partial_folds"]))
         cells.append(printing.interval(line[f"{score}_low"], line[f"{score}_high"]))
     return cells
 

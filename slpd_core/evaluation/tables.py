@@ -13,7 +13,7 @@ from slpd_core.evaluation.page import render
 from slpd_core.evaluation.rows import CLASSIFIER_NAMES, NAMES
 from slpd_core.runtime import log
 
-VERSION = 3
+VERSION = 4
 # Yu, Lin & Xu (MICCAI 2023), Tables 1 and 2, by our names. A row of Table 2 has a deviation where it is one of Table 1,
 # as M = 4 on NSCLC; those of the others are not at hand. Its "region" stands for both readings.
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -68,6 +68,7 @@ def join(section: config.JoinedTable, paths: Mapping[str, Path]) -> Joined:
             for score in printing.SHOWN:
                 line |= {f"{score}_{what}": own.get(f"{score}_{what}", math.nan) for what in ("mean", "sd")}
                 line |= {f"{PAPER}_{score}{what}": paper.get(f"{score}{what}", math.nan) for what in ("", "_sd")}
+            line |= {name: own.get(name, math.nan) for name in ("folds", "partial_folds")}
             lines.append(line | {name: own.get(name, "") for name in (*NAMES, *PROTOCOL)})
     frame = pd.DataFrame(lines)
     if frame["accuracy_mean"].isna().all():
@@ -116,7 +117,11 @@ def printed(joined: Joined) -> printing.Table:
             for line in own.to_dict("records"):
                 for score in printing.SHOWN:
                     text = printing.mean_sd(line[f"{prefix}{score}{mean}"], line[f"{prefix}{score}_sd"])
-                    cells[line["label"]].append(text.removesuffix(f"±{printing.NONE}"))
+                    text = text.removesuffix(f"±{printing.NONE}")
+                    cells[line["label"]].append(text if prefix else printing.mark(text, line["partial_folds"]))
+        partial = own[own["partial_folds"] > 0]
+        if len(partial):
+            notes.append(f"{cohort}: {printing.mark_note(*partial[['partial_folds', 'folds']].iloc[0])}")
         lacking = own.loc[own["auc_mean"].isna() & own["accuracy_mean"].isna(), "row"]
         if cohort not in joined.missing and len(lacking):
             notes.append(f"{cohort}: not evaluated: {', '.join(lacking)}.")

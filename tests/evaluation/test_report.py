@@ -168,6 +168,18 @@ def test_leaks_of_the_folds_are_told(make):
     assert "no patient stands on both sides of a fold" in (make(ROWS) / "index.html").read_text()
 
 
+def test_scores_without_a_label_are_marked_and_its_folds_told(make):
+    lacking = [("label not trained", "NA", 0), ("label not tested", "NA", 2)]
+    folder = make(ROWS, remarks=lacking)
+    for name in ("index.html", "table.md"):
+        text = (folder / name).read_text()
+        assert "† In 2 of 3 folds a label is missing" in text
+        assert text.count("†") == 1 + 2 * len(ROWS)
+    assert "label not trained, 1 in 1 fold<" in (folder / "index.html").read_text()
+    assert pd.read_csv(folder / "table.csv")["partial_folds"].tolist() == [2] * len(ROWS)
+    assert "†" not in (make(ROWS) / "index.html").read_text()
+
+
 def test_the_table_holds_mean_and_sd_of_every_fold(make):
     table = pd.read_csv(make(ROWS) / "table.csv")
     assert table["pretraining"].tolist() == ["vit_s", "dino", "slpd"]

@@ -187,6 +187,18 @@ def test_a_difference_is_printed_with_its_sign(value, text):
     assert printing.signed_interval(value, 0.05) == ("–" if math.isnan(value) else f"{text} to +.050")
 
 
+def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
+    given = rows.join_folds(folds, ["dino", "slpd"])
+    whole, partial = (rows.make_table(given, given[0], lacking) for lacking in ((), {1, 7}))
+    assert (whole["partial_folds"].tolist(), partial["partial_folds"].tolist()) == ([0] * 5, [1] * 5)
+    (plain,), (marked,) = rows.as_tables(whole), rows.as_tables(partial)
+    assert plain.notes == []
+    assert marked.notes[0].startswith("† In 1 of 3 folds a label is missing")
+    for (_, without), (_, cells) in zip(plain.lines, marked.lines, strict=True):
+        assert [*cells[:4]] == [f"{without[0]}†", without[1], f"{without[2]}†", without[3]]
+    assert printing.latex(marked).count(r"$\dagger$ ") == printing.markdown(marked).count("† |") == 10
+
+
 def test_no_rows_are_a_table_with_a_head_only():
     table = rows.make_table([], None)
     assert table.empty

@@ -66,6 +66,18 @@ def test_each_cohort_has_its_columns_and_no_row_is_a_winner(run):
     ]
 
 
+def test_scores_over_fewer_labels_stay_marked(run, tmp_path):
+    run({"a": FIRST, "b": SECOND})
+    table = pd.read_csv(tmp_path / "b" / "table.csv").assign(folds=10, partial_folds=3)
+    table.to_csv(tmp_path / "b" / "table.csv", index=False)
+    text = (run({"a": FIRST, "b": None}) / "table1.md").read_text()
+    assert [line[3:] for line in body(text)[2:]] == [
+        [".900±.010", ".850±.010", ".600±.010†", ".600±.010†"],
+        [".800±.010", ".950±.010", ".500±.010†", ".600±.010†"],
+    ]
+    assert "b: † In 3 of 10 folds a label is missing" in text
+
+
 def test_the_numbers_are_those_of_the_cohorts(run):
     frame = pd.read_csv(run({"a": FIRST, "b": SECOND}) / "table1.csv", keep_default_na=False, na_values=[""])
     for cohort, rows in (("a", FIRST), ("b", SECOND)):
