@@ -72,9 +72,9 @@ def read_text_table(
             problems.append(f"row {row}: {len(cells)} fields, the header has {len(header)}{quote}")
             continue
         cells += [("", "")] * (len(header) - len(cells))
-        own = {name: cells[header.index(name)] for name in names if name in header}
-        problems += [f"row {row}: {name} {problem}" for name, (_, problem) in own.items() if problem]
-        rows.append((row, {name: text for name, (text, _) in own.items()}))
+        named = {name: cells[header.index(name)] for name in names if name in header}
+        problems += [f"row {row}: {name} {problem}" for name, (_, problem) in named.items() if problem]
+        rows.append((row, {name: text for name, (text, _) in named.items()}))
     return TextTable(rows, problems)
 
 
@@ -85,12 +85,12 @@ def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -
     text = text[stated.end() :] if stated else text
     first = next((line for line in io.StringIO(text) if line.strip(" ,;\t|\r\n")), "")
 
-    def named(separator: str) -> int:
+    def count_names(separator: str) -> int:
         fields = next(csv.reader([first], delimiter=separator), [])
         return sum(name.strip().lower() in names for name in fields)
 
     try:
-        separator = stated[1] if stated else max(SEPARATORS, key=named)
+        separator = stated[1] if stated else max(SEPARATORS, key=count_names)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [
             (reader.line_num, [_check_text(field) for field in fields])
@@ -200,9 +200,9 @@ def _read_header(
         raise ValueError(f"{path}: column {', '.join(wrong)}; write {', '.join(name.lower() for name in wrong)}")
     missing = [name for name in required if name not in header]
     if missing:
-        found = ", ".join(name[:50] if name.isprintable() else ascii(name[:50]) for name in header[:20])
+        columns = ", ".join(name[:50] if name.isprintable() else ascii(name[:50]) for name in header[:20])
         shown = f". Example:\n{example}" if example else ""
-        raise ValueError(f"{path}: no column {', '.join(missing)} among {found or 'no column at all'}; add it{shown}")
+        raise ValueError(f"{path}: no column {', '.join(missing)} among {columns or 'no column at all'}; add it{shown}")
     twice = sorted({name for name in header if header.count(name) > 1 and name in names})
     if twice:
         raise ValueError(f"{path}: column {', '.join(twice)} stands there twice; keep one")

@@ -65,7 +65,7 @@ class SlideIndex:
         """Return the row of a slide, None where the cohort has no such slide."""
         return self.rows.get(slide_id, self.plain_rows.get(plain(slide_id)))
 
-    def hint(self, strange: Collection[str]) -> str:
+    def find_hint(self, strange: Collection[str]) -> str:
         """Return in what an id that matches no slide may differ from one that does; "" where none resembles one."""
         for name, change in DIFFERENCES.items():
             slides = {change(slide_id): slide_id for slide_id in self.plain_rows}
@@ -105,10 +105,12 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
         own = slides[usable & (part_of != "")].assign(fold=fold, part=part_of[usable & (part_of != "")])
         for part in ("train", "test"):
             if not (own["part"] == part).any():
-                raise ValueError(f"{path}: no slide is left to {part}; {_why_none(part_of == part, unmatched, index)}")
+                raise ValueError(
+                    f"{path}: no slide is left to {part}; {_explain_empty(part_of == part, unmatched, index)}"
+                )
         folds.append(own)
         strange += unmatched
-    if hint := index.hint(strange):
+    if hint := index.find_hint(strange):
         log.warning("folds.splits: %s", hint)
     found = pd.concat(folds, ignore_index=True)[[*store.TABLES["folds"]]]
     unnamed = slides["slide_id"][usable & ~np.isin(np.arange(len(slides)), list(named))]
@@ -117,11 +119,11 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
     return found, remarks
 
 
-def _why_none(matched: np.ndarray, unmatched: Sequence[str], index: SlideIndex) -> str:
+def _explain_empty(matched: np.ndarray, unmatched: Sequence[str], index: SlideIndex) -> str:
     """Why a part has no slide: matched marks the cohort's slides that the split puts there."""
     if matched.any():
         return f"all {matched.sum()} of the part that the sheet has are quarantined or without regions"
     if not unmatched:
         return "the column is empty"
     shown = f"for example {unmatched[0]!r}, where the sheet has {next(iter(index.rows), '')!r}"
-    return f"{len(unmatched)} ids match no slide of the sheet, {index.hint(unmatched) or shown}"
+    return f"{len(unmatched)} ids match no slide of the sheet, {index.find_hint(unmatched) or shown}"

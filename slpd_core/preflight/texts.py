@@ -29,12 +29,12 @@ def require_cohort(
     for key, encoder in settings.patch_encoder.each().items():
         for path in encoder.files:
             if path == encoder.weights or Path(path).suffix in WEIGHTS:
-                problems += _problem_of_weights(Path(path), f"{key}.weights" if encoder.weights else f"{key}.name")
+                problems += _check_weights(Path(path), f"{key}.weights" if encoder.weights else f"{key}.name")
     for name in settings.pretrain.runs:
-        problems += _problems_of_run(f"pretrain.runs.{name}", settings.pretrain.run(name), settings, sheet)
-    problems += _problems_of_batches(settings, gpus)
+        problems += _check_run(f"pretrain.runs.{name}", settings.pretrain.run(name), settings, sheet)
+    problems += _check_batches(settings, gpus)
     if problems:
-        raise ValueError("\n  ".join(problems))
+        raise ValueError("\n  ".join(dict.fromkeys(problems)))
 
 
 def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
@@ -46,7 +46,7 @@ def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
     return doubts
 
 
-def _problem_of_weights(path: Path, key: str) -> list[str]:
+def _check_weights(path: Path, key: str) -> list[str]:
     try:
         store.require_weights_file(path, key)
     except ValueError as error:
@@ -54,7 +54,7 @@ def _problem_of_weights(path: Path, key: str) -> list[str]:
     return []
 
 
-def _problems_of_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator[str]:
+def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator[str]:
     """Every batch that the GPUs of a job cannot share evenly."""
     batches = {f"pretrain.runs.{name}": settings.pretrain.run(name).batch_size for name in settings.pretrain.runs}
     jobs = [("pretrain", key, size) for key, size in batches.items()]
@@ -65,17 +65,17 @@ def _problems_of_batches(settings: config.Config, gpus: Mapping[str, int]) -> It
             yield f"{key}.batch_size: {size} does not divide among {count} GPUs; make it a multiple of {count}"
 
 
-def _problems_of_run(key: str, run: config.PretrainRun, settings: config.Config, sheet: pd.DataFrame) -> Iterator[str]:
+def _check_run(key: str, run: config.PretrainRun, settings: config.Config, sheet: pd.DataFrame) -> Iterator[str]:
     """Every setting of a pretraining run that its cohort cannot meet."""
     unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
     most = sheet[column].nunique() - 1
     if run.alpha_inter and run.inter != "any_region" and run.n_neighbours > most:
         yield f"{key}.n_neighbours: {run.n_neighbours} of {most} other {unit}; lower it to {most} or add {unit}"
     if run.init_from:
-        yield from _problems_of_start(key, run, settings)
+        yield from _check_start(key, run, settings)
 
 
-def _problems_of_start(key: str, run: config.PretrainRun, settings: config.Config) -> Iterator[str]:
+def _check_start(key: str, run: config.PretrainRun, settings: config.Config) -> Iterator[str]:
     """Why a run cannot begin with the encoder it names: another run's of this cohort, or a file."""
     path = Path(run.init_from or "")
     other = path.parent.name.partition(".")[0]

@@ -11,11 +11,12 @@ def require_weights_file(path: Path, key: str) -> None:
 
     key: of the config that led to the file. Raises ValueError saying what the file is instead.
     """
-    if (wrong := _what_it_is(path)) is not None:
+    if (wrong := _describe(path)) is not None:
         raise ValueError(f"{key}: {path} is {wrong}; download the weights again from where their authors publish them")
 
 
-def _what_it_is(path: Path) -> str | None:
+def _describe(path: Path) -> str | None:
+    """What a file is instead of weights; None where it may be some."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
