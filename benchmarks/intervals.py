@@ -95,7 +95,8 @@ def simulate_rows(
         features = math.sqrt(0.5) * common + math.sqrt(0.5) * rng.normal(size=(n, dims))
         features[labels == 1, :SIGNAL_DIMS] += shift
         predictions = predict_folds(features, labels, splits, SCORERS[scorer], rng)
-        rows.append(uncertainty.influences(predictions, CLASSES)["auc"])
+        inflation = uncertainty.KNN_INFLATION if scorer == "nearest" else uncertainty.TRAINING_INFLATION
+        rows.append(uncertainty.influences(predictions, CLASSES, inflation)["auc"])
     return rows
 
 

@@ -65,6 +65,11 @@ class Row:
         }
 
     @property
+    def inflation(self) -> float:
+        """What training adds to the variance of the row's scores."""
+        return uncertainty.KNN_INFLATION if self.classifier == "knn" else uncertainty.TRAINING_INFLATION
+
+    @property
     def patch_encoder(self) -> str:
         """What the patch encoder's weights are; another encoder than the cohort's own has its name before that."""
         source, name = self.encoder
@@ -133,7 +138,7 @@ def make_table(rows: Sequence[Row], reference: Row | None, partial_folds: Collec
         and of the scores in SHOWN {score}_difference, _difference_low, _difference_high and _detectable, as
         `compare.compare_with_reference` returns them (nan in the reference row).
     """
-    influences = {row.key: uncertainty.influences(row.predictions, row.classes) for row in rows}
+    influences = {row.key: uncertainty.influences(row.predictions, row.classes, row.inflation) for row in rows}
     lines = []
     for row in rows:
         auc_folds = int(row.per_fold["auc"].notna().sum())
@@ -142,7 +147,7 @@ def make_table(rows: Sequence[Row], reference: Row | None, partial_folds: Collec
         line |= _intervals(influences[row.key])
         patients = metrics.patient_predictions(row.predictions, row.classes)
         by_patient = metrics.summary(metrics.fold_scores(patients, row.classes))
-        by_patient |= _intervals(uncertainty.influences(patients, row.classes))
+        by_patient |= _intervals(uncertainty.influences(patients, row.classes, row.inflation))
         line |= {f"patient_{name}": value for name, value in by_patient.items()}
         if reference is not None and row is not reference:
             for score in SHOWN:

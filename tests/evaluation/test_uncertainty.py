@@ -108,6 +108,16 @@ def test_the_error_of_a_mean_auc_is_that_of_delong_fold_by_fold():
     assert found == pytest.approx(math.sqrt(uncertainty.TRAINING_INFLATION * variance))
 
 
+def test_what_training_adds_widens_the_interval_and_that_of_a_difference():
+    predictions, classes = planted(1, 40, 2)
+    plain, wide = (uncertainty.influences(predictions, classes, inflation)["auc"] for inflation in (1.0, 4.0))
+    assert wide.standard_error() == pytest.approx(2 * plain.standard_error())
+    other = uncertainty.influences(planted(2, 40, 2)[0], classes, 1.0)["auc"]
+    for ends in ((other, wide), (wide, other)):
+        wider = ends[0].minus(ends[1]).standard_error()
+        assert wider == pytest.approx(2 * other.minus(plain).standard_error())
+
+
 def test_the_error_of_an_accuracy_is_that_of_a_share():
     predictions = table_of(np.zeros(20, int), np.array([0.1] * 15 + [0.9] * 5))
     found = uncertainty.influences(predictions, ["a", "b"])["accuracy"].standard_error()
