@@ -199,6 +199,7 @@ def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
         regions_path=folder / "regions.h5",
         weights_path=folder / "weights.safetensors",
         tokens_path=folder / "tokens.h5",
+        encoded_path=folder / "encoded.h5",
         section=section,
         device="cpu",
         quarantine=(),

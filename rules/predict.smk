@@ -19,8 +19,7 @@ use rule ledger as new_ledger with:
     input:
         sheet=f"{RESULTS}/predict/slides.parquet",
         tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
-        regions=each_new_slide(f"{RESULTS}/regions/{{slide}}.h5"),
-        tokens=each_new_slide(f"{RESULTS}/tokens/{{slide}}.h5"),
+        encoded=each_new_slide(f"{RESULTS}/encoded/{{slide}}.h5"),
     output:
         f"{RESULTS}/predict/ledger.parquet",
     log:
@@ -33,8 +32,7 @@ use rule other_ledger as new_other_ledger with:
     input:
         sheet=f"{RESULTS}/predict/slides.parquet",
         tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
-        regions=each_new_slide(f"{RESULTS}/regions/{{slide}}.h5"),
-        tokens=each_new_slide(f"{RESULTS}/others/{{{{encoder}}}}/tokens/{{slide}}.h5"),
+        encoded=each_new_slide(f"{RESULTS}/others/{{{{encoder}}}}/encoded/{{slide}}.h5"),
     output:
         f"{RESULTS}/predict/others/{{encoder}}/ledger.parquet",
     log:

@@ -142,7 +142,8 @@ rule tokens:
         # Not read: Snakemake takes weights for up to date that were there before the encoder was to be trained.
         history=patch_history,
     output:
-        f"{RESULTS}/tokens/{{slide}}.h5",
+        tokens=f"{RESULTS}/tokens/{{slide}}.h5",
+        encoded=f"{RESULTS}/encoded/{{slide}}.h5",
     log:
         f"{RESULTS}/logs/tokens/{{slide}}.log",
     benchmark:
@@ -171,8 +172,7 @@ rule ledger:
     input:
         sheet=f"{RESULTS}/sheet/slides.parquet",
         tissue=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
-        regions=each_slide(f"{RESULTS}/regions/{{slide}}.h5"),
-        tokens=each_slide(f"{RESULTS}/tokens/{{slide}}.h5"),
+        encoded=each_slide(f"{RESULTS}/encoded/{{slide}}.h5"),
     output:
         f"{RESULTS}/ledger/ledger.parquet",
     log:
@@ -205,7 +205,8 @@ use rule tokens as other_tokens with:
         regions=f"{RESULTS}/regions/{{slide}}.h5",
         weights=f"{RESULTS}/others/{{encoder}}/weights.safetensors",
     output:
-        f"{RESULTS}/others/{{encoder}}/tokens/{{slide}}.h5",
+        tokens=f"{RESULTS}/others/{{encoder}}/tokens/{{slide}}.h5",
+        encoded=f"{RESULTS}/others/{{encoder}}/encoded/{{slide}}.h5",
     log:
         f"{RESULTS}/logs/others/{{encoder}}/tokens/{{slide}}.log",
     benchmark:
@@ -216,8 +217,7 @@ use rule ledger as other_ledger with:
     input:
         sheet=f"{RESULTS}/sheet/slides.parquet",
         tissue=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
-        regions=each_slide(f"{RESULTS}/regions/{{slide}}.h5"),
-        tokens=each_slide(f"{RESULTS}/others/{{{{encoder}}}}/tokens/{{slide}}.h5"),
+        encoded=each_slide(f"{RESULTS}/others/{{{{encoder}}}}/encoded/{{slide}}.h5"),
     output:
         f"{RESULTS}/others/{{encoder}}/ledger.parquet",
     log:

@@ -414,7 +414,7 @@ kept = regions.keep_regions(found, config.Regions(**settings.regions.model_dump(
 store.write_regions(folder / "r.h5", kept, store.provenance("regions", 1, {}))
 tokens.run(
     slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",
-    tokens_path=folder / "t.h5", section=settings.tokens, device="cpu", quarantine=(),
+    tokens_path=folder / "t.h5", encoded_path=folder / "e.h5", section=settings.tokens, device="cpu", quarantine=(),
 )
 print(store.read_tokens(folder / "t.h5")[0].tokens.shape)
 """

@@ -10,8 +10,7 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
     ledger.run(
         sheet_path=Path(snakemake.input.sheet),
         tissue_paths=[*map(Path, snakemake.input.tissue)],
-        regions_paths=[*map(Path, snakemake.input.regions)],
-        tokens_paths=[*map(Path, snakemake.input.tokens)],
+        encoded_paths=[*map(Path, snakemake.input.encoded)],
         out_path=Path(snakemake.output[0]),
         section=config.Ledger(**snakemake.params.section),
     )

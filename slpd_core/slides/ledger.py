@@ -11,12 +11,12 @@ from slpd_core.runtime import log
 VERSION = 4
 
 
-def slide_row(tissue: store.Tissue, tokens: store.Tokens, fingerprint: str) -> dict[str, object]:
+def slide_row(tissue: store.Tissue, encoded: store.Regions, fingerprint: str) -> dict[str, object]:
     """What became of a slide: its status, size, um/px, tissue and number of regions.
 
-    fingerprint: of the slide's tokens.
+    encoded: its regions that have tokens. fingerprint: of those.
     """
-    slide, regions = tokens.slide, len(tokens.coords)
+    slide, regions = encoded.slide, len(encoded.coords)
     status = store.EMPTY if slide.status == store.OK and not regions else slide.status
     return {
         "status": status,
@@ -103,20 +103,18 @@ def run(
     *,
     sheet_path: Path,
     tissue_paths: list[Path],
-    regions_paths: list[Path],
-    tokens_paths: list[Path],
+    encoded_paths: list[Path],
     out_path: Path,
     section: config.Ledger,
 ) -> None:
     """Join all slides' artifacts, given in the order of the sheet, into one table."""
     sheet, sheet_meta = store.read_table(sheet_path, "sheet")
     rows, inputs, contents = [], [sheet_meta["fingerprint"]], []
-    for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, regions_paths, tokens_paths, strict=True):
+    for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, encoded_paths, strict=True):
         tissue, tissue_meta = store.read_tissue(paths[0])
-        _, regions_meta = store.read_regions(paths[1])
-        with store.open_tokens(paths[2]) as (tokens, meta):
-            row = slide_row(tissue, tokens, meta["fingerprint"])
-        inputs += [tissue_meta["fingerprint"], regions_meta["fingerprint"], meta["fingerprint"]]
+        encoded, meta = store.read_regions(paths[1])
+        row = slide_row(tissue, encoded, meta["fingerprint"])
+        inputs += [tissue_meta["fingerprint"], meta["fingerprint"]]
         inputs += [str(row["status"]), str(row["regions"])]  # the same inputs can be quarantined, and mended
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
         rows.append(identity | row)

@@ -209,6 +209,7 @@ def run(
     regions_path: Path,
     weights_path: Path,
     tokens_path: Path,
+    encoded_path: Path,
     section: config.Encoding,
     device: str,
     quarantine: tuple[type[Exception], ...],
@@ -217,8 +218,10 @@ def run(
 ) -> None:
     """Encode a slide's regions; a slide that breaks on the way is quarantined with the reason and keeps none.
 
-    quarantine: the errors that do that, others are raised. cache_dir: of tokens that cohorts share, see `token_cache`.
-    state_dir: what runs note of the slides' files.
+    encoded_path: the regions encoded, without their tokens, for the ledger. Tokens made once more leave it as it was,
+    and Snakemake compares small files by content: so nothing after the ledger is outdated. quarantine: the errors that
+    do that, others are raised. cache_dir: of tokens that cohorts share, see `token_cache`. state_dir: what runs note of
+    the slides' files.
     """
     regions, meta = store.read_regions(regions_path)
     encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
@@ -233,8 +236,10 @@ def run(
     if not len(regions.coords):
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
+        store.write_regions(encoded_path, regions, provenance)
         return
     if cache_dir and token_cache.take(cache_dir, provenance["fingerprint"], regions, tokens_path):
+        store.write_regions(encoded_path, regions, provenance)
         return
     encode = prepare(weights_path, section, precision, device)
     pixels = progress(
@@ -253,8 +258,9 @@ def run(
             raise
         reason = outages.explain(error, state_dir, regions.slide.slide_id)
         log.warning("quarantined: %s", reason)
-        with store.writing_tokens(tokens_path, without_regions(regions, reason), grid, dim, provenance):
+        regions, cache_dir = without_regions(regions, reason), None
+        with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
-        return
+    store.write_regions(encoded_path, regions, provenance)
     if cache_dir:
         token_cache.put(cache_dir, provenance["fingerprint"], tokens_path)

@@ -28,21 +28,18 @@ def run(tmp_path, settings):
         rows = [(name, patients[number], labels[number % len(labels)], 0.5, "") for number, name in enumerate(slides)]
         frame = pd.DataFrame(rows, columns=[*store.TABLES["sheet"]])
         store.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
-        paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "regions", "tokens")}
+        paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "encoded")}
         for number, (name, (count, status, reason, *remarks)) in enumerate(slides.items()):
             info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", contents[number], tuple(remarks))
             polygons = (box(0, 0, 2000, 1000),) if count else ()
             store.write_tissue(paths["tissue"][number], store.Tissue(info, polygons), META)
             coords = np.zeros((count, 2), np.int64)
             found = store.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
-            store.write_regions(paths["regions"][number], found, META)
-            with store.writing_tokens(paths["tokens"][number], found, 2, 3, META | {"fingerprint": f"tokens-{name}"}):
-                pass
+            store.write_regions(paths["encoded"][number], found, META | {"fingerprint": f"tokens-{name}"})
         ledger.run(
             sheet_path=tmp_path / "sheet.parquet",
             tissue_paths=paths["tissue"],
-            regions_paths=paths["regions"],
-            tokens_paths=paths["tokens"],
+            encoded_paths=paths["encoded"],
             out_path=tmp_path / "ledger.parquet",
             section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
         )

@@ -48,7 +48,7 @@ def encode(tmp_path, weights, settings):
         store.write_regions(tmp_path / "r.h5", found, META)
         section = settings.tokens.encoding.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
-        paths |= {"tokens_path": tmp_path / "t.h5", "cache_dir": cache}
+        paths |= {"tokens_path": tmp_path / "t.h5", "encoded_path": tmp_path / "e.h5", "cache_dir": cache}
         tokens.run(**paths, section=section, device="cpu", quarantine=quarantine)
         return store.read_tokens(tmp_path / "t.h5")
 
@@ -314,6 +314,7 @@ tokens.PatchEncoder.encode = killing
 slide, regions, weights, written, section = sys.argv[1:]
 tokens.run(
     slide_path=Path(slide), regions_path=Path(regions), weights_path=Path(weights), tokens_path=Path(written),
+    encoded_path=Path(written).with_name("e.h5"),
     section=config.Encoding.model_validate_json(section), device="cpu", quarantine=(),
 )
 """

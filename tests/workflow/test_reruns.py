@@ -95,6 +95,16 @@ def test_tokens_deleted_are_not_missed(cohort, small):
     assert small(cohort, "-n").jobs == {}
 
 
+def test_tokens_made_once_more_outdate_nothing(cohort, small):
+    """Not even where they are too large to be compared: the ledger reads a small file of each slide's instead."""
+    name, compared = "results/tiny/tokens/coarse-0.h5", 16_000
+    assert (cohort / name).stat().st_size > compared
+    (cohort / name).unlink()
+    done = small(cohort, name)
+    assert done.jobs == {"tokens": 1}, done.stderr
+    assert small(cohort, "-n", "--max-checksum-file-size", str(compared)).jobs == {}
+
+
 @pytest.mark.parametrize(
     ("module", "jobs"),
     [
