@@ -18,8 +18,9 @@ JOIN_CHANNELS = f'join them: vips bandjoin "IN[page=0] IN[page=1] IN[page=2]" JO
 )
 # What OpenSlide says of files that are whole and of a kind that it does not read.
 UNSUPPORTED = re.compile(
-    r"unsupported|not supported|unrecognized|cannot handle|bad direction|dissimilar|inconsistent (?:main|tile)|"
-    r"found multiple|unexpected (?:magnification|tile join|media storage|image|encounter|directory layout)|HiLo",
+    r"unsupported|not supported|unrecognized|cannot handle|bad direction|dissimilar|found multiple|attribute \S+ value|"
+    r"inconsistent (?:main|tile|tiff tile)|HiLo|"
+    r"unexpected (?:magnification|tile join|media storage|image \(|encounter|directory layout)",
     re.IGNORECASE,
 )
 # The first bytes of files that are no slides to OpenSlide, what they are, and what converts them.

@@ -18,9 +18,9 @@ MAX_TAG_BYTES = 1 << 25  # a number taken as 8 bytes: four million tiles
 MAX_ALL_TAGS = 1 << 19  # of all directories, which may share their bytes
 MAX_ALL_TAG_BYTES = 1 << 27  # likewise; two lists of a pyramid of four million tiles take 85 MB
 ORIENTATION, UPRIGHT = 274, 1
-TILE_WIDTH, TILE_LENGTH, SUBIFDS, NDPI = 322, 323, 330, 65420  # TIFF's tags; the last is Hamamatsu's
+TILE_WIDTH, TILE_LENGTH, SUBIFDS, NDPI, FOCUS = 322, 323, 330, 65420, 65424  # TIFF's tags; the last two are Hamamatsu's
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}  # the others: 8
-INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+INTEGERS = {1: "B", 3: "H", 4: "I", 9: "i", 13: "I", 16: "Q", 18: "Q"}
 REMEDY = "copy it again, convert it or remove it from the sheet"
 
 
@@ -32,6 +32,8 @@ def check_levels(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str]
     if len(sizes) > MAX_LEVELS:
         raise SlideError(f"{path}: states {len(sizes)} levels, more than {MAX_LEVELS}; {REMEDY}")
     for number, (width, height) in enumerate(sizes):
+        if min(width, height) < 1:
+            raise SlideError(f"{path}: states {width} x {height} px at level {number}; {REMEDY}")
         if width * height > MAX_SLIDE_PX:
             raise SlideError(f"{path}: states {width} x {height} px at level {number}, larger than any slide; {REMEDY}")
         wide, high = (properties.get(f"openslide.level[{number}].tile-{side}", "0") for side in ("width", "height"))
@@ -78,6 +80,13 @@ def check_tiff(path: Path) -> None:
                     f"{path}: the first {number + 1} directories state {tags} tags of {tag_bytes} bytes; {REMEDY}"
                 )
             _check_tiles(directory, path)
+
+
+def count_focal_planes(path: Path) -> int:
+    """Count the planes of focus of a Hamamatsu slide, of which OpenSlide reads the one that is numbered 0."""
+    with path.open("rb") as file:
+        tiff = _Tiff.opened(file)
+        return len({directory.integers(FOCUS)[:1] or (0,) for directory in _directories(tiff, path)} if tiff else {0})
 
 
 def _check_tiles(directory: "_Directory", path: Path) -> None:

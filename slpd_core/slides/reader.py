@@ -24,7 +24,7 @@ from slpd_core.slides.bad_slides import (
     explain_refusal,
     explain_unknown,
 )
-from slpd_core.slides.bounds import check_levels, check_thumbnail, check_tiff
+from slpd_core.slides.bounds import check_levels, check_thumbnail, check_tiff, count_focal_planes
 from slpd_core.slides.mpp import FINER, describe_contradiction, find_mpp, scale_between
 from slpd_core.slides.outages import reading
 from slpd_core.slides.read_plan import plan_read, resample
@@ -93,11 +93,12 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
         for number in range(len(sizes))
     ]
     found: dict[int, Level] = {}
+    if sizes[0] in sizes[1:]:
+        raise SlideError(f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {ONE_PAGE}")
+    remarks = picture.remarks if picture else ()
+    if vendor == "hamamatsu" and (count := count_focal_planes(path)) > 1:
+        remarks = (f"Of the slide's {count} planes of focus the one numbered 0 is read.",)
     if vendor == "aperio":
-        if sizes[0] in sizes[1:]:
-            raise SlideError(
-                f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {ONE_PAGE}"
-            )
         found = {number: level for number, level in enumerate(_find_jpeg_levels(path, sizes)) if level}
     return Source(
         sizes,
@@ -106,7 +107,7 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
         found,
         slide,
         vendor == "aperio" or (picture is not None and picture.samples < 4),
-        picture.remarks if picture else (),
+        remarks,
     )
 
 
@@ -255,13 +256,14 @@ class Slide:
         except openslide.OpenSlideError as error:
             raise SlideError(f"{self.path}: broken data at {place} ({error}); {COPY_AGAIN}") from error
         width, height = self._shown[level]
-        right, bottom = max(width - box[0], 0), max(height - box[1], 0)
         if self._source.holds_all and self._missing_tiles == "error" and _lacks_tiles(rgba, box, (width, height)):
             raise SlideError(
                 f"{self.path}: missing tiles of {place}, within {box[2]} x {box[3]} px of it; {MISSING_TILES}"
             )
-        pixels = np.array(_over_white(rgba))
-        pixels[bottom:], pixels[:, right:] = 255, 255
+        pixels = np.asarray(_over_white(rgba))
+        if (width, height) != self._source.sizes[level]:  # the level is padded
+            pixels = pixels.copy()
+            pixels[max(height - box[1], 0) :], pixels[:, max(width - box[0], 0) :] = 255, 255
         return pixels
 
     def thumbnail(self, mpp: float) -> np.ndarray:

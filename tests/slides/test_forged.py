@@ -270,6 +270,27 @@ def test_the_directories_of_hamamatsu_are_looked_at(tmp_path):
         bounds.check_tiff(tmp_path / "a.ndpi")
 
 
+@pytest.mark.parametrize(("planes", "count"), [([], 1), ([-3, 0, 3], 3), ([0, 0], 1)])
+def test_planes_of_focus_of_hamamatsu_are_counted(tmp_path, planes, count):
+    """Directories one behind the other, each numbered by its plane; SLONG, so that some lie below the first."""
+    content = b"II" + struct.pack("<HI", 42, 8)
+    for number, plane in enumerate(planes or [None]):
+        tags = struct.pack("<HHII", 256, LONG, 1, 64) + (
+            b"" if plane is None else struct.pack("<HHIi", bounds.FOCUS, 9, 1, plane)
+        )
+        length = 2 + len(tags) + 4
+        follows = len(content) + length if number + 1 < len(planes) else 0
+        content += struct.pack("<H", len(tags) // 12) + tags + struct.pack("<I", follows)
+    (tmp_path / "a.ndpi").write_bytes(content)
+    assert bounds.count_focal_planes(tmp_path / "a.ndpi") == count
+
+
+def test_a_size_below_one_is_no_slide():
+    """OpenSlide states a height of -2**63 of a Ventana slide whose joints lead nowhere."""
+    with pytest.raises(SlideError, match=r"a\.bif: states 512 x -9223372036854775808 px at level 0"):
+        bounds.check_levels([(512, -(1 << 63))], {}, Path("a.bif"))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"II", b"no slide, but text", b"II*\0\xff\xff\xff\xff" + bytes(8), b"MM\0+" * 9]
 )

@@ -146,3 +146,16 @@ def test_padded_levels_show_the_place_they_were_drawn_for(write, compression):
             assert np.abs(corner - level[-64:, -64:])[:-8, :-8].max() <= 3  # a JPEG's blocks mix with the black
             assert (slide.read((0, 576), (64, 64), 0.5 * factor) == 255).all()
         assert "padded to whole tiles" in "".join(slide.remarks)
+
+
+def test_padded_levels_that_openslide_reads_are_placed_too(write):
+    """An SVS of Deflate tiles; by the mean of both ratios, as OpenSlide places them, the corner lies 100 px off."""
+    how = RGB | {"compression": "zlib", "description": "Aperio Image Library v11\r\n704x576 |AppMag = 20|MPP = 0.5"}
+    whole = picture((250, 120, 200), 704, 576)
+    filled = np.zeros((320, 384, 3), np.uint8)
+    filled[:288, :352] = whole.reshape(288, 2, 352, 2, 3).mean((1, 3)).round()
+    with Slide(write((whole, how), (filled, how), name="s.svs")) as slide:
+        corner = slide.read((704 - 128, 576 - 128), (64, 96), 1.0).astype(int)
+        assert slide._downsamples == [1.0, 2.0]
+    assert np.abs(corner[:63, :63] - filled[224:287, 288:351]).max() <= 2
+    assert (corner[65:] == 255).all()
