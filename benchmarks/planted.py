@@ -284,8 +284,8 @@ def watch(seed: int, way: str) -> pd.DataFrame:
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Return p-values corrected for being many (Holm, 1979); none of them is nan."""
-    values = np.array(p, float)
+    """Return p-values corrected for being many (Holm, 1979); nan, of rows that are the same on every seed, is 1."""
+    values = np.nan_to_num(np.array(p, float), nan=1.0)
     order = np.argsort(values)
     corrected = np.empty(len(values))
     corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)

@@ -215,6 +215,7 @@ def test_a_claim_is_the_difference_of_its_two_rows():
 
 def test_holm_by_hand():
     np.testing.assert_allclose(planted.holm([0.04, 0.01, 0.03]), [0.06, 0.03, 0.06])
+    np.testing.assert_allclose(planted.holm([0.04, np.nan, 0.01]), [0.08, 1, 0.03])
     assert planted.holm([0.6, 0.7]).tolist() == [1, 1]
     assert planted.holm([]).tolist() == []
 
