@@ -173,8 +173,8 @@ def influences(
     p, labels = metrics.probability_matrix(predictions, classes)
     patient, patients = pd.factorize(predictions["patient_id"])
     fold, folds = pd.factorize(predictions["fold"], sort=True)
-    label_of = np.zeros(len(patients), np.int64)
-    label_of[patient] = labels
+    shows = np.zeros((len(patients), len(classes)), bool)  # a patient may have slides of several labels
+    shows[patient, labels] = True
     values = {score: np.full(len(folds), np.nan) for score in metrics.SCORES}
     parts = {score: np.full((len(folds), len(patients)), np.nan) for score in metrics.SCORES}
     for i in range(len(folds)):
@@ -182,13 +182,15 @@ def influences(
         ids, local = np.unique(patient[tested], return_inverse=True)
         whole = weighted_scores(p[tested], labels[tested], np.ones((1, tested.sum())))
         without = _scores_without_each(p[tested], labels[tested], local)
-        of_label = np.bincount(label_of[ids], minlength=len(classes))[label_of[ids]]
+        tested_shows = np.zeros((len(ids), len(classes)), bool)
+        tested_shows[local, labels[tested]] = True
+        of_label = (tested_shows * tested_shows.sum(0)).max(1)  # of a patient of several labels, the commonest
         for score in metrics.SCORES:
             values[score][i] = whole[score][0]
             n = np.full(len(ids), len(ids)) if score == "accuracy" else of_label
             parts[score][i, ids] = (whole[score] - without[score]) * np.sqrt(np.where(n > 1, (n - 1) / n, 1.0))
             parts[score][i, ids[np.isnan(without[score])]] = np.inf  # the fold is left out, below
-    n_rarest = int(np.bincount(label_of, minlength=len(classes))[np.unique(labels)].min()) if len(labels) else 0
+    n_rarest = int(shows[:, np.unique(labels)].sum(0).min()) if len(labels) else 0
     return {
         score: Influence(
             pd.Series(values[score], folds),

@@ -144,6 +144,17 @@ def test_testing_the_same_again_makes_nothing_surer(times):
     assert often.interval() == pytest.approx(once.interval())
 
 
+@pytest.mark.parametrize("p", [np.tile([0.2, 0.8], 6), np.tile([0.2, 0.8, 0.7, 0.3], 3)], ids=["perfect", "chance"])
+def test_a_patient_may_have_slides_of_each_label(p):
+    """As tumors beside normal tissue: each label is shown by all six patients."""
+    patients = [f"p{n}" for n in np.arange(12) // 2]
+    found = uncertainty.influences(table_of(np.arange(12) % 2, p, patients), ["a", "b"])
+    for score in ("accuracy", "auc", "f1"):
+        assert found[score].n_effective == 6
+        low, high = found[score].interval()
+        assert 0 <= low < high <= 1
+
+
 def test_the_only_patient_of_a_label_takes_its_fold_along():
     labels, folds = np.array([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]), np.arange(12) // 4
     predictions = table_of(labels, np.random.default_rng(3).random(12), folds=folds)
