@@ -80,6 +80,13 @@ def test_tinted_glass_beside_white_that_was_not_scanned(settings):
     assert glass.find_glass_colors(pixels).tolist() == [pytest.approx(tint(40, 30), abs=2), [255, 255, 255]]
 
 
+@pytest.mark.parametrize("hue", [40, 220, 330])
+def test_tissue_of_the_glass_s_own_hue_is_found_where_it_is_darker(settings, hue):
+    color = tint(hue, 40)
+    pixels, truth = draw(color, matrix=np.array(color) * 0.85, nuclei=np.array(color) * 0.7)
+    assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
+
+
 def test_dust_and_marker_on_tinted_glass_are_not_tissue(settings):
     for hue in range(0, 360, 45):
         pixels, truth = draw(tint(hue, 40))
@@ -114,11 +121,13 @@ def test_collagen_in_blue_between_red_muscle_is_tissue(settings):
     assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
 
 
-@pytest.mark.parametrize("width", [6, 16])
+@pytest.mark.parametrize("width", [6, 24])
 @pytest.mark.parametrize("color", [BLUE_PEN, GREEN_PEN], ids=["blue", "green"])
 def test_ink_is_left_out_and_said(settings, color, width):
-    """Also where there is more of it than of tissue."""
+    """Also where it is most of what is no glass."""
     pixels, truth = draw()
+    cut = truth & (np.arange(256) >= 110)
+    pixels[cut], truth = GLASS, truth & ~cut
     pixels, line = draw_pen(pixels, color, width)
     mask, remarks = tissue.find_tissue(pixels, 8.0, settings.tissue)
     assert_found(mask & ~line, truth & ~line, 0.95)

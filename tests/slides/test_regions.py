@@ -15,6 +15,8 @@ from slpd_core.slides.bad_slides import SlideError
 
 SLIDE = store.SlideInfo("s", store.OK, "", 10_000, 9_000, 0.5, "vendor", "f")
 
+L_SHAPE = box(58, 80, 89, 124).union(box(80, 58, 124, 89))
+
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 600))
 def test_the_padded_grid_covers_the_slide_once_and_the_other_stays_inside(width, height, side):
@@ -165,6 +167,13 @@ def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path,
     assert not (tmp_path / "r.h5").exists()
 
 
+def test_of_two_anchors_that_keep_as_much_the_one_further_along_the_row_is_taken(settings):
+    """Tissue the same along both axes, which a shift along one of them keeps whole."""
+    section = settings.regions.model_copy(update={"anchor": "tissue", "size_px": 64})
+    tissue = store.Tissue(replace(SLIDE, width_px=200, height_px=200), (L_SHAPE,))
+    assert regions.keep_regions(tissue, section).coords.tolist() == [[24, 60], [88, 60]]
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_anchored_grid_moves_along_the_axis_where_it_keeps_more(settings, axis):
     corners = [[4096 - 1100, 0], [4096 + 1100, 2200]]
@@ -203,6 +212,7 @@ def test_the_picture_shows_kept_and_dropped_squares(run, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "r.png"))
     assert tuple(picture[100, 0]) == pictures.KEPT
     assert tuple(picture[100, 2 * 4096 // 20]) == pictures.DROPPED
+    assert tuple(picture[300, 0]) == (255, 192, 203)  # no tissue: not drawn
     assert picture.shape[1] > 600
     assert tuple(picture[30, 590]) == (255, 255, 255)
 

@@ -354,6 +354,20 @@ def test_splits_that_name_no_slide_are_refused(cohort, snakemake):
     refused(snakemake, cohort, "splits_0.csv: no slide is left to test", hint, overlay=overlay)
 
 
+def test_braces_in_the_paths_of_sheet_splits_and_encoders_are_no_wildcards(cohort, snakemake, tmp_path):
+    """Those of outlines and slides neither."""
+    folder = tmp_path / "{slide} of {1}"
+    shutil.copytree(cohort, folder)
+    (folder / "splits").mkdir()
+    for fold, slides in enumerate(("fine-0,coarse-0", "fine-1,coarse-1")):
+        rows = zip(("fine-1,coarse-1", "fine-0,coarse-0")[fold].split(","), slides.split(","), strict=True)
+        text = "train,val,test\n" + "".join(f"{train},,{test}\n" for train, test in rows)
+        (folder / "splits" / f"splits_{fold}.csv").write_text(text)
+    overlay = {"sheet": {"path": str(folder / "slides.csv")}, "folds": {"splits": str(folder / "splits")}}
+    done = snakemake(cohort, "-n", overlay=overlay)
+    assert done.jobs["folds"] == 1, done.stdout + done.stderr
+
+
 def test_a_run_that_the_cohort_is_too_small_for_is_refused(cohort, snakemake):
     overlay = {"pretrain": {"runs": {"slpd": {"n_neighbours": 4}}}}
     refused(snakemake, cohort, "pretrain.runs.slpd.n_neighbours: 4 of 3 other slides; lower it to 3", overlay=overlay)
