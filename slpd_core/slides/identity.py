@@ -34,6 +34,8 @@ def locate(path: Path) -> Path:
 
     Raises OSError when the file cannot be read.
     """
+    if path.suffix.lower() in ONE_FILE:
+        return path
     real = path.resolve()
     return real if real != path and not _companions(path) and _companions(real) else path
 
