@@ -1,6 +1,7 @@
 """Files, names and settings from elsewhere are data: nothing they hold is run, and nothing they state is believed."""
 
 import ast
+import copy
 import csv
 import json
 import os
@@ -116,10 +117,44 @@ def safetensors_of(header: bytes, length: int | None = None) -> bytes:
 TENSOR = {"a": {"dtype": "F16", "shape": [10**10], "data_offsets": [0, 2 * 10**10]}}
 
 
+def of_many_names(path: Path) -> None:
+    """2,000 names of one tensor of 2 MB in half precision."""
+    tensor = torch.zeros(1 << 20, dtype=torch.half)
+    torch.save({f"a{name}": tensor for name in range(2000)}, path)
+
+
+def of_huge_storages(path: Path) -> None:
+    """A file as torch wrote until 2020 that states ten storages of 2 MB and holds none."""
+    state = {f"a{name}": torch.zeros(5, dtype=torch.half) for name in range(10)}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    five, million = b"K\x05N", b"J\x00\x00\x10\x00N"  # a storage's numbers, of no view, as they are pickled
+    assert path.read_bytes().count(five) == 10
+    path.write_bytes(path.read_bytes().replace(five, million))
+
+
+def of_one_place(path: Path) -> None:
+    """An archive whose records of 2 MB are all in one place of the file."""
+    torch.save({f"a{name}": torch.zeros(1 << 20, dtype=torch.half) for name in range(9)}, path)
+    with zipfile.ZipFile(path) as whole:
+        parts = {item.filename.partition("/")[2]: whole.read(item) for item in whole.infolist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name in [name for name in parts if not name.startswith("data/")]:
+            file.writestr(f"a/{name}", parts[name])
+        file.writestr("a/data/0", parts["data/0"])
+        first = file.getinfo("a/data/0")
+        for number in range(1, 9):
+            other = copy.copy(first)
+            other.filename = other.orig_filename = f"a/data/{number}"
+            file.filelist.append(other)
+
+
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize(
     ("name", "write", "what"),
     [
+        ("names.pth", of_many_names, r"names.pth: its names share tensors that would be 4,194,304,000 bytes"),
+        ("old.pth", of_huge_storages, r"its tensors state 2,097,152 bytes, the file has"),
+        ("overlapping.pth", of_one_place, "not a whole file of tensors"),
         ("packed.pth", compressed, "its tensors are compressed"),
         (
             "strides.pth",

@@ -1,10 +1,14 @@
 """Each artifact comes back as it was written, and nothing broken or half-written is read as whole."""
 
+import errno
 import math
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +20,9 @@ from shapely.geometry import Polygon
 
 from slpd_core import store
 from slpd_core.store import files
+from slpd_core.store.checksums import find_name
+from slpd_core.store.hdf5 import seal_h5
+from slpd_core.store.reading import NamedFile
 
 META = store.provenance("stage", 1, {"key": 1.5}, "input")
 SLIDE = store.SlideInfo("slide 7", store.OK, "", 9000, 8000, 0.25, "sheet", "ab" * 16)
@@ -169,6 +176,7 @@ def test_colours_that_are_not_the_tokens_own_are_refused(tmp_path):
     with h5py.File(tmp_path / "t.h5", "r+") as file:
         del file["colour"]
         file["colour"] = np.zeros((2, 9, 3), np.float16)
+    seal_h5(tmp_path / "t.h5")
     with pytest.raises(ValueError, match=r"colour float16 \(2, 9, 3\) for tokens \(2, 16, 8\); delete the file"):
         store.read_tokens(tmp_path / "t.h5")
 
@@ -227,22 +235,29 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
 
 
 def write_one_of_each(folder):
+    rng = np.random.default_rng(0)
     store.write_table(folder / "t.parquet", "folds", FRAMES["folds"], META)
+    store.write_table(folder / "e.parquet", "embed", FRAMES["embed"], META | {"embed_dim": "3"})
     store.write_tissue(folder / "t.geojson", store.Tissue(SLIDE, (Polygon([(0, 0), (9, 0), (9, 9)]),)), META)
     store.write_regions(folder / "r.h5", REGIONS, META)
-    with store.writing_tokens(folder / "k.h5", REGIONS, 4, 8, META):
-        pass
+    with store.writing_tokens(folder / "k.h5", REGIONS, 4, 8, META) as tokens:
+        tokens.tokens[:], tokens.colour[:] = rng.normal(size=(2, 16, 8)), rng.uniform(0, 255, (2, 16, 3))
+    with store.writing_patches(folder / "p.h5", replace(REGIONS, size_px=16), META) as patches:
+        for number in range(2):
+            patches[number] = rng.integers(0, 256, (16, 16, 3))
     store.write_weights(folder / "w.safetensors", {"a": np.ones(1000, np.float32)}, META)
-    store.write_arrays(folder / "a.h5", {"x": np.ones(1000)}, {}, META)
+    store.write_arrays(folder / "a.h5", {"x": np.ones(1000), "names": np.array(["a", "b"])}, {}, META)
 
 
 READERS = {
     "t.parquet": lambda path: store.read_table(path, "folds"),
+    "e.parquet": lambda path: store.read_table(path, "embed"),
     "t.geojson": store.read_tissue,
     "r.h5": store.read_regions,
     "k.h5": store.read_tokens,
+    "p.h5": lambda path: store.read_patches(path)[0][()],
     "w.safetensors": store.read_weights,
-    "a.h5": lambda path: store.read_arrays(path, ("x",)),
+    "a.h5": lambda path: store.read_arrays(path, ("x", "names")),
 }
 
 
@@ -259,6 +274,111 @@ def test_a_truncated_artifact_is_named_with_the_remedy(tmp_path, name, share):
 
 
 @pytest.mark.parametrize("name", READERS)
+def test_a_flipped_bit_anywhere_is_named_with_the_remedy(tmp_path, name):
+    write_one_of_each(tmp_path)
+    path, rng = tmp_path / name, np.random.default_rng(7)
+    whole = path.read_bytes()
+    READERS[name](path)
+    for bit in rng.integers(0, 8 * len(whole), 60).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{name}: ") as error:
+            READERS[name](path)
+        assert "delete the file" in str(error.value), bit
+
+
+def test_a_slice_of_tokens_is_checked_by_itself(tmp_path):
+    import h5py
+
+    write_one_of_each(tmp_path)
+    path = tmp_path / "k.h5"
+    with h5py.File(path) as file:
+        last = file["tokens"].id.get_offset() + file["tokens"].nbytes - 1
+    content = bytearray(path.read_bytes())
+    content[last] ^= 64
+    path.write_bytes(content)
+    with store.open_tokens(path) as (tokens, _):
+        assert np.isfinite(tokens.tokens[0]).all()
+        assert tokens.colour[:].shape == (2, 16, 3)
+        for rows in (1, slice(1, 2), slice(None), ()):
+            with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 is not"):
+                tokens.tokens[rows]
+    with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 is not"):
+        store.copy_tokens(path, tmp_path / "copy.h5", REGIONS, META["fingerprint"])
+    assert not (tmp_path / "copy.h5").exists()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_artifacts_that_changed_places_are_named(tmp_path, name):
+    one, other, elsewhere = (
+        tmp_path / folder for folder in ("results/cohort/stage/one", "results/cohort/stage/other", "mine/stage/one")
+    )
+    for folder in (one, other):
+        folder.mkdir(parents=True)
+        write_one_of_each(folder)
+    shutil.copytree(one, elsewhere)
+    READERS[name](one / name)
+    READERS[name](elsewhere / name)  # a copy outside of results may have any name
+    (other / name).replace(one / name)
+    with pytest.raises(ValueError, match=rf"one/{name}: is stage/other/{name}, .*delete the file"):
+        READERS[name](one / name)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("results/tiny/tokens/a.h5", "tokens/a.h5"),
+        ("/data/results/x/results/tiny/others/uni/tokens/a.h5", "others/uni/tokens/a.h5"),
+        ("results/tiny/pretrain/results/encoder.safetensors", "pretrain/results/encoder.safetensors"),
+        ("/cache/a.h5", ""),
+        ("results/cache/a.h5", ""),
+    ],
+)
+def test_the_name_of_an_artifact_is_its_path_within_its_cohorts_results(path, name):
+    assert find_name(path) == name
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "p.h5"])
+def test_a_share_that_goes_away_is_no_broken_artifact(tmp_path, monkeypatch, name):
+    write_one_of_each(tmp_path)
+    path, naming, calls = tmp_path / name, NamedFile._naming, []
+
+    @contextmanager
+    def fail_at_last(self):
+        with naming(self):
+            calls.append(failure)
+            if len(calls) == fails_at:
+                raise OSError(failure, os.strerror(failure))
+            yield
+
+    fails_at, failure = 0, 0
+    monkeypatch.setattr(NamedFile, "_naming", fail_at_last)
+    READERS[name](path)
+    for fails_at in range(1, len(calls) + 1):  # the first opens it
+        failure = [errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ETIMEDOUT][fails_at % 4]
+        calls.clear()
+        with pytest.raises(OSError, match="the file itself may be whole") as error:
+            READERS[name](path)
+        assert (error.value.errno, error.value.filename) == (failure, str(path))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_artifact_that_cannot_be_opened_is_not_called_broken(tmp_path, monkeypatch, name):
+    write_one_of_each(tmp_path)
+    READERS[name](tmp_path / name)  # whatever is imported
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"Too many open files.*may be whole.*{name}"):
+            READERS[name](tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_a_missing_artifact_is_a_missing_file(tmp_path, name):
     with pytest.raises(FileNotFoundError):
         READERS[name](tmp_path / name)
@@ -266,7 +386,7 @@ def test_a_missing_artifact_is_a_missing_file(tmp_path, name):
 
 def test_an_artifact_of_another_kind_is_refused(tmp_path):
     write_one_of_each(tmp_path)
-    with pytest.raises(ValueError, match=r"without \['tokens', 'colour'\]"):
+    with pytest.raises(ValueError, match=r"without \['colour', 'colour_xxh3', 'tokens'"):
         store.read_tokens(tmp_path / "r.h5")
     with pytest.raises(ValueError, match="embed table without"):
         store.read_table(tmp_path / "t.parquet", "embed")

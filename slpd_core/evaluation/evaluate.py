@@ -15,7 +15,7 @@ from slpd_core.evaluation import models
 from slpd_core.evaluation.features import ReadSlide, checked, encoder_of, read_features
 from slpd_core.runtime import log
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
 
     Other processes may write the same artifact meanwhile; whatever killed ones left of it is removed. Raises OSError
-    naming the artifact when the disk is full, whatever the library that writes says of it.
+    naming the artifact when the disk or a quota is full, whatever the library that writes says of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +79,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, RuntimeError) as error:
-        full = os.strerror(errno.ENOSPC)
-        if full not in str(error):
+        full = [code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in str(error)]
+        if not full:
             raise
-        raise OSError(errno.ENOSPC, f"{full}; make room and run snakemake again", str(path)) from error
+        remedy = f"{os.strerror(full[0])}; make room and run snakemake again"
+        raise OSError(full[0], remedy, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

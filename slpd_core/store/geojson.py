@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from slpd_core.store.files import broken, write_text
+from slpd_core.store.checksums import read_sealed, stamp, unstamp, write_sealed
+from slpd_core.store.files import broken
 from slpd_core.store.schema import Meta, SlideInfo, Tissue
 
 MAX_BYTES = 1 << 29  # of an outline that was packed
@@ -32,9 +33,9 @@ def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
         for i, polygon in enumerate(tissue.polygons)
     ]
     slide = {key: None if value != value else value for key, value in asdict(tissue.slide).items()}
-    known = {"slide": slide, "source": tissue.source, "bounds_xy": tissue.bounds_xy, **meta}
+    known = {"slide": slide, "source": tissue.source, "bounds_xy": tissue.bounds_xy, **meta, **stamp(path)}
     collection = {"type": "FeatureCollection", "features": features, "slpd": known}
-    write_text(path, json.dumps(collection))
+    write_sealed(path, json.dumps(collection).encode())
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,14 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
+    edited = "; where you have edited it, put it into the folder that tissue.masks names"
     try:
-        collection = json.loads(Path(path).read_text(encoding="utf-8"))
-        meta = dict(collection["slpd"])
+        data = read_sealed(path)
+    except ValueError as error:
+        raise ValueError(f"{error}{edited}") from error
+    try:
+        collection = json.loads(data)
+        meta = unstamp(path, collection["slpd"])
         slide: dict[str, Any] = {
             key: float("nan") if value is None else value for key, value in meta.pop("slide").items()
         }
@@ -117,5 +123,4 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
         bounds_xy = tuple(map(int, meta.pop("bounds_xy")))
         return Tissue(SlideInfo(**slide), polygons, meta.pop("source"), bounds_xy), meta
     except (KeyError, TypeError, ValueError, RecursionError, ShapelyError) as error:
-        edited = "; where you have edited it, put it into the folder that tissue.masks names"
         raise ValueError(broken(path, f"not a tissue file ({error})") + edited) from error

@@ -1,4 +1,4 @@
-"""Tables: Parquet."""
+"""Tables: Parquet, its pages with checksums of their own for other readers."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slpd_core.store.files import broken, missing_file, replacing
+from slpd_core.store.checksums import read_sealed, stamp, unstamp, write_sealed
+from slpd_core.store.files import broken
 from slpd_core.store.schema import TABLES, Meta
 
 
@@ -26,9 +27,10 @@ def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
             arrays[column] = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
         else:
             arrays[column] = pa.Array.from_pandas(frame[column])
-    table = pa.table(arrays).replace_schema_metadata({"slpd": json.dumps(meta)})
-    with replacing(path) as part:
-        pq.write_table(table, part)
+    table = pa.table(arrays).replace_schema_metadata({"slpd": json.dumps(meta | stamp(path))})
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file, write_page_checksum=True)
+    write_sealed(path, file.getvalue().to_pybytes())
 
 
 def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
@@ -39,18 +41,17 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    data = read_sealed(path)
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(broken(path, str(error))) from error
+    meta = unstamp(path, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}")))
     _check_columns(path, name, table.column_names)
     frame = table.drop_columns(["embedding"]).to_pandas() if "embedding" in table.column_names else table.to_pandas()
     if "embedding" in table.column_names:
         frame["embedding"] = list(embedding_matrix(table))
-    return frame, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}"))
+    return frame, meta
 
 
 def embedding_matrix(table: Any) -> np.ndarray:

@@ -1,10 +1,15 @@
 """Weights from elsewhere: safetensors, or files that torch.save wrote; nothing they may hold is run."""
 
+import io
 import zipfile
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
 from typing import Any
+
+from slpd_core.store.reading import NamedFile, read_bytes
+from slpd_core.store.weights import read_meta
 
 
 def read_torch(path: Path) -> Any:
@@ -15,32 +20,60 @@ def read_torch(path: Path) -> Any:
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     # A broken file ends in any of these, depending on where it is broken.
     wrong = (ValueError, KeyError, IndexError, AttributeError, TypeError)
     broken = (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, *wrong)
     if path.suffix == ".safetensors":
+        data = read_bytes(path)
         try:
-            return load_file(path)
+            tensors = load(data)
         except (SafetensorError, *broken) as error:
             raise ValueError(f"{path}: no whole safetensors file ({error})") from error
-    try:
-        _check_zip(path)
-        # A Namespace only sets attributes: it has no code of its own that unpickling would run.
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except broken as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path}: not a whole file of tensors and plain values ({reason})") from error
+        read_meta(path, data)
+        return tensors
+    with _PlainReader(NamedFile(path)) as file:
+        try:
+            _check_zip(file)
+            # A Namespace only sets attributes: it has no code of its own that unpickling would run.
+            with torch.serialization.safe_globals([Namespace]):
+                return torch.load(file, map_location=_within(path.stat().st_size), weights_only=True)
+        except broken as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ValueError(f"{path}: not a whole file of tensors and plain values ({reason})") from error
 
 
-def _check_zip(path: Path) -> None:
-    """Raise ValueError where tensors are packed, as torch.save never does: a few bytes could unpack to any number."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            if any(item.compress_type != zipfile.ZIP_STORED for item in file.infolist()):
+class _PlainReader(io.BufferedReader):
+    """A file that torch reads through Python, as of its own reading it says too little when the system fails."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
+def _check_zip(file: io.BufferedReader) -> None:
+    """Raise ValueError where tensors are damaged, or packed, as torch.save never does: to any size."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
                 raise ValueError("its tensors are compressed")
+            if damaged := archive.testzip():
+                raise ValueError(f"damaged, {damaged} is not what its checksum is of")
+    file.seek(0)
+
+
+def _within(size: int) -> Callable[[Any, str], Any]:
+    """Keep tensors on the CPU, for torch.load; raises ValueError before they fill more bytes than `size` in all."""
+    stated = 0
+
+    def locate(storage: Any, _: str) -> Any:
+        nonlocal stated
+        stated += storage.nbytes()
+        if stated > size:
+            raise ValueError(f"its tensors state {stated:,} bytes, the file has {size:,}")
+        return storage
+
+    return locate
 
 
 def read_state_dict(path: Path, key: str) -> dict[str, Any]:
@@ -66,6 +99,9 @@ def read_state_dict(path: Path, key: str) -> dict[str, Any]:
     for name, tensor in found.items():
         if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ValueError(f"{key}: {path}: {name} states {[*tensor.shape]} numbers, more than it holds")
+    total, size = sum(tensor.nbytes for tensor in found.values()), path.stat().st_size
+    if total > 2 * size:  # a tensor may have two names, but not all of them thousands
+        raise ValueError(f"{key}: {path}: its names share tensors that would be {total:,} bytes, the file has {size:,}")
     return {
         name.removeprefix("module.").removeprefix("backbone."): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in found.items()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from slpd_core.store.files import broken, replacing
+from slpd_core.store.checksums import check_seal, stamp, unstamp, write_sealed
+from slpd_core.store.files import broken
+from slpd_core.store.reading import read_bytes
 from slpd_core.store.schema import Meta
 
 
@@ -18,8 +20,7 @@ def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> 
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    with replacing(path) as part:
-        part.write_bytes(save(contiguous, {"slpd": json.dumps(meta)}))
+    write_sealed(path, save(contiguous, {"slpd": json.dumps(meta | stamp(path))}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
@@ -27,12 +28,26 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
 
     Raises ValueError when the file is broken.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
+    data = read_bytes(path)
     try:
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-            meta = file.metadata() or {}
-            return tensors, json.loads(meta["slpd"]) if "slpd" in meta else meta
-    except SafetensorError as error:
+        tensors, meta = load(data), read_meta(path, data)
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(broken(path, f"no safetensors file ({error})")) from error
+    return tensors, meta
+
+
+def read_meta(path: Path, data: bytes) -> Meta:
+    """Return the metadata that `write_weights` wrote into a safetensors file; empty for a file from elsewhere.
+
+    Raises:
+        ValueError: Where a file of this pipeline is damaged or in another's place.
+    """
+    length = int.from_bytes(data[:8], "little")
+    meta = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    if "slpd" not in meta:
+        return {}
+    check_seal(path, data)
+    return unstamp(path, json.loads(meta["slpd"]))

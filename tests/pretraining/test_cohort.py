@@ -1,6 +1,7 @@
-"""The tokens read are those the ledger admitted, square, finite and alike; everything else is named with the remedy."""
+"""The tokens read are those the ledger admitted, whole, square and alike; everything else is named with the remedy."""
 
 import errno
+import math
 import os
 from pathlib import Path
 
@@ -11,19 +12,18 @@ import torch
 
 from slpd_core.pretraining.cohort import embed_regions, read_cohort
 from slpd_core.pretraining.region_encoder import RegionEncoder
+from slpd_core.store.checksums import row_checksums
+from slpd_core.store.hdf5 import seal_h5
 
 
 def rewrite(path, change):
     """Change the tokens of a file as a stage would not; its colours follow their shape."""
     with h5py.File(path, "r+") as file:
         tokens = change(file["tokens"][()])
-        del file["tokens"], file["colour"]
-        file["tokens"], file["colour"] = tokens, np.zeros((*tokens.shape[:2], 3), np.float16)
-
-
-def spoiled(tokens):
-    tokens[[2, 4], 5, 1] = [np.inf, np.nan]
-    return tokens
+        for name, array in {"tokens": tokens, "colour": np.zeros((*tokens.shape[:2], 3), np.float16)}.items():
+            del file[name], file[f"{name}_xxh3"]
+            file[name], file[f"{name}_xxh3"] = array, row_checksums(np.ascontiguousarray(array))
+    seal_h5(path)
 
 
 def test_a_cohort_comes_back_slide_after_slide(on_disk, make_cohort):
@@ -86,12 +86,17 @@ def test_tokens_the_ledger_did_not_admit_are_refused(on_disk, make_cohort):
         read_cohort(ledger, tokens)
 
 
-def test_tokens_that_are_not_finite_are_named_with_the_first_region(on_disk, make_cohort):
+def test_a_flipped_bit_of_a_token_is_named_with_its_region(on_disk, make_cohort, tmp_path):
     ledger, tokens = on_disk(make_cohort(5, 6))
-    rewrite(tokens / "s1.h5", spoiled)
-    place = r"in 2 of 6 regions, first in region 2 at \(28672, 1\) px"
-    with pytest.raises(ValueError, match=rf"s1\.h5: tokens that are not finite {place}; delete the file"):
-        read_cohort(ledger, tokens)
+    path = tokens / "s1.h5"
+    with h5py.File(path) as file:
+        offset, region_bytes = file["tokens"].id.get_offset(), file["tokens"][0].nbytes
+    content = bytearray(path.read_bytes())
+    content[offset + 4 * region_bytes + 77] ^= 1
+    path.write_bytes(content)
+    for memory_bytes in (math.inf, 0):  # kept in memory, and mapped
+        with pytest.raises(ValueError, match=r"s1\.h5: damaged, tokens 4 is not what .*; delete the file"):
+            read_cohort(ledger, tokens, None, memory_bytes, tmp_path)
 
 
 def test_tokens_that_are_no_square_are_refused(on_disk, make_cohort):

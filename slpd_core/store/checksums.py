@@ -1,0 +1,146 @@
+"""Checksums: a file says which bytes it holds, and long arrays say so row by row, so that a slice is checked by itself.
+
+The hash is xxh3 (github.com/Cyan4973/xxHash), at more than 10 GB/s faster than any disk. It is against chance, as a
+flipped bit, not against malice.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from slpd_core.store.files import broken, replacing
+from slpd_core.store.reading import read_bytes
+from slpd_core.store.schema import Meta
+
+MARK, DIGITS = b"xxh3-128:", 32
+UNSEALED = MARK.decode() + "0" * DIGITS  # stands in a file's metadata until it is sealed
+
+
+def find_name(path: Path) -> str:
+    """Return an artifact's path within its cohort's results, as `embed/slpd.parquet`; empty for a file elsewhere."""
+    within = re.match(r"(?:.*/)?results/[^/]+/([^/]+/.+)", Path(path).as_posix())
+    return within[1] if within else ""
+
+
+def check_name(path: Path, name: str) -> None:
+    """Raise ValueError where a file was written as another artifact than the one in whose place it is.
+
+    Args:
+        path: where it is; elsewhere than in results it may have any name.
+        name: what `find_name` returned for the path it was written to.
+    """
+    if name and find_name(path) not in ("", name):
+        raise ValueError(broken(path, f"is {name}, not what belongs here; put it back in its place, and here"))
+
+
+def stamp(path: Path) -> Meta:
+    """Return what an artifact's metadata says of itself: which one it is, and the place of its checksum."""
+    return {"artifact": find_name(path), "checksum": UNSEALED}
+
+
+def unstamp(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata without what `stamp` added; raises ValueError where the file is in another's place."""
+    check_name(path, meta.get("artifact", ""))
+    return {key: value for key, value in meta.items() if key not in ("artifact", "checksum")}
+
+
+def seal(path: Path, data: bytes) -> tuple[int, bytes]:
+    """Compute the checksum of a file's bytes, which say in one place where it stands among them.
+
+    Args:
+        path: of the file, for the error.
+        data: its bytes; those in the checksum's own place do not count.
+
+    Returns:
+        Where in the bytes the checksum's 32 hex digits go, and the digits.
+
+    Raises:
+        ValueError: Where the mark of a checksum stands there twice, or not at all.
+    """
+    if data.count(MARK) != 1:
+        raise ValueError(f"{path}: holds the text {MARK.decode()!r}, which marks its checksum, twice or not at all")
+    start = data.index(MARK) + len(MARK)
+    digest, view = xxhash.xxh3_128(), memoryview(data)
+    for part in (view[:start], b"0" * DIGITS, view[start + DIGITS :]):
+        digest.update(part)
+    return start, digest.hexdigest().encode()
+
+
+def check_seal(path: Path, data: bytes) -> None:
+    """Raise ValueError naming the file whose bytes are not those that were sealed."""
+    if data.count(MARK) != 1:
+        raise ValueError(broken(path, "damaged, or of another version: it carries no checksum"))
+    start, digits = seal(path, data)
+    if data[start : start + DIGITS] != digits:
+        raise ValueError(broken(path, "damaged, its bytes are not those that its checksum is of"))
+
+
+def write_sealed(path: Path, data: bytes) -> None:
+    """Write a file whole, with its checksum where its bytes say UNSEALED."""
+    start, digits = seal(path, data)
+    with replacing(path) as part:
+        part.write_bytes(data[:start] + digits + data[start + DIGITS :])
+
+
+def read_sealed(path: Path) -> bytes:
+    """Read a file that `write_sealed` wrote; raises ValueError where it is damaged."""
+    data = read_bytes(path)
+    check_seal(path, data)
+    return data
+
+
+def row_checksums(rows: np.ndarray) -> np.ndarray:
+    """Hash each row of an array, C-contiguous (n, ...), by itself: uint64 (n,)."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(rows))
+
+
+class RowWriter:
+    """Rows of an array in a file, written by `writer[i] = row` or `writer[i:j] = rows`; `checksums` are of all rows."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        never_written = row_checksums(np.zeros((1, *array.shape[1:]), array.dtype))
+        self.checksums = np.repeat(never_written, len(array))
+
+    def __setitem__(self, rows: int | slice, values: Any) -> None:
+        wanted = self.checksums[rows]
+        block = np.empty((*wanted.shape, *self._array.shape[1:]), self._array.dtype)
+        block[...] = values
+        self._array[rows] = block
+        self.checksums[rows] = row_checksums(block.reshape(-1, *block.shape[wanted.ndim :])).reshape(wanted.shape)
+
+
+class CheckedRows:
+    """Rows of an array in a file, each checked when it is read: `rows[i]`, `rows[i:j]` and `rows[()]` for all.
+
+    array: HDF5 dataset or numpy array (n, ...). checksums: uint64 (n,), as `row_checksums` computes. Reading raises
+    ValueError naming the file and the first row that is damaged.
+    """
+
+    def __init__(self, path: Path, name: str, array: Any, checksums: np.ndarray) -> None:
+        self._path, self._name, self._array, self._checksums = path, name, array, checksums
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+        self.size, self.nbytes = array.size, array.nbytes
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, rows: int | slice | tuple[()]) -> np.ndarray:
+        block = np.asarray(self._array[rows])
+        self._check(block, rows)
+        return block
+
+    def read_direct(self, out: np.ndarray) -> None:
+        """Read all rows into a C-contiguous array of the same shape and dtype."""
+        self._array.read_direct(out)
+        self._check(out, ())
+
+    def _check(self, block: np.ndarray, rows: int | slice | tuple[()]) -> None:
+        wanted = np.atleast_1d(self._checksums[rows])
+        differs = row_checksums(block.reshape(len(wanted), *self.shape[1:])) != wanted
+        if differs.any():
+            row = np.atleast_1d(np.arange(len(self))[rows])[differs.argmax()]
+            raise ValueError(broken(self._path, f"damaged, {self._name} {row} is not what its checksum is of"))
