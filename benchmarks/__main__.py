@@ -3,7 +3,18 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("workflow", "reading", "slides", "tokens", "step", "epoch", "prototypes", "evaluation", "intervals")
+BENCHMARKS = (
+    "workflow",
+    "reading",
+    "checksums",
+    "slides",
+    "tokens",
+    "step",
+    "epoch",
+    "prototypes",
+    "evaluation",
+    "intervals",
+)
 
 EXPERIMENTS = ("planted", "tissue")  # hours; run by name only
 

@@ -14,6 +14,7 @@ import yaml
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import (
+    checksums,
     epoch,
     evaluation,
     intervals,
@@ -113,6 +114,11 @@ def test_reading_a_region_gives_the_pixels_of_openslide(printed):
     text, table = printed(reading, REGION_PX=256, SLIDE_PX=1024)
     assert "pixels identical to OpenSlide's" in text
     assert len(lines_of(table, "floor: decoding at half scale")) == 2
+
+
+def test_artifacts_are_read_with_and_without_their_checksums(printed):
+    _, table = printed(checksums, REGIONS=2, GRID=2, DIM=8, EMBEDDINGS=9)
+    assert len(lines_of(table, "checked")) == 3
 
 
 def test_stages_of_a_slide(printed):

@@ -15,7 +15,7 @@ from slpd_core.store.files import broken, replacing
 from slpd_core.store.reading import read_bytes
 from slpd_core.store.schema import Meta
 
-MARK, DIGITS = b"xxh3-128:", 32
+MARK, DIGITS, NEAR = b"xxh3-128:", 32, 1 << 16
 UNSEALED = MARK.decode() + "0" * DIGITS  # stands in a file's metadata until it is sealed
 
 
@@ -48,11 +48,11 @@ def unstamp(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def seal(path: Path, data: bytes) -> tuple[int, bytes]:
-    """Compute the checksum of a file's bytes, which say in one place where it stands among them.
+    """Compute the checksum of a file's bytes, which say UNSEALED once.
 
     Args:
         path: of the file, for the error.
-        data: its bytes; those in the checksum's own place do not count.
+        data: its bytes.
 
     Returns:
         Where in the bytes the checksum's 32 hex digits go, and the digits.
@@ -63,18 +63,24 @@ def seal(path: Path, data: bytes) -> tuple[int, bytes]:
     if data.count(MARK) != 1:
         raise ValueError(f"{path}: holds the text {MARK.decode()!r}, which marks its checksum, twice or not at all")
     start = data.index(MARK) + len(MARK)
+    return start, _checksum(data, start)
+
+
+def _checksum(data: bytes, start: int) -> bytes:
+    """The checksum of bytes but those where it stands itself, from `start` on."""
     digest, view = xxhash.xxh3_128(), memoryview(data)
-    for part in (view[:start], b"0" * DIGITS, view[start + DIGITS :]):
+    for part in (view[:start], view[start + DIGITS :]):
         digest.update(part)
-    return start, digest.hexdigest().encode()
+    return digest.hexdigest().encode()
 
 
 def check_seal(path: Path, data: bytes) -> None:
     """Raise ValueError naming the file whose bytes are not those that were sealed."""
-    if data.count(MARK) != 1:
+    near = data.find(MARK, 0, NEAR)  # metadata come first or last
+    start = (near if near >= 0 else data.rfind(MARK)) + len(MARK)
+    if start < len(MARK):
         raise ValueError(broken(path, "damaged, or of another version: it carries no checksum"))
-    start, digits = seal(path, data)
-    if data[start : start + DIGITS] != digits:
+    if data[start : start + DIGITS] != _checksum(data, start):
         raise ValueError(broken(path, "damaged, its bytes are not those that its checksum is of"))
 
 

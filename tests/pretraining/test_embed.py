@@ -13,10 +13,10 @@ def run(on_disk, tmp_path):
     """Run the stage on a cohort with a fixed encoder; gives the table and its metadata."""
     torch.manual_seed(0)
     encoder = region_encoder.RegionEncoder(8, 24, 2, 2, 3)
-    meta = store.provenance("pretrain", 1, {}, "f") | {"remarks": "It is DINO.\nTwice."}
-    region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
 
-    def run(cohort, batch_size, attention=False):
+    def run(cohort, batch_size, attention=False, trained_on="f"):
+        meta = store.provenance("pretrain", 1, {}, trained_on) | {"remarks": "It is DINO.\nTwice."}
+        region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
         ledger, tokens = on_disk(cohort)
         embed.run(
             ledger_path=ledger,
@@ -94,3 +94,8 @@ def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, on_disk, t
             section=config.Embed(batch_size=4, attention=False),
             device="cpu",
         )
+
+
+def test_embeddings_are_known_by_their_encoder(run, make_cohort):
+    one, again, other = (run(make_cohort(2), 2, trained_on=name)[2]["fingerprint"] for name in ("f", "f", "g"))
+    assert one == again != other

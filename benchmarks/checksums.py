@@ -1,0 +1,80 @@
+"""Reading artifacts: checked, as every stage reads them, against the library alone and a pass for finite values."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from benchmarks.timing import best_seconds, show
+from slpd_core import store
+from slpd_core.runtime import generator
+
+REGIONS, GRID, DIM, EMBEDDINGS = 512, 16, 384, 200_000
+
+
+def write_tokens(path: Path) -> None:
+    """Random tokens of a slide."""
+    coords = np.stack([np.arange(REGIONS) * 4096, np.zeros(REGIONS, np.int64)], axis=1)
+    info = store.SlideInfo("slide", store.OK, "", 10**6, 10**6, 0.5, "sheet", "f")
+    regions = store.Regions(info, coords, np.ones(REGIONS, np.float32), 4096, 4096, 0.5)
+    rng = generator(0, "checksums")
+    with store.writing_tokens(path, regions, GRID, DIM, store.provenance("tokens", 1, {})) as written:
+        for number in range(REGIONS):
+            written.tokens[number] = rng.standard_normal((GRID**2, DIM), np.float32)
+
+
+def read_bare(path: Path) -> np.ndarray:
+    """Tokens as h5py reads them."""
+    with h5py.File(path, "r") as file:
+        return file["tokens"][()]
+
+
+def read_checked(path: Path) -> np.ndarray:
+    """Tokens as the stages read them."""
+    with store.open_tokens(path) as (tokens, _):
+        return tokens.tokens[()]
+
+
+def read_bare_table(path: Path) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """A table of embeddings as pyarrow reads it."""
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    return table.drop_columns(["embedding"]).to_pandas(), list(store.embedding_matrix(table))
+
+
+def compare(title: str, ways: dict[str, Callable[[], object]], path: Path) -> None:
+    """Time the ways to read a file; the first is the baseline."""
+    show(title, best_seconds(ways), path.stat().st_size / 1e9, "GB/s", next(iter(ways)))
+
+
+def main() -> None:
+    """Print the rates of reading tokens, a table of embeddings and weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tokens.h5")
+        write_tokens(path)
+        ways: dict[str, Callable[[], object]] = {
+            "h5py, then a pass for finite values": lambda: np.isfinite(read_bare(path)).all(),
+            "h5py alone": lambda: read_bare(path),
+            "checked": lambda: read_checked(path),
+        }
+        compare(f"Tokens of {REGIONS} regions", ways, path)
+        table = Path(folder, "embed.parquet")
+        rows = list(generator(0, "embeddings").standard_normal((EMBEDDINGS, 192), np.float32))
+        frame = pd.DataFrame({"slide_id": "slide", "x": np.arange(EMBEDDINGS), "y": 0, "embedding": rows})
+        store.write_table(table, "embed", frame, store.provenance("embed", 1, {}) | {"embed_dim": "192"})
+        ways = {"pyarrow alone": lambda: read_bare_table(table), "checked": lambda: store.read_table(table, "embed")}
+        compare(f"Embeddings of {EMBEDDINGS:,} regions", ways, table)
+        weights = Path(folder, "weights.safetensors")
+        tensors = {str(n): generator(0, n).standard_normal((1000, 1000), np.float32) for n in range(22)}
+        store.write_weights(weights, tensors, store.provenance("patch_encoder", 1, {}))
+        ways = {"safetensors alone": lambda: load_file(weights), "checked": lambda: store.read_weights(weights)}
+        compare("Weights of 22 million numbers", ways, weights)
+
+
+if __name__ == "__main__":
+    main()
