@@ -10,7 +10,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import protocol, remarks, splits
 from slpd_core.runtime import generator, log
 
-VERSION = 5
+VERSION = 6
 PARTS = ("train", "val", "test", "spare")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 

@@ -11,7 +11,7 @@ from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import admitted_slides, embed_regions, read_slide
 from slpd_core.runtime import log, progress
 
-VERSION = 3
+VERSION = 4
 
 
 def run(

@@ -34,7 +34,7 @@ from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import watch_prototypes, watch_targets
 from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
 
-VERSION = 6
+VERSION = 7
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 

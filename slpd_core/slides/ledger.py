@@ -8,7 +8,7 @@ import pandas as pd
 from slpd_core import config, store
 from slpd_core.runtime import log
 
-VERSION = 4
+VERSION = 5
 
 
 def slide_row(tissue: store.Tissue, encoded: store.Regions, fingerprint: str) -> dict[str, object]:

@@ -19,7 +19,7 @@ from slpd_core.slides import dino_patches, vit, vit_weights
 from slpd_core.slides.fast_vit import choose_precision
 from slpd_core.slides.vit_weights import HALF, Weights
 
-VERSION = 4
+VERSION = 5
 HIPTS_KIND = "hipt, another file"  # the source of weights that are read as HIPT's, but are not those it published
 DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "position_offset")
 

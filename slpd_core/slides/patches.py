@@ -12,7 +12,7 @@ from slpd_core.slides import outages
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import read_regions
 
-VERSION = 2
+VERSION = 3
 TRIES = 50  # draws a patch wanted, at most: a region holds at least a little tissue
 
 

@@ -13,7 +13,7 @@ from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.mpp import FINER, level0_side, scale_between
 from slpd_core.slides.pictures import draw_regions, notice
 
-VERSION = 2
+VERSION = 3
 ANCHOR_STEPS = 16  # shifts tried along a side with `anchor: tissue`
 
 

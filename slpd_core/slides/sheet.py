@@ -14,7 +14,7 @@ from slpd_core.runtime import log
 from slpd_core.slides.mpp import MPP_RANGE, plausible
 from slpd_core.spreadsheets import read_text_table
 
-VERSION = 4
+VERSION = 5
 COLUMNS = ("slide_id", "patient_id", "label", "path")
 UNLABELLED = ("slide_id", "path")  # all that slides to be predicted must say
 OPTIONAL = ("mpp", "site")

@@ -22,7 +22,7 @@ from slpd_core.slides.outlines import find_origin, read_outline, sorted_polygons
 from slpd_core.slides.pictures import notice, outline_tissue
 from slpd_core.slides.reader import Slide
 
-VERSION = 2
+VERSION = 3
 # Bounds of the threshold on the saturation, 0..255. Lower: Otsu on a blank slide would call its noise tissue. Upper:
 # on a slide with a dark tumour Otsu would part tumour from pale tissue, not tissue from glass.
 SATURATION_RANGE = (8.0, 20.0)
