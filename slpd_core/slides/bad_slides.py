@@ -10,8 +10,13 @@ MISSING_TILES = (
     "the sheet"
 )
 TO_PYRAMID = "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90 --bigtiff"
-BY_BIO_FORMATS = "bfconvert -tilex 512 -tiley 512 -compression JPEG IN OUT.ome.tiff (Bio-Formats)"
-ONE_PAGE = f"convert the one that is the slide: {TO_PYRAMID.replace('IN', chr(34) + 'IN[page=0]' + chr(34))}"
+BY_BIO_FORMATS = (
+    "bfconvert -tilex 512 -tiley 512 -pyramid-scale 2 -pyramid-resolutions 5 -compression JPEG IN OUT.ome.tiff "
+    "(Bio-Formats)"
+)
+ONE_PAGE = (
+    "convert the one that is the slide: vips tiffload IN OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff] --page 0"
+)
 SAY_RGB = "save it as RGB: vips copy IN OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff] --interpretation srgb"
 JOIN_CHANNELS = f'join them: vips bandjoin "IN[page=0] IN[page=1] IN[page=2]" JOINED.v; then {SAY_RGB}'.replace(
     "copy IN", "copy JOINED.v"

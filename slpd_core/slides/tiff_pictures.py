@@ -34,6 +34,7 @@ DEFLATE, ZSTD, JPEG_2000, WEBP, JPEG_XL = (
 )
 READ_AS_RGB = RAW + LZW + PACKBITS + DEFLATE + ZSTD + JPEG_2000 + WEBP + JPEG_XL
 ALPHA_STRAIGHT = 2  # TIFF's number: colors are not multiplied by the opacity
+ASSOCIATED = 0.01  # of a slide's px: pictures of its label, or of all its glass, take less
 Size = tuple[int, int]
 
 
@@ -198,8 +199,9 @@ def _choose(pictures: list[_Pages], path: Path) -> _Pages:
 
 
 def _describe_choice(chosen: _Pages, pictures: list[_Pages]) -> tuple[str, ...]:
-    """A sentence on the pictures that are not read."""
-    if len(pictures) == 1:
+    """A sentence on the pictures that are not read, but for a label and the like that follow a slide."""
+    others = sum(one.size[0] * one.size[1] for one in pictures if one is not chosen)
+    if not others or (chosen is pictures[0] and others < ASSOCIATED * chosen.size[0] * chosen.size[1]):
         return ()
     sizes = ", ".join(f"{one.size[0]} x {one.size[1]}" for one in pictures[:10])
     more = ", ..." if len(pictures) > 10 else ""

@@ -1,5 +1,7 @@
 """Of the pictures in a TIFF the slide is chosen by rule and said, or the file is refused by name with the remedy."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -49,6 +51,12 @@ def test_a_picture_of_its_own_needs_no_word(write):
     check_reads(write((picture(SLIDE), RGB)), picture(SLIDE), "")
 
 
+def test_a_label_behind_the_slide_needs_no_word(write):
+    check_reads(write((picture(SLIDE), RGB), (picture(OVERVIEW, 24, 16), RGB)), picture(SLIDE), "")
+    label_first = write((picture(OVERVIEW, 24, 16), RGB), (picture(SLIDE), RGB))
+    check_reads(label_first, picture(SLIDE), "(24 x 16, 256 x 192 px) only the largest is read")
+
+
 @pytest.mark.parametrize("reduced", [0, 1])
 def test_an_overview_before_the_slide_is_passed_over(write, reduced):
     overview = picture(OVERVIEW, 64, 64), RGB | {"subfiletype": reduced}
@@ -82,7 +90,7 @@ def test_levels_follow_their_own_picture(write):
             [GRAY, GRAY, GRAY],
             r"3 pictures of 256 x 192 px, colors or channels, .*vips bandjoin .* --interpretation srgb",
         ),
-        ([RGB, RGB, RGB], r"3 pictures of 256 x 192 px, planes of focus.*vips tiffsave \"IN\[page=0\]\""),
+        ([RGB, RGB, RGB], r"3 pictures of 256 x 192 px, planes of focus.*vips tiffload IN OUT.tif.* --page 0"),
         ([GRAY | {"extrasamples": [0, 0], "planarconfig": "contig"}], "said to be gray .* --interpretation srgb"),
     ],
     ids=["colors", "focus", "said to be gray"],
@@ -159,3 +167,21 @@ def test_padded_levels_that_openslide_reads_are_placed_too(write):
         assert slide._downsamples == [1.0, 2.0]
     assert np.abs(corner[:63, :63] - filled[224:287, 288:351]).max() <= 2
     assert (corner[65:] == 255).all()
+
+
+def test_padded_levels_of_a_dicom_slide_are_placed(real, tmp_path):
+    """A second level of 3 x 2 whole tiles for the 576 x 350 px that are half of the first."""
+    content = real("multiframe_camelyon_challenge_image.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(content)
+    at = content.index(struct.pack("<HH", 8, 0x18) + b"UI") + 8
+    name = content[at : at + content[at - 2]].rstrip(b"\0")
+    level = content.replace(name, name[:-1] + (b"1" if name[-1:] != b"1" else b"2"))
+    for tag, kind, value in (((0x48, 6), b"UL", struct.pack("<I", 768)), ((0x48, 7), b"UL", struct.pack("<I", 512))):
+        at = level.index(struct.pack("<HH", *tag) + kind) + 8
+        level = level[:at] + value + level[at + len(value) :]
+    at = level.index(struct.pack("<HH", 0x28, 8) + b"IS") + 8
+    (tmp_path / "b.dcm").write_bytes(level[:at] + b"6 " + level[at + 2 :])
+    with Slide(tmp_path / "a.dcm", 0.5) as slide:
+        assert (slide.size, slide._downsamples) == ((1152, 700), [1.0, 2.0])
+        assert (slide.read((1152 - 64, 700), (64, 64), 1.0) == 255).all()
+        assert "padded to whole tiles" in "".join(slide.remarks)
