@@ -12,8 +12,8 @@ LEVEL = 0.95
 # The classifiers of all folds are trained on the same patients, which adds to the variance of their mean what no test
 # patient shows: there is no unbiased estimate of it (Bengio and Grandvalet, JMLR 2004). The variance over test patients
 # is multiplied by these; what simulations asked for (benchmarks/intervals.py) was 1.0 for scores that need no training,
-# up to 1.3 for linear classifiers, 1.3 to 1.8 for nearest neighbors.
-TRAINING_INFLATION, KNN_INFLATION = 1.15, 1.6
+# up to 1.3 for linear classifiers, 1.3 to 2.0 for nearest neighbors.
+TRAINING_INFLATION, KNN_INFLATION = 1.15, 1.75
 MAX_WEIGHTS = 5_000_000  # numbers held at a time
 
 
@@ -41,14 +41,17 @@ class Influence:
     def standard_error(self) -> float:
         """Return the standard error of the mean over the folds where the score is defined; nan without patients.
 
-        The jackknife over patients: of one partition with two labels, the AUC's is that of DeLong et al. (1988) fold
-        by fold. Folds that test a patient again are not independent, and their number is not believed to help: t parts
-        of a patient count t times the sum of their squares, as if they were one and the same.
+        The jackknife over patients, times `inflation`: of one partition with two labels, the AUC's is that of DeLong et
+        al. (1988) fold by fold. Where folds test patients again, more of them do not make training surer: where it is
+        greater, the variance is that of patients whose t parts count as if all were one and the same.
         """
         values = self.values.dropna()
         parts = self.parts.loc[values.index] / max(len(values), 1)
-        variance = float((parts.notna().sum() * (parts**2).sum()).sum())
-        return math.sqrt(self.inflation * variance) if parts.notna().any(axis=None) else math.nan
+        if not parts.notna().any(axis=None):
+            return math.nan
+        independent = float((parts.sum() ** 2).sum())
+        alike = float((parts.notna().sum() * (parts**2).sum()).sum())
+        return math.sqrt(max(self.inflation * independent, alike))
 
     def quantile(self, probability: float) -> float:
         """Return the quantile of Student's t that belongs to the standard error."""

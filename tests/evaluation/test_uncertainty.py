@@ -155,6 +155,14 @@ def test_a_patient_may_have_slides_of_each_label(p):
         assert 0 <= low < high <= 1
 
 
+def test_repeats_that_disagree_are_believed_as_much_as_one():
+    """Two partitions of predictions that have nothing in common: the mean variance of each, not half of it."""
+    tables = [planted(seed, 40, 2)[0] for seed in (2, 3)]
+    both = pd.concat([tables[0], tables[1].assign(fold=tables[1]["fold"] + 2)])
+    errors = [uncertainty.influences(table, ["a", "b"], 1.0)["auc"].standard_error() for table in (*tables, both)]
+    assert errors[2] ** 2 == pytest.approx((errors[0] ** 2 + errors[1] ** 2) / 2)
+
+
 def test_the_only_patient_of_a_label_takes_its_fold_along():
     labels, folds = np.array([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]), np.arange(12) // 4
     predictions = table_of(labels, np.random.default_rng(3).random(12), folds=folds)
