@@ -261,6 +261,22 @@ def test_jobs_that_compete_wait_and_never_share_a_gpu(monkeypatch, tmp_path, wan
         assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
 
+def test_an_attempt_after_one_that_failed_waits_and_holds_no_gpu_meanwhile(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    held = []
+    lock = tmp_path / "slpd-gpu-0.lock"
+    monkeypatch.setattr(runtime.time, "sleep", lambda seconds: held.append((seconds, lock.exists())))
+    monkeypatch.setattr(runtime, "_pytorch_can_use", lambda _: True)
+    with runtime.job(str(tmp_path / "log"), "tokens a", gpus=1, wait_s=40) as device:
+        assert device == "cuda"
+        assert lock.exists()
+    assert held == [(40, False)]
+    assert "waiting 40 s before this one" in (tmp_path / "log").read_text()
+    with runtime.job(str(tmp_path / "log"), "tokens a"):
+        pass
+    assert held == [(40, False)]
+
+
 def test_a_job_that_waits_says_so_once(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

@@ -157,6 +157,19 @@ def test_a_vms_slide_is_known_by_the_pictures_it_names(tmp_path):
     assert identity.fingerprint(index) != before
 
 
+def test_an_index_names_files_of_its_own_folder_only(mirax, tmp_path):
+    """No other folder's, no device's, and no more than its first MiB say."""
+    folder = mirax.with_suffix("")
+    (tmp_path / "secret").write_text("elsewhere")
+    (folder / "zero").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe")
+    names = ["../../secret", str(tmp_path / "secret"), "zero", "pipe", ".", "..", "Index.dat", "Index.dat/..", ""]
+    text = "\n".join(f"FILE_{number} = {name}" for number, name in enumerate(names))
+    (folder / "late.dat").write_text("named too late")
+    (folder / "Slidedat.ini").write_text(text + " " * identity.INDEX_BYTES + "\nFILE_9 = late.dat")
+    assert [file.name for _, file in identity.slide_files(mirax)] == ["a.mrxs", "Slidedat.ini", "Index.dat"]
+
+
 def test_every_byte_of_a_large_file_counts_and_the_sample_leaves_some_out(tmp_path):
     path = tmp_path / "a.svs"
     content = bytearray(6_000_000)
