@@ -183,5 +183,4 @@ def test_padded_levels_of_a_dicom_slide_are_placed(real, tmp_path):
     (tmp_path / "b.dcm").write_bytes(level[:at] + b"6 " + level[at + 2 :])
     with Slide(tmp_path / "a.dcm", 0.5) as slide:
         assert (slide.size, slide._downsamples) == ((1152, 700), [1.0, 2.0])
-        assert (slide.read((1152 - 64, 700), (64, 64), 1.0) == 255).all()
         assert "padded to whole tiles" in "".join(slide.remarks)
