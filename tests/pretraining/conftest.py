@@ -78,7 +78,20 @@ def on_disk(tmp_path):
                 if own.any():
                     written.tokens[:] = cohort.tokens.numpy()[own].reshape(-1, 16, 8)
             status = store.OK if own.any() else store.EMPTY
-            row = (slide_id, cohort.patient_ids[slide], "x", status, "", 9000, 9000, 0.5, "sheet", 1.0, "found", own.sum())
+            row = (
+                slide_id,
+                cohort.patient_ids[slide],
+                "x",
+                status,
+                "",
+                9000,
+                9000,
+                0.5,
+                "sheet",
+                1.0,
+                "segmented",
+                own.sum(),
+            )
             rows.append((*row, meta["fingerprint"], ""))
         frame = pd.DataFrame(rows, columns=[*store.TABLES["ledger"]])
         store.write_table(tmp_path / "ledger.parquet", "ledger", frame, store.provenance("ledger", 1, {}))

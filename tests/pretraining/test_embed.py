@@ -14,9 +14,12 @@ def run(on_disk, tmp_path):
     torch.manual_seed(0)
     encoder = region_encoder.RegionEncoder(8, 24, 2, 2, 3)
 
-    def run(cohort, batch_size, attention=False, trained_on="f"):
+    def save(trained_on):
         meta = store.provenance("pretrain", 1, {}, trained_on) | {"remarks": "It is DINO.\nTwice."}
         region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
+
+    def run(cohort, batch_size, attention=False, trained_on="f"):
+        save(trained_on)
         ledger, tokens = on_disk(cohort)
         embed.run(
             ledger_path=ledger,
@@ -28,6 +31,7 @@ def run(on_disk, tmp_path):
         )
         return encoder.eval(), *store.read_table(tmp_path / "embed.parquet", "embed")
 
+    save("f")
     return run
 
 
