@@ -321,7 +321,7 @@ def test_artifacts_that_changed_places_are_named(tmp_path, name):
     READERS[name](one / name)
     READERS[name](elsewhere / name)  # a copy outside of results may have any name
     (other / name).replace(one / name)
-    with pytest.raises(ValueError, match=rf"one/{name}: is stage/other/{name}, .*delete the file"):
+    with pytest.raises(ValueError, match=rf"one/{name}: was written as stage/other/{name}, .*delete the file"):
         READERS[name](one / name)
 
 

@@ -33,7 +33,7 @@ def check_name(path: Path, name: str) -> None:
         name: what `find_name` returned for the path it was written to.
     """
     if name and find_name(path) not in ("", name):
-        raise ValueError(broken(path, f"is {name}, not what belongs here; put it back in its place, and here"))
+        raise ValueError(broken(path, f"was written as {name}, and is in another's place; put it back, or"))
 
 
 def stamp(path: Path) -> Meta:

@@ -50,6 +50,12 @@ class _PlainReader(io.BufferedReader):
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")
 
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:  # a place that the file names and does not have
+            raise ValueError(f"no place {offset} in it") from error
+
 
 def _check_zip(file: io.BufferedReader) -> None:
     """Raise ValueError where tensors are damaged, or packed, as torch.save never does: to any size."""

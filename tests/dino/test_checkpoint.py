@@ -1,11 +1,16 @@
 """A checkpoint that is broken, of another kind or of other settings is named with the remedy, never overwritten."""
 
+import errno
+import os
+
+import numpy as np
 import pytest
 import torch
 
 from slpd_core import store
 from slpd_core.dino import checkpoint as module
 from slpd_core.dino.checkpoint import Checkpoint
+from slpd_core.store.reading import NamedFile
 
 
 @pytest.fixture
@@ -96,3 +101,38 @@ def test_a_broken_checkpoint_is_named_with_the_remedy(networks, tmp_path, conten
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"broken checkpoint .*a\.pt: .*delete it"):
         Checkpoint(tmp_path / "a.pt", {}).restore(networks)
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_named_or_changes_nothing(tmp_path):
+    state = {"made_by": "{}", "history": [{"epoch": 0.0}], "more": {}, "networks": {"a": torch.arange(500.0)}}
+    path, rng = tmp_path / "a.pt", np.random.default_rng(0)
+    torch.save(state, path)
+    whole, named = path.read_bytes(), 0
+    for bit in rng.integers(0, 8 * len(whole), 200).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            back = store.read_torch(path)
+        except ValueError as error:
+            named += str(path) in str(error)
+        else:  # what no reader looks at, as dates in the archive
+            assert torch.equal(back["networks"].pop("a"), state["networks"]["a"])
+            assert str(back) == str(state | {"networks": {}})
+            named += 1
+    assert named == 200
+
+
+def test_a_share_that_goes_away_is_no_broken_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    monkeypatch.setattr(NamedFile, "readinto", fail)
+    for zipped in (True, False):  # a file as torch writes it now, and as it did until 2020
+        torch.save({"a": torch.zeros(50_000)}, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(OSError, match="Stale file handle; the file itself may be whole"):
+            store.read_torch(path)
+
+
+def fail(file, _):
+    """Read from a share that is gone."""
+    with file._naming():
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
