@@ -27,15 +27,15 @@ def tint(hue, saturation, brightness=245):
     return tuple(round(brightness * part) for part in colorsys.hsv_to_rgb(hue / 360, saturation / 255, 1))
 
 
-def draw(color=GLASS, matrix=PINK, nuclei=NUCLEI, width=256, height=192):
-    """An ellipse of tissue with texture, whose color goes with the place, on glass at 8 um/px; and its mask."""
+def draw(color=GLASS, matrix=PINK, nuclei=NUCLEI, width=256, height=192, *, change=1.0):
+    """An ellipse of tissue with texture, whose color changes with the place, on glass at 8 um/px; and its mask."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[: 4 * height, : 4 * width] / (4 * height)
     covered = ((x - 0.55) / 0.4) ** 2 + ((y - 0.5) / 0.36) ** 2 < 1
     share = cv2.resize(covered.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)[..., None]
     y, x = np.mgrid[:height, :width] / height
     texture = rng.uniform(0.05, 0.4, (height, width, 1))
-    gradient = np.stack([-20 * x, 16 * y, -16 * x * y], axis=2)
+    gradient = change * np.stack([-20 * x, 16 * y, -16 * x * y], axis=2)
     inside = (1 - texture) * (np.array(matrix) + gradient) + texture * np.array(nuclei)
     pixels = share * inside + (1 - share) * np.array(color) + rng.normal(0, 0.5, (height, width, 1))
     return np.clip(pixels, 0, 255).astype(np.uint8), share[..., 0] > 0.5
@@ -83,7 +83,7 @@ def test_tinted_glass_beside_white_that_was_not_scanned(settings):
 @pytest.mark.parametrize("hue", [40, 220, 330])
 def test_tissue_of_the_glass_s_own_hue_is_found_where_it_is_darker(settings, hue):
     color = tint(hue, 40)
-    pixels, truth = draw(color, matrix=np.array(color) * 0.85, nuclei=np.array(color) * 0.7)
+    pixels, truth = draw(color, matrix=np.array(color) * 0.85, nuclei=np.array(color) * 0.7, change=0)
     assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
 
 
