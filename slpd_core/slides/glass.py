@@ -8,6 +8,7 @@ MIN_BRIGHTNESS = 128  # of bare glass, its brightest channel
 MAX_RANGE = 10  # gray levels between bare glass and its neighbors: tissue has texture
 MIN_FRACTION = 0.01  # of the slide that is bare glass; with less the slide is taken as it is
 BIN = 8  # gray levels between two colors of glass
+BINS = (256 // BIN,) * 3
 
 
 def find_glass_colors(pixels: np.ndarray) -> np.ndarray:
@@ -22,18 +23,24 @@ def find_glass_colors(pixels: np.ndarray) -> np.ndarray:
         uint8 (n, 3); n is 0 for a slide without bare glass.
     """
     square = np.ones((3, 3), np.uint8)
-    texture = (cv2.dilate(pixels, square) - cv2.erode(pixels, square)).max(2)
-    brightest = pixels.max(2)
-    pale = (brightest - pixels.min(2)) * 255.0 <= MAX_TINT * brightest
-    glass = pixels[(texture <= MAX_RANGE) & (brightest >= MIN_BRIGHTNESS) & pale]
-    bins, counts = np.unique(glass // BIN, axis=0, return_counts=True)
-    frequent = counts >= MIN_FRACTION * brightest.size
-    if not frequent.any():
+    texture = find_brightest(cv2.dilate(pixels, square) - cv2.erode(pixels, square))
+    brightest = find_brightest(pixels)
+    pale = (brightest - np.minimum.reduce(cv2.split(pixels))) * np.float32(255) <= MAX_TINT * brightest
+    is_glass = (texture <= MAX_RANGE) & (brightest >= MIN_BRIGHTNESS) & pale
+    binned = np.ravel_multi_index([plane[is_glass] // BIN for plane in cv2.split(pixels)], BINS)
+    counts = np.bincount(binned, minlength=np.prod(BINS))
+    frequent = np.flatnonzero(counts >= max(1, MIN_FRACTION * brightest.size))
+    if not frequent.size:
         return np.empty((0, 3), np.uint8)
-    bins, counts = bins[frequent], counts[frequent]
+    bins, counts = np.stack(np.unravel_index(frequent, BINS), axis=1), counts[frequent]
     centers = bins[[counts.argmax(), bins.sum(1).argmax()]] * BIN + BIN // 2
-    near = (np.abs(glass.astype(np.int16) - center).max(1) <= BIN for center in centers)
-    return np.unique([np.median(glass[one], axis=0).astype(np.uint8) for one in near], axis=0)
+    near = ((cv2.inRange(pixels, center - BIN, center + BIN) > 0) & is_glass for center in centers)
+    return np.unique([np.median(pixels[one], axis=0).astype(np.uint8) for one in near], axis=0)
+
+
+def find_brightest(pixels: np.ndarray) -> np.ndarray:
+    """Return the brightest channel of each pixel, uint8 (rows, columns)."""
+    return np.maximum.reduce(cv2.split(pixels))
 
 
 def remove_tint(pixels: np.ndarray, glass: np.ndarray) -> np.ndarray:

@@ -40,13 +40,15 @@ def find_ink(pixels: np.ndarray, hue: np.ndarray, saturation: np.ndarray, colore
     """
     hued = (hue > HUES[0] / 2) & (hue < HUES[1] / 2)
     mask = _open(hued & (saturation > MIN_SATURATION))
+    if not mask.any():
+        return Ink(mask, 0.0, is_stain=False)
     inky, other = mask | (colored & hued), _open(colored & ~hued)
     fraction = float(inky.sum() / max(1, (inky | other).sum()))
     texture = _measure_texture(pixels, inky) / max(1e-3, _measure_texture(pixels, other))
     step = _measure_step(pixels, mask, other)
     likely = fraction > 0.5 or step < (MAX_STEP_OF_ALIKE if texture > ALIKE else MAX_STEP)
     is_stain = fraction > STAIN_FRACTION and likely and not texture < SMOOTH
-    return Ink(mask, fraction, is_stain) if mask.any() else Ink(mask, 0.0, is_stain=False)
+    return Ink(mask, fraction, is_stain)
 
 
 def _open(mask: np.ndarray) -> np.ndarray:
@@ -65,11 +67,11 @@ def _measure_texture(pixels: np.ndarray, mask: np.ndarray) -> float:
 
 def _measure_step(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     """Measure the median difference in color where two masks meet, gray levels; nan where they do not."""
-    means, shares = [], []
-    for mask in (first, second):
-        share = cv2.blur(mask.astype(np.float32), (NEAR, NEAR))
-        total = cv2.blur(pixels * mask[..., None].astype(np.float32), (NEAR, NEAR))
-        means.append(total / np.maximum(share, 1e-6)[..., None])
-        shares.append(share)
+    masks = first.astype(np.uint8), second.astype(np.uint8)
+    shares = [cv2.boxFilter(mask, cv2.CV_32F, (NEAR, NEAR)) for mask in masks]
     meet = np.minimum(*shares) > 2 / NEAR**2
-    return float(np.median(np.abs(means[0] - means[1]).max(2)[meet])) if meet.any() else float("nan")
+    if not meet.any():
+        return float("nan")
+    sums = [cv2.boxFilter(cv2.bitwise_and(pixels, pixels, mask=mask), cv2.CV_32F, (NEAR, NEAR)) for mask in masks]
+    means = [total[meet] / share[meet][:, None] for total, share in zip(sums, shares, strict=True)]
+    return float(np.median(np.abs(means[0] - means[1]).max(1)))

@@ -15,7 +15,7 @@ from slpd_core import config, store
 from slpd_core.runtime import log
 from slpd_core.slides import identity, outages
 from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.glass import find_glass_colors, remove_tint
+from slpd_core.slides.glass import find_brightest, find_glass_colors, remove_tint
 from slpd_core.slides.ink import find_ink
 from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.outlines import find_origin, read_outline, sorted_polygons
@@ -66,7 +66,7 @@ def find_tissue(pixels: np.ndarray, mpp: float, section: config.Segmentation) ->
     half = round(section.smoothing_um / mpp / 2 - 0.01)
     smooth = cv2.medianBlur(np.ascontiguousarray(pixels), 2 * half + 1) if half else pixels
     hue, saturation = measure_color(smooth, find_glass_colors(pixels))
-    black = smooth.max(2) < BLACK
+    black = find_brightest(smooth) < BLACK
     colored = (saturation > SATURATION_RANGE[1]) & ~black
     ink = find_ink(pixels, hue, saturation, colored)
     excluded = section.ink == "exclude" or (section.ink == "auto" and not ink.is_stain)
