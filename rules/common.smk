@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -150,7 +151,8 @@ def name_run_remarks():
     """Say at the end of a run which regions the losses with prototypes of a pretraining run do not reach."""
     for run in sum(ENCODERS.values(), []):
         path = Path(RESULTS, "pretrain", run, "prototypes.h5")
-        if path.exists():
+        # One that cannot be read, or is of an earlier version, is the matter of the jobs that read it.
+        with suppress(OSError, ValueError):
             _, attributes = store.read_arrays(path, ())
             for remark in attributes.get("remarks", "").splitlines():
                 print(f"pretrain {run}: {remark}", file=sys.stderr)

@@ -86,8 +86,9 @@ def test_one_slide_is_in_memory_at_a_time(run, make_cohort, monkeypatch):
     np.testing.assert_allclose(np.stack(table["embedding"].to_list()), whole, atol=1e-6)
 
 
-def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, on_disk, tmp_path):
-    ledger, tokens = on_disk(make_cohort(5, 5))
+def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, tmp_path):
+    run(make_cohort(5, 5), 4)
+    ledger, tokens = tmp_path / "ledger.parquet", tmp_path / "tokens"
     (tokens / "s1.h5").write_bytes((tokens / "s0.h5").read_bytes())
     with pytest.raises(ValueError, match=r"s1\.h5: not the tokens the ledger admitted; run snakemake again"):
         embed.run(
