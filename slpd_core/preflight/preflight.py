@@ -113,12 +113,24 @@ def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str
     return good
 
 
-def look_at_copies(say: Findings, rows: pd.DataFrame) -> None:
-    """Name slides of equal content: a leak where the sheet has them as of several patients or labels."""
+def look_at_copies(say: Findings, sheets: list[pd.DataFrame]) -> None:
+    """Name slides of equal content: a leak where a sheet has them as of several patients or labels.
+
+    sheets: of the cohort and, if there are any, of new slides.
+    """
+    rows = pd.concat(sheets)
     paths = {slide: Path(path) for slide, path in zip(rows["slide_id"], rows["path"], strict=True)}
     for ids in identity.find_copies(paths):
-        differ, sentence = ledger.compare_copies(rows[rows["slide_id"].isin(ids)])
-        say.say(FAIL if differ else NOTE, "copies", sentence)
+        parts = [sheet[sheet["slide_id"].isin(ids)] for sheet in sheets]
+        for copies in parts:
+            if len(copies) > 1:
+                differ, sentence = ledger.compare_copies(copies)
+                say.say(FAIL if differ else NOTE, "copies", sentence)
+        if all(map(len, parts)) and len(parts) > 1:
+            new, known = parts[1]["slide_id"].iloc[0], parts[0]["slide_id"].iloc[0]
+            say.say(
+                NOTE, "copies", f"{new}, to be predicted, is {known} of the cohort, on which classifiers are trained"
+            )
 
 
 def look_at_outlines(
@@ -197,7 +209,7 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     opened = slides.open_all(pd.concat(rows), settings, cores)
     good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
     good, outlined = look_at_outlines(say, settings, [*pd.concat(rows)["slide_id"]], good)
-    look_at_copies(say, pd.concat(rows))
+    look_at_copies(say, rows)
     encoders = look_at_encoders(say, settings, device)
     if good and config.PATCH_FEATURES in encoders:
         sample = slides.sample(good, settings, outlined)

@@ -207,7 +207,7 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
     shutil.copy(tmp_path / "0.tiff", tmp_path / "1.tiff")
     path.write_text(path.read_text().replace("patient-1", patient))
     say = preflight.Findings()
-    preflight.look_at_copies(say, read_sheet(path))
+    preflight.look_at_copies(say, [read_sheet(path)])
     out = capsys.readouterr().out
     if patient == "patient-0":
         assert "note  copies       One slide, byte for byte: slide-0, slide-1; keep one of them" in out
@@ -233,3 +233,15 @@ def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings,
     out = capsys.readouterr().out
     assert "2 of 4 slides have an outline" in out
     assert "slide-2.geojson: not a GeoJSON of areas" in out
+
+
+def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_path):
+    path, new = cohort([1] * 4), tmp_path / "new.csv"
+    shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
+    new.write_text("slide_id,path\nn,n.tiff\n")
+    say = preflight.Findings()
+    preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
+    assert capsys.readouterr().out == (
+        "  note  copies       n, to be predicted, is slide-2 of the cohort, on which classifiers are trained\n"
+    )
+    assert not say.failed
