@@ -19,7 +19,7 @@ SHARED = {"config", "store", "runtime", "drawing", "dino", "ids", "spreadsheets"
 ABOVE = {"preflight": set(CHAPTERS)}  # what knows the chapters, and they do not know
 # A library and the only modules that may import it.
 HOMES = {
-    "openslide": {"slides/reader.py"},
+    "openslide": {"slides/reader.py", "slides/sources.py"},
     "pyvips": {"slides/reader.py"},
     "cv2": {"slides/read_plan.py", "slides/reader.py", "slides/tissue.py", "slides/glass.py", "slides/ink.py"},
     "simplejpeg": {"slides/tiff_tiles.py"},
