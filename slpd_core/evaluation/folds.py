@@ -10,7 +10,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import protocol, remarks, splits
 from slpd_core.runtime import generator, log
 
-VERSION = 6
+VERSION = 7
 PARTS = ("train", "val", "test", "spare")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
@@ -181,6 +181,6 @@ def run(
         log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in PARTS if part in counts))
     inputs = [meta["fingerprint"], str(seed), *map(store.file_fingerprint, section.files)]
     provenance = store.provenance("folds", VERSION, section.model_dump(), *inputs)
-    provenance["published_splits"] = protocol.recognize_splits(section.files)
+    provenance |= protocol.recognize_splits(section.files)
     store.write_table(out_path, "folds", folds, provenance)
     store.write_csv(remarks_path, remarked)

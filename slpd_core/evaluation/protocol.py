@@ -4,6 +4,8 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from slpd_core import store
 from slpd_core.evaluation.splits import plain, read_split
 
@@ -29,14 +31,20 @@ PAPERS_SPLITS = {
 }
 
 
-def recognize_splits(paths: Sequence[Path]) -> str:
-    """Return the name of published splits by all their slides and parts, whatever their order; "" for others."""
+def recognize_splits(paths: Sequence[Path]) -> store.Meta:
+    """Recognize published splits by all their slides and parts, whatever their order.
+
+    Returns:
+        published_splits: What they are called, "" of others. n_split_slides: How many slides they name.
+    """
     lines = [
         f"{fold} {part} {plain(slide_id)}"
         for fold, path in enumerate(paths)
         for slide_id, part in read_split(path).items()
     ]
-    return PUBLISHED_SPLITS.get(store.fingerprint(*sorted(lines)), "")
+    slides = {line.split(" ", 2)[2] for line in lines}
+    name = PUBLISHED_SPLITS.get(store.fingerprint(*sorted(lines)), "")
+    return {"published_splits": name, "n_split_slides": str(len(slides))}
 
 
 def describe_encoder(meta: store.Meta) -> str:
@@ -47,11 +55,12 @@ def describe_encoder(meta: store.Meta) -> str:
     return f"{meta['encoder_name']}, {WEIGHTS.get(source, source)}, RGB normalized by {meta['encoder_normalization']}"
 
 
-def describe_folds(meta: store.Meta, n_folds: int) -> str:
-    """Describe how slides were divided, by the metadata of the `folds` table."""
-    section = json.loads(meta["section"])
+def describe_folds(folds: pd.DataFrame, meta: store.Meta) -> str:
+    """Describe how slides were divided, by the `folds` table and its metadata."""
+    section, n_folds, n_slides = json.loads(meta["section"]), folds["fold"].nunique(), folds["slide_id"].nunique()
     if section["splits"]:
-        return meta["published_splits"] or f"{n_folds} imported splits"
+        name, named = meta["published_splits"] or f"{n_folds} imported splits", int(meta["n_split_slides"])
+        return name if n_slides == named else f"{name}, {n_slides:,} of their {named:,} slides"
     fewer = "" if section["train_share"] == 1 else f", {section['train_share']:.0%} of the training part used"
     repeats = f", {section['repeats']} partitions" if section["repeats"] > 1 else ""
     return f"{n_folds} folds drawn here, grouped by {section['grouped_by']}{repeats}{fewer}"

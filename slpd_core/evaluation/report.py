@@ -233,7 +233,7 @@ def run(
     encoders = {
         f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for _, meta in tested.values()
     }
-    splits = protocol.describe_folds(folds_meta, folds["fold"].nunique())
+    splits = protocol.describe_folds(folds, folds_meta)
     table = table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
     regions = {run: own for run, (own, _) in embeds.items()}
     pngs = draw(rows, reference, histories, patches, regions, ledger, section, seed)

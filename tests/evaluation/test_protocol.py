@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from slpd_core import store
@@ -34,7 +36,9 @@ def test_published_splits_are_known_by_their_slides(tmp_path, monkeypatch):
         "none": ((), ""),
     }
     for name, (splits, expected) in cases.items():
-        assert protocol.recognize_splits(write(tmp_path / name, splits)) == expected, name
+        slides = str(len({one.removesuffix(".svs") for split in splits for ids in split.values() for one in ids}))
+        found = protocol.recognize_splits(write(tmp_path / name, splits))
+        assert found == {"published_splits": expected, "n_split_slides": slides}, name
 
 
 META = {"encoder_source": "hipt", "encoder_name": "vit_small_patch16_224"}
@@ -75,5 +79,8 @@ def test_colors_come_from_no_encoder():
 )
 def test_folds_are_described_by_how_they_came_to_be(settings, changes, published, expected):
     section = settings.folds.model_dump() | changes
-    meta = {"section": json.dumps(section), "published_splits": published}
-    assert protocol.describe_folds(meta, 6) == expected
+    meta = {"section": json.dumps(section), "published_splits": published, "n_split_slides": "12"}
+    folds = pd.DataFrame({"fold": np.repeat(range(6), 12), "slide_id": [f"s{n}" for n in range(12)] * 6})
+    assert protocol.describe_folds(folds, meta) == expected
+    if section["splits"]:
+        assert protocol.describe_folds(folds[folds["slide_id"] != "s3"], meta) == f"{expected}, 11 of their 12 slides"
