@@ -77,7 +77,8 @@ def why_empty(tissue: store.Tissue, fractions: np.ndarray, section: config.Regio
     """Why a slide has no regions, and what to do about it."""
     most = float(fractions.max(initial=0))
     if not tissue.polygons:
-        return "no tissue found; outline it by hand (tissue.masks) if there is some"
+        # Its remarks may say why: what was left out as ink.
+        return " ".join(["no tissue found; outline it by hand (tissue.masks) if there is some.", *tissue.slide.remarks])
     if not most:
         return "no whole region holds tissue; set regions.edge to pad"
     return (
