@@ -98,7 +98,7 @@ def copy_tokens(source: Path, path: Path, regions: Regions, fingerprint: str) ->
     Raises:
         ValueError: Where the source is damaged, or its regions or fingerprint are others.
     """
-    with open_tokens(source) as (tokens, meta):
+    with open_tokens(source, any_name=True) as (tokens, meta):
         if meta["fingerprint"] != fingerprint or not np.array_equal(tokens.coords, regions.coords):
             raise ValueError(f"{source}: not the tokens of its name, or of other regions")
         _, patches, dim = tokens.tokens.shape
@@ -109,12 +109,13 @@ def copy_tokens(source: Path, path: Path, regions: Regions, fingerprint: str) ->
 
 
 @contextmanager
-def open_tokens(path: Path) -> Iterator[tuple[Tokens, Meta]]:
+def open_tokens(path: Path, *, any_name: bool = False) -> Iterator[tuple[Tokens, Meta]]:
     """Open what `writing_tokens` wrote; `tokens` and `colour` are read by slicing, and each region is checked.
 
-    Raises ValueError when the file is broken.
+    any_name: whether it may have been written as another file, as those of a cache were. Raises ValueError when the
+    file is broken.
     """
-    with _open_h5(path, ("coords",), rows=("tokens", "colour")) as file:
+    with _open_h5(path, ("coords",), rows=("tokens", "colour"), any_name=any_name) as file:
         tokens, colour, coords = file["tokens"], file["colour"], file["coords"][()]
         if tokens.ndim != 3 or tokens.dtype != np.float16 or len(tokens) != len(coords):
             raise ValueError(broken(path, f"tokens {tokens.dtype} {tokens.shape} for {len(coords)} regions"))
@@ -222,7 +223,7 @@ def _give_up(file: Any) -> None:
 
 
 @contextmanager
-def _open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = ()) -> Iterator[Any]:
+def _open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = (), any_name: bool = False) -> Iterator[Any]:
     """Yield an HDF5 file that has these arrays, all checked but those that are checked row by row."""
     import h5py
 
@@ -240,7 +241,8 @@ def _open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = ()) -> I
         if problem:
             raise ValueError(broken(path, problem))
         check_seal(path, _read_around(raw, blocks))
-        unstamp(path, _attributes(file))
+        if not any_name:
+            unstamp(path, _attributes(file))
         yield file
 
 

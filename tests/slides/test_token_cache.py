@@ -112,3 +112,23 @@ def test_a_cache_that_may_not_be_entered_ends_no_job(folder, said):
         assert not token_cache.take(folder / "cache", "a", asked, folder / "t.h5")
         token_cache.put(folder / "cache", "a", write(folder / "mine.h5", asked, "a"))
     assert "not added to tokens.cache ([Errno 13] Permission denied" in said.text
+
+
+def test_a_cache_may_lie_among_results(tmp_path):
+    asked = regions_at((0, 0))
+    cache_dir, results = tmp_path / "results" / "shared" / "tokens", tmp_path / "results" / "cohort" / "tokens"
+    token_cache.put(cache_dir, "a", write(results / "s.h5", asked, "a"))
+    assert token_cache.take(cache_dir, "a", asked, results / "other.h5")
+    assert len(store.read_tokens(results / "other.h5")[0].tokens) == 1
+
+
+def test_a_flipped_bit_in_the_cache_is_encoded_anew(tmp_path, said):
+    asked = regions_at((0, 0), (256, 0))
+    cached = write(tmp_path / "cache" / "a.h5", asked, "a")
+    content = bytearray(cached.read_bytes())
+    at = content.index(np.full(12, 1, np.float16).tobytes())  # the tokens of region 1
+    content[at] ^= 4
+    cached.write_bytes(content)
+    assert not token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
+    assert "broken, removed from tokens.cache" in said.text
+    assert [*tmp_path.iterdir()] == [cached.parent]
