@@ -3,6 +3,7 @@
 Files are written beside their name and read through Python: HDF5's locks, which some file systems lack, are not needed.
 """
 
+import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -240,7 +241,7 @@ def _open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = (), any_
             problem = f"no whole HDF5 file ({error})"
         if problem:
             raise ValueError(broken(path, problem))
-        check_seal(path, _read_around(raw, blocks))
+        check_seal(path, io.BytesIO(_read_around(raw, blocks)))
         if not any_name:
             unstamp(path, _attributes(file))
         yield file

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slpd_core.store.checksums import read_sealed, stamp, unstamp, write_sealed
+from slpd_core.store.checksums import check_seal, stamp, unstamp, write_sealed
 from slpd_core.store.files import broken
+from slpd_core.store.reading import open_file
 from slpd_core.store.schema import TABLES, Meta
 
 
@@ -41,11 +42,15 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = read_sealed(path)
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(broken(path, str(error))) from error
+    with open_file(path) as file:
+        check_seal(path, file)
+        try:
+            with pq.ParquetFile(path) as content:
+                table = content.read()
+        except (pa.ArrowInvalid, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise ValueError(broken(path, str(error))) from error
     meta = unstamp(path, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}")))
     _check_columns(path, name, table.column_names)
     frame = table.drop_columns(["embedding"]).to_pandas() if "embedding" in table.column_names else table.to_pandas()

@@ -31,7 +31,7 @@ def read_torch(path: Path) -> Any:
             tensors = load(data)
         except (SafetensorError, *broken) as error:
             raise ValueError(f"{path}: no whole safetensors file ({error})") from error
-        read_meta(path, data)
+        read_meta(path, io.BytesIO(data))
         return tensors
     with _PlainReader(NamedFile(path)) as file:
         try:

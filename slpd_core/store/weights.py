@@ -1,5 +1,6 @@
 """Weights that the pipeline writes: safetensors."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from slpd_core.store.checksums import check_seal, stamp, unstamp, write_sealed
 from slpd_core.store.files import broken
-from slpd_core.store.reading import read_bytes
+from slpd_core.store.reading import open_file
 from slpd_core.store.schema import Meta
 
 
@@ -28,26 +29,26 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
 
     Raises ValueError when the file is broken.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import SafetensorError, safe_open
 
-    data = read_bytes(path)
-    try:
-        tensors, meta = load(data), read_meta(path, data)
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(broken(path, f"no safetensors file ({error})")) from error
-    return tensors, meta
+    with open_file(path) as file:
+        try:
+            with safe_open(path, "numpy") as content:
+                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no dict)
+            return tensors, read_meta(path, file)
+        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(broken(path, f"no safetensors file ({error})")) from error
 
 
-def read_meta(path: Path, data: bytes) -> Meta:
+def read_meta(path: Path, file: io.BufferedIOBase) -> Meta:
     """Return the metadata that `write_weights` wrote into a safetensors file; empty for a file from elsewhere.
 
     Raises:
         ValueError: Where a file of this pipeline is damaged or in another's place.
     """
-    length = int.from_bytes(data[:8], "little")
-    meta = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    length = int.from_bytes(file.read(8), "little")
+    meta = json.loads(file.read(length)).get("__metadata__", {})
     if "slpd" not in meta:
         return {}
-    check_seal(path, data)
+    check_seal(path, file)
     return unstamp(path, json.loads(meta["slpd"]))
