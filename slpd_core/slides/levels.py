@@ -50,7 +50,7 @@ def describe_levels(sizes: Sequence[Size], factors: Sequence[float]) -> tuple[st
         factors: of each, as `fit_levels` returns them.
     """
     padded = [
-        f"level {level} as 1/{factor:g}"
+        f"level {level} is read as 1/{factor:g}"
         for level, (size, factor) in enumerate(zip(sizes, factors, strict=True))
         if factor < math.inf
         and any(side * factor > whole + ROUNDING_PX * factor for side, whole in zip(size, sizes[0], strict=True))
@@ -60,7 +60,7 @@ def describe_levels(sizes: Sequence[Size], factors: Sequence[float]) -> tuple[st
         for level, (size, factor) in enumerate(zip(sizes, factors, strict=True))
         if factor == math.inf
     ]
-    said = [f"Levels are padded to whole tiles; {', '.join(padded)} of level 0 are read."] if padded else []
+    said = [f"Levels are padded to whole tiles: {', '.join(padded)} of level 0."] if padded else []
     if unread:
         said.append(
             f"Level {', '.join(unread)} is not read, since it shows another field than level 0 "

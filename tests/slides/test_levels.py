@@ -74,7 +74,7 @@ def test_what_a_scanner_states_is_believed_where_it_is_not_the_mean_of_the_ratio
 def test_levels_are_named_that_are_padded_or_not_read():
     sizes = [(2816, 2304), (1536, 1280), (700, 200)]
     padded, unread = describe_levels(sizes, [1.0, 2.0, math.inf])
-    assert padded == "Levels are padded to whole tiles; level 1 as 1/2 of level 0 are read."
+    assert padded == "Levels are padded to whole tiles: level 1 is read as 1/2 of level 0."
     assert unread.startswith("Level 2 (700 x 200 px) is not read")
     assert describe_levels([(2220, 2967), (555, 741)], [1.0, 4.0]) == ()
     assert clip_size(sizes[1], sizes[0], 2.0) == (1408, 1152)
