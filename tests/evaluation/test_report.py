@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import store
+from slpd_core.evaluation import figures, report
 from slpd_core.evaluation import page as page_parts
-from slpd_core.evaluation import report
 from slpd_core.evaluation import rows as result_rows
 
 HOSTILE = '<script>alert("x")</script>'
@@ -92,9 +92,19 @@ def write_heatmap(path):
     return path
 
 
+def blank_figure(*_):
+    """A figure that takes no time to draw."""
+    png = io.BytesIO()
+    Image.new("RGB", (600, 300), "white").save(png, "PNG")
+    return png.getvalue()
+
+
 @pytest.fixture
-def make(tmp_path, settings):
-    """Write artifacts of a small cohort and report on them; gives the folder of the report."""
+def make(tmp_path, settings, monkeypatch):
+    """Write artifacts of a small cohort and report on them; gives the folder of the report.
+
+    drawn: with its figures, not blank ones in their places.
+    """
 
     def make(
         rows,
@@ -108,7 +118,12 @@ def make(tmp_path, settings):
         remarks=(),
         run_remarks=MappingProxyType({}),
         reference=None,
+        drawn=False,
     ):
+        for name in () if drawn else ("roc", "predictions", "training", "tsne"):
+            monkeypatch.setattr(figures, name, blank_figure)
+        if not drawn:
+            monkeypatch.setattr(figures, "project", lambda embeddings, *_: embeddings[:, :2])
         paths = []
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
@@ -271,7 +286,7 @@ def test_links_lead_somewhere(make):
 
 
 def test_labels_ids_and_reasons_are_escaped(make):
-    page = page_of(make(ROWS, label=HOSTILE, left_out=[("<b>slide", store.QUARANTINED, HOSTILE)]))
+    page = page_of(make(ROWS, label=HOSTILE, drawn=True, left_out=[("<b>slide", store.QUARANTINED, HOSTILE)]))
     assert not page.names & {"script", "b"}
     assert HOSTILE in page.text
     assert "<b>slide" in page.text
@@ -311,13 +326,13 @@ def test_the_page_names_remarks_on_slides(make):
 
 
 def test_one_fold_has_no_deviation(make):
-    folder = make(ROWS, n_folds=1)
+    folder = make(ROWS, n_folds=1, drawn=True)
     assert (folder / "table.md").read_text().count("±–") == 6  # three rows, accuracy and AUC
     assert "±–" in page_of(folder).text
 
 
 def test_an_undefined_auc_is_a_dash_and_said(make):
-    folder = make(ROWS, n_folds=1, one_class=(0,))
+    folder = make(ROWS, n_folds=1, one_class=(0,), drawn=True)
     lines = (folder / "table.md").read_text().splitlines()[2:]
     assert [line.split(" | ")[5:7] for line in lines] == [["–", "–"]] * 3  # AUCs and their intervals
     assert "In fold 0 the test slides show one label only" in page_of(folder).text
@@ -326,7 +341,7 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 
 
 def test_without_runs_there_is_no_pretraining(make):
-    folder = make({("patch", "mil"): 1.0}, runs=())
+    folder = make({("patch", "mil"): 1.0}, runs=(), drawn=True)
     pictures = {"roc.png", "predictions.png"}
     assert {path.name for path in folder.iterdir()} == pictures | {"index.html", "table.csv", "table.md", "table.tex"}
     text = page_of(folder).text
@@ -366,7 +381,7 @@ def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
 
 
 def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
-    folder = make(ROWS, source="dino")
+    folder = make(ROWS, source="dino", drawn=True)
     page = page_of(folder)
     assert (folder / "patch_encoder.png").stat().st_size
     assert {"patch-encoder", "pretraining"} <= page.ids
@@ -388,7 +403,7 @@ def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
 
 
 def test_with_nothing_evaluated_the_slides_are_still_reported(make):
-    text = page_of(make({}, runs=("dino",))).text
+    text = page_of(make({}, runs=("dino",), drawn=True)).text
     assert "30 slides came in" in text
     assert "were tested" not in text
 
@@ -423,7 +438,7 @@ def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):
     for fold in range(100):
         for number in range(fold == 0, 10):  # make() draws s0-0
             (tmp_path / f"s{fold}-{number}.png").hardlink_to(tmp_path / "noise.png")
-    page = make({("slpd", "vit_wsi"): 3.0}, n_folds=100) / "index.html"
+    page = make({("slpd", "vit_wsi"): 3.0}, n_folds=100, drawn=True) / "index.html"
     assert 20e6 < page.stat().st_size < 25e6
     shown = int(re.search(r"The first (\d+) of 1000 slides", page.read_text())[1])
     assert page.read_text().count('loading="lazy"') == shown > 500
@@ -465,14 +480,16 @@ def test_every_file_stands_in_the_provenance(make):
 
 
 def test_the_same_artifacts_give_the_same_page(make):
-    assert (make(ROWS) / "index.html").read_bytes() == (make(ROWS) / "index.html").read_bytes()
+    assert (make(ROWS, drawn=True) / "index.html").read_bytes() == (make(ROWS, drawn=True) / "index.html").read_bytes()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (1280, False), (1280, True)])
 def test_a_browser_shows_the_page(make, browser, width, dark):
     """Phone and desk, by day and by night: nothing wider than the screen, no picture missing, a silent console."""
     lost = [("lost", store.QUARANTINED, HOSTILE), ("a-very-long-name" * 9, store.EMPTY, "no-space-to-break-at" * 9)]
-    folder = make({("patch", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0}, left_out=lost, label="tumour" * 9, source="dino")
+    folder = make(
+        {("patch", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0}, left_out=lost, label="tumour" * 9, source="dino", drawn=True
+    )
     seen = browser(folder / "index.html", width, dark)
     assert seen["console"] == seen["broken"] == []
     assert seen["images"] == (folder / "index.html").read_text().count("<img ")
