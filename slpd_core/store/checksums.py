@@ -34,7 +34,7 @@ def check_name(path: Path, name: str) -> None:
         name: what `find_name` returned for the path it was written to.
     """
     if name and find_name(path) not in ("", name):
-        raise ValueError(broken(path, f"was written as {name}, and is in another's place; put it back, or"))
+        raise ValueError(broken(path, f"was written as {name}, and is in another's place; put each back where it was"))
 
 
 def stamp(path: Path) -> Meta:
