@@ -114,7 +114,9 @@ def test_outlines_of_all_names_and_encodings_are_read(tmp_path, name, encoding):
     assert area(read(found.paths["s"])[0]) == 900**2
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b\x08torn", gzip.compress(b"[]" * 99, mtime=0)[:-9]], ids=["no package", "cut off"])
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08torn", gzip.compress(b"[]" * 99, mtime=0)[:-9]], ids=["no package", "cut off"]
+)
 def test_a_torn_package_is_named(tmp_path, content):
     (tmp_path / "s.geojson.gz").write_bytes(content)
     with pytest.raises(ValueError, match=r"s\.geojson\.gz: not a GeoJSON of areas"):
