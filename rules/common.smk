@@ -140,9 +140,11 @@ def count_outlines():
 def name_left_out():
     """Say at the end of a run which slides were left out, and why."""
     for folder in ("ledger", *(["predict"] if NEW else [])):
-        path = Path(RESULTS, folder, "ledger.parquet")
-        if path.exists():
-            table, _ = store.read_table(path, "ledger")
+        # One that cannot be read, or is of an earlier version, is the matter of the jobs that read it.
+        with suppress(OSError, ValueError):
+            table, _ = store.read_table(
+                Path(RESULTS, folder, "ledger.parquet"), "ledger"
+            )
             for line in ledger.left_out(table):
                 print(runtime.escape_controls(line), file=sys.stderr)
 
@@ -151,8 +153,7 @@ def name_run_remarks():
     """Say at the end of a run which regions the losses with prototypes of a pretraining run do not reach."""
     for run in sum(ENCODERS.values(), []):
         path = Path(RESULTS, "pretrain", run, "prototypes.h5")
-        # One that cannot be read, or is of an earlier version, is the matter of the jobs that read it.
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # as above
             _, attributes = store.read_arrays(path, ())
             for remark in attributes.get("remarks", "").splitlines():
                 print(f"pretrain {run}: {remark}", file=sys.stderr)
