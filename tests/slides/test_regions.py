@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from shapely import Point, box
@@ -20,12 +20,14 @@ L_SHAPE = box(58, 80, 89, 124).union(box(80, 58, 124, 89))
 
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 600))
+@example(512, 300, 256)  # its squares end just where the slide does
 def test_the_padded_grid_covers_the_slide_once_and_the_other_stays_inside(width, height, side):
     padded = regions.grid_coords((width, height), side, "pad")
     dropped = regions.grid_coords((width, height), side, "drop")
     assert len(padded) * side**2 >= width * height
     assert (padded < (width, height)).all()
     assert (dropped + side <= (width, height)).all()
+    assert len(dropped) == (width // side) * (height // side)
     assert {tuple(corner) for corner in dropped} <= {tuple(corner) for corner in padded}
     assert [tuple(corner[::-1]) for corner in padded] == sorted(tuple(corner[::-1]) for corner in padded)
 

@@ -170,6 +170,16 @@ def test_specks_go_and_pinholes_close(settings):
     assert not mask[:60, :60].any()
 
 
+def test_pieces_and_holes_of_just_the_least_area_go_and_larger_ones_stay(settings):
+    least = {"smoothing_um": 0.0, "closing_um": 0.0, "min_island_um2": 36.0, "min_hole_um2": 36.0}  # 9 px of 2 um
+    mask = np.zeros((40, 40), bool)
+    mask[20:40, 20:40] = mask[2:5, 2:5] = mask[2:4, 10:15] = True
+    mask[25:28, 25:28] = mask[32:34, 32:37] = False
+    cleaned = mask.copy()
+    cleaned[2:5, 2:5], cleaned[25:28, 25:28] = False, True
+    np.testing.assert_array_equal(tissue.clean_mask(mask, 2.0, settings.tissue.model_copy(update=least)), cleaned)
+
+
 def test_glass_cut_off_by_the_border_is_no_hole(settings):
     assert not tissue.tissue_mask(np.full((20, 20, 3), 244, np.uint8), 8.0, settings.tissue).any()
     pixels = np.full((200, 200, 3), PINK, np.uint8)

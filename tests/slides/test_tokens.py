@@ -141,8 +141,11 @@ def test_a_slide_whose_later_region_is_broken_keeps_none(encode, slide):
     assert "broken tile of level 0 at x=256, y=256" in found.slide.reason
 
 
-def test_a_slide_that_is_none_is_quarantined(encode, tmp_path):
+def test_a_slide_that_is_none_is_quarantined_or_stops_the_stage(encode, tmp_path):
     (tmp_path / "odd.svs").write_bytes(b"nothing")
+    with pytest.raises(SlideError, match=r"odd\.svs: not a whole slide"):
+        encode(tmp_path / "odd.svs", [(0, 0)], quarantine=())
+    assert not (tmp_path / "t.h5").exists()
     found, _ = encode(tmp_path / "odd.svs", [(0, 0)])
     assert found.tokens.shape == (0, 16, 64)
     assert found.slide.status == store.QUARANTINED
