@@ -110,7 +110,7 @@ FIGURES = {
 }
 # The result table of each cohort that report.tables names.
 TABLES = {
-    cohort: f"results/{cohort}/report/table.csv"
+    cohort: f"results/{cohort}/report/table.parquet"
     for table in CONFIG.report.tables.values()
     for cohort in table.cohorts
 }
@@ -395,7 +395,7 @@ def encoder_gpus(wildcards):
 
 def patch_history(wildcards):
     """The training curves of the patch encoder, where it is trained on this cohort."""
-    return f"{RESULTS}/patch_encoder/history.csv" if RECIPE else []
+    return f"{RESULTS}/patch_encoder/history.parquet" if RECIPE else []
 
 
 def run_settings(wildcards):

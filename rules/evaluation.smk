@@ -8,7 +8,7 @@ rule folds:
         splits=watched(map(str, CONFIG.folds.files)),
     output:
         folds=f"{RESULTS}/folds/folds.parquet",
-        remarks=f"{RESULTS}/folds/remarks.csv",
+        remarks=multiext(f"{RESULTS}/folds/remarks", ".parquet", ".csv"),
     log:
         f"{RESULTS}/logs/folds/folds.log",
     benchmark:
@@ -89,9 +89,9 @@ rule report:
     input:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
         folds=f"{RESULTS}/folds/folds.parquet",
-        remarks=f"{RESULTS}/folds/remarks.csv",
+        remarks=f"{RESULTS}/folds/remarks.parquet",
         evaluate=each_fold_of_each_row(),
-        history=expand(f"{RESULTS}/pretrain/{{run}}/history.csv", run=SHOWN),
+        history=expand(f"{RESULTS}/pretrain/{{run}}/history.parquet", run=SHOWN),
         embed=expand(f"{RESULTS}/embed/{{run}}.parquet", run=SHOWN),
         patch_history=patch_history,
         galleries=rules.pretraining.input.galleries,
@@ -112,7 +112,7 @@ rule report:
             category="Results",
             labels={"what": "Scores"},
         ),
-        expand(f"{RESULTS}/report/table.{{format}}", format=["md", "tex"]),
+        expand(f"{RESULTS}/report/table.{{format}}", format=["parquet", "md", "tex"]),
         [
             report(
                 f"{RESULTS}/report/{figure}.png",

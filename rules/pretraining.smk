@@ -8,7 +8,7 @@ rule pretrain:
         folds=run_folds,
     output:
         encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
-        history=f"{RESULTS}/pretrain/{{run}}/history.csv",
+        history=multiext(f"{RESULTS}/pretrain/{{run}}/history", ".parquet", ".csv"),
         prototypes=f"{RESULTS}/pretrain/{{run}}/prototypes.h5",
     log:
         f"{RESULTS}/logs/pretrain/{{run}}.log",

@@ -109,7 +109,11 @@ rule patch_encoder:
         patches=sampled_patches,
     output:
         f"{RESULTS}/patch_encoder/weights.safetensors",
-        history=f"{RESULTS}/patch_encoder/history.csv" if RECIPE else [],
+        history=(
+            multiext(f"{RESULTS}/patch_encoder/history", ".parquet", ".csv")
+            if RECIPE
+            else []
+        ),
     log:
         f"{RESULTS}/logs/patch_encoder/patch_encoder.log",
     benchmark:

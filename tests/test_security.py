@@ -362,6 +362,13 @@ def test_tables_are_written_in_one_place(path):
     assert len(names) == (path.name == "files.py")
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_stage_reads_a_table_that_carries_no_checksum(path):
+    """But for the paper's numbers, which come with the code."""
+    names = [name for name, _ in calls(path) if name.rpartition(".")[2] in ("read_csv", "read_parquet", "read_json")]
+    assert len(names) == (path.parts[-2:] == ("evaluation", "tables.py"))
+
+
 HOSTILE = "\\input{/etc/passwd} ^^5cinput $x$ ~ <script>alert(1)</script> ![a](http://a/b) | a\nb \u202e"
 
 

@@ -68,6 +68,9 @@ FRAMES = {
     "evaluate": pd.DataFrame(
         {"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "p_x": [0.25], "p_y": [0.75]}
     ),
+    "history": pd.DataFrame({"epoch": [0, 1], "loss": [5.5, 1 / 3], "entropy_inter": [float("nan"), 0.1]}),
+    "remarks": pd.DataFrame({"remark": ["never tested", "=1+1"], "id": ["NA", "007"], "fold": ["", "0"]}),
+    "results": pd.DataFrame({"row": ["slpd/mil"], "patch_encoder": [""], "splits": ["10 folds"], "auc_mean": [0.1]}),
 }
 
 
@@ -86,6 +89,15 @@ def test_a_table_comes_back(tmp_path, name, rows):
     for column in frame.columns:
         for mine, theirs in zip(frame[column], back[column], strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ["history", "remarks", "results"])
+def test_a_table_for_people_too_is_read_from_what_is_checked(tmp_path, name):
+    store.write_both(tmp_path / "t.parquet", name, FRAMES[name], META)
+    beside = pd.read_csv(tmp_path / "t.csv", dtype=FRAMES[name].dtypes.to_dict(), keep_default_na=name == "history")
+    pd.testing.assert_frame_equal(beside.replace("'=1+1", "=1+1"), FRAMES[name])
+    (tmp_path / "t.csv").write_text("edited")
+    pd.testing.assert_frame_equal(store.read_table(tmp_path / "t.parquet", name)[0], FRAMES[name])
 
 
 def test_a_table_without_a_column_is_refused(tmp_path):
@@ -238,6 +250,7 @@ def write_one_of_each(folder):
     rng = np.random.default_rng(0)
     store.write_table(folder / "t.parquet", "folds", FRAMES["folds"], META)
     store.write_table(folder / "e.parquet", "embed", FRAMES["embed"], META | {"embed_dim": "3"})
+    store.write_both(folder / "h.parquet", "history", FRAMES["history"], META)
     store.write_tissue(folder / "t.geojson", store.Tissue(SLIDE, (Polygon([(0, 0), (9, 0), (9, 9)]),)), META)
     store.write_regions(folder / "r.h5", REGIONS, META)
     with store.writing_tokens(folder / "k.h5", REGIONS, 4, 8, META) as tokens:
@@ -252,6 +265,7 @@ def write_one_of_each(folder):
 READERS = {
     "t.parquet": lambda path: store.read_table(path, "folds"),
     "e.parquet": lambda path: store.read_table(path, "embed"),
+    "h.parquet": lambda path: store.read_table(path, "history"),
     "t.geojson": store.read_tissue,
     "r.h5": store.read_regions,
     "k.h5": store.read_tokens,

@@ -11,7 +11,7 @@ with runtime.job(snakemake.log[0], "folds"):
         ledger_path=Path(snakemake.input.ledger),
         sheet_path=Path(snakemake.input.sheet),
         out_path=Path(snakemake.output.folds),
-        remarks_path=Path(snakemake.output.remarks),
+        remarks_path=Path(snakemake.output.remarks[0]),
         section=config.Folds(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

@@ -19,7 +19,7 @@ with runtime.job(
         training=patch_encoder.Training(
             recipe=config.DinoPatches(**snakemake.params.recipe),
             patches_paths=[*map(Path, snakemake.input.patches)],
-            history_path=Path(snakemake.output.history),
+            history_path=Path(snakemake.output.history[0]),
             checkpoint_path=Path(snakemake.params.checkpoint),
             device=device,
             gpus=snakemake.resources.gpu,

@@ -26,7 +26,7 @@ with runtime.job(
             memory_mb=snakemake.resources.mem_mb,
         ),
         encoder_path=Path(snakemake.output.encoder),
-        history_path=Path(snakemake.output.history),
+        history_path=Path(snakemake.output.history[0]),
         prototypes_path=Path(snakemake.output.prototypes),
         nodes=snakemake.resources.nodes,
         threads=snakemake.threads,

@@ -10,7 +10,7 @@ from slpd_core import config, store
 from slpd_core.evaluation import protocol, remarks, splits
 from slpd_core.runtime import generator, log
 
-VERSION = 7
+VERSION = 8
 PARTS = ("train", "val", "test", "spare")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
@@ -183,4 +183,4 @@ def run(
     provenance = store.provenance("folds", VERSION, section.model_dump(), *inputs)
     provenance |= protocol.recognize_splits(section.files)
     store.write_table(out_path, "folds", folds, provenance)
-    store.write_csv(remarks_path, remarked)
+    store.write_both(remarks_path, "remarks", remarked, provenance)

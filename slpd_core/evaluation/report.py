@@ -14,7 +14,7 @@ from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 18
+VERSION = 19
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
@@ -184,13 +184,13 @@ def pictures(
     return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
 
 
-def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame) -> None:
+def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, meta: store.Meta) -> None:
     """Write the figures, and the table in numbers and as it is printed, as files of their own."""
     for name, png in pngs.items():
         with store.replacing(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
     tables = result_rows.as_tables(table)
-    store.write_csv(out_dir / "table.csv", table)
+    store.write_both(out_dir / "table.parquet", "results", table, meta)
     for suffix, print_table in {"md": printing.markdown, "tex": printing.latex}.items():
         store.write_text(out_dir / f"table.{suffix}", "\n".join(map(print_table, tables)))
 
@@ -213,9 +213,9 @@ def run(
     seed: int,
     patch_history_path: Path | None = None,
 ) -> None:
-    """Write table.csv, .md and .tex, the figures and index.html.
+    """Write table.parquet, .csv, .md and .tex, the figures and index.html.
 
-    history_paths: {run}/history.csv by run, or {run}.fold0/history.csv of a run that has an encoder a fold.
+    history_paths: {run}/history.parquet by run, or that of {run}.fold0 of a run that has an encoder a fold.
     gallery_paths: {run}.png of each run that uses prototypes. heatmap_paths: {run}/{classifier}.jpg.
     benchmarks_dir: of Snakemake's benchmark files, by stage.
     patch_history_path: the training curves of the patch encoder, where it was trained on this cohort.
@@ -224,11 +224,11 @@ def run(
     folds, folds_meta = store.read_table(folds_path, "folds")
     embeds = {name: store.read_table(path, "embed") for name, path in embed_paths.items()}
     tested = {"/".join(path.with_suffix("").parts[-3:]): store.read_table(path, "evaluate") for path in fold_paths}
-    patches = pd.read_csv(patch_history_path) if patch_history_path else None
-    histories = {name: pd.read_csv(path) for name, path in history_paths.items()}
+    patches = store.read_table(patch_history_path, "history")[0] if patch_history_path else None
+    histories = {name: store.read_table(path, "history")[0] for name, path in history_paths.items()}
     rows = result_rows.join_folds(tested.values(), list(histories))
     reference = result_rows.reference_row(rows, section.reference)
-    found = pd.read_csv(remarks_path, dtype=str, keep_default_na=False)
+    found, _ = store.read_table(remarks_path, "remarks")
     table = result_rows.make_table(rows, reference, remarks.find_partial_folds(found))
     encoders = {
         f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for _, meta in tested.values()
@@ -237,8 +237,9 @@ def run(
     table = table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
     regions = {run: own for run, (own, _) in embeds.items()}
     pngs = draw(rows, reference, histories, patches, regions, ledger, section, seed)
-    write_beside(out_dir, pngs, table)
     metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
+    inputs = (meta["fingerprint"] for meta in (ledger_meta, folds_meta, *metas.values()))
+    write_beside(out_dir, pngs, table, store.provenance("report", VERSION, section.model_dump(), str(seed), *inputs))
     page = render(
         "report.html.j2",
         cohort=cohort,

@@ -37,23 +37,21 @@ class Joined:
 def read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     """The result table of each cohort that has one, by row.
 
-    Raises ValueError naming a table of an earlier version, which does not say what its rows are.
+    Raises ValueError naming a damaged table and its cohort.
     """
     found = {}
     for cohort, path in paths.items():
         if path.exists():
-            table = pd.read_csv(path)
-            missing = [name for name in ("row", *PROTOCOL) if name not in table]
-            if missing:
-                raise ValueError(
-                    f"{path}: no column {', '.join(missing)}; run cohort {cohort} again to renew its report"
-                )
+            try:
+                table, _ = store.read_table(path, "results")
+            except ValueError as error:
+                raise ValueError(f"{error}, by the configuration of cohort {cohort}") from error
             found[cohort] = table.set_index("row")
     return found
 
 
 def join(section: config.JoinedTable, paths: Mapping[str, Path]) -> Joined:
-    """The table from the report/table.csv of each of its cohorts.
+    """The table from the report/table.parquet of each of its cohorts.
 
     Raises ValueError where none of its cohorts has any of its rows.
     """
@@ -132,7 +130,7 @@ def printed(joined: Joined) -> printing.Table:
 def run(*, paths: Mapping[str, str], sections: Mapping[str, config.JoinedTable], out_dir: Path) -> None:
     """Write each table as {name}.csv, in numbers, and as .md, .tex and .html, as it is printed.
 
-    paths: cohort → its report/table.csv, whether it is there or not.
+    paths: cohort → its report/table.parquet, whether it is there or not.
     """
     files = {cohort: Path(path) for cohort, path in paths.items()}
     for name, section in sections.items():

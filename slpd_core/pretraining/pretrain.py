@@ -34,7 +34,7 @@ from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.watch import watch_prototypes, watch_targets
 from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
 
-VERSION = 7
+VERSION = 8
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 
@@ -322,7 +322,7 @@ def run(
             clustered = embed_for_clustering(networks, cohort, section, device)
             found = cluster(cohort, clustered, section, seed, section.epochs)
         store.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
-        store.write_csv(history_path, history)
+        store.write_both(history_path, "history", history, meta)
         region_encoder.save(encoder_path, networks.teacher.encoder, meta)
         training.checkpoint_path.unlink(missing_ok=True)
         for gap in gaps:

@@ -173,7 +173,8 @@ def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training
     """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
     if training:
         found, history = trained(section, training, seed)
-        store.write_csv(training.history_path, history)
+        made_by = store.provenance("patch_encoder", VERSION, training.recipe.model_dump(), found.origin)
+        store.write_both(training.history_path, "history", history, made_by)
     else:
         found = described(section, seed)
     own = settled(section, found)

@@ -18,6 +18,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "embed": ("slide_id", "x", "y", "embedding"),  # and `attention`, a list of floats, if asked for
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
     "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} a class, float64
+    "history": ("epoch", "loss"),  # of a training, a row an epoch; and what else was watched
+    "remarks": ("remark", "id", "fold"),  # on the folds, texts
+    "results": ("row", "patch_encoder", "splits"),  # of a report, a row of scores each
 }
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
 PATCH_ENCODER_META = (*("name", "source", "arguments", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),)

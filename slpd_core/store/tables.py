@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from slpd_core.store.checksums import check_seal, stamp, unstamp, write_sealed
-from slpd_core.store.files import broken
+from slpd_core.store.files import broken, write_csv
 from slpd_core.store.reading import open_file
 from slpd_core.store.schema import TABLES, Meta
 
@@ -32,6 +32,22 @@ def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
     file = pa.BufferOutputStream()
     pq.write_table(table, file, write_page_checksum=True)
     write_sealed(path, file.getvalue().to_pybytes())
+
+
+def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+    """Write a table as Parquet, for later stages, and beside it as CSV, for people.
+
+    Args:
+        path: of the Parquet file; the other ends in .csv.
+        name: of the table in TABLES.
+        frame: its columns, all without embeddings.
+        meta: as `provenance` returns.
+
+    Raises:
+        ValueError: Where it lacks a column.
+    """
+    write_table(path, name, frame, meta)
+    write_csv(path.with_suffix(".csv"), frame)
 
 
 def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:

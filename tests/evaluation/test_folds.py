@@ -232,11 +232,11 @@ def run_stage(settings, tmp_path):
             store.write_table(tmp_path / f"{name}.parquet", name, frame, store.provenance(name, 1, {}))
         section = config.Folds(**settings.folds.model_dump() | {"n_folds": 3} | changes)
         paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in ("ledger", "sheet")}
-        remarks = tmp_path / "remarks.csv"
+        remarks = tmp_path / "remarks.parquet"
         folds.run(**paths, out_path=tmp_path / "f.parquet", remarks_path=remarks, section=section, seed=1)
         found, meta = store.read_table(tmp_path / "f.parquet", "folds")
         assert meta["stage"] == "folds"
-        return found, pd.read_csv(remarks, dtype=str, keep_default_na=False)
+        return found, store.read_table(remarks, "remarks")[0]
 
     return run
 

@@ -70,7 +70,7 @@ def level_of(features):
 def write_run(folder, run, slide_ids, remarks=""):
     """The history and the embeddings of a pretraining run, two regions a slide."""
     epochs = {"epoch": [0, 1], "loss": 5.0, "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
-    store.write_text(folder / f"{run}.csv", pd.DataFrame(epochs).to_csv(index=False))
+    store.write_table(folder / f"{run}.history.parquet", "history", pd.DataFrame(epochs), META)
     embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
     frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
     store.write_table(
@@ -140,8 +140,8 @@ def make(tmp_path, settings, monkeypatch):
         folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
         of_folds = META | {"section": settings.folds.model_dump_json(), "published_splits": ""}
         store.write_table(tmp_path / "folds.parquet", "folds", folds, of_folds)
-        table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"])
-        table.to_csv(tmp_path / "remarks.csv", index=False)
+        table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str)
+        store.write_table(tmp_path / "remarks.parquet", "remarks", table, META)
         Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
         for name in runs:
             write_run(tmp_path, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
@@ -149,9 +149,9 @@ def make(tmp_path, settings, monkeypatch):
             cohort="test",
             ledger_path=tmp_path / "ledger.parquet",
             folds_path=tmp_path / "folds.parquet",
-            remarks_path=tmp_path / "remarks.csv",
+            remarks_path=tmp_path / "remarks.parquet",
             fold_paths=paths,
-            history_paths={name: tmp_path / f"{name}.csv" for name in runs},
+            history_paths={name: tmp_path / f"{name}.history.parquet" for name in runs},
             embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
             gallery_paths=[write_gallery(tmp_path / "gallery" / f"{name}.png") for name in runs if name != "dino"],
             heatmap_paths=[write_heatmap(tmp_path / "heatmaps" / name / "vit_wsi.jpg") for name in runs],
@@ -160,7 +160,7 @@ def make(tmp_path, settings, monkeypatch):
             out_dir=tmp_path / "report",
             section=settings.report.page.model_copy(update={"reference": reference}),
             seed=1,
-            patch_history_path=tmp_path / "dino.csv" if source == "dino" else None,
+            patch_history_path=tmp_path / "dino.history.parquet" if source == "dino" else None,
         )
         return tmp_path / "report"
 
@@ -343,7 +343,13 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 def test_without_runs_there_is_no_pretraining(make):
     folder = make({("patch", "mil"): 1.0}, runs=(), drawn=True)
     pictures = {"roc.png", "predictions.png"}
-    assert {path.name for path in folder.iterdir()} == pictures | {"index.html", "table.csv", "table.md", "table.tex"}
+    assert {path.name for path in folder.iterdir()} == pictures | {
+        "index.html",
+        "table.parquet",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    }
     text = page_of(folder).text
     assert "Pretraining curves" not in text
     assert "pretrained" not in text

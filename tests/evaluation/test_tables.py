@@ -1,13 +1,14 @@
 """Tables over cohorts hold the numbers of each cohort's result table, and the paper's beside its cohorts'."""
 
 import re
+import struct
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from slpd_core import config
+from slpd_core import config, store
 from slpd_core.evaluation import tables
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ NAMES = {
 
 
 def result_table(rows, encoder="vit, HIPT's weights", splits="10 folds"):
-    """A report/table.csv: row -> (accuracy, auc), a deviation of .01 each."""
+    """A report's table: row -> (accuracy, auc), a deviation of .01 each."""
     lines = [
         (row, *NAMES[row], accuracy, 0.01, auc, 0.01, encoder, splits) for row, (accuracy, auc) in rows.items()
     ]  # as the report's table, the columns that count
@@ -27,16 +28,21 @@ def result_table(rows, encoder="vit, HIPT's weights", splits="10 folds"):
     return pd.DataFrame(lines, columns=[*names, "patch_encoder", "splits"])
 
 
+def write_results(path, table):
+    """Write the result table of a cohort; gives its path."""
+    store.write_table(path, "results", table, store.provenance("report", 1, {}))
+    return path
+
+
 @pytest.fixture
 def run(tmp_path):
     """Join the result tables of cohorts: name -> rows, None of one without results; gives the folder."""
 
     def run(cohorts, rows=tuple(NAMES)):
-        paths = {cohort: tmp_path / cohort / "table.csv" for cohort in cohorts}
+        paths = {cohort: tmp_path / cohort / "table.parquet" for cohort in cohorts}
         for cohort, own in cohorts.items():
             if own is not None:
-                paths[cohort].parent.mkdir(exist_ok=True)
-                result_table(own).to_csv(paths[cohort], index=False)
+                write_results(paths[cohort], result_table(own))
         section = config.JoinedTable(cohorts=[*cohorts], rows=rows)
         named = {cohort: str(path) for cohort, path in paths.items()}
         tables.run(paths=named, sections={"table1": section}, out_dir=tmp_path / "tables")
@@ -68,8 +74,7 @@ def test_each_cohort_has_its_columns_and_no_row_is_a_winner(run):
 
 def test_scores_over_fewer_labels_stay_marked(run, tmp_path):
     run({"a": FIRST, "b": SECOND})
-    table = pd.read_csv(tmp_path / "b" / "table.csv").assign(folds=10, partial_folds=3)
-    table.to_csv(tmp_path / "b" / "table.csv", index=False)
+    write_results(tmp_path / "b" / "table.parquet", result_table(SECOND).assign(folds=10, partial_folds=3))
     text = (run({"a": FIRST, "b": None}) / "table1.md").read_text()
     assert [line[3:] for line in body(text)[2:]] == [
         [".900±.010", ".850±.010", ".600±.010†", ".600±.010†"],
@@ -118,9 +123,9 @@ def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
     table = pd.concat([result_table(FIRST), result_table(FIRST, encoder="").iloc[:1].assign(row="colour/knn")])
     rows, notes = [*NAMES, "colour/knn"], {}
     for cohort in ("tcga_brca", "other"):
-        table.to_csv(tmp_path / "t.csv", index=False)
+        path = write_results(tmp_path / "t.parquet", table)
         section = config.JoinedTable(cohorts=[cohort], rows=rows)
-        notes[cohort] = tables.printed(tables.join(section, {cohort: tmp_path / "t.csv"})).notes
+        notes[cohort] = tables.printed(tables.join(section, {cohort: path})).notes
     assert notes["other"] == []
     assert notes["tcga_brca"] == [
         "tcga_brca: our numbers are of vit, HIPT's weights; 10 folds. The paper's are of vit_small_patch16_224, HIPT's "
@@ -130,8 +135,8 @@ def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
 
 
 def test_a_number_published_without_deviation_has_none(tmp_path):
-    path = tmp_path / "t.csv"
-    result_table({"slpd/vit_wsi": (0.8, 0.9)}).assign(row="k3/vit_wsi").to_csv(path, index=False)
+    table = result_table({"slpd/vit_wsi": (0.8, 0.9)}).assign(row="k3/vit_wsi")
+    path = write_results(tmp_path / "t.parquet", table)
     section = config.JoinedTable(cohorts=["tcga_brca"], rows={"K = 3": "k3/vit_wsi"})
     table = tables.printed(tables.join(section, {"tcga_brca": path}))
     assert table.heads == ["Row"]
@@ -152,14 +157,16 @@ def test_a_cohort_without_results_has_dashes_and_is_named(run):
 
 
 def test_nothing_to_show_is_an_error(run):
-    with pytest.raises(ValueError, match=r"report\.tables\.table1: none of its rows, dino/knn, is in .*table\.csv"):
+    with pytest.raises(ValueError, match=r"report\.tables\.table1: none of its rows, dino/knn, is in .*table\.parquet"):
         run({"a": FIRST}, rows=["dino/knn"])
 
 
-def test_a_result_table_that_does_not_name_its_rows_is_to_be_made_anew(tmp_path):
-    path = tmp_path / "table.csv"
-    result_table(FIRST).drop(columns=["row", "splits"]).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"table\.csv: no column row, splits; run cohort a again"):
+def test_a_damaged_result_table_is_named_with_its_cohort(tmp_path):
+    path = write_results(tmp_path / "table.parquet", result_table(FIRST))
+    whole, number = path.read_bytes(), struct.pack("<d", FIRST["slpd/mil"][1])
+    assert number in whole
+    path.write_bytes(whole.replace(number, struct.pack("<d", 0.95)))
+    with pytest.raises(ValueError, match=r"table\.parquet: damaged.*delete the file.*configuration of cohort a"):
         tables.join(config.JoinedTable(cohorts=["a"], rows=["slpd/mil"]), {"a": path})
 
 

@@ -313,7 +313,7 @@ def run_stage(on_disk, tmp_path):
         pretrain.run(
             training,
             encoder_path=out / "encoder.safetensors",
-            history_path=out / "history.csv",
+            history_path=out / "history.parquet",
             prototypes_path=out / "prototypes.h5",
             **nodes,
         )
@@ -328,6 +328,7 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     assert sorted(path.name for path in out.iterdir()) == [
         "encoder.safetensors",
         "history.csv",
+        "history.parquet",
         "prototypes.h5",
         "tensorboard",
     ]

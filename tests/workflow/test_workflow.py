@@ -204,8 +204,8 @@ def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     overlay = {"report": {"tables": {"ours": {"cohorts": ["tiny", "other"], "rows": rows}}}}
     results = folder / "results"
     own = pd.read_csv(results / "tiny" / "report" / "table.csv").set_index("row")
-    (results / "other" / "report").mkdir(parents=True)
-    own.assign(auc_mean=0.25).reset_index().to_csv(results / "other" / "report" / "table.csv", index=False)
+    other = results / "other" / "report" / "table.parquet"
+    store.write_table(other, "results", own.assign(auc_mean=0.25).reset_index(), store.provenance("report", 1, {}))
     done = snakemake(folder, "tables", overlay=overlay)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.jobs == {"tables": 1}
