@@ -35,8 +35,8 @@ def slide(planted):
 def sample(tmp_path):
     """Run the stage on regions at the given corners with tissue in LEFT; gives the patches and where they lie."""
 
-    def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,), name="s"):
-        store.write_regions(tmp_path / "r.h5", regions(corners, mpp, name), META)
+    def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,), name="s", meta=META):
+        store.write_regions(tmp_path / "r.h5", regions(corners, mpp, name), meta)
         store.write_tissue(tmp_path / "t.geojson", store.Tissue(info(mpp, name=name), (LEFT,)), META)
         patches.run(
             slide_path=path,
@@ -77,6 +77,15 @@ def test_patches_are_spread_and_depend_on_the_seed_and_the_slide_alone(sample, s
     assert (one != elsewhere).any()
     assert len(np.unique(one, axis=0)) > 190
     np.testing.assert_allclose(one.mean(0), [(256 - PATCH_PX / 2) / 2, (512 - PATCH_PX) / 2], atol=30)
+
+
+def test_patches_are_known_by_their_regions_and_the_seed(sample, slide, tmp_path):
+    fingerprints = []
+    for changed in ({}, {}, {"seed": 2}, {"meta": store.provenance("regions", 1, {}, "g")}):
+        sample(slide, [(0, 0)], n=1, **changed)
+        fingerprints.append(store.read_patches(tmp_path / "p.h5")[1]["fingerprint"])
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
 
 
 def test_a_patch_of_a_finer_slide_covers_more_of_its_pixels(sample, planted):

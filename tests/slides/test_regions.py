@@ -90,8 +90,8 @@ def test_too_little_tissue_is_dropped(settings):
 def run(tmp_path, settings):
     """Run the stage on a tissue artifact and read what it wrote."""
 
-    def run(tissue):
-        meta = store.provenance("tissue", 1, {}, "f")
+    def run(tissue, made_from="f"):
+        meta = store.provenance("tissue", 1, {}, made_from)
         store.write_tissue(tmp_path / "t.geojson", tissue, meta)
         Image.new("RGB", (500, 450), "pink").save(tmp_path / "t.png")
         regions.run(
@@ -124,6 +124,14 @@ def test_the_stage_writes_what_it_kept(run):
     kept = run(store.Tissue(SLIDE, (box(0, 0, 4096, 9000),)))
     np.testing.assert_array_equal(kept.coords, [[0, 0], [0, 4096]])
     np.testing.assert_allclose(kept.tissue_fraction, [1, 1])
+
+
+def test_regions_are_known_by_their_tissue(run, tmp_path):
+    fingerprints = []
+    for made_from in ("f", "f", "g"):
+        run(store.Tissue(SLIDE, ()), made_from)
+        fingerprints.append(store.read_regions(tmp_path / "r.h5")[1]["fingerprint"])
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_a_slide_without_regions_says_why(run, settings):

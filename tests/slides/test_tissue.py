@@ -192,12 +192,14 @@ def test_glass_cut_off_by_the_border_is_no_hole(settings):
 def test_what_goes_into_tissue_is_in_its_fingerprint(planted, settings, tmp_path):
     """The slide, its um/px, its outline and how that is read."""
     path = planted((640, 480), {(100, 100, 300, 200): PINK})
+    (tmp_path / "other.tiff").write_bytes(path.read_bytes() + b"0")
     (tmp_path / "a.geojson").write_text("[]")
     (tmp_path / "b.geojson").write_text("[] ")
     outline = settings.tissue.outline
     from_bounds = outline.model_copy(update={"mask_origin": "bounds"})
     ways = [
         {},
+        {"slide_path": tmp_path / "other.tiff"},
         {"mpp": 0.25},
         {"mask_path": tmp_path / "a.geojson", "outline": outline},
         {"mask_path": tmp_path / "b.geojson", "outline": outline},
