@@ -18,9 +18,11 @@ def run(on_disk, tmp_path):
         meta = store.provenance("pretrain", 1, {}, trained_on) | {"remarks": "It is DINO.\nTwice."}
         region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
 
-    def run(cohort, batch_size, attention=False, trained_on="f"):
+    def run(cohort, batch_size, attention=False, trained_on="f", admitted="f"):
         save(trained_on)
         ledger, tokens = on_disk(cohort)
+        slides, _ = store.read_table(ledger, "ledger")
+        store.write_table(ledger, "ledger", slides, store.provenance("ledger", 1, {}, admitted))
         embed.run(
             ledger_path=ledger,
             tokens_dir=tokens,
@@ -101,6 +103,7 @@ def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, tmp_path):
         )
 
 
-def test_embeddings_are_known_by_their_encoder(run, make_cohort):
-    one, again, other = (run(make_cohort(2), 2, trained_on=name)[2]["fingerprint"] for name in ("f", "f", "g"))
+@pytest.mark.parametrize("what", ["trained_on", "admitted"])
+def test_embeddings_are_known_by_their_encoder_and_the_ledger(run, make_cohort, what):
+    one, again, other = (run(make_cohort(2), 2, **{what: name})[2]["fingerprint"] for name in ("f", "f", "g"))
     assert one == again != other
