@@ -1,6 +1,7 @@
 """Each artifact comes back as it was written, and nothing broken or half-written is read as whole."""
 
 import errno
+import json
 import math
 import os
 import resource
@@ -11,11 +12,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save as save_tensors
 from shapely.geometry import Polygon
 
 from slpd_core import store
@@ -300,6 +303,41 @@ def test_a_flipped_bit_anywhere_is_named_with_the_remedy(tmp_path, name):
         with pytest.raises(ValueError, match=rf"{name}: ") as error:
             READERS[name](path)
         assert "delete the file" in str(error.value), bit
+
+
+@pytest.mark.parametrize("read", [store.read_weights, store.read_torch])
+@pytest.mark.parametrize("word", [b'"slpd"', b"xxh3-128:"])
+def test_no_flipped_bit_turns_the_check_of_weights_off(tmp_path, read, word):
+    write_one_of_each(tmp_path)
+    path = tmp_path / "w.safetensors"
+    whole = path.read_bytes()
+    read(path)
+    for bit in range(8 * whole.index(word), 8 * (whole.index(word) + len(word))):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"w\.safetensors: "):
+            read(path)
+
+
+def test_weights_of_an_earlier_version_serve_where_those_from_elsewhere_do(tmp_path):
+    """They have metadata and no checksum, and nobody is told to delete what took weeks to train."""
+    path, tensor = tmp_path / "encoder.safetensors", np.ones(3, np.float32)
+    path.write_bytes(save_tensors({"x": tensor}, {"slpd": json.dumps({"stage": "pretrain"})}))
+    np.testing.assert_array_equal(store.read_torch(path)["x"].numpy(), tensor)
+    with pytest.raises(ValueError, match="of an earlier version"):
+        store.read_weights(path)
+
+
+def test_arrays_that_overlap_are_a_broken_file(tmp_path):
+    write_one_of_each(tmp_path)
+    path = tmp_path / "k.h5"
+    with h5py.File(path) as file:
+        tokens, color = (file[name].id.get_offset().to_bytes(8, "little") for name in ("tokens", "colour"))
+    first, second = min(tokens, color), max(tokens, color)
+    path.write_bytes(path.read_bytes().replace(second, (int.from_bytes(first, "little") + 1).to_bytes(8, "little")))
+    with pytest.raises(ValueError, match=r"k\.h5: .*overlap.*delete the file"):
+        store.read_tokens(path)
 
 
 def test_a_slice_of_tokens_is_checked_by_itself(tmp_path):

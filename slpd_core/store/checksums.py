@@ -81,16 +81,22 @@ def _checksum(file: io.BufferedIOBase, start: int) -> bytes:
 
 def check_seal(path: Path, file: io.BufferedIOBase) -> None:
     """Raise ValueError naming the file whose bytes are not those that were sealed."""
+    damage = find_damage(file)
+    if damage:
+        raise ValueError(broken(path, damage))
+
+
+def find_damage(file: io.BufferedIOBase) -> str:
+    """Say what is wrong with a file's checksum; empty where its bytes are those that were sealed."""
     for offset in (0, max(0, file.seek(0, os.SEEK_END) - PIECE)):  # metadata come first or last
         file.seek(offset)
         piece = file.read(PIECE)
         if MARK in piece:
             start = offset + piece.index(MARK) + len(MARK)
             file.seek(start)
-            if file.read(DIGITS) == _checksum(file, start):
-                return
-            raise ValueError(broken(path, "damaged, its bytes are not those that its checksum is of"))
-    raise ValueError(broken(path, "damaged, or of another version: it carries no checksum"))
+            same = file.read(DIGITS) == _checksum(file, start)
+            return "" if same else "damaged, its bytes are not those that its checksum is of"
+    return "damaged, or of an earlier version: it carries no checksum"
 
 
 def write_sealed(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +199,15 @@ def _writing_rows(file: Any, name: str, shape: tuple[int, ...], dtype: Any) -> I
 
 
 def _row_blocks(file: Any, names: Iterable[str]) -> list[tuple[int, int]]:
-    """Find where in the file the arrays lie whose rows have checksums, first byte and last but one, in order."""
+    """Find where in the file the arrays lie whose rows have checksums, first byte and last but one, in order.
+
+    Raises ValueError where two of them overlap.
+    """
     offsets = [(file[name].id.get_offset(), file[name].nbytes) for name in names]
-    return sorted((start, start + size) for start, size in offsets if start is not None)
+    blocks = sorted((start, start + size) for start, size in offsets if start is not None)
+    if any(end > start for (_, end), (start, _) in pairwise(blocks)):
+        raise ValueError("two of its arrays overlap")
+    return blocks
 
 
 def _read_around(raw: Any, blocks: Sequence[tuple[int, int]]) -> bytes:

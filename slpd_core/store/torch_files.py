@@ -9,7 +9,7 @@ from pickle import UnpicklingError  # what torch raises; nothing is unpickled fr
 from typing import Any
 
 from slpd_core.store.reading import NamedFile, read_bytes
-from slpd_core.store.weights import read_meta
+from slpd_core.store.weights import check_foreign
 
 
 def read_torch(path: Path) -> Any:
@@ -31,7 +31,7 @@ def read_torch(path: Path) -> Any:
             tensors = load(data)
         except (SafetensorError, *broken) as error:
             raise ValueError(f"{path}: no whole safetensors file ({error})") from error
-        read_meta(path, io.BytesIO(data))
+        check_foreign(path, io.BytesIO(data))
         return tensors
     with _PlainReader(NamedFile(path)) as file:
         try:
