@@ -96,7 +96,7 @@ def find_damage(file: io.BufferedIOBase) -> str:
             file.seek(start)
             same = file.read(DIGITS) == _checksum(file, start)
             return "" if same else "damaged, its bytes are not those that its checksum is of"
-    return "damaged, or of an earlier version: it carries no checksum"
+    return "damaged, of an earlier version or from elsewhere: it carries no checksum"
 
 
 def write_sealed(path: Path, data: bytes) -> None:

@@ -255,6 +255,9 @@ def test_the_fingerprint_covers_what_the_weights_come_from(tmp_path, section):
 
 def test_foreign_weights_are_not_taken_for_ours(tmp_path):
     save_file(published(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors: .*from elsewhere: it carries no checksum; delete the file"):
+        patch_encoder.load(tmp_path / "w.safetensors")
+    store.write_weights(tmp_path / "w.safetensors", {"x": np.ones(1)}, {"stage": "pretrain"})
     with pytest.raises(ValueError, match=r"lacks the metadata \['name'.*patch_encoder\.weights"):
         patch_encoder.load(tmp_path / "w.safetensors")
 
