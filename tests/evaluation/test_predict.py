@@ -49,7 +49,7 @@ def run(tmp_path, slides):
     status += [("blank", store.EMPTY, "no tissue found", 0), ("torn", store.QUARANTINED, "torn, twice", 0)]
     ledger = pd.DataFrame(
         [
-            (name, "", "", state, reason, 100, 100, 0.5, "sheet", 1.0, regions, "f", "")
+            (name, "", "", state, reason, 100, 100, 0.5, "sheet", 1.0, "segmented", regions, "f", "")
             for name, state, reason, regions in status
         ],
         columns=[*store.TABLES["ledger"]],
