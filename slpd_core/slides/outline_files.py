@@ -51,7 +51,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
             raise ValueError(f"tissue.masks: {paths[slide_id]} and {path.name} are of one slide; remove one of them")
         else:
             paths[slide_id] = path
-    strange = [name.split(".")[0] if 0 else name for name in unmatched if fold_id(name).endswith(GEOJSON)]
+    strange = [name for name in unmatched if fold_id(name).endswith(GEOJSON)]
     if strange:
         free = next((slide_id for slide_id in ids.values() if slide_id not in paths), "")
         hint = f", for example {free}.geojson" if free else ""

@@ -27,10 +27,10 @@ SECONDS_OF_A_DAY = 86_400
 
 
 def fingerprint(*parts: str) -> str:
-    """Hash texts into 32 hex digits."""
+    """Hash texts into 32 hex digits; names of files in them need not be UTF-8."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        digest.update(f"{len(part)}:{part}".encode())
+        digest.update(f"{len(part)}:{part}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

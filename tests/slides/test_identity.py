@@ -157,6 +157,17 @@ def test_a_vms_slide_is_known_by_the_pictures_it_names(tmp_path):
     assert identity.fingerprint(index) != before
 
 
+def test_a_vms_slide_may_name_pictures_in_another_encoding(tmp_path):
+    index, picture = tmp_path / "a.vms", os.fsencode(tmp_path) + b"/B\xfcrste.jpg"
+    index.write_bytes(b"[Virtual Microscope Specimen]\nImageFile=B\xfcrste.jpg\n")
+    found = []
+    for content in (b"one", b"two"):
+        Path(os.fsdecode(picture)).write_bytes(content)
+        found += [identity.fingerprint(index), identity.sample(index)]
+    assert len(set(found)) == 4
+    assert identity.describe({"a": index})["a"][1] == index.stat().st_size + 3
+
+
 def test_an_index_names_files_of_its_own_folder_only(mirax, tmp_path):
     """No other folder's, no device's, and no more than its first MiB say."""
     folder = mirax.with_suffix("")
