@@ -91,7 +91,7 @@ READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 FIRST_WAIT_S, WAIT_GROWS = 10, 4  # before its second attempt, and so much longer each
 # What runs note of the slides' files, undeclared: fingerprints with sizes and dates, and the files not read.
 STATE = f"{RESULTS}/state"
-UNREAD = outages.count_failed_runs(Path(STATE))
+UNREAD = outages.count_failures(Path(STATE))
 # How the patch encoder is trained, in a workflow that trains it.
 RECIPE = CONFIG.patch_encoder.recipe and CONFIG.patch_encoder.recipe.model_dump()
 # The figures of the report: where `snakemake --report` shows them, and what it calls them there.
@@ -243,7 +243,7 @@ def slide_file(wildcards):
     """What a slide's files are known by: another text is another slide, and one that could not be read is so too."""
     failed = UNREAD.get(wildcards.slide, 0)
     text = slide_descriptions()[wildcards.slide][0]
-    return f"{text}; not read by {failed} run(s)" if failed else text
+    return f"{text}; not read {failed} time(s)" if failed else text
 
 
 def file_state(path):

@@ -1,11 +1,18 @@
-"""Outages: slides whose files could not be read, and the later runs that try them again."""
+"""Outages: slides whose files could not be read, and the later runs that try them again.
 
+Each job that reads a slide has a mark of its own: a run has it once, so that its failures in a row are runs.
+"""
+
+import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from slpd_core import store
-from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides import identity
+from slpd_core.slides.bad_slides import COPY_AGAIN, SlideError
 
 TRIED_RUNS = 3  # after so many runs that failed to read a slide it is left alone until its file is another
 SUFFIX = ".unread"
@@ -13,6 +20,14 @@ SUFFIX = ".unread"
 
 class UnreadableError(SlideError):
     """A slide's file cannot be read: the fault of a disk or a network, perhaps, and not of its content."""
+
+
+class Mark(NamedTuple):
+    """What is noted of a job's failures to read a slide."""
+
+    failures: int = 0  # that another run is to follow; never fewer than before: it is a parameter of the slide's jobs
+    in_a_row: int = 0  # of them, since the job read the slide last
+    file: str = ""  # what the slide was known by then
 
 
 @contextmanager
@@ -31,27 +46,53 @@ def reading(slide_path: Path, *, give_up: bool) -> Iterator[None]:
         raise
 
 
-def count_failed_runs(state_dir: Path) -> dict[str, int]:
-    """Count the runs that failed to read a slide, of each there is one of; up to TRIED_RUNS, by slide id."""
-    marks = {path.name.removesuffix(SUFFIX): path for path in state_dir.glob(f"*{SUFFIX}")}
-    return {slide_id: _read_mark(path) for slide_id, path in marks.items()}
+def name_mark(state_dir: Path | None, slide_id: str, out_path: Path) -> Path | None:
+    """Name the mark of the job on a slide that writes a file; None without a folder for it."""
+    return state_dir and state_dir / f"{slide_id}.{store.fingerprint(str(out_path))[:8]}{SUFFIX}"
 
 
-def explain(error: SlideError, state_dir: Path | None, slide_id: str) -> str:
-    """Return why a slide is quarantined; one that cannot be read is noted for the next run, which tries it again."""
+def count_failures(state_dir: Path) -> dict[str, int]:
+    """Count how often a job failed to read a slide and another run was to follow, by slide id."""
+    counts: Counter[str] = Counter()
+    for path in state_dir.glob(f"*{SUFFIX}"):
+        counts[path.name.removesuffix(SUFFIX).rpartition(".")[0]] += _read_mark(path).failures
+    return dict(counts)
+
+
+def explain(error: SlideError, mark_path: Path | None, slide_path: Path) -> str:
+    """Return why a slide is quarantined; one that cannot be read is noted for the next run, which tries it again.
+
+    Args:
+        error: What is wrong.
+        mark_path: As `name_mark` names it.
+        slide_path: The file that the sheet names.
+    """
     if not isinstance(error, UnreadableError):
         return str(error)
-    if state_dir is None:
-        return f"{error}; copy it again or leave it out"
-    mark = state_dir / f"{slide_id}{SUFFIX}"
-    failed = _read_mark(mark)
-    if failed == TRIED_RUNS:
-        return f"{error} in {failed + 1} runs; copy it again or leave it out"
-    store.write_text(mark, str(failed + 1))
+    if mark_path is None:
+        return f"{error}; {COPY_AGAIN}"
+    mark, file = _read_mark(mark_path), identity.describe({"": slide_path})[""][0]
+    before = mark.in_a_row if mark.file == file else 0
+    if before >= TRIED_RUNS:
+        return f"{error} in {before + 1} runs; {COPY_AGAIN}"
+    _write_mark(mark_path, Mark(mark.failures + 1, before + 1, file))
     return f"{error}; the next run tries it again"
 
 
-def _read_mark(path: Path) -> int:
-    """The number in a mark, 0 where there is none."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return min(int(text), TRIED_RUNS) if text.isdecimal() else 0
+def note_read(mark_path: Path | None) -> None:
+    """Note that a job read its slide: a later outage is another one."""
+    if mark_path and (mark := _read_mark(mark_path)).in_a_row:
+        _write_mark(mark_path, mark._replace(in_a_row=0))
+
+
+def _read_mark(path: Path) -> Mark:
+    """A mark, an empty one where there is none."""
+    try:
+        failures, in_a_row, file = json.loads(path.read_text(encoding="utf-8"))
+        return Mark(int(failures), int(in_a_row), str(file))
+    except (FileNotFoundError, ValueError, TypeError):
+        return Mark()
+
+
+def _write_mark(path: Path, mark: Mark) -> None:
+    store.write_text(path, json.dumps(mark))

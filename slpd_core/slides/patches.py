@@ -63,15 +63,17 @@ def run(
     rng = generator(seed, "patches", regions.slide.slide_id)
     corners = draw_corners(regions, tissue, side, section.per_slide, rng)
     sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
+    unread = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
     try:
         with store.writing_patches(patches_path, sample, provenance) as patches:
             pixels = read_regions(slide_path, sample, shrink_jpeg, OSError in quarantine, state_dir)
             for number, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
                 patches[number] = patch
+        outages.note_read(unread)
         log.info("%d patches of %d wanted", len(corners), section.per_slide)
     except SlideError as error:
         if SlideError not in quarantine:
             raise
-        log.warning("no patches to train on: %s", outages.explain(error, state_dir, regions.slide.slide_id))
+        log.warning("no patches to train on: %s", outages.explain(error, unread, slide_path))
         with store.writing_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
             pass

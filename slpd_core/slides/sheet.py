@@ -157,7 +157,9 @@ def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
     same = [slide for slide in new["slide_id"] if fold_id(slide) in ids]
     if same:
         names = ", ".join(same[:5]) + (" ..." if len(same) > 5 else "")
-        raise ValueError(f"predict.sheet: {names} stand in the cohort's sheet too; remove them from the sheet or rename them")
+        raise ValueError(
+            f"predict.sheet: {names} stand in the cohort's sheet too; remove them from the sheet or rename them"
+        )
 
 
 def identity(frame: pd.DataFrame) -> str:

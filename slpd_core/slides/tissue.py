@@ -213,6 +213,7 @@ def run(
     of the slides' files.
     """
     fingerprint, mask = "", "segmented"
+    unread = outages.name_mark(state_dir, slide_id, geojson_path)
     if mask_path:
         mask = store.fingerprint(store.file_fingerprint(mask_path), outline.model_dump_json() if outline else "")
     try:
@@ -223,10 +224,11 @@ def run(
             except SlideError:
                 identity.fingerprint(slide_path)  # an OSError where it is not the slide that is broken
                 tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path, outline)
+        outages.note_read(unread)
     except SlideError as error:
         if SlideError not in quarantine:
             raise
-        reason = outages.explain(error, state_dir, slide_id)
+        reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
         info = store.SlideInfo(slide_id, store.QUARANTINED, reason, fingerprint=fingerprint)
         tissue, picture = store.Tissue(info, ()), notice(slide_id, reason)

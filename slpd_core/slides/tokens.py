@@ -241,6 +241,7 @@ def run(
     if cache_dir and token_cache.take(cache_dir, provenance["fingerprint"], regions, tokens_path):
         store.write_regions(encoded_path, regions, provenance)
         return
+    unread = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
     encode = prepare(weights_path, section, precision, device)
     pixels = progress(
         read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir),
@@ -253,10 +254,11 @@ def run(
             seen = noting_colours(pixels, encoder_meta["patch_px"], written.colour)
             for number, encoded in enumerate(encode(seen)):
                 written.tokens[number] = encoded
+        outages.note_read(unread)
     except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
         if SlideError not in quarantine:
             raise
-        reason = outages.explain(error, state_dir, regions.slide.slide_id)
+        reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
         regions, cache_dir = without_regions(regions, reason), None
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance):

@@ -1,11 +1,13 @@
 """What failed by reading is tried again, at once and by the next runs; what failed by content is not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from slpd_core import store
 from slpd_core.slides import identity, outages, tissue
-from slpd_core.slides.bad_slides import SlideError
+from slpd_core.slides.bad_slides import COPY_AGAIN, SlideError
 from slpd_core.slides.reader import Slide, read_regions
 
 BOTH = (SlideError, OSError)
@@ -98,25 +100,49 @@ def test_an_outage_while_tissue_is_sought_is_no_fault_of_the_slide(segment, fail
 
 
 def test_a_slide_that_cannot_be_read_is_tried_again_by_some_runs(segment, tmp_path):
-    """A count of its own for each run that failed: another count is another parameter of its jobs."""
+    """Each run that failed counts anew, and none that did not: another count is another parameter of its jobs."""
     gone, state, counts = tmp_path / "gone.svs", tmp_path / "state", []
     for _ in range(outages.TRIED_RUNS):
         found = segment(gone)
         assert found.status == store.QUARANTINED
         assert found.reason.startswith(f"{gone}: cannot be read (")
         assert found.reason.endswith("; the next run tries it again")
-        counts.append(outages.count_failed_runs(state)["s"])
+        counts.append(outages.count_failures(state)["s"])
     assert counts == [1, 2, 3]
-    assert segment(gone).reason.endswith("in 4 runs; copy it again or leave it out")
-    assert outages.count_failed_runs(state) == {"s": 3}
+    assert segment(gone).reason.endswith(f"in 4 runs; {COPY_AGAIN}")
+    assert outages.count_failures(state) == {"s": 3}
     assert segment().status == store.OK
-    assert outages.count_failed_runs(state) == {"s": 3}  # as it was when its jobs ran last
+    assert outages.count_failures(state) == {"s": 3}  # as it was when its jobs ran last
+    assert segment(gone).reason.endswith("; the next run tries it again")  # a later outage is another one
+    assert outages.count_failures(state) == {"s": 4}
+
+
+def test_an_outage_that_all_jobs_of_a_run_meet_is_of_one_run(tmp_path):
+    """Whichever of them met it, the next run has another count; and the last one tries what the first did."""
+    error, gone, counts = outages.UnreadableError("away"), tmp_path / "gone.svs", [0]
+    for jobs in ("abcd", "bcd", "d", "abcd"):
+        marks = [outages.name_mark(tmp_path, "s", Path(job)) for job in jobs]
+        said = [outages.explain(error, mark, gone) for mark in marks]
+        assert said[:3] == ["away; the next run tries it again"] * min(3, len(jobs))
+        counts.append(outages.count_failures(tmp_path)["s"])
+    assert said[3].startswith("away in 4 runs")
+    assert counts == sorted({*counts})
+
+
+def test_another_file_is_tried_as_often_as_the_first(tmp_path):
+    error, path = outages.UnreadableError("away"), tmp_path / "s.svs"
+    mark = outages.name_mark(tmp_path, "s", Path("out"))
+    for content in (b"first", b"the second"):
+        path.write_bytes(content)
+        said = [outages.explain(error, mark, path) for _ in range(4)]
+        assert [text.endswith("tries it again") for text in said] == [True, True, True, False]
+    assert outages.count_failures(tmp_path) == {"s": 6}
 
 
 def test_before_the_last_attempt_nothing_is_noted(segment, tmp_path):
     with pytest.raises(FileNotFoundError):
         segment(tmp_path / "gone.svs", quarantine=(SlideError,))
-    assert outages.count_failed_runs(tmp_path / "state") == {}
+    assert outages.count_failures(tmp_path / "state") == {}
 
 
 def test_a_torn_slide_is_not_tried_again(segment, slide, tmp_path):
@@ -124,11 +150,11 @@ def test_a_torn_slide_is_not_tried_again(segment, slide, tmp_path):
     found = segment()
     assert found.status == store.QUARANTINED
     assert "tries it again" not in found.reason
-    assert outages.count_failed_runs(tmp_path / "state") == {}
+    assert outages.count_failures(tmp_path / "state") == {}
 
 
 def test_an_id_with_dots_keeps_its_count(tmp_path):
     error = outages.UnreadableError("a")
-    outages.explain(error, tmp_path, "TCGA.01.unread")
-    assert outages.count_failed_runs(tmp_path) == {"TCGA.01.unread": 1}
-    assert outages.count_failed_runs(tmp_path / "none") == {}
+    outages.explain(error, outages.name_mark(tmp_path, "TCGA.01.unread", Path("out")), tmp_path)
+    assert outages.count_failures(tmp_path) == {"TCGA.01.unread": 1}
+    assert outages.count_failures(tmp_path / "none") == {}

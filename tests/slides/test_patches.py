@@ -5,7 +5,7 @@ import pytest
 import shapely
 
 from slpd_core import config, store
-from slpd_core.slides import patches
+from slpd_core.slides import outages, patches
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide
 
@@ -35,7 +35,7 @@ def slide(planted):
 def sample(tmp_path):
     """Run the stage on regions at the given corners with tissue in LEFT; gives the patches and where they lie."""
 
-    def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,), name="s", meta=META):
+    def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,), name="s", meta=META, state=None):
         store.write_regions(tmp_path / "r.h5", regions(corners, mpp, name), meta)
         store.write_tissue(tmp_path / "t.geojson", store.Tissue(info(mpp, name=name), (LEFT,)), META)
         patches.run(
@@ -48,6 +48,7 @@ def sample(tmp_path):
             shrink_jpeg=True,
             seed=seed,
             quarantine=quarantine,
+            state_dir=state,
         )
         found, _ = store.read_patches(tmp_path / "p.h5")
         return found, store.read_arrays(tmp_path / "p.h5", ("coords",))[0]["coords"]
@@ -109,6 +110,17 @@ def test_a_broken_slide_has_no_patches_unless_it_is_to_stop_the_run(sample, slid
     assert len(found) == len(coords) == 0
     with pytest.raises(SlideError, match=r"planted\.tiff"):
         sample(slide, [(0, 0)], quarantine=())
+
+
+def test_a_slide_that_is_read_after_an_outage_is_tried_as_often_in_the_next(sample, slide, tmp_path):
+    state, both = tmp_path / "state", (SlideError, OSError)
+    for count in (1, 2, 3):
+        assert len(sample(tmp_path / "gone.tiff", [(0, 0)], quarantine=both, state=state)[0]) == 0
+        assert outages.count_failures(state) == {"s": count}
+    assert len(sample(slide, [(0, 0)], state=state)[0])
+    assert outages.count_failures(state) == {"s": 3}
+    sample(tmp_path / "gone.tiff", [(0, 0)], quarantine=both, state=state)
+    assert outages.count_failures(state) == {"s": 4}
 
 
 def test_a_broken_file_of_patches_is_named(sample, slide, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from slpd_core import config, store
-from slpd_core.slides import patch_encoder, tokens
+from slpd_core.slides import outages, patch_encoder, tokens
 from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.reader import Slide, write_slide
 
@@ -41,7 +41,17 @@ def slide(tmp_path):
 def encode(tmp_path, weights, settings):
     """Run the stage on regions of 256 px at the given corners; gives what it wrote."""
 
-    def encode(path, corners, status=store.OK, size_px=256, quarantine=(SlideError,), cache=None, name="s", **changed):
+    def encode(
+        path,
+        corners,
+        status=store.OK,
+        size_px=256,
+        quarantine=(SlideError,),
+        cache=None,
+        name="s",
+        state=None,
+        **changed,
+    ):
         info = store.SlideInfo(name, status, "", 640, 560, 0.5, "sheet", "")
         coords = np.array(corners, np.int64).reshape(-1, 2)
         found = store.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
@@ -49,7 +59,7 @@ def encode(tmp_path, weights, settings):
         section = settings.tokens.encoding.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
         paths |= {"tokens_path": tmp_path / "t.h5", "encoded_path": tmp_path / "e.h5", "cache_dir": cache}
-        tokens.run(**paths, section=section, device="cpu", quarantine=quarantine)
+        tokens.run(**paths, section=section, device="cpu", quarantine=quarantine, state_dir=state)
         return store.read_tokens(tmp_path / "t.h5")
 
     return encode
@@ -161,6 +171,17 @@ def test_a_file_that_cannot_be_read_fails_the_job_and_is_quarantined_on_the_last
     found, _ = encode(tmp_path / "odd.svs", [(0, 0)], quarantine=(SlideError, OSError))
     assert found.slide.status == store.QUARANTINED
     assert "odd.svs: cannot be read" in found.slide.reason
+
+
+def test_a_slide_that_is_read_after_an_outage_is_tried_as_often_in_the_next(encode, slide, tmp_path):
+    state, both = tmp_path / "state", (SlideError, OSError)
+    for count in (1, 2, 3):
+        encode(tmp_path / "gone.tiff", [(0, 0)], quarantine=both, state=state)
+        assert outages.count_failures(state) == {"s": count}
+    assert len(encode(slide, [(0, 0)], state=state)[0].coords) == 1
+    assert outages.count_failures(state) == {"s": 3}
+    encode(tmp_path / "gone.tiff", [(0, 0)], quarantine=both, state=state)
+    assert outages.count_failures(state) == {"s": 4}
 
 
 def test_a_full_disk_is_not_the_slides_fault(encode, slide, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from slpd_core import store
+from slpd_core.slides import outages
 
 ROOT = Path(__file__).parents[2]
 OF_A_SLIDE = {"tissue": 1, "regions": 1, "tokens": 1}
@@ -59,7 +60,8 @@ def test_a_slide_replaced_is_read_again_and_no_other(cohort, small, how):
     elif how == "same size, same second":
         os.utime(slide, ns=(stat.st_atime_ns, stat.st_mtime_ns // 10**9 * 10**9 + 5))
     elif how == "not read by the last run":
-        (cohort / "results" / "tiny" / "state" / "coarse-0.unread").write_text("1")
+        mark = outages.name_mark(cohort / "results" / "tiny" / "state", "coarse-0", Path("any"))
+        outages.explain(outages.UnreadableError("away"), mark, slide)
     done = small(cohort, "-n")
     assert done.jobs == OF_A_SLIDE | AFTER_THE_LEDGER
     assert set(re.findall(r"wildcards: slide=(.+)", done.stdout)) == {"coarse-0"}
