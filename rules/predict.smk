@@ -26,6 +26,10 @@ use rule ledger as new_ledger with:
         f"{RESULTS}/logs/predict/ledger.log",
     benchmark:
         f"{RESULTS}/benchmarks/predict/ledger.tsv"
+    params:
+        section=CONFIG.ledger.model_dump(),
+        version=stage_version("slides/ledger"),
+        labelled=False,
 
 
 use rule other_ledger as new_other_ledger with:
@@ -39,6 +43,10 @@ use rule other_ledger as new_other_ledger with:
         f"{RESULTS}/logs/predict/others/{{encoder}}/ledger.log",
     benchmark:
         f"{RESULTS}/benchmarks/predict/others/{{encoder}}/ledger.tsv"
+    params:
+        section=CONFIG.ledger.model_dump(),
+        version=stage_version("slides/ledger"),
+        labelled=False,
 
 
 use rule embed as new_embed with:

@@ -188,6 +188,7 @@ rule ledger:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
+        labelled=True,
     script:
         "../workflow_scripts/ledger.py"
 

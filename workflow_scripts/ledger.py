@@ -13,4 +13,5 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
         encoded_paths=[*map(Path, snakemake.input.encoded)],
         out_path=Path(snakemake.output[0]),
         section=config.Ledger(**snakemake.params.section),
+        labelled=snakemake.params.labelled,
     )

@@ -122,9 +122,9 @@ def look_at_copies(say: Findings, sheets: list[pd.DataFrame]) -> None:
     paths = {slide: Path(path) for slide, path in zip(rows["slide_id"], rows["path"], strict=True)}
     for ids in identity.find_copies(paths):
         parts = [sheet[sheet["slide_id"].isin(ids)] for sheet in sheets]
-        for copies in parts:
+        for number, copies in enumerate(parts):
             if len(copies) > 1:
-                differ, sentence = ledger.compare_copies(copies)
+                differ, sentence = ledger.compare_copies(copies, labelled=not number)
                 say.say(FAIL if differ else NOTE, "copies", sentence)
         if all(map(len, parts)) and len(parts) > 1:
             new, known = parts[1]["slide_id"].iloc[0], parts[0]["slide_id"].iloc[0]

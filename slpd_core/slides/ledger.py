@@ -46,26 +46,28 @@ def format_remarks(ledger: pd.DataFrame) -> list[str]:
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
-def compare_copies(copies: pd.DataFrame) -> tuple[bool, str]:
+def compare_copies(copies: pd.DataFrame, *, labelled: bool) -> tuple[bool, str]:
     """Compare what a sheet says of slides of equal content: whether that differs, and a sentence about it.
 
     Args:
         copies: Rows of the sheet, columns slide_id, patient_id and label.
+        labelled: False of slides to be predicted, whose patients and labels are not looked at.
     """
     names = ", ".join(copies["slide_id"])
     told = copies[["patient_id", "label"]].drop_duplicates()
-    if len(told) == 1:
+    if len(told) == 1 or not labelled:
         return False, f"One slide, byte for byte: {names}; keep one of them in the sheet."
     of = ", ".join(f"patient {row.patient_id!r} with label {row.label!r}" for row in told.itertuples())
     return True, f"{names} are one slide, byte for byte, of {of}; correct the sheet, or keep one of them in it"
 
 
-def remark_copies(ledger: pd.DataFrame, contents: Sequence[str]) -> pd.DataFrame:
+def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labelled: bool) -> pd.DataFrame:
     """Add a remark to slides of equal content, which would count several times.
 
     Args:
         ledger: One row per slide.
         contents: The fingerprint of each slide's bytes.
+        labelled: As in `compare_copies`.
 
     Raises:
         ValueError: They are said to be of several patients, or of several labels: a leak that no grouping stops.
@@ -74,7 +76,7 @@ def remark_copies(ledger: pd.DataFrame, contents: Sequence[str]) -> pd.DataFrame
     used = ledger[ledger["status"] == store.OK]
     for _, copies in used.groupby(pd.Series(contents, ledger.index)[used.index], sort=False):
         if len(copies) > 1:
-            differ, sentence = compare_copies(copies)
+            differ, sentence = compare_copies(copies, labelled=labelled)
             problems += [sentence] * differ
             remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
     if problems:
@@ -106,8 +108,9 @@ def run(
     encoded_paths: list[Path],
     out_path: Path,
     section: config.Ledger,
+    labelled: bool,
 ) -> None:
-    """Join all slides' artifacts, given in the order of the sheet, into one table."""
+    """Join all slides' artifacts, given in the order of the sheet, into one table. labelled: as in `read_sheet`."""
     sheet, sheet_meta = store.read_table(sheet_path, "sheet")
     rows, inputs, contents = [], [sheet_meta["fingerprint"]], []
     for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, encoded_paths, strict=True):
@@ -119,7 +122,7 @@ def run(
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
         rows.append(identity | row)
         contents.append(tissue.slide.fingerprint)
-    ledger = remark_copies(pd.DataFrame(rows, columns=[*store.TABLES["ledger"]]), contents)
+    ledger = remark_copies(pd.DataFrame(rows, columns=[*store.TABLES["ledger"]]), contents, labelled=labelled)
     check(ledger, section)
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")

@@ -245,3 +245,14 @@ def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_pat
         "  note  copies       n, to be predicted, is slide-2 of the cohort, on which classifiers are trained\n"
     )
     assert not say.failed
+
+
+def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
+    path, new = cohort([1] * 4), tmp_path / "new.csv"
+    for name in "nm":
+        (tmp_path / f"{name}.tiff").write_bytes(b"one content")
+    new.write_text("slide_id,path,patient_id\nn,n.tiff,\nm,m.tiff,someone\n")
+    say = preflight.Findings()
+    preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
+    assert "note  copies       One slide, byte for byte: n, m; keep one of them" in capsys.readouterr().out
+    assert not say.failed

@@ -22,7 +22,12 @@ def run(tmp_path, settings):
     """
 
     def run(
-        slides: dict, on_bad_slide: str = "quarantine", labels: str = "xy", contents: str = "", patients: str = ""
+        slides: dict,
+        on_bad_slide: str = "quarantine",
+        labels: str = "xy",
+        contents: str = "",
+        patients: str = "",
+        labelled: bool = True,
     ) -> pd.DataFrame:
         patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
         rows = [(name, patients[number], labels[number % len(labels)], 0.5, "") for number, name in enumerate(slides)]
@@ -42,6 +47,7 @@ def run(tmp_path, settings):
             encoded_paths=paths["encoded"],
             out_path=tmp_path / "ledger.parquet",
             section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
+            labelled=labelled,
         )
         return store.read_table(tmp_path / "ledger.parquet", "ledger")[0]
 
@@ -127,6 +133,11 @@ def test_one_slide_twice_of_one_patient_is_remarked_on(run):
     remarks = run(FOUR, contents="1213", patients="pqps").set_index("slide_id")["remarks"]
     assert remarks["a"] == remarks["c"] == "One slide, byte for byte: a, c; keep one of them in the sheet."
     assert remarks["b"] == remarks["d"] == ""
+
+
+def test_what_a_sheet_of_slides_to_be_predicted_says_of_copies_is_not_looked_at(run):
+    remarks = run(FOUR, contents="1213", patients=["p", "q", "", "s"], labelled=False)["remarks"]
+    assert (remarks != "").tolist() == [True, False, True, False]
 
 
 def test_slides_that_are_left_out_are_no_copies(run):
