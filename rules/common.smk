@@ -232,17 +232,21 @@ def where_cache_is(wildcards, threads):
 
 
 @cache
-def slide_descriptions():
+def slide_descriptions(only=None):
     """What each slide is known by, and its bytes; as they are at first sight, for a disk may be away later on."""
-    return identity.describe(
-        {slide: Path(row["path"]) for slide, row in SLIDES.items()}
-    )
+    slides = SLIDES if only is None else [only]
+    return identity.describe({slide: Path(SLIDES[slide]["path"]) for slide in slides})
+
+
+def slide_description(slide):
+    """That of a slide. Snakemake asks for it in a job's process too, where nothing reads it: without the others."""
+    return slide_descriptions(None if workflow.is_main_process else slide)[slide]
 
 
 def slide_file(wildcards):
     """What a slide's files are known by: another text is another slide, and one that could not be read is so too."""
     failed = UNREAD.get(wildcards.slide, 0)
-    text = slide_descriptions()[wildcards.slide][0]
+    text = slide_description(wildcards.slide)[0]
     return f"{text}; not read {failed} time(s)" if failed else text
 
 
@@ -313,7 +317,7 @@ def slide_minutes(start, per_gb):
 
     def minutes(wildcards):
         slide_path(wildcards)  # or it is no slide
-        return start + per_gb * slide_descriptions()[wildcards.slide][1] / 1e9
+        return start + per_gb * slide_description(wildcards.slide)[1] / 1e9
 
     return minutes
 

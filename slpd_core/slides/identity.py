@@ -125,15 +125,22 @@ def describe(paths: Mapping[str, Path]) -> dict[str, tuple[str, int]]:
     counts = Counter(found.values())
     for slide_id, (text, size) in found.items():
         if size and counts[text, size] > 1:
-            found[slide_id] = f"{text}; {sample(paths[slide_id])}", size
+            try:
+                found[slide_id] = f"{text}; {sample(paths[slide_id])}", size
+            except OSError as error:
+                found[slide_id] = _describe_unread(error)
     return found
+
+
+def _describe_unread(error: OSError) -> tuple[str, int]:
+    return f"not read: {error.strerror}", 0  # its jobs say so, after they tried again
 
 
 def _describe(path: Path) -> tuple[str, int]:
     try:
         (_, size, date, *_), *others = stamp(path)
-    except OSError as error:  # its jobs say so, after they tried again
-        return f"not read: {error.strerror}", 0
+    except OSError as error:
+        return _describe_unread(error)
     text = f"{path.resolve().name}: {size} bytes of {date}"
     if others:
         text += f", {len(others)} more {store.fingerprint(*(str(part[:3]) for part in others))}"
@@ -199,18 +206,18 @@ def _named_files(index: Path) -> list[tuple[str, Path]]:
 def _series_files(path: Path) -> list[tuple[str, Path]]:
     """The other DICOM files of a folder that are of the same series; their names say nothing."""
     series = _series_of_folder(path.parent, path.parent.stat().st_mtime_ns)
-    own = series.get(path.name, "")
-    return [("", path.parent / name) for name, uid in series.items() if uid == own != "" and name != path.name]
+    return [("", path.parent / name) for name in series.get(_series_of_file(path), ()) if name != path.name]
 
 
 @lru_cache(64)
-def _series_of_folder(folder: Path, changed_ns: int) -> dict[str, str]:
-    """The series of each DICOM file of a folder, by name: read once, for a folder may hold the files of many slides."""
-    series = {}
+def _series_of_folder(folder: Path, changed_ns: int) -> dict[str, tuple[str, ...]]:
+    """The names of each series' files in a folder: read once, for a folder may hold the files of many slides."""
+    series: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for file in sorted(folder.iterdir()):
         with suppress(PermissionError):  # what we may not read OpenSlide may not either
-            series[file.name] = _series_of_file(file) if file.is_file() else ""
-    return series
+            if file.is_file() and (uid := _series_of_file(file)):
+                series[uid] += (file.name,)
+    return dict(series)
 
 
 def _series_of_file(path: Path) -> str:

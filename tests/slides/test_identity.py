@@ -255,6 +255,32 @@ def test_a_slide_that_is_away_is_described_as_that(tmp_path):
     )
 
 
+def test_of_twins_one_that_cannot_be_read_is_described_as_that(describe, monkeypatch):
+    sample = identity.sample
+
+    def fail(path):
+        if path.parent.name == "1":
+            raise OSError(5, "Input/output error")
+        return sample(path)
+
+    monkeypatch.setattr(identity, "sample", fail)
+    found = describe({"a": ("1/slide.svs", b"one", 10**18), "b": ("2/slide.svs", b"two", 10**18)})
+    assert found["a"] == ("not read: Input/output error", 0)
+    assert found["b"][0].startswith("slide.svs: 3 bytes of")
+
+
+def test_a_folder_of_dicom_slides_is_gone_through_once(tmp_path, monkeypatch):
+    """Not once per slide, which takes hours of a flat folder of thousands."""
+    for number in range(12):
+        (tmp_path / f"{number:02}.dcm").write_bytes(dicom(f"1.2.{number // 3}"))
+    read, reads = identity._series_of_file, []
+    monkeypatch.setattr(identity, "_series_of_file", lambda path: reads.append(path.name) or read(path))
+    found = [[file.name for _, file in identity.slide_files(path)] for path in sorted(tmp_path.iterdir())]
+    assert found[4] == ["04.dcm", "03.dcm", "05.dcm"]
+    assert identity._series_of_folder(tmp_path, tmp_path.stat().st_mtime_ns)["1.2.3"] == ("09.dcm", "10.dcm", "11.dcm")
+    assert len(reads) <= 2 * 12
+
+
 def test_all_files_of_a_slide_are_described(mirax):
     text, size = identity.describe({"a": mirax})["a"]
     files = [mirax, *mirax.with_suffix("").iterdir()]
