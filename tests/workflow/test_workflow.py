@@ -441,3 +441,32 @@ def test_the_slurm_profile_names_rules_that_are_there():
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     blocks = dict(re.findall(r"^(?:rule|use rule \w+ as) (\w+).*:\n((?:    .*\n|\n)*)", text, re.MULTILINE))
     assert yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["groups"].keys() <= blocks.keys()
+
+
+NOTE_OPENED = """
+import os, sys
+
+def note(event, values):
+    if event == "open" and str(values[0]).endswith(".dcm"):
+        with open(os.environ["OPENED"], "a") as file:
+            print(os.path.basename(values[0]), file=file)
+
+sys.addaudithook(note)
+"""
+
+
+@pytest.mark.slow
+def test_the_process_of_a_job_looks_at_no_other_slide(small, tmp_path, monkeypatch):
+    """Snakemake works out a job's parameters there too: of thousands of slides on a share that takes long."""
+    rows = ["slide_id,patient_id,label,path"]
+    for number in range(4):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / f"{number}.dcm").write_bytes(bytes(128) + b"DICM" + bytes([number]))
+        rows.append(f"{number},p{number},{'xy'[number % 2]},{number}/{number}.dcm")
+    (tmp_path / "slides.csv").write_text("\n".join(rows))
+    (tmp_path / "sitecustomize.py").write_text(NOTE_OPENED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OPENED", str(tmp_path / "opened"))
+    done = small(tmp_path, "-n", "--mode", "subprocess", "results/tiny/tissue/2.geojson")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*(tmp_path / "opened").read_text().split()} == {"2.dcm"}
