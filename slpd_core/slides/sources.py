@@ -111,7 +111,7 @@ def _find_picture(path: Path) -> Picture | None:
         return find_picture(path)
     except (SlideError, OSError):
         raise
-    except Exception as error:  # whatever tifffile makes of an odd directory
+    except Exception as error:  # tifffile raises nearly any error for an odd directory, and lists none
         raise SlideError(f"{path}: broken directory ({error}); {COPY_AGAIN}") from error
 
 
