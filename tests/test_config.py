@@ -297,6 +297,7 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ),
         ({"pretrain": {"runs": {"colour": {}}}}, "pretrain.runs", "'colour'"),
         ({"evaluate": {"rows": {"patch": ["knn", "knn"]}}}, "evaluate.rows.patch", "names a classifier twice"),
+        ({"predict": {"rows": {"patch": ["vit_wsi"]}}}, "predict.rows.patch", "evaluate.rows does not train vit_wsi"),
         ({"report": {"reference": "slpd/abmil"}}, "report.reference", "'slpd/abmil' is no row of evaluate.rows"),
         ({"evaluate": {"rows": dict.fromkeys(("colour", "patch", "dino", "slpd"))}}, "evaluate.rows", "keep one row"),
         ({"seed": 2**32}, "seed", "4294967296"),

@@ -123,6 +123,20 @@ def require_folds(slides: pd.DataFrame, section: config.Folds) -> None:
         group_slides(slides, section)
 
 
+def plan_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
+    """Return the folds of a sheet's slides before any work, as if all of them were usable.
+
+    Args:
+        slides: Columns slide_id, patient_id, label, site.
+
+    Raises:
+        ValueError: As `require_folds`.
+    """
+    if section.splits:
+        return splits.import_folds(section.files, slides.assign(status=store.OK))[0]
+    return make_folds(slides, section, seed)
+
+
 def require_labels(folds: pd.DataFrame) -> None:
     """Raise ValueError when the training part of a fold shows one label only."""
     labels = folds[folds["part"] == "train"].groupby("fold")["label"].unique()

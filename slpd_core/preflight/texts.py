@@ -1,6 +1,6 @@
 """What needs only texts: settings, sheets and splits held against one another when the workflow is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -8,9 +8,8 @@ import pandas as pd
 
 from slpd_core import config, store
 from slpd_core.evaluation import folds, remarks, splits
+from slpd_core.preflight import weights
 from slpd_core.slides import sheet as sheets
-
-WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")  # of a downloaded folder
 
 
 def require_cohort(
@@ -27,11 +26,13 @@ def require_cohort(
     except ValueError as error:
         problems.append(str(error))
     for key, encoder in settings.patch_encoder.each().items():
-        for path in encoder.files:
-            if path == encoder.weights or Path(path).suffix in WEIGHTS:
-                problems += _check_weights(Path(path), f"{key}.weights" if encoder.weights else f"{key}.name")
-    for name in settings.pretrain.runs:
-        problems += _check_run(f"pretrain.runs.{name}", settings.pretrain.run(name), settings, sheet)
+        problems += weights.find_problems(key, encoder)
+    runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
+    parts = {"all": [sheet]}
+    if any(run.slides == "train_only" for run in runs.values()):
+        parts["train_only"] = _split_training(settings, sheet)
+    for key, run in runs.items():
+        problems += _check_run(key, run, settings, parts[run.slides])
     problems += _check_batches(settings, gpus)
     if problems:
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
@@ -46,14 +47,6 @@ def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
     return doubts
 
 
-def _check_weights(path: Path, key: str) -> list[str]:
-    try:
-        store.require_weights_file(path, key)
-    except ValueError as error:
-        return [str(error)]
-    return []
-
-
 def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator[str]:
     """Every batch that the GPUs of a job cannot share evenly."""
     batches = {f"pretrain.runs.{name}": settings.pretrain.run(name).batch_size for name in settings.pretrain.runs}
@@ -65,12 +58,28 @@ def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator
             yield f"{key}.batch_size: {size} does not divide among {count} GPUs; make it a multiple of {count}"
 
 
-def _check_run(key: str, run: config.PretrainRun, settings: config.Config, sheet: pd.DataFrame) -> Iterator[str]:
-    """Every setting of a pretraining run that its cohort cannot meet."""
-    unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
-    most = sheet[column].nunique() - 1
-    if run.alpha_inter and run.inter != "any_region" and run.n_neighbours > most:
-        yield f"{key}.n_neighbours: {run.n_neighbours} of {most} other {unit}; lower it to {most} or add {unit}"
+def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.DataFrame]:
+    """The slides that pretraining sees in each fold; the sheet where no folds can be made, which is named by itself."""
+    try:
+        made = folds.plan_folds(sheet, settings.folds, settings.seed)
+    except ValueError:
+        return [sheet]
+    return [part for _, part in made[made["part"].isin(store.PRETRAINING_PARTS)].groupby("fold")]
+
+
+def _check_run(
+    key: str, run: config.PretrainRun, settings: config.Config, parts: Sequence[pd.DataFrame]
+) -> Iterator[str]:
+    """Every setting of a pretraining run that its cohort cannot meet; parts: the slides that each encoder sees."""
+    if run.alpha_inter and run.inter != "any_region":
+        unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
+        most = min(part[column].nunique() for part in parts) - 1
+        if run.n_neighbours > most:
+            where = "" if run.slides == "all" else " that train in a fold"
+            yield (
+                f"{key}.n_neighbours: {run.n_neighbours} of {most} other {unit}{where}; lower it to {most} or add "
+                f"{unit}"
+            )
     if run.init_from:
         yield from _check_start(key, run, settings)
 

@@ -70,7 +70,7 @@ def training_slides(folds_path: Path, fold: int) -> set[str]:
     fold's test slides are to judge.
     """
     folds, _ = store.read_table(folds_path, "folds")
-    return set(folds[(folds["fold"] == fold) & folds["part"].isin(("train", "spare"))]["slide_id"])
+    return set(folds[(folds["fold"] == fold) & folds["part"].isin(store.PRETRAINING_PARTS)]["slide_id"])
 
 
 def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -26,12 +26,13 @@ from slpd_core.store.hdf5 import (
     writing_patches,
     writing_tokens,
 )
-from slpd_core.store.probe import require_weights_file
+from slpd_core.store.probe import read_weights_shapes, require_weights_file
 from slpd_core.store.schema import (
     EMPTY,
     ENCODER_META,
     OK,
     PATCH_ENCODER_META,
+    PRETRAINING_PARTS,
     QUARANTINED,
     TABLES,
     Meta,

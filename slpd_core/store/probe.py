@@ -3,6 +3,8 @@
 import zipfile
 from pathlib import Path
 
+from slpd_core.store.torch_files import strip_wrappers
+
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how files of torch.save before 1.6 begin
 
 
@@ -13,6 +15,15 @@ def require_weights_file(path: Path, key: str) -> None:
     """
     if (wrong := _describe(path)) is not None:
         raise ValueError(f"{key}: {path} is {wrong}; download the weights again from where their authors publish them")
+
+
+def read_weights_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of a safetensors file's tensors from its header, named as `read_state_dict` names them."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        names = file.keys()
+        return {strip_wrappers(name): tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def _describe(path: Path) -> str | None:

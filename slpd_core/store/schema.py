@@ -22,6 +22,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "remarks": ("remark", "id", "fold"),  # on the folds, texts
     "results": ("row", "patch_encoder", "splits"),  # of a report, a row of scores each
 }
+# The parts of a fold that pretraining sees: spare slides too, for it needs no labels.
+PRETRAINING_PARTS = ("train", "spare")
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
 PATCH_ENCODER_META = (*("name", "source", "arguments", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),)
 # What a tokens file says of the patch encoder that made it; texts, passed on to the `evaluate` tables.

@@ -109,6 +109,10 @@ def read_state_dict(path: Path, key: str) -> dict[str, Any]:
     if total > 2 * size:  # a tensor may have two names, but not all of them thousands
         raise ValueError(f"{key}: {path}: its names share tensors that would be {total:,} bytes, the file has {size:,}")
     return {
-        name.removeprefix("module.").removeprefix("backbone."): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in found.items()
+        strip_wrappers(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()
     }
+
+
+def strip_wrappers(name: str) -> str:
+    """Return a tensor's name without those of the modules that DINO's checkpoints wrap an encoder in."""
+    return name.removeprefix("module.").removeprefix("backbone.")

@@ -64,6 +64,18 @@ def test_a_run_that_cannot_be_is_named(settings, run, what):
     refused(settings(run), what)
 
 
+def test_neighbours_are_counted_where_an_encoder_trains(settings, tmp_path):
+    """Of five slides, two or three train in a fold; of imported splits, those that they name."""
+    run = {"slides": "train_only", "n_neighbours": 1}
+    texts.require_cohort(settings(run), SHEET)
+    texts.require_cohort(settings(run | {"n_neighbours": 4, "slides": "all"}), SHEET)
+    refused(settings(run | {"n_neighbours": 2}), "slpd.n_neighbours: 2 of 1 other slides that train in a fold; lower")
+    (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,\na2,,\nb2,,\n")
+    splits = {"splits": str(tmp_path)}
+    texts.require_cohort(settings(run | {"n_neighbours": 3}, folds=splits), SHEET)
+    refused(settings(run | {"n_neighbours": 4}, folds=splits), "n_neighbours: 4 of 3 other slides that train")
+
+
 def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
     encoder = region_encoder.RegionEncoder(token_dim=64, embed_dim=24, depth=1, n_heads=2, grid=3)
     region_encoder.save(tmp_path / "e.safetensors", encoder, {})

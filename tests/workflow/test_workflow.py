@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -387,6 +388,29 @@ def test_missing_weights_are_refused(cohort, snakemake):
     refused(snakemake, cohort, "patch_encoder.weights: no file gone.safetensors", "download", overlay=overlay)
     overlay = {"patch_encoder": {"others": {"uni": overlay["patch_encoder"]}}}
     refused(snakemake, cohort, "patch_encoder.others.uni.weights: no file gone.safetensors", overlay=overlay)
+
+
+def test_weights_of_another_architecture_are_refused(cohort, snakemake):
+    tensors = {"patch_embed.proj.weight": np.zeros((384, 3, 16, 16), np.float32)}
+    store.write_weights(cohort / "w.safetensors", tensors, {})
+    own = {"name": "vit_base_patch16_224", "source": "hipt", "weights": "w.safetensors"}
+    refused(snakemake, cohort, "w.safetensors has embed_dim 384", "say 768", overlay={"patch_encoder": own})
+
+
+@pytest.mark.parametrize(
+    ("overlay", "what"),
+    [
+        ({"predict": {"sheet": "new.csv"}}, "predict.sheet: FINE-0 stand in the cohort's sheet too"),
+        ({"predict": {"sheet": "gone.csv"}}, "gone.csv: no such sheet"),
+        ({"tissue": {"masks": "masks"}}, "tissue.masks: no slide of a sheet is called other.geojson"),
+    ],
+    ids=["new slide of the cohort", "no sheet of new slides", "mask of no slide"],
+)
+def test_texts_that_do_not_fit_are_refused(cohort, snakemake, overlay, what):
+    (cohort / "new.csv").write_text("slide_id,path\nFINE-0,slides/fine-1.tiff\n")
+    (cohort / "masks").mkdir()
+    (cohort / "masks" / "other.geojson").touch()
+    refused(snakemake, cohort, what, overlay=overlay)
 
 
 def test_stop_on_a_bad_slide_stops_before_the_tokens(cohort, snakemake):
