@@ -59,8 +59,8 @@ def predict_fold(
 ) -> tuple[models.Model, pd.DataFrame]:
     """Train on a fold's training slides and predict its test slides; gives the model and the predictions.
 
-    Raises ValueError when the training part holds one class only, a slide's features are missing or not finite, or the
-    training diverged.
+    Raises ValueError when the training part holds one class only, a slide's features are missing, or the training
+    diverged.
     """
     fold = select_fold(folds, number)
     model, probabilities = fit_and_predict(checked(read), fold, classifier, section, seed)

@@ -26,7 +26,7 @@ def run(
     """Write one row a region: its slide, its upper left corner in level-0 px, its embedding.
 
     If asked for, also `attention`, float32 (grid * grid,), how much [CLS] attends to each of its tokens, row-major. One
-    slide's tokens are in memory at a time.
+    slide's tokens are in memory at a time. Raises ValueError naming the slide whose embeddings are not finite.
     """
     slides, fingerprint = admitted_slides(ledger_path)
     encoder, encoder_meta = region_encoder.load(encoder_path)
@@ -41,6 +41,8 @@ def run(
         tokens, corners = read_slide(tokens_dir, slide)
         coords.append(corners)
         found.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
+        if not np.isfinite(found[-1]).all():
+            raise ValueError(f"slide {slide['slide_id']}: embeddings not finite; {store.make_anew(encoder_path)}")
     x, y = np.concatenate(coords).T
     embeddings, attention = np.split(np.concatenate(found), [int(encoder_meta["embed_dim"])], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()

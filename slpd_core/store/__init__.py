@@ -41,6 +41,6 @@ from slpd_core.store.schema import (
     Tissue,
     Tokens,
 )
-from slpd_core.store.tables import embedding_matrix, read_table, write_both, write_table
+from slpd_core.store.tables import read_table, write_both, write_table
 from slpd_core.store.torch_files import read_state_dict, read_torch
 from slpd_core.store.weights import read_weights, write_weights

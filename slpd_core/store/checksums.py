@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from slpd_core.store.files import broken, replacing
+from slpd_core.store.reading import open_file
 from slpd_core.store.schema import Meta
 
 MARK, DIGITS, PIECE = b"xxh3-128:", 32, 1 << 18
@@ -67,34 +68,52 @@ def seal(path: Path, data: bytes) -> tuple[int, bytes]:
     return start, _checksum(io.BytesIO(data), start)
 
 
-def _checksum(file: io.BufferedIOBase, start: int) -> bytes:
-    """The checksum of a file's bytes but those where it stands itself, from `start` on; read into one small buffer."""
+def _checksum(file: io.BufferedIOBase, start: int, out: memoryview | None = None) -> bytes:
+    """The checksum of a file's bytes but those where it stands itself, from `start` on; they are read into `out`."""
     digest, view, position = xxhash.xxh3_128(), memoryview(bytearray(PIECE)), 0
     file.seek(0)
-    while read := file.readinto(view):
-        before, after = (min(max(0, place - position), read) for place in (start, start + DIGITS))
+    while read := file.readinto(view := view if out is None else out[position : position + PIECE]):
+        before, after = (min(max(0, offset - position), read) for offset in (start, start + DIGITS))
         digest.update(view[:before])
         digest.update(view[after:read])
         position += read
     return digest.hexdigest().encode()
 
 
-def check_seal(path: Path, file: io.BufferedIOBase) -> None:
-    """Raise ValueError naming the file whose bytes are not those that were sealed."""
-    damage = find_damage(file)
+def check_seal(path: Path, file: io.BufferedIOBase, out: memoryview | None = None) -> None:
+    """Raise ValueError naming the file whose bytes are not those that were sealed; out: where to read them, if kept."""
+    damage = find_damage(file, out)
     if damage:
         raise ValueError(broken(path, damage))
 
 
-def find_damage(file: io.BufferedIOBase) -> str:
-    """Say what is wrong with a file's checksum; empty where its bytes are those that were sealed."""
+def read_sealed(path: Path) -> np.ndarray:
+    """Read a file whole, its checksum computed while it is read.
+
+    Args:
+        path: of a file that `write_sealed` wrote.
+
+    Returns:
+        Its bytes, uint8 (n,).
+
+    Raises:
+        ValueError: Where they are not those that were sealed.
+    """
+    with open_file(path) as file:
+        data = np.empty(file.seek(0, os.SEEK_END), np.uint8)
+        check_seal(path, file, data.data)
+    return data
+
+
+def find_damage(file: io.BufferedIOBase, out: memoryview | None = None) -> str:
+    """Say what is wrong with a file's checksum; empty where its bytes, read into `out`, are those that were sealed."""
     for offset in (0, max(0, file.seek(0, os.SEEK_END) - PIECE)):  # metadata come first or last
         file.seek(offset)
         piece = file.read(PIECE)
         if MARK in piece:
             start = offset + piece.index(MARK) + len(MARK)
             file.seek(start)
-            same = file.read(DIGITS) == _checksum(file, start)
+            same = file.read(DIGITS) == _checksum(file, start, out)
             return "" if same else "damaged, its bytes are not those that its checksum is of"
     return "damaged, of an earlier version or from elsewhere: it carries no checksum"
 

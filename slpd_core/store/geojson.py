@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from slpd_core.store.checksums import check_seal, stamp, unstamp, write_sealed
+from slpd_core.store.checksums import read_sealed, stamp, unstamp, write_sealed
 from slpd_core.store.files import broken
-from slpd_core.store.reading import open_file
 from slpd_core.store.schema import Meta, SlideInfo, Tissue
 
 MAX_BYTES = 1 << 29  # of an outline that was packed
@@ -110,14 +109,11 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
 
     edited = "; where you have edited it, put it into the folder that tissue.masks names"
     try:
-        with open_file(path) as file:
-            check_seal(path, file)
-            file.seek(0)
-            data = file.read()
+        data = read_sealed(path)
     except ValueError as error:
         raise ValueError(f"{error}{edited}") from error
     try:
-        collection = json.loads(data)
+        collection = json.loads(data.tobytes())
         meta = unstamp(path, collection["slpd"])
         slide: dict[str, Any] = {
             key: float("nan") if value is None else value for key, value in meta.pop("slide").items()

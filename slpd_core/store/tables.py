@@ -61,7 +61,7 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
     with open_file(path) as file:
         check_seal(path, file)
         try:
-            with pq.ParquetFile(path) as content:
+            with pq.ParquetFile(path, memory_map=True) as content:
                 table = content.read()
         except (pa.ArrowInvalid, OSError) as error:
             if getattr(error, "errno", None) is not None:
@@ -69,16 +69,18 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
             raise ValueError(broken(path, str(error))) from error
     meta = unstamp(path, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}")))
     _check_columns(path, name, table.column_names)
-    frame = table.drop_columns(["embedding"]).to_pandas() if "embedding" in table.column_names else table.to_pandas()
-    if "embedding" in table.column_names:
-        frame["embedding"] = list(embedding_matrix(table))
+    if "embedding" not in table.column_names:
+        return table.to_pandas(), meta
+    frame = table.drop_columns(["embedding"]).to_pandas()
+    frame["embedding"] = embedding_rows(table)
     return frame, meta
 
 
-def embedding_matrix(table: Any) -> np.ndarray:
-    """The `embedding` column of an Arrow table as float32 (rows, dim)."""
-    column = table.column("embedding").combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+def embedding_rows(table: Any) -> list[np.ndarray]:
+    """The `embedding` column of an Arrow table as one float32 (dim,) per row, none copied."""
+    column = table.column("embedding")
+    flat = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks)
+    return [row for values in flat for row in values.reshape(-1, column.type.list_size)]
 
 
 def _check_columns(path: Path, name: str, columns: Sequence[str]) -> None:

@@ -211,15 +211,6 @@ def test_a_training_that_diverges_says_so(make_slides, plant, settings):
         predicted(slides, features, settings, "dsmil", epochs=1)
 
 
-def test_features_that_are_not_finite_name_the_slide(make_slides, plant, settings):
-    slides = make_slides(6)
-    features = plant(slides, 1.0)
-    for slide in features.values():
-        slide[0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"slide x\d\d-\d: features that are not finite"):
-        predicted(slides, features, settings, "knn")
-
-
 @pytest.mark.parametrize("classifier", ["knn", "mil"])
 def test_a_slide_without_embeddings_is_named(artifacts, settings, classifier):
     parts, _ = store.read_table(artifacts / "folds.parquet", "folds")

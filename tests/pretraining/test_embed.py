@@ -34,6 +34,7 @@ def run(on_disk, tmp_path):
         return encoder.eval(), *store.read_table(tmp_path / "embed.parquet", "embed")
 
     save("f")
+    run.encoder = encoder
     return run
 
 
@@ -107,3 +108,11 @@ def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, tmp_path):
 def test_embeddings_are_known_by_their_encoder_and_the_ledger(run, make_cohort, what):
     one, again, other = (run(make_cohort(2), 2, **{what: name})[2]["fingerprint"] for name in ("f", "f", "g"))
     assert one == again != other
+
+
+def test_embeddings_that_are_not_finite_are_not_written(run, make_cohort, tmp_path):
+    with torch.no_grad():
+        run.encoder.cls_token[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"slide s0: embeddings not finite; .*encoder\.safetensors"):
+        run(make_cohort(2), 2)
+    assert not (tmp_path / "embed.parquet").exists()
