@@ -5,7 +5,6 @@ fingerprint spares every later reading, until one of them is another.
 """
 
 import hashlib
-import json
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -86,7 +85,7 @@ def fingerprint(path: Path, memo_path: Path | None = None) -> str:
     if stamp(path) != now:
         raise OSError(f"{path}: changed while it was read; run snakemake again once it is whole")
     if memo_path:
-        store.write_text(memo_path, json.dumps({"fingerprint": found, "stamp": now}))
+        store.write_json(memo_path, {"fingerprint": found, "stamp": now})
     return found
 
 
@@ -172,9 +171,9 @@ def find_copies(paths: Mapping[str, Path]) -> list[tuple[str, ...]]:
 
 
 def _read_memo(memo_path: Path | None, now: Stamp) -> str:
-    """The fingerprint of a memo, "" where it is of other files or is no memo."""
+    """The fingerprint of a memo, "" where it is of other files, damaged or no memo."""
     try:
-        memo = json.loads(memo_path.read_text(encoding="utf-8")) if memo_path else None
+        memo = store.read_json(memo_path) if memo_path else None
         return str(memo["fingerprint"]) if memo and [tuple(part) for part in memo["stamp"]] == now else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

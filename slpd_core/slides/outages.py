@@ -3,7 +3,6 @@
 Each job that reads a slide has a mark of its own: a run has it once, so that its failures in a row are runs.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,13 +85,12 @@ def note_read(mark_path: Path | None) -> None:
 
 
 def _read_mark(path: Path) -> Mark:
-    """A mark, an empty one where there is none."""
+    """A mark, an empty one where there is none or it is damaged."""
     try:
-        failures, in_a_row, file = json.loads(path.read_text(encoding="utf-8"))
-        return Mark(int(failures), int(in_a_row), str(file))
+        return Mark(**store.read_json(path))
     except (FileNotFoundError, ValueError, TypeError):
         return Mark()
 
 
 def _write_mark(path: Path, mark: Mark) -> None:
-    store.write_text(path, json.dumps(mark))
+    store.write_json(path, mark._asdict())

@@ -4,6 +4,7 @@ Every file is written beside its name and renamed when whole, so a reader never 
 `slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.
 """
 
+from slpd_core.store.checksums import read_json, write_json
 from slpd_core.store.files import (
     file_fingerprint,
     fingerprint,

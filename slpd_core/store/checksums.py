@@ -5,6 +5,7 @@ flipped bit, not against malice.
 """
 
 import io
+import json
 import os
 import re
 from pathlib import Path
@@ -123,6 +124,20 @@ def write_sealed(path: Path, data: bytes) -> None:
     start, digits = seal(path, data)
     with replacing(path) as part:
         part.write_bytes(data[:start] + digits + data[start + DIGITS :])
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write values of JSON, with their checksum and the file's name."""
+    write_sealed(path, json.dumps(content | stamp(path)).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        ValueError: Where it is damaged, or in another's place.
+    """
+    return unstamp(path, json.loads(read_sealed(path).tobytes()))
 
 
 def row_checksums(rows: np.ndarray) -> np.ndarray:

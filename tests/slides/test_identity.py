@@ -209,6 +209,19 @@ def test_a_memo_spares_the_reading_until_a_file_is_another(mirax, tmp_path, monk
     assert identity.fingerprint(mirax, memo) == second
 
 
+def test_a_flipped_bit_of_a_memo_is_no_fingerprint(tmp_path):
+    """Each bit of it: a damaged memo is none, and the slide is read once more."""
+    path, memo = tmp_path / "a.svs", tmp_path / "results/cohort/state/a.json"
+    path.write_bytes(b"slide")
+    right = identity.fingerprint(path, memo)
+    whole = memo.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        memo.write_bytes(damaged)
+        assert identity.fingerprint(path, memo) == right, bit
+
+
 def test_a_file_that_changes_while_it_is_read_has_no_fingerprint(tmp_path, monkeypatch):
     path = tmp_path / "a.svs"
     path.write_bytes(b"first")

@@ -158,3 +158,15 @@ def test_an_id_with_dots_keeps_its_count(tmp_path):
     outages.explain(error, outages.name_mark(tmp_path, "TCGA.01.unread", Path("out")), tmp_path)
     assert outages.count_failures(tmp_path) == {"TCGA.01.unread": 1}
     assert outages.count_failures(tmp_path / "none") == {}
+
+
+def test_a_mark_with_a_flipped_bit_counts_for_nothing(tmp_path):
+    mark = outages.name_mark(tmp_path, "s", Path("out"))
+    outages.explain(outages.UnreadableError("away"), mark, tmp_path)
+    assert outages.count_failures(tmp_path) == {"s": 1}
+    whole = mark.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        mark.write_bytes(damaged)
+        assert outages.count_failures(tmp_path) == {"s": 0}, bit
