@@ -20,7 +20,7 @@ from slpd_core import config as sections
 from slpd_core import runtime, store
 from slpd_core.preflight import texts
 from slpd_core.slides import identity, ledger, outages, sheet
-from slpd_core.slides.outline_files import find_outlines
+from slpd_core.slides.outline_files import find_outline, find_outlines
 
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
@@ -34,6 +34,13 @@ def gpus_of_rules():
     return {rule: n for rule, n in counts.items() if isinstance(n, int) and n > 1}
 
 
+@cache
+def all_outlines():
+    """The outlines of all slides, and the files in their folder that are of none."""
+    slides = [*SHEET["slide_id"], *NEW_SHEET["slide_id"]]
+    return find_outlines(CONFIG.tissue.masks, slides)
+
+
 runtime.log.handlers = [runtime.terminal_handler()]
 
 try:
@@ -45,13 +52,11 @@ try:
         else SHEET.iloc[:0]
     )
     sheet.require_new(NEW_SHEET, SHEET)
-    OUTLINES = find_outlines(
-        CONFIG.tissue.masks, [*SHEET["slide_id"], *NEW_SHEET["slide_id"]]
-    )
     for key, encoder in CONFIG.patch_encoder.each().items():
         encoder.require_weights(key)
     CONFIG.folds.require_splits()
     if workflow.is_main_process:  # once a run, not once a job
+        all_outlines()
         texts.require_cohort(CONFIG, SHEET, gpus_of_rules())
 except (ValueError, OSError) as error:
     raise WorkflowError(runtime.escape_controls(str(error)))
@@ -133,7 +138,7 @@ wildcard_constraints:
 def count_outlines():
     """Say before a run how many slides are outlined by hand, and which files of their folder are of none."""
     if CONFIG.tissue.masks:
-        text = OUTLINES.describe(len(SLIDES))
+        text = all_outlines().describe(len(SLIDES))
         print(f"tissue.masks: {runtime.escape_controls(text)}", file=sys.stderr)
 
 
@@ -269,14 +274,27 @@ def unwatched(paths):
     return [file_state(path) for path in paths if contains_wildcard(path)]
 
 
+@cache
+def outline_path(slide):
+    """The GeoJSON a user outlined for a slide, where there is one; a job's process looks for that of its slide only."""
+    if workflow.is_main_process:
+        return all_outlines().paths.get(slide)
+    return find_outline(CONFIG.tissue.masks, slide)
+
+
 def where_outline_is(wildcards, threads):
-    """The GeoJSON a user outlined for a slide, where there is one."""
-    return OUTLINES.paths.get(wildcards.slide)
+    """The GeoJSON a user outlined for a slide, for its job."""
+    return outline_path(wildcards.slide)
+
+
+def unmatched_outlines(wildcards, threads):
+    """The names of the files in the folder of outlines that are of no slide."""
+    return [*all_outlines().unmatched]
 
 
 def outline_file(wildcards):
     """What the outline of a slide is known by, where there is one."""
-    path = OUTLINES.paths.get(wildcards.slide)
+    path = outline_path(wildcards.slide)
     return path and file_state(path)
 
 

@@ -20,6 +20,8 @@ use rule ledger as new_ledger with:
         sheet=f"{RESULTS}/predict/slides.parquet",
         tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
         encoded=each_new_slide(f"{RESULTS}/encoded/{{slide}}.h5"),
+        # Which of the slides classifiers have been trained on, under other names.
+        cohort=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
     output:
         f"{RESULTS}/predict/ledger.parquet",
     log:

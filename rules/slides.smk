@@ -189,6 +189,7 @@ rule ledger:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
         labelled=True,
+        unmatched=unmatched_outlines,
     script:
         "../workflow_scripts/ledger.py"
 

@@ -14,4 +14,6 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
         out_path=Path(snakemake.output[0]),
         section=config.Ledger(**snakemake.params.section),
         labelled=snakemake.params.labelled,
+        known_tissue_paths=[*map(Path, snakemake.input.get("cohort", []))],
+        unmatched=snakemake.params.get("unmatched", []),
     )

@@ -14,7 +14,7 @@ from slpd_core.evaluation.features import ReadSlide, checked, read_features
 from slpd_core.evaluation.heatmaps import draw_slide
 from slpd_core.runtime import log, progress
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def run(
     heatmaps_dir: Path,
     out_path: Path,
 ) -> None:
-    """Write a line a slide and row: the ensemble's label and probabilities; of a slide left out its status and reason.
+    """Write a line a slide and row: the ensemble's label and probabilities; of a slide left out its status and reason,
+    and what to know of each.
 
     ledger_path: of the new slides. rows: the fields of a Row each.
     """
@@ -109,7 +110,7 @@ def run(
     admitted = ledger.loc[ledger["status"] == store.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
     found = [line for row in rows for line in predict_row(Row(**row), admitted, heatmaps_dir, tissue_dir, regions_dir)]
-    slides = ledger[["slide_id", "status", "reason", "regions"]]
+    slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
     table = slides.merge(pd.DataFrame(found, columns=None if found else ["slide_id"]), "left", "slide_id")
     store.write_csv(out_path, table, "%.6f")
     log.info("%d of %d slides predicted by %d rows", len(admitted), len(ledger), len(rows))

@@ -128,9 +128,7 @@ def look_at_copies(say: Findings, sheets: list[pd.DataFrame]) -> None:
                 say.say(FAIL if differ else NOTE, "copies", sentence)
         if all(map(len, parts)) and len(parts) > 1:
             new, known = parts[1]["slide_id"].iloc[0], parts[0]["slide_id"].iloc[0]
-            say.say(
-                NOTE, "copies", f"{new}, to be predicted, is {known} of the cohort, on which classifiers are trained"
-            )
+            say.say(NOTE, "copies", f"{new}, to be predicted: {ledger.describe_leak(known)}")
 
 
 def look_at_outlines(

@@ -1,6 +1,7 @@
 """The ledger: one row a slide, what became of it. The one place where slides meet."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -84,6 +85,24 @@ def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labelled: bo
     return ledger.assign(remarks=remarks)
 
 
+def describe_leak(known_id: str) -> str:
+    """Say that a slide to be predicted is one of the cohort's."""
+    return f"It is {known_id} of the cohort, byte for byte, on which classifiers are trained: no test of them."
+
+
+def remark_leaks(ledger: pd.DataFrame, contents: Sequence[str], known: Mapping[str, str]) -> pd.DataFrame:
+    """Add a remark to slides to be predicted that are the cohort's under other names.
+
+    Args:
+        ledger: One row per slide to be predicted.
+        contents: The fingerprint of each slide's bytes.
+        known: The id of the cohort's slide by the fingerprint of its bytes.
+    """
+    leaks = [describe_leak(known[content]) if content in known else "" for content in contents]
+    remarks = [f"{remark} {leak}".strip() for remark, leak in zip(ledger["remarks"], leaks, strict=True)]
+    return ledger.assign(remarks=remarks)
+
+
 def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
     """Name the slides that are left out, and what to know of the others.
 
@@ -101,6 +120,10 @@ def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
         )
 
 
+def _read_slide(tissue_path: Path) -> store.SlideInfo:
+    return store.read_tissue(tissue_path)[0].slide
+
+
 def run(
     *,
     sheet_path: Path,
@@ -109,8 +132,17 @@ def run(
     out_path: Path,
     section: config.Ledger,
     labelled: bool,
+    known_tissue_paths: Sequence[Path] = (),
+    unmatched: Sequence[str] = (),
 ) -> None:
-    """Join all slides' artifacts, given in the order of the sheet, into one table. labelled: as in `read_sheet`."""
+    """Join all slides' artifacts into one table.
+
+    Args:
+        tissue_paths, encoded_paths: Of each slide, in the order of the sheet.
+        labelled: As in `read_sheet`.
+        known_tissue_paths: Of the cohort's slides, where the sheet is of slides to be predicted.
+        unmatched: Names of the files among the outlines that are of no slide.
+    """
     sheet, sheet_meta = store.read_table(sheet_path, "sheet")
     rows, inputs, contents = [], [sheet_meta["fingerprint"]], []
     for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, encoded_paths, strict=True):
@@ -123,7 +155,14 @@ def run(
         rows.append(identity | row)
         contents.append(tissue.slide.fingerprint)
     ledger = remark_copies(pd.DataFrame(rows, columns=[*store.TABLES["ledger"]]), contents, labelled=labelled)
+    known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
+    ledger = remark_leaks(ledger, contents, known)
+    inputs += [known[content] for content in contents if content in known]
     check(ledger, section)
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
-    store.write_table(out_path, "ledger", ledger, store.provenance("ledger", VERSION, section.model_dump(), *inputs))
+    meta = store.provenance("ledger", VERSION, section.model_dump(), *inputs)
+    if unmatched:
+        log.warning("files of tissue.masks that are of no slide: %s", ", ".join(unmatched))
+        meta["unmatched_outlines"] = json.dumps(unmatched)
+    store.write_table(out_path, "ledger", ledger, meta)

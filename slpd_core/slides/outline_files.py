@@ -42,9 +42,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
     paths: dict[str, Path] = {}
     unmatched = []
     for path in sorted(path for path in Path(folder).iterdir() if not path.name.startswith(".") and path.is_file()):
-        name = fold_id(path.name)
-        suffix = next((suffix for suffix in (*GEOJSON, *OTHERS) if name.endswith(suffix)), None)
-        slide_id = ids.get(name.removesuffix(suffix)) if suffix else None
+        slide_id = ids.get(_read_id(path.name))
         if slide_id is None:
             unmatched.append(path.name)
         elif slide_id in paths:
@@ -59,6 +57,19 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
             f"tissue.masks: no slide of a sheet is called {name_some(strange)}; name it {{slide_id}}.geojson{hint}"
         )
     return Outlines(paths, tuple(unmatched))
+
+
+def find_outline(folder: str | None, slide_id: str) -> Path | None:
+    """Find the outline of one slide, where there is one, in a folder that `find_outlines` has gone through."""
+    paths = Path(folder).iterdir() if folder else ()
+    return next((path for path in paths if _read_id(path.name) == fold_id(slide_id) and path.is_file()), None)
+
+
+def _read_id(name: str) -> str:
+    """The folded id of the slide that a file is named after; "" where the name is of no outline."""
+    folded = fold_id(name)
+    suffix = next((suffix for suffix in (*GEOJSON, *OTHERS) if folded.endswith(suffix)), "")
+    return fold_id(folded.removesuffix(suffix)) if suffix else ""
 
 
 def name_some(names: Collection[str]) -> str:

@@ -102,6 +102,15 @@ def test_slides_left_out_keep_a_line_with_the_reason(run, slides, tmp_path):
     assert table.loc[["blank", "torn"], "predicted"].isna().all()
 
 
+def test_what_to_know_of_a_slide_stands_in_its_lines(run, slides, tmp_path):
+    ledger, meta = store.read_table(tmp_path / "ledger.parquet", "ledger")
+    remarks = ledger["slide_id"].map({"a": "It is k of the cohort."}).fillna("")
+    store.write_table(tmp_path / "ledger.parquet", "ledger", ledger.assign(remarks=remarks), meta)
+    row = ("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], [embed(tmp_path / "e.parquet", slides)])
+    table = run(row).set_index("slide_id")["remarks"].fillna("")
+    assert table.to_dict() == {"a": "It is k of the cohort.", "b": "", "blank": "", "torn": ""}
+
+
 def test_one_fold_has_no_spread(run, slides, tmp_path):
     table = run(("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], [embed(tmp_path / "e.parquet", slides)]))
     assert table["sd_x"].isna().all()

@@ -242,7 +242,8 @@ def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_pat
     say = preflight.Findings()
     preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
     assert capsys.readouterr().out == (
-        "  note  copies       n, to be predicted, is slide-2 of the cohort, on which classifiers are trained\n"
+        "  note  copies       n, to be predicted: It is slide-2 of the cohort, byte for byte, on which classifiers are "
+        "trained: no test of them.\n"
     )
     assert not say.failed
 

@@ -1,7 +1,9 @@
 """The ledger says of every slide what became of it."""
 
+import json
 import logging
 import re
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,8 @@ META = store.provenance("stage", 1, {}, "f")
 def run(tmp_path, settings):
     """Run the stage on slides given as {slide_id: (regions, status, reason, remarks ...)}; gives the ledger.
 
-    contents: fingerprints of their bytes; without, each has its own. patients: the patient of each.
+    contents: fingerprints of their bytes; without, each has its own. patients: the patient of each. known: those of the
+    cohort's slides by their ids.
     """
 
     def run(
@@ -28,6 +31,8 @@ def run(tmp_path, settings):
         contents: str = "",
         patients: str = "",
         labelled: bool = True,
+        known: dict = MappingProxyType({}),
+        unmatched: tuple = (),
     ) -> pd.DataFrame:
         patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
         rows = [(name, patients[number], labels[number % len(labels)], 0.5, "") for number, name in enumerate(slides)]
@@ -41,6 +46,9 @@ def run(tmp_path, settings):
             coords = np.zeros((count, 2), np.int64)
             found = store.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
             store.write_regions(paths["encoded"][number], found, META | {"fingerprint": f"tokens-{name}"})
+        for name, content in known.items():
+            info = store.SlideInfo(name, store.OK, "", 8000, 6000, 0.5, "sheet", content)
+            store.write_tissue(tmp_path / f"{name}.known", store.Tissue(info, ()), META)
         ledger.run(
             sheet_path=tmp_path / "sheet.parquet",
             tissue_paths=paths["tissue"],
@@ -48,6 +56,8 @@ def run(tmp_path, settings):
             out_path=tmp_path / "ledger.parquet",
             section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
             labelled=labelled,
+            known_tissue_paths=[tmp_path / f"{name}.known" for name in known],
+            unmatched=unmatched,
         )
         return store.read_table(tmp_path / "ledger.parquet", "ledger")[0]
 
@@ -143,3 +153,29 @@ def test_what_a_sheet_of_slides_to_be_predicted_says_of_copies_is_not_looked_at(
 def test_slides_that_are_left_out_are_no_copies(run):
     torn = dict.fromkeys("bcd", (0, store.QUARANTINED, "empty file"))
     assert (run(FOUR | torn, contents="1111")["remarks"] == "").all()
+
+
+def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on(run, tmp_path, caplog, monkeypatch):
+    """What could not be read, in the cohort, is equal to nothing."""
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        rows = run(FOUR, contents="1234", labelled=False, known={"k": "3", "l": "9", "torn": ""}).set_index("slide_id")
+    said = "It is k of the cohort, byte for byte, on which classifiers are trained: no test of them."
+    assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": said, "d": ""}
+    assert f"c: {said}" in caplog.text
+    leaks = store.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
+    run(FOUR, contents="1234", labelled=False, known={"l": "9"})
+    assert leaks != store.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
+
+
+def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(runtime.log, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        rows = run(MIXED, unmatched=("notes.txt", "old.json"))
+    assert "files of tissue.masks that are of no slide: notes.txt, old.json" in caplog.text
+    meta = store.read_table(tmp_path / "ledger.parquet", "ledger")[1]
+    assert json.loads(meta["unmatched_outlines"]) == ["notes.txt", "old.json"]
+    pd.testing.assert_frame_equal(rows, run(MIXED))
+    plain = store.read_table(tmp_path / "ledger.parquet", "ledger")[1]
+    assert plain.items() <= meta.items()
+    assert "unmatched_outlines" not in plain

@@ -111,6 +111,8 @@ def test_outlines_of_all_names_and_encodings_are_read(tmp_path, name, encoding):
     (tmp_path / name).write_bytes(gzip.compress(text) if name.lower().endswith("gz") else text)
     found = outline_files.find_outlines(str(tmp_path), ["s", "t"])
     assert found.paths == {"s": tmp_path / name}
+    assert outline_files.find_outline(str(tmp_path), "s") == tmp_path / name
+    assert outline_files.find_outline(str(tmp_path), "t") is None
     assert area(read(found.paths["s"])[0]) == 900**2
 
 
@@ -132,6 +134,7 @@ def test_a_package_is_held_to_bounds(tmp_path, monkeypatch):
 
 def test_the_folder_of_outlines_says_what_it_has(tmp_path):
     assert outline_files.find_outlines(None, ["a"]).paths == {}
+    assert outline_files.find_outline(None, "a") is None
     with pytest.raises(FileNotFoundError, match=r"tissue\.masks: no folder"):
         outline_files.find_outlines(str(tmp_path / "gone"), ["a"])
     for name in ("Mu\u0308ller.geojson", "notes.txt", "project.json", "._Mu\u0308ller.geojson", ".DS_Store"):

@@ -185,6 +185,8 @@ def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tm
     assert table["slide_id"].value_counts().to_dict() == {
         "new-coarse-0": 8, "new-fine-0": 8, "new-blank": 1, "new-torn": 1  # 4 classifiers on each of two runs
     }  # fmt: skip
+    remarks = table.groupby("slide_id")["remarks"].first()
+    assert remarks["new-coarse-0"].startswith("It is coarse-0 of the cohort, byte for byte, on which classifiers are")
     line = table.query("slide_id == 'new-fine-0' and features == 'slpd' and classifier == 'vit_wsi'").iloc[0]
     tested, _ = store.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
     other, _ = store.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
@@ -471,7 +473,8 @@ NOTE_OPENED = """
 import os, sys
 
 def note(event, values):
-    if event == "open" and str(values[0]).endswith(".dcm"):
+    opened = event == "open" and str(values[0]).endswith(".dcm")
+    if opened or event in ("os.listdir", "os.scandir") and str(values[0]).endswith("masks"):
         with open(os.environ["OPENED"], "a") as file:
             print(os.path.basename(values[0]), file=file)
 
@@ -494,3 +497,26 @@ def test_the_process_of_a_job_looks_at_no_other_slide(small, tmp_path, monkeypat
     done = small(tmp_path, "-n", "--mode", "subprocess", "results/tiny/tissue/2.geojson")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {*(tmp_path / "opened").read_text().split()} == {"2.dcm"}
+
+
+@pytest.mark.slow
+def test_the_folder_of_outlines_is_listed_once_and_by_the_jobs_that_read_one(cohort, small, tmp_path, monkeypatch):
+    hook, opened = tmp_path / "hook", tmp_path / "opened"
+    masks = tmp_path / "all.masks"  # with a dot: Python looks for packages in the others
+    masks.mkdir()
+    hook.mkdir()
+    (masks / "Fine-0.geojson").touch()
+    (hook / "sitecustomize.py").write_text(NOTE_OPENED)
+    monkeypatch.setenv("PYTHONPATH", str(hook))
+    monkeypatch.setenv("OPENED", str(opened))
+    overlay = {"tissue": {"masks": str(masks)}}
+
+    def count_listings(*words):
+        opened.write_text("")
+        done = small(cohort, "-n", *words, overlay=overlay)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return opened.read_text().count("masks")
+
+    assert count_listings() == 1
+    assert count_listings("--mode", "subprocess", "results/tiny/sheet/slides.parquet") == 0
+    assert count_listings("--mode", "subprocess", "results/tiny/tissue/fine-0.geojson") == 1
