@@ -14,7 +14,7 @@ from slpd_core.evaluation.origins import origins
 from slpd_core.evaluation.page import picture, render, thumbnails
 from slpd_core.runtime import generator, log
 
-VERSION = 19
+VERSION = 20
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 

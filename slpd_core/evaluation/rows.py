@@ -65,9 +65,9 @@ class Row:
         }
 
     @property
-    def inflation(self) -> float:
+    def training(self) -> float:
         """What training adds to the variance of the row's scores."""
-        return uncertainty.KNN_INFLATION if self.classifier == "knn" else uncertainty.TRAINING_INFLATION
+        return uncertainty.KNN_TRAINING if self.classifier == "knn" else uncertainty.TRAINING
 
     @property
     def patch_encoder(self) -> str:
@@ -138,7 +138,7 @@ def make_table(rows: Sequence[Row], reference: Row | None, partial_folds: Collec
         and of the scores in SHOWN {score}_difference, _difference_low, _difference_high and _detectable, as
         `compare.compare_with_reference` returns them (nan in the reference row).
     """
-    influences = {row.key: uncertainty.influences(row.predictions, row.classes, row.inflation) for row in rows}
+    influences = {row.key: uncertainty.influences(row.predictions, row.classes, row.training) for row in rows}
     lines = []
     for row in rows:
         auc_folds = int(row.per_fold["auc"].notna().sum())
@@ -147,7 +147,7 @@ def make_table(rows: Sequence[Row], reference: Row | None, partial_folds: Collec
         line |= _intervals(influences[row.key])
         patients = metrics.patient_predictions(row.predictions, row.classes)
         by_patient = metrics.summary(metrics.fold_scores(patients, row.classes))
-        by_patient |= _intervals(uncertainty.influences(patients, row.classes, row.inflation))
+        by_patient |= _intervals(uncertainty.influences(patients, row.classes, row.training))
         line |= {f"patient_{name}": value for name, value in by_patient.items()}
         if reference is not None and row is not reference:
             for score in SHOWN:

@@ -9,11 +9,11 @@ import pandas as pd
 from slpd_core.evaluation import metrics
 
 LEVEL = 0.95
-# The classifiers of all folds are trained on the same patients, which adds to the variance of their mean what no test
-# patient shows: there is no unbiased estimate of it (Bengio and Grandvalet, JMLR 2004). The variance over test patients
-# is multiplied by these; what simulations asked for (benchmarks/intervals.py) was 1.0 for scores that need no training,
-# up to 1.3 for linear classifiers, 1.3 to 2.0 for nearest neighbors.
-TRAINING_INFLATION, KNN_INFLATION = 1.15, 1.75
+# All folds train on the same patients, which adds to the variance of their mean what no test patient shows. No unbiased
+# estimate of it exists (Bengio and Grandvalet, JMLR 2004): these shares of the variance on test patients are what
+# simulations asked for (benchmarks/intervals.py): 0.1 to 0.5 of linear classifiers and small networks, 0.6 to 0.8 of
+# nearest neighbors. Scores that need no training add 0.
+TRAINING, KNN_TRAINING = 0.3, 0.65
 MAX_WEIGHTS = 5_000_000  # numbers held at a time
 
 
@@ -23,41 +23,44 @@ class Influence:
 
     values: per fold, (F,). parts: per fold and patient, (F, patients), how far the patient moves the fold's score; nan
     where the fold does not test the patient. n_effective: as many patients as a score without any spread may rest on.
-    inflation: of the variance, for what training adds.
+    training: what training adds, a share of the variance that tests each patient once.
     """
 
     values: pd.Series
     parts: pd.DataFrame
     n_effective: int
-    inflation: float
+    training: float
 
     def minus(self, other: "Influence") -> "Influence":
         """Return the paired difference to another, over the folds where both are defined."""
         values = (self.values - other.values).dropna()
         parts = self.parts.sub(other.parts, fill_value=0.0)
-        n_effective, inflation = min(self.n_effective, other.n_effective), max(self.inflation, other.inflation)
-        return Influence(values, parts.reindex(values.index), n_effective, inflation)
+        n_effective, training = min(self.n_effective, other.n_effective), (self.training + other.training) / 2
+        return Influence(values, parts.reindex(values.index), n_effective, training)
 
     def standard_error(self) -> float:
         """Return the standard error of the mean over the folds where the score is defined; nan without patients.
 
-        The jackknife over patients, times `inflation`: of one partition with two labels, the AUC's is that of DeLong et
-        al. (1988) fold by fold. Where folds test patients again, more of them do not make training surer: where it is
-        greater, the variance is that of patients whose t parts count as if all were one and the same.
+        The jackknife over patients: of one partition with two labels, the AUC's variance is that of DeLong et al.
+        (1988) fold by fold. Where folds test patients again, it is halfway between two: that of each patient's mean
+        part, and that of parts that move as one, since tests of a patient differ by training, which all share.
+        `training` is added for as many tests as the median patient has: patients that hold-outs never test do not show.
         """
-        values = self.values.dropna()
-        parts = self.parts.loc[values.index] / max(len(values), 1)
-        if not parts.notna().any(axis=None):
+        values = self.values.to_numpy(float)
+        parts = self.parts.to_numpy(float)[~np.isnan(values)] / max(np.sum(~np.isnan(values)), 1)
+        tests = (~np.isnan(parts)).sum(0)
+        if not tests.any():
             return math.nan
-        independent = float((parts.sum() ** 2).sum())
-        alike = float((parts.notna().sum() * (parts**2).sum()).sum())
-        return math.sqrt(max(self.inflation * independent, alike))
+        squares = np.nansum(parts**2, axis=0)
+        apart, alike = (np.nansum(parts, axis=0) ** 2).sum(), (tests * squares).sum()
+        once = np.median(tests[tests > 0]) * squares.sum()
+        return math.sqrt((apart + alike) / 2 + self.training * once)
 
     def quantile(self, probability: float) -> float:
         """Return the quantile of Student's t that belongs to the standard error."""
-        from scipy import stats
+        from scipy import special
 
-        return float(stats.t.ppf(probability, max(self.parts.shape[1] - 1, 1)))
+        return float(special.stdtrit(max(self.parts.shape[1] - 1, 1), probability))
 
     def interval(self) -> tuple[float, float]:
         """Return the interval (LEVEL) of the mean of a score between 0 and 1, after Wilson (1927).
@@ -158,9 +161,7 @@ def _scores_without_each(p: np.ndarray, labels: np.ndarray, patient: np.ndarray)
     return {score: np.concatenate([block[score] for block in blocks]) for score in metrics.SCORES}
 
 
-def influences(
-    predictions: pd.DataFrame, classes: list[str], inflation: float = TRAINING_INFLATION
-) -> dict[str, Influence]:
+def influences(predictions: pd.DataFrame, classes: list[str], training: float = TRAINING) -> dict[str, Influence]:
     """Return each score's influence: the score in each fold, and each patient's part by leaving the patient out.
 
     A fold whose score is undefined without a patient (the only one of a label) is left out of the mean with it.
@@ -168,7 +169,7 @@ def influences(
     Args:
         predictions: the `evaluate` tables of all folds; a row per fold and slide, or patient.
         classes: labels in the order of the probabilities.
-        inflation: of the variance, for what training adds; KNN_INFLATION for nearest neighbors.
+        training: what training adds to the variance; KNN_TRAINING of nearest neighbors.
 
     Returns:
         Score to its influence, for each of `metrics.SCORES`.
@@ -199,7 +200,7 @@ def influences(
             pd.Series(values[score], folds),
             pd.DataFrame(_without_fold(parts[score], values[score]), folds, patients),
             len(patients) if score == "accuracy" else n_rarest,
-            inflation,
+            training,
         )
         for score in metrics.SCORES
     }

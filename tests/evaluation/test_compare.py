@@ -31,7 +31,7 @@ def test_a_difference_in_accuracy_on_one_test_set_is_the_paired_t_test():
     rows = [influence(np.where(own, 1.0, -1.0) * (labels * 2 - 1), labels, 0, "accuracy") for own in right]
     found = compare.compare_with_reference(*rows)
     plain = stats.ttest_1samp(right[0].astype(float) - right[1], 0).confidence_interval(0.95)
-    half = (plain.high - plain.low) / 2 * math.sqrt(uncertainty.TRAINING_INFLATION)
+    half = (plain.high - plain.low) / 2 * math.sqrt(1 + uncertainty.TRAINING)
     mean = right[0].mean() - right[1].mean()
     assert (found["difference"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half))
 
@@ -69,10 +69,10 @@ def test_slides_that_one_row_lacks_count_for_the_other():
 @pytest.mark.parametrize("design", ["partition", "10 hold-outs"])
 def test_equal_rows_seldom_differ_and_what_is_detectable_is_mostly_detected(design):
     rng, shift = np.random.default_rng(5), 0.8
-    equal = [intervals.simulate_rows(design, "fixed", 120, 3, (shift, shift), rng) for _ in range(60)]
-    assert np.mean([intervals.differs(*rows) for rows in equal]) < 0.1
+    equal = [intervals.simulate_rows(design, "fixed", 120, 3, (shift, shift), rng) for _ in range(300)]
+    assert np.mean([intervals.differs(*rows) for rows in equal]) < 0.08
     detectable = np.mean([compare.compare_with_reference(*rows)["detectable"] for rows in equal])
     auc = stats.norm.cdf(shift / math.sqrt(2))
     higher = math.sqrt(2) * stats.norm.ppf(auc + detectable)  # labels that far apart have an AUC so much higher
-    unequal = [intervals.simulate_rows(design, "fixed", 120, 3, (higher, shift), rng) for _ in range(40)]
+    unequal = [intervals.simulate_rows(design, "fixed", 120, 3, (higher, shift), rng) for _ in range(200)]
     assert np.mean([intervals.differs(*rows) for rows in unequal]) > 0.7
