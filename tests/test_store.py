@@ -1,6 +1,7 @@
 """Each artifact comes back as it was written, and nothing broken or half-written is read as whole."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.numpy import save as save_tensors
 from shapely.geometry import Polygon
 
@@ -241,6 +243,18 @@ def test_weights_come_back(tmp_path):
     assert meta == META
 
 
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_a_picture_comes_back_and_any_viewer_opens_it(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    picture, path = Image.fromarray(pixels).convert(mode), tmp_path / "results/cohort/tissue/a.png"
+    store.write_picture(path, picture)
+    for source in (path, io.BytesIO(store.read_picture(path))):
+        with Image.open(source) as back:
+            np.testing.assert_array_equal(back.convert("RGB"), picture.convert("RGB"))
+    with Image.open(path) as back:
+        back.verify()
+
+
 def test_the_same_weights_are_the_same_bytes(tmp_path):
     path, found = tmp_path / "w.safetensors", set()
     for _ in range(20):
@@ -262,6 +276,9 @@ def write_one_of_each(folder):
         for number in range(2):
             patches[number] = rng.integers(0, 256, (16, 16, 3))
     store.write_weights(folder / "w.safetensors", {"a": np.ones(1000, np.float32)}, META)
+    for name in ("i.png", "i.jpg"):
+        store.write_picture(folder / name, Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)))
+    store.write_json(folder / "memo.json", {"fingerprint": "f"})
     store.write_arrays(folder / "a.h5", {"x": np.ones(1000), "names": np.array(["a", "b"])}, {}, META)
 
 
@@ -274,6 +291,9 @@ READERS = {
     "k.h5": store.read_tokens,
     "p.h5": lambda path: store.read_patches(path)[0][()],
     "w.safetensors": store.read_weights,
+    "i.png": store.read_picture,
+    "i.jpg": store.read_picture,
+    "memo.json": store.read_json,
     "a.h5": lambda path: store.read_arrays(path, ("x", "names")),
 }
 

@@ -1,5 +1,6 @@
 """Heat maps: how much a classifier attends to each region of a slide it was not trained on."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def draw_slide(
             f"{regions_dir / slide_id}.h5: {len(regions.coords)} regions, {len(attention)} embeddings; run snakemake "
             "again to renew what is outdated"
         )
-    with Image.open(tissue_dir / f"{slide_id}.png") as file:
+    with Image.open(io.BytesIO(store.read_picture(tissue_dir / f"{slide_id}.png"))) as file:
         thumbnail = file.convert("RGB")
     if size_px:
         thumbnail.thumbnail((size_px, size_px))

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from slpd_core import store
 from slpd_core.runtime import progress
 
 THUMBNAIL_PX = 200
@@ -48,7 +49,7 @@ def thumbnails(overlays_dir: Path, slide_ids: Sequence[str], room: int) -> dict[
     for slide in progress(slide_ids, len(slide_ids), "thumbnails", "slides"):
         uri, path = "", overlays_dir / f"{slide}.png"
         if path.exists():
-            with Image.open(path) as overlay:
+            with Image.open(io.BytesIO(store.read_picture(path))) as overlay:
                 small = overlay.convert("RGB")
             small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             buffer = io.BytesIO()

@@ -175,7 +175,7 @@ def pictures(
     }
     names = [*galleries.values(), *heatmaps.values()]
     drawn = {
-        name: picture(path.read_bytes(), f"{name}{path.suffix}")
+        name: picture(store.read_picture(path), f"{name}{path.suffix}")
         for name, path in zip(names, [*gallery_paths, *heatmap_paths], strict=True)
     }
     drawn |= {name: picture(png, f"{name}.png", figures.DPI) for name, png in pngs.items()}

@@ -192,7 +192,6 @@ def run(
     strips = plan_cohort(found) if as_one else plan_slides(found, section.slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
-    with store.replacing(out_path) as part:
-        # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
-        draw(strips, tiles).quantize(256).save(part, format="PNG", optimize=True)
+    # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
+    store.write_picture(out_path, draw(strips, tiles).quantize(256), optimize=True)
     log.info("%d strips, %d regions, %d of them read", len(strips), len(set(rows)), len(tiles))

@@ -1,5 +1,6 @@
 """Regions: the grid of squares at the target um/px, kept where there is tissue."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def lay_grid(tissue: store.Tissue, region_px: int, section: config.Regions) -> t
 
 def overlay(outlined_path: Path, tissue: store.Tissue, regions: store.Regions, section: config.Regions) -> Image.Image:
     """The picture of a slide's tissue with its squares, kept or dropped; of a quarantined slide what was said of it."""
-    with Image.open(outlined_path) as file:
+    with Image.open(io.BytesIO(store.read_picture(outlined_path))) as file:
         outlined = file.convert("RGB")
     if tissue.slide.status != store.OK:
         return outlined
@@ -142,6 +143,5 @@ def run(
         regions = keep_regions(replace(tissue, slide=lost), section)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = store.provenance("regions", VERSION, section.model_dump(), meta["fingerprint"])
-    with store.replacing(overlay_path) as part:
-        overlay(outlined_path, tissue, regions, section).save(part, format="PNG")
+    store.write_picture(overlay_path, overlay(outlined_path, tissue, regions, section))
     store.write_regions(regions_path, regions, provenance)

@@ -233,8 +233,7 @@ def run(
         info = store.SlideInfo(slide_id, store.QUARANTINED, reason, fingerprint=fingerprint)
         tissue, picture = store.Tissue(info, ()), notice(slide_id, reason)
     meta = store.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
-    with store.replacing(overlay_path) as part:
-        picture.save(part, format="PNG")
+    store.write_picture(overlay_path, picture)
     store.write_tissue(geojson_path, tissue, meta)
     for remark in tissue.slide.remarks:
         log.warning("%s: %s", slide_id, remark)

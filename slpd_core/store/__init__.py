@@ -27,6 +27,7 @@ from slpd_core.store.hdf5 import (
     writing_patches,
     writing_tokens,
 )
+from slpd_core.store.pictures import read_picture, write_picture
 from slpd_core.store.probe import read_weights_shapes, require_weights_file
 from slpd_core.store.schema import (
     EMPTY,

@@ -70,7 +70,7 @@ def cohort(make_slides, plant, settings, tmp_path):
         regions = store.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
         store.write_regions(tmp_path / "regions" / f"{slide}.h5", regions, store.provenance("regions", 1, {}))
         (tmp_path / "tissue").mkdir(exist_ok=True)
-        Image.new("RGB", (40 * len(array), 40), PAPER).save(tmp_path / "tissue" / f"{slide}.png")
+        store.write_picture(tmp_path / "tissue" / f"{slide}.png", Image.new("RGB", (40 * len(array), 40), PAPER))
     for fold in range(3):  # untrained ones, whose attention differs from region to region and from fold to fold
         network = classifiers.build("abmil", 8, 2, 0.0, fold)
         network.attention.attention_c.weight.data *= 40

@@ -65,7 +65,7 @@ def run(tmp_path, slides):
         ) as written:
             written.tokens[:] = array[:, None]
         (tmp_path / "tissue").mkdir(exist_ok=True)
-        Image.new("RGB", (30 * len(array), 30), "white").save(tmp_path / "tissue" / f"{name}.png")
+        store.write_picture(tmp_path / "tissue" / f"{name}.png", Image.new("RGB", (30 * len(array), 30), "white"))
 
     def run(*rows):
         fields = ("features", "classifier", "models", "embeds", "tokens")

@@ -81,14 +81,14 @@ def write_run(folder, run, slide_ids, remarks=""):
 def write_gallery(path):
     """A picture where the gallery of a run stands."""
     path.parent.mkdir(exist_ok=True)
-    Image.new("RGB", (640, 320), "pink").save(path)
+    store.write_picture(path, Image.new("RGB", (640, 320), "pink"))
     return path
 
 
 def write_heatmap(path):
     """A picture where the heat maps of a row stand."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (720, 200), "blue").save(path)
+    store.write_picture(path, Image.new("RGB", (720, 200), "blue"))
     return path
 
 
@@ -142,7 +142,7 @@ def make(tmp_path, settings, monkeypatch):
         store.write_table(tmp_path / "folds.parquet", "folds", folds, of_folds)
         table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str)
         store.write_table(tmp_path / "remarks.parquet", "remarks", table, META)
-        Image.new("RGB", (500, 300), "pink").save(tmp_path / "s0-0.png")
+        store.write_picture(tmp_path / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
         for name in runs:
             write_run(tmp_path, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
         report.run(
@@ -362,14 +362,14 @@ def test_each_run_with_prototypes_shows_its_gallery(make):
     page = page_of(folder)
     assert "prototypes" in page.ids
     assert re.findall(r"\((gallery/.*)\)", page.text) == ["gallery/slpd.png", "gallery/intra.png"]
-    png = (folder.parent / "gallery" / "slpd.png").read_bytes()
+    png = store.read_picture(folder.parent / "gallery" / "slpd.png")
     assert f'src="{page_parts.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
     assert "prototypes" not in page_of(make(ROWS, runs=("dino",))).ids
 
 
 def test_each_row_with_attention_shows_where_it_looked(make):
     folder = make(ROWS)
-    text, jpeg = (folder / "index.html").read_text(), (folder.parent / "heatmaps" / "slpd" / "vit_wsi.jpg").read_bytes()
+    text, jpeg = (folder / "index.html").read_text(), store.read_picture(folder.parent / "heatmaps/slpd/vit_wsi.jpg")
     assert f'src="{page_parts.data_uri("jpeg", jpeg)}" width="720" height="200"' in text
     assert "Attention of ViT_WSI on regions of dino" in text
     assert "Attention" not in (make(ROWS, runs=()) / "index.html").read_text()
@@ -426,7 +426,7 @@ def test_the_slides_shown_in_the_plane_are_the_same_in_any_order():
 
 def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
     for name in "abc":
-        Image.new("RGBA", (900, 300), "pink").save(tmp_path / f"{name}.png")
+        store.write_picture(tmp_path / f"{name}.png", Image.new("RGBA", (900, 300), "pink"))
     slides = ["a", "missing", "b", "c"]
     whole = page_parts.thumbnails(tmp_path, slides, room=10**6)
     assert list(whole) == ["a", "missing", "b", "c"]
@@ -440,7 +440,7 @@ def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
 def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):
     """However little their thumbnails compress: those that do not fit are left out, and the page says so."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
-    noise.save(tmp_path / "noise.png")
+    store.write_picture(tmp_path / "noise.png", noise)
     for fold in range(100):
         for number in range(fold == 0, 10):  # make() draws s0-0
             (tmp_path / f"s{fold}-{number}.png").hardlink_to(tmp_path / "noise.png")

@@ -93,7 +93,7 @@ def run(tmp_path, settings):
     def run(tissue, made_from="f"):
         meta = store.provenance("tissue", 1, {}, made_from)
         store.write_tissue(tmp_path / "t.geojson", tissue, meta)
-        Image.new("RGB", (500, 450), "pink").save(tmp_path / "t.png")
+        store.write_picture(tmp_path / "t.png", Image.new("RGB", (500, 450), "pink"))
         regions.run(
             tissue_path=tmp_path / "t.geojson",
             outlined_path=tmp_path / "t.png",
@@ -173,7 +173,7 @@ def test_a_slide_a_little_coarser_than_the_target_is_enlarged_and_no_more(settin
 def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path, settings):
     tissue = store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),))
     store.write_tissue(tmp_path / "t.geojson", tissue, store.provenance("tissue", 1, {}, "f"))
-    Image.new("RGB", (500, 450)).save(tmp_path / "t.png")
+    store.write_picture(tmp_path / "t.png", Image.new("RGB", (500, 450)))
     paths = {"tissue_path": tmp_path / "t.geojson", "outlined_path": tmp_path / "t.png"}
     paths |= {"regions_path": tmp_path / "r.h5", "overlay_path": tmp_path / "r.png"}
     with pytest.raises(SlideError, match="is coarser than"):

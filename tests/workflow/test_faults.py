@@ -197,6 +197,8 @@ def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, small, undist
         ("folds/folds.parquet", "evaluate", "evaluate/slpd/vit_wsi/fold0.parquet"),
         ("evaluate/slpd/vit_wsi/fold1.safetensors", "heatmaps", "heatmaps/slpd/vit_wsi.jpg"),
         ("evaluate/slpd/vit_wsi/fold0.parquet", "report", "report/table.csv"),
+        ("tissue/coarse-0.png", "regions", "regions/coarse-0.png"),
+        ("heatmaps/slpd/vit_wsi.jpg", "report", "report/table.csv"),
     ],
 )
 def test_a_truncated_artifact_is_named_with_its_remedy(cohort, start, undisturbed, results_of, name, user, made):
