@@ -17,7 +17,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
 
 from slpd_core import config as sections
-from slpd_core import runtime, store
+from slpd_core import ids, runtime, store
 from slpd_core.preflight import texts
 from slpd_core.slides import identity, ledger, outages, sheet
 from slpd_core.slides.outline_files import find_outline, find_outlines
@@ -59,7 +59,7 @@ try:
         all_outlines()
         texts.require_cohort(CONFIG, SHEET, gpus_of_rules())
 except (ValueError, OSError) as error:
-    raise WorkflowError(runtime.escape_controls(str(error)))
+    raise WorkflowError(ids.escape_controls(str(error), keep="\n\t"))
 
 RESULTS = f"results/{CONFIG.cohort}"
 COHORT, NEW = [*SHEET["slide_id"]], [*NEW_SHEET["slide_id"]]
@@ -139,7 +139,7 @@ def count_outlines():
     """Say before a run how many slides are outlined by hand, and which files of their folder are of none."""
     if CONFIG.tissue.masks:
         text = all_outlines().describe(len(SLIDES))
-        print(f"tissue.masks: {runtime.escape_controls(text)}", file=sys.stderr)
+        print(f"tissue.masks: {ids.escape_controls(text)}", file=sys.stderr)
 
 
 def name_left_out():
@@ -151,7 +151,7 @@ def name_left_out():
                 Path(RESULTS, folder, "ledger.parquet"), "ledger"
             )
             for line in ledger.left_out(table):
-                print(runtime.escape_controls(line), file=sys.stderr)
+                print(ids.escape_controls(line), file=sys.stderr)
 
 
 def name_run_remarks():

@@ -23,7 +23,7 @@ from typing import IO, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from slpd_core.ids import is_shown
+from slpd_core.ids import escape_controls
 
 T = TypeVar("T")
 log = logging.getLogger("slpd")
@@ -35,17 +35,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
-def escape_controls(text: str) -> str:
-    """Return a text in which what would steer a terminal is written out, as \\x1b; lines and tabs stay."""
-    return "".join(sign if is_shown(sign) or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
-
-
 class PlainFormatter(logging.Formatter):
     """Writes log lines in which nothing steers a terminal, whatever texts of slides, sheets and weights they quote."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        return escape_controls(super().format(record))
+        return escape_controls(super().format(record), keep="\n\t")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-from slpd_core.ids import is_shown
+from slpd_core.ids import escape_controls, name_some
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 WORKBOOK, OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # what their files begin with
@@ -117,7 +117,7 @@ def _decode(path: Path, content: bytes) -> str:
 
 def _check_text(field: str) -> Cell:
     text = field.strip()
-    if not text.isprintable() and not all(map(is_shown, text)):
+    if escape_controls(text) != text:
         return text, f"{text!a} holds signs that do not show; retype it"
     if text in ERRORS:
         return text, f"is {text}, the error of a formula; fill it in"
@@ -200,7 +200,7 @@ def _read_header(
         raise ValueError(f"{path}: column {', '.join(wrong)}; write {', '.join(name.lower() for name in wrong)}")
     missing = [name for name in required if name not in header]
     if missing:
-        columns = ", ".join(name[:50] if name.isprintable() else ascii(name[:50]) for name in header[:20])
+        columns = name_some((name[:50] for name in header), 20)
         shown = f". Example:\n{example}" if example else ""
         raise ValueError(f"{path}: no column {', '.join(missing)} among {columns or 'no column at all'}; add it{shown}")
     twice = sorted({name for name in header if header.count(name) > 1 and name in names})

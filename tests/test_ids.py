@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slpd_core.ids import fold_id, group_alike, loosen_id, normalize_id
+from slpd_core.ids import fold_id, group_alike, loosen_id, name_some, normalize_id
 
 
 @given(st.text(max_size=20))
@@ -38,3 +38,17 @@ def test_other_ids_are_others(a, b):
 
 def test_those_alike_come_in_groups():
     assert group_alike(["b", "a", "B", "c", "A", "b"], fold_id) == [["b", "B"], ["a", "A"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], ""),
+        (["a", 7], "a, 7"),
+        ("abcde", "a, b, c, d, e"),
+        ("abcdefg", "a, b, c, d, e and 2 more"),
+        (["a\x1b[31m\n", "\u202eb", "Mu\u0308ller\u3000"], "a\\x1b[31m\\n, \\u202eb, Mu\u0308ller\u3000"),
+    ],
+)
+def test_of_many_names_some_are_named_and_none_steers_a_terminal(names, said):
+    assert name_some(names) == said

@@ -107,7 +107,7 @@ def test_a_cell_that_does_not_say_what_was_typed_is_named(tmp_path, value, what)
         (b"a:slide\n1:2", "no column slide among a:slide; add it"),
         (b"slide,slide\n1,2", "column slide stands there twice"),
         (b"Slide\n1", "column Slide; write slide"),
-        (b"\x1b[31mslide\n1", r"no column slide among '\\x1b\[31mslide'; add it"),
+        (b"\x1b[31mslide\n1", r"no column slide among \\x1b\[31mslide; add it"),
         (b'slide\n"a', "not a CSV table"),
     ],
     ids=lambda part: re.sub(r"\W+", " ", ascii(part))[:30],

@@ -20,8 +20,6 @@ from slpd_core.config.base import (
 )
 from slpd_core.config.dino import DinoPatches
 
-LFS_POINTER = b"version https://git-lfs.github.com/"  # what a text in a file's place begins with
-
 
 class Sheet(Section):
     path: str
@@ -71,11 +69,6 @@ class Regions(Section):
 
 class Patches(Section):
     per_slide: Positive
-
-
-def _is_lfs_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 class PatchEncoder(Section):
@@ -163,11 +156,6 @@ class PatchEncoder(Section):
             raise FileNotFoundError(
                 f"{key}.weights: no file {self.weights}; download the model's weights from where its authors publish "
                 f"them and give their path, or set {key}.source to random for an untrained baseline"
-            )
-        if self.weights and _is_lfs_pointer(Path(self.weights)):
-            raise FileNotFoundError(
-                f"{key}.weights: {self.weights} is the pointer that Git LFS leaves where a file was not fetched; run "
-                "`git lfs pull` in its repository"
             )
         if self.folder and not (self.folder / "config.json").is_file():
             raise FileNotFoundError(

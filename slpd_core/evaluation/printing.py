@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slpd_core.ids import escape_controls
+
 SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
 NONE = "–"
 MINUS = "−"
@@ -68,8 +70,8 @@ def signed_interval(low: float, high: float) -> str:
 
 
 def escaped(text: str, signs: dict[str, str]) -> str:
-    """The text with each of the signs replaced, and by a space what does not show, such as the end of a line."""
-    return "".join(signs.get(sign, sign if sign.isprintable() else " ") for sign in text)
+    """The text with each of the signs replaced, and what does not show written out, such as the end of a line."""
+    return "".join(signs.get(sign, sign) for sign in escape_controls(text))
 
 
 def markdown(table: Table) -> str:

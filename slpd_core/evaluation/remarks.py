@@ -5,9 +5,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from slpd_core import store
+from slpd_core.ids import name_some
 from slpd_core.runtime import log
 
-SHOWN = 5  # ids a kind of remark, in the log
 LEFT_OUT = {store.QUARANTINED: "quarantined", store.EMPTY: "without regions"}
 ON_BOTH_SIDES = "patient on both sides"
 # A part of a fold -> what is remarked of a label that none of its slides shows.
@@ -48,10 +48,7 @@ def count(remarks: list[Remark]) -> list[str]:
     ids: dict[str, dict[str, None]] = {}
     for remark in remarks:
         ids.setdefault(remark.remark, {})[remark.id] = None
-    return [
-        f"{remark}: {len(names)} ({', '.join([*names][:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-        for remark, names in ids.items()
-    ]
+    return [f"{remark}: {len(names)} ({name_some(names)})" for remark, names in ids.items()]
 
 
 def find_partial_folds(found: pd.DataFrame) -> set[int]:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,17 +14,18 @@ import pandas as pd
 import torch
 
 from slpd_core import config
+from slpd_core.ids import escape_controls
 from slpd_core.preflight import forecast, outlines, rates, slides, texts
 from slpd_core.preflight.forecast import Encoder, Machine
 from slpd_core.pretraining.coverage import fewest_regions
 from slpd_core.pretraining.region_encoder import read_state
-from slpd_core.runtime import escape_controls, log
+from slpd_core.runtime import log
 from slpd_core.slides import identity, ledger, patch_encoder
 from slpd_core.slides.outline_files import find_outlines
 from slpd_core.slides.sheet import read_sheet
 
 LIBRARIES = ("snakemake", "torch", "timm", "openslide-python")
-NAMED = 10  # slides that cannot be opened and are named one by one
+NAMED = 10  # slides, or what is in doubt, that are named one by one
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 
 
@@ -36,7 +38,14 @@ class Findings:
     def say(self, verdict: str, what: str, found: str) -> None:
         """Print a line, and count what fails."""
         self.failed += verdict == FAIL
-        print(escape_controls(f"  {verdict:4s}  {what:12s} {found}"), flush=True)
+        print(escape_controls(f"  {verdict:4s}  {what:12s} {found}", keep="\n\t"), flush=True)
+
+    def say_some(self, verdict: str, lines: Sequence[str], rest: str = "") -> None:
+        """Print the first of several lines, and how many more there are; rest: what of these."""
+        for line in lines[:NAMED]:
+            self.say(verdict, "", line)
+        if len(lines) > NAMED:
+            self.say(NOTE, "", f"and {len(lines) - NAMED:,} more{rest}")
 
 
 def memory_gb() -> float:
@@ -65,11 +74,7 @@ def look_at_texts(say: Findings, settings: config.Config, sheet: pd.DataFrame) -
     """What the sheet says of the cohort, and what it and the splits leave in doubt."""
     labels = ", ".join(f"{label} ({count:,})" for label, count in sheet["label"].value_counts().items())
     say.say(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients: {labels}")
-    doubts = texts.find_doubts(settings, sheet)
-    for doubt in doubts[:NAMED]:
-        say.say(NOTE, "", doubt)
-    if len(doubts) > NAMED:
-        say.say(NOTE, "", f"and {len(doubts) - NAMED:,} more")
+    say.say_some(NOTE, texts.find_doubts(settings, sheet))
 
 
 def look_at_runs(say: Findings, settings: config.Config, sample: slides.Sample, token_dim: int) -> None:
@@ -98,18 +103,13 @@ def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str
     mpp = [slide.mpp for slide in good]
     spread = f", at {min(mpp):.3g} to {max(mpp):.3g} um/px" if good else ""
     say.say(OK if good else FAIL, "slides", f"{len(good):,} of {len(opened):,} open{spread}")
-    bad = [slide for slide in opened if slide.problem]
-    for slide in bad[:NAMED]:
-        say.say(NOTE if on_bad_slide == "quarantine" else FAIL, "", slide.problem)
+    bad = [slide.problem for slide in opened if slide.problem]
+    say.say_some(NOTE if on_bad_slide == "quarantine" else FAIL, bad)
     if bad:
-        left = f"and {len(bad) - NAMED:,} more: " if len(bad) > NAMED else ""
         what = "they would be left out" if on_bad_slide == "quarantine" else "the first of them would stop the run"
-        say.say(NOTE, "", f"{left}{what} (ledger.on_bad_slide: {on_bad_slide})")
-    remarked = [slide for slide in good if slide.remarks]
-    for slide in remarked[:NAMED]:
-        say.say(NOTE, "", f"{slide.slide_id}: {' '.join(slide.remarks)}")
-    if len(remarked) > NAMED:
-        say.say(NOTE, "", f"and {len(remarked) - NAMED:,} more slides with remarks; the ledger will have them all")
+        say.say(NOTE, "", f"{what} (ledger.on_bad_slide: {on_bad_slide})")
+    remarked = [f"{slide.slide_id}: {' '.join(slide.remarks)}" for slide in good if slide.remarks]
+    say.say_some(NOTE, remarked, " slides with remarks; the ledger will have them all")
     return good
 
 
@@ -140,8 +140,7 @@ def look_at_outlines(
     found = find_outlines(settings.tissue.masks, slide_ids)
     say.say(NOTE if found.unmatched else OK, "outlines", found.describe(len(slide_ids)))
     problems = outlines.find_problems(good, found.paths, settings.tissue.outline)
-    for problem in [*problems.values()][:NAMED]:
-        say.say(FAIL, "", problem)
+    say.say_some(FAIL, [*problems.values()])
     return [slide for slide in good if slide.slide_id not in problems], found.paths
 
 

@@ -23,6 +23,7 @@ from slpd_core.dino.processes import train_as_one
 from slpd_core.dino.steps import batches, first_not_finite, take_steps
 from slpd_core.dino.transfer import sent
 from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
+from slpd_core.ids import name_some
 from slpd_core.pretraining import region_encoder
 from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
 from slpd_core.pretraining.coverage import clustering_groups, describe_gaps, related_slides
@@ -47,7 +48,7 @@ def stop_if_not_finite(losses: Tensor, steps: list[np.ndarray], cohort: Cohort, 
         number, loss = found
         slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[steps[number]]})
         raise RuntimeError(
-            f"loss {loss} in epoch {epoch}, step {number}, slides {', '.join(slides[:5])} ...: lower "
+            f"loss {loss} in epoch {epoch}, step {number}, slides {name_some(slides)}: lower "
             "pretrain.base_lr or raise pretrain.teacher_temperature; the last checkpoint is kept"
         )
 

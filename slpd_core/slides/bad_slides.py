@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from slpd_core.ids import escape_controls
+
 LONGEST_REASON = 1000
 COPY_AGAIN = "copy it again or remove it from the sheet"
 MISSING_TILES = (
@@ -44,11 +46,11 @@ KINDS = (
 class SlideError(ValueError):
     """What is wrong lies in the slide itself.
 
-    Its message may quote the slide: what does not show becomes a space, and of a long one the middle is left out.
+    Its message may quote the slide: what does not show is written out, and of a long one the middle is left out.
     """
 
     def __init__(self, message: str) -> None:
-        shown = "".join(sign if sign.isprintable() else " " for sign in message)
+        shown = escape_controls(message)
         half = LONGEST_REASON // 2
         super().__init__(shown if len(shown) <= LONGEST_REASON else f"{shown[:half]} ... {shown[-half:]}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import config, store
+from slpd_core.ids import name_some
 from slpd_core.runtime import log
 
 VERSION = 5
@@ -163,6 +164,6 @@ def run(
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     meta = store.provenance("ledger", VERSION, section.model_dump(), *inputs)
     if unmatched:
-        log.warning("files of tissue.masks that are of no slide: %s", ", ".join(unmatched))
+        log.warning("files of tissue.masks that are of no slide: %s", name_some(unmatched))
         meta["unmatched_outlines"] = json.dumps(unmatched)
     store.write_table(out_path, "ledger", ledger, meta)

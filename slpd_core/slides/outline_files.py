@@ -1,13 +1,12 @@
 """The folder of outlines: which file in it is of which slide."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slpd_core.ids import fold_id
+from slpd_core.ids import fold_id, name_some
 
 GEOJSON, OTHERS = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in small or capital letters
-NAMED = 5  # of several names
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,3 @@ def _read_id(name: str) -> str:
     folded = fold_id(name)
     suffix = next((suffix for suffix in (*GEOJSON, *OTHERS) if folded.endswith(suffix)), "")
     return fold_id(folded.removesuffix(suffix)) if suffix else ""
-
-
-def name_some(names: Collection[str]) -> str:
-    """Join names, the first few of many, without signs that do not show."""
-    shown = ("".join(sign if sign.isprintable() else " " for sign in name) for name in [*names][:NAMED])
-    return ", ".join(shown) + (" ..." if len(names) > NAMED else "")

@@ -8,7 +8,7 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from slpd_core import store
-from slpd_core.slides.outline_files import name_some
+from slpd_core.ids import name_some
 
 DRAWN = ("", "annotation")  # kinds of object that outline tissue; detections, cells, tiles and cores do not
 SAID_OUTSIDE = 0.01  # of the outlined area

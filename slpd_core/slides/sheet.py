@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import store
-from slpd_core.ids import fold_id, group_alike, loosen_id, normalize_id
+from slpd_core.ids import fold_id, group_alike, loosen_id, name_some, normalize_id
 from slpd_core.runtime import log
 from slpd_core.slides.mpp import MPP_RANGE, plausible
 from slpd_core.spreadsheets import read_text_table
@@ -24,7 +24,6 @@ SIGNS_OF_IDS = " ._-()+"
 NO_PLAIN_ENDS = re.compile(r"^[ .+-]|[ .]$|\.\.")
 LONGEST_ID = 200  # bytes
 TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"
-NAMED = 5  # ids of a group that look alike
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
@@ -132,13 +131,13 @@ def find_doubts(frame: pd.DataFrame) -> list[str]:
     Ids that look alike, patients with two labels, and patients that are one by the TCGA barcodes of their slides.
     """
     doubts = [
-        f"{column}: {' and '.join(map(repr, group[:NAMED]))} look alike; if they are one, write them alike"
+        f"{column}: {name_some(map(repr, group))} look alike; if they are one, write them alike"
         for column in ("slide_id", "patient_id", "label", "site")
         for group in group_alike(frame[column], loosen_id)
     ]
     patients = frame.groupby(frame["slide_id"].str.extract(TCGA_PATIENT)[0])["patient_id"].unique()
     doubts += [
-        f"patient_id: {' and '.join(map(repr, names[:NAMED]))} are one by the barcode of their slides, {barcode}"
+        f"patient_id: {name_some(map(repr, names))} are one by the barcode of their slides, {barcode}"
         for barcode, names in patients[patients.str.len() > 1].items()
     ]
     labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
@@ -156,9 +155,9 @@ def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
     ids = {fold_id(slide) for slide in cohort["slide_id"]}
     same = [slide for slide in new["slide_id"] if fold_id(slide) in ids]
     if same:
-        names = ", ".join(same[:5]) + (" ..." if len(same) > 5 else "")
         raise ValueError(
-            f"predict.sheet: {names} stand in the cohort's sheet too; remove them from the sheet or rename them"
+            f"predict.sheet: {name_some(same)} stand in the cohort's sheet too; remove them from the sheet or rename "
+            "them"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from slpd_core.ids import name_some
 from slpd_core.slides.bad_slides import COPY_AGAIN, JOIN_CHANNELS, ONE_PAGE, SAY_RGB, SlideError
 from slpd_core.slides.mpp import TIFF_UNITS_PER_UM, ome_pixels
 
@@ -203,10 +204,9 @@ def _describe_choice(chosen: _Pages, pictures: list[_Pages]) -> tuple[str, ...]:
     others = sum(one.size[0] * one.size[1] for one in pictures if one is not chosen)
     if not others or (chosen is pictures[0] and others < ASSOCIATED * chosen.size[0] * chosen.size[1]):
         return ()
-    sizes = ", ".join(f"{one.size[0]} x {one.size[1]}" for one in pictures[:10])
-    more = ", ..." if len(pictures) > 10 else ""
+    sizes = name_some((f"{one.size[0]} x {one.size[1]}" for one in pictures), 10)
     return (
-        f"Of the file's {len(pictures)} pictures ({sizes}{more} px) only the largest is read, "
+        f"Of the file's {len(pictures)} pictures ({sizes} px) only the largest is read, "
         f"{chosen.size[0]} x {chosen.size[1]} px.",
     )
 

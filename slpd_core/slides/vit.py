@@ -12,6 +12,7 @@ from timm import layers
 from torch import Tensor, nn
 
 from slpd_core.config import PatchEncoder
+from slpd_core.ids import name_some
 
 # Arguments that only say for which pictures or classes; both are settled here.
 SETTLED = ("img_size", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "num_classes")
@@ -151,8 +152,8 @@ def filled(
     shapes = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if missing or unexpected or shapes:
         raise ValueError(
-            f"{origin} does not fit {name}: missing {missing[:3]} ({len(missing)}), "
-            f"unexpected {unexpected[:3]} ({len(unexpected)}), other shape {sorted(shapes)[:3]} ({len(shapes)}); "
+            f"{origin} does not fit {name}: missing [{name_some(missing, 3)}], "
+            f"unexpected [{name_some(unexpected, 3)}], other shape [{name_some(sorted(shapes), 3)}]; "
             "give the weights' own architecture in patch_encoder.name, and in patch_encoder.arguments what their "
             "authors pass to timm.create_model"
         )

@@ -103,7 +103,7 @@ def test_sites_are_checked_where_they_are_kept_whole(settings):
 def test_what_is_in_doubt_is_said(settings, tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,other\n")
     doubts = texts.find_doubts(settings(folds={"splits": str(tmp_path)}), SHEET)
-    assert doubts[0] == "patient_id: 'p1' and 'p01' look alike; if they are one, write them alike"
+    assert doubts[0] == "patient_id: 'p1', 'p01' look alike; if they are one, write them alike"
     assert "folds.splits: in the splits, not in the sheet: 1 (other)" in doubts
     assert "folds.splits: in no split: 2 (a2, b2)" in doubts
 

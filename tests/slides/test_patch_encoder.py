@@ -173,10 +173,10 @@ def broken(state, kind):
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        ("missing", r"missing \['norm.weight'\]"),
-        ("unexpected", r"unexpected \['extra.weight'\]"),
-        ("shape", r"other shape \['norm.weight'\]"),
-        ("positions", r"other shape \['pos_embed'\]"),
+        ("missing", r"missing \[norm.weight\]"),
+        ("unexpected", r"unexpected \[extra.weight\]"),
+        ("shape", r"other shape \[norm.weight\]"),
+        ("positions", r"other shape \[pos_embed\]"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, section, kind, what):
@@ -523,7 +523,7 @@ def test_arguments_that_the_named_weights_do_not_fit_are_refused(section, folder
 
 def test_weights_that_fit_only_in_part_are_refused_by_name_too(section, folder, tmp_path):
     place = folder(broken(published(), "missing"))
-    with pytest.raises(ValueError, match=r"patch_encoder\.name: local-dir:.* does not fit test_vit: missing \['norm"):
+    with pytest.raises(ValueError, match=r"patch_encoder\.name: local-dir:.* does not fit test_vit: missing \[norm"):
         patch_encoder.run(weights_path=tmp_path / "w", section=named(section, f"local-dir:{place}"), seed=1)
 
 

@@ -159,7 +159,7 @@ def test_patients_that_are_one_by_their_slides_barcodes_are_named(write):
     names = [f"TCGA-55-1234-01Z-00-DX{number}" for number in (1, 2)]
     rows = (f"{names[0]},{names[0]},x,a.svs", f"{names[1]},{names[1]},x,b.svs", "TCGA-55-99,p,y,c.svs", "d,q,y,d.svs")
     assert sheet.find_doubts(sheet.read_sheet(write(*rows))) == [
-        f"patient_id: '{names[0]}' and '{names[1]}' are one by the barcode of their slides, TCGA-55-1234"
+        f"patient_id: '{names[0]}', '{names[1]}' are one by the barcode of their slides, TCGA-55-1234"
     ]
 
 
@@ -192,8 +192,8 @@ def test_no_slides_are_refused(write):
 def test_what_a_sheet_leaves_in_doubt_is_named(write):
     frame = sheet.read_sheet(write("a-1,p1,x,a.svs", "a_01,p01,x,b.svs", "c,p3,y,c.svs", "d,p3,x,d.svs", "e,q,y,e.svs"))
     assert sheet.find_doubts(frame) == [
-        "slide_id: 'a-1' and 'a_01' look alike; if they are one, write them alike",
-        "patient_id: 'p1' and 'p01' look alike; if they are one, write them alike",
+        "slide_id: 'a-1', 'a_01' look alike; if they are one, write them alike",
+        "patient_id: 'p1', 'p01' look alike; if they are one, write them alike",
         "patient 'p3' has slides of 2 labels: y, x",
     ]
 
