@@ -11,8 +11,8 @@ from slpd_core.evaluation import metrics
 LEVEL = 0.95
 # All folds train on the same patients, which adds to the variance of their mean what no test patient shows. No unbiased
 # estimate of it exists (Bengio and Grandvalet, JMLR 2004): these shares of the variance on test patients are what
-# simulations asked for (benchmarks/intervals.py): 0.1 to 0.5 of linear classifiers and small networks, 0.6 to 0.8 of
-# nearest neighbors. Scores that need no training add 0.
+# simulations asked for (benchmarks/intervals.py): differences needed 0.1 to 0.5 for linear classifiers and small
+# networks, 0.6 to 0.7 for nearest neighbors. Scores that need no training add 0.
 TRAINING, KNN_TRAINING = 0.3, 0.65
 MAX_WEIGHTS = 5_000_000  # numbers held at a time
 
