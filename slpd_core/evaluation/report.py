@@ -1,6 +1,6 @@
 """The report: tables, figures, and one page that holds them all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,32 @@ def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, 
         store.write_text(out_dir / f"table.{suffix}", "\n".join(map(print_table, tables)))
 
 
+def add_protocol(table: pd.DataFrame, metas: Iterable[store.Meta], splits: str) -> pd.DataFrame:
+    """Add the patch encoder of each row, by the metadata of its folds, and the splits to the result table."""
+    encoders = {f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for meta in metas}
+    return table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
+
+
+def describe_runs(history_paths: Mapping[str, Path], metas: Mapping[str, store.Meta]) -> dict[str, Any]:
+    """Return what the page says of the pretraining runs: their names, remarks, and which have an encoder per fold.
+
+    Args:
+        history_paths: As in `run`.
+        metas: The metadata of each run's embeddings.
+    """
+    return {
+        "runs": list(history_paths),
+        "run_remarks": {run: meta["remarks"].splitlines() for run, meta in metas.items() if meta["remarks"]},
+        "by_fold": [run for run, path in history_paths.items() if path.parent.name == f"{run}.fold0"],
+    }
+
+
+def write_page(path: Path, **context: Any) -> None:
+    """Write the report's page; context: what its template names."""
+    page = render("report.html.j2", names=result_rows.NAMES, scores=printing.SHOWN, **context)
+    store.write_text(path, page)
+
+
 def run(
     *,
     cohort: str,
@@ -230,32 +256,23 @@ def run(
     reference = result_rows.reference_row(rows, section.reference)
     found, _ = store.read_table(remarks_path, "remarks")
     table = result_rows.make_table(rows, reference, remarks.find_partial_folds(found))
-    encoders = {
-        f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for _, meta in tested.values()
-    }
-    splits = protocol.describe_folds(folds, folds_meta)
-    table = table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
+    table = add_protocol(table, (meta for _, meta in tested.values()), protocol.describe_folds(folds, folds_meta))
     regions = {run: own for run, (own, _) in embeds.items()}
     pngs = draw(rows, reference, histories, patches, regions, ledger, section, seed)
-    metas = {name: meta for name, (_, meta) in (embeds | tested).items()}
-    inputs = (meta["fingerprint"] for meta in (ledger_meta, folds_meta, *metas.values()))
+    metas = {"ledger": ledger_meta, "folds": folds_meta} | {name: meta for name, (_, meta) in (embeds | tested).items()}
+    inputs = (meta["fingerprint"] for meta in metas.values())
     write_beside(out_dir, pngs, table, store.provenance("report", VERSION, section.model_dump(), str(seed), *inputs))
-    page = render(
-        "report.html.j2",
+    write_page(
+        out_dir / "index.html",
         cohort=cohort,
         summary=summarise(ledger, folds),
         remarks=remarked(found),
-        runs=list(histories),
-        run_remarks={name: meta["remarks"].splitlines() for name, (_, meta) in embeds.items() if meta["remarks"]},
-        by_fold=[name for name, path in history_paths.items() if path.parent.name == f"{name}.fold0"],
         patch_encoders=patch_encoders(rows),
-        names=result_rows.NAMES,
-        scores=printing.SHOWN,
         results=results(rows, reference, table),
         slides=ledger.to_dict("records"),
         section=section,
-        **origins({"ledger": ledger_meta, "folds": folds_meta} | metas, benchmarks_dir, seed),
+        **describe_runs(history_paths, {name: meta for name, (_, meta) in embeds.items()}),
+        **origins(metas, benchmarks_dir, seed),
         **pictures(pngs, gallery_paths, heatmap_paths, overlays_dir, [*ledger["slide_id"]]),
     )
-    store.write_text(out_dir / "index.html", page)
     log.info("%d rows; %s", len(table), out_dir / "index.html")

@@ -77,11 +77,6 @@ def find_tissue(pixels: np.ndarray, mpp: float, section: config.Segmentation) ->
     return mask, (*_remark_on_ink(left_out, 0.0 if excluded else ink.fraction), *_remark_on_cover(float(mask.mean())))
 
 
-def tissue_mask(pixels: np.ndarray, mpp: float, section: config.Segmentation) -> np.ndarray:
-    """Find the tissue on a thumbnail, as `find_tissue` does, and return its mask alone."""
-    return find_tissue(pixels, mpp, section)[0]
-
-
 def _saturation_threshold(saturation: np.ndarray) -> float:
     if not saturation.size or not np.ptp(saturation):
         return SATURATION_RANGE[1]

@@ -203,6 +203,20 @@ def provenance_of(
     }
 
 
+def count_patches(regions_path: Path, size_px: int, patch_px: int) -> int:
+    """Return how many patches stand along the side of a region.
+
+    Raises:
+        ValueError: Regions do not divide into whole patches; names their file.
+    """
+    if size_px % patch_px:
+        raise ValueError(
+            f"{regions_path}: regions of {size_px} px do not divide into the encoder's patches of {patch_px} px; make "
+            "regions.size_px a multiple of patch_encoder.patch_px"
+        )
+    return size_px // patch_px
+
+
 def run(
     *,
     slide_path: Path,
@@ -225,12 +239,8 @@ def run(
     """
     regions, meta = store.read_regions(regions_path)
     encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
-    grid, dim = regions.size_px // encoder_meta["patch_px"], encoder_meta["token_dim"]
-    if regions.size_px % encoder_meta["patch_px"]:
-        raise ValueError(
-            f"{regions_path}: regions of {regions.size_px} px do not divide into the encoder's patches of "
-            f"{encoder_meta['patch_px']} px; make regions.size_px a multiple of patch_encoder.patch_px"
-        )
+    patch_px, dim = encoder_meta["patch_px"], encoder_meta["token_dim"]
+    grid = count_patches(regions_path, regions.size_px, patch_px)
     precision = fast_vit.choose_precision(section.precision, device, dim)
     provenance = provenance_of(section, meta, encoder_meta, precision)
     if not len(regions.coords):
@@ -243,17 +253,12 @@ def run(
         return
     unread = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
     encode = prepare(weights_path, section, precision, device)
-    pixels = progress(
-        read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir),
-        len(regions.coords),
-        regions.slide.slide_id,
-        "regions",
-    )
+    pixels = read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir)
     try:
         with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as written:
-            seen = noting_colours(pixels, encoder_meta["patch_px"], written.colour)
-            for number, encoded in enumerate(encode(seen)):
-                written.tokens[number] = encoded
+            shown = progress(pixels, len(regions.coords), regions.slide.slide_id, "regions")
+            for i, encoded in enumerate(encode(noting_colours(shown, patch_px, written.colour))):
+                written.tokens[i] = encoded
         outages.note_read(unread)
     except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
         if SlideError not in quarantine:

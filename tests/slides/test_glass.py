@@ -69,14 +69,14 @@ def test_glass_of_any_tint_is_not_tissue(settings):
     rng = np.random.default_rng(0)
     for hue in range(0, 360, 45):
         pixels = (tint(hue, 40) - rng.integers(0, 5, (150, 200, 3))).astype(np.uint8)
-        assert not tissue.tissue_mask(pixels, 8.0, settings.tissue).any()
+        assert not tissue.find_tissue(pixels, 8.0, settings.tissue)[0].any()
 
 
 def test_tinted_glass_beside_white_that_was_not_scanned(settings):
     """Or beyond the cover slip: of two kinds of glass neither is tissue."""
     pixels, truth = draw(tint(40, 30))
     pixels[:, :60][~truth[:, :60]] = 255
-    assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
+    assert_found(tissue.find_tissue(pixels, 8.0, settings.tissue)[0], truth)
     assert glass.find_glass_colors(pixels).tolist() == [pytest.approx(tint(40, 30), abs=2), [255, 255, 255]]
 
 
@@ -84,14 +84,14 @@ def test_tinted_glass_beside_white_that_was_not_scanned(settings):
 def test_tissue_of_the_glass_s_own_hue_is_found_where_it_is_darker(settings, hue):
     color = tint(hue, 40)
     pixels, truth = draw(color, matrix=np.array(color) * 0.85, nuclei=np.array(color) * 0.7, change=0)
-    assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
+    assert_found(tissue.find_tissue(pixels, 8.0, settings.tissue)[0], truth)
 
 
 def test_dust_and_marker_on_tinted_glass_are_not_tissue(settings):
     for hue in range(0, 360, 45):
         pixels, truth = draw(tint(hue, 40))
         pixels[10:50, 200:250], pixels[150:190, 10:50] = (120, 120, 124), (70, 68, 72)
-        assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
+        assert_found(tissue.find_tissue(pixels, 8.0, settings.tissue)[0], truth)
 
 
 def test_a_slide_without_glass_is_taken_as_it_is(settings):
@@ -118,7 +118,7 @@ def test_collagen_in_blue_between_red_muscle_is_tissue(settings):
     bundles = cv2.GaussianBlur(np.random.default_rng(1).normal(size=truth.shape), (0, 0), 5)
     share = 1 / (1 + np.exp(-(bundles - np.quantile(bundles, 0.6)) / bundles.std() * 5))[..., None]
     pixels = (share * blue + (1 - share) * red).astype(np.uint8)
-    assert_found(tissue.tissue_mask(pixels, 8.0, settings.tissue), truth)
+    assert_found(tissue.find_tissue(pixels, 8.0, settings.tissue)[0], truth)
 
 
 @pytest.mark.parametrize("width", [6, 24])
@@ -143,7 +143,7 @@ def test_a_setting_keeps_or_excludes_ink_whatever_it_looks_like(settings):
     assert mask[line].all()
     assert remarks == ()
     stained, _ = draw(matrix=(119, 160, 217))
-    assert tissue.tissue_mask(stained, 8.0, settings.tissue).any()
+    assert tissue.find_tissue(stained, 8.0, settings.tissue)[0].any()
     mask, remarks = tissue.find_tissue(stained, 8.0, exclude)
     assert not mask.any()
     assert "is left out as ink" in remarks[0]

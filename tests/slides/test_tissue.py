@@ -80,7 +80,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
 def test_glass_is_not_tissue(settings, noise):
     rng = np.random.default_rng(0)
     pixels = (244 - rng.integers(0, noise + 1, (300, 400, 3))).astype(np.uint8)
-    assert not tissue.tissue_mask(pixels, 8.0, settings.tissue).any()
+    assert not tissue.find_tissue(pixels, 8.0, settings.tissue)[0].any()
 
 
 def test_grey_dust_and_black_edges_are_not_tissue(settings):
@@ -88,7 +88,7 @@ def test_grey_dust_and_black_edges_are_not_tissue(settings):
     pixels[100:200, 100:200] = PINK
     pixels[:, :20] = BLACK
     pixels[220:280, 300:360] = GREY
-    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
@@ -99,7 +99,7 @@ def test_pen_marks_are_not_tissue(settings, ink):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = PINK
     pixels[40:52, 30:380] = pixels[60:250, 300:312] = ink
-    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
@@ -109,7 +109,7 @@ def test_pen_marks_are_not_tissue(settings, ink):
 def test_haematoxylin_and_eosin_are_no_ink(settings, stain):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = stain
-    assert tissue.tissue_mask(pixels, 8.0, settings.tissue)[102:198, 102:198].all()
+    assert tissue.find_tissue(pixels, 8.0, settings.tissue)[0][102:198, 102:198].all()
 
 
 def test_the_edge_of_a_coverslip_is_not_tissue(settings):
@@ -118,7 +118,7 @@ def test_the_edge_of_a_coverslip_is_not_tissue(settings):
     for row in range(300):
         pixels[row, 300 + row // 10 : 302 + row // 10] = (150, 170, 200)
     pixels[100:200, 100:200] = PINK
-    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
     assert mask[102:198, 102:198].all()
     assert not mask[:, :90].any()
     assert not mask[:, 210:].any()
@@ -165,7 +165,7 @@ def test_specks_go_and_pinholes_close(settings):
     pixels[100:300, 100:300] = PINK
     pixels[200:210, 200:210] = 244
     pixels[20:35, 20:35] = PINK
-    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
     assert mask[100:300, 100:300].mean() > 0.99
     assert not mask[:60, :60].any()
 
@@ -181,10 +181,10 @@ def test_pieces_and_holes_of_just_the_least_area_go_and_larger_ones_stay(setting
 
 
 def test_glass_cut_off_by_the_border_is_no_hole(settings):
-    assert not tissue.tissue_mask(np.full((20, 20, 3), 244, np.uint8), 8.0, settings.tissue).any()
+    assert not tissue.find_tissue(np.full((20, 20, 3), 244, np.uint8), 8.0, settings.tissue)[0].any()
     pixels = np.full((200, 200, 3), PINK, np.uint8)
     pixels[:12, :12] = pixels[100:110, :8] = pixels[100:110, 100:110] = 244
-    mask = tissue.tissue_mask(pixels, 8.0, settings.tissue)
+    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
     assert not mask[:8, :8].any()
     assert mask[100:110, 100:110].all()
 
