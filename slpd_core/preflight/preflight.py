@@ -132,14 +132,14 @@ def look_at_copies(say: Findings, sheets: list[pd.DataFrame]) -> None:
 
 
 def look_at_outlines(
-    say: Findings, settings: config.Config, slide_ids: list[str], good: list[slides.Opened]
+    say: Findings, settings: config.Config, slide_ids: list[str], good: list[slides.Opened], threads: int
 ) -> tuple[list[slides.Opened], dict[str, Path]]:
     """Whether each outline can be taken; gives the slides whose outline can, or that have none, and the outlines."""
     if settings.tissue.masks is None:
         return good, {}
     found = find_outlines(settings.tissue.masks, slide_ids)
     say.say(NOTE if found.unmatched else OK, "outlines", found.describe(len(slide_ids)))
-    problems = outlines.find_problems(good, found.paths, settings.tissue.outline)
+    problems = outlines.find_problems(good, found.paths, settings.tissue.outline, threads)
     say.say_some(FAIL, [*problems.values()])
     return [slide for slide in good if slide.slide_id not in problems], found.paths
 
@@ -205,7 +205,7 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     look_at_texts(say, settings, rows[0])
     opened = slides.open_all(pd.concat(rows), settings, cores)
     good = look_at_slides(say, opened, settings.ledger.on_bad_slide)
-    good, outlined = look_at_outlines(say, settings, [*pd.concat(rows)["slide_id"]], good)
+    good, outlined = look_at_outlines(say, settings, [*pd.concat(rows)["slide_id"]], good, cores)
     look_at_copies(say, rows)
     encoders = look_at_encoders(say, settings, device)
     if good and config.PATCH_FEATURES in encoders:

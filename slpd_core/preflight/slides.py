@@ -23,14 +23,15 @@ SAMPLED = 6  # slides whose tissue is sought
 
 @dataclass(frozen=True)
 class Opened:
-    """A slide's row of the sheet, its area on the glass in mm2 and its um/px; or why it could not be opened.
+    """A slide's row of the sheet, and what opening it showed: its width and height, um/px; or why it did not open.
 
-    remarks: what to know of a slide that opens, a sentence each.
+    bounds_xy: the corner of its scanned area, level-0 px. remarks: what to know of a slide that opens, a sentence each.
     """
 
     row: dict[str, Any]
-    mm2: float = 0.0
+    size_px: tuple[int, int] = (0, 0)
     mpp: float = 0.0
+    bounds_xy: tuple[int, int] = (0, 0)
     problem: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -38,6 +39,11 @@ class Opened:
     def slide_id(self) -> str:
         """Its name."""
         return str(self.row["slide_id"])
+
+    @property
+    def mm2(self) -> float:
+        """Its area on the glass."""
+        return self.size_px[0] * self.size_px[1] * self.mpp**2 / 1e6
 
     @property
     def path(self) -> Path:
@@ -57,12 +63,11 @@ def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list
         found = Opened(row)
         try:
             with Slide(found.path, found.sheet_mpp, missing_tiles=settings.tissue.missing_tiles) as slide:
-                mm2 = slide.size[0] * slide.size[1] * slide.mpp**2 / 1e6
                 info = store.SlideInfo(found.slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source)
                 regions.keep_regions(
                     store.Tissue(info, ()), settings.regions
                 )  # refuses a slide coarser than regions are read
-                return Opened(row, mm2, slide.mpp, remarks=slide.remarks)
+                return Opened(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
             return Opened(row, problem=str(error))
 

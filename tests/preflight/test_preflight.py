@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from slpd_core import config
-from slpd_core.preflight import forecast, preflight, slides
+from slpd_core.preflight import forecast, outlines, preflight, slides
 from slpd_core.preflight.forecast import Machine, Stage
 from slpd_core.pretraining import region_encoder
 from slpd_core.slides import regions, tissue
@@ -233,6 +233,26 @@ def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings,
     out = capsys.readouterr().out
     assert "2 of 4 slides have an outline" in out
     assert "slide-2.geojson: not a GeoJSON of areas" in out
+
+
+def test_outlines_are_held_against_what_opening_the_slides_showed(settings, tmp_path):
+    """No slide is opened again: those named here are not there."""
+    square = {"type": "Polygon", "coordinates": [[[20, 20], [90, 20], [90, 90], [20, 90], [20, 20]]]}
+    opened = [
+        slides.Opened({"slide_id": "fits"}, (100, 100), 0.5),
+        slides.Opened({"slide_id": "outside"}, (10, 10), 0.5),
+        slides.Opened({"slide_id": "bounds"}, (100, 100), 0.5, (5, 5)),
+        slides.Opened({"slide_id": "no outline"}, (10, 10), 0.5),
+    ]
+    paths = {slide.slide_id: tmp_path / f"{slide.slide_id}.geojson" for slide in opened[:3]}
+    for path in paths.values():
+        path.write_text(json.dumps(square))
+    problems = outlines.find_problems(opened, paths, settings().tissue.outline, 2)
+    assert [*problems] == ["outside", "bounds"]
+    assert "outside the slide of 10 x 10 px" in problems["outside"]
+    assert "bounds that begin at (5, 5)" in problems["bounds"]
+    to_bounds = settings(tissue={"mask_origin": "bounds"}).tissue.outline
+    assert [*outlines.find_problems(opened, paths, to_bounds, 2)] == ["outside"]
 
 
 def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_path):
