@@ -34,6 +34,7 @@ MOST_MINUTES = 12
 PATCHES, PATCH_DIM, MOST_MB = 15_000, 384, 3000
 LOADERS = 2  # processes of the DataLoader; HIPT has four, on more cores
 NEEDED_GB = 13  # of disk
+TOKENS_META = store.provenance("tokens", 1, {}) | dict.fromkeys(store.ENCODER_META, "random")
 
 
 def slides() -> pd.DataFrame:
@@ -44,8 +45,10 @@ def slides() -> pd.DataFrame:
 
 
 def write_folds(path: Path) -> None:
-    """The default folds of the slides."""
+    """The default folds of the slides, and beside them their ledger."""
     section = settings().folds.model_copy(update={"n_folds": FOLDS})
+    ledger = slides().assign(fingerprint=TOKENS_META["fingerprint"]).reindex(columns=[*store.TABLES["ledger"]])
+    store.write_table(path.with_name("ledger.parquet"), "ledger", ledger, store.provenance("ledger", 1, {}))
     store.write_table(path, "folds", folds.make_folds(slides(), section, 1), store.provenance("folds", 1, {}))
 
 
@@ -54,8 +57,7 @@ def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:
     R, patches, dim = tokens.shape
     info = store.SlideInfo(slide_id, store.OK, "", 9000, 9000, 0.5, "sheet", "f")
     regions = store.Regions(info, np.zeros((R, 2), np.int64), np.ones(R, np.float32), 4096, 4096, 0.5)
-    meta = store.provenance("tokens", 1, {}, slide_id) | dict.fromkeys(store.ENCODER_META, "random")
-    with store.writing_tokens(folder / f"{slide_id}.h5", regions, int(patches**0.5), dim, meta) as written:
+    with store.writing_tokens(folder / f"{slide_id}.h5", regions, int(patches**0.5), dim, TOKENS_META) as written:
         written.tokens[:] = tokens
 
 
@@ -87,6 +89,7 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
             classifier=classifier,
             embed_path=folder / embed if embed else None,
             tokens_dir=folder,
+            ledger_path=folder / "ledger.parquet",
             out_path=out,
             model_path=model,
             section=settings().evaluate.model_copy(update=changes),

@@ -472,11 +472,12 @@ def embed_of_each_fold(wildcards):
     return [f"{RESULTS}/embed/{name}.parquet" for name in names]
 
 
-def other_ledger(wildcards):
-    """What became of the slides with another patch encoder, where a row's features name one."""
+def ledger_of_tokens(wildcards):
+    """What became of the slides with the other patch encoder that a row's features name, else with the cohort's own."""
     features = wildcards.features
     other = features in CONFIG.patch_encoder.others
-    return f"{RESULTS}/others/{features}/ledger.parquet" if other else []
+    folder = f"others/{features}" if other else "ledger"
+    return f"{RESULTS}/{folder}/ledger.parquet"
 
 
 def folder_of_tokens(features):
@@ -513,6 +514,13 @@ def tables_of_cohorts(wildcards):
     ]
 
 
+def new_ledger_of(features):
+    """What became of the slides to be predicted with a row's patch encoder."""
+    other = features in CONFIG.patch_encoder.others
+    folder = f"predict/others/{features}" if other else "predict"
+    return f"{RESULTS}/{folder}/ledger.parquet"
+
+
 def models_of(features, classifier):
     """The classifiers of a row, in the order of the folds."""
     return [
@@ -537,6 +545,7 @@ def predicting_rows():
                     f"{RESULTS}/predict/embed/{name}.parquet" for name in names if name
                 ],
                 "tokens": folder_of_tokens(features),
+                "ledger": new_ledger_of(features),
             }
         )
     return rows
@@ -552,8 +561,7 @@ def new_slides_features(wildcards):
     found = []
     for row in predicting_rows():
         found += row["models"] + row["embeds"]
-        if row["features"] in CONFIG.patch_encoder.others:
-            found.append(f"{RESULTS}/predict/others/{row['features']}/ledger.parquet")
+        found.append(row["ledger"])
     return [*dict.fromkeys(found)]
 
 

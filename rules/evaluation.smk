@@ -28,8 +28,8 @@ rule evaluate:
     input:
         folds=f"{RESULTS}/folds/folds.parquet",
         embed=embed_table,
-        # One file that stands for all tokens of another encoder, as the cohort's own ledger does behind the folds.
-        ledger=other_ledger,
+        # One file that stands for all tokens, and says which.
+        ledger=ledger_of_tokens,
     output:
         predictions=f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.parquet",
         model=f"{RESULTS}/evaluate/{{features}}/{{classifier}}/fold{{fold}}.safetensors",

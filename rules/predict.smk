@@ -54,6 +54,7 @@ use rule other_ledger as new_other_ledger with:
 use rule embed as new_embed with:
     input:
         ledger=f"{RESULTS}/predict/ledger.parquet",
+        cohort_ledger=f"{RESULTS}/ledger/ledger.parquet",
         encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
     output:
         f"{RESULTS}/predict/embed/{{run}}.parquet",

@@ -42,6 +42,7 @@ rule pretrain:
 rule embed:
     input:
         ledger=f"{RESULTS}/ledger/ledger.parquet",
+        cohort_ledger=f"{RESULTS}/ledger/ledger.parquet",
         encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
     output:
         f"{RESULTS}/embed/{{run}}.parquet",

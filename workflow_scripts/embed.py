@@ -14,6 +14,7 @@ with runtime.job(
 ) as device:
     embed.run(
         ledger_path=Path(snakemake.input.ledger),
+        cohort_ledger_path=Path(snakemake.input.cohort_ledger),
         tokens_dir=Path(snakemake.params.tokens),
         encoder_path=Path(snakemake.input.encoder),
         out_path=Path(snakemake.output[0]),

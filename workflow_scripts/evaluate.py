@@ -19,6 +19,7 @@ with runtime.job(
         classifier=snakemake.wildcards.classifier,
         embed_path=Path(snakemake.input.embed) if snakemake.input.embed else None,
         tokens_dir=Path(snakemake.params.tokens),
+        ledger_path=Path(snakemake.input.ledger),
         out_path=Path(snakemake.output.predictions),
         model_path=Path(snakemake.output.model),
         section=config.Evaluation(**snakemake.params.section),

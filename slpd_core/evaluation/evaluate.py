@@ -79,6 +79,7 @@ def run(
     classifier: str,
     embed_path: Path | None,
     tokens_dir: Path,
+    ledger_path: Path,
     out_path: Path,
     model_path: Path,
     section: config.Evaluation,
@@ -87,15 +88,16 @@ def run(
     """Write the predictions of one fold of one row of the table, and the classifier that made them.
 
     embed_path: of the run the features name; None for features of patches, which come from the tokens.
-    tokens_dir: of the patch encoder the features name, else of the cohort's own.
+    tokens_dir, ledger_path: of the patch encoder the features name, else of the cohort's own.
     """
     folds, folds_meta = store.read_table(folds_path, "folds")
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
-    level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids)
+    level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
     model, predictions = predict_fold(folds, fold, read, classifier, section, seed)
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = store.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}
+    meta["ledger"] = folds_meta.get("ledger", "")
     meta |= encoder_of(tokens_dir / f"{slide_ids[0]}.h5")
     models.write(model_path, model, meta)
     store.write_table(out_path, "evaluate", predictions, meta)

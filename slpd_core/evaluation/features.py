@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from slpd_core import config, store
 
@@ -11,9 +12,13 @@ CACHE_BYTES = 1 << 30
 ReadSlide = Callable[[str], np.ndarray]
 
 
-def region_features(embed_path: Path) -> tuple[ReadSlide, str]:
-    """How to read a slide's region embeddings, float32 (L, D), and the fingerprint of them all."""
+def region_features(embed_path: Path, ledger: str = "") -> tuple[ReadSlide, str]:
+    """How to read a slide's region embeddings, float32 (L, D), and the fingerprint of them all.
+
+    ledger: the fingerprint of the one they come from, if known. Raises ValueError where they were made from another.
+    """
     frame, meta = store.read_table(embed_path, "embed")
+    store.check_ledger(embed_path, meta, ledger)
     slides = {slide_id: np.stack(rows["embedding"].to_list()) for slide_id, rows in frame.groupby("slide_id")}
     none = np.empty((0, int(meta["embed_dim"])), np.float32)
     return lambda slide_id: slides.get(slide_id, none), meta["fingerprint"]
@@ -50,13 +55,16 @@ class SlideCache:
         return self.kept[slide_id]
 
 
-def patch_features(tokens_dir: Path, slide_ids: list[str], kind: str = "tokens") -> tuple[ReadSlide, str]:
+def patch_features(
+    tokens_dir: Path, slide_ids: list[str], ledger: pd.DataFrame, kind: str = "tokens"
+) -> tuple[ReadSlide, str]:
     """How to read all patches of a slide, float32 (L, D), and the fingerprint of them all.
 
-    kind: "tokens", or "colour" for the mean RGB of each, here 0..1. Raises ValueError naming a slide the
-    patch encoder left out.
+    ledger: of the tokens. kind: "tokens", or "colour" for the mean RGB of each, here 0..1. Raises ValueError naming a
+    slide the patch encoder left out, or whose tokens are not those the ledger admitted.
     """
     read, prints = SlideCache(tokens_dir, kind), []
+    admitted = dict(zip(ledger["slide_id"], ledger["fingerprint"], strict=True))
     for slide_id in sorted(slide_ids):
         path = tokens_dir / f"{slide_id}.h5"
         with store.open_tokens(path) as (opened, meta):
@@ -65,19 +73,24 @@ def patch_features(tokens_dir: Path, slide_ids: list[str], kind: str = "tokens")
                     f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
                     f"{store.make_anew(path)}; or leave the slide out of the sheet"
                 )
+            if meta["fingerprint"] != admitted.get(slide_id):
+                raise ValueError(f"{path}: not the tokens that the ledger admitted; {store.make_anew(path)}")
             prints.append(meta["fingerprint"])
     return read, store.fingerprint(*prints)
 
 
 def read_features(
-    features: str, embed_path: Path | None, tokens_dir: Path, slide_ids: list[str]
+    features: str, embed_path: Path | None, tokens_dir: Path, slide_ids: list[str], ledger_path: Path
 ) -> tuple[str, ReadSlide, str]:
-    """What a row's features are of (region, patch or colour), how to read a slide's, the fingerprint of them all."""
+    """What a row's features are of (region, patch or colour), how to read a slide's, the fingerprint of them all.
+
+    ledger_path: of the tokens that they come from. Raises ValueError where they are of another ledger.
+    """
+    ledger, meta = store.read_table(ledger_path, "ledger")
     if embed_path:
-        return "region", *region_features(embed_path)
-    if features == config.COLOUR_FEATURES:
-        return "colour", *patch_features(tokens_dir, slide_ids, "colour")
-    return "patch", *patch_features(tokens_dir, slide_ids)
+        return "region", *region_features(embed_path, meta["fingerprint"])
+    kind = "colour" if features == config.COLOUR_FEATURES else "tokens"
+    return "colour" if kind == "colour" else "patch", *patch_features(tokens_dir, slide_ids, ledger, kind)
 
 
 def encoder_of(tokens_path: Path) -> store.Meta:

@@ -195,6 +195,6 @@ def run(
         log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in PARTS if part in counts))
     inputs = [meta["fingerprint"], str(seed), *map(store.file_fingerprint, section.files)]
     provenance = store.provenance("folds", VERSION, section.model_dump(), *inputs)
-    provenance |= protocol.recognize_splits(section.files)
+    provenance |= {"ledger": meta["fingerprint"]} | protocol.recognize_splits(section.files)
     store.write_table(out_path, "folds", folds, provenance)
     store.write_both(remarks_path, "remarks", remarked, provenance)

@@ -61,12 +61,14 @@ def run(
 
     model_paths, embed_paths: of each fold, in their order.
     """
-    folds, _ = store.read_table(folds_path, "folds")
+    folds, folds_meta = store.read_table(folds_path, "folds")
+    ledger = folds_meta.get("ledger", "")
     chosen = choose_slides(folds, section.slides_per_label, seed)
     panels = []
     for fold, own in progress(chosen.groupby("fold"), chosen["fold"].nunique(), "heat maps", "folds"):
-        model, _ = models.read(model_paths[fold])
-        predict, (read, _) = models.predictor(model), region_features(embed_paths[fold])
+        model, meta = models.read(model_paths[fold])
+        store.check_ledger(model_paths[fold], meta, ledger)
+        predict, (read, _) = models.predictor(model), region_features(embed_paths[fold], ledger)
         for slide_id, label in zip(own["slide_id"], own["label"], strict=True):
             probabilities, attention = predict(checked(read)(slide_id))
             assert attention is not None  # the rule names classifiers of config.ATTENTION only

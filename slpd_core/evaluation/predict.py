@@ -22,7 +22,7 @@ class Row:
     """A row of the table that predicts: one classifier on one kind of features. All but these are paths.
 
     models: of each fold. embeds: of each fold, those of the run the features name; none for features of patches.
-    tokens: folder, of the patch encoder the features name, else of the cohort's own.
+    tokens, ledger: folder and table, of the patch encoder the features name, else of the cohort's own.
     """
 
     features: str
@@ -30,6 +30,7 @@ class Row:
     models: list[str]
     embeds: list[str]
     tokens: str
+    ledger: str
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def ensemble(predictors: Sequence[models.Predict], readers: Sequence[ReadSlide],
 def readers_of(row: Row, slide_ids: list[str]) -> list[ReadSlide]:
     """How to read a slide's features for the classifier of each fold; one reader where all folds share an encoder."""
     paths: list[str | None] = [*row.embeds] or [None] * len(row.models)
+    where = Path(row.tokens), slide_ids, Path(row.ledger)
     known = {
-        path: checked(read_features(row.features, Path(path) if path else None, Path(row.tokens), slide_ids)[1])
+        path: checked(read_features(row.features, Path(path) if path else None, *where)[1])
         for path in dict.fromkeys(paths)
     }
     return [known[path] for path in paths]

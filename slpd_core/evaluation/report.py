@@ -250,6 +250,8 @@ def run(
     folds, folds_meta = store.read_table(folds_path, "folds")
     embeds = {name: store.read_table(path, "embed") for name, path in embed_paths.items()}
     tested = {"/".join(path.with_suffix("").parts[-3:]): store.read_table(path, "evaluate") for path in fold_paths}
+    for path, meta in [(folds_path, folds_meta), *zip(fold_paths, (meta for _, meta in tested.values()), strict=True)]:
+        store.check_ledger(path, meta, ledger_meta["fingerprint"])
     patches = store.read_table(patch_history_path, "history")[0] if patch_history_path else None
     histories = {name: store.read_table(path, "history")[0] for name, path in history_paths.items()}
     rows = result_rows.join_folds(tested.values(), list(histories))

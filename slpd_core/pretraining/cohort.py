@@ -24,8 +24,9 @@ class Cohort:
     """All regions of the slides the ledger admits, slide after slide.
 
     tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
-    level-0 px. fingerprint: of the ledger, which covers all tokens. labels: of the slides, to watch training by only.
-    file: that the tokens are mapped from, by this and other processes, where they are not in memory.
+    level-0 px. fingerprint: of the slides, which covers all tokens. labels: of the slides, to watch training by only.
+    file: that the tokens are mapped from, by this and other processes, where they are not in memory. ledger: the
+    fingerprint of the ledger.
     """
 
     tokens: torch.Tensor
@@ -36,6 +37,7 @@ class Cohort:
     fingerprint: str
     labels: list[str]
     file: str | None = None
+    ledger: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which maps the file of the tokens itself."""
@@ -122,7 +124,8 @@ def read_cohort(
     file in `scratch` and mapped. Raises ValueError as `admitted_slides` and `read_slide` do, where none of `only` is
     admitted, and for a slide whose tokens have another shape than those of the first.
     """
-    slides, fingerprint = admitted_slides(ledger_path)
+    slides, ledger = admitted_slides(ledger_path)
+    fingerprint = ledger
     if only is not None:
         slides = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
         if slides.empty:
@@ -154,7 +157,7 @@ def read_cohort(
         coords[start : start + len(own)] = corners
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
     labels = slides["label"].tolist()
-    return Cohort(tokens, slide_of, coords, ids, patients, fingerprint, labels, file)
+    return Cohort(tokens, slide_of, coords, ids, patients, fingerprint, labels, file, ledger)
 
 
 def regions_a_pass(tokens: torch.Tensor, device: str) -> int:

@@ -17,6 +17,7 @@ VERSION = 4
 def run(
     *,
     ledger_path: Path,
+    cohort_ledger_path: Path,
     tokens_dir: Path,
     encoder_path: Path,
     out_path: Path,
@@ -26,10 +27,14 @@ def run(
     """Write one row a region: its slide, its upper left corner in level-0 px, its embedding.
 
     If asked for, also `attention`, float32 (grid * grid,), how much [CLS] attends to each of its tokens, row-major. One
-    slide's tokens are in memory at a time. Raises ValueError naming the slide whose embeddings are not finite.
+    slide's tokens are in memory at a time.
+
+    cohort_ledger_path: of the slides that the encoder was trained on. Raises ValueError where it was trained on others,
+    or the embeddings of a slide are not finite.
     """
     slides, fingerprint = admitted_slides(ledger_path)
     encoder, encoder_meta = region_encoder.load(encoder_path)
+    store.check_ledger(encoder_path, encoder_meta, store.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"])
     encoder = encoder.to(device)
     size = None if section.batch_size == "auto" else section.batch_size
     coords, found = [], []
@@ -51,6 +56,6 @@ def run(
         frame["attention"] = list(attention)
     inputs = (fingerprint, encoder_meta["fingerprint"])
     passed_on = {"embed_dim": encoder_meta["embed_dim"], "remarks": encoder_meta.get("remarks", "")}
-    meta = store.provenance("embed", VERSION, section.model_dump(), *inputs) | passed_on
+    meta = store.provenance("embed", VERSION, section.model_dump(), *inputs) | passed_on | {"ledger": fingerprint}
     store.write_table(out_path, "embed", frame, meta)
     log.info("%s embeddings of %s", f"{len(frame):,}", encoder_meta["embed_dim"])

@@ -317,7 +317,8 @@ def run(
         networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
         origin = (cohort.fingerprint, str(seed), training.begun_with)
         gaps = describe_gaps(cohort, section)
-        meta = store.provenance("pretrain", VERSION, section.model_dump(), *origin) | {"remarks": "\n".join(gaps)}
+        meta = store.provenance("pretrain", VERSION, section.model_dump(), *origin)
+        meta |= {"remarks": "\n".join(gaps), "ledger": cohort.ledger}
         found = None
         if section.uses_prototypes:
             clustered = embed_for_clustering(networks, cohort, section, device)

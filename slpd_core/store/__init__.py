@@ -6,6 +6,7 @@ Every file is written beside its name and renamed when whole, so a reader never 
 
 from slpd_core.store.checksums import read_json, write_json
 from slpd_core.store.files import (
+    check_ledger,
     file_fingerprint,
     fingerprint,
     make_anew,

@@ -60,6 +60,19 @@ def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: st
     }
 
 
+def check_ledger(path: Path, meta: Meta, ledger: str) -> None:
+    """Raise ValueError where an artifact was made from another ledger, as that of another cohort.
+
+    Args:
+        path: of the artifact, for the error.
+        meta: its metadata; `ledger` is the fingerprint of the ledger that it was made from.
+        ledger: the fingerprint of the ledger that it is used with; "" where it is not known.
+    """
+    made_from = meta.get("ledger", "")
+    if made_from and ledger and made_from != ledger:
+        raise ValueError(broken(path, "was made from another ledger: of another cohort, or an earlier one of this"))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.

@@ -248,7 +248,15 @@ def artifacts(make_slides, plant, settings, tmp_path):
         with store.writing_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
             written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
             written.colour[:] = 200 if slide.startswith("x") else (200, 120, 160)
+    ledger = pd.DataFrame({"slide_id": [*features], "fingerprint": meta["fingerprint"]})
+    ledger = ledger.reindex(columns=[*store.TABLES["ledger"]])
+    store.write_table(tmp_path / "ledger.parquet", "ledger", ledger, store.provenance("ledger", 1, {}))
     return tmp_path
+
+
+@pytest.fixture
+def ledger(artifacts):
+    return store.read_table(artifacts / "ledger.parquet", "ledger")[0]
 
 
 @pytest.fixture
@@ -263,6 +271,7 @@ def run(artifacts, settings):
             classifier=classifier,
             embed_path=artifacts / "slpd.parquet" if features == "slpd" else None,
             tokens_dir=artifacts / tokens,
+            ledger_path=artifacts / "ledger.parquet",
             out_path=artifacts / "out.parquet",
             model_path=artifacts / "out.safetensors",
             section=settings.evaluate.training.model_copy(update={"lr": 2e-3}),
@@ -311,8 +320,8 @@ def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, arti
     assert meta["fingerprint"] != other_meta["fingerprint"]
 
 
-def test_colours_are_read_from_0_to_1_a_patch_each(artifacts):
-    read, _ = features_of.patch_features(artifacts / "tokens", ["y00-0"], "colour")
+def test_colours_are_read_from_0_to_1_a_patch_each(artifacts, ledger):
+    read, _ = features_of.patch_features(artifacts / "tokens", ["y00-0"], ledger, "colour")
     whole, _ = store.read_tokens(artifacts / "tokens" / "y00-0.h5")
     assert read("y00-0").dtype == np.float32
     np.testing.assert_allclose(read("y00-0"), np.tile([[200, 120, 160]], (whole.colour[..., 0].size, 1)) / 255, 1e-6)
@@ -329,19 +338,41 @@ def test_a_slide_that_only_this_encoder_left_out_is_named(artifacts, run):
         run("untrained", "knn")
 
 
-def test_patch_features_are_all_tokens_of_a_slide(artifacts, monkeypatch):
-    read, _ = features_of.patch_features(artifacts / "tokens", ["x00-0"])
+@pytest.mark.parametrize("features", ["patch", "colour"])
+def test_tokens_of_another_cohort_are_refused(artifacts, run, features):
+    """A slide of the same name and regions, with the tokens that another cohort has of it."""
+    path = artifacts / "tokens" / "x01-0.h5"
+    whole, meta = store.read_tokens(path)
+    regions = store.Regions(whole.slide, whole.coords, np.ones(len(whole.coords)), 4, 4, 0.5)
+    with store.writing_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
+        written.tokens[:], written.colour[:] = whole.tokens, whole.colour
+    with pytest.raises(ValueError, match=rf"{path}: not the tokens that the ledger admitted; delete the file"):
+        run(features, "knn")
+
+
+def test_embeddings_of_another_cohort_are_refused(artifacts, run):
+    frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
+    ledger = store.provenance("ledger", 1, {})["fingerprint"]
+    store.write_table(artifacts / "slpd.parquet", "embed", frame, meta | {"ledger": ledger})
+    run("slpd", "knn")
+    store.write_table(artifacts / "slpd.parquet", "embed", frame, meta | {"ledger": "that of another"})
+    with pytest.raises(ValueError, match=r"slpd\.parquet: was made from another ledger: .*delete the file"):
+        run("slpd", "knn")
+
+
+def test_patch_features_are_all_tokens_of_a_slide(artifacts, ledger):
+    read, _ = features_of.patch_features(artifacts / "tokens", ["x00-0"], ledger)
     whole, _ = store.read_tokens(artifacts / "tokens" / "x00-0.h5")
     np.testing.assert_array_equal(read("x00-0"), whole.tokens.reshape(-1, 8).astype(np.float32))
     assert read("x00-0").dtype == np.float32
 
 
-def test_no_more_slides_than_fit_stay_in_memory(artifacts, monkeypatch):
+def test_no_more_slides_than_fit_stay_in_memory(artifacts, ledger, monkeypatch):
     names = ["x00-0", "x01-0", "x02-0"]
     folder = artifacts / "tokens"
     sizes = [store.read_tokens(folder / f"{name}.h5")[0].tokens.nbytes for name in names]
     monkeypatch.setattr(features_of, "CACHE_BYTES", sizes[0] + sizes[1])
-    read, _ = features_of.patch_features(folder, names)
+    read, _ = features_of.patch_features(folder, names, ledger)
     first = [read(name) for name in names]
     for name in names:
         (folder / f"{name}.h5").unlink()
@@ -356,6 +387,7 @@ def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
         arguments = {"fold": 0, "features": "slpd", "classifier": "knn", "embed_path": artifacts / "slpd.parquet"}
         arguments |= {"section": settings.evaluate.training, "seed": 1} | changed
         paths = {"folds_path": artifacts / "folds.parquet", "tokens_dir": artifacts / "tokens"}
+        paths["ledger_path"] = artifacts / "ledger.parquet"
         evaluate.run(**paths, **arguments, out_path=artifacts / "o.parquet", model_path=artifacts / "o.safetensors")
         return store.read_table(artifacts / "o.parquet", "evaluate")[1]["fingerprint"]
 
@@ -385,7 +417,7 @@ section = config.Evaluation(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_ne
 evaluate.run(
     folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,
     embed_path=folder / "slpd.parquet", tokens_dir=folder / "tokens",
-    out_path=folder / "p.parquet", model_path=folder / "p.safetensors",
+    ledger_path=folder / "ledger.parquet", out_path=folder / "p.parquet", model_path=folder / "p.safetensors",
 )
 print(*{name.partition(".")[0] for name in sys.modules})
 """

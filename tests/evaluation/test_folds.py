@@ -235,7 +235,7 @@ def run_stage(settings, tmp_path):
         remarks = tmp_path / "remarks.parquet"
         folds.run(**paths, out_path=tmp_path / "f.parquet", remarks_path=remarks, section=section, seed=1)
         found, meta = store.read_table(tmp_path / "f.parquet", "folds")
-        assert meta["stage"] == "folds"
+        assert (meta["stage"], meta["ledger"]) == ("folds", store.provenance("ledger", 1, {})["fingerprint"])
         return found, store.read_table(remarks, "remarks")[0]
 
     return run

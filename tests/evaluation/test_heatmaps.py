@@ -122,6 +122,20 @@ def test_regions_that_are_not_those_of_the_embeddings_are_named(cohort, settings
         draw(cohort, settings)
 
 
+@pytest.mark.parametrize("name", ["embed.parquet", "fold0.safetensors"])
+def test_what_another_cohort_made_is_refused(cohort, settings, name):
+    folds_table, meta = store.read_table(cohort / "folds.parquet", "folds")
+    store.write_table(cohort / "folds.parquet", "folds", folds_table, meta | {"ledger": "ours"})
+    draw(cohort, settings)
+    frame, meta = store.read_table(cohort / "embed.parquet", "embed")
+    if name == "embed.parquet":
+        store.write_table(cohort / name, "embed", frame, meta | {"ledger": "theirs"})
+    else:
+        models.write(cohort / name, models.read(cohort / name)[0], {"ledger": "theirs"})
+    with pytest.raises(ValueError, match=f"{name}: was made from another ledger"):
+        draw(cohort, settings)
+
+
 @given(per_label=st.integers(1, 5), seed=st.integers(0, 9), repeats=st.integers(1, 2))
 def test_the_slides_shown_are_tested_ones_of_each_label_in_any_order(per_label, seed, repeats):
     rows = [

@@ -61,17 +61,18 @@ def run(tmp_path, slides):
         regions = store.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
         store.write_regions(tmp_path / "regions" / f"{name}.h5", regions, store.provenance("regions", 1, {}))
         with store.writing_tokens(
-            tmp_path / "tokens" / f"{name}.h5", regions, 1, 4, store.provenance("tokens", 1, {}, name)
+            tmp_path / "tokens" / f"{name}.h5", regions, 1, 4, store.provenance("tokens", 1, {}) | {"fingerprint": "f"}
         ) as written:
             written.tokens[:] = array[:, None]
         (tmp_path / "tissue").mkdir(exist_ok=True)
         store.write_picture(tmp_path / "tissue" / f"{name}.png", Image.new("RGB", (30 * len(array), 30), "white"))
 
     def run(*rows):
-        fields = ("features", "classifier", "models", "embeds", "tokens")
+        fields = ("features", "classifier", "models", "embeds", "tokens", "ledger")
+        paths = str(tmp_path / "tokens"), str(tmp_path / "ledger.parquet")
         predict.run(
             ledger_path=tmp_path / "ledger.parquet",
-            rows=[dict(zip(fields, (*row, str(tmp_path / "tokens")), strict=True)) for row in rows],
+            rows=[dict(zip(fields, (*row, *paths), strict=True)) for row in rows],
             tissue_dir=tmp_path / "tissue",
             regions_dir=tmp_path / "regions",
             heatmaps_dir=tmp_path / "heatmaps",

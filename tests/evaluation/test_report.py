@@ -119,6 +119,7 @@ def make(tmp_path, settings, monkeypatch):
         run_remarks=MappingProxyType({}),
         reference=None,
         drawn=False,
+        ledger_of_fold=META["fingerprint"],
     ):
         for name in () if drawn else ("roc", "predictions", "training", "tsne"):
             monkeypatch.setattr(figures, name, blank_figure)
@@ -131,7 +132,7 @@ def make(tmp_path, settings, monkeypatch):
                 named = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
                 own = {"encoder_source": source if features in OWN else "random", "encoder_name": "vit_s"}
                 own |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
-                named |= own | {"level": level_of(features)}
+                named |= own | {"level": level_of(features), "ledger": ledger_of_fold}
                 frame = predictions(fold, strength, label, fold in one_class)
                 store.write_table(path, "evaluate", frame, META | named)
                 paths.append(path)
@@ -365,6 +366,11 @@ def test_each_run_with_prototypes_shows_its_gallery(make):
     png = store.read_picture(folder.parent / "gallery" / "slpd.png")
     assert f'src="{page_parts.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
     assert "prototypes" not in page_of(make(ROWS, runs=("dino",))).ids
+
+
+def test_predictions_of_another_cohort_are_refused(make):
+    with pytest.raises(ValueError, match=r"fold0\.parquet: was made from another ledger: .*delete the file"):
+        make(ROWS, ledger_of_fold="that of another")
 
 
 def test_each_row_with_attention_shows_where_it_looked(make):

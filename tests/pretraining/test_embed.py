@@ -14,17 +14,18 @@ def run(on_disk, tmp_path):
     torch.manual_seed(0)
     encoder = region_encoder.RegionEncoder(8, 24, 2, 2, 3)
 
-    def save(trained_on):
-        meta = store.provenance("pretrain", 1, {}, trained_on) | {"remarks": "It is DINO.\nTwice."}
+    def save(trained_on, ledger=""):
+        meta = store.provenance("pretrain", 1, {}, trained_on) | {"remarks": "It is DINO.\nTwice.", "ledger": ledger}
         region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
 
-    def run(cohort, batch_size, attention=False, trained_on="f", admitted="f"):
-        save(trained_on)
+    def run(cohort, batch_size, attention=False, trained_on="f", admitted="f", of_ledger=""):
+        save(trained_on, of_ledger)
         ledger, tokens = on_disk(cohort)
         slides, _ = store.read_table(ledger, "ledger")
         store.write_table(ledger, "ledger", slides, store.provenance("ledger", 1, {}, admitted))
         embed.run(
             ledger_path=ledger,
+            cohort_ledger_path=ledger,
             tokens_dir=tokens,
             encoder_path=tmp_path / "encoder.safetensors",
             out_path=tmp_path / "embed.parquet",
@@ -96,6 +97,7 @@ def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, tmp_path):
     with pytest.raises(ValueError, match=r"s1\.h5: not the tokens the ledger admitted; run snakemake again"):
         embed.run(
             ledger_path=ledger,
+            cohort_ledger_path=ledger,
             tokens_dir=tokens,
             encoder_path=tmp_path / "encoder.safetensors",
             out_path=tmp_path / "embed.parquet",
@@ -116,3 +118,12 @@ def test_embeddings_that_are_not_finite_are_not_written(run, make_cohort, tmp_pa
     with pytest.raises(ValueError, match=r"slide s0: embeddings not finite; .*encoder\.safetensors"):
         run(make_cohort(2), 2)
     assert not (tmp_path / "embed.parquet").exists()
+
+
+def test_the_encoder_of_another_cohort_is_refused(run, make_cohort, tmp_path):
+    """It has the same run's name, and lies where this cohort's should."""
+    ledger = store.provenance("ledger", 1, {}, "f")["fingerprint"]
+    _, _, meta = run(make_cohort(2), 2, of_ledger=ledger)
+    assert meta["ledger"] == ledger
+    with pytest.raises(ValueError, match=r"encoder\.safetensors: was made from another ledger: .*delete the file"):
+        run(make_cohort(2), 2, of_ledger="that of another")

@@ -334,6 +334,8 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     ]
     _, meta = region_encoder.load(out / "encoder.safetensors")
     assert (meta["stage"], meta["embed_dim"]) == ("pretrain", "24")
+    (ledger,) = out.parent.rglob("ledger.parquet")
+    assert meta["ledger"] == store.read_table(ledger, "ledger")[1]["fingerprint"]
     history = pd.read_csv(out / "history.csv")
     assert len(history) == section.epochs
     assert {"epoch", "loss", "self", "intra", "inter", "uniform", "lr", "teacher_entropy", "effective_rank"} <= set(
