@@ -24,8 +24,8 @@ $(ENV): requirements.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-$(DRAWN): $(wildcard slpd_core/slides/demo/*.py) | $(ENV)
-	python -m slpd_core.slides.demo --out $(@D)
+$(DRAWN): $(wildcard slpd_core/demo/*.py) | $(ENV)
+	python -m slpd_core.demo --out $(@D)
 
 demo: $(DRAWN)
 	snakemake --cores $(CORES) --configfile cohorts/demo.yaml --quiet rules host

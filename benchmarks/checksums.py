@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from benchmarks.timing import best_seconds, show
-from slpd_core import store
+from slpd_core import artifacts
 from slpd_core.runtime import generator
 
 REGIONS, GRID, DIM, EMBEDDINGS, SLIDES = 512, 16, 384, 200_000, 1000
@@ -24,10 +24,10 @@ ROUNDS = 15
 def write_tokens(path: Path) -> None:
     """Random tokens of a slide."""
     coords = np.stack([np.arange(REGIONS) * 4096, np.zeros(REGIONS, np.int64)], axis=1)
-    info = store.SlideInfo("slide", store.OK, "", 10**6, 10**6, 0.5, "sheet", "f")
-    regions = store.Regions(info, coords, np.ones(REGIONS, np.float32), 4096, 4096, 0.5)
+    info = artifacts.SlideInfo("slide", artifacts.OK, "", 10**6, 10**6, 0.5, "sheet", "f")
+    regions = artifacts.Regions(info, coords, np.ones(REGIONS, np.float32), 4096, 4096, 0.5)
     rng = generator(0, "checksums")
-    with store.writing_tokens(path, regions, GRID, DIM, store.provenance("tokens", 1, {})) as written:
+    with artifacts.writing_tokens(path, regions, GRID, DIM, artifacts.provenance("tokens", 1, {})) as written:
         for number in range(REGIONS):
             written.tokens[number] = rng.standard_normal((GRID**2, DIM), np.float32)
 
@@ -40,7 +40,7 @@ def read_bare(path: Path) -> np.ndarray:
 
 def read_checked(path: Path) -> np.ndarray:
     """Tokens as the stages read them."""
-    with store.open_tokens(path) as (tokens, _):
+    with artifacts.open_tokens(path) as (tokens, _):
         return tokens.tokens[()]
 
 
@@ -83,20 +83,20 @@ def main() -> None:
         rows = list(generator(0, "embeddings").standard_normal((EMBEDDINGS, 192), np.float32))
         slides = [f"slide {i * SLIDES // EMBEDDINGS}" for i in range(EMBEDDINGS)]
         frame = pd.DataFrame({"slide_id": slides, "x": np.arange(EMBEDDINGS), "y": 0, "embedding": rows})
-        store.write_table(table, "embed", frame, store.provenance("embed", 1, {}) | {"embed_dim": "192"})
+        artifacts.write_table(table, "embed", frame, artifacts.provenance("embed", 1, {}) | {"embed_dim": "192"})
         ways = {
             "pyarrow, then a pass for finite values": lambda: all_finite(stack(read_bare_table(table))),
             "pyarrow alone": lambda: stack(read_bare_table(table)),
-            "checked": lambda: stack(store.read_table(table, "embed")[0]),
+            "checked": lambda: stack(artifacts.read_table(table, "embed")[0]),
         }
         compare(f"Embeddings of {EMBEDDINGS:,} regions", ways, table)
         weights = Path(folder, "weights.safetensors")
         tensors = {str(n): generator(0, n).standard_normal((1000, 1000), np.float32) for n in range(22)}
-        store.write_weights(weights, tensors, store.provenance("patch_encoder", 1, {}))
+        artifacts.write_weights(weights, tensors, artifacts.provenance("patch_encoder", 1, {}))
         ways = {
             "safetensors, then a pass for finite values": lambda: all_finite(load_file(weights)),
             "safetensors alone": lambda: load_file(weights),
-            "checked": lambda: store.read_weights(weights),
+            "checked": lambda: artifacts.read_weights(weights),
         }
         compare("Weights of 22 million numbers", ways, weights)
 

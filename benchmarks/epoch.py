@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from benchmarks import prototypes, step
-from slpd_core.dino.networks import Networks
 from slpd_core.pretraining import pretrain
-from slpd_core.pretraining.cohort import Cohort
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.token_dataset import Cohort
+from slpd_core.ssl.student_teacher import Networks
 
 GRID, BATCH, AT_A_TIME = 16, 256, 1024
 MOST_GB = 12  # beside the tokens

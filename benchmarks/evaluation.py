@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from benchmarks.slides import settings
 from benchmarks.timing import in_own_process
-from slpd_core import store
-from slpd_core.evaluation import classifiers, evaluate, features, folds
+from slpd_core import artifacts
+from slpd_core.evaluation import evaluate, features, folds, networks
 from slpd_core.runtime import generator, limited_threads
 
 SLIDES, REGIONS, DIM, FOLDS = 1000, 60, 192, 10
@@ -34,7 +34,7 @@ MOST_MINUTES = 12
 PATCHES, PATCH_DIM, MOST_MB = 15_000, 384, 3000
 LOADERS = 2  # processes of the DataLoader; HIPT has four, on more cores
 NEEDED_GB = 13  # of disk
-TOKENS_META = store.provenance("tokens", 1, {}) | dict.fromkeys(store.ENCODER_META, "random")
+TOKENS_META = artifacts.provenance("tokens", 1, {}) | dict.fromkeys(artifacts.ENCODER_META, "random")
 
 
 def slides() -> pd.DataFrame:
@@ -47,17 +47,17 @@ def slides() -> pd.DataFrame:
 def write_folds(path: Path) -> None:
     """The default folds of the slides, and beside them their ledger."""
     section = settings().folds.model_copy(update={"n_folds": FOLDS})
-    ledger = slides().assign(fingerprint=TOKENS_META["fingerprint"]).reindex(columns=[*store.TABLES["ledger"]])
-    store.write_table(path.with_name("ledger.parquet"), "ledger", ledger, store.provenance("ledger", 1, {}))
-    store.write_table(path, "folds", folds.make_folds(slides(), section, 1), store.provenance("folds", 1, {}))
+    ledger = slides().assign(fingerprint=TOKENS_META["fingerprint"]).reindex(columns=[*artifacts.TABLES["ledger"]])
+    artifacts.write_table(path.with_name("ledger.parquet"), "ledger", ledger, artifacts.provenance("ledger", 1, {}))
+    artifacts.write_table(path, "folds", folds.make_folds(slides(), section, 1), artifacts.provenance("folds", 1, {}))
 
 
 def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:
     """The tokens of a slide, (R, patches, D)."""
     R, patches, dim = tokens.shape
-    info = store.SlideInfo(slide_id, store.OK, "", 9000, 9000, 0.5, "sheet", "f")
-    regions = store.Regions(info, np.zeros((R, 2), np.int64), np.ones(R, np.float32), 4096, 4096, 0.5)
-    with store.writing_tokens(folder / f"{slide_id}.h5", regions, int(patches**0.5), dim, TOKENS_META) as written:
+    info = artifacts.SlideInfo(slide_id, artifacts.OK, "", 9000, 9000, 0.5, "sheet", "f")
+    regions = artifacts.Regions(info, np.zeros((R, 2), np.int64), np.ones(R, np.float32), 4096, 4096, 0.5)
+    with artifacts.writing_tokens(folder / f"{slide_id}.h5", regions, int(patches**0.5), dim, TOKENS_META) as written:
         written.tokens[:] = tokens
 
 
@@ -68,8 +68,10 @@ def write_regions(folder: Path) -> None:
     shift = np.where(frame["label"] == "b", 0.1, -0.1).astype(np.float32)
     embedded = rng.standard_normal((SLIDES, REGIONS, DIM), np.float32) + shift[:, None, None]
     rows = pd.DataFrame({"slide_id": frame["slide_id"].repeat(REGIONS), "x": 0, "y": 0})
-    meta = store.provenance("embed", 1, {}) | {"embed_dim": str(DIM)}
-    store.write_table(folder / "embed.parquet", "embed", rows.assign(embedding=list(embedded.reshape(-1, DIM))), meta)
+    meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": str(DIM)}
+    artifacts.write_table(
+        folder / "embed.parquet", "embed", rows.assign(embedding=list(embedded.reshape(-1, DIM))), meta
+    )
     for slide_id, own in zip(frame["slide_id"], embedded, strict=True):
         write_tokens(folder, slide_id, np.zeros((1, 1, 3), np.float16))
         torch.save(torch.from_numpy(own.copy()), folder / f"{slide_id}.pt")
@@ -95,7 +97,7 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
             section=settings().evaluate.model_copy(update=changes),
             seed=1,
         )
-    found, _ = store.read_table(out, "evaluate")
+    found, _ = artifacts.read_table(out, "evaluate")
     return float(roc_auc_score(found["label"] == "b", found["p_b"]))
 
 
@@ -132,9 +134,9 @@ class OfFiles(Dataset):
 def plain(model: nn.Module) -> nn.Module:
     """The same classifier of torch's own layers."""
     for name, child in model.named_children():
-        if isinstance(child, classifiers.Dropout):
+        if isinstance(child, networks.Dropout):
             setattr(model, name, nn.Dropout(0.25))
-        elif isinstance(child, classifiers.EncoderLayer):
+        elif isinstance(child, networks.EncoderLayer):
             layer = nn.TransformerEncoderLayer(child.linear1.in_features, 3, child.linear1.out_features, 0.25)
             layer.load_state_dict(child.state_dict())
             setattr(model, name, layer)
@@ -145,9 +147,9 @@ def plain(model: nn.Module) -> nn.Module:
 
 def published_epoch(folder: Path, classifier: str) -> float:
     """Seconds of an epoch of fold 0, the second of two."""
-    fold = evaluate.select_fold(store.read_table(folder / "folds.parquet", "folds")[0], 0)
+    fold = evaluate.select_fold(artifacts.read_table(folder / "folds.parquet", "folds")[0], 0)
     data, weights = OfFiles(folder, fold), 1 / np.bincount(fold.labels)[fold.labels]
-    model = plain(classifiers.build(classifier, DIM, 2, 0.25, 1)).train()
+    model = plain(networks.build(classifier, DIM, 2, 0.25, 1)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=3.2e-4)
     spent = 0.0
     for _ in range(2):
@@ -165,7 +167,7 @@ def published_epoch(folder: Path, classifier: str) -> float:
 
 def own_epoch(folder: Path, classifier: str) -> float:
     """Seconds of an epoch of fold 0 in one thread, of three after a first that is not counted."""
-    fold = evaluate.select_fold(store.read_table(folder / "folds.parquet", "folds")[0], 0)
+    fold = evaluate.select_fold(artifacts.read_table(folder / "folds.parquet", "folds")[0], 0)
     read, _ = features.region_features(folder / "embed.parquet")
     with limited_threads(1):
         for epochs in (1, 3):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from slpd_core.evaluation import compare, uncertainty
+from slpd_core.report import significance, uncertainty
 
 # Features (B, n_train, dims) and labels (B, n_train) that train, features (B, n_test, dims) -> scores (B, n_test).
 Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
@@ -141,7 +141,7 @@ def simulate_rows(
 
 def differs(row: uncertainty.Influence, reference: uncertainty.Influence) -> bool:
     """Return whether the interval of the difference leaves out 0."""
-    compared = compare.compare_with_reference(row, reference)
+    compared = significance.compare_with_reference(row, reference)
     return compared["low"] > 0 or compared["high"] < 0
 
 

@@ -44,13 +44,13 @@ import torch
 
 from benchmarks.slides import settings
 from slpd_core import config
-from slpd_core.dino.checkpoint import Checkpoint
-from slpd_core.dino.networks import Networks
 from slpd_core.pretraining import pretrain
-from slpd_core.pretraining.cohort import Cohort, embed_regions
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.pretraining.token_dataset import Cohort, embed_regions
 from slpd_core.runtime import generator, keep_freed_memory
+from slpd_core.ssl.checkpoint import Checkpoint
+from slpd_core.ssl.student_teacher import Networks
 
 SEEDS, FRESH_SEEDS = range(8), range(8, 16)
 SLIDES, REGIONS, DIM, WORDS, PHENOTYPES = 80, 24, 64, 12, 6

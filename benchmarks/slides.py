@@ -15,13 +15,13 @@ import pyvips
 import yaml
 
 from benchmarks.timing import in_own_process
-from slpd_core import config, store
+from slpd_core import artifacts, config
+from slpd_core.demo.picture import draw_slide
 from slpd_core.runtime import generator
 from slpd_core.slides import regions, tissue
-from slpd_core.slides.demo.picture import draw_slide
-from slpd_core.slides.mpp import scale_between
-from slpd_core.slides.read_plan import plan_read
-from slpd_core.slides.reader import Slide, write_slide
+from slpd_core.wsi.mpp import scale_between
+from slpd_core.wsi.read_plan import plan_read
+from slpd_core.wsi.reader import Slide, write_slide
 
 SMALL_PX = 9216
 LARGE_PX = (100_000, 80_000)
@@ -44,12 +44,12 @@ def thumbnail(path: Path, mpp: float) -> None:
         slide.thumbnail(settings().tissue.thumbnail_mpp)
 
 
-def segment(path: Path, mpp: float) -> store.Tissue:
+def segment(path: Path, mpp: float) -> artifacts.Tissue:
     """The tissue stage's work but for writing its files."""
     return tissue.segment("benchmark", path, mpp, settings().tissue, "")[0]
 
 
-def keep_regions(found: store.Tissue) -> int:
+def keep_regions(found: artifacts.Tissue) -> int:
     """The regions stage's work; gives their number."""
     return len(regions.keep_regions(found, settings().regions).coords)
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from benchmarks.timing import best_seconds, in_own_process
 from slpd_core import config
-from slpd_core.dino.networks import Networks, set_schedules, update
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.objective import Batch, distil, multiplying_in
 from slpd_core.runtime import keep_freed_memory
+from slpd_core.ssl.student_teacher import Networks, set_schedules, update
 
 TOKEN_DIM = 384
 BATCHES = (64, 256)

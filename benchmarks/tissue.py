@@ -25,13 +25,14 @@ import torch
 
 from benchmarks.planted import CROPS, RECIPE
 from benchmarks.slides import settings
-from slpd_core import store
-from slpd_core.dino.checkpoint import Checkpoint
-from slpd_core.evaluation import evaluate, metrics
+from slpd_core import artifacts
+from slpd_core.evaluation import evaluate
 from slpd_core.pretraining import pretrain
-from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.token_dataset import Cohort, embed_regions, read_cohort
+from slpd_core.report import metrics
 from slpd_core.runtime import keep_freed_memory
+from slpd_core.ssl.checkpoint import Checkpoint
 
 SEEDS = range(3)
 SIDE = 8
@@ -56,11 +57,11 @@ def read(results: Path) -> tuple[Cohort, np.ndarray, pd.DataFrame]:
     grid = cohort.tokens.shape[1]
     colours = []
     for slide_id in cohort.slide_ids:
-        with store.open_tokens(results / "tokens" / f"{slide_id}.h5") as (tokens, _):
+        with artifacts.open_tokens(results / "tokens" / f"{slide_id}.h5") as (tokens, _):
             colours.append(tokens.colour[()])
     rgb = quarters(np.concatenate(colours).astype(np.float32).reshape(-1, grid, grid, 3)).mean((1, 2))
     of_cohort = results.parents[1] if other else results
-    folds, _ = store.read_table(of_cohort / "folds" / "folds.parquet", "folds")
+    folds, _ = artifacts.read_table(of_cohort / "folds" / "folds.parquet", "folds")
     smaller = replace(
         cohort,
         tokens=torch.from_numpy(quarters(cohort.tokens.numpy())),

@@ -20,11 +20,13 @@ from torchvision import transforms
 
 from benchmarks.slides import settings
 from benchmarks.timing import best_seconds, in_own_process
-from slpd_core import config, store
+from slpd_core import artifacts, config
+from slpd_core.demo.picture import draw_slide
+from slpd_core.encoders import vit_inference
+from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
-from slpd_core.slides import fast_vit, patch_encoder, tokens
-from slpd_core.slides.demo.picture import draw_slide
-from slpd_core.slides.reader import write_slide
+from slpd_core.slides import tokens
+from slpd_core.wsi.reader import write_slide
 
 REGION_PX, PATCH_PX = 4096, 256
 NAME = "vit_small_patch16_224"
@@ -86,7 +88,7 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 
 def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
     """A region's pixels as the stage encodes them."""
-    frozen = fast_vit.freeze(network(), {"mean": MEAN, "std": STD, "pooling": "cls"}, precision, device)
+    frozen = vit_inference.freeze(network(), {"mean": MEAN, "std": STD, "pooling": "cls"}, precision, device)
     encode = tokens.PatchEncoder(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIED_BATCH)
     encode.batch_size = tokens.choose_batch_size("auto", encode)
     return lambda: torch.from_numpy(next(encode([region]))).float()
@@ -97,16 +99,16 @@ def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], obj
     ways: dict[tuple[str, str], tuple[Callable[[], object], float]] = {}
     shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH * TOKENS, inside, outside) for inside, outside in LAYERS}
     threads = torch.get_num_threads() if device == "cpu" else 1
-    pool = fast_vit.separate_threads(threads)
+    pool = vit_inference.separate_threads(threads)
 
     def in_all(layer: torch.nn.Module, x: torch.Tensor) -> None:
         list(pool.map(multiply, [layer] * threads, [x] * threads))
 
     for precision in ("fp32", "bf16"):
-        dtype = fast_vit.DTYPES[precision]
+        dtype = vit_inference.DTYPES[precision]
         for name, (rows, inside, outside) in {**shapes, f"{SQUARE} x {SQUARE}": (SQUARE,) * 3}.items():
             weight, x = (torch.randn(size, inside, device=device) for size in (outside, rows))
-            layer, x = fast_vit.FrozenLinear(weight, None, dtype), x.to(dtype)
+            layer, x = vit_inference.FrozenLinear(weight, None, dtype), x.to(dtype)
             ways[precision, name] = (
                 partial(in_all, layer, x),
                 2.0 * rows * inside * outside * threads * CALLS,
@@ -204,7 +206,7 @@ def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
         device="cpu",
         quarantine=(),
     )
-    return store.read_tokens(folder / "tokens.h5")[1]["precision"]
+    return artifacts.read_tokens(folder / "tokens.h5")[1]["precision"]
 
 
 def memory(picture: np.ndarray) -> None:
@@ -212,9 +214,9 @@ def memory(picture: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_slide(folder / "slide.tiff", picture, 0.5)
-        info = store.SlideInfo("s", store.OK, "", REGION_PX, REGION_PX, 0.5, "sheet")
-        regions = store.Regions(info, np.zeros((1, 2), np.int64), np.ones(1, np.float32), REGION_PX, REGION_PX, 0.5)
-        store.write_regions(folder / "regions.h5", regions, store.provenance("regions", 1, {}, "f"))
+        info = artifacts.SlideInfo("s", artifacts.OK, "", REGION_PX, REGION_PX, 0.5, "sheet")
+        regions = artifacts.Regions(info, np.zeros((1, 2), np.int64), np.ones(1, np.float32), REGION_PX, REGION_PX, 0.5)
+        artifacts.write_regions(folder / "regions.h5", regions, artifacts.provenance("regions", 1, {}, "f"))
         section = settings().patch_encoder.own.model_copy(update={"source": "random", "name": NAME})
         patch_encoder.run(weights_path=folder / "weights.safetensors", section=section, seed=1)
         print("A job of one region, reading and start included\n\n| precision | seconds | peak memory, MB |")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from slpd_core.slides.demo.cohort import Cohort, run
+from slpd_core.demo.cohort import Cohort, run
 
 ROOT = Path(__file__).parents[1]
 PLANS = {1_000: (6, 1_000), 10_000: (60, 1_000)}  # slides: at most so many seconds and MB

@@ -17,10 +17,12 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
 
 from slpd_core import config as sections
-from slpd_core import ids, runtime, store
+
+from slpd_core import artifacts, runtime
 from slpd_core.preflight import texts
-from slpd_core.slides import identity, ledger, outages, sheet
+from slpd_core.slides import ledger, sheet
 from slpd_core.slides.outline_files import find_outline, find_outlines
+from slpd_core.wsi import identity, outages
 
 # The address of a script is parsed for each of its jobs, three times: without that a plan takes a seventh less.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
@@ -59,7 +61,7 @@ try:
         all_outlines()
         texts.require_cohort(CONFIG, SHEET, gpus_of_rules())
 except (ValueError, OSError) as error:
-    raise WorkflowError(ids.escape_controls(str(error), keep="\n\t"))
+    raise WorkflowError(runtime.escape_controls(str(error), keep="\n\t"))
 
 RESULTS = f"results/{CONFIG.cohort}"
 COHORT, NEW = [*SHEET["slide_id"]], [*NEW_SHEET["slide_id"]]
@@ -139,7 +141,7 @@ def count_outlines():
     """Say before a run how many slides are outlined by hand, and which files of their folder are of none."""
     if CONFIG.tissue.masks:
         text = all_outlines().describe(len(SLIDES))
-        print(f"tissue.masks: {ids.escape_controls(text)}", file=sys.stderr)
+        print(f"tissue.masks: {runtime.escape_controls(text)}", file=sys.stderr)
 
 
 def name_left_out():
@@ -147,11 +149,11 @@ def name_left_out():
     for folder in ("ledger", *(["predict"] if NEW else [])):
         # One that cannot be read, or is of an earlier version, is the matter of the jobs that read it.
         with suppress(OSError, ValueError):
-            table, _ = store.read_table(
+            table, _ = artifacts.read_table(
                 Path(RESULTS, folder, "ledger.parquet"), "ledger"
             )
             for line in ledger.left_out(table):
-                print(ids.escape_controls(line), file=sys.stderr)
+                print(runtime.escape_controls(line), file=sys.stderr)
 
 
 def name_run_remarks():
@@ -159,7 +161,7 @@ def name_run_remarks():
     for run in sum(ENCODERS.values(), []):
         path = Path(RESULTS, "pretrain", run, "prototypes.h5")
         with suppress(OSError, ValueError):  # as above
-            _, attributes = store.read_arrays(path, ())
+            _, attributes = artifacts.read_arrays(path, ())
             for remark in attributes.get("remarks", "").splitlines():
                 print(f"pretrain {run}: {remark}", file=sys.stderr)
 

@@ -133,7 +133,7 @@ rule report:
         runtime=growing(60),
     params:
         section=CONFIG.report.page.model_dump(),
-        version=stage_version("evaluation/report"),
+        version=stage_version("report/report"),
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
         runs=RUNS,
@@ -160,7 +160,7 @@ rule tables:
         "../envs/slpd.yaml"
     params:
         section=CONFIG.report.model_dump()["tables"],
-        version=stage_version("evaluation/tables"),
+        version=stage_version("report/tables"),
         paths=TABLES,
         out=f"{RESULTS}/tables",
     script:

@@ -130,7 +130,7 @@ rule patch_encoder:
     params:
         section=encoder_section,
         unwatched=unwatched_weights,
-        version=stage_version("slides/patch_encoder"),
+        version=stage_version("pretraining/patch_encoder"),
         recipe=encoder_recipe,
         seed=CONFIG.seed,
         # Undeclared on purpose: it survives a failure, and the training resumes from it.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.fixtures.slides", "tests.fixtures.pretraining", "tests.fixtures.evaluation"]
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
 
@@ -53,7 +54,7 @@ def draw(seed: int, coarse: bool) -> np.ndarray:
 @pytest.fixture(scope="session")
 def write_cohort() -> Callable[..., None]:
     """Write slides.csv and its slides: `patients` a label, one slide each; if asked for, a torn and a blank one too."""
-    from slpd_core.slides.reader import write_slide
+    from slpd_core.wsi.reader import write_slide
 
     def write(folder: Path, patients: int, with_bad: bool = False) -> None:
         slides = folder / "slides"

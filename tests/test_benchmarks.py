@@ -28,7 +28,7 @@ from benchmarks import (
     tokens,
     workflow,
 )
-from slpd_core import config, store
+from slpd_core import artifacts, config
 from slpd_core.pretraining import matching
 
 ROOT = Path(__file__).parents[1]
@@ -242,21 +242,23 @@ def write_results(folder):
     labels = np.array(["x", "y"] * 6)
     rng, rows = np.random.default_rng(0), []
     for slide, label in zip(ids, labels, strict=True):
-        info = store.SlideInfo(slide, store.OK, "", 9000, 9000, 0.5, "sheet", "f")
-        regions = store.Regions(info, np.array([[0, 0], [4096, 0]]), np.ones(2, np.float32), 4096, 4096, 0.5)
-        meta = store.provenance("tokens", 1, {}, slide)
-        with store.writing_tokens(folder / "tokens" / f"{slide}.h5", regions, 16, 8, meta) as written:
+        info = artifacts.SlideInfo(slide, artifacts.OK, "", 9000, 9000, 0.5, "sheet", "f")
+        regions = artifacts.Regions(info, np.array([[0, 0], [4096, 0]]), np.ones(2, np.float32), 4096, 4096, 0.5)
+        meta = artifacts.provenance("tokens", 1, {}, slide)
+        with artifacts.writing_tokens(folder / "tokens" / f"{slide}.h5", regions, 16, 8, meta) as written:
             written.tokens[:] = rng.normal(size=(2, 256, 8)) + (label == "y")
             written.colour[:] = 200 if label == "y" else 100
-        rows.append((slide, slide, label, store.OK, 2, meta["fingerprint"]))
+        rows.append((slide, slide, label, artifacts.OK, 2, meta["fingerprint"]))
     names = ("slide_id", "patient_id", "label", "status", "regions", "fingerprint")
-    ledger = pd.DataFrame(rows, columns=[*names]).reindex(columns=[*store.TABLES["ledger"]])
-    store.write_table(folder / "ledger/ledger.parquet", "ledger", ledger, store.provenance("ledger", 1, {}))
+    ledger = pd.DataFrame(rows, columns=[*names]).reindex(columns=[*artifacts.TABLES["ledger"]])
+    artifacts.write_table(folder / "ledger/ledger.parquet", "ledger", ledger, artifacts.provenance("ledger", 1, {}))
     parts = [
         ledger[list(names[:3])].assign(fold=f, part=np.where(np.arange(12) // 6 == f, "test", "train"))
         for f in range(2)
     ]
-    store.write_table(folder / "folds/folds.parquet", "folds", pd.concat(parts), store.provenance("folds", 1, {}))
+    artifacts.write_table(
+        folder / "folds/folds.parquet", "folds", pd.concat(parts), artifacts.provenance("folds", 1, {})
+    )
 
 
 def test_tissue_reads_what_a_run_has_left(printed, monkeypatch, tmp_path):

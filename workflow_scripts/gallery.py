@@ -7,7 +7,7 @@ with runtime.importing():
 
     from slpd_core import config
     from slpd_core.pretraining import gallery
-    from slpd_core.slides import reader
+    from slpd_core.wsi import reader
 
 with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads=snakemake.threads):
     gallery.run(

@@ -4,7 +4,7 @@ from slpd_core import runtime
 
 with runtime.importing():
     from slpd_core import config
-    from slpd_core.slides import patch_encoder
+    from slpd_core.pretraining import patch_encoder
 
 with runtime.job(
     snakemake.log[0],

@@ -4,7 +4,8 @@ from slpd_core import runtime
 
 with runtime.importing():
     from slpd_core import config
-    from slpd_core.slides import bad_slides, regions
+    from slpd_core.slides import regions
+    from slpd_core.wsi import errors
 
 with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threads=snakemake.threads):
     regions.run(
@@ -13,5 +14,5 @@ with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threa
         regions_path=Path(snakemake.output.regions),
         overlay_path=Path(snakemake.output.overlay),
         section=config.Regions(**snakemake.params.section),
-        quarantine=bad_slides.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
+        quarantine=errors.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
     )

@@ -4,7 +4,7 @@ from slpd_core import runtime
 
 with runtime.importing():
     from slpd_core import config
-    from slpd_core.evaluation import report
+    from slpd_core.report import report
 
 with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
     report.run(

@@ -4,7 +4,7 @@ from slpd_core import runtime
 
 with runtime.importing():
     from slpd_core import config
-    from slpd_core.evaluation import tables
+    from slpd_core.report import tables
 
 with runtime.job(snakemake.log[0], "tables", threads=snakemake.threads):
     tables.run(

@@ -4,7 +4,8 @@ from slpd_core import runtime
 
 with runtime.importing():
     from slpd_core import config
-    from slpd_core.slides import bad_slides, tissue
+    from slpd_core.slides import tissue
+    from slpd_core.wsi import errors
 
 with runtime.job(
     snakemake.log[0],
@@ -22,7 +23,7 @@ with runtime.job(
         overlay_path=Path(snakemake.output.overlay),
         section=config.Segmentation(**snakemake.params.section),
         state_dir=Path(snakemake.params.state),
-        quarantine=bad_slides.what_quarantines(
+        quarantine=errors.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
     )

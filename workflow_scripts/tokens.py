@@ -4,7 +4,8 @@ from slpd_core import runtime
 
 with runtime.importing():
     from slpd_core import config
-    from slpd_core.slides import bad_slides, tokens
+    from slpd_core.slides import tokens
+    from slpd_core.wsi import errors
 
 with runtime.job(
     snakemake.log[0],
@@ -22,7 +23,7 @@ with runtime.job(
         section=config.Encoding(**snakemake.params.section),
         device=device,
         state_dir=Path(snakemake.params.state),
-        quarantine=bad_slides.what_quarantines(
+        quarantine=errors.what_quarantines(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
         cache_dir=snakemake.params.cache and Path(snakemake.params.cache),

@@ -20,7 +20,6 @@ from slpd_core.config.base import (
     refuse,
     refuse_endless,
 )
-from slpd_core.config.dino import DinoPatches, SelfDistillation
 from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, JoinedTable, Predict, Report, Reporting
 from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
 from slpd_core.config.slides import (
@@ -36,6 +35,7 @@ from slpd_core.config.slides import (
     Tissue,
     Tokens,
 )
+from slpd_core.config.ssl import DinoPatches, SelfDistillation
 
 __all__ = [
     "ATTENTION",

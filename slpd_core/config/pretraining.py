@@ -14,7 +14,7 @@ from slpd_core.config.base import (
     refuse,
     refuse_named,
 )
-from slpd_core.config.dino import SelfDistillation
+from slpd_core.config.ssl import SelfDistillation
 
 # What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
 # `released` also sets min_regions, by the number of prototypes.

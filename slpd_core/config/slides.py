@@ -18,7 +18,7 @@ from slpd_core.config.base import (
     refuse,
     refuse_named,
 )
-from slpd_core.config.dino import DinoPatches
+from slpd_core.config.ssl import DinoPatches
 
 
 class Sheet(Section):

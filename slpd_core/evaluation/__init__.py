@@ -1,1 +1,1 @@
-"""EMBEDDINGS to NUMBERS: folds, classifiers, metrics, report."""
+"""EMBEDDINGS to NUMBERS: folds, classifiers, heat maps, predictions."""

@@ -1,180 +1,185 @@
-"""Slide classifiers on region or patch features: those of HIPT's protocol, layer by layer, and ABMIL beside them.
+"""Models: a classifier trained on one fold, what it predicts of a slide, and the file it is kept in."""
 
-Each takes one slide, float32 (L, D), and gives its logits (C,). State-dict keys are those of the published models.
-"""
-
-import math
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from slpd_core.runtime import generator
+from slpd_core import artifacts, config
+from slpd_core.evaluation.features import ReadSlide
+from slpd_core.runtime import generator, importing, progress
 
-DSMIL_QUERY_DIM = 128
-ABMIL_DIM = 256
-VIT_WSI_DIM, VIT_WSI_HEADS = 192, 3
-
-
-class Dropout(nn.Module):
-    """Dropout whose draws come from NumPy, 16 bits each: torch draws one by one, at six times the cost on a CPU."""
-
-    def __init__(self, rate: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.least, self.scale, self.rng = round(rate * 2**16), 1 / (1 - rate), rng
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape; outside training as it is."""
-        if not self.training or not self.least:
-            return x
-        drawn = self.rng.bit_generator.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
-        return x * (torch.from_numpy(drawn >= self.least).view(x.shape) * self.scale)
+# A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
+# which sums to 1; None of a classifier without attention.
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
-class MIL(nn.Module):
-    """Max-instance MIL: the slide takes the logits of the instance with the highest P(class 1).
+@dataclass(frozen=True)
+class Model:
+    """A trained classifier.
 
-    With more than two classes, of the instance with the highest probability of any class.
+    classes: the sorted labels of all folds. dim: D of the features it reads. arrays: the state dict of a network; of a
+    classifier of means, what it holds of the training slides.
     """
 
-    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        drop = Dropout(dropout, rng)
-        self.classifier = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), drop, nn.Linear(dim, n_classes))
-        for name, parameter in self.classifier.named_parameters():
-            (nn.init.zeros_ if name.endswith("bias") else nn.init.xavier_normal_)(parameter)
-
-    def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
-        logits = self.classifier(slide)
-        probabilities = logits.softmax(1)
-        top = probabilities[:, 1] if logits.shape[1] == 2 else probabilities.amax(1)
-        return logits[top.argmax()]
+    classifier: str
+    classes: list[str]
+    dim: int
+    arrays: dict[str, np.ndarray]
 
 
-class DSMIL(nn.Module):
-    """DS-MIL (Li et al., CVPR 2021): max-instance scores and an attention of every instance to the critical one."""
-
-    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.i_classifier = nn.ModuleDict({"fc": nn.Sequential(nn.Linear(dim, n_classes))})
-        self.b_classifier = nn.ModuleDict(
-            {
-                "q": nn.Linear(dim, DSMIL_QUERY_DIM),
-                "v": nn.Sequential(nn.Identity(), nn.Linear(dim, dim)),
-                "fcc": nn.Conv1d(n_classes, n_classes, dim),
-            }
-        )
-
-    def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
-        instance = self.i_classifier["fc"](slide)
-        query, value = self.b_classifier["q"](slide), self.b_classifier["v"](slide)
-        critical = query[instance.argmax(0)]
-        attention = (query @ critical.T / math.sqrt(DSMIL_QUERY_DIM)).softmax(0)
-        whole = self.b_classifier["fcc"]((attention.T @ value)[None])[0, :, 0]
-        return (whole + instance.amax(0)) / 2
+def train(
+    read: ReadSlide,
+    slide_ids: Sequence[str],
+    labels: np.ndarray,
+    classes: list[str],
+    classifier: str,
+    section: config.Evaluation,
+    seed: int,
+) -> Model:
+    """Train a classifier on slides; labels: their class indices, int64 (slides,)."""
+    dim = read(slide_ids[0]).shape[1]
+    if classifier in ("knn", "logreg"):
+        means = np.stack([read(slide).mean(0) for slide in slide_ids])
+        arrays = neighbours(means, labels, section) if classifier == "knn" else regression(means, labels, section)
+    else:
+        arrays = train_network(read, slide_ids, labels, (dim, len(classes)), classifier, section, seed)
+    return Model(classifier, classes, dim, arrays)
 
 
-class GatedAttention(nn.Module):
-    """Gated attention scores (Ilse et al., ICML 2018): tanh ⊙ sigmoid, each with dropout → one score an instance."""
-
-    def __init__(self, dim: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.attention_a = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), Dropout(dropout, rng))
-        self.attention_b = nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid(), Dropout(dropout, rng))
-        self.attention_c = nn.Linear(dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(L, dim) → (L, 1)."""
-        return self.attention_c(self.attention_a(x) * self.attention_b(x))
+def neighbours(means: np.ndarray, labels: np.ndarray, section: config.Evaluation) -> dict[str, np.ndarray]:
+    """k nearest neighbours, unscaled, as HIPT: the training slides themselves. means: (slides, D)."""
+    return {"means": means, "labels": labels, "k": np.array([min(section.knn_neighbours, len(means))])}
 
 
-class Attending(nn.Module):
-    """A classifier that says how much each instance counts for the slide."""
+def regression(means: np.ndarray, labels: np.ndarray, section: config.Evaluation) -> dict[str, np.ndarray]:
+    """Logistic regression with L2 on standardised embeddings, all classes of the same weight. means: (slides, D)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
-    def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
-        return self.with_attention(slide)[0]
+    scaler = StandardScaler().fit(means)
+    model = LogisticRegression(C=section.logreg_c, class_weight="balanced", max_iter=1000)
+    model.fit(scaler.transform(means), labels)
+    return {
+        "mean": scaler.mean_,
+        "scale": scaler.scale_,
+        "coef": model.coef_,
+        "intercept": model.intercept_,
+        "labels": model.classes_,
+    }
 
-    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, D) → logits (C,), and the attention (L,), which sums to 1."""
-        raise NotImplementedError
+
+def sample_slides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One epoch: as many draws as slides, with replacement, each class equally likely; int64 (slides,)."""
+    weight = 1 / np.bincount(labels)[labels]
+    return rng.choice(len(labels), len(labels), p=weight / weight.sum())
 
 
-class ABMIL(Attending):
-    """Attention-based MIL with the gated attention of Ilse et al. (ICML 2018), in the width CLAM made common.
+def train_network(
+    read: ReadSlide,
+    slide_ids: Sequence[str],
+    labels: np.ndarray,
+    size: tuple[int, int],
+    classifier: str,
+    section: config.Evaluation,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Train MIL, ABMIL, DS-MIL or ViT_WSI, one slide a step; gives its state dict. size: D and C."""
+    with importing():
+        import torch
+        import torch.nn.functional as F
 
-    A slide is the mean of its instances, each reduced to 256 dimensions, by attention.
+        from slpd_core.evaluation import networks
+
+    network = networks.build(classifier, *size, section.dropout, seed).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=section.lr, weight_decay=section.weight_decay, fused=True)
+    targets = torch.from_numpy(labels)
+
+    def draws() -> Iterator[int]:
+        for epoch in range(section.epochs):
+            yield from sample_slides(labels, generator(seed, "evaluate", epoch)).tolist()
+
+    for slide in progress(draws(), section.epochs * len(slide_ids), classifier, "slides"):
+        logits = network(torch.from_numpy(read(slide_ids[slide])))
+        loss = F.cross_entropy(logits[None], targets[slide : slide + 1])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def predictor(model: Model) -> Predict:
+    """What a trained classifier makes of a slide."""
+    if model.classifier == "knn":
+        return _vote(model)
+    return _regress(model) if model.classifier == "logreg" else _infer(model)
+
+
+def _vote(model: Model) -> Predict:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    means, labels, k = (model.arrays[name] for name in ("means", "labels", "k"))
+    fitted = KNeighborsClassifier(n_neighbors=k.item()).fit(means, labels)
+
+    def predict(slide: np.ndarray) -> tuple[np.ndarray, None]:
+        probabilities = np.zeros(len(model.classes))
+        probabilities[fitted.classes_] = fitted.predict_proba(slide.mean(0)[None])[0]
+        return probabilities, None
+
+    return predict
+
+
+def _regress(model: Model) -> Predict:
+    from scipy.special import softmax
+
+    mean, scale, coef, intercept, labels = (
+        model.arrays[name] for name in ("mean", "scale", "coef", "intercept", "labels")
+    )
+
+    def predict(slide: np.ndarray) -> tuple[np.ndarray, None]:
+        logits = coef @ ((slide.mean(0) - mean) / scale) + intercept
+        probabilities = np.zeros(len(model.classes))
+        probabilities[labels] = softmax(logits if len(labels) > 2 else np.append(0, logits))
+        return probabilities, None
+
+    return predict
+
+
+def _infer(model: Model) -> Predict:
+    with importing():
+        import torch
+
+        from slpd_core.evaluation import networks
+
+    tensors = {name: torch.from_numpy(array) for name, array in model.arrays.items()}
+    network = networks.build(model.classifier, model.dim, len(model.classes), 0.0, 0).eval()
+    network.load_state_dict(tensors)
+
+    @torch.inference_mode()
+    def predict(slide: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        instances = torch.from_numpy(slide)
+        if not isinstance(network, networks.Attending):
+            return network(instances).softmax(0).double().numpy(), None
+        logits, attention = network.with_attention(instances)
+        return logits.softmax(0).double().numpy(), attention.double().numpy()
+
+    return predict
+
+
+def write(path: Path, model: Model, meta: artifacts.Meta) -> None:
+    """Write a trained classifier; meta: texts only."""
+    own = {"classifier": model.classifier, "classes": json.dumps(model.classes), "dim": str(model.dim)}
+    artifacts.write_weights(path, model.arrays, meta | own)
+
+
+def read(path: Path) -> tuple[Model, artifacts.Meta]:
+    """Read a trained classifier and its metadata.
+
+    Raises ValueError when the file is broken or holds something else.
     """
-
-    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.reduce = nn.Sequential(nn.Linear(dim, ABMIL_DIM), nn.ReLU(), Dropout(dropout, rng))
-        self.attention = GatedAttention(ABMIL_DIM, dropout, rng)
-        self.classifier = nn.Linear(ABMIL_DIM, n_classes)
-
-    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, D) → (C,), (L,)."""
-        x = self.reduce(slide)
-        attention = self.attention(x).softmax(0)
-        return self.classifier((attention * x).sum(0)), attention[:, 0]
-
-
-class EncoderLayer(nn.Module):
-    """A post-norm transformer layer of one slide, without the masks and batches of torch's, whose state-dict keys it
-    has.
-    """
-
-    def __init__(self, dim: int, n_heads: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        self.self_attn = nn.MultiheadAttention(dim, n_heads)
-        self.linear1, self.linear2 = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.drop = Dropout(dropout, rng)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(L, D) → (L, D)."""
-        x = self.norm1(x + self.drop(self.attend(x)))
-        return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x).relu()))))
-
-    def attend(self, x: Tensor) -> Tensor:
-        """Self-attention, with dropout of its weights while training; fused outside it, where L may be large."""
-        attn = self.self_attn
-        qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
-        q, k, v = qkv.view(len(x), 3, attn.num_heads, -1).permute(1, 2, 0, 3)
-        if self.training:
-            mixed = self.drop((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)) @ v
-        else:
-            mixed = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
-        return attn.out_proj(mixed.transpose(0, 1).flatten(1))
-
-
-class ViTWSI(Attending):
-    """ViT_WSI-4096 (HIPT): a transformer over the slide's regions, no positions, then gated attention pooling."""
-
-    def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__()
-        width = VIT_WSI_DIM
-        self.global_phi = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), Dropout(dropout, rng))
-        layers = [EncoderLayer(width, VIT_WSI_HEADS, dropout, rng) for _ in range(2)]
-        self.global_transformer = nn.ModuleDict({"layers": nn.Sequential(*layers)})
-        self.global_attn_pool = GatedAttention(width, dropout, rng)
-        self.global_rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), Dropout(dropout, rng))
-        self.classifier = nn.Linear(width, n_classes)
-
-    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, D) → (C,), (L,); the attention is to each region as the transformer sees it among the others."""
-        x = self.global_transformer["layers"](self.global_phi(slide))
-        attention = self.global_attn_pool(x).softmax(0)
-        return self.classifier(self.global_rho((attention * x).sum(0))), attention[:, 0]
-
-
-CLASSIFIERS: dict[str, type[nn.Module]] = {"mil": MIL, "abmil": ABMIL, "dsmil": DSMIL, "vit_wsi": ViTWSI}
-
-
-def build(name: str, dim: int, n_classes: int, dropout: float, seed: int) -> nn.Module:
-    """A classifier whose weights and draws depend on the seed alone."""
-    torch.manual_seed(seed)
-    return CLASSIFIERS[name](dim, n_classes, dropout, generator(seed, "dropout"))
+    arrays, meta = artifacts.read_weights(path)
+    if "classifier" not in meta:
+        raise ValueError(f"{path}: no trained classifier; {artifacts.make_anew(path)}")
+    return Model(meta["classifier"], json.loads(meta["classes"]), int(meta["dim"]), arrays), meta

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from slpd_core import config, store
-from slpd_core.evaluation import models
+from slpd_core import artifacts, config
+from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.features import ReadSlide, checked, encoder_of, read_features
 from slpd_core.runtime import log
 
@@ -47,16 +47,16 @@ def select_fold(folds: pd.DataFrame, number: int) -> Fold:
 
 def fit_and_predict(
     read: ReadSlide, fold: Fold, classifier: str, section: config.Evaluation, seed: int
-) -> tuple[models.Model, np.ndarray]:
+) -> tuple[classifiers.Model, np.ndarray]:
     """A classifier trained on a fold's training slides, and its probabilities of the test slides (test slides, C)."""
-    model = models.train(read, [*fold.train["slide_id"]], fold.labels, fold.classes, classifier, section, seed)
-    predict = models.predictor(model)
+    model = classifiers.train(read, [*fold.train["slide_id"]], fold.labels, fold.classes, classifier, section, seed)
+    predict = classifiers.predictor(model)
     return model, np.array([predict(read(slide))[0] for slide in fold.test["slide_id"]]).reshape(-1, len(fold.classes))
 
 
 def predict_fold(
     folds: pd.DataFrame, number: int, read: ReadSlide, classifier: str, section: config.Evaluation, seed: int
-) -> tuple[models.Model, pd.DataFrame]:
+) -> tuple[classifiers.Model, pd.DataFrame]:
     """Train on a fold's training slides and predict its test slides; gives the model and the predictions.
 
     Raises ValueError when the training part holds one class only, a slide's features are missing, or the training
@@ -90,15 +90,15 @@ def run(
     embed_path: of the run the features name; None for features of patches, which come from the tokens.
     tokens_dir, ledger_path: of the patch encoder the features name, else of the cohort's own.
     """
-    folds, folds_meta = store.read_table(folds_path, "folds")
+    folds, folds_meta = artifacts.read_table(folds_path, "folds")
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
     level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
     model, predictions = predict_fold(folds, fold, read, classifier, section, seed)
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
-    meta = store.provenance("evaluate", VERSION, section.model_dump(), *inputs)
+    meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}
     meta["ledger"] = folds_meta.get("ledger", "")
     meta |= encoder_of(tokens_dir / f"{slide_ids[0]}.h5")
-    models.write(model_path, model, meta)
-    store.write_table(out_path, "evaluate", predictions, meta)
+    classifiers.write(model_path, model, meta)
+    artifacts.write_table(out_path, "evaluate", predictions, meta)
     log.info("%d test slides predicted", len(predictions))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
 
 CACHE_BYTES = 1 << 30
 ReadSlide = Callable[[str], np.ndarray]
@@ -17,8 +17,8 @@ def region_features(embed_path: Path, ledger: str = "") -> tuple[ReadSlide, str]
 
     ledger: the fingerprint of the one they come from, if known. Raises ValueError where they were made from another.
     """
-    frame, meta = store.read_table(embed_path, "embed")
-    store.check_ledger(embed_path, meta, ledger)
+    frame, meta = artifacts.read_table(embed_path, "embed")
+    artifacts.check_ledger(embed_path, meta, ledger)
     slides = {slide_id: np.stack(rows["embedding"].to_list()) for slide_id, rows in frame.groupby("slide_id")}
     none = np.empty((0, int(meta["embed_dim"])), np.float32)
     return lambda slide_id: slides.get(slide_id, none), meta["fingerprint"]
@@ -43,7 +43,7 @@ class SlideCache:
         return np.multiply(patches, self.scale, dtype=np.float32)
 
     def _read(self, slide_id: str) -> np.ndarray:
-        with store.open_tokens(self.tokens_dir / f"{slide_id}.h5") as (opened, _):
+        with artifacts.open_tokens(self.tokens_dir / f"{slide_id}.h5") as (opened, _):
             regions = getattr(opened, self.kind)
             end = self.used + regions.size
             if end > len(self.block):
@@ -67,16 +67,16 @@ def patch_features(
     admitted = dict(zip(ledger["slide_id"], ledger["fingerprint"], strict=True))
     for slide_id in sorted(slide_ids):
         path = tokens_dir / f"{slide_id}.h5"
-        with store.open_tokens(path) as (opened, meta):
-            if opened.slide.status == store.QUARANTINED:
+        with artifacts.open_tokens(path) as (opened, meta):
+            if opened.slide.status == artifacts.QUARANTINED:
                 raise ValueError(
                     f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
-                    f"{store.make_anew(path)}; or leave the slide out of the sheet"
+                    f"{artifacts.make_anew(path)}; or leave the slide out of the sheet"
                 )
             if meta["fingerprint"] != admitted.get(slide_id):
-                raise ValueError(f"{path}: not the tokens that the ledger admitted; {store.make_anew(path)}")
+                raise ValueError(f"{path}: not the tokens that the ledger admitted; {artifacts.make_anew(path)}")
             prints.append(meta["fingerprint"])
-    return read, store.fingerprint(*prints)
+    return read, artifacts.fingerprint(*prints)
 
 
 def read_features(
@@ -86,17 +86,17 @@ def read_features(
 
     ledger_path: of the tokens that they come from. Raises ValueError where they are of another ledger.
     """
-    ledger, meta = store.read_table(ledger_path, "ledger")
+    ledger, meta = artifacts.read_table(ledger_path, "ledger")
     if embed_path:
         return "region", *region_features(embed_path, meta["fingerprint"])
     kind = "colour" if features == config.COLOUR_FEATURES else "tokens"
     return "colour" if kind == "colour" else "patch", *patch_features(tokens_dir, slide_ids, ledger, kind)
 
 
-def encoder_of(tokens_path: Path) -> store.Meta:
+def encoder_of(tokens_path: Path) -> artifacts.Meta:
     """What a tokens file says of the patch encoder that made it: source and name."""
-    with store.open_tokens(tokens_path) as (_, meta):
-        return {key: meta[key] for key in store.ENCODER_META}
+    with artifacts.open_tokens(tokens_path) as (_, meta):
+        return {key: meta[key] for key in artifacts.ENCODER_META}
 
 
 def checked(read: ReadSlide) -> ReadSlide:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from slpd_core import config, store
-from slpd_core.evaluation import protocol, remarks, splits
+from slpd_core import artifacts, config
+from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.runtime import generator, log
 
 VERSION = 8
@@ -118,7 +118,7 @@ def require_folds(slides: pd.DataFrame, section: config.Folds) -> None:
     slides: columns slide_id, patient_id, label, site. Raises ValueError when they cannot.
     """
     if section.splits:
-        require_labels(splits.import_folds(section.files, slides.assign(status=store.OK))[0])
+        require_labels(imported_splits.import_folds(section.files, slides.assign(status=artifacts.OK))[0])
     else:
         group_slides(slides, section)
 
@@ -133,7 +133,7 @@ def plan_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.Dat
         ValueError: As `require_folds`.
     """
     if section.splits:
-        return splits.import_folds(section.files, slides.assign(status=store.OK))[0]
+        return imported_splits.import_folds(section.files, slides.assign(status=artifacts.OK))[0]
     return make_folds(slides, section, seed)
 
 
@@ -172,29 +172,29 @@ def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.Dat
                 chosen = set_aside(whole[part == "train"], share, generator(seed, "folds", *keys))
                 part[(part == "train") & whole["patient_id"].isin(chosen).to_numpy()] = name
             parts.append(slides.assign(fold=fold, part=part))
-    return pd.concat(parts, ignore_index=True)[[*store.TABLES["folds"]]]
+    return pd.concat(parts, ignore_index=True)[[*artifacts.TABLES["folds"]]]
 
 
 def run(
     *, ledger_path: Path, sheet_path: Path, out_path: Path, remarks_path: Path, section: config.Folds, seed: int
 ) -> None:
     """Write the folds of the slides the ledger admits, and a table of what is to be known of them."""
-    ledger, meta = store.read_table(ledger_path, "ledger")
-    sheet, _ = store.read_table(sheet_path, "sheet")
+    ledger, meta = artifacts.read_table(ledger_path, "ledger")
+    sheet, _ = artifacts.read_table(sheet_path, "sheet")
     slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
-    found = remarks.on_slides(slides)
+    found = split_audit.on_slides(slides)
     if section.splits:
-        folds, of_splits = splits.import_folds(section.files, slides)
+        folds, of_splits = imported_splits.import_folds(section.files, slides)
         found += of_splits
     else:
-        folds = make_folds(slides[slides["status"] == store.OK], section, seed)
+        folds = make_folds(slides[slides["status"] == artifacts.OK], section, seed)
     require_labels(folds)
-    remarked = remarks.table(found + remarks.on_folds(folds))
+    remarked = split_audit.table(found + split_audit.on_folds(folds))
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()
         log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in PARTS if part in counts))
-    inputs = [meta["fingerprint"], str(seed), *map(store.file_fingerprint, section.files)]
-    provenance = store.provenance("folds", VERSION, section.model_dump(), *inputs)
-    provenance |= {"ledger": meta["fingerprint"]} | protocol.recognize_splits(section.files)
-    store.write_table(out_path, "folds", folds, provenance)
-    store.write_both(remarks_path, "remarks", remarked, provenance)
+    inputs = [meta["fingerprint"], str(seed), *map(artifacts.file_fingerprint, section.files)]
+    provenance = artifacts.provenance("folds", VERSION, section.model_dump(), *inputs)
+    provenance |= {"ledger": meta["fingerprint"]} | imported_splits.recognize_splits(section.files)
+    artifacts.write_table(out_path, "folds", folds, provenance)
+    artifacts.write_both(remarks_path, "remarks", remarked, provenance)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from slpd_core import config, store
-from slpd_core.evaluation import heatmap_picture, models
+from slpd_core import artifacts, config
+from slpd_core.drawing import heatmap
+from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.features import checked, region_features
 from slpd_core.runtime import generator, log, progress
 
@@ -24,18 +25,18 @@ def draw_slide(
     tissue_dir: of {slide}.png, the thumbnail with the tissue's outline. size_px: longer side, if smaller than that.
     Raises ValueError where the regions are not those of the embeddings.
     """
-    regions, _ = store.read_regions(regions_dir / f"{slide_id}.h5")
+    regions, _ = artifacts.read_regions(regions_dir / f"{slide_id}.h5")
     if len(attention) != len(regions.coords):
         raise ValueError(
             f"{regions_dir / slide_id}.h5: {len(regions.coords)} regions, {len(attention)} embeddings; run snakemake "
             "again to renew what is outdated"
         )
-    with Image.open(io.BytesIO(store.read_picture(tissue_dir / f"{slide_id}.png"))) as file:
+    with Image.open(io.BytesIO(artifacts.read_picture(tissue_dir / f"{slide_id}.png"))) as file:
         thumbnail = file.convert("RGB")
     if size_px:
         thumbnail.thumbnail((size_px, size_px))
     slide_px = (regions.slide.width_px, regions.slide.height_px)
-    return heatmap_picture.heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
+    return heatmap.heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
 
 
 def choose_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
@@ -61,20 +62,20 @@ def run(
 
     model_paths, embed_paths: of each fold, in their order.
     """
-    folds, folds_meta = store.read_table(folds_path, "folds")
+    folds, folds_meta = artifacts.read_table(folds_path, "folds")
     ledger = folds_meta.get("ledger", "")
     chosen = choose_slides(folds, section.slides_per_label, seed)
     panels = []
     for fold, own in progress(chosen.groupby("fold"), chosen["fold"].nunique(), "heat maps", "folds"):
-        model, meta = models.read(model_paths[fold])
-        store.check_ledger(model_paths[fold], meta, ledger)
-        predict, (read, _) = models.predictor(model), region_features(embed_paths[fold], ledger)
+        model, meta = classifiers.read(model_paths[fold])
+        artifacts.check_ledger(model_paths[fold], meta, ledger)
+        predict, (read, _) = classifiers.predictor(model), region_features(embed_paths[fold], ledger)
         for slide_id, label in zip(own["slide_id"], own["label"], strict=True):
             probabilities, attention = predict(checked(read)(slide_id))
             assert attention is not None  # the rule names classifiers of config.ATTENTION only
-            picture = draw_slide(tissue_dir, regions_dir, slide_id, attention, heatmap_picture.TILE_PX)
+            picture = draw_slide(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
             says = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"
             panels.append((label, slide_id, says, picture))
     panels.sort(key=lambda panel: panel[:2])
-    heatmap_picture.save(heatmap_picture.contact_sheet([panel[1:] for panel in panels]), out_path)
+    heatmap.save(heatmap.contact_sheet([panel[1:] for panel in panels]), out_path)
     log.info("%d slides", len(panels))

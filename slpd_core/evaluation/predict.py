@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slpd_core import store
-from slpd_core.evaluation import heatmap_picture, models
+from slpd_core import artifacts
+from slpd_core.drawing import heatmap
+from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.features import ReadSlide, checked, read_features
 from slpd_core.evaluation.heatmaps import draw_slide
 from slpd_core.runtime import log, progress
@@ -55,7 +56,7 @@ class Prediction:
         return {"predicted": classes[best], "agree": agree} | named | spread
 
 
-def ensemble(predictors: Sequence[models.Predict], readers: Sequence[ReadSlide], slide_id: str) -> Prediction:
+def ensemble(predictors: Sequence[classifiers.Predict], readers: Sequence[ReadSlide], slide_id: str) -> Prediction:
     """What each fold's classifier makes of a slide, by features of that fold's encoder."""
     found = [predict(read(slide_id)) for predict, read in zip(predictors, readers, strict=True)]
     attentions = [attention for _, attention in found if attention is not None]
@@ -79,8 +80,8 @@ def predict_row(
     """The predictions of a row, one a slide; draws heatmaps_dir/{features}/{classifier}/{slide}.jpg where there is
     attention.
     """
-    trained = [models.read(Path(path))[0] for path in row.models]
-    predictors, readers = [models.predictor(model) for model in trained], readers_of(row, slide_ids)
+    trained = [classifiers.read(Path(path))[0] for path in row.models]
+    predictors, readers = [classifiers.predictor(model) for model in trained], readers_of(row, slide_ids)
     rows = []
     for slide_id in progress(slide_ids, len(slide_ids), f"{row.features}/{row.classifier}", "slides"):
         found = ensemble(predictors, readers, slide_id)
@@ -89,8 +90,8 @@ def predict_row(
         if found.attention is not None and row.embeds:
             picture = draw_slide(tissue_dir, regions_dir, slide_id, found.attention)
             says = f"{row.classifier} on {row.features}: {columns['predicted']}, p {found.folds.mean(0).max():.2f}"
-            sheet = heatmap_picture.contact_sheet([(slide_id, says, picture)], max(picture.size))
-            heatmap_picture.save(sheet, heatmaps_dir / row.features / row.classifier / f"{slide_id}.jpg")
+            sheet = heatmap.contact_sheet([(slide_id, says, picture)], max(picture.size))
+            heatmap.save(sheet, heatmaps_dir / row.features / row.classifier / f"{slide_id}.jpg")
     return rows
 
 
@@ -108,11 +109,11 @@ def run(
 
     ledger_path: of the new slides. rows: the fields of a Row each.
     """
-    ledger, _ = store.read_table(ledger_path, "ledger")
-    admitted = ledger.loc[ledger["status"] == store.OK, "slide_id"].to_list()
+    ledger, _ = artifacts.read_table(ledger_path, "ledger")
+    admitted = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
     found = [line for row in rows for line in predict_row(Row(**row), admitted, heatmaps_dir, tissue_dir, regions_dir)]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
     table = slides.merge(pd.DataFrame(found, columns=None if found else ["slide_id"]), "left", "slide_id")
-    store.write_csv(out_path, table, "%.6f")
+    artifacts.write_csv(out_path, table, "%.6f")
     log.info("%d of %d slides predicted by %d rows", len(admitted), len(ledger), len(rows))

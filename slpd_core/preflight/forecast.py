@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from slpd_core import config
-from slpd_core.preflight import rates
+from slpd_core.preflight import throughput
 from slpd_core.preflight.slides import Opened, Sample
 
 START_SECONDS = 3.0  # of a job that loads PyTorch
@@ -58,7 +58,7 @@ def of_slides(
     stages = [Stage("tissue", n, n * sample.tissue_seconds / 3600, machine.cores)]
     if recipe := settings.patch_encoder.recipe:
         own, per_slide = settings.patch_encoder.own, settings.patches.per_slide
-        rate = rates.patches_a_second(own, recipe, machine.device)
+        rate = throughput.patches_a_second(own, recipe, machine.device)
         patches_gb = n * per_slide * own.patch_px**2 * 3 / 1e9
         hours = n * per_slide * recipe.epochs / rate / 3600
         stages.append(Stage("patch_encoder", 1, hours, 1, patches_gb))
@@ -79,7 +79,7 @@ def of_pretraining(settings: config.Config, regions: int, token_dim: int, machin
     rate: dict[bool, float] = {}
     for name, run in runs.items():
         if run.uses_prototypes not in rate:
-            rate[run.uses_prototypes] = rates.regions_a_second(run, settings.grid, token_dim, machine.device)
+            rate[run.uses_prototypes] = throughput.regions_a_second(run, settings.grid, token_dim, machine.device)
         jobs = 1 if run.slides == "all" else settings.folds.count
         share = 1.0 if run.slides == "all" else 1 - 1 / max(2, settings.folds.n_folds)
         hours = jobs * share * regions * run.epochs / rate[run.uses_prototypes] / 3600
@@ -101,7 +101,7 @@ def of_evaluation(
             rows, dim = round(a_slide * own.patches), 3 if features == config.COLOUR_FEATURES else own.token_dim
         for classifier in classifiers:
             epochs = 1 if classifier in ("knn", "logreg") else section.epochs
-            once = rates.seconds_a_slide(classifier, section, rows, dim)
+            once = throughput.seconds_a_slide(classifier, section, rows, dim)
             hours += folds * (START_SECONDS + slides * epochs * once) / 3600
             jobs += folds
     return Stage("evaluate", jobs, hours, machine.cores)

@@ -14,15 +14,16 @@ import pandas as pd
 import torch
 
 from slpd_core import config
-from slpd_core.ids import escape_controls
-from slpd_core.preflight import forecast, outlines, rates, slides, texts
+from slpd_core.encoders.region_encoder import read_state
+from slpd_core.preflight import forecast, outlines, slides, texts, throughput
 from slpd_core.preflight.forecast import Encoder, Machine
+from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.coverage import fewest_regions
-from slpd_core.pretraining.region_encoder import read_state
-from slpd_core.runtime import log
-from slpd_core.slides import identity, ledger, patch_encoder
+from slpd_core.runtime import escape_controls, log
+from slpd_core.slides import ledger
 from slpd_core.slides.outline_files import find_outlines
 from slpd_core.slides.sheet import read_sheet
+from slpd_core.wsi import identity
 
 LIBRARIES = ("snakemake", "torch", "timm", "openslide-python")
 NAMED = 10  # slides, or what is in doubt, that are named one by one
@@ -157,7 +158,7 @@ def look_at_encoders(say: Findings, settings: config.Config, device: str) -> dic
                 path = Path(folder, "weights.safetensors")
                 log.setLevel(logging.ERROR if trained_here else logging.INFO)  # random weights stand in for it
                 patch_encoder.run(weights_path=path, section=tried, seed=settings.seed)
-                seconds, dim, precision = rates.seconds_a_patch(path, settings.tokens, device)
+                seconds, dim, precision = throughput.seconds_a_patch(path, settings.tokens, device)
         except (ValueError, OSError, RuntimeError) as error:
             say.say(FAIL, "weights", str(error))
             continue

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
 from slpd_core.runtime import progress
 from slpd_core.slides import regions, tissue
-from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.reader import Slide, read_regions
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.reader import Slide, read_regions
 
 NONE: Mapping[str, Path] = MappingProxyType({})
 SAMPLED = 6  # slides whose tissue is sought
@@ -63,9 +63,9 @@ def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list
         found = Opened(row)
         try:
             with Slide(found.path, found.sheet_mpp, missing_tiles=settings.tissue.missing_tiles) as slide:
-                info = store.SlideInfo(found.slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source)
+                info = artifacts.SlideInfo(found.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source)
                 regions.keep_regions(
-                    store.Tissue(info, ()), settings.regions
+                    artifacts.Tissue(info, ()), settings.regions
                 )  # refuses a slide coarser than regions are read
                 return Opened(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
@@ -81,7 +81,7 @@ class Sample:
     """What a few slides say of all: their regions, the seconds their tissue took, those a region took to be read."""
 
     of: list[Opened]
-    regions: list[store.Regions]
+    regions: list[artifacts.Regions]
     tissue_seconds: float
     read_seconds: float
 
@@ -101,7 +101,9 @@ def sample(slides: list[Opened], settings: config.Config, outlines: Mapping[str,
     return Sample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.shrink_jpeg))
 
 
-def _regions(slides: list[Opened], settings: config.Config, outlines: Mapping[str, Path]) -> Iterator[store.Regions]:
+def _regions(
+    slides: list[Opened], settings: config.Config, outlines: Mapping[str, Path]
+) -> Iterator[artifacts.Regions]:
     for slide in slides:
         section, outline = settings.tissue.segmentation, settings.tissue.outline
         mask = outlines.get(slide.slide_id)
@@ -109,12 +111,12 @@ def _regions(slides: list[Opened], settings: config.Config, outlines: Mapping[st
         yield regions.keep_regions(found, settings.regions)
 
 
-def _seconds_to_read(slides: list[Opened], found: list[store.Regions], shrink_jpeg: bool) -> float:
+def _seconds_to_read(slides: list[Opened], found: list[artifacts.Regions], shrink_jpeg: bool) -> float:
     """Seconds to read a region, of the first slide that has one."""
     for slide, of_slide in zip(slides, found, strict=True):
         if len(of_slide.coords):
             middle = len(of_slide.coords) // 2
-            one = store.Regions(
+            one = artifacts.Regions(
                 of_slide.slide,
                 of_slide.coords[middle : middle + 1],
                 of_slide.tissue_fraction[middle : middle + 1],

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from slpd_core import config, store
-from slpd_core.evaluation import folds, remarks, splits
+from slpd_core import artifacts, config
+from slpd_core.evaluation import folds, imported_splits, split_audit
 from slpd_core.preflight import weights
 from slpd_core.slides import sheet as sheets
 
@@ -42,8 +42,8 @@ def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
     """Return what sheet and splits leave in doubt, a line each: it stops nothing, and should be looked at."""
     doubts = sheets.find_doubts(sheet)
     if settings.folds.splits:
-        made, remarked = splits.import_folds(settings.folds.files, sheet.assign(status=store.OK))
-        doubts += [f"folds.splits: {line}" for line in remarks.count(remarked + remarks.on_folds(made))]
+        made, remarked = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
+        doubts += [f"folds.splits: {line}" for line in split_audit.count(remarked + split_audit.on_folds(made))]
     return doubts
 
 
@@ -64,7 +64,7 @@ def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.Dat
         made = folds.plan_folds(sheet, settings.folds, settings.seed)
     except ValueError:
         return [sheet]
-    return [part for _, part in made[made["part"].isin(store.PRETRAINING_PARTS)].groupby("fold")]
+    return [part for _, part in made[made["part"].isin(artifacts.PRETRAINING_PARTS)].groupby("fold")]
 
 
 def _check_run(
@@ -97,7 +97,7 @@ def _check_start(key: str, run: config.PretrainRun, settings: config.Config) -> 
                     f"{getattr(first, name)}; write both alike"
                 )
         return
-    from slpd_core.pretraining.region_encoder import read_state  # seconds, for torch: only where a file is named
+    from slpd_core.encoders.region_encoder import read_state  # seconds, for torch: only where a file is named
 
     try:
         read_state(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop))

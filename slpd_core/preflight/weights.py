@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # of the weights among the files of a downloaded folder
 WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "huge": 1280}  # of ViTs, by timm's names
@@ -30,7 +30,7 @@ def find_problems(key: str, encoder: config.PatchEncoder) -> Iterator[str]:
         if str(path) != encoder.weights and path.suffix not in SUFFIXES:
             continue
         try:
-            store.require_weights_file(path, f"{key}.weights" if encoder.weights else f"{key}.name")
+            artifacts.require_weights_file(path, f"{key}.weights" if encoder.weights else f"{key}.name")
         except ValueError as error:
             yield str(error)
             continue
@@ -56,7 +56,7 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 
 def _compare_sizes(key: str, path: Path, stated: Mapping[str, int]) -> Iterator[str]:
-    sizes = read_sizes(store.read_weights_shapes(path))
+    sizes = read_sizes(artifacts.read_weights_shapes(path))
     for size, value in stated.items():
         if size in sizes and sizes[size] != value:
             yield (

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from slpd_core import runtime
-from slpd_core.dino.nodes import here
 from slpd_core.pretraining import pretrain
+from slpd_core.ssl.slurm import here
 
 
 def main(text: str) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from slpd_core import config
-from slpd_core.pretraining.cohort import Cohort
+from slpd_core.pretraining.token_dataset import Cohort
 
 LOSSES = {"intra": "L_intra", "inter": "L_inter"}
 

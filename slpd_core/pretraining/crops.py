@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slpd_core import config
-from slpd_core.dino.transfer import sent
+from slpd_core.ssl.transfer import sent
 
 
 def crop_indices(n_crops: int, grid: int, crop: int, augment: str, rng: np.random.Generator) -> np.ndarray:

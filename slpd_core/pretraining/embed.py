@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from slpd_core import config, store
-from slpd_core.pretraining import region_encoder
-from slpd_core.pretraining.cohort import admitted_slides, embed_regions, read_slide
+from slpd_core import artifacts, config
+from slpd_core.encoders import region_encoder
+from slpd_core.pretraining.token_dataset import admitted_slides, embed_regions, read_slide
 from slpd_core.runtime import log, progress
 
 VERSION = 4
@@ -34,7 +34,9 @@ def run(
     """
     slides, fingerprint = admitted_slides(ledger_path)
     encoder, encoder_meta = region_encoder.load(encoder_path)
-    store.check_ledger(encoder_path, encoder_meta, store.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"])
+    artifacts.check_ledger(
+        encoder_path, encoder_meta, artifacts.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"]
+    )
     encoder = encoder.to(device)
     size = None if section.batch_size == "auto" else section.batch_size
     coords, found = [], []
@@ -47,7 +49,7 @@ def run(
         coords.append(corners)
         found.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
         if not np.isfinite(found[-1]).all():
-            raise ValueError(f"slide {slide['slide_id']}: embeddings not finite; {store.make_anew(encoder_path)}")
+            raise ValueError(f"slide {slide['slide_id']}: embeddings not finite; {artifacts.make_anew(encoder_path)}")
     x, y = np.concatenate(coords).T
     embeddings, attention = np.split(np.concatenate(found), [int(encoder_meta["embed_dim"])], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()
@@ -56,6 +58,6 @@ def run(
         frame["attention"] = list(attention)
     inputs = (fingerprint, encoder_meta["fingerprint"])
     passed_on = {"embed_dim": encoder_meta["embed_dim"], "remarks": encoder_meta.get("remarks", "")}
-    meta = store.provenance("embed", VERSION, section.model_dump(), *inputs) | passed_on | {"ledger": fingerprint}
-    store.write_table(out_path, "embed", frame, meta)
+    meta = artifacts.provenance("embed", VERSION, section.model_dump(), *inputs) | passed_on | {"ledger": fingerprint}
+    artifacts.write_table(out_path, "embed", frame, meta)
     log.info("%s embeddings of %s", f"{len(frame):,}", encoder_meta["embed_dim"])

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from slpd_core import config, store
-from slpd_core.pretraining.gallery_picture import COLUMNS, TILE_PX, TILES, Cell, Strip, draw
+from slpd_core import artifacts, config
+from slpd_core.drawing.gallery import COLUMNS, TILE_PX, TILES, Cell, Strip, draw
 from slpd_core.runtime import log, progress
 
 VERSION = 1
@@ -18,7 +18,7 @@ COHORT_PROTOTYPES = 3 * COLUMNS  # shown, at most, of a run that clusters the wh
 
 T = TypeVar("T")
 # Pixels of a slide's regions; a ValueError where the slide cannot be read. The slides chapter's, given by the rule.
-ReadRegions = Callable[[Path, store.Regions, bool, bool], Iterator[np.ndarray]]
+ReadRegions = Callable[[Path, artifacts.Regions, bool, bool], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def read_tiles(
     tiles: dict[int, np.ndarray] = {}
     slides = [*embed.loc[sorted(set(rows))].groupby("slide_id")]
     for slide_id, own in progress(slides, len(slides), "gallery", "slides"):
-        regions, _ = store.read_regions(regions_dir / f"{slide_id}.h5")
+        regions, _ = artifacts.read_regions(regions_dir / f"{slide_id}.h5")
         side = min(TILE_PX, regions.size_level0_px)
         small = replace(
             regions,
@@ -144,7 +144,7 @@ def read_found(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) 
 
     embed, sheet: the tables. Raises ValueError where the prototypes are of other regions than the embeddings.
     """
-    arrays, _ = store.read_arrays(prototypes_path, ("slides", "neighbours", "matches", "coords", "assignment"))
+    arrays, _ = artifacts.read_arrays(prototypes_path, ("slides", "neighbours", "matches", "coords", "assignment"))
     if not np.array_equal(arrays["coords"].reshape(-1, 2), embed[["x", "y"]].to_numpy()):
         raise ValueError(f"{prototypes_path}: not the regions of the embeddings; run snakemake again to renew both")
     label_of = dict(zip(sheet["slide_id"], sheet["label"], strict=True))
@@ -184,14 +184,14 @@ def run(
 
     slide_paths: the file of each slide of the cohort.
     """
-    sheet, _ = store.read_table(sheet_path, "sheet")
-    embed, _ = store.read_table(embed_path, "embed")
-    trained, _ = store.read_arrays(prototypes_path, ("region_slide",))
+    sheet, _ = artifacts.read_table(sheet_path, "sheet")
+    embed, _ = artifacts.read_table(embed_path, "embed")
+    trained, _ = artifacts.read_arrays(prototypes_path, ("region_slide",))
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
     found, as_one = read_found(embed, sheet, prototypes_path)
     strips = plan_cohort(found) if as_one else plan_slides(found, section.slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
     # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
-    store.write_picture(out_path, draw(strips, tiles).quantize(256), optimize=True)
+    artifacts.write_picture(out_path, draw(strips, tiles).quantize(256), optimize=True)
     log.info("%d strips, %d regions, %d of them read", len(strips), len(set(rows)), len(tiles))

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from slpd_core import config
-from slpd_core.dino.head import ProjectionHead
-from slpd_core.dino.networks import Network, Networks
-from slpd_core.pretraining import region_encoder
-from slpd_core.pretraining.region_encoder import RegionEncoder
+from slpd_core.encoders import region_encoder
+from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.runtime import generator
+from slpd_core.ssl.head import ProjectionHead
+from slpd_core.ssl.student_teacher import Network, Networks
 
 TERMS = ("self", "intra", "inter")
 

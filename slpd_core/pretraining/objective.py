@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slpd_core import config
-from slpd_core.dino import losses, processes
-from slpd_core.dino.losses import Logits
-from slpd_core.dino.networks import Networks, move_centre
-from slpd_core.dino.transfer import sent
 from slpd_core.pretraining.matching import nearest_regions, nearest_regions_of_all
 from slpd_core.pretraining.networks import TERMS, centre_of
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.ssl import distributed, losses
+from slpd_core.ssl.losses import Logits
+from slpd_core.ssl.student_teacher import Networks, move_centre
+from slpd_core.ssl.transfer import sent
 
 # What is measured of a batch: the loss, its parts, and the entropy of the teacher's targets of each term.
 ENTROPIES = {"self": "teacher_entropy", "intra": "entropy_intra", "inter": "entropy_inter"}
@@ -159,8 +159,8 @@ def pairs_of(section: config.PretrainRun, batch: Batch) -> dict[str, Tensor]:
     for term, (_, weights) in batch.targets.items():
         count = weights.sum(1, keepdim=True)
         regions = (count > 0).sum().float()
-        processes.add_up(regions)
-        share = weights / count.clamp(min=1) * processes.count() / regions.clamp(min=1)
+        distributed.add_up(regions)
+        share = weights / count.clamp(min=1) * distributed.count() / regions.clamp(min=1)
         compared = torch.ones(weights.shape[1], crops)
         if section.skip_crop_k:
             compared.fill_diagonal_(0)

@@ -14,26 +14,25 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from slpd_core import config, store
-from slpd_core.dino import processes
-from slpd_core.dino.checkpoint import Checkpoint
-from slpd_core.dino.networks import Networks, set_schedules, update
-from slpd_core.dino.nodes import Place, on_each
-from slpd_core.dino.processes import train_as_one
-from slpd_core.dino.steps import batches, first_not_finite, take_steps
-from slpd_core.dino.transfer import sent
-from slpd_core.dino.watch import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
-from slpd_core.ids import name_some
-from slpd_core.pretraining import region_encoder
-from slpd_core.pretraining.cohort import Cohort, embed_regions, read_cohort, training_slides
+from slpd_core import artifacts, config
+from slpd_core.encoders import region_encoder
 from slpd_core.pretraining.coverage import clustering_groups, describe_gaps, related_slides
 from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.epoch import Epoch, prototypes_of_state, prototypes_state
+from slpd_core.pretraining.epoch_state import Epoch, prototypes_of_state, prototypes_state
 from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
 from slpd_core.pretraining.objective import MEASURED, Batch, distil, find_targets
+from slpd_core.pretraining.prototype_stats import watch_prototypes, watch_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
-from slpd_core.pretraining.watch import watch_prototypes, watch_targets
-from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
+from slpd_core.pretraining.token_dataset import Cohort, embed_regions, read_cohort, training_slides
+from slpd_core.runtime import TERMINATED, generator, log, name_some, sigterm_waits
+from slpd_core.ssl import distributed
+from slpd_core.ssl.checkpoint import Checkpoint
+from slpd_core.ssl.distributed import train_as_one
+from slpd_core.ssl.monitoring import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
+from slpd_core.ssl.slurm import Place, on_each
+from slpd_core.ssl.student_teacher import Networks, set_schedules, update
+from slpd_core.ssl.trainer import batches, first_not_finite, take_steps
+from slpd_core.ssl.transfer import sent
 
 VERSION = 8
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
@@ -73,7 +72,7 @@ def train_epoch(
 
     def step(number: int) -> Tensor:
         regions = steps[number]
-        torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + processes.rank())
+        torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + distributed.rank())
         schedule = set_schedules(
             networks,
             section,
@@ -82,7 +81,7 @@ def train_epoch(
             len(regions),
             warmup_endpoint=section.warmup_endpoint,
         )
-        share = processes.own_share(np.arange(len(regions)))
+        share = distributed.own_share(np.arange(len(regions)))
         own, rng = regions[share], generator(seed, "crops", epoch, number)
         views = draw_views(tokens, own, share, len(regions), section, rng, device)
         wanted = begun.targets.of(sent(torch.from_numpy(own), device)) if begun.targets else {}
@@ -143,7 +142,7 @@ def train(
     Takes up the checkpoint where there is one. Gives the trained networks and one history row an epoch. Raises
     ValueError when a batch cannot be shared evenly among the processes.
     """
-    processes.require_even_shares(min(section.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
+    distributed.require_even_shares(min(section.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
     networks = start_networks(section, cohort.tokens.shape[-1], seed, device)
     cohort = cohort.near(device)
     history, state = checkpoint.restore(networks, ["prototypes", "begun"])
@@ -257,7 +256,7 @@ class Training(BaseModel):
     @property
     def begun_with(self) -> str:
         """The fingerprint of the weights that it begins with, if any."""
-        return store.file_fingerprint(Path(self.section.init_from)) if self.section.init_from else ""
+        return artifacts.file_fingerprint(Path(self.section.init_from)) if self.section.init_from else ""
 
 
 @contextmanager
@@ -317,14 +316,14 @@ def run(
         networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
         origin = (cohort.fingerprint, str(seed), training.begun_with)
         gaps = describe_gaps(cohort, section)
-        meta = store.provenance("pretrain", VERSION, section.model_dump(), *origin)
+        meta = artifacts.provenance("pretrain", VERSION, section.model_dump(), *origin)
         meta |= {"remarks": "\n".join(gaps), "ledger": cohort.ledger}
         found = None
         if section.uses_prototypes:
             clustered = embed_for_clustering(networks, cohort, section, device)
             found = cluster(cohort, clustered, section, seed, section.epochs)
-        store.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
-        store.write_both(history_path, "history", history, meta)
+        artifacts.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
+        artifacts.write_both(history_path, "history", history, meta)
         region_encoder.save(encoder_path, networks.teacher.encoder, meta)
         training.checkpoint_path.unlink(missing_ok=True)
         for gap in gaps:

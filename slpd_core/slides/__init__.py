@@ -1,1 +1,1 @@
-"""PIXELS to TOKENS: sheet, tissue, regions, patch encoder, tokens, ledger."""
+"""PIXELS to TOKENS: sheet, tissue, regions, patches, tokens, ledger."""

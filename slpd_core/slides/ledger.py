@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from slpd_core import config, store
-from slpd_core.ids import name_some
-from slpd_core.runtime import log
+from slpd_core import artifacts, config
+from slpd_core.runtime import log, name_some
 
 VERSION = 5
 
 
-def slide_row(tissue: store.Tissue, encoded: store.Regions, fingerprint: str) -> dict[str, object]:
+def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint: str) -> dict[str, object]:
     """What became of a slide: its status, size, um/px, tissue and number of regions.
 
     encoded: its regions that have tokens. fingerprint: of those.
     """
     slide, regions = encoded.slide, len(encoded.coords)
-    status = store.EMPTY if slide.status == store.OK and not regions else slide.status
+    status = artifacts.EMPTY if slide.status == artifacts.OK and not regions else slide.status
     return {
         "status": status,
         "reason": slide.reason,
@@ -37,14 +36,14 @@ def slide_row(tissue: store.Tissue, encoded: store.Regions, fingerprint: str) ->
 
 def left_out(ledger: pd.DataFrame) -> list[str]:
     """One line a slide that later stages leave out: its name and the reason."""
-    out = ledger[ledger["status"] != store.OK]
-    words = {store.QUARANTINED: "quarantined", store.EMPTY: "left out"}
+    out = ledger[ledger["status"] != artifacts.OK]
+    words = {artifacts.QUARANTINED: "quarantined", artifacts.EMPTY: "left out"}
     return [f"{slide.slide_id} is {words[slide.status]}: {slide.reason}" for slide in out.itertuples()]
 
 
 def format_remarks(ledger: pd.DataFrame) -> list[str]:
     """Format one line per slide that is used and has remarks: its name and what to know of it."""
-    remarked = ledger[(ledger["status"] == store.OK) & (ledger["remarks"] != "")]
+    remarked = ledger[(ledger["status"] == artifacts.OK) & (ledger["remarks"] != "")]
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
@@ -75,7 +74,7 @@ def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labelled: bo
         ValueError: They are said to be of several patients, or of several labels: a leak that no grouping stops.
     """
     remarks, problems = ledger["remarks"].copy(), []
-    used = ledger[ledger["status"] == store.OK]
+    used = ledger[ledger["status"] == artifacts.OK]
     for _, copies in used.groupby(pd.Series(contents, ledger.index)[used.index], sort=False):
         if len(copies) > 1:
             differ, sentence = compare_copies(copies, labelled=labelled)
@@ -111,18 +110,18 @@ def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
     """
     for line in [*left_out(ledger), *format_remarks(ledger)]:
         log.warning("%s", line)
-    bad = ledger[ledger["status"] == store.QUARANTINED]
+    bad = ledger[ledger["status"] == artifacts.QUARANTINED]
     names = ", ".join(bad["slide_id"])
     if len(bad) and section.on_bad_slide == "stop":
         raise ValueError(f"{len(bad)} bad slide(s): {names}; mend them or set ledger.on_bad_slide to quarantine")
-    if not (ledger["status"] == store.OK).any():
+    if not (ledger["status"] == artifacts.OK).any():
         raise ValueError(
             f"no slide has regions, {len(bad)} of {len(ledger)} are quarantined; the log names the reasons"
         )
 
 
-def _read_slide(tissue_path: Path) -> store.SlideInfo:
-    return store.read_tissue(tissue_path)[0].slide
+def _read_slide(tissue_path: Path) -> artifacts.SlideInfo:
+    return artifacts.read_tissue(tissue_path)[0].slide
 
 
 def run(
@@ -144,26 +143,26 @@ def run(
         known_tissue_paths: Of the cohort's slides, where the sheet is of slides to be predicted.
         unmatched: Names of the files among the outlines that are of no slide.
     """
-    sheet, sheet_meta = store.read_table(sheet_path, "sheet")
+    sheet, sheet_meta = artifacts.read_table(sheet_path, "sheet")
     rows, inputs, contents = [], [sheet_meta["fingerprint"]], []
     for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, encoded_paths, strict=True):
-        tissue, tissue_meta = store.read_tissue(paths[0])
-        encoded, meta = store.read_regions(paths[1])
+        tissue, tissue_meta = artifacts.read_tissue(paths[0])
+        encoded, meta = artifacts.read_regions(paths[1])
         row = slide_row(tissue, encoded, meta["fingerprint"])
         inputs += [tissue_meta["fingerprint"], meta["fingerprint"]]
         inputs += [str(row["status"]), str(row["regions"])]  # the same inputs can be quarantined, and mended
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
         rows.append(identity | row)
         contents.append(tissue.slide.fingerprint)
-    ledger = remark_copies(pd.DataFrame(rows, columns=[*store.TABLES["ledger"]]), contents, labelled=labelled)
+    ledger = remark_copies(pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), contents, labelled=labelled)
     known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
     ledger = remark_leaks(ledger, contents, known)
     inputs += [known[content] for content in contents if content in known]
     check(ledger, section)
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
-    meta = store.provenance("ledger", VERSION, section.model_dump(), *inputs)
+    meta = artifacts.provenance("ledger", VERSION, section.model_dump(), *inputs)
     if unmatched:
         log.warning("files of tissue.masks that are of no slide: %s", name_some(unmatched))
         meta["unmatched_outlines"] = json.dumps(unmatched)
-    store.write_table(out_path, "ledger", ledger, meta)
+    artifacts.write_table(out_path, "ledger", ledger, meta)

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slpd_core.ids import fold_id, name_some
+from slpd_core.artifacts.ids import fold_id
+from slpd_core.runtime import name_some
 
 GEOJSON, OTHERS = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in small or capital letters
 

@@ -7,8 +7,8 @@ from shapely import affinity, box, get_parts, make_valid, unary_union
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from slpd_core import store
-from slpd_core.ids import name_some
+from slpd_core import artifacts
+from slpd_core.runtime import name_some
 
 DRAWN = ("", "annotation")  # kinds of object that outline tissue; detections, cells, tiles and cores do not
 SAID_OUTSIDE = 0.01  # of the outlined area
@@ -25,7 +25,7 @@ def read_outline(
     """Read tissue outlined by hand.
 
     Args:
-        path: A GeoJSON, as `store.read_areas` reads it. Classes that begin with "Ignore", as QuPath's own, are
+        path: A GeoJSON, as `artifacts.read_areas` reads it. Classes that begin with "Ignore", as QuPath's own, are
             subtracted from the others.
         slide_px: (width, height), level-0 px.
         corner: (x, y) that the outline counts from, level-0 px.
@@ -38,7 +38,7 @@ def read_outline(
     Raises:
         ValueError: The file is no GeoJSON, holds no area, or all of them lie outside the slide.
     """
-    objects = store.read_areas(path)
+    objects = artifacts.read_areas(path)
     areas = [area for area in objects if area.kind in DRAWN and sorted_polygons(area.geometry)]
     if objects and not areas:
         kinds = {area.geometry.geom_type if area.kind in DRAWN else area.kind for area in objects}

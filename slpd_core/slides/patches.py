@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
 from slpd_core.runtime import generator, log, progress
-from slpd_core.slides import outages
-from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.reader import read_regions
+from slpd_core.wsi import outages
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.reader import read_regions
 
 VERSION = 3
 TRIES = 50  # draws a patch wanted, at most: a region holds at least a little tissue
 
 
 def draw_corners(
-    regions: store.Regions, tissue: store.Tissue, patch_level0_px: int, n: int, rng: np.random.Generator
+    regions: artifacts.Regions, tissue: artifacts.Tissue, patch_level0_px: int, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Upper left corners, int64 (at most n, 2), level-0 px, of random patches of the regions whose centre is tissue.
 
@@ -55,17 +55,17 @@ def run(
     quarantine: the errors that leave the slide without patches; others are raised. state_dir: what runs note of the
     slides' files.
     """
-    regions, meta = store.read_regions(regions_path)
-    tissue, _ = store.read_tissue(tissue_path)
+    regions, meta = artifacts.read_regions(regions_path)
+    tissue, _ = artifacts.read_tissue(tissue_path)
     own = (meta["fingerprint"], str(patch_px), str(shrink_jpeg), str(seed))
-    provenance = store.provenance("patches", VERSION, section.model_dump(), *own)
+    provenance = artifacts.provenance("patches", VERSION, section.model_dump(), *own)
     side = round(patch_px * regions.size_level0_px / regions.size_px)
     rng = generator(seed, "patches", regions.slide.slide_id)
     corners = draw_corners(regions, tissue, side, section.per_slide, rng)
     sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
     unread = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
     try:
-        with store.writing_patches(patches_path, sample, provenance) as patches:
+        with artifacts.writing_patches(patches_path, sample, provenance) as patches:
             pixels = read_regions(slide_path, sample, shrink_jpeg, OSError in quarantine, state_dir)
             for number, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
                 patches[number] = patch
@@ -75,5 +75,5 @@ def run(
         if SlideError not in quarantine:
             raise
         log.warning("no patches to train on: %s", outages.explain(error, unread, slide_path))
-        with store.writing_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
+        with artifacts.writing_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
             pass

@@ -8,11 +8,11 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
+from slpd_core.drawing.overlays import draw_regions, notice
 from slpd_core.runtime import log
-from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.mpp import FINER, level0_side, scale_between
-from slpd_core.slides.pictures import draw_regions, notice
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.mpp import FINER, level0_side, scale_between
 
 VERSION = 3
 ANCHOR_STEPS = 16  # shifts tried along a side with `anchor: tissue`
@@ -52,15 +52,15 @@ def hold_enough(fractions: np.ndarray, section: config.Regions) -> np.ndarray:
     return (fractions >= section.min_tissue_fraction) & (fractions > 0)
 
 
-def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions:
+def keep_regions(tissue: artifacts.Tissue, section: config.Regions) -> artifacts.Regions:
     """The regions of a slide with enough tissue; none for a quarantined slide.
 
     Raises SlideError when the slide is coarser than the target um/px.
     """
     slide = tissue.slide
-    if slide.status != store.OK:
+    if slide.status != artifacts.OK:
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-        return store.Regions(slide, *none, section.size_px, 0, section.target_mpp)
+        return artifacts.Regions(slide, *none, section.size_px, 0, section.target_mpp)
     if section.target_mpp < slide.mpp * (1 - FINER):
         raise SlideError(
             f"{slide.slide_id}: {slide.mpp:g} um/px ({slide.mpp_source}) is coarser than regions.target_mpp "
@@ -71,10 +71,10 @@ def keep_regions(tissue: store.Tissue, section: config.Regions) -> store.Regions
     kept = hold_enough(fractions, section)
     if not kept.any():
         slide = replace(slide, reason=why_empty(tissue, fractions, section))
-    return store.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
+    return artifacts.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
 
 
-def why_empty(tissue: store.Tissue, fractions: np.ndarray, section: config.Regions) -> str:
+def why_empty(tissue: artifacts.Tissue, fractions: np.ndarray, section: config.Regions) -> str:
     """Why a slide has no regions, and what to do about it."""
     most = float(fractions.max(initial=0))
     if not tissue.polygons:
@@ -88,7 +88,7 @@ def why_empty(tissue: store.Tissue, fractions: np.ndarray, section: config.Regio
     )
 
 
-def lay_grid(tissue: store.Tissue, region_px: int, section: config.Regions) -> tuple[np.ndarray, np.ndarray]:
+def lay_grid(tissue: artifacts.Tissue, region_px: int, section: config.Regions) -> tuple[np.ndarray, np.ndarray]:
     """The squares over a slide, int64 (squares, 2), and the share of each that is tissue, float32 (squares,).
 
     With `anchor: tissue` the grid begins where the squares kept hold most tissue, of equals at the least shift.
@@ -107,13 +107,15 @@ def lay_grid(tissue: store.Tissue, region_px: int, section: config.Regions) -> t
     return best[1], best[2]
 
 
-def overlay(outlined_path: Path, tissue: store.Tissue, regions: store.Regions, section: config.Regions) -> Image.Image:
+def overlay(
+    outlined_path: Path, tissue: artifacts.Tissue, regions: artifacts.Regions, section: config.Regions
+) -> Image.Image:
     """The picture of a slide's tissue with its squares, kept or dropped; of a quarantined slide what was said of it."""
-    with Image.open(io.BytesIO(store.read_picture(outlined_path))) as file:
+    with Image.open(io.BytesIO(artifacts.read_picture(outlined_path))) as file:
         outlined = file.convert("RGB")
-    if tissue.slide.status != store.OK:
+    if tissue.slide.status != artifacts.OK:
         return outlined
-    if regions.slide.status != store.OK:
+    if regions.slide.status != artifacts.OK:
         return notice(regions.slide.slide_id, regions.slide.reason)
     coords, fractions = lay_grid(tissue, regions.size_level0_px, section)
     dropped = coords[(fractions > 0) & ~hold_enough(fractions, section)]
@@ -134,14 +136,14 @@ def run(
 
     outlined_path: the tissue stage's picture. quarantine: the errors that do that, others are raised.
     """
-    tissue, meta = store.read_tissue(tissue_path)
+    tissue, meta = artifacts.read_tissue(tissue_path)
     try:
         regions = keep_regions(tissue, section)
     except quarantine as error:
         log.warning("quarantined: %s", error)
-        lost = replace(tissue.slide, status=store.QUARANTINED, reason=str(error))
+        lost = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
         regions = keep_regions(replace(tissue, slide=lost), section)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
-    provenance = store.provenance("regions", VERSION, section.model_dump(), meta["fingerprint"])
-    store.write_picture(overlay_path, overlay(outlined_path, tissue, regions, section))
-    store.write_regions(regions_path, regions, provenance)
+    provenance = artifacts.provenance("regions", VERSION, section.model_dump(), meta["fingerprint"])
+    artifacts.write_picture(overlay_path, overlay(outlined_path, tissue, regions, section))
+    artifacts.write_regions(regions_path, regions, provenance)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from slpd_core import store
-from slpd_core.ids import fold_id, group_alike, loosen_id, name_some, normalize_id
-from slpd_core.runtime import log
-from slpd_core.slides.mpp import MPP_RANGE, plausible
-from slpd_core.spreadsheets import read_text_table
+from slpd_core import artifacts
+from slpd_core.artifacts.ids import fold_id, group_alike, loosen_id, normalize_id
+from slpd_core.artifacts.spreadsheets import read_text_table
+from slpd_core.runtime import log, name_some
+from slpd_core.wsi.mpp import MPP_RANGE, plausible
 
 VERSION = 5
 COLUMNS = ("slide_id", "patient_id", "label", "path")
@@ -163,7 +163,7 @@ def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
 
 def identity(frame: pd.DataFrame) -> str:
     """What a checked sheet says, but for where the slides lie: hashed into 32 hex digits."""
-    return store.fingerprint(frame.drop(columns="path").to_json())
+    return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
 
 def run(*, sheet_path: Path, out_path: Path, labelled: bool) -> None:
@@ -171,7 +171,7 @@ def run(*, sheet_path: Path, out_path: Path, labelled: bool) -> None:
     frame = read_sheet(sheet_path, labelled)
     for doubt in find_doubts(frame):
         log.warning("%s: %s", sheet_path, doubt)
-    store.write_table(
-        out_path, "sheet", frame.drop(columns="path"), store.provenance("sheet", VERSION, {}, identity(frame))
+    artifacts.write_table(
+        out_path, "sheet", frame.drop(columns="path"), artifacts.provenance("sheet", VERSION, {}, identity(frame))
     )
     log.info("%d slides of %d patients", len(frame), frame["patient_id"].nunique())

@@ -11,16 +11,16 @@ from shapely import affinity, build_area
 from shapely.geometry import MultiLineString, Polygon
 from skimage import filters, measure
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
+from slpd_core.drawing.overlays import notice, outline_tissue
 from slpd_core.runtime import log
-from slpd_core.slides import identity, outages
-from slpd_core.slides.bad_slides import SlideError
 from slpd_core.slides.glass import find_brightest, find_glass_colors, remove_tint
 from slpd_core.slides.ink import find_ink
-from slpd_core.slides.mpp import scale_between
 from slpd_core.slides.outlines import find_origin, read_outline, sorted_polygons
-from slpd_core.slides.pictures import notice, outline_tissue
-from slpd_core.slides.reader import Slide
+from slpd_core.wsi import identity, outages
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.mpp import scale_between
+from slpd_core.wsi.reader import Slide
 
 VERSION = 3
 # Bounds of the threshold on the saturation, 0..255. Lower: Otsu on a blank slide would call its noise tissue. Upper:
@@ -151,7 +151,7 @@ def segment(
     fingerprint: str,
     mask_path: Path | None = None,
     outline: config.Outline | None = None,
-) -> tuple[store.Tissue, Image.Image]:
+) -> tuple[artifacts.Tissue, Image.Image]:
     """Open a slide and find its tissue, or take what `mask_path` outlines; gives it with the overlay.
 
     outline: how that is read. Raises SlideError or OSError when the slide cannot be read, ValueError when the outline
@@ -159,7 +159,7 @@ def segment(
     """
     with Slide(path, mpp, missing_tiles=section.missing_tiles) as slide:
         pixels = slide.thumbnail(section.thumbnail_mpp)
-        info = store.SlideInfo(slide_id, store.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
+        info = artifacts.SlideInfo(slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
         info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
         bounds_xy = slide.bounds_xy
     scale = (scale_between(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
@@ -169,14 +169,14 @@ def segment(
     else:
         mask, remarks = find_tissue(pixels, info.mpp * scale[0], section)
         polygons = mask_polygons(mask, scale)
-    tissue = store.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, bounds_xy)
+    tissue = artifacts.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, bounds_xy)
     return tissue, outline_tissue(pixels, polygons, scale)
 
 
 def _take_outline(
-    path: Path, info: store.SlideInfo, bounds_xy: tuple[int, int], outline: config.Outline | None
+    path: Path, info: artifacts.SlideInfo, bounds_xy: tuple[int, int], outline: config.Outline | None
 ) -> tuple[str, tuple[Polygon, ...], tuple[str, ...]]:
-    """Read a slide's outline; returns its source as in store.Tissue, its polygons and remarks."""
+    """Read a slide's outline; returns its source as in artifacts.Tissue, its polygons and remarks."""
     corner = find_origin(info.slide_id, bounds_xy, outline.mask_origin if outline else None)
     polygons, remarks = read_outline(
         path,
@@ -210,7 +210,9 @@ def run(
     fingerprint, mask = "", "segmented"
     unread = outages.name_mark(state_dir, slide_id, geojson_path)
     if mask_path:
-        mask = store.fingerprint(store.file_fingerprint(mask_path), outline.model_dump_json() if outline else "")
+        mask = artifacts.fingerprint(
+            artifacts.file_fingerprint(mask_path), outline.model_dump_json() if outline else ""
+        )
     try:
         with outages.reading(slide_path, give_up=OSError in quarantine):
             fingerprint = identity.fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
@@ -225,11 +227,11 @@ def run(
             raise
         reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
-        info = store.SlideInfo(slide_id, store.QUARANTINED, reason, fingerprint=fingerprint)
-        tissue, picture = store.Tissue(info, ()), notice(slide_id, reason)
-    meta = store.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
-    store.write_picture(overlay_path, picture)
-    store.write_tissue(geojson_path, tissue, meta)
+        info = artifacts.SlideInfo(slide_id, artifacts.QUARANTINED, reason, fingerprint=fingerprint)
+        tissue, picture = artifacts.Tissue(info, ()), notice(slide_id, reason)
+    meta = artifacts.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
+    artifacts.write_picture(overlay_path, picture)
+    artifacts.write_tissue(geojson_path, tissue, meta)
     for remark in tissue.slide.remarks:
         log.warning("%s: %s", slide_id, remark)
     log.info("%s: %d piece(s) of tissue, %.1f mm2", tissue.source, len(tissue.polygons), tissue.area_mm2)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
+from slpd_core.encoders import patch_encoder, vit_inference
 from slpd_core.runtime import log, progress
-from slpd_core.slides import fast_vit, outages, patch_encoder, token_cache
-from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.reader import read_regions
+from slpd_core.slides import token_cache
+from slpd_core.wsi import outages
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.reader import read_regions
 
 VERSION = 4
 CPU_BATCH = 8  # its activations stay in the caches of a CPU; 4 is 4 % slower, 16 is 7 to 10 % slower
@@ -127,7 +129,7 @@ class PatchEncoder:
             return self._encode_batch(patches)
         threads = torch.get_num_threads()
         batches = patches.split(min(self.batch_size, -(-len(patches) // threads)))
-        with fast_vit.separate_threads(threads) as pool:
+        with vit_inference.separate_threads(threads) as pool:
             return torch.cat(list(pool.map(self._encode_batch, batches)))
 
     @torch.inference_mode()
@@ -173,7 +175,7 @@ def choose_batch_size(batch_size: int | str, encode: PatchEncoder) -> int:
 def prepare(weights_path: Path, section: config.Encoding, precision: str, device: str) -> PatchEncoder:
     """The encoder in memory, ready to run."""
     model, meta = patch_encoder.load(weights_path)
-    encoder: Any = fast_vit.freeze(model, meta, precision, device, pack=not section.compile)
+    encoder: Any = vit_inference.freeze(model, meta, precision, device, pack=not section.compile)
     if section.compile:
         encoder = torch.compile(encoder)
     encode = PatchEncoder(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
@@ -182,18 +184,18 @@ def prepare(weights_path: Path, section: config.Encoding, precision: str, device
     return encode
 
 
-def without_regions(regions: store.Regions, reason: str) -> store.Regions:
+def without_regions(regions: artifacts.Regions, reason: str) -> artifacts.Regions:
     """The same slide, quarantined for `reason`, with no regions."""
-    slide = replace(regions.slide, status=store.QUARANTINED, reason=reason)
+    slide = replace(regions.slide, status=artifacts.QUARANTINED, reason=reason)
     return replace(regions, slide=slide, coords=regions.coords[:0], tissue_fraction=regions.tissue_fraction[:0])
 
 
 def provenance_of(
-    section: config.Encoding, regions_meta: store.Meta, encoder_meta: dict[str, Any], precision: str
-) -> store.Meta:
+    section: config.Encoding, regions_meta: artifacts.Meta, encoder_meta: dict[str, Any], precision: str
+) -> artifacts.Meta:
     """The metadata of tokens: what made them, and with which patch encoder."""
     inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
-    return store.provenance("tokens", VERSION, section.model_dump(), *inputs) | {
+    return artifacts.provenance("tokens", VERSION, section.model_dump(), *inputs) | {
         "precision": precision,
         "encoder_source": encoder_meta["source"],
         "encoder_name": encoder_meta["name"],
@@ -237,25 +239,25 @@ def run(
     do that, others are raised. cache_dir: of tokens that cohorts share, see `token_cache`. state_dir: what runs note of
     the slides' files.
     """
-    regions, meta = store.read_regions(regions_path)
-    encoder_meta = patch_encoder.metadata(store.read_weights(weights_path)[1])
+    regions, meta = artifacts.read_regions(regions_path)
+    encoder_meta = patch_encoder.metadata(artifacts.read_weights(weights_path)[1])
     patch_px, dim = encoder_meta["patch_px"], encoder_meta["token_dim"]
     grid = count_patches(regions_path, regions.size_px, patch_px)
-    precision = fast_vit.choose_precision(section.precision, device, dim)
+    precision = vit_inference.choose_precision(section.precision, device, dim)
     provenance = provenance_of(section, meta, encoder_meta, precision)
     if not len(regions.coords):
-        with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
+        with artifacts.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
-        store.write_regions(encoded_path, regions, provenance)
+        artifacts.write_regions(encoded_path, regions, provenance)
         return
     if cache_dir and token_cache.take(cache_dir, provenance["fingerprint"], regions, tokens_path):
-        store.write_regions(encoded_path, regions, provenance)
+        artifacts.write_regions(encoded_path, regions, provenance)
         return
     unread = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
     encode = prepare(weights_path, section, precision, device)
     pixels = read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir)
     try:
-        with store.writing_tokens(tokens_path, regions, grid, dim, provenance) as written:
+        with artifacts.writing_tokens(tokens_path, regions, grid, dim, provenance) as written:
             shown = progress(pixels, len(regions.coords), regions.slide.slide_id, "regions")
             for i, encoded in enumerate(encode(noting_colours(shown, patch_px, written.colour))):
                 written.tokens[i] = encoded
@@ -266,8 +268,8 @@ def run(
         reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
         regions, cache_dir = without_regions(regions, reason), None
-        with store.writing_tokens(tokens_path, regions, grid, dim, provenance):
+        with artifacts.writing_tokens(tokens_path, regions, grid, dim, provenance):
             pass
-    store.write_regions(encoded_path, regions, provenance)
+    artifacts.write_regions(encoded_path, regions, provenance)
     if cache_dir:
         token_cache.put(cache_dir, provenance["fingerprint"], tokens_path)

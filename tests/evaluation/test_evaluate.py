@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from slpd_core import config, runtime, store
-from slpd_core.evaluation import evaluate, folds, metrics, models
+from slpd_core import artifacts, config, runtime
+from slpd_core.evaluation import classifiers, evaluate, folds
 from slpd_core.evaluation import features as features_of
+from slpd_core.report import metrics
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIERS = ("knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi")
@@ -107,7 +108,7 @@ def test_logistic_regression_is_at_its_minimum(make_slides, plant, settings):
 
 def test_slides_are_drawn_as_often_from_a_rare_class():
     labels = np.array([0] * 90 + [1] * 10)
-    drawn = models.sample_slides(labels.repeat(50), np.random.default_rng(0))
+    drawn = classifiers.sample_slides(labels.repeat(50), np.random.default_rng(0))
     assert len(drawn) == 5000
     assert (labels.repeat(50)[drawn] == 1).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -126,7 +127,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
     import torch
     from torch.func import functional_call
 
-    from slpd_core.evaluation import classifiers
+    from slpd_core.evaluation import networks
 
     slides = make_slides(4)
     features = plant(slides, 0.5)
@@ -138,12 +139,12 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
 
     train = parts[(parts["fold"] == 1) & (parts["part"] == "train")].sort_values("slide_id")
     targets = (train["label"] == "y").to_numpy().astype(int)
-    model = classifiers.build(classifier, 16, 2, 0.0, 1)
+    model = networks.build(classifier, 16, 2, 0.0, 1)
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     states = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in weights.items()}
     step = 0
     for epoch in range(2):
-        for draw in models.sample_slides(targets, runtime.generator(1, "evaluate", epoch)):
+        for draw in classifiers.sample_slides(targets, runtime.generator(1, "evaluate", epoch)):
             step += 1
             leaves = {name: value.requires_grad_() for name, value in weights.items()}
             logits = functional_call(model, leaves, torch.from_numpy(features[train["slide_id"].iloc[draw]]))
@@ -193,7 +194,7 @@ def test_validation_slides_steer_nothing(make_slides, plant, settings, classifie
 def test_a_class_that_only_other_folds_train_keeps_its_column(plant, settings, classifier):
     rows = [(0, slide, slide, slide[0], "test" if slide[1] == "0" else "train") for slide in ("b0", "b1", "c0", "c1")]
     rows += [(0, "a0", "a0", "a", "test"), (1, "a0", "a0", "a", "train")]
-    parts = pd.DataFrame(rows, columns=[*store.TABLES["folds"]])
+    parts = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
     features = plant(parts, 1.0)
     training = settings.evaluate.training.model_copy(update={"epochs": 1})
     model, table = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, training, 1)
@@ -212,72 +213,72 @@ def test_a_training_that_diverges_says_so(make_slides, plant, settings):
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mil"])
-def test_a_slide_without_embeddings_is_named(artifacts, settings, classifier):
-    parts, _ = store.read_table(artifacts / "folds.parquet", "folds")
+def test_a_slide_without_embeddings_is_named(stored, settings, classifier):
+    parts, _ = artifacts.read_table(stored / "folds.parquet", "folds")
     lost = parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"].iloc[0]
-    frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
-    store.write_table(artifacts / "slpd.parquet", "embed", frame[frame["slide_id"] != lost], meta)
-    read, _ = features_of.region_features(artifacts / "slpd.parquet")
+    frame, meta = artifacts.read_table(stored / "slpd.parquet", "embed")
+    artifacts.write_table(stored / "slpd.parquet", "embed", frame[frame["slide_id"] != lost], meta)
+    read, _ = features_of.region_features(stored / "slpd.parquet")
     with pytest.raises(ValueError, match=f"slide {lost}: no features; delete"):
         evaluate.predict_fold(parts, 0, read, classifier, settings.evaluate.training, 1)
 
 
 def test_a_training_part_of_one_label_is_refused(settings):
     rows = [(0, "a", "p", "x", "train"), (0, "b", "q", "x", "train"), (0, "c", "r", "y", "test")]
-    parts = pd.DataFrame(rows, columns=[*store.TABLES["folds"]])
+    parts = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
     with pytest.raises(ValueError, match=r"fold 0: its training slides show one label only \(x\)"):
         evaluate.predict_fold(parts, 0, {}.__getitem__, "knn", settings.evaluate.training, 1)
 
 
 @pytest.fixture
-def artifacts(make_slides, plant, settings, tmp_path):
+def stored(make_slides, plant, settings, tmp_path):
     """Folds, tokens and embeddings on disk that carry the same planted features."""
     slides = make_slides(6)
     features = plant(slides, 1.5, dim=8)
     parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
-    store.write_table(tmp_path / "folds.parquet", "folds", parts, store.provenance("folds", 1, {}))
+    artifacts.write_table(tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}))
     rows = [(slide, 0, 0, row) for slide, array in features.items() for row in array]
     frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])
-    meta = store.provenance("embed", 1, {}) | {"embed_dim": "8"}
-    store.write_table(tmp_path / "slpd.parquet", "embed", frame, meta)
+    meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": "8"}
+    artifacts.write_table(tmp_path / "slpd.parquet", "embed", frame, meta)
     for slide, array in features.items():
-        info = store.SlideInfo(slide, store.OK, "", 9, 9, 0.5, "sheet", "f")
-        regions = store.Regions(info, np.zeros((len(array), 2)), np.ones(len(array)), 4, 4, 0.5)
+        info = artifacts.SlideInfo(slide, artifacts.OK, "", 9, 9, 0.5, "sheet", "f")
+        regions = artifacts.Regions(info, np.zeros((len(array), 2)), np.ones(len(array)), 4, 4, 0.5)
         encoder = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": "mean 0"}
-        meta = store.provenance("tokens", 1, {}) | encoder
-        with store.writing_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
+        meta = artifacts.provenance("tokens", 1, {}) | encoder
+        with artifacts.writing_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
             written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
             written.colour[:] = 200 if slide.startswith("x") else (200, 120, 160)
     ledger = pd.DataFrame({"slide_id": [*features], "fingerprint": meta["fingerprint"]})
-    ledger = ledger.reindex(columns=[*store.TABLES["ledger"]])
-    store.write_table(tmp_path / "ledger.parquet", "ledger", ledger, store.provenance("ledger", 1, {}))
+    ledger = ledger.reindex(columns=[*artifacts.TABLES["ledger"]])
+    artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger, artifacts.provenance("ledger", 1, {}))
     return tmp_path
 
 
 @pytest.fixture
-def ledger(artifacts):
-    return store.read_table(artifacts / "ledger.parquet", "ledger")[0]
+def ledger(stored):
+    return artifacts.read_table(stored / "ledger.parquet", "ledger")[0]
 
 
 @pytest.fixture
-def run(artifacts, settings):
+def run(stored, settings):
     """Run the stage on one fold of a row; gives the predictions and their metadata."""
 
     def run(features, classifier, tokens="tokens"):
         evaluate.run(
-            folds_path=artifacts / "folds.parquet",
+            folds_path=stored / "folds.parquet",
             fold=1,
             features=features,
             classifier=classifier,
-            embed_path=artifacts / "slpd.parquet" if features == "slpd" else None,
-            tokens_dir=artifacts / tokens,
-            ledger_path=artifacts / "ledger.parquet",
-            out_path=artifacts / "out.parquet",
-            model_path=artifacts / "out.safetensors",
+            embed_path=stored / "slpd.parquet" if features == "slpd" else None,
+            tokens_dir=stored / tokens,
+            ledger_path=stored / "ledger.parquet",
+            out_path=stored / "out.parquet",
+            model_path=stored / "out.safetensors",
             section=settings.evaluate.training.model_copy(update={"lr": 2e-3}),
             seed=1,
         )
-        return store.read_table(artifacts / "out.parquet", "evaluate")
+        return artifacts.read_table(stored / "out.parquet", "evaluate")
 
     return run
 
@@ -298,7 +299,7 @@ def test_the_stage_writes_its_predictions(run, features, classifier):
 def test_predictions_say_what_they_are_of_and_whose_tokens_they_come_from(run, features):
     _, meta = run(features, "knn")
     assert meta["level"] == LEVELS[features]
-    assert {name: meta[name] for name in store.ENCODER_META} == {
+    assert {name: meta[name] for name in artifacts.ENCODER_META} == {
         "encoder_source": "random",
         "encoder_name": "vit",
         "encoder_normalization": "mean 0",
@@ -312,26 +313,26 @@ def test_a_stain_that_goes_with_the_label_is_seen_in_colour_alone(run, classifie
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mil", "dsmil"])
-def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, artifacts, classifier):
-    shutil.copytree(artifacts / "tokens", artifacts / "untrained")
+def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, stored, classifier):
+    shutil.copytree(stored / "tokens", stored / "untrained")
     one, meta = run("patch", classifier)
     other, other_meta = run("untrained", classifier, "untrained")
     pd.testing.assert_frame_equal(one, other)
     assert meta["fingerprint"] != other_meta["fingerprint"]
 
 
-def test_colours_are_read_from_0_to_1_a_patch_each(artifacts, ledger):
-    read, _ = features_of.patch_features(artifacts / "tokens", ["y00-0"], ledger, "colour")
-    whole, _ = store.read_tokens(artifacts / "tokens" / "y00-0.h5")
+def test_colours_are_read_from_0_to_1_a_patch_each(stored, ledger):
+    read, _ = features_of.patch_features(stored / "tokens", ["y00-0"], ledger, "colour")
+    whole, _ = artifacts.read_tokens(stored / "tokens" / "y00-0.h5")
     assert read("y00-0").dtype == np.float32
     np.testing.assert_allclose(read("y00-0"), np.tile([[200, 120, 160]], (whole.colour[..., 0].size, 1)) / 255, 1e-6)
 
 
-def test_a_slide_that_only_this_encoder_left_out_is_named(artifacts, run):
-    path = artifacts / "tokens" / "x01-0.h5"
-    info = store.SlideInfo("x01-0", store.QUARANTINED, "torn", 9, 9, 0.5, "sheet", "f")
-    none = store.Regions(info, np.zeros((0, 2)), np.ones(0), 4, 4, 0.5)
-    with store.writing_tokens(path, none, 2, 8, store.provenance("tokens", 1, {})):
+def test_a_slide_that_only_this_encoder_left_out_is_named(stored, run):
+    path = stored / "tokens" / "x01-0.h5"
+    info = artifacts.SlideInfo("x01-0", artifacts.QUARANTINED, "torn", 9, 9, 0.5, "sheet", "f")
+    none = artifacts.Regions(info, np.zeros((0, 2)), np.ones(0), 4, 4, 0.5)
+    with artifacts.writing_tokens(path, none, 2, 8, artifacts.provenance("tokens", 1, {})):
         pass
     found = rf"{path}: slide x01-0 was quarantined with this patch encoder only \(torn\); delete the file"
     with pytest.raises(ValueError, match=found):
@@ -339,38 +340,38 @@ def test_a_slide_that_only_this_encoder_left_out_is_named(artifacts, run):
 
 
 @pytest.mark.parametrize("features", ["patch", "colour"])
-def test_tokens_of_another_cohort_are_refused(artifacts, run, features):
+def test_tokens_of_another_cohort_are_refused(stored, run, features):
     """A slide of the same name and regions, with the tokens that another cohort has of it."""
-    path = artifacts / "tokens" / "x01-0.h5"
-    whole, meta = store.read_tokens(path)
-    regions = store.Regions(whole.slide, whole.coords, np.ones(len(whole.coords)), 4, 4, 0.5)
-    with store.writing_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
+    path = stored / "tokens" / "x01-0.h5"
+    whole, meta = artifacts.read_tokens(path)
+    regions = artifacts.Regions(whole.slide, whole.coords, np.ones(len(whole.coords)), 4, 4, 0.5)
+    with artifacts.writing_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
         written.tokens[:], written.colour[:] = whole.tokens, whole.colour
     with pytest.raises(ValueError, match=rf"{path}: not the tokens that the ledger admitted; delete the file"):
         run(features, "knn")
 
 
-def test_embeddings_of_another_cohort_are_refused(artifacts, run):
-    frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
-    ledger = store.provenance("ledger", 1, {})["fingerprint"]
-    store.write_table(artifacts / "slpd.parquet", "embed", frame, meta | {"ledger": ledger})
+def test_embeddings_of_another_cohort_are_refused(stored, run):
+    frame, meta = artifacts.read_table(stored / "slpd.parquet", "embed")
+    ledger = artifacts.provenance("ledger", 1, {})["fingerprint"]
+    artifacts.write_table(stored / "slpd.parquet", "embed", frame, meta | {"ledger": ledger})
     run("slpd", "knn")
-    store.write_table(artifacts / "slpd.parquet", "embed", frame, meta | {"ledger": "that of another"})
+    artifacts.write_table(stored / "slpd.parquet", "embed", frame, meta | {"ledger": "that of another"})
     with pytest.raises(ValueError, match=r"slpd\.parquet: was made from another ledger: .*delete the file"):
         run("slpd", "knn")
 
 
-def test_patch_features_are_all_tokens_of_a_slide(artifacts, ledger):
-    read, _ = features_of.patch_features(artifacts / "tokens", ["x00-0"], ledger)
-    whole, _ = store.read_tokens(artifacts / "tokens" / "x00-0.h5")
+def test_patch_features_are_all_tokens_of_a_slide(stored, ledger):
+    read, _ = features_of.patch_features(stored / "tokens", ["x00-0"], ledger)
+    whole, _ = artifacts.read_tokens(stored / "tokens" / "x00-0.h5")
     np.testing.assert_array_equal(read("x00-0"), whole.tokens.reshape(-1, 8).astype(np.float32))
     assert read("x00-0").dtype == np.float32
 
 
-def test_no_more_slides_than_fit_stay_in_memory(artifacts, ledger, monkeypatch):
+def test_no_more_slides_than_fit_stay_in_memory(stored, ledger, monkeypatch):
     names = ["x00-0", "x01-0", "x02-0"]
-    folder = artifacts / "tokens"
-    sizes = [store.read_tokens(folder / f"{name}.h5")[0].tokens.nbytes for name in names]
+    folder = stored / "tokens"
+    sizes = [artifacts.read_tokens(folder / f"{name}.h5")[0].tokens.nbytes for name in names]
     monkeypatch.setattr(features_of, "CACHE_BYTES", sizes[0] + sizes[1])
     read, _ = features_of.patch_features(folder, names, ledger)
     first = [read(name) for name in names]
@@ -382,23 +383,23 @@ def test_no_more_slides_than_fit_stay_in_memory(artifacts, ledger, monkeypatch):
         read(names[2])
 
 
-def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
+def test_the_fingerprint_covers_all_it_was_made_from(stored, settings):
     def fingerprint(**changed):
-        arguments = {"fold": 0, "features": "slpd", "classifier": "knn", "embed_path": artifacts / "slpd.parquet"}
+        arguments = {"fold": 0, "features": "slpd", "classifier": "knn", "embed_path": stored / "slpd.parquet"}
         arguments |= {"section": settings.evaluate.training, "seed": 1} | changed
-        paths = {"folds_path": artifacts / "folds.parquet", "tokens_dir": artifacts / "tokens"}
-        paths["ledger_path"] = artifacts / "ledger.parquet"
-        evaluate.run(**paths, **arguments, out_path=artifacts / "o.parquet", model_path=artifacts / "o.safetensors")
-        return store.read_table(artifacts / "o.parquet", "evaluate")[1]["fingerprint"]
+        paths = {"folds_path": stored / "folds.parquet", "tokens_dir": stored / "tokens"}
+        paths["ledger_path"] = stored / "ledger.parquet"
+        evaluate.run(**paths, **arguments, out_path=stored / "o.parquet", model_path=stored / "o.safetensors")
+        return artifacts.read_table(stored / "o.parquet", "evaluate")[1]["fingerprint"]
 
-    frame, meta = store.read_table(artifacts / "slpd.parquet", "embed")
-    store.write_table(artifacts / "other.parquet", "embed", frame, meta | {"fingerprint": "other"})
+    frame, meta = artifacts.read_table(stored / "slpd.parquet", "embed")
+    artifacts.write_table(stored / "other.parquet", "embed", frame, meta | {"fingerprint": "other"})
     changes = [
         {},
         {"fold": 1},
         {"features": "patch", "embed_path": None},
         {"features": "colour", "embed_path": None},
-        {"embed_path": artifacts / "other.parquet"},
+        {"embed_path": stored / "other.parquet"},
         {"section": settings.evaluate.training.model_copy(update={"knn_neighbours": 3})},
         {"seed": 2},
     ]
@@ -409,7 +410,7 @@ def test_the_fingerprint_covers_all_it_was_made_from(artifacts, settings):
 ONE_FOLD = """
 import sys
 from pathlib import Path
-from slpd_core import config, store
+from slpd_core import artifacts, config
 from slpd_core.evaluation import evaluate
 
 folder, classifier = Path(sys.argv[1]), sys.argv[2]
@@ -424,20 +425,20 @@ print(*{name.partition(".")[0] for name in sys.modules})
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_fold_imports_what_it_needs_and_no_more(artifacts, classifier):
-    command = [sys.executable, "-c", ONE_FOLD, str(artifacts), classifier]
+def test_a_fold_imports_what_it_needs_and_no_more(stored, classifier):
+    command = [sys.executable, "-c", ONE_FOLD, str(stored), classifier]
     imported = set(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split())
     heavy = {"torch", "sklearn", "timm", "matplotlib", "cv2", "pyvips", "openslide", "snakemake"}
     assert imported & heavy == ({"sklearn"} if classifier in ("knn", "logreg") else {"torch"})
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_model_read_again_predicts_what_was_written_of_the_test_slides(run, artifacts, classifier):
+def test_a_model_read_again_predicts_what_was_written_of_the_test_slides(run, stored, classifier):
     table, meta = run("slpd", classifier)
-    model, model_meta = models.read(artifacts / "out.safetensors")
+    model, model_meta = classifiers.read(stored / "out.safetensors")
     assert model_meta["fingerprint"] == meta["fingerprint"]
-    read, _ = features_of.region_features(artifacts / "slpd.parquet")
-    predict = models.predictor(model)
+    read, _ = features_of.region_features(stored / "slpd.parquet")
+    predict = classifiers.predictor(model)
     found = [predict(read(slide)) for slide in table["slide_id"]]
     np.testing.assert_array_equal([p for p, _ in found], table[["p_x", "p_y"]].to_numpy())
     if classifier not in config.ATTENTION:
@@ -450,6 +451,6 @@ def test_a_model_read_again_predicts_what_was_written_of_the_test_slides(run, ar
 
 
 def test_a_file_without_a_classifier_is_named(tmp_path):
-    store.write_weights(tmp_path / "other.safetensors", {"a": np.ones(1)}, {"stage": "pretrain"})
+    artifacts.write_weights(tmp_path / "other.safetensors", {"a": np.ones(1)}, {"stage": "pretrain"})
     with pytest.raises(ValueError, match=r"other\.safetensors: no trained classifier"):
-        models.read(tmp_path / "other.safetensors")
+        classifiers.read(tmp_path / "other.safetensors")

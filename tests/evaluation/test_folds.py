@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from slpd_core import config, runtime, store
-from slpd_core.evaluation import folds, splits
+from slpd_core import artifacts, config, runtime
+from slpd_core.evaluation import folds, imported_splits
 
 
 def made(slides, settings, n_folds=4, val_fraction=0.2, seed=1):
@@ -224,26 +224,26 @@ def run_stage(settings, tmp_path):
     """Run the stage on a table of slides, some with another status; gives the folds and the remarks."""
 
     def run(slides, status=(), **changes):
-        ledger = slides.assign(status=[dict(status).get(slide, store.OK) for slide in slides["slide_id"]])
-        for column in store.TABLES["ledger"]:
+        ledger = slides.assign(status=[dict(status).get(slide, artifacts.OK) for slide in slides["slide_id"]])
+        for column in artifacts.TABLES["ledger"]:
             ledger[column] = ledger.get(column, np.nan)
         sheet = slides.assign(path="", mpp=np.nan, site=slides.get("site", ""))
         for name, frame in (("ledger", ledger), ("sheet", sheet)):
-            store.write_table(tmp_path / f"{name}.parquet", name, frame, store.provenance(name, 1, {}))
+            artifacts.write_table(tmp_path / f"{name}.parquet", name, frame, artifacts.provenance(name, 1, {}))
         section = config.Folds(**settings.folds.model_dump() | {"n_folds": 3} | changes)
         paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in ("ledger", "sheet")}
         remarks = tmp_path / "remarks.parquet"
         folds.run(**paths, out_path=tmp_path / "f.parquet", remarks_path=remarks, section=section, seed=1)
-        found, meta = store.read_table(tmp_path / "f.parquet", "folds")
-        assert (meta["stage"], meta["ledger"]) == ("folds", store.provenance("ledger", 1, {})["fingerprint"])
-        return found, store.read_table(remarks, "remarks")[0]
+        found, meta = artifacts.read_table(tmp_path / "f.parquet", "folds")
+        assert (meta["stage"], meta["ledger"]) == ("folds", artifacts.provenance("ledger", 1, {})["fingerprint"])
+        return found, artifacts.read_table(remarks, "remarks")[0]
 
     return run
 
 
 def test_the_stage_takes_the_slides_the_ledger_admits_and_lists_the_others(run_stage, make_slides):
     slides = make_slides(6)
-    found, remarks = run_stage(slides, {"x00-0": store.QUARANTINED, "x01-0": store.EMPTY})
+    found, remarks = run_stage(slides, {"x00-0": artifacts.QUARANTINED, "x01-0": artifacts.EMPTY})
     assert set(found["slide_id"]) == set(slides["slide_id"]) - {"x00-0", "x01-0"}
     assert remarks.to_numpy().tolist() == [["quarantined", "x00-0", ""], ["without regions", "x01-0", ""]]
 
@@ -273,7 +273,7 @@ def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(
         {"train": [a, b, f, "strange"], "val": [g], "test": [c, e, "stranger"]},
         {"train": [c, f + ".svs", e], "val": [], "test": [a + ".SVS", b, "strange"]},
     )
-    found, remarks = run_stage(slides, {d: store.EMPTY}, splits=splits)
+    found, remarks = run_stage(slides, {d: artifacts.EMPTY}, splits=splits)
     parts = found.set_index(["fold", "slide_id"])["part"]
     assert parts[0].to_dict() == {a + ".svs": "train", b: "train", f: "train", g: "val", c: "test", e: "test"}
     assert parts[1].to_dict() == {c: "train", f: "train", e: "train", a + ".svs": "test", b: "test"}
@@ -350,10 +350,10 @@ def test_ids_of_splits_that_are_numbers_or_composed_otherwise_match(run_stage, m
     ],
 )
 def test_ids_that_nearly_match_are_said_to(make_slides, tmp_path, theirs, hint):
-    slides = make_slides(2, slides=(1,)).assign(status=store.OK)
+    slides = make_slides(2, slides=(1,)).assign(status=artifacts.OK)
     write_splits(tmp_path / "splits", {"train": ["y00-0"], "test": ["other", theirs]})
     with pytest.raises(ValueError, match="2 ids match no slide of the sheet") as error:
-        splits.import_folds([tmp_path / "splits" / "splits_0.csv"], slides)
+        imported_splits.import_folds([tmp_path / "splits" / "splits_0.csv"], slides)
     assert f"{theirs!r} and the sheet's 'x00-0' are alike {hint}" in str(error.value)
 
 

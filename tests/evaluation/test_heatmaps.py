@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from slpd_core import store
-from slpd_core.evaluation import classifiers, features, folds, heatmap_picture, heatmaps, models
+from slpd_core import artifacts
+from slpd_core.drawing import heatmap
+from slpd_core.evaluation import classifiers, features, folds, heatmaps, networks
 
 SIDE = 100  # level-0 px of a region
 PAPER = (240, 220, 230)
@@ -19,12 +20,12 @@ PAPER = (240, 220, 230)
     [(1, (247, 247, 247)), (0.5, (146, 197, 222)), (2, (244, 165, 130)), (0, (33, 102, 172)), (50, (178, 24, 43))],
 )
 def test_the_average_is_white_less_blue_more_red(times, rgb):
-    assert tuple(heatmap_picture.colours(np.array([times]))[0, :3]) == rgb
+    assert tuple(heatmap.colours(np.array([times]))[0, :3]) == rgb
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=20))
 def test_what_is_further_from_the_average_is_more_opaque(times):
-    opacity = heatmap_picture.colours(np.array(times))[:, 3].astype(int)
+    opacity = heatmap.colours(np.array(times))[:, 3].astype(int)
     order = np.argsort(np.abs(np.log2(times)))
     assert (np.diff(opacity[order]) >= 0).all()
 
@@ -35,8 +36,8 @@ def test_each_region_has_its_colour_and_the_rest_stays(width, height):
     thumbnail = Image.new("RGB", (width, height), PAPER)
     coords = np.array([[0, 0], [200, 100], [440, 350]])  # the last hangs over both edges
     attention = np.array([0.8, 0.1, 0.1])
-    picture = np.asarray(heatmap_picture.heatmap(thumbnail, (500, 400), coords, SIDE, attention)).astype(float)
-    rgba = heatmap_picture.colours(attention * 3).astype(float)
+    picture = np.asarray(heatmap.heatmap(thumbnail, (500, 400), coords, SIDE, attention)).astype(float)
+    rgba = heatmap.colours(attention * 3).astype(float)
     expected = np.full((height, width, 3), PAPER, float)
     across, down = width / 500, height / 400
     for (x, y), (*rgb, opacity) in zip(coords, rgba, strict=True):
@@ -48,7 +49,7 @@ def test_each_region_has_its_colour_and_the_rest_stays(width, height):
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
 def test_a_contact_sheet_holds_any_number_of_slides(n):
     panels = [(f"slide {'long ' * 30}{number}", "says", Image.new("RGB", (800, 200), PAPER)) for number in range(n)]
-    sheet = heatmap_picture.contact_sheet(panels)
+    sheet = heatmap.contact_sheet(panels)
     shown = (np.asarray(sheet) == PAPER).all(2).sum()
     assert shown == n * 360 * 90
 
@@ -59,23 +60,23 @@ def cohort(make_slides, plant, settings, tmp_path):
     slides = make_slides(6, slides=(1,))
     planted = plant(slides, 1.0, dim=8)
     parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
-    store.write_table(tmp_path / "folds.parquet", "folds", parts, store.provenance("folds", 1, {}))
+    artifacts.write_table(tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}))
     rows = [(slide, SIDE * i, 0, row) for slide, array in planted.items() for i, row in enumerate(array)]
-    meta = store.provenance("embed", 1, {}) | {"embed_dim": "8"}
+    meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": "8"}
     frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])
-    store.write_table(tmp_path / "embed.parquet", "embed", frame, meta)
+    artifacts.write_table(tmp_path / "embed.parquet", "embed", frame, meta)
     for slide, array in planted.items():
         coords = np.stack([np.arange(len(array)) * SIDE, np.zeros(len(array), int)], 1)
-        info = store.SlideInfo(slide, store.OK, "", SIDE * len(array), SIDE, 0.5, "sheet", "f")
-        regions = store.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
-        store.write_regions(tmp_path / "regions" / f"{slide}.h5", regions, store.provenance("regions", 1, {}))
+        info = artifacts.SlideInfo(slide, artifacts.OK, "", SIDE * len(array), SIDE, 0.5, "sheet", "f")
+        regions = artifacts.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
+        artifacts.write_regions(tmp_path / "regions" / f"{slide}.h5", regions, artifacts.provenance("regions", 1, {}))
         (tmp_path / "tissue").mkdir(exist_ok=True)
-        store.write_picture(tmp_path / "tissue" / f"{slide}.png", Image.new("RGB", (40 * len(array), 40), PAPER))
+        artifacts.write_picture(tmp_path / "tissue" / f"{slide}.png", Image.new("RGB", (40 * len(array), 40), PAPER))
     for fold in range(3):  # untrained ones, whose attention differs from region to region and from fold to fold
-        network = classifiers.build("abmil", 8, 2, 0.0, fold)
+        network = networks.build("abmil", 8, 2, 0.0, fold)
         network.attention.attention_c.weight.data *= 40
         arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        models.write(tmp_path / f"fold{fold}.safetensors", models.Model("abmil", ["x", "y"], 8, arrays), {})
+        classifiers.write(tmp_path / f"fold{fold}.safetensors", classifiers.Model("abmil", ["x", "y"], 8, arrays), {})
     return tmp_path
 
 
@@ -95,43 +96,43 @@ def draw(cohort, settings, per_label=3):
 
 def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort, settings):
     picture = draw(cohort, settings, per_label=1)
-    table, _ = store.read_table(cohort / "folds.parquet", "folds")
+    table, _ = artifacts.read_table(cohort / "folds.parquet", "folds")
     chosen = heatmaps.choose_slides(table, 1, 1).sort_values("label")
     read, _ = features.region_features(cohort / "embed.parquet")
-    top = heatmap_picture.GAP_PX + 2 * 24
+    top = heatmap.GAP_PX + 2 * 24
     for column, (slide, fold) in enumerate(zip(chosen["slide_id"], chosen["fold"], strict=True)):
         attention = {}
         for number in range(3):
-            model, _ = models.read(cohort / f"fold{number}.safetensors")
-            attention[number] = models.predictor(model)(read(slide))[1]
-        own = heatmap_picture.colours(attention[fold] * len(attention[fold])).astype(float)
-        left = heatmap_picture.GAP_PX + column * (heatmap_picture.TILE_PX + heatmap_picture.GAP_PX)
+            model, _ = classifiers.read(cohort / f"fold{number}.safetensors")
+            attention[number] = classifiers.predictor(model)(read(slide))[1]
+        own = heatmap.colours(attention[fold] * len(attention[fold])).astype(float)
+        left = heatmap.GAP_PX + column * (heatmap.TILE_PX + heatmap.GAP_PX)
         middles = picture[top + 20, left + 20 + 40 * np.arange(len(own))]
         expected = PAPER + (own[:, :3] - PAPER) * own[:, 3:] / 255
         np.testing.assert_allclose(middles, expected, atol=6)  # JPEG
-        others = [heatmap_picture.colours(attention[n] * len(own))[:, :3] for n in range(3) if n != fold]
+        others = [heatmap.colours(attention[n] * len(own))[:, :3] for n in range(3) if n != fold]
         assert all(np.abs(other - own[:, :3]).max() > 12 for other in others)  # another fold's would be seen
 
 
 def test_regions_that_are_not_those_of_the_embeddings_are_named(cohort, settings):
     for path in (cohort / "regions").glob("*.h5"):
-        regions, _ = store.read_regions(path)
-        half = store.Regions(regions.slide, regions.coords[:1], regions.tissue_fraction[:1], SIDE, SIDE, 0.5)
-        store.write_regions(path, half, store.provenance("regions", 1, {}))
+        regions, _ = artifacts.read_regions(path)
+        half = artifacts.Regions(regions.slide, regions.coords[:1], regions.tissue_fraction[:1], SIDE, SIDE, 0.5)
+        artifacts.write_regions(path, half, artifacts.provenance("regions", 1, {}))
     with pytest.raises(ValueError, match=r"\.h5: 1 regions, \d embeddings; run snakemake again"):
         draw(cohort, settings)
 
 
 @pytest.mark.parametrize("name", ["embed.parquet", "fold0.safetensors"])
 def test_what_another_cohort_made_is_refused(cohort, settings, name):
-    folds_table, meta = store.read_table(cohort / "folds.parquet", "folds")
-    store.write_table(cohort / "folds.parquet", "folds", folds_table, meta | {"ledger": "ours"})
+    folds_table, meta = artifacts.read_table(cohort / "folds.parquet", "folds")
+    artifacts.write_table(cohort / "folds.parquet", "folds", folds_table, meta | {"ledger": "ours"})
     draw(cohort, settings)
-    frame, meta = store.read_table(cohort / "embed.parquet", "embed")
+    frame, meta = artifacts.read_table(cohort / "embed.parquet", "embed")
     if name == "embed.parquet":
-        store.write_table(cohort / name, "embed", frame, meta | {"ledger": "theirs"})
+        artifacts.write_table(cohort / name, "embed", frame, meta | {"ledger": "theirs"})
     else:
-        models.write(cohort / name, models.read(cohort / name)[0], {"ledger": "theirs"})
+        classifiers.write(cohort / name, classifiers.read(cohort / name)[0], {"ledger": "theirs"})
     with pytest.raises(ValueError, match=f"{name}: was made from another ledger"):
         draw(cohort, settings)
 
@@ -144,7 +145,7 @@ def test_the_slides_shown_are_tested_ones_of_each_label_in_any_order(per_label, 
         for label in "xy"
         for n in range(4)
     ]
-    table = pd.DataFrame(rows, columns=[*store.TABLES["folds"]])
+    table = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
     chosen = heatmaps.choose_slides(table, per_label, seed)
     assert chosen["label"].value_counts().to_dict() == dict.fromkeys("xy", min(per_label, 4))
     assert (chosen["part"] == "test").all()

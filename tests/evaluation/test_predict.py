@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from slpd_core import store
-from slpd_core.evaluation import classifiers, models, predict
+from slpd_core import artifacts
+from slpd_core.evaluation import classifiers, networks, predict
 
 CLASSES = ["x", "y", "z"]
 SIDE = 64
@@ -15,16 +15,16 @@ SIDE = 64
 def knn(path, *votes):
     """A classifier of all that is: its three neighbours are of these classes."""
     arrays = {"means": np.eye(3, 4, dtype=np.float32), "labels": np.array(votes), "k": np.array([3])}
-    models.write(path, models.Model("knn", CLASSES, 4, arrays), {})
+    classifiers.write(path, classifiers.Model("knn", CLASSES, 4, arrays), {})
     return str(path)
 
 
 def abmil(path, seed):
     """An untrained ABMIL whose attention differs from region to region."""
-    network = classifiers.build("abmil", 4, 3, 0.0, seed)
+    network = networks.build("abmil", 4, 3, 0.0, seed)
     network.attention.attention_c.weight.data *= 40
     arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    models.write(path, models.Model("abmil", CLASSES, 4, arrays), {})
+    classifiers.write(path, classifiers.Model("abmil", CLASSES, 4, arrays), {})
     return str(path)
 
 
@@ -32,7 +32,7 @@ def embed(path, slides, shift=0.0):
     """The embeddings of slides: id -> float32 (L, 4)."""
     rows = [(slide, SIDE * i, 0, row + shift) for slide, array in slides.items() for i, row in enumerate(array)]
     frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])
-    store.write_table(path, "embed", frame, store.provenance("embed", 1, {}) | {"embed_dim": "4"})
+    artifacts.write_table(path, "embed", frame, artifacts.provenance("embed", 1, {}) | {"embed_dim": "4"})
     return str(path)
 
 
@@ -45,27 +45,31 @@ def slides():
 @pytest.fixture
 def run(tmp_path, slides):
     """Predict the slides, and one torn and one blank; gives the table."""
-    status = [(name, store.OK, "", len(array)) for name, array in slides.items()]
-    status += [("blank", store.EMPTY, "no tissue found", 0), ("torn", store.QUARANTINED, "torn, twice", 0)]
+    status = [(name, artifacts.OK, "", len(array)) for name, array in slides.items()]
+    status += [("blank", artifacts.EMPTY, "no tissue found", 0), ("torn", artifacts.QUARANTINED, "torn, twice", 0)]
     ledger = pd.DataFrame(
         [
             (name, "", "", state, reason, 100, 100, 0.5, "sheet", 1.0, "segmented", regions, "f", "")
             for name, state, reason, regions in status
         ],
-        columns=[*store.TABLES["ledger"]],
+        columns=[*artifacts.TABLES["ledger"]],
     )
-    store.write_table(tmp_path / "ledger.parquet", "ledger", ledger, store.provenance("ledger", 1, {}))
+    artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger, artifacts.provenance("ledger", 1, {}))
     for name, array in slides.items():
         coords = np.stack([np.arange(len(array)) * SIDE, np.zeros(len(array), int)], 1)
-        info = store.SlideInfo(name, store.OK, "", SIDE * len(array), SIDE, 0.5, "sheet", "f")
-        regions = store.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
-        store.write_regions(tmp_path / "regions" / f"{name}.h5", regions, store.provenance("regions", 1, {}))
-        with store.writing_tokens(
-            tmp_path / "tokens" / f"{name}.h5", regions, 1, 4, store.provenance("tokens", 1, {}) | {"fingerprint": "f"}
+        info = artifacts.SlideInfo(name, artifacts.OK, "", SIDE * len(array), SIDE, 0.5, "sheet", "f")
+        regions = artifacts.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
+        artifacts.write_regions(tmp_path / "regions" / f"{name}.h5", regions, artifacts.provenance("regions", 1, {}))
+        with artifacts.writing_tokens(
+            tmp_path / "tokens" / f"{name}.h5",
+            regions,
+            1,
+            4,
+            artifacts.provenance("tokens", 1, {}) | {"fingerprint": "f"},
         ) as written:
             written.tokens[:] = array[:, None]
         (tmp_path / "tissue").mkdir(exist_ok=True)
-        store.write_picture(tmp_path / "tissue" / f"{name}.png", Image.new("RGB", (30 * len(array), 30), "white"))
+        artifacts.write_picture(tmp_path / "tissue" / f"{name}.png", Image.new("RGB", (30 * len(array), 30), "white"))
 
     def run(*rows):
         fields = ("features", "classifier", "models", "embeds", "tokens", "ledger")
@@ -104,9 +108,9 @@ def test_slides_left_out_keep_a_line_with_the_reason(run, slides, tmp_path):
 
 
 def test_what_to_know_of_a_slide_stands_in_its_lines(run, slides, tmp_path):
-    ledger, meta = store.read_table(tmp_path / "ledger.parquet", "ledger")
+    ledger, meta = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")
     remarks = ledger["slide_id"].map({"a": "It is k of the cohort."}).fillna("")
-    store.write_table(tmp_path / "ledger.parquet", "ledger", ledger.assign(remarks=remarks), meta)
+    artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger.assign(remarks=remarks), meta)
     row = ("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], [embed(tmp_path / "e.parquet", slides)])
     table = run(row).set_index("slide_id")["remarks"].fillna("")
     assert table.to_dict() == {"a": "It is k of the cohort.", "b": "", "blank": "", "torn": ""}
@@ -122,7 +126,7 @@ def test_each_fold_reads_the_embeddings_of_its_own_encoder(run, slides, tmp_path
     shifts = (0.0, 1.5)
     embeds = [embed(tmp_path / f"e{fold}.parquet", slides, shift) for fold, shift in enumerate(shifts)]
     table = run(("slpd", "abmil", nets, embeds)).set_index("slide_id")
-    predictors = [models.predictor(models.read(tmp_path / f"{fold}.safetensors")[0]) for fold in range(2)]
+    predictors = [classifiers.predictor(classifiers.read(tmp_path / f"{fold}.safetensors")[0]) for fold in range(2)]
     for slide, array in slides.items():
         own = [say(array + np.float32(shift))[0] for say, shift in zip(predictors, shifts, strict=True)]
         np.testing.assert_allclose(table.loc[slide, ["p_x", "p_y", "p_z"]].astype(float), np.mean(own, 0), atol=1e-5)
@@ -139,7 +143,7 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
     )
     drawn = sorted(path.relative_to(tmp_path / "heatmaps").as_posix() for path in (tmp_path / "heatmaps").rglob("*.*"))
     assert drawn == ["slpd/abmil/a.jpg", "slpd/abmil/b.jpg"]
-    attention = models.predictor(models.read(tmp_path / "0.safetensors")[0])(slides["b"])[1]
+    attention = classifiers.predictor(classifiers.read(tmp_path / "0.safetensors")[0])(slides["b"])[1]
     picture = np.asarray(Image.open(tmp_path / "heatmaps" / "slpd" / "abmil" / "b.jpg")).astype(int)
     row = picture[16 + 2 * 24 + 15, 16 + 15 + 30 * np.arange(5)]
     reddest = (row[:, 0] - row[:, 2]).argmax()
@@ -155,8 +159,8 @@ def test_patches_are_read_from_the_tokens(run, slides, tmp_path):
 
 
 def test_nothing_admitted_is_still_a_table(run, slides, tmp_path):
-    ledger, meta = store.read_table(tmp_path / "ledger.parquet", "ledger")
-    left = ledger[ledger["status"] != store.OK]
-    store.write_table(tmp_path / "ledger.parquet", "ledger", left, meta)
+    ledger, meta = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")
+    left = ledger[ledger["status"] != artifacts.OK]
+    artifacts.write_table(tmp_path / "ledger.parquet", "ledger", left, meta)
     table = run(("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], [embed(tmp_path / "e.parquet", slides)]))
     assert table["slide_id"].tolist() == ["blank", "torn"]

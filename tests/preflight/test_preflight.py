@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from slpd_core import config
+from slpd_core.encoders import region_encoder
 from slpd_core.preflight import forecast, outlines, preflight, slides
 from slpd_core.preflight.forecast import Machine, Stage
-from slpd_core.pretraining import region_encoder
 from slpd_core.slides import regions, tissue
-from slpd_core.slides.reader import write_slide
 from slpd_core.slides.sheet import read_sheet
+from slpd_core.wsi.reader import write_slide
 
 ROOT = Path(__file__).parents[2]
 REGION_BYTES = 16 * (2 * 64 + 6)  # 16 patches of 64 px, tokens of test_vit

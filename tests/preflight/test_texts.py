@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from slpd_core import config, store
+from slpd_core import artifacts, config
+from slpd_core.encoders import region_encoder
 from slpd_core.preflight import texts
-from slpd_core.pretraining import region_encoder
 
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((ROOT / "tests" / "workflow" / "tiny.yaml").read_text())
@@ -115,7 +115,7 @@ def legacy(path: Path) -> None:
 @pytest.mark.parametrize("write", [lambda path: torch.save({"a": torch.zeros(9)}, path), legacy])
 def test_weights_are_taken_for_weights(tmp_path, write):
     write(tmp_path / "a.pth")
-    store.require_weights_file(tmp_path / "a.pth", "patch_encoder.weights")
+    artifacts.require_weights_file(tmp_path / "a.pth", "patch_encoder.weights")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import timm
 import torch
 
 from slpd_core.config import PatchEncoder
+from slpd_core.encoders import vit
 from slpd_core.preflight import weights
-from slpd_core.slides import vit
 
 NAMES = [name for name in timm.list_models("vit_*_patch*") if weights.VIT.match(name)]
 

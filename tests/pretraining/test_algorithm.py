@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from slpd_core import config
-from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.pretraining import pretrain
 from slpd_core.pretraining.crops import crop_indices
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.prototypes import cluster_slides
 from slpd_core.runtime import generator
+from slpd_core.ssl.checkpoint import Checkpoint
 
 SEED = 5
 BATCH = 6

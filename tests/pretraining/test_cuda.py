@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from slpd_core.dino import processes
-from slpd_core.dino.checkpoint import Checkpoint
 from slpd_core.pretraining import pretrain
-from slpd_core.pretraining.cohort import Cohort, embed_regions
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.token_dataset import Cohort, embed_regions
+from slpd_core.ssl import distributed
+from slpd_core.ssl.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -82,11 +82,11 @@ def test_one_process_of_nccl_trains_as_none(section, make_cohort, tmp_path):
     torch.cuda.set_device(0)
     torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meet", world_size=1, rank=0)
     try:
-        assert processes.count() == 1
-        assert not processes.anyone(False, torch.device("cuda"))
-        assert processes.anyone(True, torch.device("cuda"))
+        assert distributed.count() == 1
+        assert not distributed.anyone(False, torch.device("cuda"))
+        assert distributed.anyone(True, torch.device("cuda"))
         _, together = pretrain.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "nccl.pt", {}))
-        processes.wait()
+        distributed.wait()
     finally:
         torch.distributed.destroy_process_group()
     np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-3)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from slpd_core import config, store
-from slpd_core.pretraining import embed, region_encoder
+from slpd_core import artifacts, config
+from slpd_core.encoders import region_encoder
+from slpd_core.pretraining import embed
 
 
 @pytest.fixture
@@ -15,14 +16,17 @@ def run(on_disk, tmp_path):
     encoder = region_encoder.RegionEncoder(8, 24, 2, 2, 3)
 
     def save(trained_on, ledger=""):
-        meta = store.provenance("pretrain", 1, {}, trained_on) | {"remarks": "It is DINO.\nTwice.", "ledger": ledger}
+        meta = artifacts.provenance("pretrain", 1, {}, trained_on) | {
+            "remarks": "It is DINO.\nTwice.",
+            "ledger": ledger,
+        }
         region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
 
     def run(cohort, batch_size, attention=False, trained_on="f", admitted="f", of_ledger=""):
         save(trained_on, of_ledger)
         ledger, tokens = on_disk(cohort)
-        slides, _ = store.read_table(ledger, "ledger")
-        store.write_table(ledger, "ledger", slides, store.provenance("ledger", 1, {}, admitted))
+        slides, _ = artifacts.read_table(ledger, "ledger")
+        artifacts.write_table(ledger, "ledger", slides, artifacts.provenance("ledger", 1, {}, admitted))
         embed.run(
             ledger_path=ledger,
             cohort_ledger_path=ledger,
@@ -32,7 +36,7 @@ def run(on_disk, tmp_path):
             section=config.Embed(batch_size=batch_size, attention=attention),
             device="cpu",
         )
-        return encoder.eval(), *store.read_table(tmp_path / "embed.parquet", "embed")
+        return encoder.eval(), *artifacts.read_table(tmp_path / "embed.parquet", "embed")
 
     save("f")
     run.encoder = encoder
@@ -122,7 +126,7 @@ def test_embeddings_that_are_not_finite_are_not_written(run, make_cohort, tmp_pa
 
 def test_the_encoder_of_another_cohort_is_refused(run, make_cohort, tmp_path):
     """It has the same run's name, and lies where this cohort's should."""
-    ledger = store.provenance("ledger", 1, {}, "f")["fingerprint"]
+    ledger = artifacts.provenance("ledger", 1, {}, "f")["fingerprint"]
     _, _, meta = run(make_cohort(2), 2, of_ledger=ledger)
     assert meta["ledger"] == ledger
     with pytest.raises(ValueError, match=r"encoder\.safetensors: was made from another ledger: .*delete the file"):

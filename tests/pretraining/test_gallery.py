@@ -7,10 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from slpd_core import config, store
-from slpd_core.pretraining import gallery, gallery_picture
-from slpd_core.pretraining.gallery_picture import CELL_PX, COLOURS, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
-from slpd_core.slides.reader import read_regions, write_slide
+from slpd_core import artifacts, config
+from slpd_core.drawing import text as drawing
+from slpd_core.drawing.gallery import CELL_PX, COLOURS, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
+from slpd_core.pretraining import gallery
+from slpd_core.wsi.reader import read_regions, write_slide
 
 SIDE = 128  # level-0 px of a region
 RED, BLUE, GREEN, GREY = (200, 60, 60), (60, 60, 200), (60, 170, 60), (180, 186, 194)
@@ -30,17 +31,17 @@ def make(tmp_path):
         for slide, colours in slides.items():
             pixels = np.repeat(np.repeat(np.array([colours], np.uint8), SIDE, 0), SIDE, 1).reshape(SIDE, -1, 3)
             coords = np.stack([np.arange(len(colours)) * SIDE, np.zeros(len(colours), int)], axis=1)
-            info = store.SlideInfo(slide, store.OK, "", SIDE * len(colours), SIDE, 0.5, "sheet", "")
-            kept = store.Regions(info, coords, np.ones(len(colours), np.float32), SIDE, SIDE, 0.5)
-            store.write_regions(tmp_path / "regions" / f"{slide}.h5", kept, store.provenance("regions", 1, {}))
+            info = artifacts.SlideInfo(slide, artifacts.OK, "", SIDE * len(colours), SIDE, 0.5, "sheet", "")
+            kept = artifacts.Regions(info, coords, np.ones(len(colours), np.float32), SIDE, SIDE, 0.5)
+            artifacts.write_regions(tmp_path / "regions" / f"{slide}.h5", kept, artifacts.provenance("regions", 1, {}))
             if colours and slide not in missing:
                 write_slide(tmp_path / f"{slide}.tiff", pixels, 0.5)
             rows += [(slide, *corner, np.float32(colour)) for corner, colour in zip(coords, colours, strict=True)]
         embed = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"]).astype({"x": int, "y": int})
-        store.write_table(tmp_path / "embed.parquet", "embed", embed, {"embed_dim": "3"})
+        artifacts.write_table(tmp_path / "embed.parquet", "embed", embed, {"embed_dim": "3"})
         labels = ["xy"[number % 2] for number in range(len(slides))]
         sheet = pd.DataFrame({"slide_id": [*slides], "patient_id": "p", "label": labels, "mpp": np.nan, "site": ""})
-        store.write_table(tmp_path / "sheet.parquet", "sheet", sheet, {})
+        artifacts.write_table(tmp_path / "sheet.parquet", "sheet", sheet, {})
         N = len(names or slides)
         none = np.full((N, 1), -1), np.full((N, 1, M), -1)
         arrays = {
@@ -52,7 +53,7 @@ def make(tmp_path):
             "coords": embed[["x", "y"]].to_numpy(),
             "assignment": np.array(assignment, np.int16),
         }
-        store.write_arrays(tmp_path / "prototypes.h5", arrays, {}, store.provenance("pretrain", 1, {}))
+        artifacts.write_arrays(tmp_path / "prototypes.h5", arrays, {}, artifacts.provenance("pretrain", 1, {}))
         gallery.run(
             sheet_path=tmp_path / "sheet.parquet",
             slide_paths={slide: tmp_path / f"{slide}.tiff" for slide in slides},
@@ -154,8 +155,8 @@ def test_a_run_that_clusters_the_cohort_as_one_shows_its_largest_prototypes(make
 
 def test_prototypes_of_other_regions_are_refused(make, tmp_path):
     make({"a": [RED, BLUE]}, [0, 1])
-    embed, _ = store.read_table(tmp_path / "embed.parquet", "embed")
-    sheet, _ = store.read_table(tmp_path / "sheet.parquet", "sheet")
+    embed, _ = artifacts.read_table(tmp_path / "embed.parquet", "embed")
+    sheet, _ = artifacts.read_table(tmp_path / "sheet.parquet", "sheet")
     with pytest.raises(ValueError, match=r"prototypes\.h5: not the regions of the embeddings; run snakemake"):
         gallery.read_found(embed[::-1], sheet, tmp_path / "prototypes.h5")
 
@@ -208,5 +209,5 @@ def test_central_regions_are_members_in_the_order_of_their_distance(members, D, 
 @given(st.text(max_size=80), st.integers(30, 200))
 def test_a_line_stays_within_its_width(text, width):
     picture = Image.new("L", (400, LINE_PX), 255)
-    gallery_picture.write(ImageDraw.Draw(picture), (2, 0), text, "black", width)
+    drawing.write(ImageDraw.Draw(picture), (2, 0), text, "black", width)
     assert (np.asarray(picture)[:, width + 8 :] == 255).all()

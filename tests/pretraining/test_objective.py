@@ -8,12 +8,12 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
-from slpd_core.dino.networks import Networks
 from slpd_core.pretraining import objective
 from slpd_core.pretraining.crops import draw_views
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.objective import Batch
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.ssl.student_teacher import Networks
 
 
 def views_of(tokens, section):

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from slpd_core import config, store
-from slpd_core.dino.checkpoint import Checkpoint
-from slpd_core.dino.processes import train_as_one
-from slpd_core.pretraining import pretrain, region_encoder
+from slpd_core import artifacts, config
+from slpd_core.encoders import region_encoder
+from slpd_core.pretraining import pretrain
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.runtime import TERMINATED, sigterm_exits
+from slpd_core.ssl.checkpoint import Checkpoint
+from slpd_core.ssl.distributed import train_as_one
 
 
 def alone(section):
@@ -204,7 +205,7 @@ def train_until_stopped(cohort, section, seed, device, checkpoint):
 
     def counted(*arguments):
         done.append(1)
-        if pretrain.processes.rank() == 1 and len(done) == 25:
+        if pretrain.distributed.rank() == 1 and len(done) == 25:
             signal.raise_signal(signal.SIGTERM)
         return distil(*arguments)
 
@@ -218,7 +219,7 @@ def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, m
     checkpoints = [Checkpoint(tmp_path / name, {}) for name in ("whole.pt", "cut.pt")]
     with pytest.raises(SystemExit) as stop:
         train_as_one(train_until_stopped, 2, "cpu", cohort, section, 1, "cpu", checkpoints[1])
-    state = store.read_torch(tmp_path / "cut.pt")
+    state = artifacts.read_torch(tmp_path / "cut.pt")
     assert stop.value.code == TERMINATED
     assert len(state["history"]) == 1
     assert len(state["more"]["begun"]["measured"]) == 16
@@ -248,12 +249,12 @@ def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(secti
     monkeypatch.setattr(pretrain, "distil", spoiled)
     with sigterm_exits(), pytest.raises((RuntimeError, SystemExit)):
         trained(cohort, section, tmp_path / "a.pt")
-    state = store.read_torch(tmp_path / "a.pt")
+    state = artifacts.read_torch(tmp_path / "a.pt")
     assert (len(state["history"]), state["more"]["begun"]) == (1, None)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(section, make_cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain.processes, "count", lambda: 5)
+    monkeypatch.setattr(pretrain.distributed, "count", lambda: 5)
     with pytest.raises(ValueError, match=r"pretrain\.batch_size: 12 regions a step do not divide among 5 GPUs"):
         trained(make_cohort(9, 9), section, tmp_path / "c.pt")
 
@@ -335,7 +336,7 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     _, meta = region_encoder.load(out / "encoder.safetensors")
     assert (meta["stage"], meta["embed_dim"]) == ("pretrain", "24")
     (ledger,) = out.parent.rglob("ledger.parquet")
-    assert meta["ledger"] == store.read_table(ledger, "ledger")[1]["fingerprint"]
+    assert meta["ledger"] == artifacts.read_table(ledger, "ledger")[1]["fingerprint"]
     history = pd.read_csv(out / "history.csv")
     assert len(history) == section.epochs
     assert {"epoch", "loss", "self", "intra", "inter", "uniform", "lr", "teacher_entropy", "effective_rank"} <= set(
@@ -343,7 +344,7 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     )
     assert {"entropy_intra", "entropy_inter"} <= set(history)
     names = ("slides", "prototypes", "neighbours", "matches", "region_slide", "coords", "assignment")
-    arrays, _ = store.read_arrays(out / "prototypes.h5", names)
+    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", names)
     assert arrays["slides"].tolist() == ["s0", "s1", "s3"]
     assert arrays["region_slide"].tolist() == ["s0"] * 9 + ["s1"] * 8 + ["s3"] * 7
     assert arrays["coords"].shape == (24, 2)
@@ -409,7 +410,7 @@ def test_a_global_run_clusters_the_cohort_as_one(run_stage, make_cohort, section
     """As many prototypes as the slides would have had, small slides included; no neighbours."""
     section = section.model_copy(update={"clustering": "global", "alpha_inter": 0.0, "epochs": 2})
     out = run_stage(make_cohort(9, 1, 8), section)
-    arrays, _ = store.read_arrays(out / "prototypes.h5", ("slides", "prototypes", "neighbours", "assignment"))
+    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("slides", "prototypes", "neighbours", "assignment"))
     assert arrays["slides"].tolist() == [""]
     assert arrays["prototypes"].shape == (1, 6, 24)
     assert (arrays["neighbours"] == -1).all()
@@ -423,7 +424,7 @@ def test_a_global_run_clusters_the_cohort_as_one(run_stage, make_cohort, section
 def test_slides_of_one_patient_only_have_no_neighbours_where_those_are_excluded(run_stage, make_cohort, section):
     cohort = replace(make_cohort(9, 9, 8), patient_ids=["p"] * 3)
     out = run_stage(cohort, section.model_copy(update={"exclude_same_patient": True, "epochs": 2}))
-    arrays, _ = store.read_arrays(out / "prototypes.h5", ("neighbours",))
+    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("neighbours",))
     assert (arrays["neighbours"] == -1).all()
     assert (pd.read_csv(out / "history.csv")["inter"] == 0).all()
 
@@ -456,5 +457,5 @@ def test_a_run_without_prototypes_is_dino_and_says_so(run_stage, section, make_c
     assert said[0] == said[1] == ours[1]["remarks"]
     assert "2 of 2 slides (100.0 %) with 12 of 12 regions (100.0 %)" in said[0]
     assert "this run is plain DINO" in said[0]
-    assert store.read_arrays(out / "prototypes.h5", ())[1]["remarks"] == said[0]
+    assert artifacts.read_arrays(out / "prototypes.h5", ())[1]["remarks"] == said[0]
     assert theirs[1]["remarks"] == ""

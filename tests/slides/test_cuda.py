@@ -5,7 +5,8 @@ import pytest
 import timm
 import torch
 
-from slpd_core.slides import fast_vit, tokens
+from slpd_core.encoders import vit_inference
+from slpd_core.slides import tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 META = {"mean": (0.6, 0.5, 0.7), "std": (0.2, 0.25, 0.3), "pooling": "cls"}
@@ -14,7 +15,7 @@ META = {"mean": (0.6, 0.5, 0.7), "std": (0.2, 0.25, 0.3), "pooling": "cls"}
 def patch_encoder(precision, device, batch_size):
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=0, img_size=64).eval().requires_grad_(False)
-    frozen = fast_vit.freeze(model, META, precision, device)
+    frozen = vit_inference.freeze(model, META, precision, device)
     return tokens.PatchEncoder(frozen, 64, 64, device, batch_size)
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from shapely import box
 
-from slpd_core import runtime, store
+from slpd_core import artifacts, runtime
 from slpd_core.slides import ledger
 
-META = store.provenance("stage", 1, {}, "f")
+META = artifacts.provenance("stage", 1, {}, "f")
 
 
 @pytest.fixture
@@ -36,19 +36,19 @@ def run(tmp_path, settings):
     ) -> pd.DataFrame:
         patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
         rows = [(name, patients[number], labels[number % len(labels)], 0.5, "") for number, name in enumerate(slides)]
-        frame = pd.DataFrame(rows, columns=[*store.TABLES["sheet"]])
-        store.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
+        frame = pd.DataFrame(rows, columns=[*artifacts.TABLES["sheet"]])
+        artifacts.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
         paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "encoded")}
         for number, (name, (count, status, reason, *remarks)) in enumerate(slides.items()):
-            info = store.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", contents[number], tuple(remarks))
+            info = artifacts.SlideInfo(name, status, reason, 8000, 6000, 0.5, "sheet", contents[number], tuple(remarks))
             polygons = (box(0, 0, 2000, 1000),) if count else ()
-            store.write_tissue(paths["tissue"][number], store.Tissue(info, polygons), META)
+            artifacts.write_tissue(paths["tissue"][number], artifacts.Tissue(info, polygons), META)
             coords = np.zeros((count, 2), np.int64)
-            found = store.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
-            store.write_regions(paths["encoded"][number], found, META | {"fingerprint": f"tokens-{name}"})
+            found = artifacts.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
+            artifacts.write_regions(paths["encoded"][number], found, META | {"fingerprint": f"tokens-{name}"})
         for name, content in known.items():
-            info = store.SlideInfo(name, store.OK, "", 8000, 6000, 0.5, "sheet", content)
-            store.write_tissue(tmp_path / f"{name}.known", store.Tissue(info, ()), META)
+            info = artifacts.SlideInfo(name, artifacts.OK, "", 8000, 6000, 0.5, "sheet", content)
+            artifacts.write_tissue(tmp_path / f"{name}.known", artifacts.Tissue(info, ()), META)
         ledger.run(
             sheet_path=tmp_path / "sheet.parquet",
             tissue_paths=paths["tissue"],
@@ -59,17 +59,21 @@ def run(tmp_path, settings):
             known_tissue_paths=[tmp_path / f"{name}.known" for name in known],
             unmatched=unmatched,
         )
-        return store.read_table(tmp_path / "ledger.parquet", "ledger")[0]
+        return artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[0]
 
     return run
 
 
-MIXED = {"a": (3, store.OK, ""), "b": (0, store.OK, "no tissue found"), "c": (0, store.QUARANTINED, "c.svs: torn")}
+MIXED = {
+    "a": (3, artifacts.OK, ""),
+    "b": (0, artifacts.OK, "no tissue found"),
+    "c": (0, artifacts.QUARANTINED, "c.svs: torn"),
+}
 
 
 def test_every_slide_has_its_row(run):
     rows = run(MIXED).set_index("slide_id")
-    assert rows["status"].to_dict() == {"a": store.OK, "b": store.EMPTY, "c": store.QUARANTINED}
+    assert rows["status"].to_dict() == {"a": artifacts.OK, "b": artifacts.EMPTY, "c": artifacts.QUARANTINED}
     assert rows["regions"].to_dict() == {"a": 3, "b": 0, "c": 0}
     assert rows.loc["a", "tissue_mm2"] == pytest.approx(0.5)
     assert set(rows["tissue_source"]) == {"segmented"}
@@ -83,10 +87,10 @@ def test_a_slide_that_was_mended_makes_another_ledger(run, tmp_path):
 
     def fingerprint(slides):
         run(slides)
-        return store.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
+        return artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
 
-    mended = fingerprint(MIXED | {"c": (2, store.OK, "")})
-    assert mended == fingerprint(MIXED | {"c": (2, store.OK, "")})
+    mended = fingerprint(MIXED | {"c": (2, artifacts.OK, "")})
+    assert mended == fingerprint(MIXED | {"c": (2, artifacts.OK, "")})
     assert mended != fingerprint(MIXED)
 
 
@@ -101,7 +105,7 @@ def test_slides_left_out_are_named(run, caplog, monkeypatch):
 def test_remarks_on_slides_are_kept_and_named(run, caplog, monkeypatch):
     monkeypatch.setattr(runtime.log, "propagate", True)
     with caplog.at_level(logging.WARNING):
-        rows = run(MIXED | {"d": (1, store.OK, "", "All is tissue.", "The scale is odd.")}).set_index("slide_id")
+        rows = run(MIXED | {"d": (1, artifacts.OK, "", "All is tissue.", "The scale is odd.")}).set_index("slide_id")
     assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": "", "d": "All is tissue. The scale is odd."}
     assert "d: All is tissue. The scale is odd." in caplog.text
 
@@ -118,7 +122,7 @@ def test_a_cohort_without_regions_stops(run):
         run({"b": MIXED["b"], "c": MIXED["c"]})
 
 
-FOUR = dict.fromkeys("abcd", (1, store.OK, ""))
+FOUR = dict.fromkeys("abcd", (1, artifacts.OK, ""))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_what_a_sheet_of_slides_to_be_predicted_says_of_copies_is_not_looked_at(
 
 
 def test_slides_that_are_left_out_are_no_copies(run):
-    torn = dict.fromkeys("bcd", (0, store.QUARANTINED, "empty file"))
+    torn = dict.fromkeys("bcd", (0, artifacts.QUARANTINED, "empty file"))
     assert (run(FOUR | torn, contents="1111")["remarks"] == "").all()
 
 
@@ -163,9 +167,9 @@ def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on
     said = "It is k of the cohort, byte for byte, on which classifiers are trained: no test of them."
     assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": said, "d": ""}
     assert f"c: {said}" in caplog.text
-    leaks = store.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
+    leaks = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
     run(FOUR, contents="1234", labelled=False, known={"l": "9"})
-    assert leaks != store.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
+    assert leaks != artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
 
 
 def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog, monkeypatch):
@@ -173,9 +177,9 @@ def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog,
     with caplog.at_level(logging.WARNING):
         rows = run(MIXED, unmatched=("notes.txt", "old.json"))
     assert "files of tissue.masks that are of no slide: notes.txt, old.json" in caplog.text
-    meta = store.read_table(tmp_path / "ledger.parquet", "ledger")[1]
+    meta = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]
     assert json.loads(meta["unmatched_outlines"]) == ["notes.txt", "old.json"]
     pd.testing.assert_frame_equal(rows, run(MIXED))
-    plain = store.read_table(tmp_path / "ledger.parquet", "ledger")[1]
+    plain = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]
     assert plain.items() <= meta.items()
     assert "unmatched_outlines" not in plain

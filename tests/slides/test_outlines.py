@@ -8,10 +8,10 @@ import pytest
 from shapely import LineString, Point, Polygon, box, make_valid, union_all
 from shapely.geometry import mapping
 
-from slpd_core import store
+from slpd_core import artifacts
 from slpd_core.slides import outline_files, outlines, tissue
-from slpd_core.slides.reader import Slide, find_bounds_corner
-from tests.slides.test_identity import SIDE, write_mirax
+from slpd_core.wsi.reader import Slide, find_bounds_corner
+from tests.wsi.test_identity import SIDE, write_mirax
 
 SLIDE_PX = (3000, 2000)
 
@@ -126,7 +126,7 @@ def test_a_torn_package_is_named(tmp_path, content):
 
 
 def test_a_package_is_held_to_bounds(tmp_path, monkeypatch):
-    monkeypatch.setattr("slpd_core.store.geojson.MAX_BYTES", 10_000)
+    monkeypatch.setattr("slpd_core.artifacts.geojson.MAX_BYTES", 10_000)
     (tmp_path / "s.geojson.gz").write_bytes(gzip.compress(b" " * 10_001))
     with pytest.raises(ValueError, match=r"unpacks to more than 10,000 bytes"):
         read(tmp_path / "s.geojson.gz")
@@ -165,8 +165,8 @@ def test_an_outline_counts_from_where_the_setting_says(tmp_path, settings, origi
     found, _ = tissue.segment("a", path, None, settings.tissue, "", mask, outline)
     assert found.polygons[0].bounds == (10 + corner[0], 20, 40 + corner[0], 50)
     assert found.source == {"slide": "outline", "bounds": "outline from bounds"}[origin]
-    store.write_tissue(tmp_path / "t.geojson", found, store.provenance("tissue", 1, {}, "f"))
-    assert store.read_tissue(tmp_path / "t.geojson")[0] == found
+    artifacts.write_tissue(tmp_path / "t.geojson", found, artifacts.provenance("tissue", 1, {}, "f"))
+    assert artifacts.read_tissue(tmp_path / "t.geojson")[0] == found
 
 
 def test_an_outline_on_a_slide_with_bounds_needs_an_origin(tmp_path, settings, planted):
@@ -187,9 +187,9 @@ def test_bounds_are_read_where_they_are_stated(properties, corner):
 
 def test_trident_reads_regions_at_the_size_the_file_states(tmp_path):
     """It multiplies by the ratio of magnifications: at 0.499 um/px 1024 px are 1024, not 1026."""
-    slide = store.SlideInfo("s", store.OK, "", 9000, 9000, 0.499, "vendor", "f")
-    found = store.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 1024, 1024, 0.5)
-    store.write_regions(tmp_path / "r.h5", found, store.provenance("regions", 1, {}, "f"))
+    slide = artifacts.SlideInfo("s", artifacts.OK, "", 9000, 9000, 0.499, "vendor", "f")
+    found = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 1024, 1024, 0.5)
+    artifacts.write_regions(tmp_path / "r.h5", found, artifacts.provenance("regions", 1, {}, "f"))
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "r.h5") as file:
         attributes = dict(file["coords"].attrs)

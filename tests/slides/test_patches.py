@@ -4,23 +4,24 @@ import numpy as np
 import pytest
 import shapely
 
-from slpd_core import config, store
-from slpd_core.slides import outages, patches
-from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.reader import Slide
+from slpd_core import artifacts, config
+from slpd_core.slides import patches
+from slpd_core.wsi import outages
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.reader import Slide
 
-META = store.provenance("regions", 1, {}, "f")
+META = artifacts.provenance("regions", 1, {}, "f")
 LEFT = shapely.box(0, 0, 256, 512)
 REGION_PX, PATCH_PX = 512, 64
 
 
-def info(mpp=0.5, status=store.OK, name="s"):
-    return store.SlideInfo(name, status, "", 1024, 512, mpp, "sheet", "")
+def info(mpp=0.5, status=artifacts.OK, name="s"):
+    return artifacts.SlideInfo(name, status, "", 1024, 512, mpp, "sheet", "")
 
 
 def regions(corners, mpp=0.5, name="s"):
     coords, side = np.array(corners, np.int64).reshape(-1, 2), round(REGION_PX * 0.5 / mpp)
-    return store.Regions(info(mpp, name=name), coords, np.ones(len(coords), np.float32), REGION_PX, side, 0.5)
+    return artifacts.Regions(info(mpp, name=name), coords, np.ones(len(coords), np.float32), REGION_PX, side, 0.5)
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def sample(tmp_path):
     """Run the stage on regions at the given corners with tissue in LEFT; gives the patches and where they lie."""
 
     def sample(path, corners, n=20, seed=1, mpp=0.5, quarantine=(SlideError,), name="s", meta=META, state=None):
-        store.write_regions(tmp_path / "r.h5", regions(corners, mpp, name), meta)
-        store.write_tissue(tmp_path / "t.geojson", store.Tissue(info(mpp, name=name), (LEFT,)), META)
+        artifacts.write_regions(tmp_path / "r.h5", regions(corners, mpp, name), meta)
+        artifacts.write_tissue(tmp_path / "t.geojson", artifacts.Tissue(info(mpp, name=name), (LEFT,)), META)
         patches.run(
             slide_path=path,
             tissue_path=tmp_path / "t.geojson",
@@ -50,8 +51,8 @@ def sample(tmp_path):
             quarantine=quarantine,
             state_dir=state,
         )
-        found, _ = store.read_patches(tmp_path / "p.h5")
-        return found, store.read_arrays(tmp_path / "p.h5", ("coords",))[0]["coords"]
+        found, _ = artifacts.read_patches(tmp_path / "p.h5")
+        return found, artifacts.read_arrays(tmp_path / "p.h5", ("coords",))[0]["coords"]
 
     return sample
 
@@ -82,9 +83,9 @@ def test_patches_are_spread_and_depend_on_the_seed_and_the_slide_alone(sample, s
 
 def test_patches_are_known_by_their_regions_and_the_seed(sample, slide, tmp_path):
     fingerprints = []
-    for changed in ({}, {}, {"seed": 2}, {"meta": store.provenance("regions", 1, {}, "g")}):
+    for changed in ({}, {}, {"seed": 2}, {"meta": artifacts.provenance("regions", 1, {}, "g")}):
         sample(slide, [(0, 0)], n=1, **changed)
-        fingerprints.append(store.read_patches(tmp_path / "p.h5")[1]["fingerprint"])
+        fingerprints.append(artifacts.read_patches(tmp_path / "p.h5")[1]["fingerprint"])
     assert fingerprints[0] == fingerprints[1]
     assert len(set(fingerprints)) == 3
 
@@ -127,4 +128,4 @@ def test_a_broken_file_of_patches_is_named(sample, slide, tmp_path):
     sample(slide, [(0, 0)])
     (tmp_path / "p.h5").write_bytes((tmp_path / "p.h5").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"p\.h5: .*delete the file"):
-        store.read_patches(tmp_path / "p.h5")
+        artifacts.read_patches(tmp_path / "p.h5")

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from shapely import Point, box
 
-from slpd_core import store
-from slpd_core.slides import pictures, regions
-from slpd_core.slides.bad_slides import SlideError
+from slpd_core import artifacts
+from slpd_core.drawing import overlays
+from slpd_core.slides import regions
+from slpd_core.wsi.errors import SlideError
 
-SLIDE = store.SlideInfo("s", store.OK, "", 10_000, 9_000, 0.5, "vendor", "f")
+SLIDE = artifacts.SlideInfo("s", artifacts.OK, "", 10_000, 9_000, 0.5, "vendor", "f")
 
 L_SHAPE = box(58, 80, 89, 124).union(box(80, 58, 124, 89))
 
@@ -46,9 +47,9 @@ def test_fractions_add_up_to_the_tissue(x, y, radius):
 
 
 def test_no_tissue_no_regions(settings):
-    kept = regions.keep_regions(store.Tissue(SLIDE, ()), settings.regions)
+    kept = regions.keep_regions(artifacts.Tissue(SLIDE, ()), settings.regions)
     assert kept.coords.shape == (0, 2)
-    assert kept.slide.status == store.OK
+    assert kept.slide.status == artifacts.OK
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_no_tissue_no_regions(settings):
 )
 def test_a_region_spans_the_same_microns_on_every_slide(settings, slide_mpp, side):
     slide = replace(SLIDE, width_px=20_000, height_px=20_000, mpp=slide_mpp)
-    kept = regions.keep_regions(store.Tissue(slide, (box(0, 0, 20_000, 20_000),)), settings.regions)
+    kept = regions.keep_regions(artifacts.Tissue(slide, (box(0, 0, 20_000, 20_000),)), settings.regions)
     assert kept.size_level0_px == side
     assert set(np.diff(np.unique(kept.coords[:, 0]))) == {side}
 
@@ -64,14 +65,14 @@ def test_a_region_spans_the_same_microns_on_every_slide(settings, slide_mpp, sid
 @pytest.mark.parametrize(("edge", "count"), [("pad", 9), ("drop", 4)])
 def test_regions_over_the_edge_are_padded_or_dropped(settings, edge, count):
     section = settings.regions.model_copy(update={"edge": edge, "min_tissue_fraction": 0.01})
-    kept = regions.keep_regions(store.Tissue(SLIDE, (box(0, 0, 10_000, 9_000),)), section)
+    kept = regions.keep_regions(artifacts.Tissue(SLIDE, (box(0, 0, 10_000, 9_000),)), section)
     assert len(kept.coords) == count
     assert (kept.tissue_fraction >= 0.01).all()
 
 
 def test_a_slide_smaller_than_a_region_is_padded_or_dropped(settings):
     small = replace(SLIDE, width_px=3000, height_px=2500)
-    tissue = store.Tissue(small, (box(0, 0, 3000, 2500),))
+    tissue = artifacts.Tissue(small, (box(0, 0, 3000, 2500),))
     kept = regions.keep_regions(tissue, settings.regions)
     assert kept.coords.tolist() == [[0, 0]]
     assert kept.tissue_fraction == pytest.approx([3000 * 2500 / 4096**2])
@@ -79,7 +80,7 @@ def test_a_slide_smaller_than_a_region_is_padded_or_dropped(settings):
 
 
 def test_too_little_tissue_is_dropped(settings):
-    tissue = store.Tissue(SLIDE, (box(0, 0, 4096, 1200), box(4096, 0, 6000, 4096)))
+    tissue = artifacts.Tissue(SLIDE, (box(0, 0, 4096, 1200), box(4096, 0, 6000, 4096)))
     kept = regions.keep_regions(tissue, settings.regions)
     np.testing.assert_array_equal(kept.coords, [[0, 0], [4096, 0]])
     stricter = settings.regions.model_copy(update={"min_tissue_fraction": 0.3})
@@ -91,9 +92,9 @@ def run(tmp_path, settings):
     """Run the stage on a tissue artifact and read what it wrote."""
 
     def run(tissue, made_from="f"):
-        meta = store.provenance("tissue", 1, {}, made_from)
-        store.write_tissue(tmp_path / "t.geojson", tissue, meta)
-        store.write_picture(tmp_path / "t.png", Image.new("RGB", (500, 450), "pink"))
+        meta = artifacts.provenance("tissue", 1, {}, made_from)
+        artifacts.write_tissue(tmp_path / "t.geojson", tissue, meta)
+        artifacts.write_picture(tmp_path / "t.png", Image.new("RGB", (500, 450), "pink"))
         regions.run(
             tissue_path=tmp_path / "t.geojson",
             outlined_path=tmp_path / "t.png",
@@ -102,26 +103,26 @@ def run(tmp_path, settings):
             section=settings.regions,
             quarantine=(SlideError,),
         )
-        return store.read_regions(tmp_path / "r.h5")[0]
+        return artifacts.read_regions(tmp_path / "r.h5")[0]
 
     return run
 
 
 def test_a_slide_coarser_than_the_target_is_quarantined(run):
-    kept = run(store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),)))
-    assert kept.slide.status == store.QUARANTINED
+    kept = run(artifacts.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),)))
+    assert kept.slide.status == artifacts.QUARANTINED
     assert "s: 1 um/px (vendor) is coarser than regions.target_mpp 0.5" in kept.slide.reason
     assert len(kept.coords) == 0
 
 
 def test_a_quarantined_slide_stays_so(run):
-    lost = store.SlideInfo("s", store.QUARANTINED, "torn")
-    kept = run(store.Tissue(lost, ()))
-    assert (kept.slide.status, kept.slide.reason, len(kept.coords)) == (store.QUARANTINED, "torn", 0)
+    lost = artifacts.SlideInfo("s", artifacts.QUARANTINED, "torn")
+    kept = run(artifacts.Tissue(lost, ()))
+    assert (kept.slide.status, kept.slide.reason, len(kept.coords)) == (artifacts.QUARANTINED, "torn", 0)
 
 
 def test_the_stage_writes_what_it_kept(run):
-    kept = run(store.Tissue(SLIDE, (box(0, 0, 4096, 9000),)))
+    kept = run(artifacts.Tissue(SLIDE, (box(0, 0, 4096, 9000),)))
     np.testing.assert_array_equal(kept.coords, [[0, 0], [0, 4096]])
     np.testing.assert_allclose(kept.tissue_fraction, [1, 1])
 
@@ -129,28 +130,28 @@ def test_the_stage_writes_what_it_kept(run):
 def test_regions_are_known_by_their_tissue(run, tmp_path):
     fingerprints = []
     for made_from in ("f", "f", "g"):
-        run(store.Tissue(SLIDE, ()), made_from)
-        fingerprints.append(store.read_regions(tmp_path / "r.h5")[1]["fingerprint"])
+        run(artifacts.Tissue(SLIDE, ()), made_from)
+        fingerprints.append(artifacts.read_regions(tmp_path / "r.h5")[1]["fingerprint"])
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_a_slide_without_regions_says_why(run, settings):
-    kept = run(store.Tissue(SLIDE, (box(0, 0, 1000, 1700),)))
-    assert (kept.slide.status, len(kept.coords)) == (store.OK, 0)
+    kept = run(artifacts.Tissue(SLIDE, (box(0, 0, 1000, 1700),)))
+    assert (kept.slide.status, len(kept.coords)) == (artifacts.OK, 0)
     assert "the fullest has 10%; lower regions.min_tissue_fraction (25%)" in kept.slide.reason
     inked = replace(SLIDE, remarks=("100% is ink.",))
     assert re.fullmatch(
-        r"no tissue found; .* if there is some\. 100% is ink\.", run(store.Tissue(inked, ())).slide.reason
+        r"no tissue found; .* if there is some\. 100% is ink\.", run(artifacts.Tissue(inked, ())).slide.reason
     )
     section = settings.regions.model_copy(update={"edge": "drop"})
-    small = store.Tissue(replace(SLIDE, width_px=3000, height_px=3000), (box(0, 0, 3000, 3000),))
+    small = artifacts.Tissue(replace(SLIDE, width_px=3000, height_px=3000), (box(0, 0, 3000, 3000),))
     assert "set regions.edge to pad" in regions.keep_regions(small, section).slide.reason
 
 
 @pytest.mark.parametrize(("side", "kept"), [(2048, 1), (2047, 0)])
 def test_a_square_with_just_enough_tissue_is_kept(settings, side, kept):
     """A quarter, to the last px; what is dropped is what is not kept."""
-    regions_of_slide = regions.keep_regions(store.Tissue(SLIDE, (box(0, 0, 2048, side),)), settings.regions)
+    regions_of_slide = regions.keep_regions(artifacts.Tissue(SLIDE, (box(0, 0, 2048, side),)), settings.regions)
     assert len(regions_of_slide.coords) == kept
     fractions = np.array([0, 0.2, 0.25, 1], np.float32)
     assert regions.hold_enough(fractions, settings.regions).tolist() == [False, False, True, True]
@@ -158,22 +159,22 @@ def test_a_square_with_just_enough_tissue_is_kept(settings, side, kept):
 
 def test_a_square_without_tissue_is_never_kept(settings):
     section = settings.regions.model_copy(update={"min_tissue_fraction": 0.0})
-    kept = regions.keep_regions(store.Tissue(SLIDE, (box(4096, 0, 4200, 100),)), section)
+    kept = regions.keep_regions(artifacts.Tissue(SLIDE, (box(4096, 0, 4200, 100),)), section)
     np.testing.assert_array_equal(kept.coords, [[4096, 0]])
     assert regions.hold_enough(np.array([0, 1e-6], np.float32), section).tolist() == [False, True]
 
 
 def test_a_slide_a_little_coarser_than_the_target_is_enlarged_and_no_more(settings):
-    tissue = store.Tissue(replace(SLIDE, mpp=0.509), (box(0, 0, 9000, 9000),))
+    tissue = artifacts.Tissue(replace(SLIDE, mpp=0.509), (box(0, 0, 9000, 9000),))
     assert len(regions.keep_regions(tissue, settings.regions).coords)
     with pytest.raises(SlideError, match=r"0\.512 um/px .* is coarser than regions\.target_mpp 0\.5"):
         regions.keep_regions(replace(tissue, slide=replace(SLIDE, mpp=0.512)), settings.regions)
 
 
 def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path, settings):
-    tissue = store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),))
-    store.write_tissue(tmp_path / "t.geojson", tissue, store.provenance("tissue", 1, {}, "f"))
-    store.write_picture(tmp_path / "t.png", Image.new("RGB", (500, 450)))
+    tissue = artifacts.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),))
+    artifacts.write_tissue(tmp_path / "t.geojson", tissue, artifacts.provenance("tissue", 1, {}, "f"))
+    artifacts.write_picture(tmp_path / "t.png", Image.new("RGB", (500, 450)))
     paths = {"tissue_path": tmp_path / "t.geojson", "outlined_path": tmp_path / "t.png"}
     paths |= {"regions_path": tmp_path / "r.h5", "overlay_path": tmp_path / "r.png"}
     with pytest.raises(SlideError, match="is coarser than"):
@@ -184,7 +185,7 @@ def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path,
 def test_of_two_anchors_that_keep_as_much_the_one_further_along_the_row_is_taken(settings):
     """Tissue the same along both axes, which a shift along one of them keeps whole."""
     section = settings.regions.model_copy(update={"anchor": "tissue", "size_px": 64})
-    tissue = store.Tissue(replace(SLIDE, width_px=200, height_px=200), (L_SHAPE,))
+    tissue = artifacts.Tissue(replace(SLIDE, width_px=200, height_px=200), (L_SHAPE,))
     assert regions.keep_regions(tissue, section).coords.tolist() == [[24, 60], [88, 60]]
 
 
@@ -193,7 +194,7 @@ def test_an_anchored_grid_moves_along_the_axis_where_it_keeps_more(settings, axi
     corners = [[4096 - 1100, 0], [4096 + 1100, 2200]]
     low, high = ([corner[axis], corner[1 - axis]] for corner in corners)
     anchored = settings.regions.model_copy(update={"anchor": "tissue"})
-    kept = regions.keep_regions(store.Tissue(SLIDE, (box(*low, *high),)), anchored)
+    kept = regions.keep_regions(artifacts.Tissue(SLIDE, (box(*low, *high),)), anchored)
     assert len(kept.coords) == 1
     assert kept.coords[0, 1 - axis] == 0
     assert high[axis] - 4096 <= kept.coords[0, axis] <= low[axis]
@@ -201,7 +202,7 @@ def test_an_anchored_grid_moves_along_the_axis_where_it_keeps_more(settings, axi
 
 def test_the_grid_can_be_anchored_where_it_keeps_most_tissue(settings):
     """A biopsy across the corner of four cells: none holds a quarter, one of its own holds all."""
-    tissue = store.Tissue(SLIDE, (box(4096 - 1100, 4096 - 1100, 4096 + 1100, 4096 + 1100),))
+    tissue = artifacts.Tissue(SLIDE, (box(4096 - 1100, 4096 - 1100, 4096 + 1100, 4096 + 1100),))
     assert len(regions.keep_regions(tissue, settings.regions).coords) == 0
     anchored = settings.regions.model_copy(update={"anchor": "tissue"})
     kept = regions.keep_regions(tissue, anchored)
@@ -215,24 +216,24 @@ def test_an_anchored_grid_never_keeps_less(settings):
     anchored = settings.regions.model_copy(update={"anchor": "tissue"})
     for _ in range(5):
         x, y, radius = rng.uniform(1000, 8000, 3)
-        tissue = store.Tissue(SLIDE, (Point(x, y).buffer(radius).intersection(box(0, 0, 10_000, 9_000)),))
+        tissue = artifacts.Tissue(SLIDE, (Point(x, y).buffer(radius).intersection(box(0, 0, 10_000, 9_000)),))
         held = [regions.keep_regions(tissue, section).tissue_fraction.sum() for section in (settings.regions, anchored)]
         assert held[1] >= held[0]
 
 
 def test_the_picture_shows_kept_and_dropped_squares(run, tmp_path):
     """At a twentieth: a kept square's border, a dropped one's, and white where a square hangs over the edge."""
-    run(store.Tissue(SLIDE, (box(0, 0, 4096, 4096), box(4096, 0, 5000, 2000), box(9000, 7000, 10_000, 9_000))))
+    run(artifacts.Tissue(SLIDE, (box(0, 0, 4096, 4096), box(4096, 0, 5000, 2000), box(9000, 7000, 10_000, 9_000))))
     picture = np.asarray(Image.open(tmp_path / "r.png"))
-    assert tuple(picture[100, 0]) == pictures.KEPT
-    assert tuple(picture[100, 2 * 4096 // 20]) == pictures.DROPPED
+    assert tuple(picture[100, 0]) == overlays.KEPT
+    assert tuple(picture[100, 2 * 4096 // 20]) == overlays.DROPPED
     assert tuple(picture[300, 0]) == (255, 192, 203)  # no tissue: not drawn
     assert picture.shape[1] > 600
     assert tuple(picture[30, 590]) == (255, 255, 255)
 
 
 def test_the_picture_of_a_quarantined_slide_says_why(run, tmp_path):
-    run(store.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),)))
+    run(artifacts.Tissue(replace(SLIDE, mpp=1.0), (box(0, 0, 9000, 9000),)))
     assert Image.open(tmp_path / "r.png").width == 640
-    run(store.Tissue(store.SlideInfo("s", store.QUARANTINED, "torn"), ()))
+    run(artifacts.Tissue(artifacts.SlideInfo("s", artifacts.QUARANTINED, "torn"), ()))
     assert Image.open(tmp_path / "r.png").size == (500, 450)

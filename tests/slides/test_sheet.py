@@ -6,7 +6,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from slpd_core import runtime, store
+from slpd_core import artifacts, runtime
 from slpd_core.slides import sheet
 
 HEADER = "slide_id,patient_id,label,path"
@@ -203,7 +203,7 @@ def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, t
     path = write(*GOOD[:3], "d,p1,y,d.svs")
     with caplog.at_level(logging.WARNING):
         sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", labelled=True)
-    frame, meta = store.read_table(tmp_path / "out.parquet", "sheet")
+    frame, meta = artifacts.read_table(tmp_path / "out.parquet", "sheet")
     pd.testing.assert_frame_equal(frame, sheet.read_sheet(path).drop(columns="path"), check_dtype=False)
     assert meta["stage"] == "sheet"
     assert "patient 'p1' has slides of 2 labels: x, y" in caplog.text

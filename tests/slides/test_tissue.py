@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from shapely import Polygon, box, contains_xy, union_all
 
-from slpd_core import store
-from slpd_core.slides import bad_slides, identity, tissue
+from slpd_core import artifacts
+from slpd_core.slides import tissue
+from slpd_core.wsi import errors, identity
 
 REAL = Path(__file__).parents[3] / "shared"
 PINK, GREY, BLACK = (200, 120, 170), (120, 120, 124), (8, 8, 8)
@@ -63,10 +64,12 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
         section=settings.tissue,
         quarantine=(),
     )
-    found, meta = store.read_tissue(tmp_path / "s.geojson")
+    found, meta = artifacts.read_tissue(tmp_path / "s.geojson")
     truth = box(500, 700, 3000, 2200).difference(box(1200, 1100, 1900, 1800)).union(box(4000, 400, 4800, 3200))
     assert iou(found.polygons, truth) > 0.93
-    assert found.slide == store.SlideInfo("s", "ok", "", 6000, 4000, 0.5, "tiff resolution", identity.fingerprint(path))
+    assert found.slide == artifacts.SlideInfo(
+        "s", "ok", "", 6000, 4000, 0.5, "tiff resolution", identity.fingerprint(path)
+    )
     assert meta["stage"] == "tissue"
     assert Image.open(tmp_path / "s.png").size == (375, 250)
     collection = json.loads((tmp_path / "s.geojson").read_text())
@@ -152,7 +155,7 @@ def test_what_is_to_know_of_a_slide_is_kept_and_named(planted, settings, tmp_pat
     section = settings.tissue.segmentation.model_copy(update={"missing_tiles": "white"})
     paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
     tissue.run(slide_id="s", slide_path=planted((600, 400), {}), mpp=0.25, section=section, quarantine=(), **paths)
-    slide = store.read_tissue(tmp_path / "s.geojson")[0].slide
+    slide = artifacts.read_tissue(tmp_path / "s.geojson")[0].slide
     assert slide.remarks == (
         "The sheet says 0.25 um/px, the slide itself 0.5 (tiff resolution); the sheet's are used.",
     )
@@ -210,27 +213,27 @@ def test_what_goes_into_tissue_is_in_its_fingerprint(planted, settings, tmp_path
     fingerprints = set()
     for way in ways:
         tissue.run(**(names | {"mpp": None} | way))
-        fingerprints.add(store.read_tissue(tmp_path / "t.geojson")[1]["fingerprint"])
+        fingerprints.add(artifacts.read_tissue(tmp_path / "t.geojson")[1]["fingerprint"])
     assert len(fingerprints) == len(ways)
 
 
 def test_what_quarantines():
-    assert bad_slides.what_quarantines("stop", last_attempt=True) == ()
-    assert bad_slides.what_quarantines("quarantine", last_attempt=False) == (bad_slides.SlideError,)
-    assert OSError in bad_slides.what_quarantines("quarantine", last_attempt=True)
+    assert errors.what_quarantines("stop", last_attempt=True) == ()
+    assert errors.what_quarantines("quarantine", last_attempt=False) == (errors.SlideError,)
+    assert OSError in errors.what_quarantines("quarantine", last_attempt=True)
 
 
 def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, settings):
     (tmp_path / "s.svs").write_text("no slide")
     paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
     arguments = {"slide_id": "s", "slide_path": tmp_path / "s.svs", "mpp": None, "section": settings.tissue} | paths
-    with pytest.raises(bad_slides.SlideError):
+    with pytest.raises(errors.SlideError):
         tissue.run(**arguments, quarantine=())
     assert not list(tmp_path.glob("s.[gp]*"))
-    tissue.run(**arguments, quarantine=(bad_slides.SlideError,))
-    found, _ = store.read_tissue(tmp_path / "s.geojson")
+    tissue.run(**arguments, quarantine=(errors.SlideError,))
+    found, _ = artifacts.read_tissue(tmp_path / "s.geojson")
     assert found.polygons == ()
-    assert found.slide.status == store.QUARANTINED
+    assert found.slide.status == artifacts.QUARANTINED
     assert "not a whole slide" in found.slide.reason
     assert Image.open(tmp_path / "s.png").size[0] > 100
 

@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slpd_core import runtime, store
+from slpd_core import artifacts, runtime
 from slpd_core.slides import token_cache
 
-META = store.provenance("tokens", 1, {}, "f")
+META = artifacts.provenance("tokens", 1, {}, "f")
 NOBODY = 65534
 
 
 def regions_at(*corners):
     coords = np.array(corners, np.int64).reshape(-1, 2)
-    info = store.SlideInfo("s", store.OK, "", 640, 560, 0.5, "sheet", "f")
-    return store.Regions(info, coords, np.ones(len(coords), np.float32), 256, 256, 0.5)
+    info = artifacts.SlideInfo("s", artifacts.OK, "", 640, 560, 0.5, "sheet", "f")
+    return artifacts.Regions(info, coords, np.ones(len(coords), np.float32), 256, 256, 0.5)
 
 
-def write(path: Path, regions: store.Regions, fingerprint: str) -> Path:
+def write(path: Path, regions: artifacts.Regions, fingerprint: str) -> Path:
     """Tokens that say their number."""
-    with store.writing_tokens(path, regions, 2, 3, META | {"fingerprint": fingerprint}) as written:
+    with artifacts.writing_tokens(path, regions, 2, 3, META | {"fingerprint": fingerprint}) as written:
         for number in range(len(regions.coords)):
             written.tokens[number] = np.full((4, 3), number, np.float16)
             written.colour[number] = np.zeros((4, 3), np.float16)
@@ -74,7 +74,7 @@ def test_what_is_not_what_was_asked_for_is_not_taken(tmp_path, said, wrong):
     assert not cached.exists()
     write(cached, asked, "a")
     assert token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
-    assert store.read_tokens(tmp_path / "t.h5")[0].tokens[:, 0, 0].tolist() == [0, 1]
+    assert artifacts.read_tokens(tmp_path / "t.h5")[0].tokens[:, 0, 0].tolist() == [0, 1]
 
 
 def test_a_file_that_another_user_keeps_to_himself_is_left_alone(folder, said):
@@ -119,7 +119,7 @@ def test_a_cache_may_lie_among_results(tmp_path):
     cache_dir, results = tmp_path / "results" / "shared" / "tokens", tmp_path / "results" / "cohort" / "tokens"
     token_cache.put(cache_dir, "a", write(results / "s.h5", asked, "a"))
     assert token_cache.take(cache_dir, "a", asked, results / "other.h5")
-    assert len(store.read_tokens(results / "other.h5")[0].tokens) == 1
+    assert len(artifacts.read_tokens(results / "other.h5")[0].tokens) == 1
 
 
 def test_a_flipped_bit_in_the_cache_is_encoded_anew(tmp_path, said):

@@ -13,12 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from slpd_core import config, store
-from slpd_core.slides import outages, patch_encoder, tokens
-from slpd_core.slides.bad_slides import SlideError
-from slpd_core.slides.reader import Slide, write_slide
+from slpd_core import artifacts, config
+from slpd_core.encoders import patch_encoder as encoders
+from slpd_core.pretraining import patch_encoder
+from slpd_core.slides import tokens
+from slpd_core.wsi import outages
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.reader import Slide, write_slide
 
-META = store.provenance("regions", 1, {}, "f")
+META = artifacts.provenance("regions", 1, {}, "f")
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def encode(tmp_path, weights, settings):
     def encode(
         path,
         corners,
-        status=store.OK,
+        status=artifacts.OK,
         size_px=256,
         quarantine=(SlideError,),
         cache=None,
@@ -52,15 +55,15 @@ def encode(tmp_path, weights, settings):
         state=None,
         **changed,
     ):
-        info = store.SlideInfo(name, status, "", 640, 560, 0.5, "sheet", "")
+        info = artifacts.SlideInfo(name, status, "", 640, 560, 0.5, "sheet", "")
         coords = np.array(corners, np.int64).reshape(-1, 2)
-        found = store.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
-        store.write_regions(tmp_path / "r.h5", found, META)
+        found = artifacts.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
+        artifacts.write_regions(tmp_path / "r.h5", found, META)
         section = settings.tokens.encoding.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
         paths |= {"tokens_path": tmp_path / "t.h5", "encoded_path": tmp_path / "e.h5", "cache_dir": cache}
         tokens.run(**paths, section=section, device="cpu", quarantine=quarantine, state_dir=state)
-        return store.read_tokens(tmp_path / "t.h5")
+        return artifacts.read_tokens(tmp_path / "t.h5")
 
     return encode
 
@@ -68,7 +71,7 @@ def encode(tmp_path, weights, settings):
 def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
     corners = [(0, 0), (256, 64), (300, 200)]
     found, meta = encode(slide, corners)
-    model, _ = patch_encoder.load(weights)
+    model, _ = encoders.load(weights)
     assert found.tokens.shape == (3, 16, 64)
     np.testing.assert_array_equal(found.coords, corners)
     with Slide(slide) as opened, torch.inference_mode():
@@ -109,7 +112,7 @@ def test_auto_says_what_it_chose(encode, slide):
     assert meta["precision"] in ("fp32", "bf16")
 
 
-@pytest.mark.parametrize("status", [store.OK, store.QUARANTINED])
+@pytest.mark.parametrize("status", [artifacts.OK, artifacts.QUARANTINED])
 def test_no_regions_no_tokens_and_the_slide_is_not_opened(encode, tmp_path, status):
     found, _ = encode(tmp_path / "gone.svs", [], status)
     assert found.tokens.shape == (0, 16, 64)
@@ -122,7 +125,7 @@ def test_the_slide_is_recorded_with_what_its_tokens_came_from(encode, slide, wei
     section = settings.patch_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
     patch_encoder.run(weights_path=weights, section=section, seed=2)
     _, reseeded = encode(slide, [(0, 0)])
-    assert (found.slide.slide_id, found.slide.status, found.slide.width_px) == ("s", store.OK, 640)
+    assert (found.slide.slide_id, found.slide.status, found.slide.width_px) == ("s", artifacts.OK, 640)
     assert (meta["stage"], meta["stage_version"]) == ("tokens", str(tokens.VERSION))
     assert len({meta["fingerprint"], other["fingerprint"], reseeded["fingerprint"]}) == 3
 
@@ -149,7 +152,7 @@ def test_a_slide_whose_later_region_is_broken_keeps_none(encode, slide):
         np.testing.assert_array_equal(opened.read((0, 0), (256, 256), 0.5), tiles)
     found, _ = encode(slide, [(0, 0), (256, 256), (0, 256)])
     assert len(found.tokens) == len(found.coords) == 0
-    assert found.slide.status == store.QUARANTINED
+    assert found.slide.status == artifacts.QUARANTINED
     assert "broken tile of level 0 at x=256, y=256" in found.slide.reason
 
 
@@ -160,7 +163,7 @@ def test_a_slide_that_is_none_is_quarantined_or_stops_the_stage(encode, tmp_path
     assert not (tmp_path / "t.h5").exists()
     found, _ = encode(tmp_path / "odd.svs", [(0, 0)])
     assert found.tokens.shape == (0, 16, 64)
-    assert found.slide.status == store.QUARANTINED
+    assert found.slide.status == artifacts.QUARANTINED
     assert "odd.svs: not a whole slide" in found.slide.reason
 
 
@@ -169,7 +172,7 @@ def test_a_file_that_cannot_be_read_fails_the_job_and_is_quarantined_on_the_last
         encode(tmp_path / "odd.svs", [(0, 0)])
     assert not (tmp_path / "t.h5").exists()
     found, _ = encode(tmp_path / "odd.svs", [(0, 0)], quarantine=(SlideError, OSError))
-    assert found.slide.status == store.QUARANTINED
+    assert found.slide.status == artifacts.QUARANTINED
     assert "odd.svs: cannot be read" in found.slide.reason
 
 
@@ -206,7 +209,7 @@ def test_a_real_slide_that_breaks_on_the_way_is_quarantined(encode, real, tmp_pa
     (tmp_path / "broken.svs").write_bytes(whole)
     found, _ = encode(tmp_path / "broken.svs", [(x, y) for y in range(0, 2700, 256) for x in range(0, 2000, 256)])
     assert len(found.tokens) == len(found.coords) == 0
-    assert found.slide.status == store.QUARANTINED
+    assert found.slide.status == artifacts.QUARANTINED
     assert "broken tile of level 0" in found.slide.reason
 
 
@@ -405,7 +408,7 @@ def test_a_broken_file_in_the_cache_is_removed_and_the_slide_encoded(encode, sli
     os.truncate(cached, cached.stat().st_size // 2)
     again, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
     np.testing.assert_array_equal(again.tokens, first.tokens)
-    np.testing.assert_array_equal(store.read_tokens(cached)[0].tokens, first.tokens)
+    np.testing.assert_array_equal(artifacts.read_tokens(cached)[0].tokens, first.tokens)
 
 
 def test_the_cache_works_without_links(encode, slide, tmp_path, monkeypatch, no_encoding):
@@ -419,5 +422,5 @@ def test_the_cache_works_without_links(encode, slide, tmp_path, monkeypatch, no_
 def test_a_quarantined_slide_does_not_enter_the_cache(encode, slide, tmp_path):
     slide.write_bytes(slide.read_bytes()[:4000])
     found, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
-    assert found.slide.status == store.QUARANTINED
+    assert found.slide.status == artifacts.QUARANTINED
     assert not (tmp_path / "cache").exists()

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 import yaml
 
-from slpd_core import store
+from slpd_core import artifacts
 
 pytestmark = pytest.mark.slow
 T = TypeVar("T")
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_nothing_half_written(cohort, start, stage, folder, k
         assert "SIG" not in output
         assert not list(path.rglob("*.part"))
         for written in path.glob("*.h5"):
-            store.read_tokens(written)
+            artifacts.read_tokens(written)
     finish(cohort)
 
 
@@ -298,7 +298,7 @@ def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort
     output, _ = run.communicate()
     assert run.returncode == 0, output
     tokens = [cohort / "results" / "tiny" / "tokens" / f"coarse-{number}.h5" for number in (0, 1)]
-    mine, theirs = (store.read_tokens(path)[0].tokens for path in tokens)
+    mine, theirs = (artifacts.read_tokens(path)[0].tokens for path in tokens)
     assert (mine == theirs).all()
     (cohort / "kept").replace(slides / "coarse-0.tiff")
     finish(cohort)

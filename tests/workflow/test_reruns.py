@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from slpd_core import store
-from slpd_core.slides import outages
+from slpd_core import artifacts
+from slpd_core.wsi import outages
 
 ROOT = Path(__file__).parents[2]
 OF_A_SLIDE = {"tissue": 1, "regions": 1, "tokens": 1}
@@ -110,7 +110,7 @@ def test_tokens_made_once_more_outdate_nothing(cohort, small):
 @pytest.mark.parametrize(
     ("module", "jobs"),
     [
-        ("evaluation/report", {"report": 1}),
+        ("report/report", {"report": 1}),
         ("evaluation/folds", {"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1}),
         ("slides/tokens", {"tokens": 4} | AFTER_THE_LEDGER),
     ],
@@ -157,6 +157,6 @@ def test_a_cohort_that_shares_slides_takes_their_tokens(cohort, small):
     for name, other in zip(names, ("c0", "f0"), strict=True):
         paths = [cohort / "results" / "tiny" / "tokens" / f"{name}.h5"]
         paths.append(cohort / "results" / "second" / "tokens" / f"{other}.h5")
-        ours, theirs = map(store.read_tokens, paths)
+        ours, theirs = map(artifacts.read_tokens, paths)
         assert (ours[0].tokens == theirs[0].tokens).all()
         assert ours[1] == theirs[1]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from slpd_core import store
+from slpd_core import artifacts
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,12 +31,12 @@ def test_slides_become_a_table(finished):
 def test_every_stage_left_its_artifact(finished):
     folder, _ = finished
     results = folder / "results" / "tiny"
-    tokens, meta = store.read_tokens(results / "tokens" / "fine-1.h5")
-    regions, _ = store.read_regions(results / "regions" / "fine-1.h5")
+    tokens, meta = artifacts.read_tokens(results / "tokens" / "fine-1.h5")
+    regions, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
     assert tokens.tokens.shape == (len(regions.coords), 16, 64)
     assert len(regions.coords) == 12
     assert meta["stage"] == "tokens"
-    embed, _ = store.read_table(results / "embed" / "slpd.parquet", "embed")
+    embed, _ = artifacts.read_table(results / "embed" / "slpd.parquet", "embed")
     assert len(embed) == 8 * 12
     assert embed["embedding"].iloc[0].shape == (24,)
     assert not list(results.rglob("*.part"))
@@ -45,13 +45,13 @@ def test_every_stage_left_its_artifact(finished):
 
 def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
     folder, output = finished
-    ledger, _ = store.read_table(folder / "results" / "tiny" / "ledger" / "ledger.parquet", "ledger")
+    ledger, _ = artifacts.read_table(folder / "results" / "tiny" / "ledger" / "ledger.parquet", "ledger")
     status = ledger.set_index("slide_id")["status"]
-    assert status["torn"] == store.QUARANTINED
-    assert status["blank"] == store.EMPTY
-    assert (status.drop(["torn", "blank"]) == store.OK).all()
+    assert status["torn"] == artifacts.QUARANTINED
+    assert status["blank"] == artifacts.EMPTY
+    assert (status.drop(["torn", "blank"]) == artifacts.OK).all()
     assert re.search(r"\[ledger\].*torn", output), output
-    folds, _ = store.read_table(folder / "results" / "tiny" / "folds" / "folds.parquet", "folds")
+    folds, _ = artifacts.read_table(folder / "results" / "tiny" / "folds" / "folds.parquet", "folds")
     assert not {"torn", "blank"} & set(folds["slide_id"])
     assert "torn" in (folder / "results" / "tiny" / "report" / "index.html").read_text()
 
@@ -133,7 +133,7 @@ def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(copied,
     assert rows[:3] == [["colour", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
     for fold in (0, 1):  # the same weights under another name
         paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch", "plain")]
-        pd.testing.assert_frame_equal(*(store.read_table(path, "evaluate")[0] for path in paths))
+        pd.testing.assert_frame_equal(*(artifacts.read_table(path, "evaluate")[0] for path in paths))
     assert snakemake(copied, "-n", overlay=with_other()).jobs == {}
     assert snakemake(copied, "-n", overlay=with_other(mean=[0.4, 0.4, 0.4])).jobs == jobs
     assert snakemake(copied, "-n").jobs == {"report": 1}
@@ -145,11 +145,11 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemak
     jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "heatmaps": 1, "report": 1}
     assert done.jobs == jobs
     results = copied / "results" / "tiny"
-    folds, _ = store.read_table(results / "folds" / "folds.parquet", "folds")
+    folds, _ = artifacts.read_table(results / "folds" / "folds.parquet", "folds")
     for fold, own in folds.groupby("fold"):
-        arrays, _ = store.read_arrays(results / "pretrain" / f"slpd.fold{fold}" / "prototypes.h5", ("slides",))
+        arrays, _ = artifacts.read_arrays(results / "pretrain" / f"slpd.fold{fold}" / "prototypes.h5", ("slides",))
         assert set(arrays["slides"]) == set(own[own["part"] == "train"]["slide_id"])
-        embedded, _ = store.read_table(results / "embed" / f"slpd.fold{fold}.parquet", "embed")
+        embedded, _ = artifacts.read_table(results / "embed" / f"slpd.fold{fold}.parquet", "embed")
         assert set(own[own["part"] == "test"]["slide_id"]) <= set(embedded["slide_id"])
     table = pd.read_csv(results / "report" / "table.csv")
     assert (table["pretraining"] == "slpd").sum() == 4
@@ -188,8 +188,8 @@ def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tm
     remarks = table.groupby("slide_id")["remarks"].first()
     assert remarks["new-coarse-0"].startswith("It is coarse-0 of the cohort, byte for byte, on which classifiers are")
     line = table.query("slide_id == 'new-fine-0' and features == 'slpd' and classifier == 'vit_wsi'").iloc[0]
-    tested, _ = store.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
-    other, _ = store.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
+    tested, _ = artifacts.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
+    other, _ = artifacts.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
     own = pd.concat([tested, other]).set_index("slide_id").loc["fine-0", "p_fine"]  # of the fold that tests it
     assert abs(line["p_fine"] - own) <= line["sd_fine"] * 2**-0.5 + 2e-6  # two folds: each is that far from their mean
     assert {path.name for path in (results / "predict" / "heatmaps" / "slpd" / "vit_wsi").iterdir()} == {
@@ -208,7 +208,9 @@ def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     results = folder / "results"
     own = pd.read_csv(results / "tiny" / "report" / "table.csv").set_index("row")
     other = results / "other" / "report" / "table.parquet"
-    store.write_table(other, "results", own.assign(auc_mean=0.25).reset_index(), store.provenance("report", 1, {}))
+    artifacts.write_table(
+        other, "results", own.assign(auc_mean=0.25).reset_index(), artifacts.provenance("report", 1, {})
+    )
     done = snakemake(folder, "tables", overlay=overlay)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.jobs == {"tables": 1}
@@ -394,7 +396,7 @@ def test_missing_weights_are_refused(cohort, snakemake):
 
 def test_weights_of_another_architecture_are_refused(cohort, snakemake):
     tensors = {"patch_embed.proj.weight": np.zeros((384, 3, 16, 16), np.float32)}
-    store.write_weights(cohort / "w.safetensors", tensors, {})
+    artifacts.write_weights(cohort / "w.safetensors", tensors, {})
     own = {"name": "vit_base_patch16_224", "source": "hipt", "weights": "w.safetensors"}
     refused(snakemake, cohort, "w.safetensors has embed_dim 384", "say 768", overlay={"patch_encoder": own})
 
@@ -447,7 +449,7 @@ def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakema
     done = snakemake(tmp_path, encoder, overlay=DINO)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "results" / "tiny"
-    assert json.loads(store.read_weights(tmp_path / encoder)[1]["source"]) == "dino"
+    assert json.loads(artifacts.read_weights(tmp_path / encoder)[1]["source"]) == "dino"
     history = pd.read_csv(folder / "patch_encoder" / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert not [*folder.glob("patches/*.h5"), *folder.glob("patch_encoder/checkpoint*")]  # neither is needed any more

@@ -1,0 +1,51 @@
+"""Reads and writes every artifact: the written contract of shapes, dtypes, units and metadata, checked on read.
+
+Every file is written beside its name and renamed when whole, so a reader never sees half of one. Every artifact carries
+`slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.
+"""
+
+from slpd_core.artifacts.checksums import read_json, write_json
+from slpd_core.artifacts.files import (
+    check_ledger,
+    file_fingerprint,
+    fingerprint,
+    make_anew,
+    provenance,
+    replacing,
+    write_csv,
+    write_text,
+)
+from slpd_core.artifacts.geojson import Area, read_areas, read_tissue, write_tissue
+from slpd_core.artifacts.hdf5 import (
+    copy_tokens,
+    open_tokens,
+    read_arrays,
+    read_patches,
+    read_regions,
+    read_tokens,
+    write_arrays,
+    write_regions,
+    writing_patches,
+    writing_tokens,
+)
+from slpd_core.artifacts.pictures import read_picture, write_picture
+from slpd_core.artifacts.probe import read_weights_shapes, require_weights_file
+from slpd_core.artifacts.schema import (
+    EMPTY,
+    ENCODER_META,
+    OK,
+    PATCH_ENCODER_META,
+    PRETRAINING_PARTS,
+    QUARANTINED,
+    REMARKS_OF_LABELS,
+    REMARKS_OF_STATUS,
+    TABLES,
+    Meta,
+    Regions,
+    SlideInfo,
+    Tissue,
+    Tokens,
+)
+from slpd_core.artifacts.tables import read_table, write_both, write_table
+from slpd_core.artifacts.torch_files import read_state_dict, read_torch
+from slpd_core.artifacts.weights import read_weights, write_weights

@@ -1,0 +1,89 @@
+"""Tables: Parquet, its pages with checksums of their own for other readers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core.artifacts.checksums import check_seal, stamp, unstamp, write_sealed
+from slpd_core.artifacts.files import broken, write_csv
+from slpd_core.artifacts.reading import open_file
+from slpd_core.artifacts.schema import TABLES, Meta
+
+
+def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+    """Write the table `name` of TABLES as Parquet; a column `embedding` holds equally long float vectors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _check_columns(path, name, frame.columns)
+    arrays = {}
+    for column in frame.columns:
+        if column == "embedding":
+            dim = int(meta["embed_dim"])
+            flat = np.concatenate([np.empty(0, np.float32), *frame[column]]).astype(np.float32)
+            arrays[column] = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+        else:
+            arrays[column] = pa.Array.from_pandas(frame[column])
+    table = pa.table(arrays).replace_schema_metadata({"slpd": json.dumps(meta | stamp(path))})
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file, write_page_checksum=True)
+    write_sealed(path, file.getvalue().to_pybytes())
+
+
+def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+    """Write a table as Parquet, for later stages, and beside it as CSV, for people.
+
+    Args:
+        path: of the Parquet file; the other ends in .csv.
+        name: of the table in TABLES.
+        frame: its columns, all without embeddings.
+        meta: as `provenance` returns.
+
+    Raises:
+        ValueError: Where it lacks a column.
+    """
+    write_table(path, name, frame, meta)
+    write_csv(path.with_suffix(".csv"), frame)
+
+
+def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
+    """Read the table `name` of TABLES and its metadata.
+
+    Raises ValueError when the file is broken or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_file(path) as file:
+        check_seal(path, file)
+        try:
+            with pq.ParquetFile(path, memory_map=True) as content:
+                table = content.read()
+        except (pa.ArrowInvalid, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise ValueError(broken(path, str(error))) from error
+    meta = unstamp(path, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}")))
+    _check_columns(path, name, table.column_names)
+    if "embedding" not in table.column_names:
+        return table.to_pandas(), meta
+    frame = table.drop_columns(["embedding"]).to_pandas()
+    frame["embedding"] = embedding_rows(table)
+    return frame, meta
+
+
+def embedding_rows(table: Any) -> list[np.ndarray]:
+    """The `embedding` column of an Arrow table as one float32 (dim,) per row, none copied."""
+    column = table.column("embedding")
+    flat = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks)
+    return [row for values in flat for row in values.reshape(-1, column.type.list_size)]
+
+
+def _check_columns(path: Path, name: str, columns: Sequence[str]) -> None:
+    missing = [column for column in TABLES[name] if column not in columns]
+    if missing:
+        raise ValueError(broken(path, f"a {name} table without {missing}"))

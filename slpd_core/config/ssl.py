@@ -1,0 +1,58 @@
+"""The recipe of self-distillation, of either stage."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from slpd_core.config.base import NonNegative, NonNegativeInt, Number, Positive, PositiveFloat, Section, Share, Whole
+
+
+class SelfDistillation(Section):
+    """The recipe of DINO: what student and teacher of either stage are trained with."""
+
+    n_global_crops: Annotated[Whole, Field(ge=2)]
+    n_local_crops: NonNegativeInt
+    drop_path: Annotated[Number, Field(ge=0, lt=1)]
+    hidden_dim: Positive
+    bottleneck_dim: Positive
+    out_dim: Positive
+    epochs: Positive
+    batch_size: Positive
+    base_lr: PositiveFloat
+    min_lr: NonNegative
+    warmup_epochs: NonNegativeInt
+    weight_decay: NonNegative
+    weight_decay_end: NonNegative
+    clip_norm: PositiveFloat
+    freeze_last_layer_epochs: NonNegativeInt
+    teacher_momentum: Share
+    student_temperature: PositiveFloat
+    teacher_temperature: PositiveFloat
+    centre_momentum: Share
+    koleo: NonNegative
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} exceeds epochs {self.epochs}; lower it")
+        return self
+
+
+class DinoPatches(SelfDistillation):
+    """Stage one: DINO on patches."""
+
+    global_px: Positive
+    local_px: Positive
+    global_area: tuple[PositiveFloat, PositiveFloat]
+    local_area: tuple[PositiveFloat, PositiveFloat]
+    stain: Share
+    contrast: Share
+    greyscale: Share
+
+    @model_validator(mode="after")
+    def _areas_are_ranges(self) -> Self:
+        for key in ("global_area", "local_area"):
+            least, most = getattr(self, key)
+            if not least <= most <= 1:
+                raise ValueError(f"{key}: {[least, most]} is no range of shares; give [least, greatest], at most 1")
+        return self

@@ -1,0 +1,1 @@
+"""Pictures: overlays, heat maps, galleries, and text on them."""

@@ -1,0 +1,1 @@
+"""Frozen patch encoders and the region encoder: architectures, pretrained weights, inference."""

@@ -1,0 +1,1 @@
+"""NUMBERS to pages: the result table with its intervals, the report, tables over several cohorts."""

@@ -1,0 +1,10 @@
+"""A job's log, progress, randomness, threads and device."""
+
+from slpd_core.runtime.gpus import gpu_slot
+from slpd_core.runtime.jobs import job
+from slpd_core.runtime.logs import PlainFormatter, file_handler, log, terminal_handler
+from slpd_core.runtime.messages import escape_controls, is_shown, name_some
+from slpd_core.runtime.progress_bar import progress
+from slpd_core.runtime.rng import generator
+from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, sigterm_exits, sigterm_waits
+from slpd_core.runtime.threads import importing, keep_freed_memory, limited_threads

@@ -1,0 +1,148 @@
+"""Student and teacher, and how a step moves them."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from slpd_core import config
+from slpd_core.ssl import distributed
+from slpd_core.ssl.head import ProjectionHead
+from slpd_core.ssl.losses import update_centre
+from slpd_core.ssl.schedules import cosine, warmup_cosine
+
+PARTS = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
+
+
+class Network(nn.Module):
+    """An encoder and the projection head g on top of it."""
+
+    encoder: Any  # of patches or of regions, each with attributes of its own
+
+    def __init__(self, encoder: nn.Module, head: ProjectionHead) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the encoder takes → (B, out_dim)."""
+        return self.head(self.encoder(x))
+
+
+class BuildNetwork(Protocol):
+    """Builds a network with random weights; drop_path: its rate of stochastic depth."""
+
+    def __call__(self, drop_path: float) -> Network: ...
+
+
+@dataclass
+class Networks:
+    """Student and teacher, and what training moves along with them.
+
+    centres: (out_dim,), one a term of the loss. scaler: of losses whose gradients would underflow in float16.
+    """
+
+    student: Network
+    teacher: Network
+    optimizer: torch.optim.AdamW
+    centres: dict[str, Tensor]
+    scaler: torch.amp.GradScaler
+
+    @classmethod
+    def start(
+        cls,
+        build: BuildNetwork,
+        section: config.SelfDistillation,
+        terms: tuple[str, ...],
+        seed: int,
+        device: str,
+        dtype: torch.dtype = torch.float32,
+    ) -> "Networks":
+        """Random weights that depend on the seed alone; the teacher begins as the student's copy.
+
+        dtype: what they will multiply in.
+        """
+        torch.manual_seed(seed)
+        student, teacher = (build(drop_path=rate).to(device) for rate in (section.drop_path, 0.0))
+        teacher.load_state_dict(student.state_dict())
+        teacher.requires_grad_(False).eval()
+        parameters = list(student.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        centres = {term: torch.zeros(section.out_dim, device=device) for term in terms}
+        scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
+        return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centres, scaler)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as tensors and plain values."""
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        return parts | {"centres": self.centres}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave, be it of other precision: then there may be no scale to take up."""
+        for name in PARTS:
+            if name != "scaler" or state[name]:
+                getattr(self, name).load_state_dict(state[name])
+        for term, centre in self.centres.items():
+            centre.copy_(state["centres"][term])
+
+
+def set_schedules(
+    networks: Networks,
+    section: config.SelfDistillation,
+    step: int,
+    steps_per_epoch: int,
+    batch_size: int,
+    *,
+    warmup_endpoint: bool = False,
+) -> dict[str, float]:
+    """Set learning rate, weight decay and teacher momentum of a step, and whether the last layer is frozen.
+
+    Args:
+        batch_size: Of a step in fact, less than the setting in a cohort smaller than a batch.
+        warmup_endpoint: Whether the last step of the warm-up has the full learning rate.
+    """
+    steps = section.epochs * steps_per_epoch
+    peak = section.base_lr * batch_size / 256
+    warmup = section.warmup_epochs * steps_per_epoch
+    values = {
+        "lr": warmup_cosine(step, steps, warmup, peak, section.min_lr, endpoint=warmup_endpoint),
+        "weight_decay": cosine(step, steps, section.weight_decay, section.weight_decay_end),
+        "teacher_momentum": cosine(step, steps, section.teacher_momentum, 1.0),
+    }
+    for group in networks.optimizer.param_groups:
+        group["lr"] = values["lr"]
+    networks.optimizer.param_groups[0]["weight_decay"] = values["weight_decay"]
+    networks.student.head.last_layer.requires_grad_(step >= section.freeze_last_layer_epochs * steps_per_epoch)
+    return values
+
+
+def update(networks: Networks, section: config.SelfDistillation, momentum: float) -> None:
+    """One step of the student by the gradients it has, which are used up, of the teacher by moving average."""
+    parameters: list[Any] = list(networks.student.parameters())
+    distributed.average_gradients(parameters)
+    networks.scaler.unscale_(networks.optimizer)
+    clip_each([parameter.grad for parameter in parameters if parameter.grad is not None], section.clip_norm)
+    networks.scaler.step(networks.optimizer)
+    networks.scaler.update()
+    networks.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        torch._foreach_lerp_(list(networks.teacher.parameters()), parameters, 1 - momentum)
+
+
+def clip_each(gradients: list[Tensor], most: float) -> None:
+    """Scale each gradient down to a norm of `most` if it has a larger one (DINO clips parameter by parameter)."""
+    if gradients:
+        factors = (most / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(gradients, factors.unbind())
+
+
+def move_centre(
+    networks: Networks, term: str, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float
+) -> Tensor:
+    """Move a term's centre towards the teacher's cosines of this batch, as `update_centre`; gives it as it was."""
+    before = networks.centres[term]
+    networks.centres[term] = update_centre(before, vectors, outputs, weights, momentum)
+    return before

@@ -1,0 +1,1 @@
+"""Reading whole-slide images: any region at any resolution, and errors that name what cannot be read."""

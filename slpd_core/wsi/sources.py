@@ -1,0 +1,125 @@
+"""A slide's file opened: which picture of it is the slide, what it states, and who reads which of its levels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import openslide
+
+from slpd_core.runtime import log
+from slpd_core.wsi import identity
+from slpd_core.wsi.errors import COPY_AGAIN, ONE_PAGE, TO_PYRAMID, SlideError, explain_refusal, explain_unknown
+from slpd_core.wsi.tiff_limits import check_tiff, count_focal_planes
+from slpd_core.wsi.tiff_pictures import Level, Picture, find_jpeg_levels, find_picture
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened slide's file: what it states, and who reads which of its levels.
+
+    sizes, tile_px: (width, height) of each level and of its tiles in px, (0, 0) where they are not known. properties:
+    as OpenSlide names them. levels: those that are decoded straight from the file, by their number; OpenSlide reads
+    the others. slide: OpenSlide's, None where it is not needed. holds_all: whether a px that OpenSlide leaves
+    transparent is one whose tile is missing. remarks: how the picture was chosen, where there was a choice.
+    """
+
+    sizes: list[tuple[int, int]]
+    tile_px: list[tuple[int, int]]
+    properties: Mapping[str, str]
+    levels: dict[int, Level]
+    slide: openslide.OpenSlide | None = None
+    holds_all: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def open_source(path: Path) -> Source:
+    """Open a slide: a plain or OME TIFF by its tiles, whatever else by OpenSlide.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SlideError: it is no slide, or of a kind that is not read, with the remedy.
+    """
+    vendor = detect_vendor(path)
+    picture = _find_picture(path) if vendor == "generic-tiff" else None
+    if picture and picture.levels[0]:
+        known = [(size, level) for size, level in zip(picture.sizes, picture.levels, strict=True) if level]
+        sizes, found = [size for size, _ in known], {number: level for number, (_, level) in enumerate(known)}
+        tile_px = [level.tile_px for _, level in known]
+        return Source(sizes, tile_px, picture.properties, found, remarks=picture.remarks)
+    try:
+        slide = openslide.OpenSlide(str(identity.locate(path)))
+    except openslide.OpenSlideError as error:
+        raise explain_refusal(path, vendor, error) from error
+    try:
+        return _openslide_source(slide, vendor, picture, path)
+    except BaseException:
+        slide.close()
+        raise
+
+
+def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture | None, path: Path) -> Source:
+    sizes = list(slide.level_dimensions)
+    if picture and (not picture.is_first or picture.sizes[0] != sizes[0]):
+        width, height = picture.sizes[0]
+        raise SlideError(
+            f"{path}: its largest picture, {width} x {height} px, is of a kind that is not read; convert it: "
+            f"{TO_PYRAMID}"
+        )
+    properties = slide.properties  # a copy would fail on a name that is not UTF-8
+    known = [
+        tuple(properties.get(f"openslide.level[{number}].tile-{side}", "0") for side in ("width", "height"))
+        for number in range(len(sizes))
+    ]
+    found: dict[int, Level] = {}
+    if sizes[0] in sizes[1:]:
+        raise SlideError(f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {ONE_PAGE}")
+    remarks = picture.remarks if picture else ()
+    if vendor == "hamamatsu" and (count := count_focal_planes(path)) > 1:
+        remarks = (f"Of the slide's {count} planes of focus the one numbered 0 is read.",)
+    if vendor == "aperio":
+        found = {number: level for number, level in enumerate(_find_jpeg_levels(path, sizes)) if level}
+    return Source(
+        sizes,
+        [(int(width), int(height)) for width, height in known],
+        properties,
+        found,
+        slide,
+        vendor == "aperio" or (picture is not None and picture.samples < 4),
+        remarks,
+    )
+
+
+def detect_vendor(path: Path) -> str:
+    """Name the format of a slide as OpenSlide does; bounds of a TIFF are checked before.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SlideError: OpenSlide knows no such format, with the remedy.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet")
+    if path.is_file():
+        check_tiff(path)
+    vendor = openslide.OpenSlide.detect_format(str(identity.locate(path)))
+    if vendor is None:
+        raise explain_unknown(path)
+    return vendor
+
+
+def _find_picture(path: Path) -> Picture | None:
+    try:
+        return find_picture(path)
+    except (SlideError, OSError):
+        raise
+    except Exception as error:  # tifffile raises nearly any error for an odd directory, and lists none
+        raise SlideError(f"{path}: broken directory ({error}); {COPY_AGAIN}") from error
+
+
+def _find_jpeg_levels(path: Path, sizes: list[tuple[int, int]]) -> list[Level | None]:
+    try:
+        return find_jpeg_levels(path, sizes)
+    except SlideError:
+        raise
+    except Exception as error:  # whatever tifffile makes of an odd directory: OpenSlide has opened the slide
+        log.info("%s: read by OpenSlide alone (%s)", path, error)
+        return []

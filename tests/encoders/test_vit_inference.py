@@ -1,0 +1,141 @@
+"""The fast encoder gives what timm's own forward gives, whatever the ViT is made of."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import timm
+import torch
+from timm.layers import SwiGLUPacked
+
+from slpd_core.encoders import vit, vit_inference
+
+MEAN, STD = (0.6, 0.5, 0.7), (0.2, 0.25, 0.3)
+MODELS = {
+    "plain": ("test_vit", {}),
+    "average, register, LayerScale": ("test_vit2", {}),
+    "attention pooling": ("test_vit3", {}),
+    "RMS norm": ("test_vit4", {}),
+    "registers": ("test_vit", {"reg_tokens": 4, "no_embed_class": True}),
+    "LayerScale and SwiGLU": ("test_vit", {"init_values": 0.3, "mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}),
+    "norms of query and key": ("test_vit", {"qk_norm": True, "qkv_bias": False}),
+    "norms inside": ("test_vit", {"scale_attn_norm": True, "scale_mlp_norm": True}),
+    "pre-norm": ("test_vit", {"pre_norm": True, "dynamic_img_size": False}),
+    "no positions, no final norm": ("test_vit", {"pos_embed": "none", "final_norm": False}),
+    "average": ("test_vit", {"global_pool": "avg"}),
+    "two blocks in parallel": ("test_vit", {"block_fn": timm.models.vision_transformer.ParallelScalingBlock}),
+}
+FALLEN_BACK = ("two blocks in parallel", "eva")
+
+
+def build(name, arguments):
+    """A seeded model for patches of 64 px whose weights, biases and scales all matter."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0, img_size=64, **arguments).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """Patches that are alike but for their noise, as those of a slide are."""
+    torch.manual_seed(1)
+    coarse = torch.rand(24, 3, 8, 8) * 120 + torch.rand(1, 3, 8, 8) * 120
+    return torch.nn.functional.interpolate(coarse, size=64).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def plain(model, pixels, pooling):
+    normalised = (pixels / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    with torch.inference_mode():
+        return vit.forward(model, normalised.permute(0, 3, 1, 2), pooling)
+
+
+def fast(model, pixels, pooling, precision, **options):
+    meta = {"mean": MEAN, "std": STD, "pooling": pooling}
+    encoder = vit_inference.freeze(copy.deepcopy(model), meta, precision, "cpu", **options)
+    with torch.inference_mode():
+        return encoder(pixels)
+
+
+def relative_error(found, wanted):
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+def centred_cosine(found, wanted):
+    """Median cosine of the tokens with the mean token removed: what tells patches of a slide apart."""
+    pair = found - found.mean(0), wanted - wanted.mean(0)
+    return torch.nn.functional.cosine_similarity(*pair).median().item()
+
+
+@pytest.mark.parametrize("what", [*MODELS, "eva"])
+def test_fp32_is_the_plain_forward(what, pixels):
+    model = build(*MODELS.get(what, ("eva02_tiny_patch14_224", {"patch_size": 16, "depth": 2})))
+    assert vit_inference.is_known(model) == (what not in FALLEN_BACK)
+    found, wanted = fast(model, pixels, "cls", "fp32"), plain(model, pixels, "cls")
+    assert found.dtype is torch.float32
+    assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("arguments", [{}, {"reg_tokens": 4}], ids=["plain", "registers"])
+def test_cls_and_mean_is_the_plain_forward(arguments, pixels):
+    model = build("test_vit", arguments)
+    found, wanted = fast(model, pixels, "cls_mean", "fp32"), plain(model, pixels, "cls_mean")
+    assert found.shape == (24, 128)
+    assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("what", MODELS)
+def test_half_precision_keeps_patches_apart(what, precision, pixels):
+    model = build(*MODELS[what])
+    found, wanted = fast(model, pixels, "cls", precision), plain(model, pixels, "cls")
+    assert relative_error(found, wanted) < 1e-2
+    assert centred_cosine(found, wanted) > 0.99
+
+
+def test_without_packing_nothing_changes(pixels):
+    model = build("test_vit", {})
+    packed, unpacked = (fast(model, pixels, "cls", "fp32", pack=pack) for pack in (True, False))
+    assert relative_error(packed, unpacked) < 1e-5
+
+
+def test_only_the_token_that_is_used_is_computed():
+    def last(pooling, **arguments):
+        meta = {"mean": MEAN, "std": STD, "pooling": pooling}
+        return type(vit_inference.freeze(build("test_vit", arguments), meta, "fp32", "cpu").model.blocks[-1])
+
+    assert last("cls") is vit_inference.LastBlock
+    assert last("cls_mean") is not vit_inference.LastBlock
+    assert last("cls", global_pool="avg") is not vit_inference.LastBlock
+
+
+def test_pixels_lose_nothing_in_bf16():
+    levels = torch.arange(256, dtype=torch.uint8)
+    centred = levels.to(torch.bfloat16).sub_(vit_inference.MIDDLE)
+    torch.testing.assert_close(centred.int() + vit_inference.MIDDLE, levels.int())
+
+
+def test_auto_is_what_multiplies_clearly_faster(monkeypatch):
+    for faster, chosen in ((1.2, "fp32"), (1.5, "bf16")):
+        monkeypatch.setattr(vit_inference, "best_seconds", lambda _, faster=faster: {"fp32": faster, "bf16": 1.0})
+        assert vit_inference.choose_precision("auto", "cpu", 64) == chosen
+
+
+def test_a_precision_asked_for_is_kept():
+    assert vit_inference.choose_precision("fp16", "cpu", 64) == "fp16"
+
+
+def test_threads_that_compute_alone_leave_the_caller_its_own():
+    def caller():
+        torch.set_num_threads(3)
+        with vit_inference.separate_threads(2) as threads:
+            alone = list(threads.map(lambda _: torch.get_num_threads(), range(2)))
+        return alone, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1) as fresh:
+            assert fresh.submit(caller).result() == ([1, 1], 3)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,262 @@
+"""Figures show what they are given."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from slpd_core.report import figures, metrics
+
+BLUE, ORANGE = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)  # of the first and the second run
+GREY = (round(0.45 * 255),) * 3
+
+
+def pixels(png, colour, tolerance=3):
+    """How many pixels of a picture have a colour."""
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return int((abs(picture - colour) <= tolerance).all(-1).sum())
+
+
+def size(png):
+    return Image.open(io.BytesIO(png)).size
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_area_under_the_drawn_curve_is_the_auc(ties):
+    rng = np.random.default_rng(0)
+    truth = rng.random(400) < 0.4
+    score = truth + rng.normal(size=400)
+    score = score.round() if ties else score
+    area = np.trapezoid(figures.roc_curve(truth, score), figures.FALSE_POSITIVE_RATES)
+    assert area == pytest.approx(roc_auc_score(truth, score), abs=0.01)
+
+
+def test_a_perfect_curve_starts_in_the_corner():
+    curve = figures.roc_curve(np.array([False, True, True]), np.array([0.1, 0.8, 0.9]))
+    assert curve[0] == 0
+    assert (curve[1:] == 1).all()
+
+
+def test_curves_of_three_classes_are_their_mean():
+    probabilities, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
+    each = [figures.roc_curve(labels == c, probabilities[:, c]) for c in range(3)]
+    np.testing.assert_allclose(figures.fold_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
+
+
+def test_calibration_by_hand():
+    """Ten slides predicted at .6, of which six are right, and ten at .9, of which all are."""
+    p = np.array([[0.4, 0.6]] * 10 + [[0.9, 0.1]] * 10)
+    sure, right, error = figures.calibration(p, np.array([1] * 6 + [0] * 4 + [0] * 10))
+    assert sorted({round(value, 6) for value in sure}) == [0.6, 0.9]
+    assert right[:2].mean() == pytest.approx(0.6)
+    assert right[2:].tolist() == [1, 1]
+    assert error[2:].tolist() == [0, 0]
+    assert error[0] == pytest.approx(np.sqrt(right[0] * (1 - right[0]) / 5))
+
+
+def test_a_calibrated_model_lies_on_the_diagonal():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 30_000)
+    labels = (p.cumsum(1) < rng.random((len(p), 1))).sum(1)
+    sure, right, error = figures.calibration(p, labels)
+    assert len(sure) == 10
+    assert (abs(sure - right) < 4 * error).all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 60])
+def test_predictions_are_drawn_of_any_number_of_slides(n):
+    rng = np.random.default_rng(n)
+    p = rng.dirichlet(np.ones(3), n)
+    assert size(figures.predictions("MIL on <$x$>", p, rng.integers(3, size=n), ["a", "b$", "c_d"])) == (1200, 585)
+
+
+@pytest.mark.parametrize("C", [2, 3, 4])
+@pytest.mark.parametrize("present", [1, 2, 3])
+def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
+    rng = np.random.default_rng([C, present])
+    labels = rng.integers(min(C, present), size=300)
+    probabilities = rng.dirichlet(np.ones(C), 300) + 0.3 * np.eye(C)[labels]
+    area = np.trapezoid(figures.fold_curves([(probabilities, labels)])[0], figures.FALSE_POSITIVE_RATES)
+    assert area == pytest.approx(metrics.scores(probabilities, labels)["auc"], abs=0.01, nan_ok=True)
+
+
+def test_the_band_is_the_deviation_of_a_sample():
+    """Of 0.4, 0.5 and 0.9 the mean is 0.6, the sum of squares 0.14, the deviation √(0.14 / 2); 0, 0, 1 fall below 0."""
+    low, high = figures.deviation_band(np.array([[0.4, 0.0], [0.5, 0.0], [0.9, 1.0]]))
+    np.testing.assert_allclose(low, [0.6 - 0.07**0.5, 0])
+    np.testing.assert_allclose(high, [0.6 + 0.07**0.5, 1 / 3 + (1 / 3) ** 0.5])
+    assert figures.deviation_band(np.array([[0.8], [0.9], [1.0], [1.0]]))[1] == [1]
+
+
+def curves(level, folds=3):
+    """Made-up ROC curves, the higher the level the better."""
+    x = figures.FALSE_POSITIVE_RATES
+    return np.stack([np.clip(x + level * x * (1 - x) + fold / 50, 0, 1) for fold in range(folds)])
+
+
+def test_every_run_keeps_its_colour_and_patch_features_are_grey():
+    alone = figures.roc({"MIL": {"slpd": curves(1)}}, ["dino", "slpd"])
+    assert pixels(alone, ORANGE) > 100
+    assert pixels(alone, BLUE) == 0
+    both = figures.roc({"MIL": {"patch": curves(0.5), "dino": curves(1)}}, ["dino", "slpd"])
+    assert pixels(both, BLUE) > 100
+    assert pixels(both, GREY) > pixels(alone, GREY) + 100
+
+
+def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_same_everywhere():
+    styles = figures.reference_styles(["colour", "patch", *"abcdef"])
+    assert len({tuple(style.values()) for style in styles.values()}) == 8
+    for names in (["patch"], ["colour", "patch"], ["colour", "patch", "a"]):
+        assert figures.reference_styles(names)["patch"] == {"color": figures.REFERENCE, "linestyle": "-"}
+    assert "-" not in {style["linestyle"] for style in figures.reference_styles(["colour", "a"]).values()}
+
+
+@pytest.mark.parametrize("level", [0.2, 1.0])
+def test_the_band_is_about_the_last_line_of_a_panel_whichever_is_best(level):
+    band = [tuple(round(255 - 0.18 * (255 - part)) for part in colour) for colour in (BLUE, ORANGE)]
+    drawn = figures.roc({"MIL": {"dino": curves(0.5), "slpd": curves(level)}}, ["dino", "slpd"])
+    assert pixels(drawn, band[1]) > 1000
+    assert pixels(drawn, band[0]) < 100  # edges of its line
+    one_fold = figures.roc({"MIL": {"dino": curves(0.5, 1), "slpd": curves(1, 1)}}, ["dino", "slpd"])
+    assert pixels(one_fold, band[1]) < 100
+
+
+def test_roc_without_a_defined_fold_or_without_rows_says_so():
+    undefined = figures.fold_curves([(np.array([[0.3, 0.7]]), np.array([1]))])
+    assert np.isnan(undefined).all()
+    assert pixels(figures.roc({"MIL": {"slpd": undefined}}, ["slpd"]), BLUE) == 0
+    assert size(figures.roc({}, []))[0] > 300
+
+
+def test_panels_wrap():
+    wide, wrapped = (size(figures.roc({str(i): {"dino": curves(1)} for i in range(n)}, ["dino"])) for n in (4, 5))
+    assert wrapped[0] == wide[0]
+    assert wrapped[1] > 1.5 * wide[1]
+
+
+def history(intra, epochs=4):
+    epoch = np.arange(epochs)
+    columns = {"epoch": epoch, "loss": 3.0, "self": 3.0 - epoch / epochs, "intra": intra, "inter": intra}
+    return pd.DataFrame(columns | {"uniform": 4.2, "teacher_entropy": 2.0, "effective_rank": 5.0, "moved": np.nan})
+
+
+def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
+    one = figures.training({"dino": history(0.0)})
+    two = figures.training({"dino": history(0.0), "slpd": history(2.0)})
+    assert pixels(one, BLUE) > 100
+    assert pixels(one, ORANGE) == 0
+    assert pixels(two, ORANGE) > 100
+    assert size(two)[1] > 1.5 * size(one)[1]  # three panels in a row; L_intra and L_inter begin a second
+
+
+@pytest.mark.parametrize(
+    ("column", "beside_uniform"),
+    [
+        ("entropy_intra", True),
+        ("entropy_inter", True),
+        ("moved", False),
+        ("smallest_cluster", False),
+        ("share_without_prototypes", False),
+        ("same_patient_neighbours", False),
+    ],
+)
+def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, beside_uniform):
+    plain = history(0.0)  # three panels, one row
+    lacking = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, np.inf, -np.inf, np.nan]})})
+    having = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, 0.0, 1.0, np.inf]})})
+    assert size(lacking) == size(figures.training({"dino": plain, "slpd": plain}))
+    assert size(having)[1] > 1.5 * size(lacking)[1]
+    alone = {"slpd": plain[["epoch", "uniform"]].assign(**{column: [np.nan, 0.0, 1.0, np.inf]})}
+    drawn = figures.training(alone)
+    assert pixels(drawn, BLUE) > 100
+    assert (pixels(drawn, GREY) > 200) == beside_uniform
+
+
+def test_one_legend_names_every_run():
+    same = history(2.0)
+    hidden = {"dino": same, "slpd": same}  # dino's lines lie beneath, its colour is left in the legend
+    one_panel = figures.training({run: frame[["epoch", "uniform", "self"]] for run, frame in hidden.items()})
+    assert pixels(one_panel, BLUE) > 50
+    assert pixels(figures.training(hidden), BLUE) == pytest.approx(pixels(one_panel, BLUE), rel=0.3)
+
+
+def test_training_does_with_the_columns_there_are():
+    frame = history(2.0)[["epoch", "loss", "self", "intra", "inter", "uniform"]]
+    assert pixels(figures.training({"slpd": frame}), BLUE) > 100
+    assert size(figures.training({"slpd": frame.iloc[:0]}))[0] > 300
+
+
+def two_clouds(n=20, dim=8):
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(size=(n, dim)), rng.normal(size=(n, dim)) + 30]).astype(np.float32)
+
+
+def test_the_projection_keeps_groups_apart_and_is_the_same_twice():
+    plane = figures.project(two_clouds(), 30, 1)
+    a, b = plane[:20], plane[20:]
+    within = max(np.linalg.norm(group - group.mean(0), axis=1).max() for group in (a, b))
+    assert np.linalg.norm(a.mean(0) - b.mean(0)) > 2 * within
+    np.testing.assert_array_equal(plane, figures.project(two_clouds(), 30, 1))
+
+
+@pytest.mark.parametrize(("n", "drawn"), [(0, 0), (1, 0), (4, 0), (5, 5), (6, 6)])
+def test_fewer_than_five_regions_are_not_projected(n, drawn):
+    plane = figures.project(np.random.default_rng(0).normal(size=(n, 8)), 30, 1)
+    assert plane.shape == (drawn, 2)
+    assert np.isfinite(plane).all()
+
+
+def test_a_collapsed_run_is_not_projected():
+    assert len(figures.project(np.ones((50, 8)), 30, 1)) == 0
+
+
+def plane_of(points, labels="xy"):
+    names = [labels[i % 2] for i in range(len(points))]
+    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "label": names, "slide_id": names})
+
+
+def test_tsne_shows_labels_or_says_that_there_is_nothing():
+    drawn = figures.tsne({"slpd": plane_of(two_clouds(dim=2))})
+    empty = figures.tsne({"slpd": plane_of(np.empty((0, 2)))})
+    assert min(pixels(drawn, colour, 60) for colour in (BLUE, ORANGE)) > 100
+    assert max(pixels(empty, colour, 60) for colour in (BLUE, ORANGE)) == 0
+
+
+def test_runs_stand_side_by_side_and_wrap():
+    """Each has its two panels, and what the last runs leave over is blank."""
+    one, *sizes = [
+        size(figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "abcdefg"[:n]})) for n in (1, 2, 3, 4)
+    ]
+    assert sizes == [(2 * one[0], one[1]), (3 * one[0], one[1]), (3 * one[0], 2 * one[1])]
+    four = figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "abcd"})
+    over = np.asarray(Image.open(io.BytesIO(four)).convert("L"))[one[1] + 20 :, 3 * one[0] // 2 :]
+    assert (over == 255).all()
+
+
+def test_a_label_is_text_whatever_it_holds():
+    label = r"$\frac{1$"
+    assert size(figures.tsne({"slpd": plane_of(two_clouds(dim=2), [label, "<b>"])}))[0] > 300
+
+
+def test_a_dozen_runs_are_told_apart():
+    styles = figures.line_styles([str(i) for i in range(12)])
+    assert len({tuple(style.values()) for style in styles.values()}) == 12
+
+
+def test_a_figure_is_the_same_twice():
+    histories = {"dino": history(0.0), "slpd": history(2.0)}
+    assert figures.training(histories) == figures.training(histories)
+    assert figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"]) == figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"])
+
+
+@pytest.mark.parametrize(("koleo", "floor_is_zero"), [([1.6, 0.5], True), ([0.3, -0.4], False)])
+def test_a_curve_below_zero_is_not_cut_off(koleo, floor_is_zero):
+    axis = Figure().subplots()
+    frame = pd.DataFrame({"epoch": [0, 1], "koleo": koleo, "uniform": 5.0})
+    figures._training_panel(axis, "koleo", {"dino": frame}, ["dino"])
+    assert axis.get_ylim()[0] <= min(koleo)
+    assert (axis.get_ylim()[0] == 0) == floor_is_zero

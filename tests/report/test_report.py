@@ -1,0 +1,519 @@
+"""The report says what the predictions say, in every format, and lets nothing in or out."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from slpd_core import artifacts
+from slpd_core.report import figures, report
+from slpd_core.report import html as page_parts
+from slpd_core.report import result_table as result_rows
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def predictions(fold, strength, label="y", one_class=False, seed=0):
+    rng = np.random.default_rng([seed, fold])
+    truth = np.array([label] * 5 if one_class else [label, "x"] * 5)
+    p = 1 / (1 + np.exp(-((truth == label) * 2 - 1) * strength - rng.normal(size=len(truth))))
+    ids = [f"s{fold}-{number}" for number in range(len(truth))]
+    p_of = {label: p, "x": 1 - p}
+    columns = {f"p_{name}": p_of[name] for name in sorted(p_of)}
+    return pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": truth} | columns)
+
+
+META = artifacts.provenance("stage", 1, {"key": 1})
+
+
+def ledger_of(slides, left_out, slide_remarks):
+    """A ledger that admits `slides`, and names `left_out`: (slide, status, reason)."""
+    known = {
+        "reason": "",
+        "width_px": 9000,
+        "height_px": 8000,
+        "mpp": 0.5,
+        "mpp_source": "vendor",
+        "tissue_mm2": 3.0,
+        "tissue_source": "segmented",
+    }
+    unknown = {
+        "width_px": 0,
+        "height_px": 0,
+        "mpp": np.nan,
+        "mpp_source": "",
+        "tissue_mm2": 0.0,
+        "tissue_source": "segmented",
+        "regions": 0,
+    }
+    good = slides[["slide_id", "patient_id", "label"]].assign(status=artifacts.OK, **known, regions=2)
+    lost = [
+        {"slide_id": name, "patient_id": "p", "label": "x", "status": status, "reason": reason} | unknown
+        for name, status, reason in left_out
+    ]
+    rows = pd.concat([good, *[pd.DataFrame([row]) for row in lost]], ignore_index=True)
+    return rows.assign(fingerprint="f", remarks=[slide_remarks.get(name, "") for name in rows["slide_id"]])
+
+
+def level_of(features):
+    return features if features in ("colour", "patch") else "region" if features in ("dino", "slpd") else "patch"
+
+
+def write_run(folder, run, slide_ids, remarks=""):
+    """The history and the embeddings of a pretraining run, two regions a slide."""
+    epochs = {"epoch": [0, 1], "loss": 5.0, "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
+    artifacts.write_table(folder / f"{run}.history.parquet", "history", pd.DataFrame(epochs), META)
+    embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
+    frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
+    artifacts.write_table(
+        folder / f"{run}.parquet", "embed", frame, META | {"stage": "embed", "embed_dim": "6", "remarks": remarks}
+    )
+
+
+def write_gallery(path):
+    """A picture where the gallery of a run stands."""
+    path.parent.mkdir(exist_ok=True)
+    artifacts.write_picture(path, Image.new("RGB", (640, 320), "pink"))
+    return path
+
+
+def write_heatmap(path):
+    """A picture where the heat maps of a row stand."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    artifacts.write_picture(path, Image.new("RGB", (720, 200), "blue"))
+    return path
+
+
+def blank_figure(*_):
+    """A figure that takes no time to draw."""
+    png = io.BytesIO()
+    Image.new("RGB", (600, 300), "white").save(png, "PNG")
+    return png.getvalue()
+
+
+@pytest.fixture
+def make(tmp_path, settings, monkeypatch):
+    """Write artifacts of a small cohort and report on them; gives the folder of the report.
+
+    drawn: with its figures, not blank ones in their places.
+    """
+
+    def make(
+        rows,
+        n_folds=3,
+        runs=("dino", "slpd"),
+        label="y",
+        left_out=(),
+        one_class=(),
+        slide_remarks=MappingProxyType({}),
+        source="timm",
+        remarks=(),
+        run_remarks=MappingProxyType({}),
+        reference=None,
+        drawn=False,
+        ledger_of_fold=META["fingerprint"],
+    ):
+        for name in () if drawn else ("roc", "predictions", "training", "tsne"):
+            monkeypatch.setattr(figures, name, blank_figure)
+        if not drawn:
+            monkeypatch.setattr(figures, "project", lambda embeddings, *_: embeddings[:, :2])
+        paths = []
+        for (features, classifier), strength in rows.items():
+            for fold in range(n_folds):
+                path = tmp_path / features / classifier / f"fold{fold}.parquet"
+                named = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
+                own = {"encoder_source": source if features in OWN else "random", "encoder_name": "vit_s"}
+                own |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
+                named |= own | {"level": level_of(features), "ledger": ledger_of_fold}
+                frame = predictions(fold, strength, label, fold in one_class)
+                artifacts.write_table(path, "evaluate", frame, META | named)
+                paths.append(path)
+        slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
+        artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
+        folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
+        of_folds = META | {"section": settings.folds.model_dump_json(), "published_splits": ""}
+        artifacts.write_table(tmp_path / "folds.parquet", "folds", folds, of_folds)
+        table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str)
+        artifacts.write_table(tmp_path / "remarks.parquet", "remarks", table, META)
+        artifacts.write_picture(tmp_path / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
+        for name in runs:
+            write_run(tmp_path, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
+        report.run(
+            cohort="test",
+            ledger_path=tmp_path / "ledger.parquet",
+            folds_path=tmp_path / "folds.parquet",
+            remarks_path=tmp_path / "remarks.parquet",
+            fold_paths=paths,
+            history_paths={name: tmp_path / f"{name}.history.parquet" for name in runs},
+            embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
+            gallery_paths=[write_gallery(tmp_path / "gallery" / f"{name}.png") for name in runs if name != "dino"],
+            heatmap_paths=[write_heatmap(tmp_path / "heatmaps" / name / "vit_wsi.jpg") for name in runs],
+            overlays_dir=tmp_path,
+            benchmarks_dir=tmp_path / "benchmarks",
+            out_dir=tmp_path / "report",
+            section=settings.report.page.model_copy(update={"reference": reference}),
+            seed=1,
+            patch_history_path=tmp_path / "dino.history.parquet" if source == "dino" else None,
+        )
+        return tmp_path / "report"
+
+    return make
+
+
+OWN = ("colour", "patch", "dino", "slpd")  # what comes from the cohort's own patch encoder, not another
+ROWS = {("patch", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
+
+
+def test_leaks_of_the_folds_are_told(make):
+    leaks = [("patient on both sides", f"<p{n}>", n) for n in (0, 0, 2)] + [("quarantined", "torn", "")]
+    leaks += [("never tested", "NA", "")]
+    page = (make(ROWS, remarks=leaks) / "index.html").read_text()
+    assert "2 patients stand on both sides of a fold" in page
+    assert "patient on both sides, 2 in 2 folds" in page
+    assert "&lt;p0&gt;, &lt;p2&gt;" in page
+    assert "quarantined, 1" not in page
+    assert re.search(r"never tested, 1</summary>\s*<p[^>]*>NA</p>", page)
+    assert "no patient stands on both sides of a fold" in (make(ROWS) / "index.html").read_text()
+
+
+def test_scores_without_a_label_are_marked_and_its_folds_told(make):
+    lacking = [("label not trained", "NA", 0), ("label not tested", "NA", 2)]
+    folder = make(ROWS, remarks=lacking)
+    for name in ("index.html", "table.md"):
+        text = (folder / name).read_text()
+        assert "† In 2 of 3 folds a label is missing" in text
+        assert text.count("†") == 1 + 2 * len(ROWS)
+    assert "label not trained, 1 in 1 fold<" in (folder / "index.html").read_text()
+    assert pd.read_csv(folder / "table.csv")["partial_folds"].tolist() == [2] * len(ROWS)
+    assert "†" not in (make(ROWS) / "index.html").read_text()
+
+
+def test_the_table_holds_mean_and_sd_of_every_fold(make):
+    table = pd.read_csv(make(ROWS) / "table.csv")
+    assert table["pretraining"].tolist() == ["vit_s", "dino", "slpd"]
+    assert table["classifier"].tolist() == ["MIL", "KNN (mean)", "ViT_WSI"]
+    for line, strength in zip(table.to_dict("records"), ROWS.values(), strict=True):
+        folds = [predictions(fold, strength) for fold in range(3)]
+        aucs = [roc_auc_score(fold["label"] == "y", fold["p_y"]) for fold in folds]
+        hits = [((fold["p_y"] > 0.5) == (fold["label"] == "y")).mean() for fold in folds]
+        assert line["auc_mean"] == pytest.approx(np.mean(aucs))
+        assert line["auc_sd"] == pytest.approx(np.std(aucs, ddof=1))
+        assert line["accuracy_mean"] == pytest.approx(np.mean(hits))
+        assert line["accuracy_sd"] == pytest.approx(np.std(hits, ddof=1))
+        assert line["folds"] == 3
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page refers to, its element names, their ids and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.references, self.names, self.ids, self.missing_alt, self.text = [], set(), set(), 0, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.add(tag)
+        values = dict(attributes)
+        self.ids.add(values.get("id"))
+        self.references += [values[key] for key in ("src", "href") if key in values]
+        self.missing_alt += tag == "img" and not values.get("alt")
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page_of(folder):
+    return Page((folder / "index.html").read_text())
+
+
+def test_the_table_says_which_encoder_and_folds_it_rests_on(make):
+    table = pd.read_csv(make(ROWS | {("colour", "knn"): 0.2}, source="hipt") / "table.csv").set_index("row")
+    expected = "vit_s, HIPT's weights, RGB normalized by mean 0.5 0.5 0.5"
+    assert table.loc[["patch/mil", "slpd/vit_wsi"], "patch_encoder"].tolist() == [expected] * 2
+    assert pd.isna(table.loc["colour/knn", "patch_encoder"])
+    assert set(table["splits"]) == {"3 folds drawn here, grouped by patient"}
+
+
+def test_the_page_prints_the_table(make):
+    folder = make(ROWS)
+    rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
+    lines = (folder / "table.md").read_text().splitlines()[2:]
+    assert cells == [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[place]) for row in cells for place in (4, 6))
+    assert [row[7:] == ["reference", "–", "–"] for row in cells] == [False, False, True]
+
+
+def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
+    """The worse row is the reference where the settings say so; neither is called best, or significantly better."""
+    folder = make(ROWS, reference="dino/knn")
+    text = " ".join(page_of(folder).text.split())
+    table = pd.read_csv(folder / "table.csv").set_index("row")
+    named = re.search(
+        r"The reference row, KNN \(mean\) on regions of dino, has a mean AUC of (\S+) \(95 % interval (\S+) to (\S+)\)",
+        text,
+    )
+    expected = table.loc["dino/knn", ["auc_mean", "auc_low", "auc_high"]]
+    assert [float(number) for number in named.groups()] == pytest.approx(expected.to_list(), abs=6e-4)
+    shown = re.search(r"would have shown in four of five such cohorts is (\.\d{3}) to (\.\d{3}), by row", text)
+    detectable = table["auc_detectable"].dropna()
+    assert [float(number) for number in shown.groups()] == pytest.approx([detectable.min(), detectable.max()], abs=6e-4)
+    assert not re.search(r"significant|best|winner|highest mean", text)
+
+
+def test_the_page_needs_nothing_from_outside(make):
+    folder = make(ROWS)
+    page = page_of(folder)
+    assert "img" in page.names
+    assert not [reference for reference in page.references if not reference.startswith(("data:image/", "#"))]
+    assert not page.names & {"link", "script", "iframe", "object", "embed"}
+    assert page.missing_alt == 0
+    assert "http" not in re.sub("http-equiv", "", (folder / "index.html").read_text())
+
+
+def test_links_lead_somewhere(make):
+    page = page_of(make(ROWS, left_out=[("lost", artifacts.QUARANTINED, "torn")]))
+    inside = [reference[1:] for reference in page.references if reference.startswith("#")]
+    assert len(inside) == 6
+    assert set(inside) <= page.ids
+
+
+def test_labels_ids_and_reasons_are_escaped(make):
+    page = page_of(make(ROWS, label=HOSTILE, drawn=True, left_out=[("<b>slide", artifacts.QUARANTINED, HOSTILE)]))
+    assert not page.names & {"script", "b"}
+    assert HOSTILE in page.text
+    assert "<b>slide" in page.text
+
+
+def test_slides_left_out_are_named_with_their_reasons(make):
+    lost = [("lost", artifacts.QUARANTINED, "lost: torn"), ("blank", artifacts.EMPTY, "no region with enough tissue")]
+    text = " ".join(page_of(make(ROWS, left_out=lost)).text.split())
+    assert "1 slide could not be used, 1 slide had no region" in text
+    assert re.search(r"lost\s+\(quarantined\): torn", text)
+    assert re.search(r"blank\s+\(empty\): no region with enough tissue", text)
+    text = page_of(make(ROWS)).text
+    assert "30 slides came in and all took part" in text
+    assert "Left out" not in text
+
+
+def test_the_page_says_what_was_pretrained_on_what(make):
+    text = page_of(make(ROWS, left_out=[("lost", artifacts.QUARANTINED, "torn")])).text
+    assert "on the regions of all 30 slides, test slides included (transductive)" in text
+
+
+def test_the_first_page_says_what_pretraining_did_not_reach(make):
+    """Above all results, and of a run that has something to say alone."""
+    remark = "L_intra <i>trains</i> nothing: this run is plain DINO."
+    page = (make(ROWS, run_remarks={"slpd": f"{remark}\nAnd more."}) / "index.html").read_text()
+    top = page.partition('<h2 id="results">')[0]
+    escaped = "L_intra &lt;i&gt;trains&lt;/i&gt; nothing: this run is plain DINO."
+    assert f'<p class="note">Pretraining of slpd: {escaped} And more.</p>' in top
+    assert "Pretraining of dino" not in page
+
+
+def test_the_page_names_remarks_on_slides(make):
+    page = " ".join(page_of(make(ROWS, slide_remarks={"s0-1": "9 of 10 px are tissue."})).text.split())
+    assert "Remarks on 1 slide that is used all the same" in page
+    assert re.search("s0-1 ?: 9 of 10 px are tissue.", page)
+    assert "used all the same" not in page_of(make(ROWS)).text
+
+
+def test_one_fold_has_no_deviation(make):
+    folder = make(ROWS, n_folds=1, drawn=True)
+    assert (folder / "table.md").read_text().count("±–") == 6  # three rows, accuracy and AUC
+    assert "±–" in page_of(folder).text
+
+
+def test_an_undefined_auc_is_a_dash_and_said(make):
+    folder = make(ROWS, n_folds=1, one_class=(0,), drawn=True)
+    lines = (folder / "table.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[5:7] for line in lines] == [["–", "–"]] * 3  # AUCs and their intervals
+    assert "In fold 0 the test slides show one label only" in page_of(folder).text
+    assert "has a mean AUC of – (95 % interval –)" in " ".join(page_of(folder).text.split())
+    assert "In fold 1 the test slides" in page_of(make(ROWS, one_class=(1,))).text
+
+
+def test_without_runs_there_is_no_pretraining(make):
+    folder = make({("patch", "mil"): 1.0}, runs=(), drawn=True)
+    pictures = {"roc.png", "predictions.png"}
+    assert {path.name for path in folder.iterdir()} == pictures | {
+        "index.html",
+        "table.parquet",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    }
+    text = page_of(folder).text
+    assert "Pretraining curves" not in text
+    assert "pretrained" not in text
+    assert "t-SNE" not in text
+    assert "Prototypes of" not in text
+
+
+def test_each_run_with_prototypes_shows_its_gallery(make):
+    folder = make(ROWS, runs=("dino", "slpd", "intra"))
+    page = page_of(folder)
+    assert "prototypes" in page.ids
+    assert re.findall(r"\((gallery/.*)\)", page.text) == ["gallery/slpd.png", "gallery/intra.png"]
+    png = artifacts.read_picture(folder.parent / "gallery" / "slpd.png")
+    assert f'src="{page_parts.data_uri("png", png)}" width="640" height="320"' in (folder / "index.html").read_text()
+    assert "prototypes" not in page_of(make(ROWS, runs=("dino",))).ids
+
+
+def test_predictions_of_another_cohort_are_refused(make):
+    with pytest.raises(ValueError, match=r"fold0\.parquet: was made from another ledger: .*delete the file"):
+        make(ROWS, ledger_of_fold="that of another")
+
+
+def test_each_row_with_attention_shows_where_it_looked(make):
+    folder = make(ROWS)
+    text, jpeg = (
+        (folder / "index.html").read_text(),
+        artifacts.read_picture(folder.parent / "heatmaps/slpd/vit_wsi.jpg"),
+    )
+    assert f'src="{page_parts.data_uri("jpeg", jpeg)}" width="720" height="200"' in text
+    assert "Attention of ViT_WSI on regions of dino" in text
+    assert "Attention" not in (make(ROWS, runs=()) / "index.html").read_text()
+
+
+def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
+    text = " ".join(page_of(make(ROWS)).text.split())
+    assert "Patch encoder: vit_s, weights from a file. Pretrained region encoders" in text
+    assert "mean RGB" not in text
+    beside = ROWS | {("plain", "mil"): 4.0, ("colour", "knn"): 0.5}
+    text = " ".join(page_of(make(beside)).text.split())
+    assert "vit_s, weights from a file. To compare: plain (vit_s, random weights, untrained). Pretrained" in text
+    assert "The reference row, ViT_WSI on regions of slpd, has" in text
+    assert "mean RGB" in text
+
+
+def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
+    folder = make(ROWS, source="dino", drawn=True)
+    page = page_of(folder)
+    assert (folder / "patch_encoder.png").stat().st_size
+    assert {"patch-encoder", "pretraining"} <= page.ids
+    assert "The patch encoder and the region encoders were pretrained, without labels" in page.text
+    alone = page_of(make({("patch", "mil"): 1.0}, runs=(), source="dino"))
+    assert "patch-encoder" in alone.ids
+    assert "pretraining" not in alone.ids
+    assert "The patch encoder was pretrained, without labels" in alone.text
+
+
+def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
+    scores = predictions(0, 1.0)
+    rows = [
+        result_rows.Row(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
+        for features, classifier in (("colour", "dsmil"), ("patch", "knn"), ("patch", "mil"), ("patch", "dsmil"))
+    ]
+    monkeypatch.setattr(figures, "roc", lambda panels, _: list(panels))
+    assert report.draw_roc(rows, []) == ["KNN (mean)", "MIL", "DS-MIL"]
+
+
+def test_with_nothing_evaluated_the_slides_are_still_reported(make):
+    text = page_of(make({}, runs=("dino",), drawn=True)).text
+    assert "30 slides came in" in text
+    assert "were tested" not in text
+
+
+def test_the_slides_shown_in_the_plane_are_the_same_in_any_order():
+    ledger = pd.DataFrame(
+        {"slide_id": [f"s{i:02d}" for i in range(20)], "label": list("xy") * 10, "status": artifacts.OK}
+    )
+    ledger.loc[3, "status"] = artifacts.QUARANTINED
+    chosen = report.choose_slides(ledger, 4, seed=1)
+    assert sorted(chosen.values()) == ["x"] * 4 + ["y"] * 4
+    assert chosen == report.choose_slides(ledger[::-1], 4, seed=1)
+    assert set(chosen) != set(report.choose_slides(ledger, 4, seed=2))
+    assert "s03" not in report.choose_slides(ledger, 20, seed=1)
+
+
+def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
+    for name in "abc":
+        artifacts.write_picture(tmp_path / f"{name}.png", Image.new("RGBA", (900, 300), "pink"))
+    slides = ["a", "missing", "b", "c"]
+    whole = page_parts.thumbnails(tmp_path, slides, room=10**6)
+    assert list(whole) == ["a", "missing", "b", "c"]
+    assert whole["missing"] == ""
+    jpeg = base64.b64decode(whole["a"].removeprefix("data:image/jpeg;base64,"))
+    assert Image.open(io.BytesIO(jpeg)).size == (200, 67)
+    assert list(page_parts.thumbnails(tmp_path, slides, room=2 * len(whole["a"]))) == ["a", "missing", "b"]
+    assert page_parts.thumbnails(tmp_path, slides, room=-1) == {}
+
+
+def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):
+    """However little their thumbnails compress: those that do not fit are left out, and the page says so."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    artifacts.write_picture(tmp_path / "noise.png", noise)
+    for fold in range(100):
+        for number in range(fold == 0, 10):  # make() draws s0-0
+            (tmp_path / f"s{fold}-{number}.png").hardlink_to(tmp_path / "noise.png")
+    page = make({("slpd", "vit_wsi"): 3.0}, n_folds=100, drawn=True) / "index.html"
+    assert 20e6 < page.stat().st_size < 25e6
+    shown = int(re.search(r"The first (\d+) of 1000 slides", page.read_text())[1])
+    assert page.read_text().count('loading="lazy"') == shown > 500
+
+
+BENCHMARK = "s\th:m:s\tmax_rss\tcpu_time\n"
+
+
+def test_the_page_says_what_each_stage_took(make, tmp_path):
+    jobs = {
+        "tokens/a": "3600.4\t1:00:00\t1500.0\t9",
+        "tokens/b": "65\t0:01:05\t-\t-",  # a job too short for its memory to be seen
+        "evaluate/slpd/knn/fold0": "1.2\t0:00:01\tNA\t1",
+        "others/plain/tokens/a": "10\t0:00:10\t100\t1",
+        "predict/predict": "99\t0:01:39\t100\t1",
+    }
+    for name, line in jobs.items():
+        artifacts.write_text(tmp_path / "benchmarks" / f"{name}.tsv", BENCHMARK + line + "\n")
+    page = make(ROWS)
+    text = (page / "index.html").read_text().split("Most memory")[1].split("</table>")[0]
+    rows = [re.findall(r">([^<]+)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    assert rows == [
+        ["tokens", "2", "1:01:05", "1:00:00", "1.5"],
+        ["other patch encoders", "1", "0:00:10", "0:00:10", "0.1"],
+        ["evaluate", "1", "0:00:01", "0:00:01", "–"],
+    ]
+
+
+def test_the_page_says_the_seed_and_the_versions(make):
+    assert re.search(r"Seed 1; Python 3\.\d+\.\d+, snakemake 9\.\S+, torch ", (make(ROWS) / "index.html").read_text())
+
+
+def test_every_file_stands_in_the_provenance(make):
+    text = page_of(make(ROWS)).text
+    files = [f"{features}/{classifier}/fold{fold}" for features, classifier in ROWS for fold in range(3)]
+    assert [name for name in ("ledger", "folds", "dino", "slpd", *files) if f"\n{name}" not in text] == []
+    assert "key: 1" in text
+    assert artifacts.provenance("stage", 1, {"key": 1})["fingerprint"] in text
+
+
+def test_the_same_artifacts_give_the_same_page(make):
+    assert (make(ROWS, drawn=True) / "index.html").read_bytes() == (make(ROWS, drawn=True) / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1280, False), (1280, True)])
+def test_a_browser_shows_the_page(make, browser, width, dark):
+    """Phone and desk, by day and by night: nothing wider than the screen, no picture missing, a silent console."""
+    lost = [
+        ("lost", artifacts.QUARANTINED, HOSTILE),
+        ("a-very-long-name" * 9, artifacts.EMPTY, "no-space-to-break-at" * 9),
+    ]
+    folder = make(
+        {("patch", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0}, left_out=lost, label="tumour" * 9, source="dino", drawn=True
+    )
+    seen = browser(folder / "index.html", width, dark)
+    assert seen["console"] == seen["broken"] == []
+    assert seen["images"] == (folder / "index.html").read_text().count("<img ")
+    assert width - 20 < seen["view"] == seen["page"]
+    assert seen["headings"][0] == 1
+    assert set(seen["headings"][1:]) == {2}
+    assert (seen["ink"] > 0.8 and seen["paper"] < 0.2) if dark else (seen["ink"] < 0.2 and seen["paper"] > 0.9)

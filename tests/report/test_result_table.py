@@ -1,0 +1,254 @@
+"""The result table: numbers from a slow count, order, ranks, and that every format says the same."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slpd_core.report import result_table, table_format
+
+CLASSES = ["x", "y"]
+
+
+LEVELS = {"colour": "colour", "dino": "region", "slpd": "region"}  # all others are of patches
+
+
+def fold_of(features, classifier, fold, strength, n=12, source="random", name="vit"):
+    """An `evaluate` table whose classifier is the better the stronger, and its metadata."""
+    rng = np.random.default_rng([fold, len(features), len(classifier)])
+    label = np.array(CLASSES * (n // 2))
+    p = 1 / (1 + np.exp(-((label == "y") * 2 - 1) * strength - rng.normal(size=n)))
+    ids = [f"s{fold}-{i}" for i in range(n)]
+    frame = pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": label, "p_x": 1 - p, "p_y": p})
+    meta = {"features": features, "level": LEVELS.get(features, "patch"), "classifier": classifier}
+    return frame, meta | {"classes": json.dumps(CLASSES), "encoder_source": source, "encoder_name": name}
+
+
+def auc_by_counting(frame):
+    """The share of pairs of slides, one a class, that stand in the right order."""
+    pairs = [
+        (a > b) + (a == b) / 2
+        for a in frame.loc[frame["label"] == "y", "p_y"]
+        for b in frame.loc[frame["label"] == "x", "p_y"]
+    ]
+    return sum(pairs) / len(pairs) if pairs else math.nan
+
+
+def mean_sd_by_hand(values):
+    mean = sum(values) / len(values)
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+GIVEN = {
+    ("slpd", "vit_wsi"): 2.0,
+    ("dino", "mil"): 0.8,
+    ("patch", "dsmil"): 0.3,
+    ("slpd", "knn"): 1.0,
+    ("patch", "knn"): 0,
+}
+
+
+@pytest.fixture(scope="module")
+def folds():
+    return [fold_of(*key, fold, strength) for key, strength in GIVEN.items() for fold in (2, 0, 1)]
+
+
+@pytest.fixture(scope="module")
+def table(folds):
+    given = result_table.join_folds(folds, ["dino", "slpd"])
+    return result_table.make_table(given, result_table.reference_row(given, "slpd/knn"))
+
+
+def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
+    found = result_table.join_folds(folds, ["dino", "slpd"])
+    expected = [("patch", "knn"), ("patch", "dsmil"), ("dino", "mil"), ("slpd", "knn"), ("slpd", "vit_wsi")]
+    assert [(row.features, row.classifier) for row in found] == expected
+    assert [row.features for row in result_table.join_folds(folds, ["slpd", "dino"])][2:] == ["slpd", "slpd", "dino"]
+
+
+def test_the_rows_bear_the_papers_names(table):
+    assert table[["features", "pretraining", "classifier"]].to_numpy().tolist() == [
+        ["patch", "none (random)", "KNN (mean)"],
+        ["patch", "none (random)", "DS-MIL"],
+        ["region", "dino", "MIL"],
+        ["region", "slpd", "KNN (mean)"],
+        ["region", "slpd", "ViT_WSI"],
+    ]
+
+
+def test_baselines_stand_first_and_say_what_they_are():
+    given = [
+        ("slpd", "hipt", "vit_s"),
+        ("uni", "timm", "vit_l"),
+        ("plain", "random", "vit_s"),
+        ("same", "hipt", "vit_s"),
+    ]
+    given += [("patch", "hipt", "vit_s"), ("colour", "hipt", "vit_s")]
+    folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in given]
+    found = result_table.join_folds(folds, ["slpd"])
+    assert [(row.names["features"], row.names["pretraining"]) for row in found] == [
+        ("colour", "–"),
+        ("patch", "HIPT"),
+        ("patch", "uni (vit_l)"),
+        ("patch", "plain (random)"),
+        ("patch", "same (HIPT)"),
+        ("region", "slpd"),
+    ]
+    assert [row.sentence for row in found[:3]] == [
+        "MIL on the mean colours of patches",
+        "MIL on patches",
+        "MIL on patches of uni",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"), [("timm", "vit_l"), ("dino", "DINO (stage one)"), ("random", "none (random)")]
+)
+def test_patches_are_called_by_the_weights_of_their_encoder(source, text):
+    (row,) = result_table.join_folds([fold_of("patch", "mil", 0, 1.0, source=source, name="vit_l")], [])
+    assert row.names["pretraining"] == text
+
+
+def test_means_and_deviations_are_those_counted_by_hand(folds, table):
+    for features, classifier, line in (("patch", "knn", 0), ("slpd", "vit_wsi", 4)):
+        own = [frame for frame, meta in folds if (meta["features"], meta["classifier"]) == (features, classifier)]
+        aucs = [auc_by_counting(frame) for frame in own]
+        hits = [((frame["p_y"] > 0.5) == (frame["label"] == "y")).mean() for frame in own]
+        assert table.loc[line, ["auc_mean", "auc_sd"]].tolist() == pytest.approx(mean_sd_by_hand(aucs))
+        assert table.loc[line, ["accuracy_mean", "accuracy_sd"]].tolist() == pytest.approx(mean_sd_by_hand(hits))
+    assert (table["folds"] == 3).all()
+
+
+def test_an_undefined_auc_leaves_the_mean_to_the_other_folds():
+    folds = [fold_of("dino", "mil", fold, 1.0) for fold in range(3)]
+    folds[1] = (folds[1][0].assign(label="y"), folds[1][1])
+    line = result_table.make_table(result_table.join_folds(folds, ["dino"]), None).loc[0]
+    aucs = [auc_by_counting(folds[fold][0]) for fold in (0, 2)]
+    assert (line["folds"], line["auc_folds"]) == (3, 2)
+    assert (line["auc_mean"], line["auc_sd"]) == pytest.approx(mean_sd_by_hand(aucs))
+
+
+def test_every_mean_lies_within_its_interval(table):
+    for score in ("auc", "accuracy", "f1", "patient_auc", "patient_balanced_accuracy"):
+        assert (table[f"{score}_low"] < table[f"{score}_mean"]).all()
+        assert (table[f"{score}_mean"] <= table[f"{score}_high"]).all()
+
+
+def test_every_row_stands_against_the_reference(table):
+    reference = table["row"] == "slpd/knn"
+    assert (table["reference"] == "slpd/knn").all()
+    for score in ("auc", "accuracy"):
+        away = table[f"{score}_mean"] - table.loc[reference, f"{score}_mean"].item()
+        columns = [f"{score}_difference{end}" for end in ("_low", "", "_high")] + [f"{score}_detectable"]
+        assert table.loc[reference, columns].isna().all(axis=None)
+        low, mean, high, detectable = table.loc[~reference, columns].to_numpy().T
+        np.testing.assert_allclose(mean, away[~reference])
+        np.testing.assert_allclose(high - mean, mean - low)
+        assert (detectable > high - mean).all()
+    (printed,) = result_table.as_tables(table)
+    column = printed.columns.index("AUC difference")
+    assert [cells[column] == "reference" for _, cells in printed.lines] == [*reference]
+
+
+def test_the_reference_is_the_row_named_or_the_last_whatever_the_scores(folds):
+    given = result_table.join_folds(folds, ["slpd", "dino"])
+    assert result_table.reference_row(given, "patch/knn").key == "patch/knn"
+    assert result_table.reference_row(given, None).key == "dino/mil"
+    assert result_table.reference_row([], None) is None
+    with pytest.raises(ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch/knn, "):
+        result_table.reference_row(given, "slpd/mil")
+
+
+def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
+    """Of each patient two slides, one well and one badly predicted: their mean is always right."""
+    frame, meta = fold_of("slpd", "mil", 0, 0.0)
+    rng = np.random.default_rng(0)
+    right = np.where(frame["label"] == "y", 1.0, 0.0)
+    off = rng.permutation([0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    p = np.concatenate([right * (1 - off) + (1 - right) * off, right])
+    two = pd.concat([frame, frame.assign(slide_id=frame["slide_id"] + "b")]).assign(p_y=p, p_x=1 - p)
+    given = result_table.join_folds([(two, meta)], ["slpd"])
+    table = result_table.make_table(given, given[0])
+    assert table.loc[0, "accuracy_mean"] == pytest.approx(1 - 6 / 24)
+    assert table.loc[0, ["patient_accuracy_mean", "patient_auc_mean"]].tolist() == [1, 1]
+    (_, by_patient) = result_table.as_tables(table)
+    assert by_patient.columns == ["Accuracy by patient", "95 % interval", "AUC by patient", "95 % interval"]
+    assert [text for text, _ in zip(*[iter(by_patient.lines[0][1])] * 2, strict=True)] == ["1.000±–", "1.000±–"]
+    whole = result_table.join_folds([(frame, meta)], ["slpd"])
+    assert len(result_table.as_tables(result_table.make_table(whole, whole[0]))) == 1
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (math.nan, "–")])
+def test_a_difference_is_printed_with_its_sign(value, text):
+    assert table_format.signed(value) == text
+    assert table_format.signed_interval(value, 0.05) == ("–" if math.isnan(value) else f"{text} to +.050")
+
+
+def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
+    given = result_table.join_folds(folds, ["dino", "slpd"])
+    whole, partial = (result_table.make_table(given, given[0], lacking) for lacking in ((), {1, 7}))
+    assert (whole["partial_folds"].tolist(), partial["partial_folds"].tolist()) == ([0] * 5, [1] * 5)
+    (plain,), (marked,) = result_table.as_tables(whole), result_table.as_tables(partial)
+    assert plain.notes == []
+    assert marked.notes[0].startswith("† In 1 of 3 folds a label is missing")
+    for (_, without), (_, cells) in zip(plain.lines, marked.lines, strict=True):
+        assert [*cells[:4]] == [f"{without[0]}†", without[1], f"{without[2]}†", without[3]]
+    assert table_format.latex(marked).count(r"$\dagger$ ") == table_format.markdown(marked).count("† |") == 10
+
+
+def test_no_rows_are_a_table_with_a_head_only():
+    table = result_table.make_table([], None)
+    assert table.empty
+    assert len(table_format.markdown(result_table.as_tables(table)[0]).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [(0.8641, 0.0419, ".864±.042"), (1.0, 0.0, "1.000±.000"), (0.5, math.nan, ".500±–"), (math.nan, 0.1, "–")],
+)
+def test_numbers_look_like_the_papers(mean, sd, text):
+    assert table_format.mean_sd(mean, sd) == text
+
+
+def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
+    (printed,) = result_table.as_tables(table)
+    cells = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in table_format.markdown(printed).splitlines()[2:]
+    ]
+    latex = table_format.latex(printed)
+    assert r"95 \% interval" in latex
+    body = re.search(r"\\midrule\n(.*)\\bottomrule", latex, re.DOTALL)[1].splitlines()
+    tex = [[cell.strip() for cell in line.removesuffix(r" \\").split("&")] for line in body]
+    assert len(cells) == len(tex) == len(table)
+
+    def number(value):
+        return f"{value:.3f}".replace("0.", ".")
+
+    for i, line in enumerate(table.to_dict("records")):
+        expected = [line["features"], line["pretraining"], line["classifier"]]
+        for score in ("accuracy", "auc"):
+            mean, sd, low, high = (number(line[f"{score}_{what}"]) for what in ("mean", "sd", "low", "high"))
+            expected += [f"{mean}±{sd}", f"{low} to {high}"]
+        if line["row"] == "slpd/knn":
+            expected += ["reference", "–", "–"]
+        else:
+            difference, low, high, detectable = (
+                line[f"auc_{what}"] for what in ("difference", "difference_low", "difference_high", "detectable")
+            )
+            signed = [("+" if value > 0 else "−") + number(abs(value)) for value in (difference, low, high)]
+            signed = [re.sub(r".(\.000)", r"\1", text) for text in signed]
+            expected += [signed[0], f"{signed[1]} to {signed[2]}", number(detectable)]
+        assert cells[i] == expected
+        replaced = [("_", r"\_"), ("–", "--"), ("±", r"$\pm$"), ("−", "$-$")]
+        for old, new in replaced:
+            expected = [cell.replace(old, new) for cell in expected]
+        assert tex[i] == expected
+
+
+def test_no_row_is_a_winner(table):
+    (printed,) = result_table.as_tables(table)
+    assert not re.search(r"\*\*|<u>|textbf|underline", table_format.markdown(printed) + table_format.latex(printed))

@@ -1,0 +1,218 @@
+"""Tables over cohorts hold the numbers of each cohort's result table, and the paper's beside its cohorts'."""
+
+import re
+import struct
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from slpd_core import artifacts, config
+from slpd_core.report import tables
+
+ROOT = Path(__file__).parents[2]
+NAMES = {
+    "patch/mil": ("patch", "HIPT", "MIL"),
+    "slpd/mil": ("region", "slpd", "MIL"),
+    "slpd/vit_wsi": ("region", "slpd", "ViT_WSI"),
+}
+
+
+def result_table(rows, encoder="vit, HIPT's weights", splits="10 folds"):
+    """A report's table: row -> (accuracy, auc), a deviation of .01 each."""
+    lines = [
+        (row, *NAMES[row], accuracy, 0.01, auc, 0.01, encoder, splits) for row, (accuracy, auc) in rows.items()
+    ]  # as the report's table, the columns that count
+    names = ("row", "features", "pretraining", "classifier", "accuracy_mean", "accuracy_sd", "auc_mean", "auc_sd")
+    return pd.DataFrame(lines, columns=[*names, "patch_encoder", "splits"])
+
+
+def write_results(path, table):
+    """Write the result table of a cohort; gives its path."""
+    artifacts.write_table(path, "results", table, artifacts.provenance("report", 1, {}))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Join the result tables of cohorts: name -> rows, None of one without results; gives the folder."""
+
+    def run(cohorts, rows=tuple(NAMES)):
+        paths = {cohort: tmp_path / cohort / "table.parquet" for cohort in cohorts}
+        for cohort, own in cohorts.items():
+            if own is not None:
+                write_results(paths[cohort], result_table(own))
+        section = config.JoinedTable(cohorts=[*cohorts], rows=rows)
+        named = {cohort: str(path) for cohort, path in paths.items()}
+        tables.run(paths=named, sections={"table1": section}, out_dir=tmp_path / "tables")
+        return tmp_path / "tables"
+
+    return run
+
+
+FIRST = {"patch/mil": (0.7, 0.8), "slpd/mil": (0.9, 0.85), "slpd/vit_wsi": (0.8, 0.95)}
+SECOND = {"slpd/mil": (0.6, 0.6004), "slpd/vit_wsi": (0.5, 0.6001)}
+
+
+def body(markdown):
+    """The cells of a Markdown table, its heads first."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def test_each_cohort_has_its_columns_and_no_row_is_a_winner(run):
+    heads, *lines = body((run({"a": FIRST, "b": SECOND}) / "table1.md").read_text())
+    assert heads == ["Features", "Pretraining", "Classifier", "a Accuracy", "a AUC", "b Accuracy", "b AUC"]
+    assert lines == [
+        ["patch", "HIPT", "MIL", ".700±.010", ".800±.010", "–", "–"],
+        ["region", "slpd", "MIL", ".900±.010", ".850±.010", ".600±.010", ".600±.010"],
+        ["region", "slpd", "ViT_WSI", ".800±.010", ".950±.010", ".500±.010", ".600±.010"],
+    ]
+
+
+def test_scores_over_fewer_labels_stay_marked(run, tmp_path):
+    run({"a": FIRST, "b": SECOND})
+    write_results(tmp_path / "b" / "table.parquet", result_table(SECOND).assign(folds=10, partial_folds=3))
+    text = (run({"a": FIRST, "b": None}) / "table1.md").read_text()
+    assert [line[3:] for line in body(text)[2:]] == [
+        [".900±.010", ".850±.010", ".600±.010†", ".600±.010†"],
+        [".800±.010", ".950±.010", ".500±.010†", ".600±.010†"],
+    ]
+    assert "b: † In 3 of 10 folds a label is missing" in text
+
+
+def test_the_numbers_are_those_of_the_cohorts(run):
+    frame = pd.read_csv(run({"a": FIRST, "b": SECOND}) / "table1.csv", keep_default_na=False, na_values=[""])
+    for cohort, rows in (("a", FIRST), ("b", SECOND)):
+        own = frame[frame["cohort"] == cohort].set_index("row")
+        for row, (accuracy, auc) in rows.items():
+            assert own.loc[row, ["accuracy_mean", "auc_mean"]].tolist() == [accuracy, auc]
+    assert frame.set_index(["cohort", "row"]).loc[("b", "patch/mil"), ["accuracy_mean", "auc_sd"]].isna().all()
+    assert "b: not evaluated: patch/mil." in (run({"a": FIRST, "b": SECOND}) / "table1.md").read_text()
+
+
+def test_every_format_prints_the_same_cells(run):
+    folder = run({"tcga_nsclc": FIRST, "b": SECOND})
+    _, *lines = body((folder / "table1.md").read_text())
+    page, tex = (folder / "table1.html").read_text(), (folder / "table1.tex").read_text()
+    of_page = re.findall(r"<tr>(<th scope=\"row\".*?)</tr>", page)
+    assert [re.findall(r">([^<]+)</t[hd]>", line) for line in of_page] == lines
+    of_tex = re.search(r"\\midrule\n(.*)\\bottomrule", tex, re.DOTALL)[1].splitlines()
+    back = [line.removesuffix(r" \\").replace(r"$\pm$", "±").replace("--", "–").replace(r"\_", "_") for line in of_tex]
+    assert [[cell.strip() for cell in line.split("&")] for line in back] == lines
+
+
+def test_the_papers_numbers_stand_beside_ours_in_its_cohorts_only(run):
+    folder = run({"tcga_nsclc": FIRST, "other": FIRST})
+    heads, *lines = body((folder / "table1.md").read_text())
+    assert heads[3:] == [
+        *("tcga_nsclc Accuracy", "tcga_nsclc AUC", "tcga_nsclc Accuracy, paper", "tcga_nsclc AUC, paper"),
+        *("other Accuracy", "other AUC"),
+    ]
+    assert [line[5:7] for line in lines] == [
+        [".780±.126", ".864±.089"],
+        [".856±.025", ".926±.017"],
+        [".864±.042", ".939±.022"],
+    ]
+
+
+def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
+    """In its cohorts only; colours, which no encoder made, count for nothing."""
+    table = pd.concat([result_table(FIRST), result_table(FIRST, encoder="").iloc[:1].assign(row="colour/knn")])
+    rows, notes = [*NAMES, "colour/knn"], {}
+    for cohort in ("tcga_brca", "other"):
+        path = write_results(tmp_path / "t.parquet", table)
+        section = config.JoinedTable(cohorts=[cohort], rows=rows)
+        notes[cohort] = tables.printed(tables.join(section, {cohort: path})).notes
+    assert notes["other"] == []
+    assert notes["tcga_brca"] == [
+        "tcga_brca: our numbers are of vit, HIPT's weights; 10 folds. The paper's are of vit_small_patch16_224, HIPT's "
+        "weights, RGB normalized by mean 0.485 0.456 0.406, std 0.229 0.224 0.225; HIPT's ten splits of TCGA-BRCA: a "
+        "difference may come from that alone."
+    ]
+
+
+def test_a_number_published_without_deviation_has_none(tmp_path):
+    table = result_table({"slpd/vit_wsi": (0.8, 0.9)}).assign(row="k3/vit_wsi")
+    path = write_results(tmp_path / "t.parquet", table)
+    section = config.JoinedTable(cohorts=["tcga_brca"], rows={"K = 3": "k3/vit_wsi"})
+    table = tables.printed(tables.join(section, {"tcga_brca": path}))
+    assert table.heads == ["Row"]
+    assert table.lines == [
+        (
+            ["K = 3"],
+            [".800±.010", ".900±.010", ".873", ".880"],
+        )
+    ]
+
+
+def test_a_cohort_without_results_has_dashes_and_is_named(run):
+    folder = run({"a": FIRST, "gone": None})
+    _, *lines = body((folder / "table1.md").read_text())
+    assert [line[5:] for line in lines] == [["–", "–"]] * 3
+    for suffix in ("md", "html", "tex"):
+        assert re.search(r"gone: no results yet \(.*is not there\)", (folder / f"table1.{suffix}").read_text())
+
+
+def test_nothing_to_show_is_an_error(run):
+    with pytest.raises(ValueError, match=r"report\.tables\.table1: none of its rows, dino/knn, is in .*table\.parquet"):
+        run({"a": FIRST}, rows=["dino/knn"])
+
+
+def test_a_damaged_result_table_is_named_with_its_cohort(tmp_path):
+    path = write_results(tmp_path / "table.parquet", result_table(FIRST))
+    whole, number = path.read_bytes(), struct.pack("<d", FIRST["slpd/mil"][1])
+    assert number in whole
+    path.write_bytes(whole.replace(number, struct.pack("<d", 0.95)))
+    with pytest.raises(ValueError, match=r"table\.parquet: damaged.*delete the file.*configuration of cohort a"):
+        tables.join(config.JoinedTable(cohorts=["a"], rows=["slpd/mil"]), {"a": path})
+
+
+LABEL = "a_b & <i>50 %</i> | *x* {y} $z$ #1 \\n"
+
+
+def test_labels_are_text_in_every_format(run):
+    folder = run({"a": FIRST}, rows={LABEL: "slpd/mil"})
+    assert r"a_b & \<i\>50 %\</i\> \| \*x\* {y} $z$ #1 \\n" in (folder / "table1.md").read_text()
+    assert r"a\_b \& <i>50 \%</i> | *x* \{y\} \$z\$ \#1 \textbackslash{}n &" in (folder / "table1.tex").read_text()
+    page = (folder / "table1.html").read_text()
+    assert "a_b &amp; &lt;i&gt;50 %&lt;/i&gt;" in page
+    assert "<i>" not in page
+
+
+def test_the_published_numbers_are_all_of_both_tables():
+    frame = pd.read_csv(tables.PUBLISHED)
+    assert frame.groupby(["cohort", "table"]).size().to_dict() == {
+        (cohort, table): {1: 13, 2: 8}[table] for cohort in ("tcga_nsclc", "tcga_brca") for table in (1, 2)
+    }
+    assert not frame.duplicated(["cohort", "row"]).any()
+    assert frame[["accuracy", "auc"]].apply(lambda column: column.between(0.5, 1)).all(axis=None)
+    with_sd = frame["accuracy_sd"].notna() & frame["auc_sd"].notna()
+    assert (with_sd == frame[["accuracy_sd", "auc_sd"]].notna().any(axis=1)).all()
+    assert with_sd[frame["table"] == 1].all()
+
+
+@pytest.mark.parametrize(("cohort", "row"), [("tcga_nsclc", "m4/vit_wsi"), ("tcga_brca", "m2/vit_wsi")])
+def test_a_row_of_table_2_that_is_one_of_table_1_has_its_deviation(cohort, row):
+    """Each cohort's own M: the others' deviations are not at hand."""
+    frame = pd.read_csv(tables.PUBLISHED).set_index(["cohort", "row"]).drop(columns="table")
+    assert frame.loc[(cohort, row)].tolist() == frame.loc[(cohort, "slpd/vit_wsi")].tolist()
+    of_table_2 = pd.read_csv(tables.PUBLISHED).query("table == 2 and accuracy_sd == accuracy_sd")
+    assert sorted(zip(of_table_2["cohort"], of_table_2["row"], strict=True)) == [
+        ("tcga_brca", "m2/vit_wsi"),
+        ("tcga_nsclc", "m4/vit_wsi"),
+    ]
+
+
+def test_the_papers_settings_make_every_row_of_its_tables():
+    overlay = yaml.safe_load((ROOT / "cohorts" / "paper.yaml").read_text())
+    published = pd.read_csv(tables.PUBLISHED)
+    trained = {f"{name}/{one}" for name, names in overlay["evaluate"]["rows"].items() for one in names}
+    named = {name: config.JoinedTable(**own).labelled for name, own in overlay["report"]["tables"].items()}
+    assert {name: len(rows) for name, rows in named.items()} == {"table1": 13, "table2": 11}
+    for rows in named.values():
+        assert set(rows.values()) <= trained
+        for cohort in ("tcga_nsclc", "tcga_brca"):
+            assert set(rows.values()) <= set(published[published["cohort"] == cohort]["row"])
