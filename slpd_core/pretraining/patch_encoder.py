@@ -125,14 +125,20 @@ def trained(section: config.PatchEncoder, training: Training, seed: int) -> tupl
     return Weights(section.name, plan.arguments, state, "patch_encoder.dino", origin, said=said), history
 
 
-def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training: Training | None = None) -> None:
-    """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
-    if training:
-        found, history = trained(section, training, seed)
-        made_by = artifacts.provenance("patch_encoder", VERSION, training.recipe.model_dump(), found.origin)
-        artifacts.write_both(training.history_path, "history", history, made_by)
-    else:
-        found = described(section, seed)
+def build(section: config.PatchEncoder, found: Weights, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Build the encoder from its weights.
+
+    Args:
+        section: The settings.
+        found: What the source offers, as `described` or `trained` returns.
+        seed: Of a random encoder.
+
+    Returns:
+        The timm ViT, and its metadata: PATCH_ENCODER_META and position_offset, as values.
+
+    Raises:
+        ValueError: The weights do not fit the architecture, or do not say how pixels are normalized.
+    """
     own = settled(section, found)
     if section.source == "hipt" and not pretrained_weights.is_hipts(Path(section.weights or "")):
         own["source"] = HIPTS_KIND
@@ -145,6 +151,18 @@ def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training
     else:
         model = vit.filled(found.name, own["input_px"], found.arguments, found.state, found.key, own["position_offset"])
     own["token_dim"] = token_dim(model, section.pooling)
+    return model, own
+
+
+def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training: Training | None = None) -> None:
+    """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
+    if training:
+        found, history = trained(section, training, seed)
+        made_by = artifacts.provenance("patch_encoder", VERSION, training.recipe.model_dump(), found.origin)
+        artifacts.write_both(training.history_path, "history", history, made_by)
+    else:
+        found = described(section, seed)
+    model, own = build(section, found, seed)
     tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     meta = artifacts.provenance("patch_encoder", VERSION, section.model_dump(), found.origin)
     meta |= {key: json.dumps(own[key]) for key in (*artifacts.PATCH_ENCODER_META, "position_offset")}

@@ -158,18 +158,29 @@ def segment(
     cannot be taken.
     """
     with Slide(path, mpp, missing_tiles=section.missing_tiles) as slide:
-        pixels = slide.thumbnail(section.thumbnail_mpp)
-        info = artifacts.SlideInfo(slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
-        info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
-        bounds_xy = slide.bounds_xy
+        return segment_open(slide_id, slide, section, fingerprint, mask_path, outline)
+
+
+def segment_open(
+    slide_id: str,
+    slide: Slide,
+    section: config.Segmentation,
+    fingerprint: str = "",
+    mask_path: Path | None = None,
+    outline: config.Outline | None = None,
+) -> tuple[artifacts.Tissue, Image.Image]:
+    """Segment a slide that is open; otherwise as `segment`."""
+    pixels = slide.thumbnail(section.thumbnail_mpp)
+    info = artifacts.SlideInfo(slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
+    info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
     scale = (scale_between(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
     source = "segmented"
     if mask_path:
-        source, polygons, remarks = _take_outline(mask_path, info, bounds_xy, outline)
+        source, polygons, remarks = _take_outline(mask_path, info, slide.bounds_xy, outline)
     else:
         mask, remarks = find_tissue(pixels, info.mpp * scale[0], section)
         polygons = mask_polygons(mask, scale)
-    tissue = artifacts.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, bounds_xy)
+    tissue = artifacts.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, slide.bounds_xy)
     return tissue, outline_tissue(pixels, polygons, scale)
 
 

@@ -173,8 +173,25 @@ def choose_batch_size(batch_size: int | str, encode: PatchEncoder) -> int:
 
 
 def prepare(weights_path: Path, section: config.Encoding, precision: str, device: str) -> PatchEncoder:
-    """The encoder in memory, ready to run."""
-    model, meta = patch_encoder.load(weights_path)
+    """Load the encoder of a weights file, ready to run."""
+    return prepare_model(*patch_encoder.load(weights_path), section, precision, device)
+
+
+def prepare_model(
+    model: nn.Module, meta: dict[str, Any], section: config.Encoding, precision: str, device: str
+) -> PatchEncoder:
+    """Prepare a model to encode regions; the model itself is changed.
+
+    Args:
+        model: A timm ViT.
+        meta: Its metadata, as `encoders.patch_encoder.metadata` returns.
+        section: The settings.
+        precision: fp32, bf16 or fp16.
+        device: cpu or cuda.
+
+    Returns:
+        The encoder of regions.
+    """
     encoder: Any = vit_inference.freeze(model, meta, precision, device, pack=not section.compile)
     if section.compile:
         encoder = torch.compile(encoder)

@@ -209,12 +209,28 @@ def _read_regions_from(
     first: int, slide_path: Path, regions: artifacts.Regions, shrink_jpeg: bool
 ) -> Iterator[np.ndarray]:
     """Open a slide and yield its regions from the first wanted on, the next one being read meanwhile."""
-    size = (regions.size_px, regions.size_px)
     info = regions.slide
-    opened = Slide(slide_path, info.mpp, shrink_jpeg, missing_tiles=info.missing_tiles)
-    with opened as slide, ThreadPoolExecutor(1) as thread:
+    with Slide(slide_path, info.mpp, shrink_jpeg, missing_tiles=info.missing_tiles) as slide:
+        yield from iter_regions(slide, replace(regions, coords=regions.coords[first:]))
+
+
+def iter_regions(slide: Slide, regions: artifacts.Regions) -> Iterator[np.ndarray]:
+    """Yield the pixels of a slide's regions; the next region is read while the caller works on this one.
+
+    Args:
+        slide: An open slide.
+        regions: Its regions.
+
+    Yields:
+        uint8 RGB (size_px, size_px, 3) at target_mpp, in the order of the coordinates.
+
+    Raises:
+        SlideError: The slide's data are broken; names the position.
+    """
+    size = (regions.size_px, regions.size_px)
+    with ThreadPoolExecutor(1) as thread:
         ahead = None
-        for x, y in regions.coords[first:].tolist():
+        for x, y in regions.coords.tolist():
             pixels = thread.submit(slide.read, (x, y), size, regions.target_mpp)
             if ahead is not None:
                 yield ahead.result()
