@@ -27,7 +27,7 @@ def write_tokens(path: Path) -> None:
     info = artifacts.SlideInfo("slide", artifacts.OK, "", 10**6, 10**6, 0.5, "sheet", "f")
     regions = artifacts.Regions(info, coords, np.ones(REGIONS, np.float32), 4096, 4096, 0.5)
     rng = generator(0, "checksums")
-    with artifacts.writing_tokens(path, regions, GRID, DIM, artifacts.provenance("tokens", 1, {})) as written:
+    with artifacts.create_tokens(path, regions, GRID, DIM, artifacts.provenance("tokens", 1, {})) as written:
         for number in range(REGIONS):
             written.tokens[number] = rng.standard_normal((GRID**2, DIM), np.float32)
 

@@ -57,7 +57,7 @@ def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:
     R, patches, dim = tokens.shape
     info = artifacts.SlideInfo(slide_id, artifacts.OK, "", 9000, 9000, 0.5, "sheet", "f")
     regions = artifacts.Regions(info, np.zeros((R, 2), np.int64), np.ones(R, np.float32), 4096, 4096, 0.5)
-    with artifacts.writing_tokens(folder / f"{slide_id}.h5", regions, int(patches**0.5), dim, TOKENS_META) as written:
+    with artifacts.create_tokens(folder / f"{slide_id}.h5", regions, int(patches**0.5), dim, TOKENS_META) as written:
         written.tokens[:] = tokens
 
 

@@ -150,7 +150,7 @@ def plant(seed: int, grid: int = 8) -> Planted:
     return Planted(cohort, labels, phenotype)
 
 
-def section_of(run: str, grid: int = 8) -> config.PretrainRun:
+def section_of(run: str, grid: int = 8) -> config.PretrainRunConfig:
     """The settings of a run."""
     return settings().pretrain.run("slpd").model_copy(update=RECIPE | CROPS[grid] | (RUNS | AFTERWARDS)[run])
 

@@ -19,7 +19,7 @@ from slpd_core import artifacts, config
 from slpd_core.demo.picture import draw_slide
 from slpd_core.runtime import generator
 from slpd_core.slides import regions, tissue
-from slpd_core.wsi.mpp import scale_between
+from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.read_plan import plan_read
 from slpd_core.wsi.reader import Slide, write_slide
 
@@ -51,7 +51,7 @@ def segment(path: Path, mpp: float) -> artifacts.Tissue:
 
 def keep_regions(found: artifacts.Tissue) -> int:
     """The regions stage's work; gives their number."""
-    return len(regions.keep_regions(found, settings().regions).coords)
+    return len(regions.select_regions(found, settings().regions).coords)
 
 
 def write_small(path: Path) -> None:
@@ -74,7 +74,7 @@ def check_plan(path: Path, mpp: float) -> str:
     """The level that the thumbnail is read from, which is not level 0, in words."""
     wanted = settings().tissue.thumbnail_mpp
     with Slide(path, mpp) as slide:
-        scale = scale_between(mpp, wanted)
+        scale = downsample_factor(mpp, wanted)
         size = round(slide.size[0] / scale), round(slide.size[1] / scale)
         plan = plan_read(slide._downsamples, slide._shrinks, scale, (0, 0), size)
         coarser = slide._downsamples[plan.level]

@@ -29,7 +29,7 @@ MULTIPLIED = ((4096, 192, 768), (4096, 768, 192), (2048, 2048, 2048), (4096, 409
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def section_of(batch_size: int, drop_path: float) -> config.PretrainRun:
+def section_of(batch_size: int, drop_path: float) -> config.PretrainRunConfig:
     """The run slpd of the config as it comes, but without frozen last layer: the first step is measured."""
     from benchmarks.slides import settings
 
@@ -37,7 +37,7 @@ def section_of(batch_size: int, drop_path: float) -> config.PretrainRun:
     return settings().pretrain.run("slpd").model_copy(update=changes)
 
 
-def start(section: config.PretrainRun, device: str) -> tuple[Networks, Batch]:
+def start(section: config.PretrainRunConfig, device: str) -> tuple[Networks, Batch]:
     """Networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
     networks = start_networks(section, TOKEN_DIM, 1, device)
     generator = torch.Generator().manual_seed(2)
@@ -79,7 +79,7 @@ def plain_head(head: Any, x: Tensor) -> Tensor:
     return F.linear(F.normalize(head.mlp(x), dim=-1), F.normalize(head.last_layer, dim=-1))
 
 
-def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRun, dtype: torch.dtype) -> Tensor:
+def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRunConfig, dtype: torch.dtype) -> Tensor:
     """The loss of a batch, pair by pair."""
     student, teacher, G = networks.student, networks.teacher, section.n_global_crops
     with multiplying_in(dtype, batch.views[0].device):
@@ -154,7 +154,7 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
     return seconds, torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
 
 
-def operations(section: config.PretrainRun) -> float:
+def operations(section: config.PretrainRunConfig) -> float:
     """Floating-point operations a region: networks and last layers, the student's thrice, for its gradients."""
     D, layers = section.embed_dim, 12 * section.embed_dim**2
 

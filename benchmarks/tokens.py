@@ -88,8 +88,10 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 
 def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
     """A region's pixels as the stage encodes them."""
-    frozen = vit_inference.freeze(network(), {"mean": MEAN, "std": STD, "pooling": "cls"}, precision, device)
-    encode = tokens.PatchEncoder(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIED_BATCH)
+    frozen = vit_inference.optimize_for_inference(
+        network(), {"mean": MEAN, "std": STD, "pooling": "cls"}, precision, device
+    )
+    encode = tokens.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIED_BATCH)
     encode.batch_size = tokens.choose_batch_size("auto", encode)
     return lambda: torch.from_numpy(next(encode([region]))).float()
 
@@ -195,7 +197,7 @@ def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
     """The stage's whole work on a slide of one region; gives the precision it took."""
     keep_freed_memory()
     torch.set_num_threads(2)
-    section = config.Encoding(precision=precision, batch_size="auto", compile=False, shrink_jpeg=True)
+    section = config.TokenEncodingConfig(precision=precision, batch_size="auto", compile=False, shrink_jpeg=True)
     tokens.run(
         slide_path=folder / "slide.tiff",
         regions_path=folder / "regions.h5",

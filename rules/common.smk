@@ -152,7 +152,7 @@ def name_left_out():
             table, _ = artifacts.read_table(
                 Path(RESULTS, folder, "ledger.parquet"), "ledger"
             )
-            for line in ledger.left_out(table):
+            for line in ledger.exclusion_messages(table):
                 print(runtime.escape_controls(line), file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ use rule sheet as new_sheet with:
     params:
         version=stage_version("slides/sheet"),
         sheet=where_new_sheet_is,
-        rows=sheet.identity(NEW_SHEET),
+        rows=sheet.sheet_fingerprint(NEW_SHEET),
         labelled=False,
 
 

@@ -13,7 +13,7 @@ rule sheet:
     params:
         version=stage_version("slides/sheet"),
         sheet=where_sheet_is,
-        rows=sheet.identity(SHEET),
+        rows=sheet.sheet_fingerprint(SHEET),
         labelled=True,
     script:
         "../workflow_scripts/sheet.py"

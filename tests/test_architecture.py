@@ -109,7 +109,7 @@ def test_a_script_is_one_call(path):
     assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
     at_once = re.findall(r"^(?:from|import) .*", path.read_text(), re.MULTILINE)
     assert at_once == ["from pathlib import Path", "from slpd_core import runtime"], (
-        "the others: in runtime.importing()"
+        "the others: in runtime.fast_imports()"
     )
 
 

@@ -245,7 +245,7 @@ def write_results(folder):
         info = artifacts.SlideInfo(slide, artifacts.OK, "", 9000, 9000, 0.5, "sheet", "f")
         regions = artifacts.Regions(info, np.array([[0, 0], [4096, 0]]), np.ones(2, np.float32), 4096, 4096, 0.5)
         meta = artifacts.provenance("tokens", 1, {}, slide)
-        with artifacts.writing_tokens(folder / "tokens" / f"{slide}.h5", regions, 16, 8, meta) as written:
+        with artifacts.create_tokens(folder / "tokens" / f"{slide}.h5", regions, 16, 8, meta) as written:
             written.tokens[:] = rng.normal(size=(2, 256, 8)) + (label == "y")
             written.colour[:] = 200 if label == "y" else 100
         rows.append((slide, slide, label, artifacts.OK, 2, meta["fingerprint"]))

@@ -193,20 +193,20 @@ def test_the_config_of_a_downloaded_model_reads_and_fetches_nothing(tmp_path, se
     described = {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "pretrained_cfg": {}}
     (tmp_path / "config.json").write_text(json.dumps(described))
     changes = {"source": "timm", "name": f"local-dir:{tmp_path}"}
-    section = config.PatchEncoder(**settings.patch_encoder.own.model_dump() | changes)
+    section = config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | changes)
     with pytest.raises(ValueError, match=rf"patch_encoder\.arguments.*{what}"):
-        pretrained_weights.of_timm(section)
+        pretrained_weights.load_timm(section)
 
 
 def test_a_text_nested_without_end_is_a_broken_file(tmp_path, settings):
     path = tmp_path / "config.json"
     path.write_text("[" * 10**5)
-    for read in (artifacts.read_areas, artifacts.read_tissue):
+    for read in (artifacts.read_geojson_polygons, artifacts.read_tissue):
         with pytest.raises(ValueError, match=r"config\.json: "):
             read(path)
     changes = {"source": "timm", "name": f"local-dir:{tmp_path}"}
     with pytest.raises(ValueError, match="names no timm architecture"):
-        pretrained_weights.of_timm(config.PatchEncoder(**settings.patch_encoder.own.model_dump() | changes))
+        pretrained_weights.load_timm(config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | changes))
 
 
 @pytest.mark.parametrize("corner", ["[NaN, 0]", "[1e999, 0]", "[-1e308, 1e999]"])
@@ -457,10 +457,10 @@ pixels = np.full((640, 640, 3), 244, np.uint8)
 pixels[:576, :576] = (200, 120, 170)
 reader.write_slide(folder / "a.tiff", pixels, 0.5)
 small = {"name": "vit_tiny_patch16_224", "arguments": {"depth": 1}, "patch_px": 256, "input_px": 32}
-section = config.PatchEncoder(**settings.patch_encoder.own.model_dump() | small)
+section = config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
 found, _ = tissue.segment("a", folder / "a.tiff", None, settings.tissue.segmentation, "")
-kept = regions.keep_regions(found, config.Regions(**settings.regions.model_dump() | {"size_px": 512}))
+kept = regions.select_regions(found, config.RegionsConfig(**settings.regions.model_dump() | {"size_px": 512}))
 artifacts.write_regions(folder / "r.h5", kept, artifacts.provenance("regions", 1, {}))
 tokens.run(
     slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",

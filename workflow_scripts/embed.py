@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.pretraining import embed
 
@@ -18,6 +18,6 @@ with runtime.job(
         tokens_dir=Path(snakemake.params.tokens),
         encoder_path=Path(snakemake.input.encoder),
         out_path=Path(snakemake.output[0]),
-        section=config.Embed(**snakemake.params.section),
+        section=config.EmbedConfig(**snakemake.params.section),
         device=device,
     )

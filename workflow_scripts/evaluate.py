@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.evaluation import evaluate
 
@@ -22,6 +22,6 @@ with runtime.job(
         ledger_path=Path(snakemake.input.ledger),
         out_path=Path(snakemake.output.predictions),
         model_path=Path(snakemake.output.model),
-        section=config.Evaluation(**snakemake.params.section),
+        section=config.ClassifierTrainingConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.evaluation import folds
 
@@ -12,6 +12,6 @@ with runtime.job(snakemake.log[0], "folds"):
         sheet_path=Path(snakemake.input.sheet),
         out_path=Path(snakemake.output.folds),
         remarks_path=Path(snakemake.output.remarks[0]),
-        section=config.Folds(**snakemake.params.section),
+        section=config.FoldsConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from functools import partial
 
     from slpd_core import config
@@ -17,6 +17,6 @@ with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads
         prototypes_path=Path(snakemake.input.prototypes),
         regions_dir=Path(snakemake.params.regions),
         out_path=Path(snakemake.output[0]),
-        section=config.Gallery(**snakemake.params.section),
-        read_regions=partial(reader.read_regions, state_dir=Path(snakemake.params.state)),
+        section=config.GalleryConfig(**snakemake.params.section),
+        read_regions=partial(reader.iter_region_pixels, state_dir=Path(snakemake.params.state)),
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.evaluation import heatmaps
 
@@ -18,6 +18,6 @@ with runtime.job(
         tissue_dir=Path(snakemake.params.tissue),
         regions_dir=Path(snakemake.params.regions),
         out_path=Path(snakemake.output[0]),
-        section=config.Heatmaps(**snakemake.params.section),
+        section=config.HeatmapsConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.slides import ledger
 
@@ -12,7 +12,7 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
         tissue_paths=[*map(Path, snakemake.input.tissue)],
         encoded_paths=[*map(Path, snakemake.input.encoded)],
         out_path=Path(snakemake.output[0]),
-        section=config.Ledger(**snakemake.params.section),
+        section=config.LedgerConfig(**snakemake.params.section),
         labelled=snakemake.params.labelled,
         known_tissue_paths=[*map(Path, snakemake.input.get("cohort", []))],
         unmatched=snakemake.params.get("unmatched", []),

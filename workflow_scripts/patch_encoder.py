@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.pretraining import patch_encoder
 
@@ -14,10 +14,10 @@ with runtime.job(
 ) as device:
     patch_encoder.run(
         weights_path=Path(snakemake.output[0]),
-        section=config.PatchEncoder(**snakemake.params.section),
+        section=config.PatchEncoderConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
-        training=patch_encoder.Training(
-            recipe=config.DinoPatches(**snakemake.params.recipe),
+        training=patch_encoder.StageOneSpec(
+            recipe=config.StageOneConfig(**snakemake.params.recipe),
             patches_paths=[*map(Path, snakemake.input.patches)],
             history_path=Path(snakemake.output.history[0]),
             checkpoint_path=Path(snakemake.params.checkpoint),

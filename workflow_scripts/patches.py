@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.slides import patches
     from slpd_core.wsi import errors
@@ -18,12 +18,12 @@ with runtime.job(
         tissue_path=Path(snakemake.input.tissue),
         regions_path=Path(snakemake.input.regions),
         patches_path=Path(snakemake.output[0]),
-        section=config.Patches(**snakemake.params.section),
+        section=config.PatchesConfig(**snakemake.params.section),
         patch_px=snakemake.params.patch_px,
         shrink_jpeg=snakemake.params.shrink_jpeg,
         seed=snakemake.params.seed,
         state_dir=Path(snakemake.params.state),
-        quarantine=errors.what_quarantines(
+        quarantine=errors.quarantine_errors(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.preflight import preflight
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.pretraining import pretrain
 
@@ -19,7 +19,7 @@ with runtime.job(
             folds_path=Path(snakemake.input.folds) if snakemake.input.folds else None,
             fold=snakemake.params.fold,
             checkpoint_path=Path(snakemake.params.checkpoint),
-            section=config.PretrainRun(**snakemake.params.section),
+            section=config.PretrainRunConfig(**snakemake.params.section),
             seed=snakemake.params.seed,
             device=device,
             gpus=snakemake.resources.gpu // snakemake.resources.nodes,

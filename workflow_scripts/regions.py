@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.slides import regions
     from slpd_core.wsi import errors
@@ -13,6 +13,6 @@ with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threa
         outlined_path=Path(snakemake.input.outlined),
         regions_path=Path(snakemake.output.regions),
         overlay_path=Path(snakemake.output.overlay),
-        section=config.Regions(**snakemake.params.section),
-        quarantine=errors.what_quarantines(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
+        section=config.RegionsConfig(**snakemake.params.section),
+        quarantine=errors.quarantine_errors(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.report import report
 
@@ -21,6 +21,6 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         overlays_dir=Path(snakemake.params.overlays),
         benchmarks_dir=Path(snakemake.params.benchmarks),
         out_dir=Path(snakemake.output[0]).parent,
-        section=config.Report(**snakemake.params.section),
+        section=config.ReportConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

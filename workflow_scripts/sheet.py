@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core.slides import sheet
 
 with runtime.job(snakemake.log[0], "sheet"):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.slides import tissue
     from slpd_core.wsi import errors
@@ -17,13 +17,13 @@ with runtime.job(
         slide_id=snakemake.wildcards.slide,
         slide_path=Path(snakemake.params.slide),
         mask_path=snakemake.params.outline_path,
-        outline=snakemake.params.outline and config.Outline(**snakemake.params.outline),
+        outline=snakemake.params.outline and config.TissueOutlineConfig(**snakemake.params.outline),
         mpp=snakemake.params.mpp,
         geojson_path=Path(snakemake.output.geojson),
         overlay_path=Path(snakemake.output.overlay),
-        section=config.Segmentation(**snakemake.params.section),
+        section=config.TissueSegmentationConfig(**snakemake.params.section),
         state_dir=Path(snakemake.params.state),
-        quarantine=errors.what_quarantines(
+        quarantine=errors.quarantine_errors(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
     )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from slpd_core import runtime
 
-with runtime.importing():
+with runtime.fast_imports():
     from slpd_core import config
     from slpd_core.slides import tokens
     from slpd_core.wsi import errors
@@ -20,10 +20,10 @@ with runtime.job(
         weights_path=Path(snakemake.input.weights),
         tokens_path=Path(snakemake.output.tokens),
         encoded_path=Path(snakemake.output.encoded),
-        section=config.Encoding(**snakemake.params.section),
+        section=config.TokenEncodingConfig(**snakemake.params.section),
         device=device,
         state_dir=Path(snakemake.params.state),
-        quarantine=errors.what_quarantines(
+        quarantine=errors.quarantine_errors(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
         cache_dir=snakemake.params.cache and Path(snakemake.params.cache),

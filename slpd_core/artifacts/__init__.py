@@ -6,18 +6,20 @@ Every file is written beside its name and renamed when whole, so a reader never 
 
 from slpd_core.artifacts.checksums import read_json, write_json
 from slpd_core.artifacts.files import (
+    atomic_write,
     check_ledger,
     file_fingerprint,
     fingerprint,
-    make_anew,
     provenance,
-    replacing,
+    rebuild_hint,
     write_csv,
     write_text,
 )
-from slpd_core.artifacts.geojson import Area, read_areas, read_tissue, write_tissue
+from slpd_core.artifacts.geojson import Area, read_geojson_polygons, read_tissue, write_tissue
 from slpd_core.artifacts.hdf5 import (
     copy_tokens,
+    create_patches,
+    create_tokens,
     open_tokens,
     read_arrays,
     read_patches,
@@ -25,8 +27,6 @@ from slpd_core.artifacts.hdf5 import (
     read_tokens,
     write_arrays,
     write_regions,
-    writing_patches,
-    writing_tokens,
 )
 from slpd_core.artifacts.pictures import read_picture, write_picture
 from slpd_core.artifacts.probe import read_weights_shapes, require_weights_file

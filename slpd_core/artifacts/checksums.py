@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from slpd_core.artifacts.files import broken, replacing
+from slpd_core.artifacts.files import atomic_write, broken
 from slpd_core.artifacts.reading import open_file
 from slpd_core.artifacts.schema import Meta
 
@@ -122,7 +122,7 @@ def find_damage(file: io.BufferedIOBase, out: memoryview | None = None) -> str:
 def write_sealed(path: Path, data: bytes) -> None:
     """Write a file whole, with its checksum where its bytes say UNSEALED."""
     start, digits = seal(path, data)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(data[:start] + digits + data[start + DIGITS :])
 
 

@@ -74,7 +74,7 @@ def check_ledger(path: Path, meta: Meta, ledger: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
 
     Other processes may write the same artifact meanwhile; whatever killed ones left of it is removed. Raises OSError
@@ -126,7 +126,7 @@ def _is_left(part: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole (CSV, Markdown, LaTeX, HTML)."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -141,13 +141,13 @@ def _as_text(cell: Any) -> Any:
     return FORMULA.sub(r"\1'", re.sub(r"[\r\n]", " ", cell)) if isinstance(cell, str) else cell
 
 
-def make_anew(path: Path) -> str:
+def rebuild_hint(path: Path) -> str:
     """The remedy for a broken or missing artifact: its file by name, as a finished run misses none that it has used."""
     return f"delete the file and make it anew: snakemake --cores all {shlex.quote(str(path))}"
 
 
 def broken(path: Path, found: str) -> str:
-    return f"{path}: {found}; {make_anew(path)}"
+    return f"{path}: {found}; {rebuild_hint(path)}"
 
 
 def missing_file(path: Path) -> FileNotFoundError:

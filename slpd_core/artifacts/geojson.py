@@ -47,7 +47,7 @@ class Area:
     kind: str
 
 
-def read_areas(path: Path) -> list[Area]:
+def read_geojson_polygons(path: Path) -> list[Area]:
     """Read the objects of any GeoJSON: a FeatureCollection, a Feature, a geometry or a list; also packed (.gz).
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from slpd_core.artifacts.checksums import CheckedRows, RowWriter, check_seal, seal, stamp, unstamp
-from slpd_core.artifacts.files import broken, replacing
+from slpd_core.artifacts.files import atomic_write, broken
 from slpd_core.artifacts.reading import open_file
 from slpd_core.artifacts.schema import ENCODER_META, Meta, Regions, SlideInfo, Tokens
 
@@ -75,7 +75,7 @@ def read_regions(path: Path) -> tuple[Regions, Meta]:
 
 
 @contextmanager
-def writing_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Tokens]:
+def create_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Tokens]:
     """Give Tokens to fill region by region: `written.tokens[i] = array`, and `written.colour[i]` the same way."""
     with _writing_h5(path, {**meta, **_slide_attributes(regions.slide), "grid": grid, "token_dim": dim}) as file:
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
@@ -104,7 +104,7 @@ def copy_tokens(source: Path, path: Path, regions: Regions, fingerprint: str) ->
         if meta["fingerprint"] != fingerprint or not np.array_equal(tokens.coords, regions.coords):
             raise ValueError(f"{source}: not the tokens of its name, or of other regions")
         _, patches, dim = tokens.tokens.shape
-        with writing_tokens(path, regions, math.isqrt(patches), dim, meta) as written:
+        with create_tokens(path, regions, math.isqrt(patches), dim, meta) as written:
             for start in range(0, len(tokens.coords), 64):
                 rows = slice(start, start + 64)
                 written.tokens[rows], written.colour[rows] = tokens.tokens[rows], tokens.colour[rows]
@@ -135,7 +135,7 @@ def read_tokens(path: Path) -> tuple[Tokens, Meta]:
 
 
 @contextmanager
-def writing_patches(path: Path, sample: Regions, meta: Meta) -> Iterator[Any]:
+def create_patches(path: Path, sample: Regions, meta: Meta) -> Iterator[Any]:
     """Give the dataset `patches`, uint8 (n, size_px, size_px, 3), to fill patch by patch; sample: where they lie."""
     n, side = len(sample.coords), sample.size_px
     with _writing_h5(path, {**meta, **_slide_attributes(sample.slide)}) as file:
@@ -163,7 +163,7 @@ def read_patches(path: Path) -> tuple[CheckedRows, Meta]:
 def _writing_h5(path: Path, attrs: Mapping[str, Any]) -> Iterator[Any]:
     import h5py
 
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         file = h5py.File(part, "w", locking=False)
         try:
             file.attrs.update({**attrs, **stamp(path)})

@@ -14,28 +14,37 @@ from slpd_core.config.base import (
     COLOUR_FEATURES,
     PATCH_FEATURES,
     PLAIN_NAME,
+    Int,
     Section,
-    Whole,
+    check_size,
     problems,
-    refuse,
-    refuse_endless,
+    raise_problems,
 )
-from slpd_core.config.evaluation import Evaluate, Evaluation, Folds, Heatmaps, JoinedTable, Predict, Report, Reporting
-from slpd_core.config.pretraining import PRESETS, Embed, Gallery, Pretrain, PretrainRun
+from slpd_core.config.evaluation import (
+    ClassifierTrainingConfig,
+    CohortTableConfig,
+    EvaluateConfig,
+    FoldsConfig,
+    HeatmapsConfig,
+    PredictConfig,
+    ReportConfig,
+    ReportPageConfig,
+)
+from slpd_core.config.pretraining import PRESETS, EmbedConfig, GalleryConfig, PretrainConfig, PretrainRunConfig
 from slpd_core.config.slides import (
-    Encoding,
-    Ledger,
-    Outline,
-    PatchEncoder,
-    PatchEncoders,
-    Patches,
-    Regions,
-    Segmentation,
-    Sheet,
-    Tissue,
-    Tokens,
+    LedgerConfig,
+    PatchEncoderConfig,
+    PatchEncodersConfig,
+    PatchesConfig,
+    RegionsConfig,
+    SheetConfig,
+    TissueConfig,
+    TissueOutlineConfig,
+    TissueSegmentationConfig,
+    TokenEncodingConfig,
+    TokensConfig,
 )
-from slpd_core.config.ssl import DinoPatches, SelfDistillation
+from slpd_core.config.ssl import SelfDistillationConfig, StageOneConfig
 
 __all__ = [
     "ATTENTION",
@@ -43,26 +52,26 @@ __all__ = [
     "COLOUR_FEATURES",
     "PATCH_FEATURES",
     "PRESETS",
+    "ClassifierTrainingConfig",
+    "CohortTableConfig",
     "Config",
-    "DinoPatches",
-    "Embed",
-    "Encoding",
-    "Evaluation",
-    "Folds",
-    "Gallery",
-    "Heatmaps",
-    "JoinedTable",
-    "Ledger",
-    "Outline",
-    "PatchEncoder",
-    "Patches",
-    "PretrainRun",
-    "Regions",
-    "Report",
-    "Segmentation",
-    "SelfDistillation",
-    "Sheet",
-    "Tokens",
+    "EmbedConfig",
+    "FoldsConfig",
+    "GalleryConfig",
+    "HeatmapsConfig",
+    "LedgerConfig",
+    "PatchEncoderConfig",
+    "PatchesConfig",
+    "PretrainRunConfig",
+    "RegionsConfig",
+    "ReportConfig",
+    "SelfDistillationConfig",
+    "SheetConfig",
+    "StageOneConfig",
+    "TissueOutlineConfig",
+    "TissueSegmentationConfig",
+    "TokenEncodingConfig",
+    "TokensConfig",
     "joined_tables",
     "load",
 ]
@@ -72,22 +81,22 @@ class Config(Section):
     """The whole of config.yaml."""
 
     cohort: str
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)]
-    sheet: Sheet
-    tissue: Tissue
-    regions: Regions
-    patches: Patches
-    patch_encoder: PatchEncoders
-    tokens: Tokens
-    ledger: Ledger
-    pretrain: Pretrain
-    embed: Embed
-    gallery: Gallery
-    folds: Folds
-    evaluate: Evaluate
-    heatmaps: Heatmaps
-    predict: Predict
-    report: Reporting
+    seed: Annotated[Int, Field(ge=0, lt=2**32)]
+    sheet: SheetConfig
+    tissue: TissueConfig
+    regions: RegionsConfig
+    patches: PatchesConfig
+    patch_encoder: PatchEncodersConfig
+    tokens: TokensConfig
+    ledger: LedgerConfig
+    pretrain: PretrainConfig
+    embed: EmbedConfig
+    gallery: GalleryConfig
+    folds: FoldsConfig
+    evaluate: EvaluateConfig
+    heatmaps: HeatmapsConfig
+    predict: PredictConfig
+    report: ReportPageConfig
 
     @property
     def grid(self) -> int:
@@ -130,7 +139,7 @@ class Config(Section):
                     found.append(f"{place}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.others]:
             found.append(f"patch_encoder.others.{name}: names a run of pretrain.runs too; rename one of them")
-        refuse(found + self._problems_of_rows())
+        raise_problems(found + self._problems_of_rows())
         return self
 
     def _problems_of_rows(self) -> list[str]:
@@ -171,13 +180,13 @@ def load(values: Mapping[str, Any]) -> Config:
 
     Raises ValueError with one line a problem.
     """
-    refuse_endless(values)
+    check_size(values)
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         raise ValueError("\n  ".join(["settings:", *problems(error)])) from None
 
 
-def joined_tables(values: Mapping[str, Any]) -> dict[str, JoinedTable]:
+def joined_tables(values: Mapping[str, Any]) -> dict[str, CohortTableConfig]:
     """The tables over cohorts of `report.tables`, from their plain values."""
-    return {name: JoinedTable.model_validate(own) for name, own in values.items()}
+    return {name: CohortTableConfig.model_validate(own) for name, own in values.items()}

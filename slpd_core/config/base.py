@@ -25,14 +25,14 @@ def _auto_or_positive(value: Any) -> Any:
 
 
 # Text is read as a number too: YAML 1.1 takes 5e-4 for text, and --config delivers text.
-Whole = Annotated[int, BeforeValidator(_refuse_boolean)]
+Int = Annotated[int, BeforeValidator(_refuse_boolean)]
 Number = Annotated[float, BeforeValidator(_refuse_boolean)]
-Positive = Annotated[Whole, Field(gt=0)]
+Positive = Annotated[Int, Field(gt=0)]
 AutoOrPositive = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_positive)]
-NonNegativeInt = Annotated[Whole, Field(ge=0)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
 PositiveFloat = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
 Classifier = Literal["knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi"]
 CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how much each region counts
@@ -61,7 +61,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def refuse_endless(values: Any) -> None:
+def check_size(values: Any) -> None:
     """Raise ValueError where settings unfold to too many: in YAML a list may hold itself, or others often."""
     ahead, seen = [values], 0
     while ahead:
@@ -74,13 +74,13 @@ def refuse_endless(values: Any) -> None:
             )
 
 
-def refuse(found: list[str]) -> None:
+def raise_problems(found: list[str]) -> None:
     """Raise the problems found, if any: a line each, and each once."""
     if found:
         raise ValueError("\n".join(dict.fromkeys(found)))
 
 
-def refuse_named(key: str, overrides: Mapping[str, Any], settings_of: Callable[[str], Section]) -> None:
+def check_overrides(key: str, overrides: Mapping[str, Any], settings_of: Callable[[str], Section]) -> None:
     """Raise what is wrong with the names and settings of runs or other encoders, the values of `key`."""
     found = []
     for name in overrides:
@@ -95,7 +95,7 @@ def refuse_named(key: str, overrides: Mapping[str, Any], settings_of: Callable[[
             found += problems(error, key, name)
         except ValueError as error:
             found.append(f"{key}.{name}.{error}")
-    refuse(found)
+    raise_problems(found)
 
 
 def problems(error: ValidationError, *within: str) -> list[str]:

@@ -10,13 +10,13 @@ from slpd_core.config.base import (
     CLASSIFIERS,
     PLAIN_NAME,
     Classifier,
+    Int,
     NonNegative,
     Number,
     Positive,
     PositiveFloat,
     Section,
-    Whole,
-    refuse,
+    raise_problems,
 )
 
 # HIPT's settings of its classifiers. It has a weight decay of 1e-5, but divides its loss by 32 and steps every slide:
@@ -27,8 +27,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
-class Folds(Section):
-    n_folds: Annotated[Whole, Field(ge=2)]
+class FoldsConfig(Section):
+    n_folds: Annotated[Int, Field(ge=2)]
     repeats: Positive
     grouped_by: Literal["patient", "site"]
     val_fraction: Annotated[Number, Field(ge=0, lt=1)]
@@ -56,7 +56,7 @@ class Folds(Section):
         names = [path.name for path in self.files]
         if names != [f"splits_{number}.csv" for number in range(len(names))]:
             found.append(f"splits: {self.splits} holds {', '.join(names)}; number them from 0 without a gap")
-        refuse(found)
+        raise_problems(found)
         return self
 
     def require_splits(self) -> None:
@@ -68,7 +68,7 @@ class Folds(Section):
             )
 
 
-class Evaluation(Section):
+class ClassifierTrainingConfig(Section):
     """The settings every classifier is trained with."""
 
     epochs: Positive
@@ -79,7 +79,7 @@ class Evaluation(Section):
     logreg_c: PositiveFloat
 
 
-class Evaluate(Evaluation):
+class EvaluateConfig(ClassifierTrainingConfig):
     rows: dict[str, list[Classifier]]
     vit_wsi_on_patches: bool
     preset: Literal["hipt"] | None
@@ -92,22 +92,22 @@ class Evaluate(Evaluation):
         return {features: names for features, names in rows.items() if names is not None and names != []}
 
     @property
-    def training(self) -> Evaluation:
+    def training(self) -> ClassifierTrainingConfig:
         """The section, its preset applied, without what decides on its rows: what one fold of one row depends on."""
         own = self.model_dump(exclude={"rows", "vit_wsi_on_patches", "preset"})
-        return Evaluation(**own | PRESETS.get(self.preset or "", {}))
+        return ClassifierTrainingConfig(**own | PRESETS.get(self.preset or "", {}))
 
 
-class Heatmaps(Section):
+class HeatmapsConfig(Section):
     slides_per_label: Positive
 
 
-class Predict(Section):
+class PredictConfig(Section):
     sheet: str | None
     rows: dict[str, list[Classifier]] | None
 
 
-class JoinedTable(Section):
+class CohortTableConfig(Section):
     """Rows, features/classifier as evaluate.rows names them, of several cohorts; a mapping gives each a label."""
 
     cohorts: Annotated[list[str], Field(min_length=1)]
@@ -128,26 +128,26 @@ class JoinedTable(Section):
         for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):
             found += [f"{key}: {name!r} stands there twice; keep one" for name in names if names.count(name) > 1]
         found += [f"cohorts: {name!r} is no cohort's name" for name in self.cohorts if not PLAIN_NAME.fullmatch(name)]
-        refuse(found)
+        raise_problems(found)
         return self
 
 
-class Report(Section):
+class ReportConfig(Section):
     reference: str | None
     tsne_slides_per_label: Positive
     tsne_perplexity: PositiveFloat
 
 
-class Reporting(Report):
-    tables: dict[str, JoinedTable]
+class ReportPageConfig(ReportConfig):
+    tables: dict[str, CohortTableConfig]
 
     @property
-    def page(self) -> Report:
+    def page(self) -> ReportConfig:
         """The section without the tables over cohorts: what the report of one cohort depends on."""
-        return Report(**self.model_dump(exclude={"tables"}))
+        return ReportConfig(**self.model_dump(exclude={"tables"}))
 
     @model_validator(mode="after")
     def _tables_name_files(self) -> Self:
         wrong = [name for name in self.tables if not PLAIN_NAME.fullmatch(name)]
-        refuse([f"tables: {name!r} cannot name a file; use letters, digits, - and _" for name in wrong])
+        raise_problems([f"tables: {name!r} cannot name a file; use letters, digits, - and _" for name in wrong])
         return self

@@ -11,10 +11,10 @@ from slpd_core.config.base import (
     Overrides,
     Positive,
     Section,
-    refuse,
-    refuse_named,
+    check_overrides,
+    raise_problems,
 )
-from slpd_core.config.ssl import SelfDistillation
+from slpd_core.config.ssl import SelfDistillationConfig
 
 # What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
 # `released` also sets min_regions, by the number of prototypes.
@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 RELEASED_REGIONS_PER_PROTOTYPE = 8  # of the released code's commands: min_regions 32 for M = 4, 16 for M = 2
 
 
-class PretrainRun(SelfDistillation):
+class PretrainRunConfig(SelfDistillationConfig):
     """The settings of one pretraining run, overrides applied."""
 
     slides: Literal["all", "train_only"]
@@ -102,7 +102,7 @@ class PretrainRun(SelfDistillation):
                 f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "
                 "lower it, or set alpha_intra and alpha_inter to 0"
             )
-        refuse(found)
+        raise_problems(found)
         return self
 
     @property
@@ -111,30 +111,30 @@ class PretrainRun(SelfDistillation):
         return self.alpha_intra > 0 or self.alpha_inter > 0
 
 
-class Pretrain(PretrainRun):
+class PretrainConfig(PretrainRunConfig):
     runs: Overrides
 
     @model_validator(mode="after")
     def _runs_are_valid(self) -> Self:
-        refuse_named("runs", self.runs, self.run)
+        check_overrides("runs", self.runs, self.run)
         return self
 
-    def run(self, name: str) -> PretrainRun:
+    def run(self, name: str) -> PretrainRunConfig:
         """The settings of run `name`: the section's own, with that run's overrides."""
         own = dict(self.runs[name])
         preset = own.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
-        run = PretrainRun(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
+        run = PretrainRunConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
         if preset == "released" and "min_regions" not in own:
             return run.model_copy(update={"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes})
         return run
 
 
-class Embed(Section):
+class EmbedConfig(Section):
     batch_size: AutoOrPositive
     attention: bool
 
 
-class Gallery(Section):
+class GalleryConfig(Section):
     slides: Positive

@@ -8,24 +8,24 @@ from pydantic import Field, field_validator, model_validator
 
 from slpd_core.config.base import (
     AutoOrPositive,
+    Fraction,
     NonNegative,
     Number,
     Overrides,
     Positive,
     PositiveFloat,
     Section,
-    Share,
-    refuse,
-    refuse_named,
+    check_overrides,
+    raise_problems,
 )
-from slpd_core.config.ssl import DinoPatches
+from slpd_core.config.ssl import StageOneConfig
 
 
-class Sheet(Section):
+class SheetConfig(Section):
     path: str
 
 
-class Segmentation(Section):
+class TissueSegmentationConfig(Section):
     """How tissue is found where no one has outlined it, and what of a slide is taken for glass."""
 
     thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
@@ -37,7 +37,7 @@ class Segmentation(Section):
     missing_tiles: Literal["error", "white"]
 
 
-class Outline(Section):
+class TissueOutlineConfig(Section):
     """How tissue outlined by hand is read."""
 
     mask_origin: Literal["slide", "bounds"] | None
@@ -45,33 +45,33 @@ class Outline(Section):
     ignore: tuple[str, ...]
 
 
-class Tissue(Outline, Segmentation):
+class TissueConfig(TissueOutlineConfig, TissueSegmentationConfig):
     masks: str | None
 
     @property
-    def segmentation(self) -> Segmentation:
+    def segmentation(self) -> TissueSegmentationConfig:
         """What the tissue of a slide depends on that no one has outlined."""
-        return Segmentation(**self.model_dump(include={*Segmentation.model_fields}))
+        return TissueSegmentationConfig(**self.model_dump(include={*TissueSegmentationConfig.model_fields}))
 
     @property
-    def outline(self) -> Outline:
+    def outline(self) -> TissueOutlineConfig:
         """What the tissue of a slide depends on that was outlined by hand, beside the outline."""
-        return Outline(**self.model_dump(include={*Outline.model_fields}))
+        return TissueOutlineConfig(**self.model_dump(include={*TissueOutlineConfig.model_fields}))
 
 
-class Regions(Section):
+class RegionsConfig(Section):
     size_px: Positive
     target_mpp: Annotated[Number, Field(ge=0.05, le=5)]
-    min_tissue_fraction: Share
+    min_tissue_fraction: Fraction
     edge: Literal["pad", "drop"]
     anchor: Literal["slide", "tissue"]
 
 
-class Patches(Section):
+class PatchesConfig(Section):
     per_slide: Positive
 
 
-class PatchEncoder(Section):
+class PatchEncoderConfig(Section):
     """The settings of one patch encoder, overrides applied: where its weights come from, how it is fed."""
 
     HUB: ClassVar[str] = "hf-hub:"
@@ -124,7 +124,7 @@ class PatchEncoder(Section):
                 found.append(f"arguments: {key!r} is no part of an architecture; delete it, name and weights say that")
         if self.arguments.get("num_classes"):
             found.append("arguments: 'num_classes' makes a classifier; delete it, tokens come from before the head")
-        refuse(found)
+        raise_problems(found)
         return self
 
     @property
@@ -164,15 +164,15 @@ class PatchEncoder(Section):
             )
 
 
-class PatchEncoders(PatchEncoder):
+class PatchEncodersConfig(PatchEncoderConfig):
     others: Overrides
-    dino: DinoPatches
+    dino: StageOneConfig
 
     @model_validator(mode="after")
     def _others_are_valid(self) -> Self:
-        refuse_named("others", self.others, self.other)
+        check_overrides("others", self.others, self.other)
         trained = [name for name in self.others if self.other(name).source == "dino"]
-        refuse(
+        raise_problems(
             [
                 f"others.{name}.source: dino is for the cohort's own encoder only; give another source"
                 for name in trained
@@ -181,28 +181,28 @@ class PatchEncoders(PatchEncoder):
         return self
 
     @property
-    def recipe(self) -> DinoPatches | None:
+    def recipe(self) -> StageOneConfig | None:
         """How the cohort's own encoder is trained; None where its weights come from elsewhere."""
         return self.dino if self.source == "dino" else None
 
     @property
-    def own(self) -> PatchEncoder:
+    def own(self) -> PatchEncoderConfig:
         """The settings of the cohort's own encoder, whose tokens are pretrained on."""
-        return PatchEncoder(**self._plain())
+        return PatchEncoderConfig(**self._plain())
 
-    def other(self, name: str) -> PatchEncoder:
+    def other(self, name: str) -> PatchEncoderConfig:
         """The settings of the other encoder `name`: the section's own, with its overrides."""
-        return PatchEncoder(**{**self._plain(), **self.others[name]})
+        return PatchEncoderConfig(**{**self._plain(), **self.others[name]})
 
-    def each(self) -> dict[str, PatchEncoder]:
+    def each(self) -> dict[str, PatchEncoderConfig]:
         """Every encoder by its key in the config, the section's own first."""
         return {"patch_encoder": self.own} | {f"patch_encoder.others.{name}": self.other(name) for name in self.others}
 
     def _plain(self) -> dict[str, Any]:
-        return self.model_dump(include={*PatchEncoder.model_fields})
+        return self.model_dump(include={*PatchEncoderConfig.model_fields})
 
 
-class Encoding(Section):
+class TokenEncodingConfig(Section):
     """How regions are read and encoded."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -211,14 +211,14 @@ class Encoding(Section):
     shrink_jpeg: bool
 
 
-class Tokens(Encoding):
+class TokensConfig(TokenEncodingConfig):
     cache: str | None
 
     @property
-    def encoding(self) -> Encoding:
+    def encoding(self) -> TokenEncodingConfig:
         """The section without its folder: what a slide's tokens depend on."""
-        return Encoding(**self.model_dump(exclude={"cache"}))
+        return TokenEncodingConfig(**self.model_dump(exclude={"cache"}))
 
 
-class Ledger(Section):
+class LedgerConfig(Section):
     on_bad_slide: Literal["quarantine", "stop"]

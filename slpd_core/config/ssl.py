@@ -4,13 +4,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from slpd_core.config.base import NonNegative, NonNegativeInt, Number, Positive, PositiveFloat, Section, Share, Whole
+from slpd_core.config.base import Fraction, Int, NonNegative, NonNegativeInt, Number, Positive, PositiveFloat, Section
 
 
-class SelfDistillation(Section):
+class SelfDistillationConfig(Section):
     """The recipe of DINO: what student and teacher of either stage are trained with."""
 
-    n_global_crops: Annotated[Whole, Field(ge=2)]
+    n_global_crops: Annotated[Int, Field(ge=2)]
     n_local_crops: NonNegativeInt
     drop_path: Annotated[Number, Field(ge=0, lt=1)]
     hidden_dim: Positive
@@ -25,10 +25,10 @@ class SelfDistillation(Section):
     weight_decay_end: NonNegative
     clip_norm: PositiveFloat
     freeze_last_layer_epochs: NonNegativeInt
-    teacher_momentum: Share
+    teacher_momentum: Fraction
     student_temperature: PositiveFloat
     teacher_temperature: PositiveFloat
-    centre_momentum: Share
+    centre_momentum: Fraction
     koleo: NonNegative
 
     @model_validator(mode="after")
@@ -38,16 +38,16 @@ class SelfDistillation(Section):
         return self
 
 
-class DinoPatches(SelfDistillation):
+class StageOneConfig(SelfDistillationConfig):
     """Stage one: DINO on patches."""
 
     global_px: Positive
     local_px: Positive
     global_area: tuple[PositiveFloat, PositiveFloat]
     local_area: tuple[PositiveFloat, PositiveFloat]
-    stain: Share
-    contrast: Share
-    greyscale: Share
+    stain: Fraction
+    contrast: Fraction
+    greyscale: Fraction
 
     @model_validator(mode="after")
     def _areas_are_ranges(self) -> Self:

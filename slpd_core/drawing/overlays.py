@@ -51,7 +51,7 @@ def draw_regions(
     return picture
 
 
-def notice(slide_id: str, reason: str) -> Image.Image:
+def placeholder_image(slide_id: str, reason: str) -> Image.Image:
     """A picture that says why a slide is quarantined."""
     lines = [f"{slide_id}: quarantined", "", *textwrap.wrap(reason, 44)]
     picture = Image.new("RGB", (640, 40 + len(lines) * (FONT_PX + 8)), "white")

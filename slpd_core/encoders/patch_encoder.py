@@ -42,7 +42,7 @@ def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, meta = artifacts.read_weights(weights_path)
     parsed = metadata(meta)
     state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}
-    model = vit.filled(parsed["name"], parsed["input_px"], parsed["arguments"], state, str(weights_path))
+    model = vit.build_with_weights(parsed["name"], parsed["input_px"], parsed["arguments"], state, str(weights_path))
     return model.eval().requires_grad_(False), parsed
 
 

@@ -15,17 +15,17 @@ from torch import Tensor
 from slpd_core import artifacts, config
 from slpd_core.encoders import vit
 
-HUB, FOLDER = config.PatchEncoder.HUB, config.PatchEncoder.FOLDER
+HUB, FOLDER = config.PatchEncoderConfig.HUB, config.PatchEncoderConfig.FOLDER
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # of a folder, first best
-HALF = (0.5, 0.5, 0.5)
+HALF_RGB = (0.5, 0.5, 0.5)
 # HIPT's maintainer's word for its weights, though they were trained with ImageNet's; the offset is its ViT's own.
-OF_HIPT = {"mean": HALF, "std": HALF, "position_offset": 0.1}
+OF_HIPT = {"mean": HALF_RGB, "std": HALF_RGB, "position_offset": 0.1}
 HIPT_SHA256 = "6960cd5a8657dc8bb214671aa0c6dbd3f5b698e84386884955836487ddc89e24"  # of the file, as its repository says
 TRIAL_PX = 224  # a multiple of the 7, 8, 14, 16 and 32 px that ViTs' tokens cover
 
 
 @dataclass(frozen=True)
-class Weights:
+class PretrainedWeights:
     """Tensors, float32, and what is known of them.
 
     name, arguments: timm's architecture. key: key and value of the config that led to them, for messages.
@@ -46,10 +46,10 @@ def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def of_hipt(section: config.PatchEncoder) -> Weights:
+def load_hipt(section: config.PatchEncoderConfig) -> PretrainedWeights:
     """HIPT's ViT256-16, the teacher of a DINO checkpoint."""
     section.require_weights()
-    return _of_file(section.name, vit.own_arguments(section.arguments), Path(section.weights or ""), OF_HIPT)
+    return _of_file(section.name, vit.architecture_kwargs(section.arguments), Path(section.weights or ""), OF_HIPT)
 
 
 def is_hipts(path: Path) -> bool:
@@ -58,7 +58,7 @@ def is_hipts(path: Path) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == HIPT_SHA256
 
 
-def of_timm(section: config.PatchEncoder) -> Weights:
+def load_timm(section: config.PatchEncoderConfig) -> PretrainedWeights:
     """Weights of a timm architecture: from the file given, else those that go by its name.
 
     Raises ValueError when the name, the arguments or the file are at fault, RuntimeError when the hub is.
@@ -67,10 +67,10 @@ def of_timm(section: config.PatchEncoder) -> Weights:
     place = section.hub_name or section.folder
     found = _read_config(section.name) if place else {}
     name = found.get("architecture", section.name)
-    arguments = vit.own_arguments({**found.get("model_args", {}), **section.arguments})
+    arguments = vit.architecture_kwargs({**found.get("model_args", {}), **section.arguments})
     said = found.get("pretrained_cfg", found)
     if "global_pool" in said:
-        arguments = vit.own_arguments({"global_pool": said["global_pool"], **arguments})
+        arguments = vit.architecture_kwargs({"global_pool": said["global_pool"], **arguments})
     if not place and not section.weights:
         _require_known(name)
     vit.build(name, section.input_px or TRIAL_PX, arguments, "meta")  # what is no ViT is refused before it is fetched
@@ -80,14 +80,14 @@ def of_timm(section: config.PatchEncoder) -> Weights:
         return _known_to_timm(name, arguments)
     path = _file_at(section.name, *WEIGHTS_FILES)
     key = f"patch_encoder.name: {section.name}"
-    return Weights(
+    return PretrainedWeights(
         name, arguments, artifacts.read_state_dict(path, key), key, section.name, artifacts.file_fingerprint(path), said
     )
 
 
-def trained_px(found: Weights) -> int:
+def native_input_px(found: PretrainedWeights) -> int:
     """Side of the pictures an encoder was trained with, px: what its positions are for, else what is said of it."""
-    side = vit.trained_px(found.state, vit.build(found.name, TRIAL_PX, found.arguments, "meta"))
+    side = vit.native_img_size(found.state, vit.build(found.name, TRIAL_PX, found.arguments, "meta"))
     known = timm.get_pretrained_cfg(found.name)
     height, width = found.said.get("input_size", known.input_size if known else (3, 0, 1))[-2:]
     if side is None and height != width:
@@ -97,9 +97,9 @@ def trained_px(found: Weights) -> int:
     return side or int(height)
 
 
-def _of_file(name: str, arguments: dict[str, Any], path: Path, said: Mapping[str, Any]) -> Weights:
+def _of_file(name: str, arguments: dict[str, Any], path: Path, said: Mapping[str, Any]) -> PretrainedWeights:
     key = f"patch_encoder.weights: {path}"
-    return Weights(
+    return PretrainedWeights(
         name,
         arguments,
         artifacts.read_state_dict(path, "patch_encoder.weights"),
@@ -121,18 +121,18 @@ def _require_known(name: str) -> None:
         )
 
 
-def _known_to_timm(name: str, arguments: dict[str, Any]) -> Weights:
+def _known_to_timm(name: str, arguments: dict[str, Any]) -> PretrainedWeights:
     """The weights timm knows by this name, from its cache or fetched."""
     # num_classes is left as published: timm then loads strictly.
     key = f"patch_encoder.name: {name}"
     known = timm.get_pretrained_cfg(name)
     with _saying_what_to_do(key, (known and known.hf_hub_id) or ""):
         try:
-            model: Any = timm.create_model(name, pretrained=True, **vit.with_classes(arguments))
+            model: Any = timm.create_model(name, pretrained=True, **vit.resolve_layer_classes(arguments))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{key}: its weights do not fit patch_encoder.arguments {arguments} ({reason})") from error
-    return Weights(name, arguments, _in_float32(model.state_dict()), key, name, said=model.pretrained_cfg)
+    return PretrainedWeights(name, arguments, _in_float32(model.state_dict()), key, name, said=model.pretrained_cfg)
 
 
 def _read_config(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from slpd_core import artifacts
 from slpd_core.encoders.initialization import init_linear
 
 OFFSET = 0.1  # added to a grid's size when positions are resampled to it
-SHAPE = ("token_dim", "embed_dim", "depth", "n_heads", "grid")  # an encoder's arguments that its file holds
+HPARAMS = ("token_dim", "embed_dim", "depth", "n_heads", "grid")  # an encoder's arguments that its file holds
 
 
 class Block(nn.Module):
@@ -94,7 +94,7 @@ class RegionEncoder(nn.Module):
         self, token_dim: int, embed_dim: int, depth: int, n_heads: int, grid: int, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        self.shape = dict(zip(SHAPE, (token_dim, embed_dim, depth, n_heads, grid), strict=True))
+        self.shape = dict(zip(HPARAMS, (token_dim, embed_dim, depth, n_heads, grid), strict=True))
         self.grid = grid
         self.phi = nn.Sequential(nn.Linear(token_dim, embed_dim), nn.GELU())
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -169,7 +169,7 @@ def read_state(path: Path, shape: tuple[int | None, int, int, int, int]) -> dict
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"pretrain.init_from: {path} is no region encoder of {dict(zip(SHAPE, values, strict=True))} ({reason}); "
+            f"pretrain.init_from: {path} is no region encoder of {dict(zip(HPARAMS, values, strict=True))} ({reason}); "
             "set embed_dim, depth, n_heads and global_crop to its own"
         ) from error
     return state
@@ -182,12 +182,12 @@ def load(path: Path) -> tuple[RegionEncoder, artifacts.Meta]:
     """
     tensors, meta = artifacts.read_weights(path)
     try:
-        encoder = RegionEncoder(**{key: int(meta[key]) for key in SHAPE})
+        encoder = RegionEncoder(**{key: int(meta[key]) for key in HPARAMS})
         encoder.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
     except (KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path}: weights, but not those of a region encoder of this pipeline ({type(error).__name__}: {reason}); "
-            f"{artifacts.make_anew(path)}"
+            f"{artifacts.rebuild_hint(path)}"
         ) from error
     return encoder.eval().requires_grad_(False), meta

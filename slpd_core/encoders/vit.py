@@ -11,7 +11,7 @@ import torch
 from timm import layers
 from torch import Tensor, nn
 
-from slpd_core.config import PatchEncoder
+from slpd_core.config import PatchEncoderConfig
 from slpd_core.runtime import name_some
 
 # Arguments that only say for which pictures or classes; both are settled here.
@@ -19,13 +19,13 @@ SETTLED = ("img_size", "dynamic_img_size", "dynamic_img_pad", "strict_img_size",
 MAX_DEPTH = 200  # blocks; the largest ViTs have about 50
 
 
-def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def architecture_kwargs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that make the architecture, without those of picture size and classes; unpooled means [CLS]."""
     own = {key: value for key, value in arguments.items() if key not in SETTLED and value is not None}
     return own | ({"global_pool": "token"} if own.get("global_pool") == "" else {})
 
 
-def with_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_layer_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with names of classes, as in {mlp_layer: SwiGLUPacked}, replaced by timm.layers' own."""
     found = dict(arguments)
     for key, value in arguments.items():
@@ -51,18 +51,20 @@ def build(
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"patch_encoder.name: timm has no model {name!r}; close ones: {', '.join(close) or 'none'}")
-    given = own_arguments(arguments or {})
+    given = architecture_kwargs(arguments or {})
     _require_architecture(given)
     try:
         with torch.device(device):
-            model = timm.create_model(name, num_classes=0, img_size=input_px, **with_classes(given), **training)
+            model = timm.create_model(
+                name, num_classes=0, img_size=input_px, **resolve_layer_classes(given), **training
+            )
     except (TypeError, AssertionError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = f"name a ViT, or correct patch_encoder.arguments {given}" if given else "name a ViT"
         raise ValueError(
             f"patch_encoder.name: {name!r} takes no patches of {input_px} px ({reason}); {remedy}"
         ) from error
-    side = token_px(model)
+    side = patch_stride(model)
     if input_px % side:
         raise ValueError(
             f"patch_encoder.input_px: {input_px} is not a multiple of the {side} px that a token of {name} covers; "
@@ -73,7 +75,7 @@ def build(
 
 def _require_architecture(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError where arguments, which a downloaded config.json may give, are more than an architecture's."""
-    for key in PatchEncoder.NO_ARGUMENTS:
+    for key in PatchEncoderConfig.NO_ARGUMENTS:
         if key in arguments:
             raise ValueError(
                 f"patch_encoder.arguments: {key!r} is no part of an architecture; delete it, there or in the model's "
@@ -97,7 +99,7 @@ def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
     return torch.cat((tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(dim=1)), dim=1)
 
 
-def token_px(model: Any) -> int:
+def patch_stride(model: Any) -> int:
     """Side of what one of the encoder's own tokens covers, px; 1 where it has no such tokens."""
     side = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
     return int(side if isinstance(side, int) else side[0])
@@ -111,9 +113,9 @@ def _grid_side(positions: Tensor, model: Any) -> tuple[int, int]:
     return prefix, side if side * side == patches else 0
 
 
-def trained_px(state: Mapping[str, Tensor], model: Any) -> int | None:
+def native_img_size(state: Mapping[str, Tensor], model: Any) -> int | None:
     """Side of the pictures that the positions in `state` are for, px; None where they do not say."""
-    return _grid_side(state["pos_embed"], model)[1] * token_px(model) or None if "pos_embed" in state else None
+    return _grid_side(state["pos_embed"], model)[1] * patch_stride(model) or None if "pos_embed" in state else None
 
 
 def resample_positions(positions: Tensor, model: Any, offset: float = 0.0) -> Tensor:
@@ -135,7 +137,7 @@ def resample_positions(positions: Tensor, model: Any, offset: float = 0.0) -> Te
     return torch.cat((positions[:, :prefix], grid.flatten(2).transpose(1, 2)), dim=1)
 
 
-def filled(
+def build_with_weights(
     name: str, input_px: int, arguments: Mapping[str, Any], state: Mapping[str, Tensor], origin: str, offset: float = 0
 ) -> Any:
     """The ViT `name` with the weights `state`, strictly; positions of another grid are resampled, a head is left out.

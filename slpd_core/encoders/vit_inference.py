@@ -28,7 +28,7 @@ KNOWN = {
 }
 MIDDLE = 128  # grey level taken from the pixels: what is left, -128 to 127, is exact in bf16
 ROWS = 2048  # about the tokens of eight patches
-CLEARLY = 1.4  # how much faster bf16 must multiply for `auto` to take it
+MIN_BF16_SPEEDUP = 1.4  # how much faster bf16 must multiply for `auto` to take it
 
 
 def separate_threads(count: int) -> ThreadPoolExecutor:
@@ -67,12 +67,12 @@ def choose_precision(precision: str, device: str, width: int) -> str:
     with separate_threads(1) as thread:
         seconds = thread.submit(best_seconds, ways).result()
     faster = seconds["fp32"] / seconds["bf16"]
-    chosen = "bf16" if faster >= CLEARLY else "fp32"
+    chosen = "bf16" if faster >= MIN_BF16_SPEEDUP else "fp32"
     log.info("precision auto: %s (bf16 multiplies %.1f times as fast as fp32 here)", chosen, faster)
     return chosen
 
 
-def packs(weight: Tensor) -> bool:
+def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN can pack a layer's weights on this machine: twice as fast as torch's fp32 on an AMD CPU."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -87,7 +87,7 @@ class FrozenLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, pack: bool = True) -> None:
         super().__init__()
         weight = weight.detach().to(dtype).contiguous()
-        self.dtype, self.packed = dtype, pack and packs(weight)
+        self.dtype, self.packed = dtype, pack and can_pack(weight)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self.packed else weight
         self.bias = None if bias is None else bias.detach().to(dtype)
 
@@ -220,7 +220,9 @@ def is_known(model: Any) -> bool:
     )
 
 
-def freeze(model: Any, meta: Mapping[str, Any], precision: str, device: str, pack: bool = True) -> Encoder:
+def optimize_for_inference(
+    model: Any, meta: Mapping[str, Any], precision: str, device: str, pack: bool = True
+) -> Encoder:
     """The encoder as it runs, on a device in a precision; the model itself is changed.
 
     meta: its `mean`, `std` and `pooling`. pack: False for a model that is to be compiled.

@@ -9,7 +9,7 @@ import numpy as np
 
 from slpd_core import artifacts, config
 from slpd_core.evaluation.features import ReadSlide
-from slpd_core.runtime import generator, importing, progress
+from slpd_core.runtime import fast_imports, generator, progress
 
 # A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
 # which sums to 1; None of a classifier without attention.
@@ -17,7 +17,7 @@ Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True)
-class Model:
+class FittedClassifier:
     """A trained classifier.
 
     classes: the sorted labels of all folds. dim: D of the features it reads. arrays: the state dict of a network; of a
@@ -36,9 +36,9 @@ def train(
     labels: np.ndarray,
     classes: list[str],
     classifier: str,
-    section: config.Evaluation,
+    section: config.ClassifierTrainingConfig,
     seed: int,
-) -> Model:
+) -> FittedClassifier:
     """Train a classifier on slides; labels: their class indices, int64 (slides,)."""
     dim = read(slide_ids[0]).shape[1]
     if classifier in ("knn", "logreg"):
@@ -46,15 +46,19 @@ def train(
         arrays = neighbours(means, labels, section) if classifier == "knn" else regression(means, labels, section)
     else:
         arrays = train_network(read, slide_ids, labels, (dim, len(classes)), classifier, section, seed)
-    return Model(classifier, classes, dim, arrays)
+    return FittedClassifier(classifier, classes, dim, arrays)
 
 
-def neighbours(means: np.ndarray, labels: np.ndarray, section: config.Evaluation) -> dict[str, np.ndarray]:
+def neighbours(
+    means: np.ndarray, labels: np.ndarray, section: config.ClassifierTrainingConfig
+) -> dict[str, np.ndarray]:
     """k nearest neighbours, unscaled, as HIPT: the training slides themselves. means: (slides, D)."""
     return {"means": means, "labels": labels, "k": np.array([min(section.knn_neighbours, len(means))])}
 
 
-def regression(means: np.ndarray, labels: np.ndarray, section: config.Evaluation) -> dict[str, np.ndarray]:
+def regression(
+    means: np.ndarray, labels: np.ndarray, section: config.ClassifierTrainingConfig
+) -> dict[str, np.ndarray]:
     """Logistic regression with L2 on standardised embeddings, all classes of the same weight. means: (slides, D)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -83,11 +87,11 @@ def train_network(
     labels: np.ndarray,
     size: tuple[int, int],
     classifier: str,
-    section: config.Evaluation,
+    section: config.ClassifierTrainingConfig,
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Train MIL, ABMIL, DS-MIL or ViT_WSI, one slide a step; gives its state dict. size: D and C."""
-    with importing():
+    with fast_imports():
         import torch
         import torch.nn.functional as F
 
@@ -110,14 +114,14 @@ def train_network(
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
-def predictor(model: Model) -> Predict:
+def predictor(model: FittedClassifier) -> Predict:
     """What a trained classifier makes of a slide."""
     if model.classifier == "knn":
-        return _vote(model)
-    return _regress(model) if model.classifier == "logreg" else _infer(model)
+        return _knn_predictor(model)
+    return _logreg_predictor(model) if model.classifier == "logreg" else _network_predictor(model)
 
 
-def _vote(model: Model) -> Predict:
+def _knn_predictor(model: FittedClassifier) -> Predict:
     from sklearn.neighbors import KNeighborsClassifier
 
     means, labels, k = (model.arrays[name] for name in ("means", "labels", "k"))
@@ -131,7 +135,7 @@ def _vote(model: Model) -> Predict:
     return predict
 
 
-def _regress(model: Model) -> Predict:
+def _logreg_predictor(model: FittedClassifier) -> Predict:
     from scipy.special import softmax
 
     mean, scale, coef, intercept, labels = (
@@ -147,8 +151,8 @@ def _regress(model: Model) -> Predict:
     return predict
 
 
-def _infer(model: Model) -> Predict:
-    with importing():
+def _network_predictor(model: FittedClassifier) -> Predict:
+    with fast_imports():
         import torch
 
         from slpd_core.evaluation import networks
@@ -160,7 +164,7 @@ def _infer(model: Model) -> Predict:
     @torch.inference_mode()
     def predict(slide: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         instances = torch.from_numpy(slide)
-        if not isinstance(network, networks.Attending):
+        if not isinstance(network, networks.AttentionClassifier):
             return network(instances).softmax(0).double().numpy(), None
         logits, attention = network.with_attention(instances)
         return logits.softmax(0).double().numpy(), attention.double().numpy()
@@ -168,18 +172,18 @@ def _infer(model: Model) -> Predict:
     return predict
 
 
-def write(path: Path, model: Model, meta: artifacts.Meta) -> None:
+def write(path: Path, model: FittedClassifier, meta: artifacts.Meta) -> None:
     """Write a trained classifier; meta: texts only."""
     own = {"classifier": model.classifier, "classes": json.dumps(model.classes), "dim": str(model.dim)}
     artifacts.write_weights(path, model.arrays, meta | own)
 
 
-def read(path: Path) -> tuple[Model, artifacts.Meta]:
+def read(path: Path) -> tuple[FittedClassifier, artifacts.Meta]:
     """Read a trained classifier and its metadata.
 
     Raises ValueError when the file is broken or holds something else.
     """
     arrays, meta = artifacts.read_weights(path)
     if "classifier" not in meta:
-        raise ValueError(f"{path}: no trained classifier; {artifacts.make_anew(path)}")
-    return Model(meta["classifier"], json.loads(meta["classes"]), int(meta["dim"]), arrays), meta
+        raise ValueError(f"{path}: no trained classifier; {artifacts.rebuild_hint(path)}")
+    return FittedClassifier(meta["classifier"], json.loads(meta["classes"]), int(meta["dim"]), arrays), meta

@@ -12,7 +12,7 @@ import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.evaluation import classifiers
-from slpd_core.evaluation.features import ReadSlide, checked, encoder_of, read_features
+from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
 from slpd_core.runtime import log
 
 VERSION = 6
@@ -46,8 +46,8 @@ def select_fold(folds: pd.DataFrame, number: int) -> Fold:
 
 
 def fit_and_predict(
-    read: ReadSlide, fold: Fold, classifier: str, section: config.Evaluation, seed: int
-) -> tuple[classifiers.Model, np.ndarray]:
+    read: ReadSlide, fold: Fold, classifier: str, section: config.ClassifierTrainingConfig, seed: int
+) -> tuple[classifiers.FittedClassifier, np.ndarray]:
     """A classifier trained on a fold's training slides, and its probabilities of the test slides (test slides, C)."""
     model = classifiers.train(read, [*fold.train["slide_id"]], fold.labels, fold.classes, classifier, section, seed)
     predict = classifiers.predictor(model)
@@ -55,15 +55,20 @@ def fit_and_predict(
 
 
 def predict_fold(
-    folds: pd.DataFrame, number: int, read: ReadSlide, classifier: str, section: config.Evaluation, seed: int
-) -> tuple[classifiers.Model, pd.DataFrame]:
+    folds: pd.DataFrame,
+    number: int,
+    read: ReadSlide,
+    classifier: str,
+    section: config.ClassifierTrainingConfig,
+    seed: int,
+) -> tuple[classifiers.FittedClassifier, pd.DataFrame]:
     """Train on a fold's training slides and predict its test slides; gives the model and the predictions.
 
     Raises ValueError when the training part holds one class only, a slide's features are missing, or the training
     diverged.
     """
     fold = select_fold(folds, number)
-    model, probabilities = fit_and_predict(checked(read), fold, classifier, section, seed)
+    model, probabilities = fit_and_predict(validated(read), fold, classifier, section, seed)
     if not np.isfinite(probabilities).all():
         raise ValueError(f"fold {number}: {classifier} diverged while training; lower evaluate.lr ({section.lr:g})")
     predictions = fold.test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
@@ -82,7 +87,7 @@ def run(
     ledger_path: Path,
     out_path: Path,
     model_path: Path,
-    section: config.Evaluation,
+    section: config.ClassifierTrainingConfig,
     seed: int,
 ) -> None:
     """Write the predictions of one fold of one row of the table, and the classifier that made them.
@@ -98,7 +103,7 @@ def run(
     meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}
     meta["ledger"] = folds_meta.get("ledger", "")
-    meta |= encoder_of(tokens_dir / f"{slide_ids[0]}.h5")
+    meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")
     classifiers.write(model_path, model, meta)
     artifacts.write_table(out_path, "evaluate", predictions, meta)
     log.info("%d test slides predicted", len(predictions))

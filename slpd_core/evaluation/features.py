@@ -71,10 +71,10 @@ def patch_features(
             if opened.slide.status == artifacts.QUARANTINED:
                 raise ValueError(
                     f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
-                    f"{artifacts.make_anew(path)}; or leave the slide out of the sheet"
+                    f"{artifacts.rebuild_hint(path)}; or leave the slide out of the sheet"
                 )
             if meta["fingerprint"] != admitted.get(slide_id):
-                raise ValueError(f"{path}: not the tokens that the ledger admitted; {artifacts.make_anew(path)}")
+                raise ValueError(f"{path}: not the tokens that the ledger admitted; {artifacts.rebuild_hint(path)}")
             prints.append(meta["fingerprint"])
     return read, artifacts.fingerprint(*prints)
 
@@ -93,13 +93,13 @@ def read_features(
     return "colour" if kind == "colour" else "patch", *patch_features(tokens_dir, slide_ids, ledger, kind)
 
 
-def encoder_of(tokens_path: Path) -> artifacts.Meta:
+def patch_encoder_meta(tokens_path: Path) -> artifacts.Meta:
     """What a tokens file says of the patch encoder that made it: source and name."""
     with artifacts.open_tokens(tokens_path) as (_, meta):
         return {key: meta[key] for key in artifacts.ENCODER_META}
 
 
-def checked(read: ReadSlide) -> ReadSlide:
+def validated(read: ReadSlide) -> ReadSlide:
     """The same reader; raises ValueError naming the slide that has no features (all that are written are finite)."""
 
     def read_checked(slide_id: str) -> np.ndarray:

@@ -38,7 +38,7 @@ def partition(slides: pd.DataFrame, n_folds: int, seed: int, repeat: int = 0) ->
     return fold[table.index.get_indexer(slides["patient_id"])]
 
 
-def set_aside(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:
+def hold_out(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:
     """About `fraction` of the patients of each label, at least one in all unless it is 0; no label is taken whole.
 
     slides: of the training part, sorted; a patient with two labels counts for that of the first slide.
@@ -58,7 +58,7 @@ def set_aside(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -
     return chosen
 
 
-def kept_whole(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
+def group_ids(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
     """What of a slide must not stand on both sides: its patient; or with `site` all patients of its site, and all sites
     of these.
 
@@ -87,7 +87,7 @@ def kept_whole(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
     return pd.Series(sites, index=slides.index).groupby(component).transform(lambda own: "+".join(sorted(set(own))))
 
 
-def group_slides(slides: pd.DataFrame, section: config.Folds) -> pd.DataFrame:
+def group_slides(slides: pd.DataFrame, section: config.FoldsConfig) -> pd.DataFrame:
     """Return slide_id, label and, as patient_id, what must not be on both sides of a fold.
 
     slides: as of `make_folds`. Raises ValueError when there is no slide, one label only, a label of one patient (or
@@ -96,7 +96,7 @@ def group_slides(slides: pd.DataFrame, section: config.Folds) -> pd.DataFrame:
     if slides.empty:
         raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
     unit = section.grouped_by
-    whole = slides[["slide_id", "label"]].assign(patient_id=kept_whole(slides, unit))
+    whole = slides[["slide_id", "label"]].assign(patient_id=group_ids(slides, unit))
     n_groups, labels = whole["patient_id"].nunique(), sorted(slides["label"].unique())
     if len(labels) < 2:
         raise ValueError(f"slides of one label only are left ({labels[0]}); add slides of another")
@@ -112,7 +112,7 @@ def group_slides(slides: pd.DataFrame, section: config.Folds) -> pd.DataFrame:
     return whole
 
 
-def require_folds(slides: pd.DataFrame, section: config.Folds) -> None:
+def require_folds(slides: pd.DataFrame, section: config.FoldsConfig) -> None:
     """Check before any work that a sheet's slides can be divided, or that the imported splits name them.
 
     slides: columns slide_id, patient_id, label, site. Raises ValueError when they cannot.
@@ -123,7 +123,7 @@ def require_folds(slides: pd.DataFrame, section: config.Folds) -> None:
         group_slides(slides, section)
 
 
-def plan_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
+def plan_folds(slides: pd.DataFrame, section: config.FoldsConfig, seed: int) -> pd.DataFrame:
     """Return the folds of a sheet's slides before any work, as if all of them were usable.
 
     Args:
@@ -144,7 +144,7 @@ def require_labels(folds: pd.DataFrame) -> None:
         raise ValueError(f"fold {fold}: its training slides show one label only ({names[0]}); add slides of another")
 
 
-def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.DataFrame:
+def make_folds(slides: pd.DataFrame, section: config.FoldsConfig, seed: int) -> pd.DataFrame:
     """Every slide's part (train, val, test; spare where a share of the slides trains) in every fold; each slide is
     tested once a repeat.
 
@@ -169,27 +169,27 @@ def make_folds(slides: pd.DataFrame, section: config.Folds, seed: int) -> pd.Dat
                 ("val", section.val_fraction, (fold,)),
                 ("spare", 1 - section.train_share, ("spare", fold)),
             ):
-                chosen = set_aside(whole[part == "train"], share, generator(seed, "folds", *keys))
+                chosen = hold_out(whole[part == "train"], share, generator(seed, "folds", *keys))
                 part[(part == "train") & whole["patient_id"].isin(chosen).to_numpy()] = name
             parts.append(slides.assign(fold=fold, part=part))
     return pd.concat(parts, ignore_index=True)[[*artifacts.TABLES["folds"]]]
 
 
 def run(
-    *, ledger_path: Path, sheet_path: Path, out_path: Path, remarks_path: Path, section: config.Folds, seed: int
+    *, ledger_path: Path, sheet_path: Path, out_path: Path, remarks_path: Path, section: config.FoldsConfig, seed: int
 ) -> None:
     """Write the folds of the slides the ledger admits, and a table of what is to be known of them."""
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     sheet, _ = artifacts.read_table(sheet_path, "sheet")
     slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
-    found = split_audit.on_slides(slides)
+    found = split_audit.audit_slides(slides)
     if section.splits:
         folds, of_splits = imported_splits.import_folds(section.files, slides)
         found += of_splits
     else:
         folds = make_folds(slides[slides["status"] == artifacts.OK], section, seed)
     require_labels(folds)
-    remarked = split_audit.table(found + split_audit.on_folds(folds))
+    remarked = split_audit.table(found + split_audit.audit_folds(folds))
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()
         log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in PARTS if part in counts))

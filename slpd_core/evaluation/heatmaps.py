@@ -11,7 +11,7 @@ from PIL import Image
 from slpd_core import artifacts, config
 from slpd_core.drawing import heatmap
 from slpd_core.evaluation import classifiers
-from slpd_core.evaluation.features import checked, region_features
+from slpd_core.evaluation.features import region_features, validated
 from slpd_core.runtime import generator, log, progress
 
 VERSION = 1
@@ -55,7 +55,7 @@ def run(
     tissue_dir: Path,
     regions_dir: Path,
     out_path: Path,
-    section: config.Heatmaps,
+    section: config.HeatmapsConfig,
     seed: int,
 ) -> None:
     """Draw some slides of each label, each by the classifier of a fold that tests it.
@@ -71,7 +71,7 @@ def run(
         artifacts.check_ledger(model_paths[fold], meta, ledger)
         predict, (read, _) = classifiers.predictor(model), region_features(embed_paths[fold], ledger)
         for slide_id, label in zip(own["slide_id"], own["label"], strict=True):
-            probabilities, attention = predict(checked(read)(slide_id))
+            probabilities, attention = predict(validated(read)(slide_id))
             assert attention is not None  # the rule names classifiers of config.ATTENTION only
             picture = draw_slide(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
             says = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"

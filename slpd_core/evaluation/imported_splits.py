@@ -11,7 +11,7 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, loosen_id, normalize_id, without_fraction
 from slpd_core.artifacts.spreadsheets import read_text_table
-from slpd_core.evaluation.split_audit import Remark
+from slpd_core.evaluation.split_audit import SplitIssue
 from slpd_core.runtime import log
 
 PARTS = ("train", "val", "test")
@@ -81,7 +81,7 @@ class SlideIndex:
         return ""
 
 
-def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFrame, list[Remark]]:
+def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFrame, list[SplitIssue]]:
     """Return the folds of imported splits, of a cohort's slides that they name, and what is to be known of them.
 
     Args:
@@ -119,8 +119,8 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
         log.warning("folds.splits: %s", hint)
     found = pd.concat(folds, ignore_index=True)[[*artifacts.TABLES["folds"]]]
     unnamed = slides["slide_id"][usable & ~np.isin(np.arange(len(slides)), list(named))]
-    remarks = [Remark("in the splits, not in the sheet", slide_id) for slide_id in dict.fromkeys(strange)]
-    remarks += [Remark("in no split", slide_id) for slide_id in unnamed]
+    remarks = [SplitIssue("in the splits, not in the sheet", slide_id) for slide_id in dict.fromkeys(strange)]
+    remarks += [SplitIssue("in no split", slide_id) for slide_id in unnamed]
     return found, remarks
 
 

@@ -91,7 +91,7 @@ class GatedAttention(nn.Module):
         return self.attention_c(self.attention_a(x) * self.attention_b(x))
 
 
-class Attending(nn.Module):
+class AttentionClassifier(nn.Module):
     """A classifier that says how much each instance counts for the slide."""
 
     def forward(self, slide: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Attending(nn.Module):
         raise NotImplementedError
 
 
-class ABMIL(Attending):
+class ABMIL(AttentionClassifier):
     """Attention-based MIL with the gated attention of Ilse et al. (ICML 2018), in the width CLAM made common.
 
     A slide is the mean of its instances, each reduced to 256 dimensions, by attention.
@@ -151,7 +151,7 @@ class EncoderLayer(nn.Module):
         return attn.out_proj(mixed.transpose(0, 1).flatten(1))
 
 
-class ViTWSI(Attending):
+class ViTWSI(AttentionClassifier):
     """ViT_WSI-4096 (HIPT): a transformer over the slide's regions, no positions, then gated attention pooling."""
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
 from slpd_core.evaluation import classifiers
-from slpd_core.evaluation.features import ReadSlide, checked, read_features
+from slpd_core.evaluation.features import ReadSlide, read_features, validated
 from slpd_core.evaluation.heatmaps import draw_slide
 from slpd_core.runtime import log, progress
 
@@ -19,7 +19,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class PredictionModel:
     """A row of the table that predicts: one classifier on one kind of features. All but these are paths.
 
     models: of each fold. embeds: of each fold, those of the run the features name; none for features of patches.
@@ -63,19 +63,19 @@ def ensemble(predictors: Sequence[classifiers.Predict], readers: Sequence[ReadSl
     return Prediction(np.array([p for p, _ in found]), np.mean(attentions, 0) if attentions else None)
 
 
-def readers_of(row: Row, slide_ids: list[str]) -> list[ReadSlide]:
+def readers_of(row: PredictionModel, slide_ids: list[str]) -> list[ReadSlide]:
     """How to read a slide's features for the classifier of each fold; one reader where all folds share an encoder."""
     paths: list[str | None] = [*row.embeds] or [None] * len(row.models)
     where = Path(row.tokens), slide_ids, Path(row.ledger)
     known = {
-        path: checked(read_features(row.features, Path(path) if path else None, *where)[1])
+        path: validated(read_features(row.features, Path(path) if path else None, *where)[1])
         for path in dict.fromkeys(paths)
     }
     return [known[path] for path in paths]
 
 
 def predict_row(
-    row: Row, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
+    row: PredictionModel, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
 ) -> list[dict[str, Any]]:
     """The predictions of a row, one a slide; draws heatmaps_dir/{features}/{classifier}/{slide}.jpg where there is
     attention.
@@ -112,7 +112,11 @@ def run(
     ledger, _ = artifacts.read_table(ledger_path, "ledger")
     admitted = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
-    found = [line for row in rows for line in predict_row(Row(**row), admitted, heatmaps_dir, tissue_dir, regions_dir)]
+    found = [
+        line
+        for row in rows
+        for line in predict_row(PredictionModel(**row), admitted, heatmaps_dir, tissue_dir, regions_dir)
+    ]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
     table = slides.merge(pd.DataFrame(found, columns=None if found else ["slide_id"]), "left", "slide_id")
     artifacts.write_csv(out_path, table, "%.6f")

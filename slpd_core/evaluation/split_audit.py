@@ -10,7 +10,7 @@ from slpd_core.runtime import log, name_some
 ON_BOTH_SIDES = "patient on both sides"
 
 
-class Remark(NamedTuple):
+class SplitIssue(NamedTuple):
     """A remark on a slide, a patient or a label, in one fold or, where that is empty, in all."""
 
     remark: str
@@ -18,28 +18,28 @@ class Remark(NamedTuple):
     fold: str = ""
 
 
-def on_slides(slides: pd.DataFrame) -> list[Remark]:
+def audit_slides(slides: pd.DataFrame) -> list[SplitIssue]:
     """The slides of a cohort that no fold can hold; slides: columns slide_id, status."""
     left_out = slides[slides["status"] != artifacts.OK]
-    return [Remark(artifacts.REMARKS_OF_STATUS[slide.status], slide.slide_id) for slide in left_out.itertuples()]
+    return [SplitIssue(artifacts.REMARKS_OF_STATUS[slide.status], slide.slide_id) for slide in left_out.itertuples()]
 
 
-def on_folds(folds: pd.DataFrame) -> list[Remark]:
+def audit_folds(folds: pd.DataFrame) -> list[SplitIssue]:
     """Return what is wrong with folds: patients on both sides of one, labels a part lacks, slides that none tests."""
     found, labels = [], set(folds["label"])
     for fold, rows in folds.groupby("fold"):
         tested = set(rows.loc[rows["part"] == "test", "patient_id"])
         trained = set(rows.loc[rows["part"].isin(("train", "val")), "patient_id"])
-        found += [Remark(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
+        found += [SplitIssue(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
         for part, remark in artifacts.REMARKS_OF_LABELS.items():
             shown = set(rows.loc[rows["part"] == part, "label"])
-            found += [Remark(remark, label, str(fold)) for label in sorted(labels - shown)]
+            found += [SplitIssue(remark, label, str(fold)) for label in sorted(labels - shown)]
     times = folds.groupby("slide_id")["part"].agg(lambda parts: (parts == "test").sum())
-    found += [Remark("never tested", slide_id) for slide_id in times.index[times == 0]]
+    found += [SplitIssue("never tested", slide_id) for slide_id in times.index[times == 0]]
     return found
 
 
-def count(remarks: list[Remark]) -> list[str]:
+def count(remarks: list[SplitIssue]) -> list[str]:
     """Return a line per kind of remark: how many ids it is about, and some of them."""
     ids: dict[str, dict[str, None]] = {}
     for remark in remarks:
@@ -47,8 +47,8 @@ def count(remarks: list[Remark]) -> list[str]:
     return [f"{remark}: {len(names)} ({name_some(names)})" for remark, names in ids.items()]
 
 
-def table(remarks: list[Remark]) -> pd.DataFrame:
+def table(remarks: list[SplitIssue]) -> pd.DataFrame:
     """Remarks as a table with columns remark, id and fold; says of each kind how many there are in the log."""
     for line in count(remarks):
         log.warning("%s", line)
-    return pd.DataFrame(remarks, columns=Remark._fields, dtype=str)
+    return pd.DataFrame(remarks, columns=SplitIssue._fields, dtype=str)

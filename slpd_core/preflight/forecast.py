@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from slpd_core import config
 from slpd_core.preflight import throughput
-from slpd_core.preflight.slides import Opened, Sample
+from slpd_core.preflight.slides import CohortSample, SlideProbe
 
 START_SECONDS = 3.0  # of a job that loads PyTorch
 COLOUR_BYTES = 6  # of a patch, beside its token
@@ -50,7 +50,11 @@ class Encoder:
 
 
 def of_slides(
-    settings: config.Config, slides: list[Opened], sample: Sample, encoders: dict[str, Encoder], machine: Machine
+    settings: config.Config,
+    slides: list[SlideProbe],
+    sample: CohortSample,
+    encoders: dict[str, Encoder],
+    machine: Machine,
 ) -> list[Stage]:
     """The stages from pixels to tokens; encoders: by the name that evaluate.rows has for them, "patch" the own."""
     n, R = len(slides), sample.regions_of(slides)

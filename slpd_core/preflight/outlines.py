@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from slpd_core import config
-from slpd_core.preflight.slides import Opened
+from slpd_core.preflight.slides import SlideProbe
 from slpd_core.runtime import progress
 from slpd_core.slides.outlines import find_origin, read_outline
 
 
 def find_problems(
-    slides: list[Opened], paths: Mapping[str, Path], section: config.Outline, threads: int
+    slides: list[SlideProbe], paths: Mapping[str, Path], section: config.TissueOutlineConfig, threads: int
 ) -> dict[str, str]:
     """Find the outlines that cannot be taken, several at a time.
 
@@ -25,7 +25,7 @@ def find_problems(
         What is wrong by slide id.
     """
 
-    def look_at(slide: Opened) -> str:
+    def look_at(slide: SlideProbe) -> str:
         try:
             corner = find_origin(slide.slide_id, slide.bounds_xy, section.mask_origin)
             path, classes, ignore = paths[slide.slide_id], section.classes, section.ignore

@@ -30,7 +30,7 @@ NAMED = 10  # slides, or what is in doubt, that are named one by one
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 
 
-class Findings:
+class PreflightReport:
     """What was looked at, line by line."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def memory_gb() -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
-def look_at_machine(say: Findings, machine: Machine, asked: int) -> None:
+def look_at_machine(say: PreflightReport, machine: Machine, asked: int) -> None:
     """Versions, cores, memory, GPUs; asked: GPUs that jobs may use at a time."""
     versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
     say.say(OK, "environment", f"Python {platform.python_version()}, {versions}")
@@ -71,14 +71,14 @@ def look_at_machine(say: Findings, machine: Machine, asked: int) -> None:
         say.say(NOTE, "GPUs", f"{count} here ({names}), none in use: add --resources gpu={count}")
 
 
-def look_at_texts(say: Findings, settings: config.Config, sheet: pd.DataFrame) -> None:
+def look_at_texts(say: PreflightReport, settings: config.Config, sheet: pd.DataFrame) -> None:
     """What the sheet says of the cohort, and what it and the splits leave in doubt."""
     labels = ", ".join(f"{label} ({count:,})" for label, count in sheet["label"].value_counts().items())
     say.say(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients: {labels}")
     say.say_some(NOTE, texts.find_doubts(settings, sheet))
 
 
-def look_at_runs(say: Findings, settings: config.Config, sample: slides.Sample, token_dim: int) -> None:
+def look_at_runs(say: PreflightReport, settings: config.Config, sample: slides.CohortSample, token_dim: int) -> None:
     """Whether each pretraining run can begin with the encoder it names, and which slides have prototypes in it."""
     counts = np.array([len(found.coords) for found in sample.regions])
     for name in settings.pretrain.runs:
@@ -98,7 +98,7 @@ def look_at_runs(say: Findings, settings: config.Config, sample: slides.Sample, 
             )
 
 
-def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str) -> list[slides.Opened]:
+def look_at_slides(say: PreflightReport, opened: list[slides.SlideProbe], on_bad_slide: str) -> list[slides.SlideProbe]:
     """Whether each slide opens; gives those that do."""
     good = [slide for slide in opened if not slide.problem]
     mpp = [slide.mpp for slide in good]
@@ -114,7 +114,7 @@ def look_at_slides(say: Findings, opened: list[slides.Opened], on_bad_slide: str
     return good
 
 
-def look_at_copies(say: Findings, sheets: list[pd.DataFrame]) -> None:
+def look_at_copies(say: PreflightReport, sheets: list[pd.DataFrame]) -> None:
     """Name slides of equal content: a leak where a sheet has them as of several patients or labels.
 
     sheets: of the cohort and, if there are any, of new slides.
@@ -133,8 +133,8 @@ def look_at_copies(say: Findings, sheets: list[pd.DataFrame]) -> None:
 
 
 def look_at_outlines(
-    say: Findings, settings: config.Config, slide_ids: list[str], good: list[slides.Opened], threads: int
-) -> tuple[list[slides.Opened], dict[str, Path]]:
+    say: PreflightReport, settings: config.Config, slide_ids: list[str], good: list[slides.SlideProbe], threads: int
+) -> tuple[list[slides.SlideProbe], dict[str, Path]]:
     """Whether each outline can be taken; gives the slides whose outline can, or that have none, and the outlines."""
     if settings.tissue.masks is None:
         return good, {}
@@ -145,7 +145,7 @@ def look_at_outlines(
     return [slide for slide in good if slide.slide_id not in problems], found.paths
 
 
-def look_at_encoders(say: Findings, settings: config.Config, device: str) -> dict[str, Encoder]:
+def look_at_encoders(say: PreflightReport, settings: config.Config, device: str) -> dict[str, Encoder]:
     """Load the weights of every patch encoder as its stage will, and time it; by the name that rows have for it."""
     found: dict[str, Encoder] = {}
     used = {name: settings.patch_encoder.other(name) for name in settings.patch_encoder.others}
@@ -175,7 +175,7 @@ def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.h5")) if folder.is_dir() else 0
 
 
-def look_at_disk(say: Findings, results: Path, needed_gb: float, tokens_gb: float) -> None:
+def look_at_disk(say: PreflightReport, results: Path, needed_gb: float, tokens_gb: float) -> None:
     """Whether what is to come has room, and whether pretraining can keep the tokens in memory or map them."""
     results.mkdir(parents=True, exist_ok=True)
     there = bytes_of(results / "tokens") / 1e9
@@ -199,7 +199,7 @@ def run(*, settings: config.Config, sheets: list[Path], results: Path, device: s
     sheets: of the cohort and, if there are any, of new slides. cores, gpus: that jobs may use at a time. Raises
     ValueError when something would fail.
     """
-    machine, say = Machine(cores, gpus if device == "cuda" else 0, device), Findings()
+    machine, say = Machine(cores, gpus if device == "cuda" else 0, device), PreflightReport()
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     look_at_machine(say, machine, gpus)
     rows = [read_sheet(path, labelled=not number) for number, path in enumerate(sheets)]

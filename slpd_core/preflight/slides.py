@@ -15,14 +15,14 @@ from slpd_core import artifacts, config
 from slpd_core.runtime import progress
 from slpd_core.slides import regions, tissue
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import Slide, read_regions
+from slpd_core.wsi.reader import Slide, iter_region_pixels
 
 NONE: Mapping[str, Path] = MappingProxyType({})
 SAMPLED = 6  # slides whose tissue is sought
 
 
 @dataclass(frozen=True)
-class Opened:
+class SlideProbe:
     """A slide's row of the sheet, and what opening it showed: its width and height, um/px; or why it did not open.
 
     bounds_xy: the corner of its scanned area, level-0 px. remarks: what to know of a slide that opens, a sentence each.
@@ -56,20 +56,20 @@ class Opened:
         return None if np.isnan(self.row["mpp"]) else float(self.row["mpp"])
 
 
-def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list[Opened]:
+def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list[SlideProbe]:
     """Open every slide of a sheet and find its um/px, several at a time."""
 
-    def look_at(row: dict[str, Any]) -> Opened:
-        found = Opened(row)
+    def look_at(row: dict[str, Any]) -> SlideProbe:
+        found = SlideProbe(row)
         try:
             with Slide(found.path, found.sheet_mpp, missing_tiles=settings.tissue.missing_tiles) as slide:
                 info = artifacts.SlideInfo(found.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source)
-                regions.keep_regions(
+                regions.select_regions(
                     artifacts.Tissue(info, ()), settings.regions
                 )  # refuses a slide coarser than regions are read
-                return Opened(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
+                return SlideProbe(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
-            return Opened(row, problem=str(error))
+            return SlideProbe(row, problem=str(error))
 
     rows = sheet.to_dict("records")
     with ThreadPoolExecutor(threads) as pool:
@@ -77,41 +77,41 @@ def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list
 
 
 @dataclass(frozen=True)
-class Sample:
+class CohortSample:
     """What a few slides say of all: their regions, the seconds their tissue took, those a region took to be read."""
 
-    of: list[Opened]
+    of: list[SlideProbe]
     regions: list[artifacts.Regions]
     tissue_seconds: float
     read_seconds: float
 
-    def regions_of(self, slides: list[Opened]) -> int:
+    def regions_of(self, slides: list[SlideProbe]) -> int:
         """The regions to expect of slides, by their area."""
         area = sum(slide.mm2 for slide in self.of)
         return round(sum(len(found.coords) for found in self.regions) * sum(slide.mm2 for slide in slides) / area)
 
 
-def sample(slides: list[Opened], settings: config.Config, outlines: Mapping[str, Path] = NONE) -> Sample:
+def sample(slides: list[SlideProbe], settings: config.Config, outlines: Mapping[str, Path] = NONE) -> CohortSample:
     """Find the tissue and regions of slides evenly spaced by size, and read a region; slides: one or more that open."""
     by_size = sorted(slides, key=lambda slide: (slide.mm2, slide.slide_id))
     picked = [by_size[number] for number in np.unique(np.linspace(0, len(by_size) - 1, SAMPLED).round().astype(int))]
     started = time.perf_counter()
     found = [*progress(_regions(picked, settings, outlines), len(picked), "tissue", "slides")]
     spent = (time.perf_counter() - started) / len(picked)
-    return Sample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.shrink_jpeg))
+    return CohortSample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.shrink_jpeg))
 
 
 def _regions(
-    slides: list[Opened], settings: config.Config, outlines: Mapping[str, Path]
+    slides: list[SlideProbe], settings: config.Config, outlines: Mapping[str, Path]
 ) -> Iterator[artifacts.Regions]:
     for slide in slides:
         section, outline = settings.tissue.segmentation, settings.tissue.outline
         mask = outlines.get(slide.slide_id)
         found, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, section, "", mask, outline)
-        yield regions.keep_regions(found, settings.regions)
+        yield regions.select_regions(found, settings.regions)
 
 
-def _seconds_to_read(slides: list[Opened], found: list[artifacts.Regions], shrink_jpeg: bool) -> float:
+def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], shrink_jpeg: bool) -> float:
     """Seconds to read a region, of the first slide that has one."""
     for slide, of_slide in zip(slides, found, strict=True):
         if len(of_slide.coords):
@@ -125,6 +125,6 @@ def _seconds_to_read(slides: list[Opened], found: list[artifacts.Regions], shrin
                 of_slide.target_mpp,
             )
             started = time.perf_counter()
-            for _ in read_regions(slide.path, one, shrink_jpeg, give_up=True):
+            for _ in iter_region_pixels(slide.path, one, shrink_jpeg, give_up=True):
                 return time.perf_counter() - started
     return 0.0

@@ -43,7 +43,7 @@ def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
     doubts = sheets.find_doubts(sheet)
     if settings.folds.splits:
         made, remarked = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
-        doubts += [f"folds.splits: {line}" for line in split_audit.count(remarked + split_audit.on_folds(made))]
+        doubts += [f"folds.splits: {line}" for line in split_audit.count(remarked + split_audit.audit_folds(made))]
     return doubts
 
 
@@ -68,7 +68,7 @@ def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.Dat
 
 
 def _check_run(
-    key: str, run: config.PretrainRun, settings: config.Config, parts: Sequence[pd.DataFrame]
+    key: str, run: config.PretrainRunConfig, settings: config.Config, parts: Sequence[pd.DataFrame]
 ) -> Iterator[str]:
     """Every setting of a pretraining run that its cohort cannot meet; parts: the slides that each encoder sees."""
     if run.alpha_inter and run.inter != "any_region":
@@ -84,7 +84,7 @@ def _check_run(
         yield from _check_start(key, run, settings)
 
 
-def _check_start(key: str, run: config.PretrainRun, settings: config.Config) -> Iterator[str]:
+def _check_start(key: str, run: config.PretrainRunConfig, settings: config.Config) -> Iterator[str]:
     """Why a run cannot begin with the encoder it names: another run's of this cohort, or a file."""
     path = Path(run.init_from or "")
     other = path.parent.name.partition(".")[0]

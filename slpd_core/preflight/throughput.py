@@ -20,7 +20,7 @@ CPU_BATCH = 16  # regions or patches a step of training; the rate is nearly that
 SLIDES = 3  # that a classifier is trained on
 
 
-def seconds_a_patch(weights_path: Path, section: config.Encoding, device: str) -> tuple[float, int, str]:
+def seconds_a_patch(weights_path: Path, section: config.TokenEncodingConfig, device: str) -> tuple[float, int, str]:
     """Seconds the patch encoder takes for a patch, by one thread on a CPU; the token's length, the precision."""
     meta = encoders.load(weights_path)[1]
     precision = vit_inference.choose_precision(section.precision, device, meta["token_dim"])
@@ -38,7 +38,7 @@ def seconds_a_patch(weights_path: Path, section: config.Encoding, device: str) -
     return (time.perf_counter() - started) / count, int(meta["token_dim"]), precision
 
 
-def _batch(batch_size: int, device: str) -> int:
+def time_batch(batch_size: int, device: str) -> int:
     return batch_size if device == "cuda" else min(batch_size, CPU_BATCH)
 
 
@@ -56,11 +56,11 @@ class Noise(stage_one.Patches):
         return torch.randint(0, 256, (len(rows), self.patch_px, self.patch_px, 3), dtype=torch.uint8)
 
 
-def patches_a_second(section: config.PatchEncoder, recipe: config.DinoPatches, device: str) -> float:
+def patches_a_second(section: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> float:
     """Patches that stage one trains on in a second."""
-    batch = _batch(recipe.batch_size, device)
+    batch = time_batch(recipe.batch_size, device)
     short = recipe.model_copy(update={"batch_size": batch, "epochs": 2, "warmup_epochs": 0})
-    plan, noise = patch_encoder.planned(section, short, 1, device), Noise(2 * batch, section.patch_px)
+    plan, noise = patch_encoder.plan_stage_one(section, short, 1, device), Noise(2 * batch, section.patch_px)
     networks = plan.start()
     for epoch in range(2):
         started = time.perf_counter()
@@ -68,9 +68,9 @@ def patches_a_second(section: config.PatchEncoder, recipe: config.DinoPatches, d
     return len(noise) / (time.perf_counter() - started)
 
 
-def regions_a_second(section: config.PretrainRun, grid: int, token_dim: int, device: str) -> float:
+def regions_a_second(section: config.PretrainRunConfig, grid: int, token_dim: int, device: str) -> float:
     """Regions that a pretraining run trains on in a second, its prototypes included."""
-    batch = _batch(section.batch_size, device)
+    batch = time_batch(section.batch_size, device)
     R = 2 * batch
     changes = {"batch_size": batch, "epochs": 2, "warmup_epochs": 0, "self_only_epochs": 0, "init_from": None}
     short = section.model_copy(update=changes)
@@ -85,7 +85,7 @@ def regions_a_second(section: config.PretrainRun, grid: int, token_dim: int, dev
     return R / (time.perf_counter() - started)
 
 
-def seconds_a_slide(classifier: str, section: config.Evaluation, rows: int, dim: int) -> float:
+def seconds_a_slide(classifier: str, section: config.ClassifierTrainingConfig, rows: int, dim: int) -> float:
     """Seconds that a classifier takes to train on a slide once; rows: of its regions or patches, (rows, dim)."""
     slides = [str(number) for number in range(SLIDES)]
     feature = np.random.default_rng(0).standard_normal((max(1, rows), dim)).astype(np.float32)

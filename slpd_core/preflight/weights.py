@@ -19,7 +19,7 @@ PATCHES = "patch_embed.proj.weight"  # (embed_dim, 3, patch_size, patch_size)
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
-def find_problems(key: str, encoder: config.PatchEncoder) -> Iterator[str]:
+def find_problems(key: str, encoder: config.PatchEncoderConfig) -> Iterator[str]:
     """Yield what is wrong with the weights files of an encoder.
 
     Args:

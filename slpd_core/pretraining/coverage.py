@@ -8,7 +8,9 @@ from slpd_core.pretraining.token_dataset import Cohort
 LOSSES = {"intra": "L_intra", "inter": "L_inter"}
 
 
-def clustering_groups(cohort: Cohort, section: config.PretrainRun) -> tuple[np.ndarray, list[str], list[str], int]:
+def clustering_groups(
+    cohort: Cohort, section: config.PretrainRunConfig
+) -> tuple[np.ndarray, list[str], list[str], int]:
     """Return what is clustered as one: the group of each region, names and patients of the groups, their prototypes.
 
     The slides, or where clustering is global, the cohort with as many prototypes as its slides would have had.
@@ -19,19 +21,19 @@ def clustering_groups(cohort: Cohort, section: config.PretrainRun) -> tuple[np.n
     return np.zeros_like(cohort.slide_of), [""], [""], total
 
 
-def related_slides(cohort: Cohort, section: config.PretrainRun) -> np.ndarray:
+def related_slides(cohort: Cohort, section: config.PretrainRunConfig) -> np.ndarray:
     """Return int64 (N,), equal for slides that are no neighbors: of one patient, or every slide by itself."""
     if section.exclude_same_patient:
         return np.unique(cohort.patient_ids, return_inverse=True)[1]
     return np.arange(len(cohort.slide_ids))
 
 
-def fewest_regions(section: config.PretrainRun, M: int) -> int:
+def fewest_regions(section: config.PretrainRunConfig, M: int) -> int:
     """Return the number of regions from which on a slide has prototypes, M of them."""
     return max(M, section.min_regions or 0)
 
 
-def reached_regions(cohort: Cohort, section: config.PretrainRun) -> dict[str, np.ndarray]:
+def reached_regions(cohort: Cohort, section: config.PretrainRunConfig) -> dict[str, np.ndarray]:
     """Find the regions that have a target of each loss with prototypes that counts.
 
     Returns:
@@ -52,7 +54,7 @@ def reached_regions(cohort: Cohort, section: config.PretrainRun) -> dict[str, np
     return targets
 
 
-def describe_gaps(cohort: Cohort, section: config.PretrainRun) -> list[str]:
+def describe_gaps(cohort: Cohort, section: config.PretrainRunConfig) -> list[str]:
     """Describe what the losses with prototypes do not reach in a cohort.
 
     Returns:

@@ -44,7 +44,7 @@ def draw_views(
     regions: np.ndarray,
     rows: np.ndarray,
     n_regions: int,
-    section: config.PretrainRun,
+    section: config.PretrainRunConfig,
     rng: np.random.Generator,
     device: torch.device,
 ) -> list[Tensor]:

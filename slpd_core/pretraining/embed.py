@@ -21,7 +21,7 @@ def run(
     tokens_dir: Path,
     encoder_path: Path,
     out_path: Path,
-    section: config.Embed,
+    section: config.EmbedConfig,
     device: str,
 ) -> None:
     """Write one row a region: its slide, its upper left corner in level-0 px, its embedding.
@@ -49,7 +49,9 @@ def run(
         coords.append(corners)
         found.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
         if not np.isfinite(found[-1]).all():
-            raise ValueError(f"slide {slide['slide_id']}: embeddings not finite; {artifacts.make_anew(encoder_path)}")
+            raise ValueError(
+                f"slide {slide['slide_id']}: embeddings not finite; {artifacts.rebuild_hint(encoder_path)}"
+            )
     x, y = np.concatenate(coords).T
     embeddings, attention = np.split(np.concatenate(found), [int(encoder_meta["embed_dim"])], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()

@@ -177,7 +177,7 @@ def run(
     prototypes_path: Path,
     regions_dir: Path,
     out_path: Path,
-    section: config.Gallery,
+    section: config.GalleryConfig,
     read_regions: ReadRegions,
 ) -> None:
     """Draw the gallery of the slides a run was trained on; one that cannot be read any more is shown by grey tiles.

@@ -14,12 +14,12 @@ from slpd_core.ssl.student_teacher import Network, Networks
 TERMS = ("self", "intra", "inter")
 
 
-def centre_of(section: config.PretrainRun, term: str) -> str:
+def centre_of(section: config.PretrainRunConfig, term: str) -> str:
     """The name of the centre of a term's targets."""
     return "prototypes" if section.shared_centre and term != "self" else term
 
 
-def start_networks(section: config.PretrainRun, token_dim: int, seed: int, device: str) -> Networks:
+def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int, device: str) -> Networks:
     """Student and teacher of a run: random weights that depend on the seed alone, or an encoder that others trained.
 
     Raises ValueError when that encoder is of another shape.

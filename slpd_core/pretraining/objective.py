@@ -45,7 +45,7 @@ def find_targets(
     prototypes: Prototypes,
     clustered: np.ndarray,
     group_of: np.ndarray,
-    section: config.PretrainRun,
+    section: config.PretrainRunConfig,
     device: str,
     apart: np.ndarray,
 ) -> Targets:
@@ -94,7 +94,9 @@ class Batch:
         return self.views[0].shape[1]
 
 
-def distil(networks: Networks, batch: Batch, section: config.PretrainRun, dtype: torch.dtype) -> dict[str, Tensor]:
+def distil(
+    networks: Networks, batch: Batch, section: config.PretrainRunConfig, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Give the student the gradients of a batch's loss (paper, eq. 1, 2, 4), and move the centres.
 
     dtype: of what encoders and perceptrons multiply; the losses are in single precision. Term by term, the centre is
@@ -128,7 +130,7 @@ def distil(networks: Networks, batch: Batch, section: config.PretrainRun, dtype:
 
 
 def teacher_vectors(
-    networks: Networks, batch: Batch, section: config.PretrainRun, dtype: torch.dtype
+    networks: Networks, batch: Batch, section: config.PretrainRunConfig, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """What a batch is distilled towards, as vectors of the teacher's bottleneck: term -> (B, rows, d).
 
@@ -145,7 +147,7 @@ def teacher_vectors(
     return found
 
 
-def pairs_of(section: config.PretrainRun, batch: Batch) -> dict[str, Tensor]:
+def pairs_of(section: config.PretrainRunConfig, batch: Batch) -> dict[str, Tensor]:
     """How much each pair of a target and a student crop counts in a term's loss: term -> (B, targets, crops).
 
     L_self: the mean over the pairs and the batch (paper, eq. 1). L_intra and L_inter (eq. 2, 4): the mean over a
@@ -172,7 +174,7 @@ def pairs_of(section: config.PretrainRun, batch: Batch) -> dict[str, Tensor]:
 def through_student(
     networks: Networks,
     batch: Batch,
-    section: config.PretrainRun,
+    section: config.PretrainRunConfig,
     dtype: torch.dtype,
     teacher: Logits,
     centres: Tensor,

@@ -73,7 +73,7 @@ def draw_changes(
     shape: tuple[int, int],
     area: tuple[float, float],
     blurred: np.ndarray,
-    section: config.DinoPatches,
+    section: config.StageOneConfig,
     rng: np.random.Generator,
 ) -> Changes:
     """Changes of (crops, patches); blurred: the probability of each crop to be blurred."""
@@ -131,7 +131,7 @@ def draw_views(
     patches: Tensor,
     rows: np.ndarray,
     n_patches: int,
-    section: config.DinoPatches,
+    section: config.StageOneConfig,
     rng: np.random.Generator,
 ) -> list[Tensor]:
     """Global and local crops of a batch's patches, two stacks, crop after crop, in 0..1.

@@ -13,7 +13,7 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.encoders import pretrained_weights, vit
 from slpd_core.encoders.patch_encoder import random_weights, token_dim
-from slpd_core.encoders.pretrained_weights import HALF, Weights
+from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights
 from slpd_core.encoders.vit_inference import choose_precision
 from slpd_core.pretraining import stage_one
 from slpd_core.runtime import log
@@ -38,7 +38,7 @@ def fingerprint(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]) 
     )
 
 
-def decisive(own: Mapping[str, Any], model: Any) -> dict[str, Any]:
+def fingerprint_config(own: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """The settings that decide the tokens, named the same whoever publishes the weights."""
     arguments = {key: value for key, value in own["arguments"].items() if key != "global_pool"}
     pool = getattr(model, "global_pool", None)
@@ -46,14 +46,14 @@ def decisive(own: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return {key: own[key] for key in DECISIVE} | {"name": architecture, "arguments": arguments, "global_pool": pool}
 
 
-def settled(section: config.PatchEncoder, found: Weights) -> dict[str, Any]:
+def resolve_config(section: config.PatchEncoderConfig, found: PretrainedWeights) -> dict[str, Any]:
     """The section with the encoder's own values where it has null.
 
     Raises ValueError when the encoder does not say how its pixels were normalised.
     """
     own = section.model_dump() | {"name": found.name, "arguments": found.arguments}
     if own["input_px"] is None:
-        own["input_px"] = pretrained_weights.trained_px(found) if section.source == "timm" else section.patch_px
+        own["input_px"] = pretrained_weights.native_input_px(found) if section.source == "timm" else section.patch_px
     if own["position_offset"] is None:
         own["position_offset"] = found.said.get("position_offset", 0.0)
     for key in ("mean", "std"):
@@ -63,21 +63,21 @@ def settled(section: config.PatchEncoder, found: Weights) -> dict[str, Any]:
     return own
 
 
-def described(section: config.PatchEncoder, seed: int) -> Weights:
+def load_source(section: config.PatchEncoderConfig, seed: int) -> PretrainedWeights:
     """What the source offers: the weights read, or for a random encoder its description alone."""
     if section.source == "hipt":
-        return pretrained_weights.of_hipt(section)
+        return pretrained_weights.load_hipt(section)
     if section.source == "timm":
-        return pretrained_weights.of_timm(section)
-    arguments = vit.own_arguments(section.arguments)
-    return Weights(section.name, arguments, {}, "", f"seed {seed}", said={"mean": HALF, "std": HALF})
+        return pretrained_weights.load_timm(section)
+    arguments = vit.architecture_kwargs(section.arguments)
+    return PretrainedWeights(section.name, arguments, {}, "", f"seed {seed}", said={"mean": HALF_RGB, "std": HALF_RGB})
 
 
 @dataclass(frozen=True)
-class Training:
+class StageOneSpec:
     """What source dino trains with, and where it leaves its history and the checkpoint it goes on from."""
 
-    recipe: config.DinoPatches
+    recipe: config.StageOneConfig
     patches_paths: list[Path]
     history_path: Path
     checkpoint_path: Path
@@ -85,14 +85,16 @@ class Training:
     gpus: int = 0
 
 
-def planned(section: config.PatchEncoder, recipe: config.DinoPatches, seed: int, device: str) -> stage_one.Plan:
+def plan_stage_one(
+    section: config.PatchEncoderConfig, recipe: config.StageOneConfig, seed: int, device: str
+) -> stage_one.Plan:
     """How stage one trains the section's encoder.
 
     Raises ValueError when a crop's side is not a multiple of the encoder's own patches.
     """
-    arguments, input_px = vit.own_arguments(section.arguments), section.input_px or section.patch_px
+    arguments, input_px = vit.architecture_kwargs(section.arguments), section.input_px or section.patch_px
     shape = vit.build(section.name, input_px, arguments, "meta")
-    side, width = vit.token_px(shape), int(shape.num_features)
+    side, width = vit.patch_stride(shape), int(shape.num_features)
     for key in ("global_px", "local_px"):
         if (crop_px := getattr(recipe, key)) % side:
             raise ValueError(
@@ -103,8 +105,8 @@ def planned(section: config.PatchEncoder, recipe: config.DinoPatches, seed: int,
         name=section.name,
         input_px=input_px,
         arguments=arguments,
-        mean=section.mean or HALF,
-        std=section.std or HALF,
+        mean=section.mean or HALF_RGB,
+        std=section.std or HALF_RGB,
         recipe=recipe,
         seed=seed,
         device=device,
@@ -112,9 +114,11 @@ def planned(section: config.PatchEncoder, recipe: config.DinoPatches, seed: int,
     )
 
 
-def trained(section: config.PatchEncoder, training: Training, seed: int) -> tuple[Weights, pd.DataFrame]:
+def train_stage_one(
+    section: config.PatchEncoderConfig, training: StageOneSpec, seed: int
+) -> tuple[PretrainedWeights, pd.DataFrame]:
     """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
-    plan = planned(section, training.recipe, seed, training.device)
+    plan = plan_stage_one(section, training.recipe, seed, training.device)
     how = (training.patches_paths, plan, training.checkpoint_path)
     if training.gpus > 1 and training.device == "cuda":
         train_as_one(stage_one.train, training.gpus, training.device, *how)
@@ -122,15 +126,15 @@ def trained(section: config.PatchEncoder, training: Training, seed: int) -> tupl
     state = {name: tensor.cpu() for name, tensor in networks.teacher.encoder.state_dict().items()}
     origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"
     said = {"mean": plan.mean, "std": plan.std}
-    return Weights(section.name, plan.arguments, state, "patch_encoder.dino", origin, said=said), history
+    return PretrainedWeights(section.name, plan.arguments, state, "patch_encoder.dino", origin, said=said), history
 
 
-def build(section: config.PatchEncoder, found: Weights, seed: int) -> tuple[Any, dict[str, Any]]:
+def build(section: config.PatchEncoderConfig, found: PretrainedWeights, seed: int) -> tuple[Any, dict[str, Any]]:
     """Build the encoder from its weights.
 
     Args:
         section: The settings.
-        found: What the source offers, as `described` or `trained` returns.
+        found: What the source offers, as `load_source` or `train_stage_one` returns.
         seed: Of a random encoder.
 
     Returns:
@@ -139,7 +143,7 @@ def build(section: config.PatchEncoder, found: Weights, seed: int) -> tuple[Any,
     Raises:
         ValueError: The weights do not fit the architecture, or do not say how pixels are normalized.
     """
-    own = settled(section, found)
+    own = resolve_config(section, found)
     if section.source == "hipt" and not pretrained_weights.is_hipts(Path(section.weights or "")):
         own["source"] = HIPTS_KIND
         log.warning("%s is not the file that HIPT published: results are not called those of its weights", found.origin)
@@ -149,19 +153,23 @@ def build(section: config.PatchEncoder, found: Weights, seed: int) -> tuple[Any,
         )
         model = random_weights(found.name, own["input_px"], seed, found.arguments)
     else:
-        model = vit.filled(found.name, own["input_px"], found.arguments, found.state, found.key, own["position_offset"])
+        model = vit.build_with_weights(
+            found.name, own["input_px"], found.arguments, found.state, found.key, own["position_offset"]
+        )
     own["token_dim"] = token_dim(model, section.pooling)
     return model, own
 
 
-def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training: Training | None = None) -> None:
+def run(
+    *, weights_path: Path, section: config.PatchEncoderConfig, seed: int, training: StageOneSpec | None = None
+) -> None:
     """Write the encoder's weights and metadata; training: for source dino, whose history is written too."""
     if training:
-        found, history = trained(section, training, seed)
+        found, history = train_stage_one(section, training, seed)
         made_by = artifacts.provenance("patch_encoder", VERSION, training.recipe.model_dump(), found.origin)
         artifacts.write_both(training.history_path, "history", history, made_by)
     else:
-        found = described(section, seed)
+        found = load_source(section, seed)
     model, own = build(section, found, seed)
     tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     meta = artifacts.provenance("patch_encoder", VERSION, section.model_dump(), found.origin)
@@ -169,7 +177,7 @@ def run(*, weights_path: Path, section: config.PatchEncoder, seed: int, training
     meta |= {"origin": found.origin, "origin_fingerprint": found.file_fingerprint}
     if training:
         meta["recipe"] = json.dumps(training.recipe.model_dump())
-    meta["fingerprint"] = fingerprint(tensors, decisive(own, model))
+    meta["fingerprint"] = fingerprint(tensors, fingerprint_config(own, model))
     artifacts.write_weights(weights_path, tensors, meta)
     if training:
         training.checkpoint_path.unlink(missing_ok=True)

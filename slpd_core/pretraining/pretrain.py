@@ -24,7 +24,7 @@ from slpd_core.pretraining.objective import MEASURED, Batch, distil, find_target
 from slpd_core.pretraining.prototype_stats import watch_prototypes, watch_targets
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.pretraining.token_dataset import Cohort, embed_regions, read_cohort, training_slides
-from slpd_core.runtime import TERMINATED, generator, log, name_some, sigterm_waits
+from slpd_core.runtime import TERMINATED, deferred_sigterm, generator, log, name_some
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import train_as_one
@@ -55,7 +55,7 @@ def stop_if_not_finite(losses: Tensor, steps: list[np.ndarray], cohort: Cohort, 
 def train_epoch(
     networks: Networks,
     cohort: Cohort,
-    section: config.PretrainRun,
+    section: config.PretrainRunConfig,
     begun: Epoch,
     seed: int,
     epoch: int,
@@ -100,7 +100,9 @@ def train_epoch(
     return True
 
 
-def embed_for_clustering(networks: Networks, cohort: Cohort, section: config.PretrainRun, device: str) -> np.ndarray:
+def embed_for_clustering(
+    networks: Networks, cohort: Cohort, section: config.PretrainRunConfig, device: str
+) -> np.ndarray:
     """What is clustered of each region, by the teacher, of its whole grid or a centre crop of it: float32 (R, D)."""
     teacher, grid = networks.teacher, cohort.tokens.shape[1]
     side = section.cluster_crop or grid
@@ -114,7 +116,9 @@ def embed_for_clustering(networks: Networks, cohort: Cohort, section: config.Pre
     return embed_regions(embed, cohort.tokens, device)
 
 
-def cluster(cohort: Cohort, clustered: np.ndarray, section: config.PretrainRun, seed: int, epoch: int) -> Prototypes:
+def cluster(
+    cohort: Cohort, clustered: np.ndarray, section: config.PretrainRunConfig, seed: int, epoch: int
+) -> Prototypes:
     """The prototypes of an epoch; clustered: float32 (R, D)."""
     group_of, names, _, M = clustering_groups(cohort, section)
     return cluster_slides(
@@ -135,7 +139,7 @@ def cluster(cohort: Cohort, clustered: np.ndarray, section: config.PretrainRun, 
 
 
 def train(
-    cohort: Cohort, section: config.PretrainRun, seed: int, device: str, checkpoint: Checkpoint
+    cohort: Cohort, section: config.PretrainRunConfig, seed: int, device: str, checkpoint: Checkpoint
 ) -> tuple[Networks, pd.DataFrame]:
     """The algorithm of the paper: before every epoch cluster each slide and match the slides, then distil.
 
@@ -153,7 +157,7 @@ def train(
         if begun is None:
             begun = begin_epoch(networks, cohort, section, seed, epoch, prototypes, device)
         before = len(begun.measured)
-        with sigterm_waits() as asked_to_stop:
+        with deferred_sigterm() as asked_to_stop:
             if not train_epoch(networks, cohort, section, begun, seed, epoch, asked_to_stop):
                 checkpoint.save(networks, history, prototypes_state(prototypes) | {"begun": begun.state()})
                 log.info("stopped in epoch %d after %d steps", epoch + 1, len(begun.measured))
@@ -172,7 +176,7 @@ def train(
 def begin_epoch(
     networks: Networks,
     cohort: Cohort,
-    section: config.PretrainRun,
+    section: config.PretrainRunConfig,
     seed: int,
     epoch: int,
     before: Prototypes | None,
@@ -197,7 +201,7 @@ def begin_epoch(
     return Epoch(row, prototypes, targets, [])
 
 
-def no_prototypes(cohort: Cohort, section: config.PretrainRun) -> Prototypes:
+def no_prototypes(cohort: Cohort, section: config.PretrainRunConfig) -> Prototypes:
     """Prototypes of a cohort none of whose slides has any."""
     _, names, _, M = clustering_groups(cohort, section)
     N, K = len(names), section.n_neighbours
@@ -205,7 +209,7 @@ def no_prototypes(cohort: Cohort, section: config.PretrainRun) -> Prototypes:
     return Prototypes(centres, np.full(len(cohort.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
 
 
-def final_arrays(cohort: Cohort, section: config.PretrainRun, found: Prototypes | None) -> dict[str, np.ndarray]:
+def final_arrays(cohort: Cohort, section: config.PretrainRunConfig, found: Prototypes | None) -> dict[str, np.ndarray]:
     """What prototypes.h5 holds of N slides and R regions; found is None in a run without prototypes.
 
     A row a slide: slides (N,), their ids; prototypes float32 (N, M, D), zero where a slide has none; neighbours int64
@@ -242,7 +246,7 @@ class Training(BaseModel):
     folds_path: Path | None = None
     fold: int | None = None
     checkpoint_path: Path
-    section: config.PretrainRun
+    section: config.PretrainRunConfig
     seed: int
     device: str
     gpus: int = 0

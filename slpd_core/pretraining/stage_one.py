@@ -19,7 +19,7 @@ from torch import Tensor
 from slpd_core import artifacts, config
 from slpd_core.encoders import vit
 from slpd_core.pretraining.patch_augmentations import draw_views
-from slpd_core.runtime import TERMINATED, generator, log, sigterm_waits
+from slpd_core.runtime import TERMINATED, deferred_sigterm, generator, log
 from slpd_core.ssl import distributed, losses
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.head import ProjectionHead
@@ -68,7 +68,7 @@ class Plan:
     arguments: dict[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    recipe: config.DinoPatches
+    recipe: config.StageOneConfig
     seed: int
     device: str
     half: bool
@@ -211,7 +211,7 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
     for epoch in range(len(history), recipe.epochs):
         started, before = time.monotonic(), len(measured)
         row: dict[str, float] = {"epoch": epoch, "uniform": math.log(recipe.out_dim)}
-        with sigterm_waits() as asked_to_stop:
+        with deferred_sigterm() as asked_to_stop:
             if not train_epoch(networks, patches, plan, epoch, row, measured, asked_to_stop):
                 checkpoint.save(networks, history, {"measured": torch.stack(measured)})
                 log.info("stopped in epoch %d after %d steps", epoch + 1, len(measured))

@@ -88,7 +88,9 @@ def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.
         tokens, coords = own.tokens[()], own.coords
     grid = math.isqrt(tokens.shape[1])
     if grid * grid != tokens.shape[1]:
-        raise ValueError(f"{path}: {tokens.shape[1]} tokens a region are no square grid; {artifacts.make_anew(path)}")
+        raise ValueError(
+            f"{path}: {tokens.shape[1]} tokens a region are no square grid; {artifacts.rebuild_hint(path)}"
+        )
     return tokens.reshape(len(tokens), grid, grid, -1), coords
 
 
@@ -151,7 +153,7 @@ def read_cohort(
             raise ValueError(
                 f"{path}: tokens {own.shape[1:]}, those of slide {ids[0]} are "
                 f"{tuple(tokens.shape[1:])}; of the one that does not fit regions.size_px and patch_encoder of the "
-                f"config {artifacts.make_anew(path)}"
+                f"config {artifacts.rebuild_hint(path)}"
             )
         tokens[start : start + len(own)] = torch.from_numpy(own)
         coords[start : start + len(own)] = corners

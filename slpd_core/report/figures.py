@@ -76,7 +76,7 @@ def fold_curves(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """
     curves = []
     for probabilities, labels in folds:
-        counted = metrics.counted_classes(labels, probabilities.shape[1])
+        counted = metrics.scored_classes(labels, probabilities.shape[1])
         each = [roc_curve(labels == c, probabilities[:, c]) for c in counted]
         curves.append(np.mean(each, axis=0) if each else np.full(len(FALSE_POSITIVE_RATES), np.nan))
     return np.array(curves)

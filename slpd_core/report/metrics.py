@@ -8,7 +8,7 @@ import pandas as pd
 SCORES = ("accuracy", "auc", "balanced_accuracy", "f1", "average_precision")
 
 
-def counted_classes(labels: np.ndarray, C: int) -> list[int]:
+def scored_classes(labels: np.ndarray, C: int) -> list[int]:
     """The classes whose one-vs-rest AUC counts: class 1 of two, else all C, where they stand beside others.
 
     labels: class indices of a test part (n,). None of them where the AUC is undefined.
@@ -26,7 +26,7 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     predicted = probabilities.argmax(1)
     present = np.unique(labels)
-    counted = counted_classes(labels, probabilities.shape[1])
+    counted = scored_classes(labels, probabilities.shape[1])
     aucs = [roc_auc_score(labels == c, probabilities[:, c]) for c in counted]
     precisions = [average_precision_score(labels == c, probabilities[:, c]) for c in counted]
     recalls = [(predicted[labels == c] == c).mean() for c in present]

@@ -77,6 +77,6 @@ def versions() -> dict[str, str]:
     return {"Python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def origins(files: Mapping[str, artifacts.Meta], benchmarks_dir: Path, seed: int) -> dict[str, Any]:
+def provenance_context(files: Mapping[str, artifacts.Meta], benchmarks_dir: Path, seed: int) -> dict[str, Any]:
     """What the page says of where it comes from."""
     return {"provenance": provenance(files), "times": stage_times(benchmarks_dir), "versions": versions(), "seed": seed}

@@ -11,14 +11,14 @@ from slpd_core import artifacts, config
 from slpd_core.report import figures, metrics, protocol, table_format
 from slpd_core.report import result_table as result_rows
 from slpd_core.report.html import picture, render, thumbnails
-from slpd_core.report.provenance import origins
+from slpd_core.report.provenance import provenance_context
 from slpd_core.runtime import generator, log
 
 VERSION = 20
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
-def draw_roc(rows: Sequence[result_rows.Row], runs: Sequence[str]) -> bytes:
+def draw_roc(rows: Sequence[result_rows.ResultRow], runs: Sequence[str]) -> bytes:
     """The ROC figure of all rows."""
     panels: dict[str, dict[str, np.ndarray]] = {}
     for row in rows:
@@ -28,7 +28,7 @@ def draw_roc(rows: Sequence[result_rows.Row], runs: Sequence[str]) -> bytes:
     return figures.roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
-def draw_predictions(row: result_rows.Row) -> bytes:
+def draw_predictions(row: result_rows.ResultRow) -> bytes:
     """Confusion and calibration of a row over all test slides."""
     p, labels = metrics.probability_matrix(metrics.pool_predictions(row.predictions, row.classes), row.classes)
     return figures.predictions(row.sentence, p, labels, row.classes)
@@ -83,7 +83,7 @@ def summarise(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def summarize_issues(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Remarks on the folds, other than on slides that the page lists anyway: of each kind the slides, patients or
     labels, and in how many folds, 0 where it is of all.
 
@@ -94,7 +94,7 @@ def remarked(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {remark: {"ids": [*rows["id"].unique()], "folds": len({*rows["fold"]} - {""})} for remark, rows in kinds}
 
 
-def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
+def patch_encoders(rows: Sequence[result_rows.ResultRow]) -> list[str]:
     """The patch encoders the rows come from: architecture and origin of the weights, the cohort's own first."""
     found: dict[str, str] = {}
     for row in rows:
@@ -106,13 +106,13 @@ def patch_encoders(rows: Sequence[result_rows.Row]) -> list[str]:
 
 
 def draw(
-    rows: Sequence[result_rows.Row],
-    reference: result_rows.Row | None,
+    rows: Sequence[result_rows.ResultRow],
+    reference: result_rows.ResultRow | None,
     histories: Mapping[str, pd.DataFrame],
     patch_history: pd.DataFrame | None,
     embeds: Mapping[str, pd.DataFrame],
     ledger: pd.DataFrame,
-    section: config.Report,
+    section: config.ReportConfig,
     seed: int,
 ) -> dict[str, bytes]:
     """The figures by name; those of a training only where there was one."""
@@ -128,7 +128,9 @@ def draw(
     return pngs
 
 
-def results(rows: Sequence[result_rows.Row], reference: result_rows.Row | None, table: pd.DataFrame) -> dict[str, Any]:
+def results(
+    rows: Sequence[result_rows.ResultRow], reference: result_rows.ResultRow | None, table: pd.DataFrame
+) -> dict[str, Any]:
     """The scores as the page shows them: the printed table, the reference row, what could have been detected, each
     fold, folds without AUC.
     """
@@ -150,7 +152,7 @@ def results(rows: Sequence[result_rows.Row], reference: result_rows.Row | None, 
     }
 
 
-def _reference(reference: result_rows.Row, table: pd.DataFrame) -> dict[str, str]:
+def _reference(reference: result_rows.ResultRow, table: pd.DataFrame) -> dict[str, str]:
     """The reference row as the page opens with it: its AUC, its interval, the range of differences detectable to it."""
     line = table[table["row"] == reference.key].iloc[0]
     ends = [table_format.number(value) for value in (table["auc_detectable"].min(), table["auc_detectable"].max())]
@@ -188,10 +190,10 @@ def pictures(
     return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
 
 
-def write_beside(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, meta: artifacts.Meta) -> None:
+def write_outputs(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, meta: artifacts.Meta) -> None:
     """Write the figures, and the table in numbers and as it is printed, as files of their own."""
     for name, png in pngs.items():
-        with artifacts.replacing(out_dir / f"{name}.png") as part:
+        with artifacts.atomic_write(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
     tables = result_rows.as_tables(table)
     artifacts.write_both(out_dir / "table.parquet", "results", table, meta)
@@ -239,7 +241,7 @@ def run(
     overlays_dir: Path,
     benchmarks_dir: Path,
     out_dir: Path,
-    section: config.Report,
+    section: config.ReportConfig,
     seed: int,
     patch_history_path: Path | None = None,
 ) -> None:
@@ -267,20 +269,20 @@ def run(
     pngs = draw(rows, reference, histories, patches, regions, ledger, section, seed)
     metas = {"ledger": ledger_meta, "folds": folds_meta} | {name: meta for name, (_, meta) in (embeds | tested).items()}
     inputs = (meta["fingerprint"] for meta in metas.values())
-    write_beside(
+    write_outputs(
         out_dir, pngs, table, artifacts.provenance("report", VERSION, section.model_dump(), str(seed), *inputs)
     )
     write_page(
         out_dir / "index.html",
         cohort=cohort,
         summary=summarise(ledger, folds),
-        remarks=remarked(found),
+        remarks=summarize_issues(found),
         patch_encoders=patch_encoders(rows),
         results=results(rows, reference, table),
         slides=ledger.to_dict("records"),
         section=section,
         **describe_runs(history_paths, {name: meta for name, (_, meta) in embeds.items()}),
-        **origins(metas, benchmarks_dir, seed),
+        **provenance_context(metas, benchmarks_dir, seed),
         **pictures(pngs, gallery_paths, heatmap_paths, overlays_dir, [*ledger["slide_id"]]),
     )
     log.info("%d rows; %s", len(table), out_dir / "index.html")

@@ -34,7 +34,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """A row of the table: one classifier on one kind of features.
 
     features: as evaluate.rows names them; level: one of LEVELS. encoder: source and name of the patch encoder they come
@@ -87,7 +87,7 @@ class Row:
         return f"{CLASSIFIER_NAMES[self.classifier]} on {on[self.level]}"
 
 
-def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Sequence[str]) -> list[Row]:
+def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Sequence[str]) -> list[ResultRow]:
     """The rows of the table from the `evaluate` tables of all folds.
 
     Colours stand first, then patches (other encoders after the cohort's own, as they come), then the runs in the order
@@ -104,14 +104,14 @@ def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Seque
         encoder, classes = (meta["encoder_source"], meta["encoder_name"]), json.loads(meta["classes"])
         predictions = pd.concat([frame for frame, _ in parts], ignore_index=True)
         scores = metrics.fold_scores(predictions, classes)
-        rows.append(Row(name, meta["level"], classifier, encoder, classes, predictions, scores))
+        rows.append(ResultRow(name, meta["level"], classifier, encoder, classes, predictions, scores))
     return sorted(
         rows,
         key=lambda row: (LEVELS.index(row.level), features.index(row.features), classifiers.index(row.classifier)),
     )
 
 
-def reference_row(rows: Sequence[Row], key: str | None) -> Row | None:
+def reference_row(rows: Sequence[ResultRow], key: str | None) -> ResultRow | None:
     """Return the row that all others are compared with: the one named, or the last of the table; None without rows.
 
     Raises:
@@ -123,7 +123,9 @@ def reference_row(rows: Sequence[Row], key: str | None) -> Row | None:
     return named[-1] if named else None
 
 
-def make_table(rows: Sequence[Row], reference: Row | None, partial_folds: Collection[int] = ()) -> pd.DataFrame:
+def make_table(
+    rows: Sequence[ResultRow], reference: ResultRow | None, partial_folds: Collection[int] = ()
+) -> pd.DataFrame:
     """Return the result table in numbers, a line per row.
 
     Args:

@@ -22,14 +22,14 @@ PROTOCOL = ("patch_encoder", "splits")  # columns of a result table: what its sc
 
 
 @dataclass(frozen=True)
-class Joined:
+class CohortTable:
     """A table over cohorts in numbers.
 
     frame: a line a row and cohort: label, row, cohort, of each score mean, sd, and the paper's
     (paper_{score}, _sd); nan where there is none. missing: cohorts without results, with the file that is not there.
     """
 
-    section: config.JoinedTable
+    section: config.CohortTableConfig
     frame: pd.DataFrame
     missing: dict[str, Path]
 
@@ -50,7 +50,7 @@ def read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def join(section: config.JoinedTable, paths: Mapping[str, Path]) -> Joined:
+def join(section: config.CohortTableConfig, paths: Mapping[str, Path]) -> CohortTable:
     """The table from the report/table.parquet of each of its cohorts.
 
     Raises ValueError where none of its cohorts has any of its rows.
@@ -75,10 +75,10 @@ def join(section: config.JoinedTable, paths: Mapping[str, Path]) -> Joined:
             f"{' or '.join(str(paths[cohort]) for cohort in section.cohorts)}; name rows as features/classifier of "
             "evaluate.rows, and run the cohorts first"
         )
-    return Joined(section, frame, {cohort: paths[cohort] for cohort in section.cohorts if cohort not in results})
+    return CohortTable(section, frame, {cohort: paths[cohort] for cohort in section.cohorts if cohort not in results})
 
 
-def names_of(section: config.JoinedTable, frame: pd.DataFrame) -> dict[str, list[str]]:
+def names_of(section: config.CohortTableConfig, frame: pd.DataFrame) -> dict[str, list[str]]:
     """What each row is called, by its label: the label, or where rows have none of their own the three names of the
     result table.
     """
@@ -93,7 +93,7 @@ def names_of(section: config.JoinedTable, frame: pd.DataFrame) -> dict[str, list
     return found
 
 
-def printed(joined: Joined) -> table_format.Table:
+def format_rows(joined: CohortTable) -> table_format.Table:
     """The table to print: two columns a cohort, four where the paper has numbers of it."""
     section, frame = joined.section, joined.frame
     names = names_of(section, frame)
@@ -127,7 +127,7 @@ def printed(joined: Joined) -> table_format.Table:
     return table_format.Table(heads, columns, [(names[label], cells[label]) for label in names], groups, notes)
 
 
-def run(*, paths: Mapping[str, str], sections: Mapping[str, config.JoinedTable], out_dir: Path) -> None:
+def run(*, paths: Mapping[str, str], sections: Mapping[str, config.CohortTableConfig], out_dir: Path) -> None:
     """Write each table as {name}.csv, in numbers, and as .md, .tex and .html, as it is printed.
 
     paths: cohort → its report/table.parquet, whether it is there or not.
@@ -138,7 +138,7 @@ def run(*, paths: Mapping[str, str], sections: Mapping[str, config.JoinedTable],
             joined = join(section, files)
         except ValueError as error:
             raise ValueError(f"report.tables.{name}: {error}") from error
-        table = printed(joined)
+        table = format_rows(joined)
         page = render("tables.html.j2", title=name, table=table)
         artifacts.write_csv(out_dir / f"{name}.csv", joined.frame)
         for suffix, text in {

@@ -143,7 +143,7 @@ def weighted_scores(p: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> d
     Returns:
         Score to (B,); AUC and average precision are nan where no class stands beside others.
     """
-    counted = metrics.counted_classes(labels, p.shape[1])
+    counted = metrics.scored_classes(labels, p.shape[1])
     aucs = np.array([weighted_auc(p[:, c], labels == c, weights) for c in counted]).reshape(-1, len(weights))
     precisions = np.array([weighted_average_precision(p[:, c], labels == c, weights) for c in counted])
     precisions = np.where(np.isnan(aucs), np.nan, precisions.reshape(-1, len(weights)))

@@ -6,5 +6,5 @@ from slpd_core.runtime.logs import PlainFormatter, file_handler, log, terminal_h
 from slpd_core.runtime.messages import escape_controls, is_shown, name_some
 from slpd_core.runtime.progress_bar import progress
 from slpd_core.runtime.rng import generator
-from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, sigterm_exits, sigterm_waits
-from slpd_core.runtime.threads import importing, keep_freed_memory, limited_threads
+from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, deferred_sigterm, sigterm_exits
+from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limited_threads

@@ -29,7 +29,7 @@ def sigterm_exits() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_waits() -> Iterator[Callable[[], bool]]:
+def deferred_sigterm() -> Iterator[Callable[[], bool]]:
     """Within it SIGTERM is not obeyed, but afterwards; gives what says whether it has come."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -13,7 +13,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def fast_imports() -> Iterator[None]:
     """Import without the garbage collector, which then leaves alone what was imported, also when the process ends.
 
     Modules are no garbage, but a million objects to look through: half of the time that a job of PyTorch's takes to

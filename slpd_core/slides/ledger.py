@@ -34,7 +34,7 @@ def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint:
     }
 
 
-def left_out(ledger: pd.DataFrame) -> list[str]:
+def exclusion_messages(ledger: pd.DataFrame) -> list[str]:
     """One line a slide that later stages leave out: its name and the reason."""
     out = ledger[ledger["status"] != artifacts.OK]
     words = {artifacts.QUARANTINED: "quarantined", artifacts.EMPTY: "left out"}
@@ -103,12 +103,12 @@ def remark_leaks(ledger: pd.DataFrame, contents: Sequence[str], known: Mapping[s
     return ledger.assign(remarks=remarks)
 
 
-def check(ledger: pd.DataFrame, section: config.Ledger) -> None:
+def check(ledger: pd.DataFrame, section: config.LedgerConfig) -> None:
     """Name the slides that are left out, and what to know of the others.
 
     Raises ValueError when there are any and `on_bad_slide` is stop, or when no slide is left.
     """
-    for line in [*left_out(ledger), *format_remarks(ledger)]:
+    for line in [*exclusion_messages(ledger), *format_remarks(ledger)]:
         log.warning("%s", line)
     bad = ledger[ledger["status"] == artifacts.QUARANTINED]
     names = ", ".join(bad["slide_id"])
@@ -130,7 +130,7 @@ def run(
     tissue_paths: list[Path],
     encoded_paths: list[Path],
     out_path: Path,
-    section: config.Ledger,
+    section: config.LedgerConfig,
     labelled: bool,
     known_tissue_paths: Sequence[Path] = (),
     unmatched: Sequence[str] = (),

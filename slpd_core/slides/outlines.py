@@ -25,8 +25,8 @@ def read_outline(
     """Read tissue outlined by hand.
 
     Args:
-        path: A GeoJSON, as `artifacts.read_areas` reads it. Classes that begin with "Ignore", as QuPath's own, are
-            subtracted from the others.
+        path: A GeoJSON, as `artifacts.read_geojson_polygons` reads it. Classes that begin with "Ignore", as QuPath's
+            own, are subtracted from the others.
         slide_px: (width, height), level-0 px.
         corner: (x, y) that the outline counts from, level-0 px.
         classes: The classes that are tissue; None for all that are not ignored, and what has none.
@@ -38,7 +38,7 @@ def read_outline(
     Raises:
         ValueError: The file is no GeoJSON, holds no area, or all of them lie outside the slide.
     """
-    objects = artifacts.read_areas(path)
+    objects = artifacts.read_geojson_polygons(path)
     areas = [area for area in objects if area.kind in DRAWN and sorted_polygons(area.geometry)]
     if objects and not areas:
         kinds = {area.geometry.geom_type if area.kind in DRAWN else area.kind for area in objects}

@@ -10,7 +10,7 @@ from slpd_core import artifacts, config
 from slpd_core.runtime import generator, log, progress
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import read_regions
+from slpd_core.wsi.reader import iter_region_pixels
 
 VERSION = 3
 TRIES = 50  # draws a patch wanted, at most: a region holds at least a little tissue
@@ -43,7 +43,7 @@ def run(
     tissue_path: Path,
     regions_path: Path,
     patches_path: Path,
-    section: config.Patches,
+    section: config.PatchesConfig,
     patch_px: int,
     shrink_jpeg: bool,
     seed: int,
@@ -65,8 +65,8 @@ def run(
     sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
     unread = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
     try:
-        with artifacts.writing_patches(patches_path, sample, provenance) as patches:
-            pixels = read_regions(slide_path, sample, shrink_jpeg, OSError in quarantine, state_dir)
+        with artifacts.create_patches(patches_path, sample, provenance) as patches:
+            pixels = iter_region_pixels(slide_path, sample, shrink_jpeg, OSError in quarantine, state_dir)
             for number, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
                 patches[number] = patch
         outages.note_read(unread)
@@ -75,5 +75,5 @@ def run(
         if SlideError not in quarantine:
             raise
         log.warning("no patches to train on: %s", outages.explain(error, unread, slide_path))
-        with artifacts.writing_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
+        with artifacts.create_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
             pass

@@ -9,10 +9,10 @@ import shapely
 from PIL import Image
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.overlays import draw_regions, notice
+from slpd_core.drawing.overlays import draw_regions, placeholder_image
 from slpd_core.runtime import log
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.mpp import FINER, level0_side, scale_between
+from slpd_core.wsi.mpp import MPP_TOLERANCE, downsample_factor, region_side_level0
 
 VERSION = 3
 ANCHOR_STEPS = 16  # shifts tried along a side with `anchor: tissue`
@@ -47,12 +47,12 @@ def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely
     return (covered / region_px**2).astype(np.float32)
 
 
-def hold_enough(fractions: np.ndarray, section: config.Regions) -> np.ndarray:
+def hold_enough(fractions: np.ndarray, section: config.RegionsConfig) -> np.ndarray:
     """Return which squares are kept, bool (squares,): those with the least share of tissue or more, and some at all."""
     return (fractions >= section.min_tissue_fraction) & (fractions > 0)
 
 
-def keep_regions(tissue: artifacts.Tissue, section: config.Regions) -> artifacts.Regions:
+def select_regions(tissue: artifacts.Tissue, section: config.RegionsConfig) -> artifacts.Regions:
     """The regions of a slide with enough tissue; none for a quarantined slide.
 
     Raises SlideError when the slide is coarser than the target um/px.
@@ -61,20 +61,20 @@ def keep_regions(tissue: artifacts.Tissue, section: config.Regions) -> artifacts
     if slide.status != artifacts.OK:
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
         return artifacts.Regions(slide, *none, section.size_px, 0, section.target_mpp)
-    if section.target_mpp < slide.mpp * (1 - FINER):
+    if section.target_mpp < slide.mpp * (1 - MPP_TOLERANCE):
         raise SlideError(
             f"{slide.slide_id}: {slide.mpp:g} um/px ({slide.mpp_source}) is coarser than regions.target_mpp "
             f"{section.target_mpp:g}; leave the slide out, correct its mpp in the sheet or raise target_mpp"
         )
-    region_px = level0_side(section.size_px, scale_between(slide.mpp, section.target_mpp))
-    coords, fractions = lay_grid(tissue, region_px, section)
+    region_px = region_side_level0(section.size_px, downsample_factor(slide.mpp, section.target_mpp))
+    coords, fractions = place_grid(tissue, region_px, section)
     kept = hold_enough(fractions, section)
     if not kept.any():
-        slide = replace(slide, reason=why_empty(tissue, fractions, section))
+        slide = replace(slide, reason=empty_reason(tissue, fractions, section))
     return artifacts.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
 
 
-def why_empty(tissue: artifacts.Tissue, fractions: np.ndarray, section: config.Regions) -> str:
+def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, section: config.RegionsConfig) -> str:
     """Why a slide has no regions, and what to do about it."""
     most = float(fractions.max(initial=0))
     if not tissue.polygons:
@@ -88,7 +88,9 @@ def why_empty(tissue: artifacts.Tissue, fractions: np.ndarray, section: config.R
     )
 
 
-def lay_grid(tissue: artifacts.Tissue, region_px: int, section: config.Regions) -> tuple[np.ndarray, np.ndarray]:
+def place_grid(
+    tissue: artifacts.Tissue, region_px: int, section: config.RegionsConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """The squares over a slide, int64 (squares, 2), and the share of each that is tissue, float32 (squares,).
 
     With `anchor: tissue` the grid begins where the squares kept hold most tissue, of equals at the least shift.
@@ -108,7 +110,7 @@ def lay_grid(tissue: artifacts.Tissue, region_px: int, section: config.Regions) 
 
 
 def overlay(
-    outlined_path: Path, tissue: artifacts.Tissue, regions: artifacts.Regions, section: config.Regions
+    outlined_path: Path, tissue: artifacts.Tissue, regions: artifacts.Regions, section: config.RegionsConfig
 ) -> Image.Image:
     """The picture of a slide's tissue with its squares, kept or dropped; of a quarantined slide what was said of it."""
     with Image.open(io.BytesIO(artifacts.read_picture(outlined_path))) as file:
@@ -116,8 +118,8 @@ def overlay(
     if tissue.slide.status != artifacts.OK:
         return outlined
     if regions.slide.status != artifacts.OK:
-        return notice(regions.slide.slide_id, regions.slide.reason)
-    coords, fractions = lay_grid(tissue, regions.size_level0_px, section)
+        return placeholder_image(regions.slide.slide_id, regions.slide.reason)
+    coords, fractions = place_grid(tissue, regions.size_level0_px, section)
     dropped = coords[(fractions > 0) & ~hold_enough(fractions, section)]
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
     return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
@@ -129,7 +131,7 @@ def run(
     outlined_path: Path,
     regions_path: Path,
     overlay_path: Path,
-    section: config.Regions,
+    section: config.RegionsConfig,
     quarantine: tuple[type[Exception], ...],
 ) -> None:
     """Lay a slide's regions and draw them; a slide coarser than the target um/px is quarantined with the reason.
@@ -138,11 +140,11 @@ def run(
     """
     tissue, meta = artifacts.read_tissue(tissue_path)
     try:
-        regions = keep_regions(tissue, section)
+        regions = select_regions(tissue, section)
     except quarantine as error:
         log.warning("quarantined: %s", error)
         lost = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
-        regions = keep_regions(replace(tissue, slide=lost), section)
+        regions = select_regions(replace(tissue, slide=lost), section)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = artifacts.provenance("regions", VERSION, section.model_dump(), meta["fingerprint"])
     artifacts.write_picture(overlay_path, overlay(outlined_path, tissue, regions, section))

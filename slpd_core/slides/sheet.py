@@ -74,7 +74,7 @@ def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
     for row, slide in zip(frame.index, frame.to_dict("records"), strict=True):
         slide_id = slide["slide_id"]
         where = f"row {row}, slide {slide_id!r}"
-        if not is_plain(slide_id):
+        if not is_safe_id(slide_id):
             yield f"{where}: slide_id is no plain file name; use letters, digits, inner spaces, . _ - ( ) and +"
         for key in (("slide_id", fold_id(slide_id)), ("path", os.path.normpath(slide["path"]))):
             if key in first_row:
@@ -89,7 +89,7 @@ def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
         yield "no slides; add a row a slide"
 
 
-def is_plain(slide_id: str) -> bool:
+def is_safe_id(slide_id: str) -> bool:
     """Whether an id can name files: it does not lead out of a folder, and is no word to a shell or to Snakemake."""
     signs = (sign in SIGNS_OF_IDS or unicodedata.category(sign)[0] in "LMN" for sign in slide_id)
     return 0 < len(slide_id.encode()) <= LONGEST_ID and all(signs) and not NO_PLAIN_ENDS.search(slide_id)
@@ -161,7 +161,7 @@ def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
         )
 
 
-def identity(frame: pd.DataFrame) -> str:
+def sheet_fingerprint(frame: pd.DataFrame) -> str:
     """What a checked sheet says, but for where the slides lie: hashed into 32 hex digits."""
     return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
@@ -172,6 +172,9 @@ def run(*, sheet_path: Path, out_path: Path, labelled: bool) -> None:
     for doubt in find_doubts(frame):
         log.warning("%s: %s", sheet_path, doubt)
     artifacts.write_table(
-        out_path, "sheet", frame.drop(columns="path"), artifacts.provenance("sheet", VERSION, {}, identity(frame))
+        out_path,
+        "sheet",
+        frame.drop(columns="path"),
+        artifacts.provenance("sheet", VERSION, {}, sheet_fingerprint(frame)),
     )
     log.info("%d slides of %d patients", len(frame), frame["patient_id"].nunique())

@@ -12,14 +12,14 @@ from shapely.geometry import MultiLineString, Polygon
 from skimage import filters, measure
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.overlays import notice, outline_tissue
+from slpd_core.drawing.overlays import outline_tissue, placeholder_image
 from slpd_core.runtime import log
 from slpd_core.slides.glass import find_brightest, find_glass_colors, remove_tint
 from slpd_core.slides.ink import find_ink
 from slpd_core.slides.outlines import find_origin, read_outline, sorted_polygons
 from slpd_core.wsi import identity, outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.mpp import scale_between
+from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
 
 VERSION = 3
@@ -31,7 +31,7 @@ BLACK = 40  # pixels whose brightest channel is below this are scanner edges or 
 # same; below DARK it is dust or marker where it is gray, whatever the color of the glass that it hides.
 SHADED, DARK = 0.87, 0.65
 SAID_INK = 0.01  # of what is no glass; less ink is not worth a remark
-MOST_TISSUE = 0.9  # of the slide; with more, glass may have been taken for tissue
+MAX_TISSUE_FRACTION = 0.9  # of the slide; with more, glass may have been taken for tissue
 
 
 def measure_color(pixels: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +52,9 @@ def measure_color(pixels: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np
     )
 
 
-def find_tissue(pixels: np.ndarray, mpp: float, section: config.Segmentation) -> tuple[np.ndarray, tuple[str, ...]]:
+def find_tissue(
+    pixels: np.ndarray, mpp: float, section: config.TissueSegmentationConfig
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Find the tissue on a thumbnail: Otsu on the smoothed saturation, closed, without specks and pinholes.
 
     Args:
@@ -93,11 +95,11 @@ def _remark_on_ink(left_out: float, kept: float) -> Iterator[str]:
 
 def _remark_on_cover(covered: float) -> Iterator[str]:
     """Say where tissue covers nearly all of a slide."""
-    if covered > MOST_TISSUE:
+    if covered > MAX_TISSUE_FRACTION:
         yield f"Tissue covers {covered:.0%} of the slide; if its overlay is wrong, outline it (tissue.masks)."
 
 
-def clean_mask(mask: np.ndarray, mpp: float, section: config.Segmentation) -> np.ndarray:
+def clean_mask(mask: np.ndarray, mpp: float, section: config.TissueSegmentationConfig) -> np.ndarray:
     """Remove lines and specks from a mask (rows, columns) at `mpp` um/px, and close its gaps and pinholes."""
     half = round(section.smoothing_um / mpp / 2 - 0.01)
     # The edge of a coverslip is a thin line.
@@ -147,10 +149,10 @@ def segment(
     slide_id: str,
     path: Path,
     mpp: float | None,
-    section: config.Segmentation,
+    section: config.TissueSegmentationConfig,
     fingerprint: str,
     mask_path: Path | None = None,
-    outline: config.Outline | None = None,
+    outline: config.TissueOutlineConfig | None = None,
 ) -> tuple[artifacts.Tissue, Image.Image]:
     """Open a slide and find its tissue, or take what `mask_path` outlines; gives it with the overlay.
 
@@ -164,16 +166,16 @@ def segment(
 def segment_open(
     slide_id: str,
     slide: Slide,
-    section: config.Segmentation,
+    section: config.TissueSegmentationConfig,
     fingerprint: str = "",
     mask_path: Path | None = None,
-    outline: config.Outline | None = None,
+    outline: config.TissueOutlineConfig | None = None,
 ) -> tuple[artifacts.Tissue, Image.Image]:
     """Segment a slide that is open; otherwise as `segment`."""
     pixels = slide.thumbnail(section.thumbnail_mpp)
     info = artifacts.SlideInfo(slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
     info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
-    scale = (scale_between(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
+    scale = (downsample_factor(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
     source = "segmented"
     if mask_path:
         source, polygons, remarks = _take_outline(mask_path, info, slide.bounds_xy, outline)
@@ -185,7 +187,7 @@ def segment_open(
 
 
 def _take_outline(
-    path: Path, info: artifacts.SlideInfo, bounds_xy: tuple[int, int], outline: config.Outline | None
+    path: Path, info: artifacts.SlideInfo, bounds_xy: tuple[int, int], outline: config.TissueOutlineConfig | None
 ) -> tuple[str, tuple[Polygon, ...], tuple[str, ...]]:
     """Read a slide's outline; returns its source as in artifacts.Tissue, its polygons and remarks."""
     corner = find_origin(info.slide_id, bounds_xy, outline.mask_origin if outline else None)
@@ -206,10 +208,10 @@ def run(
     mpp: float | None,
     geojson_path: Path,
     overlay_path: Path,
-    section: config.Segmentation,
+    section: config.TissueSegmentationConfig,
     quarantine: tuple[type[Exception], ...],
     mask_path: Path | None = None,
-    outline: config.Outline | None = None,
+    outline: config.TissueOutlineConfig | None = None,
     state_dir: Path | None = None,
 ) -> None:
     """Find a slide's tissue; a slide that cannot be read is quarantined with the reason.
@@ -239,7 +241,7 @@ def run(
         reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
         info = artifacts.SlideInfo(slide_id, artifacts.QUARANTINED, reason, fingerprint=fingerprint)
-        tissue, picture = artifacts.Tissue(info, ()), notice(slide_id, reason)
+        tissue, picture = artifacts.Tissue(info, ()), placeholder_image(slide_id, reason)
     meta = artifacts.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
     artifacts.write_picture(overlay_path, picture)
     artifacts.write_tissue(geojson_path, tissue, meta)

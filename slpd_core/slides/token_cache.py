@@ -16,7 +16,7 @@ from slpd_core.runtime import log
 READ_BY_OTHERS = 0o044
 
 
-def take(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_path: Path) -> bool:
+def get(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_path: Path) -> bool:
     """Copy a slide's tokens out of the cache, under the slide's present name; False where they are not in it.
 
     A file that can be read but is broken, or of other tokens, is removed from the cache, with a warning.
@@ -52,7 +52,7 @@ def put(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
         except FileExistsError:
             return
         except OSError:
-            with artifacts.replacing(cached) as part:
+            with artifacts.atomic_write(cached) as part:
                 shutil.copyfile(tokens_path, part)
         # Whoever may look into the folder may read what is in it, whatever this user's umask.
         cached.chmod(cached.stat().st_mode | cache_dir.stat().st_mode & READ_BY_OTHERS)

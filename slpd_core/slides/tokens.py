@@ -16,7 +16,7 @@ from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import read_regions
+from slpd_core.wsi.reader import iter_region_pixels
 
 VERSION = 4
 CPU_BATCH = 8  # its activations stay in the caches of a CPU; 4 is 4 % slower, 16 is 7 to 10 % slower
@@ -43,7 +43,7 @@ def resize(patches: Tensor, side_px: int) -> Tensor:
     return resized.permute(0, 2, 3, 1).contiguous()
 
 
-def mean_colours(region: np.ndarray, patch_px: int) -> np.ndarray:
+def mean_colors(region: np.ndarray, patch_px: int) -> np.ndarray:
     """The mean RGB of each patch of a region, uint8 (side, side, 3), row by row: float16 (grid * grid, 3), 0..255."""
     grid = len(region) // patch_px
     columns = region.reshape(grid, patch_px, -1).sum(1, dtype=np.uint32)  # whole rows first: 20 times as fast
@@ -51,14 +51,14 @@ def mean_colours(region: np.ndarray, patch_px: int) -> np.ndarray:
     return means.reshape(-1, 3).astype(np.float16)
 
 
-def noting_colours(regions: Iterable[np.ndarray], patch_px: int, colour: Any) -> Iterator[np.ndarray]:
+def record_mean_colors(regions: Iterable[np.ndarray], patch_px: int, colour: Any) -> Iterator[np.ndarray]:
     """Pass regions on; the mean colours of region i become colour[i]."""
     for number, region in enumerate(regions):
-        colour[number] = mean_colours(region, patch_px)
+        colour[number] = mean_colors(region, patch_px)
         yield region
 
 
-class PatchEncoder:
+class RegionTokenizer:
     """A frozen encoder that works through regions, patch_px a patch, batch by batch.
 
     encoder: uint8 (B, input_px, input_px, 3) → (B, token_dim). batch_size: patches a forward pass, at most; it is
@@ -154,7 +154,7 @@ class PatchEncoder:
         log.warning("out of memory: going on with batches of %d patches", self.batch_size)
 
 
-def choose_batch_size(batch_size: int | str, encode: PatchEncoder) -> int:
+def choose_batch_size(batch_size: int | str, encode: RegionTokenizer) -> int:
     """What `auto` stands for: few patches on a CPU, on a GPU as many as half of its free memory holds."""
     if isinstance(batch_size, int):
         return batch_size
@@ -172,14 +172,14 @@ def choose_batch_size(batch_size: int | str, encode: PatchEncoder) -> int:
     return 1 << max(0, min(held, LARGEST_BATCH).bit_length() - 1)
 
 
-def prepare(weights_path: Path, section: config.Encoding, precision: str, device: str) -> PatchEncoder:
+def prepare(weights_path: Path, section: config.TokenEncodingConfig, precision: str, device: str) -> RegionTokenizer:
     """Load the encoder of a weights file, ready to run."""
     return prepare_model(*patch_encoder.load(weights_path), section, precision, device)
 
 
 def prepare_model(
-    model: nn.Module, meta: dict[str, Any], section: config.Encoding, precision: str, device: str
-) -> PatchEncoder:
+    model: nn.Module, meta: dict[str, Any], section: config.TokenEncodingConfig, precision: str, device: str
+) -> RegionTokenizer:
     """Prepare a model to encode regions; the model itself is changed.
 
     Args:
@@ -192,23 +192,23 @@ def prepare_model(
     Returns:
         The encoder of regions.
     """
-    encoder: Any = vit_inference.freeze(model, meta, precision, device, pack=not section.compile)
+    encoder: Any = vit_inference.optimize_for_inference(model, meta, precision, device, pack=not section.compile)
     if section.compile:
         encoder = torch.compile(encoder)
-    encode = PatchEncoder(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
+    encode = RegionTokenizer(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
     encode.batch_size = choose_batch_size(section.batch_size, encode)
     log.info("%s on %s, batches of %d patches", precision, device, encode.batch_size)
     return encode
 
 
-def without_regions(regions: artifacts.Regions, reason: str) -> artifacts.Regions:
+def as_quarantined(regions: artifacts.Regions, reason: str) -> artifacts.Regions:
     """The same slide, quarantined for `reason`, with no regions."""
     slide = replace(regions.slide, status=artifacts.QUARANTINED, reason=reason)
     return replace(regions, slide=slide, coords=regions.coords[:0], tissue_fraction=regions.tissue_fraction[:0])
 
 
 def provenance_of(
-    section: config.Encoding, regions_meta: artifacts.Meta, encoder_meta: dict[str, Any], precision: str
+    section: config.TokenEncodingConfig, regions_meta: artifacts.Meta, encoder_meta: dict[str, Any], precision: str
 ) -> artifacts.Meta:
     """The metadata of tokens: what made them, and with which patch encoder."""
     inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
@@ -243,7 +243,7 @@ def run(
     weights_path: Path,
     tokens_path: Path,
     encoded_path: Path,
-    section: config.Encoding,
+    section: config.TokenEncodingConfig,
     device: str,
     quarantine: tuple[type[Exception], ...],
     cache_dir: Path | None = None,
@@ -263,20 +263,20 @@ def run(
     precision = vit_inference.choose_precision(section.precision, device, dim)
     provenance = provenance_of(section, meta, encoder_meta, precision)
     if not len(regions.coords):
-        with artifacts.writing_tokens(tokens_path, regions, grid, dim, provenance):
+        with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance):
             pass
         artifacts.write_regions(encoded_path, regions, provenance)
         return
-    if cache_dir and token_cache.take(cache_dir, provenance["fingerprint"], regions, tokens_path):
+    if cache_dir and token_cache.get(cache_dir, provenance["fingerprint"], regions, tokens_path):
         artifacts.write_regions(encoded_path, regions, provenance)
         return
     unread = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
     encode = prepare(weights_path, section, precision, device)
-    pixels = read_regions(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir)
+    pixels = iter_region_pixels(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir)
     try:
-        with artifacts.writing_tokens(tokens_path, regions, grid, dim, provenance) as written:
+        with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance) as written:
             shown = progress(pixels, len(regions.coords), regions.slide.slide_id, "regions")
-            for i, encoded in enumerate(encode(noting_colours(shown, patch_px, written.colour))):
+            for i, encoded in enumerate(encode(record_mean_colors(shown, patch_px, written.colour))):
                 written.tokens[i] = encoded
         outages.note_read(unread)
     except SlideError as error:  # what else goes wrong, as writing to a full disk, is not the slide's fault
@@ -284,8 +284,8 @@ def run(
             raise
         reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
-        regions, cache_dir = without_regions(regions, reason), None
-        with artifacts.writing_tokens(tokens_path, regions, grid, dim, provenance):
+        regions, cache_dir = as_quarantined(regions, reason), None
+        with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance):
             pass
     artifacts.write_regions(encoded_path, regions, provenance)
     if cache_dir:

@@ -30,7 +30,7 @@ class Checkpoint:
         if not distributed.is_first():
             return
         state = {"made_by": self.made_by, "history": history, "more": dict(more), "networks": networks.state()}
-        with artifacts.replacing(self.path) as part, part.open("wb") as file:
+        with artifacts.atomic_write(self.path) as part, part.open("wb") as file:
             torch.save(state, file)  # a file of Python's: of a full disk torch's own only says "unexpected pos"
 
     def restore(self, networks: Networks, names: Sequence[str] = ()) -> tuple[list[dict[str, float]], dict[str, Any]]:

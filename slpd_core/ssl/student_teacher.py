@@ -52,7 +52,7 @@ class Networks:
     def start(
         cls,
         build: BuildNetwork,
-        section: config.SelfDistillation,
+        section: config.SelfDistillationConfig,
         terms: tuple[str, ...],
         seed: int,
         device: str,
@@ -91,7 +91,7 @@ class Networks:
 
 def set_schedules(
     networks: Networks,
-    section: config.SelfDistillation,
+    section: config.SelfDistillationConfig,
     step: int,
     steps_per_epoch: int,
     batch_size: int,
@@ -119,7 +119,7 @@ def set_schedules(
     return values
 
 
-def update(networks: Networks, section: config.SelfDistillation, momentum: float) -> None:
+def update(networks: Networks, section: config.SelfDistillationConfig, momentum: float) -> None:
     """One step of the student by the gradients it has, which are used up, of the teacher by moving average."""
     parameters: list[Any] = list(networks.student.parameters())
     distributed.average_gradients(parameters)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slpd_core.runtime import escape_controls
 
-LONGEST_REASON = 1000
+MAX_REASON_CHARS = 1000
 COPY_AGAIN = "copy it again or remove it from the sheet"
 MISSING_TILES = (
     "copy it again, set tissue.missing_tiles to white where its scanner leaves out tiles of glass, or remove it from "
@@ -51,8 +51,8 @@ class SlideError(ValueError):
 
     def __init__(self, message: str) -> None:
         shown = escape_controls(message)
-        half = LONGEST_REASON // 2
-        super().__init__(shown if len(shown) <= LONGEST_REASON else f"{shown[:half]} ... {shown[-half:]}")
+        half = MAX_REASON_CHARS // 2
+        super().__init__(shown if len(shown) <= MAX_REASON_CHARS else f"{shown[:half]} ... {shown[-half:]}")
 
 
 def explain_refusal(path: Path, vendor: str, error: Exception) -> SlideError:
@@ -86,7 +86,7 @@ def explain_unknown(path: Path) -> SlideError:
     )
 
 
-def what_quarantines(on_bad_slide: str, last_attempt: bool) -> tuple[type[Exception], ...]:
+def quarantine_errors(on_bad_slide: str, last_attempt: bool) -> tuple[type[Exception], ...]:
     """The errors that quarantine a slide; all others fail the job, and Snakemake tries it again.
 
     on_bad_slide: the ledger's setting; with "stop" nothing is quarantined. last_attempt: a file that still cannot be

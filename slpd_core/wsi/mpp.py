@@ -10,14 +10,14 @@ from slpd_core.runtime import log
 from slpd_core.wsi.errors import SlideError
 
 MPP_RANGE = (0.05, 5.0)  # um/px; outside it an mpp is a mistake
-SAME_SCALE = 0.005  # see `scale_between`
-FINER = 0.02  # a request this much finer than a level is served from that level, enlarged
-MOST_ANISOTROPY = 0.02  # between um/px along x and y
+SCALE_SNAP = 0.005  # see `scale_between`
+MPP_TOLERANCE = 0.02  # a request this much finer than a level is served from that level, enlarged
+MAX_ANISOTROPY = 0.02  # between um/px along x and y
 CONTRADICTION = 0.05  # between the sheet's um/px and the slide's own, more than calibrations differ by
 MPP_REMEDY = "give the slide's um/px in the column mpp of the sheet"
 TIFF_UNITS_PER_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 OME_UM = {"\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-BELIEVED = ("sheet", "ome", "vendor")  # sources whose implausible value is an error, not passed over
+AUTHORITATIVE_SOURCES = ("sheet", "ome", "vendor")  # sources whose implausible value is an error, not passed over
 
 
 def plausible(mpp: float) -> bool:
@@ -25,7 +25,7 @@ def plausible(mpp: float) -> bool:
     return MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
 
 
-def scale_between(slide_mpp: float, mpp: float) -> float:
+def downsample_factor(slide_mpp: float, mpp: float) -> float:
     """Level-0 px a px at `mpp`.
 
     Within SAME_SCALE of a whole number it is that number: scanners are calibrated no better, and resampling by so
@@ -33,32 +33,32 @@ def scale_between(slide_mpp: float, mpp: float) -> float:
     """
     scale = mpp / slide_mpp
     whole = max(1, round(scale))
-    return float(whole) if abs(scale / whole - 1) <= SAME_SCALE else scale
+    return float(whole) if abs(scale / whole - 1) <= SCALE_SNAP else scale
 
 
-def level0_side(size_px: int, scale: float) -> int:
+def region_side_level0(size_px: int, scale: float) -> int:
     """Side in level-0 px of a square of `size_px` px, each `scale` level-0 px wide.
 
     Rounded to a multiple of the largest power of two within the scale, so that squares side by side begin at whole px
     of the coarser levels too.
     """
     step = 1
-    while 2 * step <= scale * (1 + FINER):
+    while 2 * step <= scale * (1 + MPP_TOLERANCE):
         step *= 2
     return step * round(size_px * scale / step)
 
 
-def find_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> tuple[float, str]:
+def resolve_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> tuple[float, str]:
     """The um/px of level 0 and its source: the sheet, the vendor, TIFF resolution tags, objective power, in that order.
 
     properties: as OpenSlide gives them. The vendor of an OME-TIFF is its XML, source "ome". Resolution tags that are
     implausible (72 dpi) are passed over where the objective power is known. Raises SlideError when there is none, when
     it is implausible, or when x and y differ.
     """
-    found = [*_stated(properties, sheet_mpp, path)]
+    found = [*_candidates(properties, sheet_mpp, path)]
     if not found:
         raise SlideError(f"{path}: no um/px in the slide; {MPP_REMEDY}")
-    mpp, source = next((one for one in found if plausible(one[0]) or one[1] in BELIEVED), found[0])
+    mpp, source = next((one for one in found if plausible(one[0]) or one[1] in AUTHORITATIVE_SOURCES), found[0])
     if not plausible(mpp):
         low, high = MPP_RANGE
         raise SlideError(f"{path}: {mpp:g} um/px ({source}) is implausible, outside {low}-{high}; {MPP_REMEDY}")
@@ -77,7 +77,7 @@ def describe_contradiction(properties: Mapping[str, str], sheet_mpp: float | Non
     if sheet_mpp is None:
         return ""
     with suppress(SlideError):  # x and y that differ are one reason to state um/px in the sheet
-        for mpp, source in _stated(properties, None, Path()):
+        for mpp, source in _candidates(properties, None, Path()):
             if source != "objective power" and plausible(mpp):
                 if abs(sheet_mpp / mpp - 1) <= CONTRADICTION:
                     return ""
@@ -85,7 +85,7 @@ def describe_contradiction(properties: Mapping[str, str], sheet_mpp: float | Non
     return ""
 
 
-def _stated(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> list[tuple[float, str]]:
+def _candidates(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> list[tuple[float, str]]:
     """Every um/px stated, with its source, the best source first."""
     if sheet_mpp is not None:
         return [(float(sheet_mpp), "sheet")]
@@ -99,7 +99,7 @@ def _stated(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) 
     }
     for source, (x, y) in sides.items():
         if x and y:
-            if abs(x - y) > MOST_ANISOTROPY * max(abs(x), abs(y)):
+            if abs(x - y) > MAX_ANISOTROPY * max(abs(x), abs(y)):
                 raise SlideError(f"{path}: {x:g} um/px along x but {y:g} along y ({source}); {MPP_REMEDY}")
             found.append(((x + y) / 2, source))
             break

@@ -17,7 +17,7 @@ TRIED_RUNS = 3  # after so many runs that failed to read a slide it is left alon
 SUFFIX = ".unread"
 
 
-class UnreadableError(SlideError):
+class UnreadableSlideError(SlideError):
     """A slide's file cannot be read: the fault of a disk or a network, perhaps, and not of its content."""
 
 
@@ -41,7 +41,7 @@ def reading(slide_path: Path, *, give_up: bool) -> Iterator[None]:
         yield
     except OSError as error:
         if give_up:
-            raise UnreadableError(f"{slide_path}: cannot be read ({error})") from error
+            raise UnreadableSlideError(f"{slide_path}: cannot be read ({error})") from error
         raise
 
 
@@ -66,7 +66,7 @@ def explain(error: SlideError, mark_path: Path | None, slide_path: Path) -> str:
         mark_path: As `name_mark` names it.
         slide_path: The file that the sheet names.
     """
-    if not isinstance(error, UnreadableError):
+    if not isinstance(error, UnreadableSlideError):
         return str(error)
     if mark_path is None:
         return f"{error}; {COPY_AGAIN}"

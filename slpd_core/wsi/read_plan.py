@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from slpd_core.wsi.mpp import FINER
+from slpd_core.wsi.mpp import MPP_TOLERANCE
 
 WHOLE = 0.01  # px; a corner this near a whole one is taken as whole
 
@@ -38,17 +38,17 @@ def plan_read(
     xy: upper left corner in level-0 px. size_px: (width, height) wanted.
     Raises ValueError when what is wanted is finer than level 0.
     """
-    if scale < 1 - FINER:
+    if scale < 1 - MPP_TOLERANCE:
         raise ValueError(f"{1 / scale:.3g} times finer than the slide's level 0")
     ways = [
         (downsample * shrink, level, shrink)
         for level, downsample in enumerate(downsamples)
         for shrink in (shrinks[level] or (1,))
-        if downsample * shrink * (1 - FINER) <= scale
+        if downsample * shrink * (1 - MPP_TOLERANCE) <= scale
     ]
     # Of two ways to one scale the one that shrinks less: a level of the pyramid before a shrunk finer one.
     finest = max(down for down, _, _ in ways)
-    down, level, shrink = min((way for way in ways if way[0] > finest * (1 - FINER)), key=lambda way: way[2])
+    down, level, shrink = min((way for way in ways if way[0] > finest * (1 - MPP_TOLERANCE)), key=lambda way: way[2])
     box = (xy[0] / down, xy[1] / down, size_px[0] * scale / down, size_px[1] * scale / down)
     return ReadPlan(level, shrink, box, size_px)
 
@@ -67,7 +67,7 @@ def resample(pixels: np.ndarray, box: tuple[float, float, float, float], out_px:
     if min(scale) >= 1:
         columns, rows = (slice(at, max(at + 1, at + size)) for at, size in zip(whole[:2], whole[2:], strict=True))
         return cv2.resize(pixels[rows, columns], out_px, interpolation=cv2.INTER_AREA)
-    if max(abs(x - whole[0]), abs(y - whole[1])) < WHOLE and min(scale) > 1 - FINER:
+    if max(abs(x - whole[0]), abs(y - whole[1])) < WHOLE and min(scale) > 1 - MPP_TOLERANCE:
         return _enlarge(pixels[whole[1] :, whole[0] :], scale, out_px)
     # Centres of px lie at half units, cv2's at whole ones.
     matrix = np.array([[scale[0], 0, x + scale[0] / 2 - 0.5], [0, scale[1], y + scale[1] / 2 - 0.5]], np.float64)

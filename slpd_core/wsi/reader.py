@@ -15,7 +15,7 @@ from PIL import Image
 from slpd_core import artifacts
 from slpd_core.wsi import identity, levels
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, TO_PYRAMID, SlideError
-from slpd_core.wsi.mpp import FINER, describe_contradiction, find_mpp, scale_between
+from slpd_core.wsi.mpp import MPP_TOLERANCE, describe_contradiction, downsample_factor, resolve_mpp
 from slpd_core.wsi.outages import reading
 from slpd_core.wsi.read_plan import plan_read, resample
 from slpd_core.wsi.sources import open_source
@@ -54,7 +54,7 @@ class Slide:
         try:
             check_levels(source.sizes, source.properties, self.path)
             self.size = source.sizes[0]
-            self.mpp, self.mpp_source = find_mpp(source.properties, mpp, self.path)
+            self.mpp, self.mpp_source = resolve_mpp(source.properties, mpp, self.path)
             self.bounds_xy = find_bounds_corner(source.properties)
             self._place_levels()
         except BaseException:
@@ -104,11 +104,11 @@ class Slide:
         xy: upper left corner in level-0 px. size_px: (width, height) of the result. Finer levels are area-averaged.
         Raises ValueError when the slide is coarser than that, SlideError with the place when its data are broken.
         """
-        if mpp < self.mpp * (1 - FINER):
+        if mpp < self.mpp * (1 - MPP_TOLERANCE):
             raise ValueError(
                 f"{self.path}: {mpp:g} um/px asked for, the slide has {self.mpp:g}: ask for {self.mpp:g} or coarser"
             )
-        plan = plan_read(self._downsamples, self._shrinks, scale_between(self.mpp, mpp), xy, size_px)
+        plan = plan_read(self._downsamples, self._shrinks, downsample_factor(self.mpp, mpp), xy, size_px)
         left, top = (math.floor(part + 1e-6) for part in plan.box[:2])
         right, bottom = (math.ceil(plan.box[i] + plan.box[i + 2] - 1e-6) for i in (0, 1))
         cover = (left, top, right - left, bottom - top)
@@ -151,7 +151,7 @@ class Slide:
         Raises SlideError where that is too large.
         """
         mpp = max(mpp, self.mpp)
-        scale = scale_between(self.mpp, mpp)
+        scale = downsample_factor(self.mpp, mpp)
         width, height = (math.ceil(side / scale) for side in self.size)
         check_thumbnail((width, height), self.size, self.mpp, self.path)
         down = max(down for down in self._downsamples if down <= max(scale, 1.0))
@@ -161,7 +161,7 @@ class Slide:
         return np.concatenate(strips)
 
 
-def read_regions(
+def iter_region_pixels(
     slide_path: Path, regions: artifacts.Regions, shrink_jpeg: bool, give_up: bool, state_dir: Path | None = None
 ) -> Iterator[np.ndarray]:
     """Yield the regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
@@ -176,7 +176,7 @@ def read_regions(
         state_dir: The folder of the slides' memos, see `identity.fingerprint`.
 
     Raises:
-        SlideError: The slide is broken; where its file cannot be read, outages.UnreadableError.
+        SlideError: The slide is broken; where its file cannot be read, outages.UnreadableSlideError.
         OSError: Its file cannot be read, and not give_up.
         ValueError: It is another slide than the one whose tissue was found.
     """
@@ -273,7 +273,7 @@ def write_slide(path: Path, pixels: np.ndarray, mpp: float) -> None:
 
     pixels_per_mm = 1000 / mpp
     image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
-    with artifacts.replacing(path) as part:
+    with artifacts.atomic_write(path) as part:
         image.tiffsave(
             str(part),
             tile=True,

@@ -159,7 +159,7 @@ def test_tokens_come_back(tmp_path):
     tokens = np.random.default_rng(0).normal(size=(2, 16, 8)).astype(np.float16)
     colour = np.random.default_rng(1).uniform(0, 255, (2, 16, 3)).astype(np.float16)
     own = {"precision": "fp32", "encoder_source": "random", "encoder_name": "vit"}
-    with artifacts.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META | own) as written:
+    with artifacts.create_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META | own) as written:
         for number in range(2):
             written.tokens[number], written.colour[number] = tokens[number], colour[number]
     back, meta = artifacts.read_tokens(tmp_path / "t.h5")
@@ -175,7 +175,7 @@ def test_tokens_come_back(tmp_path):
 def test_the_tokens_of_an_empty_and_of_a_lost_slide_come_back(tmp_path):
     for slide in (SLIDE, LOST):
         none = artifacts.Regions(slide, np.empty((0, 2), np.int64), np.empty(0, np.float32), 4096, 8192, 0.5)
-        with artifacts.writing_tokens(tmp_path / "t.h5", none, 16, 384, META):
+        with artifacts.create_tokens(tmp_path / "t.h5", none, 16, 384, META):
             pass
         back, meta = artifacts.read_tokens(tmp_path / "t.h5")
         assert (back.tokens.shape, back.tokens.dtype) == ((0, 256, 384), np.float16)
@@ -188,7 +188,7 @@ def test_the_tokens_of_an_empty_and_of_a_lost_slide_come_back(tmp_path):
 def test_colours_that_are_not_the_tokens_own_are_refused(tmp_path):
     import h5py
 
-    with artifacts.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
+    with artifacts.create_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
         pass
     with h5py.File(tmp_path / "t.h5", "r+") as file:
         del file["colour"]
@@ -206,7 +206,7 @@ def test_a_text_comes_back(tmp_path):
 def test_tokens_are_contiguous_and_plain(tmp_path):
     import h5py
 
-    with artifacts.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
+    with artifacts.create_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
         pass
     with h5py.File(tmp_path / "t.h5") as file:
         assert file["tokens"].chunks is None
@@ -215,7 +215,7 @@ def test_tokens_are_contiguous_and_plain(tmp_path):
 
 def test_a_job_that_dies_while_writing_tokens_leaves_nothing(tmp_path):
     def work():
-        with artifacts.writing_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META) as written:
+        with artifacts.create_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META) as written:
             written.tokens[0] = 1
             raise RuntimeError("killed")
 
@@ -270,9 +270,9 @@ def write_one_of_each(folder):
     artifacts.write_both(folder / "h.parquet", "history", FRAMES["history"], META)
     artifacts.write_tissue(folder / "t.geojson", artifacts.Tissue(SLIDE, (Polygon([(0, 0), (9, 0), (9, 9)]),)), META)
     artifacts.write_regions(folder / "r.h5", REGIONS, META)
-    with artifacts.writing_tokens(folder / "k.h5", REGIONS, 4, 8, META) as tokens:
+    with artifacts.create_tokens(folder / "k.h5", REGIONS, 4, 8, META) as tokens:
         tokens.tokens[:], tokens.colour[:] = rng.normal(size=(2, 16, 8)), rng.uniform(0, 255, (2, 16, 3))
-    with artifacts.writing_patches(folder / "p.h5", replace(REGIONS, size_px=16), META) as patches:
+    with artifacts.create_patches(folder / "p.h5", replace(REGIONS, size_px=16), META) as patches:
         for number in range(2):
             patches[number] = rng.integers(0, 256, (16, 16, 3))
     artifacts.write_weights(folder / "w.safetensors", {"a": np.ones(1000, np.float32)}, META)
@@ -469,7 +469,7 @@ def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
     artifacts.write_text(path, "old")
 
     def work():
-        with artifacts.replacing(path) as part:
+        with artifacts.atomic_write(path) as part:
             part.write_text("half")
             assert path.read_text() == "old"
             raise RuntimeError("killed")
@@ -483,9 +483,9 @@ def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
 def test_two_that_write_one_file_do_not_meet(tmp_path):
     """Not even where their process ids are equal, as those of two containers are."""
     path = tmp_path / "f.txt"
-    with artifacts.replacing(path) as one:
+    with artifacts.atomic_write(path) as one:
         one.write_text("one")
-        with artifacts.replacing(path) as two:
+        with artifacts.atomic_write(path) as two:
             two.write_text("two")
             assert one.read_text() == "one"
         assert path.read_text() == "two"

@@ -53,7 +53,7 @@ def plain(model, pixels, pooling):
 
 def fast(model, pixels, pooling, precision, **options):
     meta = {"mean": MEAN, "std": STD, "pooling": pooling}
-    encoder = vit_inference.freeze(copy.deepcopy(model), meta, precision, "cpu", **options)
+    encoder = vit_inference.optimize_for_inference(copy.deepcopy(model), meta, precision, "cpu", **options)
     with torch.inference_mode():
         return encoder(pixels)
 
@@ -103,7 +103,9 @@ def test_without_packing_nothing_changes(pixels):
 def test_only_the_token_that_is_used_is_computed():
     def last(pooling, **arguments):
         meta = {"mean": MEAN, "std": STD, "pooling": pooling}
-        return type(vit_inference.freeze(build("test_vit", arguments), meta, "fp32", "cpu").model.blocks[-1])
+        return type(
+            vit_inference.optimize_for_inference(build("test_vit", arguments), meta, "fp32", "cpu").model.blocks[-1]
+        )
 
     assert last("cls") is vit_inference.LastBlock
     assert last("cls_mean") is not vit_inference.LastBlock

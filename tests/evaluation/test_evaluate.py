@@ -246,7 +246,7 @@ def stored(make_slides, plant, settings, tmp_path):
         regions = artifacts.Regions(info, np.zeros((len(array), 2)), np.ones(len(array)), 4, 4, 0.5)
         encoder = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": "mean 0"}
         meta = artifacts.provenance("tokens", 1, {}) | encoder
-        with artifacts.writing_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
+        with artifacts.create_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
             written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
             written.colour[:] = 200 if slide.startswith("x") else (200, 120, 160)
     ledger = pd.DataFrame({"slide_id": [*features], "fingerprint": meta["fingerprint"]})
@@ -332,7 +332,7 @@ def test_a_slide_that_only_this_encoder_left_out_is_named(stored, run):
     path = stored / "tokens" / "x01-0.h5"
     info = artifacts.SlideInfo("x01-0", artifacts.QUARANTINED, "torn", 9, 9, 0.5, "sheet", "f")
     none = artifacts.Regions(info, np.zeros((0, 2)), np.ones(0), 4, 4, 0.5)
-    with artifacts.writing_tokens(path, none, 2, 8, artifacts.provenance("tokens", 1, {})):
+    with artifacts.create_tokens(path, none, 2, 8, artifacts.provenance("tokens", 1, {})):
         pass
     found = rf"{path}: slide x01-0 was quarantined with this patch encoder only \(torn\); delete the file"
     with pytest.raises(ValueError, match=found):
@@ -345,7 +345,7 @@ def test_tokens_of_another_cohort_are_refused(stored, run, features):
     path = stored / "tokens" / "x01-0.h5"
     whole, meta = artifacts.read_tokens(path)
     regions = artifacts.Regions(whole.slide, whole.coords, np.ones(len(whole.coords)), 4, 4, 0.5)
-    with artifacts.writing_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
+    with artifacts.create_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
         written.tokens[:], written.colour[:] = whole.tokens, whole.colour
     with pytest.raises(ValueError, match=rf"{path}: not the tokens that the ledger admitted; delete the file"):
         run(features, "knn")
@@ -414,7 +414,7 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import evaluate
 
 folder, classifier = Path(sys.argv[1]), sys.argv[2]
-section = config.Evaluation(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_neighbours=5, logreg_c=1)
+section = config.ClassifierTrainingConfig(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_neighbours=5, logreg_c=1)
 evaluate.run(
     folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,
     embed_path=folder / "slpd.parquet", tokens_dir=folder / "tokens",

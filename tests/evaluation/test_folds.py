@@ -117,7 +117,7 @@ def test_what_is_set_aside_is_drawn_anew_in_each_fold(settings, make_slides, cha
 def test_validation_leaves_a_training_patient_of_a_label_that_no_patient_has_alone():
     slides = table([["x", "y"], ["x", "y"], *[["x"]] * 8])
     for seed in range(20):
-        chosen = folds.set_aside(slides, 0.9, np.random.default_rng(seed))
+        chosen = folds.hold_out(slides, 0.9, np.random.default_rng(seed))
         assert len(chosen & {"p0", "p1"}) <= 1
         assert len(chosen) >= 8
 
@@ -204,7 +204,7 @@ def test_no_site_straddles_where_sites_are_kept_whole(settings, make_slides):
     assert (found.assign(site=found["slide_id"].map(joined)).groupby(["fold", "site"])["part"].nunique() == 1).all()
     assert set(found["patient_id"]) == set(slides["patient_id"])
     barcodes = slides.assign(site="", patient_id="TCGA-" + slides["site"].str.upper() + "-" + slides["patient_id"])
-    assert set(folds.kept_whole(barcodes, "site")) == {f"H{n}" for n in range(7)}
+    assert set(folds.group_ids(barcodes, "site")) == {f"H{n}" for n in range(7)}
 
 
 def test_a_slide_without_a_site_is_named(settings, make_slides):
@@ -230,7 +230,7 @@ def run_stage(settings, tmp_path):
         sheet = slides.assign(path="", mpp=np.nan, site=slides.get("site", ""))
         for name, frame in (("ledger", ledger), ("sheet", sheet)):
             artifacts.write_table(tmp_path / f"{name}.parquet", name, frame, artifacts.provenance(name, 1, {}))
-        section = config.Folds(**settings.folds.model_dump() | {"n_folds": 3} | changes)
+        section = config.FoldsConfig(**settings.folds.model_dump() | {"n_folds": 3} | changes)
         paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in ("ledger", "sheet")}
         remarks = tmp_path / "remarks.parquet"
         folds.run(**paths, out_path=tmp_path / "f.parquet", remarks_path=remarks, section=section, seed=1)
@@ -375,7 +375,7 @@ def test_a_slide_may_be_called_na(run_stage, make_slides, tmp_path):
 
 def test_a_split_that_trains_one_label_is_refused_before_any_work(settings, run_stage, make_slides, tmp_path):
     slides, folder = make_slides(3), write_splits(tmp_path / "splits", {"train": ["x00-0"], "test": ["y00-0"]})
-    section = config.Folds(**settings.folds.model_dump() | {"splits": folder})
+    section = config.FoldsConfig(**settings.folds.model_dump() | {"splits": folder})
     for check in (lambda: folds.require_folds(slides, section), lambda: run_stage(slides, splits=folder)):
         with pytest.raises(ValueError, match=r"fold 0: its training slides show one label only \(x\)"):
             check()
@@ -390,12 +390,12 @@ def test_a_table_of_something_else_is_refused(run_stage, make_slides, tmp_path):
 
 def test_splits_are_numbered_from_0_without_a_gap(settings, tmp_path):
     folder = write_splits(tmp_path / "splits", {}, {}, {})
-    section = config.Folds(**settings.folds.model_dump() | {"splits": folder})
+    section = config.FoldsConfig(**settings.folds.model_dump() | {"splits": folder})
     assert (section.count, [path.name for path in section.files]) == (3, [f"splits_{n}.csv" for n in range(3)])
     (tmp_path / "splits" / "splits_1.csv").unlink()
     with pytest.raises(ValueError, match=r"splits_0\.csv, splits_2\.csv; number them from 0 without a gap"):
-        config.Folds(**settings.folds.model_dump() | {"splits": folder})
-    nowhere = config.Folds(**settings.folds.model_dump() | {"splits": "nowhere"})
+        config.FoldsConfig(**settings.folds.model_dump() | {"splits": folder})
+    nowhere = config.FoldsConfig(**settings.folds.model_dump() | {"splits": "nowhere"})
     with pytest.raises(FileNotFoundError, match=r"folds\.splits: no splits_0\.csv in nowhere; .*null .*drawn here"):
         nowhere.require_splits()
     settings.folds.require_splits()

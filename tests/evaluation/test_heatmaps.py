@@ -76,7 +76,9 @@ def cohort(make_slides, plant, settings, tmp_path):
         network = networks.build("abmil", 8, 2, 0.0, fold)
         network.attention.attention_c.weight.data *= 40
         arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        classifiers.write(tmp_path / f"fold{fold}.safetensors", classifiers.Model("abmil", ["x", "y"], 8, arrays), {})
+        classifiers.write(
+            tmp_path / f"fold{fold}.safetensors", classifiers.FittedClassifier("abmil", ["x", "y"], 8, arrays), {}
+        )
     return tmp_path
 
 

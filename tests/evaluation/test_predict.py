@@ -15,7 +15,7 @@ SIDE = 64
 def knn(path, *votes):
     """A classifier of all that is: its three neighbours are of these classes."""
     arrays = {"means": np.eye(3, 4, dtype=np.float32), "labels": np.array(votes), "k": np.array([3])}
-    classifiers.write(path, classifiers.Model("knn", CLASSES, 4, arrays), {})
+    classifiers.write(path, classifiers.FittedClassifier("knn", CLASSES, 4, arrays), {})
     return str(path)
 
 
@@ -24,7 +24,7 @@ def abmil(path, seed):
     network = networks.build("abmil", 4, 3, 0.0, seed)
     network.attention.attention_c.weight.data *= 40
     arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    classifiers.write(path, classifiers.Model("abmil", CLASSES, 4, arrays), {})
+    classifiers.write(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), {})
     return str(path)
 
 
@@ -60,7 +60,7 @@ def run(tmp_path, slides):
         info = artifacts.SlideInfo(name, artifacts.OK, "", SIDE * len(array), SIDE, 0.5, "sheet", "f")
         regions = artifacts.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
         artifacts.write_regions(tmp_path / "regions" / f"{name}.h5", regions, artifacts.provenance("regions", 1, {}))
-        with artifacts.writing_tokens(
+        with artifacts.create_tokens(
             tmp_path / "tokens" / f"{name}.h5",
             regions,
             1,

@@ -98,7 +98,7 @@ def test_the_sample_finds_what_the_stages_find(settings, cohort):
     sample = slides.sample(found, settings())
     for slide, of_slide in zip(sample.of, sample.regions, strict=True):
         outlined, _ = tissue.segment(slide.slide_id, slide.path, None, settings().tissue.segmentation, "")
-        np.testing.assert_array_equal(of_slide.coords, regions.keep_regions(outlined, settings().regions).coords)
+        np.testing.assert_array_equal(of_slide.coords, regions.select_regions(outlined, settings().regions).coords)
 
 
 def test_gigabytes_are_those_of_tokens_files(settings, cohort):
@@ -206,7 +206,7 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
     path = cohort([1] * 4)
     shutil.copy(tmp_path / "0.tiff", tmp_path / "1.tiff")
     path.write_text(path.read_text().replace("patient-1", patient))
-    say = preflight.Findings()
+    say = preflight.PreflightReport()
     preflight.look_at_copies(say, [read_sheet(path)])
     out = capsys.readouterr().out
     if patient == "patient-0":
@@ -239,10 +239,10 @@ def test_outlines_are_held_against_what_opening_the_slides_showed(settings, tmp_
     """No slide is opened again: those named here are not there."""
     square = {"type": "Polygon", "coordinates": [[[20, 20], [90, 20], [90, 90], [20, 90], [20, 20]]]}
     opened = [
-        slides.Opened({"slide_id": "fits"}, (100, 100), 0.5),
-        slides.Opened({"slide_id": "outside"}, (10, 10), 0.5),
-        slides.Opened({"slide_id": "bounds"}, (100, 100), 0.5, (5, 5)),
-        slides.Opened({"slide_id": "no outline"}, (10, 10), 0.5),
+        slides.SlideProbe({"slide_id": "fits"}, (100, 100), 0.5),
+        slides.SlideProbe({"slide_id": "outside"}, (10, 10), 0.5),
+        slides.SlideProbe({"slide_id": "bounds"}, (100, 100), 0.5, (5, 5)),
+        slides.SlideProbe({"slide_id": "no outline"}, (10, 10), 0.5),
     ]
     paths = {slide.slide_id: tmp_path / f"{slide.slide_id}.geojson" for slide in opened[:3]}
     for path in paths.values():
@@ -259,7 +259,7 @@ def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_pat
     path, new = cohort([1] * 4), tmp_path / "new.csv"
     shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
     new.write_text("slide_id,path\nn,n.tiff\n")
-    say = preflight.Findings()
+    say = preflight.PreflightReport()
     preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
     assert capsys.readouterr().out == (
         "  note  copies       n, to be predicted: It is slide-2 of the cohort, byte for byte, on which classifiers are "
@@ -273,7 +273,7 @@ def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
     for name in "nm":
         (tmp_path / f"{name}.tiff").write_bytes(b"one content")
     new.write_text("slide_id,path,patient_id\nn,n.tiff,\nm,m.tiff,someone\n")
-    say = preflight.Findings()
+    say = preflight.PreflightReport()
     preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
     assert "note  copies       One slide, byte for byte: n, m; keep one of them" in capsys.readouterr().out
     assert not say.failed

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from slpd_core.config import PatchEncoder
+from slpd_core.config import PatchEncoderConfig
 from slpd_core.encoders import vit
 from slpd_core.preflight import weights
 
@@ -38,7 +38,11 @@ def problems(tmp_path):
         with (tmp_path / "w.safetensors").open("wb") as file:
             file.write(header)
             file.truncate(size)
-        values = dict.fromkeys(PatchEncoder.model_fields) | {"source": "timm", "name": name, "arguments": arguments}
+        values = dict.fromkeys(PatchEncoderConfig.model_fields) | {
+            "source": "timm",
+            "name": name,
+            "arguments": arguments,
+        }
         values |= {
             "weights": str(tmp_path / "w.safetensors"),
             "patch_px": 256,
@@ -46,7 +50,7 @@ def problems(tmp_path):
             "mean": [0.5] * 3,
             "std": [0.5] * 3,
         }
-        return [*weights.find_problems("patch_encoder", PatchEncoder(**values))]
+        return [*weights.find_problems("patch_encoder", PatchEncoderConfig(**values))]
 
     return find
 

@@ -33,7 +33,7 @@ def run(on_disk, tmp_path):
             tokens_dir=tokens,
             encoder_path=tmp_path / "encoder.safetensors",
             out_path=tmp_path / "embed.parquet",
-            section=config.Embed(batch_size=batch_size, attention=attention),
+            section=config.EmbedConfig(batch_size=batch_size, attention=attention),
             device="cpu",
         )
         return encoder.eval(), *artifacts.read_table(tmp_path / "embed.parquet", "embed")
@@ -105,7 +105,7 @@ def test_a_slide_that_is_not_the_ledgers_is_refused(run, make_cohort, tmp_path):
             tokens_dir=tokens,
             encoder_path=tmp_path / "encoder.safetensors",
             out_path=tmp_path / "embed.parquet",
-            section=config.Embed(batch_size=4, attention=False),
+            section=config.EmbedConfig(batch_size=4, attention=False),
             device="cpu",
         )
 

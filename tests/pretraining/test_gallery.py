@@ -11,7 +11,7 @@ from slpd_core import artifacts, config
 from slpd_core.drawing import text as drawing
 from slpd_core.drawing.gallery import CELL_PX, COLOURS, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
 from slpd_core.pretraining import gallery
-from slpd_core.wsi.reader import read_regions, write_slide
+from slpd_core.wsi.reader import iter_region_pixels, write_slide
 
 SIDE = 128  # level-0 px of a region
 RED, BLUE, GREEN, GREY = (200, 60, 60), (60, 60, 200), (60, 170, 60), (180, 186, 194)
@@ -61,8 +61,8 @@ def make(tmp_path):
             prototypes_path=tmp_path / "prototypes.h5",
             regions_dir=tmp_path / "regions",
             out_path=tmp_path / "gallery.png",
-            section=config.Gallery(slides=6),
-            read_regions=read_regions,
+            section=config.GalleryConfig(slides=6),
+            read_regions=iter_region_pixels,
         )
         with Image.open(tmp_path / "gallery.png") as picture:
             return np.asarray(picture.convert("RGB")).astype(int)

@@ -67,7 +67,7 @@ def make_batch(section, make_cohort):
     In double precision; the inter-slide term has a prototype a neighbor, or fewer.
     """
 
-    def make(section: config.PretrainRun) -> tuple[Networks, Batch]:
+    def make(section: config.PretrainRunConfig) -> tuple[Networks, Batch]:
         networks = start_networks(section, 8, 1, "cpu")
         for network in (networks.student, networks.teacher):
             network.double()

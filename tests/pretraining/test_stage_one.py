@@ -56,7 +56,7 @@ def paths(tmp_path):
         places = np.zeros((n, 2), np.int64)
         sample = artifacts.Regions(info, places, np.ones(n, np.float32), 48, 48, 0.5)
         path = tmp_path / f"s{number}.h5"
-        with artifacts.writing_patches(path, sample, artifacts.provenance("patches", 1, {}, str(number))) as patches:
+        with artifacts.create_patches(path, sample, artifacts.provenance("patches", 1, {}, str(number))) as patches:
             if n:
                 patches[:] = rng.integers(0, 256, (n, 48, 48, 3), dtype=np.uint8)
         found.append(path)

@@ -80,7 +80,7 @@ def test_three_classes_are_one_against_the_rest():
     ],
 )
 def test_classes_count_that_stand_beside_others(labels, C, counted):
-    assert metrics.counted_classes(np.array(labels, np.int64), C) == counted
+    assert metrics.scored_classes(np.array(labels, np.int64), C) == counted
 
 
 def test_one_class_in_the_test_part_has_no_auc():

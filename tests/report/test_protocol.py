@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from slpd_core import artifacts
+from slpd_core.evaluation import imported_splits
 from slpd_core.report import protocol
 
 SPLITS = ({"train": ["a", "b"], "val": ["c"], "test": ["d"]}, {"train": ["d", "c"], "val": ["b"], "test": ["a"]})
@@ -24,7 +25,7 @@ def write(folder, splits):
 def test_published_splits_are_known_by_their_slides(tmp_path, monkeypatch):
     """In any order of rows and with or without extensions; another part, fold or slide is another split."""
     lines = [f"{k} {part} {one}" for k, split in enumerate(SPLITS) for part, ids in split.items() for one in ids]
-    monkeypatch.setattr(protocol, "PUBLISHED_SPLITS", {artifacts.fingerprint(*sorted(lines)): "theirs"})
+    monkeypatch.setattr(imported_splits, "PUBLISHED_SPLITS", {artifacts.fingerprint(*sorted(lines)): "theirs"})
     first, second = SPLITS
     same = {"train": ["b.svs", "a.svs"], "val": ["c.svs"], "test": ["d.svs"]}
     moved = {"train": ["a", "c"], "val": ["b"], "test": ["d"]}
@@ -37,7 +38,7 @@ def test_published_splits_are_known_by_their_slides(tmp_path, monkeypatch):
     }
     for name, (splits, expected) in cases.items():
         slides = str(len({one.removesuffix(".svs") for split in splits for ids in split.values() for one in ids}))
-        found = protocol.recognize_splits(write(tmp_path / name, splits))
+        found = imported_splits.recognize_splits(write(tmp_path / name, splits))
         assert found == {"published_splits": expected, "n_split_slides": slides}, name
 
 

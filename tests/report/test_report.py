@@ -410,7 +410,7 @@ def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
 def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
     scores = predictions(0, 1.0)
     rows = [
-        result_rows.Row(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
+        result_rows.ResultRow(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
         for features, classifier in (("colour", "dsmil"), ("patch", "knn"), ("patch", "mil"), ("patch", "dsmil"))
     ]
     monkeypatch.setattr(figures, "roc", lambda panels, _: list(panels))

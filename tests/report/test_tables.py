@@ -43,7 +43,7 @@ def run(tmp_path):
         for cohort, own in cohorts.items():
             if own is not None:
                 write_results(paths[cohort], result_table(own))
-        section = config.JoinedTable(cohorts=[*cohorts], rows=rows)
+        section = config.CohortTableConfig(cohorts=[*cohorts], rows=rows)
         named = {cohort: str(path) for cohort, path in paths.items()}
         tables.run(paths=named, sections={"table1": section}, out_dir=tmp_path / "tables")
         return tmp_path / "tables"
@@ -124,8 +124,8 @@ def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
     rows, notes = [*NAMES, "colour/knn"], {}
     for cohort in ("tcga_brca", "other"):
         path = write_results(tmp_path / "t.parquet", table)
-        section = config.JoinedTable(cohorts=[cohort], rows=rows)
-        notes[cohort] = tables.printed(tables.join(section, {cohort: path})).notes
+        section = config.CohortTableConfig(cohorts=[cohort], rows=rows)
+        notes[cohort] = tables.format_rows(tables.join(section, {cohort: path})).notes
     assert notes["other"] == []
     assert notes["tcga_brca"] == [
         "tcga_brca: our numbers are of vit, HIPT's weights; 10 folds. The paper's are of vit_small_patch16_224, HIPT's "
@@ -137,8 +137,8 @@ def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
 def test_a_number_published_without_deviation_has_none(tmp_path):
     table = result_table({"slpd/vit_wsi": (0.8, 0.9)}).assign(row="k3/vit_wsi")
     path = write_results(tmp_path / "t.parquet", table)
-    section = config.JoinedTable(cohorts=["tcga_brca"], rows={"K = 3": "k3/vit_wsi"})
-    table = tables.printed(tables.join(section, {"tcga_brca": path}))
+    section = config.CohortTableConfig(cohorts=["tcga_brca"], rows={"K = 3": "k3/vit_wsi"})
+    table = tables.format_rows(tables.join(section, {"tcga_brca": path}))
     assert table.heads == ["Row"]
     assert table.lines == [
         (
@@ -167,7 +167,7 @@ def test_a_damaged_result_table_is_named_with_its_cohort(tmp_path):
     assert number in whole
     path.write_bytes(whole.replace(number, struct.pack("<d", 0.95)))
     with pytest.raises(ValueError, match=r"table\.parquet: damaged.*delete the file.*configuration of cohort a"):
-        tables.join(config.JoinedTable(cohorts=["a"], rows=["slpd/mil"]), {"a": path})
+        tables.join(config.CohortTableConfig(cohorts=["a"], rows=["slpd/mil"]), {"a": path})
 
 
 LABEL = "a_b & <i>50 %</i> | *x* {y} $z$ #1 \\n"
@@ -210,7 +210,7 @@ def test_the_papers_settings_make_every_row_of_its_tables():
     overlay = yaml.safe_load((ROOT / "cohorts" / "paper.yaml").read_text())
     published = pd.read_csv(tables.PUBLISHED)
     trained = {f"{name}/{one}" for name, names in overlay["evaluate"]["rows"].items() for one in names}
-    named = {name: config.JoinedTable(**own).labelled for name, own in overlay["report"]["tables"].items()}
+    named = {name: config.CohortTableConfig(**own).labelled for name, own in overlay["report"]["tables"].items()}
     assert {name: len(rows) for name, rows in named.items()} == {"table1": 13, "table2": 11}
     for rows in named.values():
         assert set(rows.values()) <= trained

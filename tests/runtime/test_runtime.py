@@ -62,11 +62,11 @@ def test_imports_are_kept_from_the_garbage_collector_and_what_comes_after_is_not
 
     gc.collect()
     try:
-        with runtime.importing():
+        with runtime.fast_imports():
             assert not gc.isenabled()
             kept = cycle()
         assert gc.isenabled()
-        with pytest.raises(ImportError), runtime.importing():
+        with pytest.raises(ImportError), runtime.fast_imports():
             raise ImportError
         assert gc.isenabled()
         lost = cycle()

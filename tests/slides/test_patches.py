@@ -44,7 +44,7 @@ def sample(tmp_path):
             tissue_path=tmp_path / "t.geojson",
             regions_path=tmp_path / "r.h5",
             patches_path=tmp_path / "p.h5",
-            section=config.Patches(per_slide=n),
+            section=config.PatchesConfig(per_slide=n),
             patch_px=PATCH_PX,
             shrink_jpeg=True,
             seed=seed,

@@ -232,12 +232,12 @@ def test_a_slide_of_the_cohort_is_not_predicted(write):
 
 def test_the_identity_of_a_sheet_is_all_it_says_but_where_slides_lie(write):
     frame = sheet.read_sheet(write(*GOOD))
-    known = sheet.identity(frame)
-    assert sheet.identity(frame.assign(path="elsewhere")) == known
+    known = sheet.sheet_fingerprint(frame)
+    assert sheet.sheet_fingerprint(frame.assign(path="elsewhere")) == known
     columns = [name for name in frame.columns if name != "path"]
     assert len(columns) == 5
     for column in columns:
         changed = frame[column].astype(object)
         changed.iloc[2] = 0.25 if column == "mpp" else "another"
-        assert sheet.identity(frame.assign(**{column: changed})) != known, column
-    assert sheet.identity(frame.iloc[:3]) != known
+        assert sheet.sheet_fingerprint(frame.assign(**{column: changed})) != known, column
+    assert sheet.sheet_fingerprint(frame.iloc[:3]) != known

@@ -218,9 +218,9 @@ def test_what_goes_into_tissue_is_in_its_fingerprint(planted, settings, tmp_path
 
 
 def test_what_quarantines():
-    assert errors.what_quarantines("stop", last_attempt=True) == ()
-    assert errors.what_quarantines("quarantine", last_attempt=False) == (errors.SlideError,)
-    assert OSError in errors.what_quarantines("quarantine", last_attempt=True)
+    assert errors.quarantine_errors("stop", last_attempt=True) == ()
+    assert errors.quarantine_errors("quarantine", last_attempt=False) == (errors.SlideError,)
+    assert OSError in errors.quarantine_errors("quarantine", last_attempt=True)
 
 
 def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, settings):

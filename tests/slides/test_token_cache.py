@@ -25,7 +25,7 @@ def regions_at(*corners):
 
 def write(path: Path, regions: artifacts.Regions, fingerprint: str) -> Path:
     """Tokens that say their number."""
-    with artifacts.writing_tokens(path, regions, 2, 3, META | {"fingerprint": fingerprint}) as written:
+    with artifacts.create_tokens(path, regions, 2, 3, META | {"fingerprint": fingerprint}) as written:
         for number in range(len(regions.coords)):
             written.tokens[number] = np.full((4, 3), number, np.float16)
             written.colour[number] = np.zeros((4, 3), np.float16)
@@ -69,11 +69,11 @@ def test_what_is_not_what_was_asked_for_is_not_taken(tmp_path, said, wrong):
     cached = write(tmp_path / "cache" / "a.h5", corners, "b" if wrong == "fingerprint" else "a")
     if wrong == "torn":
         os.truncate(cached, cached.stat().st_size // 2)
-    assert not token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
+    assert not token_cache.get(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
     assert "broken, removed from tokens.cache" in said.text
     assert not cached.exists()
     write(cached, asked, "a")
-    assert token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
+    assert token_cache.get(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
     assert artifacts.read_tokens(tmp_path / "t.h5")[0].tokens[:, 0, 0].tolist() == [0, 1]
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_another_user_keeps_to_himself_is_left_alone(folder, said):
     cached.parent.chmod(0o777)
     cached.chmod(0)
     with another_user():
-        assert not token_cache.take(cached.parent, "a", asked, folder / "t.h5")
+        assert not token_cache.get(cached.parent, "a", asked, folder / "t.h5")
         token_cache.put(cached.parent, "a", write(folder / "mine.h5", asked, "a"))
     assert cached.exists()
     assert "tokens.cache cannot be read ([Errno 13] Permission denied" in said.text
@@ -102,14 +102,14 @@ def test_what_one_user_adds_another_may_read_where_the_folder_says_so(folder):
     finally:
         os.umask(before)
     with another_user():
-        assert token_cache.take(folder / "755", "a", asked, folder / "theirs.h5")
+        assert token_cache.get(folder / "755", "a", asked, folder / "theirs.h5")
 
 
 def test_a_cache_that_may_not_be_entered_ends_no_job(folder, said):
     asked = regions_at((0, 0))
     (folder / "cache").mkdir(mode=0)
     with another_user():
-        assert not token_cache.take(folder / "cache", "a", asked, folder / "t.h5")
+        assert not token_cache.get(folder / "cache", "a", asked, folder / "t.h5")
         token_cache.put(folder / "cache", "a", write(folder / "mine.h5", asked, "a"))
     assert "not added to tokens.cache ([Errno 13] Permission denied" in said.text
 
@@ -118,7 +118,7 @@ def test_a_cache_may_lie_among_results(tmp_path):
     asked = regions_at((0, 0))
     cache_dir, results = tmp_path / "results" / "shared" / "tokens", tmp_path / "results" / "cohort" / "tokens"
     token_cache.put(cache_dir, "a", write(results / "s.h5", asked, "a"))
-    assert token_cache.take(cache_dir, "a", asked, results / "other.h5")
+    assert token_cache.get(cache_dir, "a", asked, results / "other.h5")
     assert len(artifacts.read_tokens(results / "other.h5")[0].tokens) == 1
 
 
@@ -129,6 +129,6 @@ def test_a_flipped_bit_in_the_cache_is_encoded_anew(tmp_path, said):
     at = content.index(np.full(12, 1, np.float16).tobytes())  # the tokens of region 1
     content[at] ^= 4
     cached.write_bytes(content)
-    assert not token_cache.take(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
+    assert not token_cache.get(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
     assert "broken, removed from tokens.cache" in said.text
     assert [*tmp_path.iterdir()] == [cached.parent]

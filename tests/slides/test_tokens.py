@@ -191,7 +191,7 @@ def test_a_full_disk_is_not_the_slides_fault(encode, slide, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokens.PatchEncoder, "encode", full)
+    monkeypatch.setattr(tokens.RegionTokenizer, "encode", full)
     with pytest.raises(OSError, match="No space left"):
         encode(slide, [(0, 0)], quarantine=(SlideError, OSError))
 
@@ -250,7 +250,7 @@ def regions_of_noise(count):
 
 def test_regions_come_back_in_their_order():
     regions = regions_of_noise(3)
-    found = list(tokens.PatchEncoder(Flat(), 4, 4, "cpu", 5)(regions))
+    found = list(tokens.RegionTokenizer(Flat(), 4, 4, "cpu", 5)(regions))
     assert [encoded.shape for encoded in found] == [(16, 4)] * 3
     for region, encoded in zip(regions, found, strict=True):
         patches = tokens.cut_patches(torch.from_numpy(region), 4)
@@ -259,9 +259,9 @@ def test_regions_come_back_in_their_order():
 
 def test_what_does_not_fit_is_halved_and_nothing_is_lost(caplog):
     small, large = Flat(fits=3), Flat()
-    encode = tokens.PatchEncoder(small, 4, 4, "cpu", 8)
+    encode = tokens.RegionTokenizer(small, 4, 4, "cpu", 8)
     (found,) = encode(regions_of_noise(1))
-    (wanted,) = tokens.PatchEncoder(large, 4, 4, "cpu", 8)(regions_of_noise(1))
+    (wanted,) = tokens.RegionTokenizer(large, 4, 4, "cpu", 8)(regions_of_noise(1))
     np.testing.assert_array_equal(found, wanted)
     assert encode.batch_size == 2
     assert sorted(set(small.tried)) == [2, 4, 8]
@@ -271,14 +271,14 @@ def test_what_does_not_fit_is_halved_and_nothing_is_lost(caplog):
 
 def test_a_patch_that_does_not_fit_stops_the_job():
     with pytest.raises(RuntimeError, match=r"memory does not hold .* set tokens.precision to bf16"):
-        list(tokens.PatchEncoder(Flat(fits=0), 4, 4, "cpu", 8)(regions_of_noise(1)))
+        list(tokens.RegionTokenizer(Flat(fits=0), 4, 4, "cpu", 8)(regions_of_noise(1)))
 
 
 @pytest.mark.parametrize("patch_px", [1, 3, 12])
 def test_mean_colours_are_those_of_each_patch(patch_px):
     region = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     grid = 12 // patch_px
-    means = tokens.mean_colours(region, patch_px)
+    means = tokens.mean_colors(region, patch_px)
     assert (means.shape, means.dtype) == ((grid * grid, 3), np.float16)
     for number, mean in enumerate(means):
         x, y = number % grid * patch_px, number // grid * patch_px
@@ -287,19 +287,19 @@ def test_mean_colours_are_those_of_each_patch(patch_px):
 
 
 def test_a_white_patch_is_white_however_large():
-    assert (tokens.mean_colours(np.full((2048, 2048, 3), 255, np.uint8), 1024) == 255).all()
+    assert (tokens.mean_colors(np.full((2048, 2048, 3), 255, np.uint8), 1024) == 255).all()
 
 
 def test_tokens_float16_cannot_hold_stop_the_job():
     with pytest.raises(RuntimeError, match="float16 cannot hold"):
-        list(tokens.PatchEncoder(Flat(factor=1e6), 4, 4, "cpu", 4)(regions_of_noise(1)))
+        list(tokens.RegionTokenizer(Flat(factor=1e6), 4, 4, "cpu", 4)(regions_of_noise(1)))
 
 
 def test_every_thread_has_patches_and_the_callers_threads_stay():
     flat, before = Flat(), torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        list(tokens.PatchEncoder(flat, 4, 4, "cpu", 8)(regions_of_noise(1)))
+        list(tokens.RegionTokenizer(flat, 4, 4, "cpu", 8)(regions_of_noise(1)))
         assert (flat.tried, torch.get_num_threads()) == ([4] * 4, 4)
     finally:
         torch.set_num_threads(before)
@@ -307,7 +307,7 @@ def test_every_thread_has_patches_and_the_callers_threads_stay():
 
 def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkeypatch):
     events = []
-    read, encode_patches = Slide.read, tokens.PatchEncoder.encode
+    read, encode_patches = Slide.read, tokens.RegionTokenizer.encode
     second = threading.Event()
 
     def reading(self, xy, *rest):
@@ -321,7 +321,7 @@ def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkey
         return encode_patches(self, patches)
 
     monkeypatch.setattr(Slide, "read", reading)
-    monkeypatch.setattr(tokens.PatchEncoder, "encode", encoding)
+    monkeypatch.setattr(tokens.RegionTokenizer, "encode", encoding)
     assert len(encode(slide, [(0, 0), (64, 0)])[0].tokens) == 2
 
 
@@ -331,7 +331,7 @@ from pathlib import Path
 from slpd_core import config
 from slpd_core.slides import tokens
 
-encode, seen = tokens.PatchEncoder.encode, []
+encode, seen = tokens.RegionTokenizer.encode, []
 
 def killing(self, patches):
     seen.append(patches)
@@ -339,12 +339,12 @@ def killing(self, patches):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(self, patches)
 
-tokens.PatchEncoder.encode = killing
+tokens.RegionTokenizer.encode = killing
 slide, regions, weights, written, section = sys.argv[1:]
 tokens.run(
     slide_path=Path(slide), regions_path=Path(regions), weights_path=Path(weights), tokens_path=Path(written),
     encoded_path=Path(written).with_name("e.h5"),
-    section=config.Encoding.model_validate_json(section), device="cpu", quarantine=(),
+    section=config.TokenEncodingConfig.model_validate_json(section), device="cpu", quarantine=(),
 )
 """
 
@@ -374,9 +374,9 @@ def test_a_compiled_encoder_gives_the_same(encode, slide):
 def test_a_batch_size_is_a_number_or_auto(settings, value):
     values = settings.tokens.encoding.model_dump()
     with pytest.raises(ValueError, match="give a whole number above 0, or auto"):
-        config.Encoding(**values | {"batch_size": value})
-    assert config.Encoding(**values | {"batch_size": "12"}).batch_size == 12
-    assert config.Encoding(**values | {"batch_size": "auto"}).batch_size == "auto"
+        config.TokenEncodingConfig(**values | {"batch_size": value})
+    assert config.TokenEncodingConfig(**values | {"batch_size": "12"}).batch_size == 12
+    assert config.TokenEncodingConfig(**values | {"batch_size": "auto"}).batch_size == "auto"
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ def no_encoding(monkeypatch):
     def fail(self, patches):
         raise AssertionError("encoded once more")
 
-    return lambda: monkeypatch.setattr(tokens.PatchEncoder, "encode", fail)
+    return lambda: monkeypatch.setattr(tokens.RegionTokenizer, "encode", fail)
 
 
 def test_a_slide_that_another_cohort_has_encoded_is_copied_under_its_own_name(encode, slide, tmp_path, no_encoding):

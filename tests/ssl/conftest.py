@@ -15,17 +15,17 @@ SMALL = {"hidden_dim": 32, "bottleneck_dim": 16, "out_dim": 40, "epochs": 4, "ba
 
 
 @pytest.fixture(scope="session")
-def recipe() -> config.SelfDistillation:
+def recipe() -> config.SelfDistillationConfig:
     """config.yaml's recipe of stage two, with a small head."""
     values = yaml.safe_load((ROOT / "config.yaml").read_text())["pretrain"] | SMALL
-    return config.SelfDistillation(**{key: values[key] for key in config.SelfDistillation.model_fields})
+    return config.SelfDistillationConfig(**{key: values[key] for key in config.SelfDistillationConfig.model_fields})
 
 
 @pytest.fixture(scope="session")
 def start():
     """Student and teacher with an encoder of one layer, 8 to `width` numbers."""
 
-    def start(recipe: config.SelfDistillation, seed: int, width: int = 24) -> Networks:
+    def start(recipe: config.SelfDistillationConfig, seed: int, width: int = 24) -> Networks:
         def build(drop_path: float) -> Network:
             head = ProjectionHead(width, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim)
             return Network(nn.Linear(8, width), head)

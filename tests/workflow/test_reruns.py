@@ -61,7 +61,7 @@ def test_a_slide_replaced_is_read_again_and_no_other(cohort, small, how):
         os.utime(slide, ns=(stat.st_atime_ns, stat.st_mtime_ns // 10**9 * 10**9 + 5))
     elif how == "not read by the last run":
         mark = outages.name_mark(cohort / "results" / "tiny" / "state", "coarse-0", Path("any"))
-        outages.explain(outages.UnreadableError("away"), mark, slide)
+        outages.explain(outages.UnreadableSlideError("away"), mark, slide)
     done = small(cohort, "-n")
     assert done.jobs == OF_A_SLIDE | AFTER_THE_LEDGER
     assert set(re.findall(r"wildcards: slide=(.+)", done.stdout)) == {"coarse-0"}

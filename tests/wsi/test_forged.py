@@ -15,7 +15,7 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
-from slpd_core.drawing.overlays import notice
+from slpd_core.drawing.overlays import placeholder_image
 from slpd_core.wsi import tiff_limits
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import ome_pixels
@@ -164,7 +164,7 @@ from slpd_core import artifacts, config
 from slpd_core.slides import tissue
 from slpd_core.wsi import errors
 settings = config.load(yaml.safe_load(Path("config.yaml").read_text()))
-folder, quarantine = Path(sys.argv[1]), errors.what_quarantines("quarantine", last_attempt=False)
+folder, quarantine = Path(sys.argv[1]), errors.quarantine_errors("quarantine", last_attempt=False)
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 for slide in sys.argv[2:]:
     geojson = folder / f"{slide}.geojson"
@@ -247,7 +247,7 @@ def test_a_reason_quotes_little_of_the_slide(tmp_path):
     assert str(error.value).endswith("--interpretation srgb")
     assert len(str(error.value)) < 1010
     assert str(error.value).isprintable()
-    assert notice("a", str(error.value)).height < 2000
+    assert placeholder_image("a", str(error.value)).height < 2000
 
 
 @pytest.mark.parametrize("order", "<>")

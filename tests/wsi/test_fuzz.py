@@ -10,7 +10,7 @@ import pytest
 import pyvips
 
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.mpp import scale_between
+from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
 from slpd_core.wsi.tiff_pictures import Level, find_jpeg_levels
 
@@ -60,7 +60,7 @@ def read_all(path: Path) -> np.ndarray:
     """The thumbnail, then level 0 in regions as far as the whole slide reaches: uint8 (rows, columns, 3)."""
     out = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     with Slide(path) as slide:
-        scale = scale_between(slide.mpp, max(8.0, slide.mpp))
+        scale = downsample_factor(slide.mpp, max(8.0, slide.mpp))
         width, height = (ceil(side / scale) for side in slide.size)
         assert slide.thumbnail(8.0).shape == (height, width, 3)
         for y, x in product(range(0, SIZE[1], REGION_PX), range(0, SIZE[0], REGION_PX)):

@@ -9,7 +9,7 @@ from slpd_core import artifacts
 from slpd_core.slides import tissue
 from slpd_core.wsi import identity, outages
 from slpd_core.wsi.errors import COPY_AGAIN, SlideError
-from slpd_core.wsi.reader import Slide, read_regions
+from slpd_core.wsi.reader import Slide, iter_region_pixels
 
 BOTH = (SlideError, OSError)
 
@@ -46,9 +46,9 @@ def failing(monkeypatch):
 
 
 def test_an_outage_while_regions_are_read_loses_none_of_them(slide, regions, failing):
-    whole = list(read_regions(slide, regions, True, False))
+    whole = list(iter_region_pixels(slide, regions, True, False))
     failing(at={4})
-    again = list(read_regions(slide, regions, True, False))
+    again = list(iter_region_pixels(slide, regions, True, False))
     assert len(again) == 6
     np.testing.assert_array_equal(again, whole)
 
@@ -57,28 +57,28 @@ def test_what_is_broken_twice_is_the_slides_fault(slide, regions, failing):
     calls = failing(at=range(3, 99))
     read = []
     with pytest.raises(SlideError, match="broken data"):
-        read += read_regions(slide, regions, True, False)
+        read += iter_region_pixels(slide, regions, True, False)
     assert calls.count((512, 0)) == 2
 
 
 @pytest.mark.parametrize("give_up", [False, True])
 def test_a_slide_that_seems_broken_and_cannot_be_read_is_not_broken(slide, regions, failing, monkeypatch, give_up):
     failing(at=range(3, 99))
-    pixels = read_regions(slide, regions, True, give_up)
+    pixels = iter_region_pixels(slide, regions, True, give_up)
     next(pixels)
 
     def away(_):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(artifacts, "file_fingerprint", away)
-    with pytest.raises(outages.UnreadableError if give_up else OSError, match="Input/output error"):
+    with pytest.raises(outages.UnreadableSlideError if give_up else OSError, match="Input/output error"):
         list(pixels)
 
 
 def test_a_memo_of_the_tissue_stage_spares_the_reading_of_the_whole(slide, regions, tmp_path, monkeypatch):
     identity.fingerprint(slide, tmp_path / "s.json")
     monkeypatch.setattr(artifacts, "file_fingerprint", lambda _: pytest.fail("read whole"))
-    assert len(list(read_regions(slide, regions, True, False, tmp_path))) == 6
+    assert len(list(iter_region_pixels(slide, regions, True, False, tmp_path))) == 6
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_slide_that_cannot_be_read_is_tried_again_by_some_runs(segment, tmp_pa
 
 def test_an_outage_that_all_jobs_of_a_run_meet_is_of_one_run(tmp_path):
     """Whichever of them met it, the next run has another count; and the last one tries what the first did."""
-    error, gone, counts = outages.UnreadableError("away"), tmp_path / "gone.svs", [0]
+    error, gone, counts = outages.UnreadableSlideError("away"), tmp_path / "gone.svs", [0]
     for jobs in ("abcd", "bcd", "d", "abcd"):
         marks = [outages.name_mark(tmp_path, "s", Path(job)) for job in jobs]
         said = [outages.explain(error, mark, gone) for mark in marks]
@@ -131,7 +131,7 @@ def test_an_outage_that_all_jobs_of_a_run_meet_is_of_one_run(tmp_path):
 
 
 def test_another_file_is_tried_as_often_as_the_first(tmp_path):
-    error, path = outages.UnreadableError("away"), tmp_path / "s.svs"
+    error, path = outages.UnreadableSlideError("away"), tmp_path / "s.svs"
     mark = outages.name_mark(tmp_path, "s", Path("out"))
     for content in (b"first", b"the second"):
         path.write_bytes(content)
@@ -155,7 +155,7 @@ def test_a_torn_slide_is_not_tried_again(segment, slide, tmp_path):
 
 
 def test_an_id_with_dots_keeps_its_count(tmp_path):
-    error = outages.UnreadableError("a")
+    error = outages.UnreadableSlideError("a")
     outages.explain(error, outages.name_mark(tmp_path, "TCGA.01.unread", Path("out")), tmp_path)
     assert outages.count_failures(tmp_path) == {"TCGA.01.unread": 1}
     assert outages.count_failures(tmp_path / "none") == {}
@@ -163,7 +163,7 @@ def test_an_id_with_dots_keeps_its_count(tmp_path):
 
 def test_a_mark_with_a_flipped_bit_counts_for_nothing(tmp_path):
     mark = outages.name_mark(tmp_path, "s", Path("out"))
-    outages.explain(outages.UnreadableError("away"), mark, tmp_path)
+    outages.explain(outages.UnreadableSlideError("away"), mark, tmp_path)
     assert outages.count_failures(tmp_path) == {"s": 1}
     whole = mark.read_bytes()
     for bit in range(8 * len(whole)):

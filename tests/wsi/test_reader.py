@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from shapely import box
 
 from slpd_core import artifacts
-from slpd_core.slides.regions import keep_regions
+from slpd_core.slides.regions import select_regions
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.mpp import describe_contradiction, find_mpp, plausible, scale_between
+from slpd_core.wsi.mpp import describe_contradiction, downsample_factor, plausible, resolve_mpp
 from slpd_core.wsi.read_plan import ReadPlan, plan_read, resample
-from slpd_core.wsi.reader import Slide, read_regions, write_slide
+from slpd_core.wsi.reader import Slide, iter_region_pixels, write_slide
 
 RED, BLUE = (220, 30, 40), (40, 40, 200)
 
@@ -80,7 +80,7 @@ def test_what_is_little_finer_than_the_slide_is_refused_or_read_but_never_neithe
     [(0.499, 0.5, 1.0), (0.25, 0.5, 2.0), (0.2502, 0.5, 2.0), (0.2525, 0.5, 0.5 / 0.2525), (0.504, 0.5, 0.5 / 0.504)],
 )
 def test_a_scale_is_whole_where_the_scanner_means_it(slide_mpp, mpp, scale):
-    assert scale_between(slide_mpp, mpp) == scale
+    assert downsample_factor(slide_mpp, mpp) == scale
 
 
 @pytest.mark.parametrize("slide_mpp", [0.5, 0.499, 0.25, 0.2525, 0.504, 0.1725])
@@ -88,8 +88,8 @@ def test_what_is_read_of_a_region_is_what_the_grid_lays(settings, slide_mpp):
     """The side that `regions` steps by and the side that `read` covers are the same level-0 px."""
     side = 40_000
     slide = artifacts.SlideInfo("s", artifacts.OK, "", side, side, slide_mpp, "sheet", "")
-    laid = keep_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)), settings.regions)
-    plan = plan_read((1.0, 4.0), ((), ()), scale_between(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
+    laid = select_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)), settings.regions)
+    plan = plan_read((1.0, 4.0), ((), ()), downsample_factor(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
     assert plan.box[2] == pytest.approx(laid.size_level0_px, abs=1)
 
 
@@ -326,18 +326,18 @@ def test_an_ome_tiff_of_separate_channels_is_refused(tmp_path):
     ],
 )
 def test_the_sources_of_an_mpp_in_their_order(properties, sheet_mpp, expected, tmp_path):
-    assert find_mpp(properties, sheet_mpp, tmp_path) == expected
+    assert resolve_mpp(properties, sheet_mpp, tmp_path) == expected
 
 
 def test_no_mpp_names_the_remedy(tmp_path):
     with pytest.raises(ValueError, match=r"s\.svs: no um/px .* column mpp of the sheet"):
-        find_mpp({"tiff.ResolutionUnit": "inch"}, None, tmp_path / "s.svs")
+        resolve_mpp({"tiff.ResolutionUnit": "inch"}, None, tmp_path / "s.svs")
 
 
 @pytest.mark.parametrize("mpp", [0.005, 29.0, float("nan"), -0.5])
 def test_an_implausible_mpp_is_refused(tmp_path, mpp):
     with pytest.raises(ValueError, match=r"s\.svs: .* is implausible"):
-        find_mpp({}, mpp, tmp_path / "s.svs")
+        resolve_mpp({}, mpp, tmp_path / "s.svs")
 
 
 def test_the_range_of_mpp_holds_its_ends():
@@ -350,7 +350,7 @@ def test_an_implausible_mpp_of_the_vendor_is_an_error_never_passed_over(tmp_path
     """Resolution tags may be those of a screen; what a scanner states is believed, or the slide is refused."""
     properties = {"openslide.mpp-x": "29", "openslide.mpp-y": "29", "openslide.objective-power": "40"}
     with pytest.raises(SlideError, match=r"s\.svs: 29 um/px \(vendor\) is implausible"):
-        find_mpp(properties, None, tmp_path / "s.svs")
+        resolve_mpp(properties, None, tmp_path / "s.svs")
 
 
 @pytest.mark.parametrize(
@@ -377,9 +377,9 @@ def test_a_sheet_that_contradicts_the_slide_is_named(properties, sheet_mpp, said
 
 def test_an_mpp_that_differs_along_x_and_y_is_refused(tmp_path):
     with pytest.raises(SlideError, match=r"s\.svs: 0\.25 um/px along x but 0\.5 along y \(vendor\)"):
-        find_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None, tmp_path / "s.svs")
+        resolve_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None, tmp_path / "s.svs")
     with pytest.raises(SlideError, match=r"0\.5 um/px along x but 0\.25 along y \(ome\)"):
-        find_mpp({"openslide.comment": OME.format(y=0.25)}, None, tmp_path / "s.svs")
+        resolve_mpp({"openslide.comment": OME.format(y=0.25)}, None, tmp_path / "s.svs")
 
 
 def test_what_is_no_slide_is_named(tmp_path):
@@ -395,7 +395,7 @@ def test_regions_are_read_at_the_mpp_by_which_they_were_laid(planted):
     path = planted((512, 512), {(128, 0, 128, 512): RED}, 0.5)
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.25, "sheet", identity.fingerprint(path))
     regions = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 128, 256, 0.5)
-    (pixels,) = read_regions(path, regions, True, give_up=True)
+    (pixels,) = iter_region_pixels(path, regions, True, give_up=True)
     assert close(pixels[:, 72:120], RED, 25)
     assert close(pixels[:, :56], (244, 244, 244), 25)
 
@@ -408,9 +408,9 @@ def test_regions_are_read_as_their_tissue_was_with_tiles_missing_or_not(tmp_path
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 128, 64, 0.5, "sheet", identity.fingerprint(path))
     regions = artifacts.Regions(slide, np.array([[64, 0]]), np.ones(1, np.float32), 64, 64, 0.5)
     with pytest.raises(SlideError, match=r"missing tile of level 0 at x=64, y=0"):
-        list(read_regions(path, regions, True, give_up=True))
+        list(iter_region_pixels(path, regions, True, give_up=True))
     white = replace(regions, slide=replace(slide, missing_tiles="white"))
-    assert (next(read_regions(path, white, True, give_up=True)) == 255).all()
+    assert (next(iter_region_pixels(path, white, True, give_up=True)) == 255).all()
 
 
 @pytest.mark.parametrize("give_up", [False, True])
@@ -419,10 +419,10 @@ def test_regions_of_a_slide_that_was_replaced_are_not_read(planted, give_up):
     path = planted((512, 512), {}, 0.5)
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.5, "sheet", identity.fingerprint(path))
     regions = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 256, 256, 0.5)
-    assert len(list(read_regions(path, regions, True, give_up))) == 1
+    assert len(list(iter_region_pixels(path, regions, True, give_up))) == 1
     planted((512, 512), {(0, 0, 99, 99): RED}, 0.5)
     with pytest.raises(ValueError, match=r"planted\.tiff: replaced since the tissue of s was found") as failed:
-        list(read_regions(path, regions, True, give_up))
+        list(iter_region_pixels(path, regions, True, give_up))
     assert not isinstance(failed.value, SlideError)
 
 
