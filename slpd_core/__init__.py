@@ -1,3 +1,72 @@
-"""SLPD: from whole-slide images to slide-level results. See README.md for the map."""
+"""SLPD: from whole-slide images to slide-level results. See README.md for the map.
+
+The names below are the package's front door: from a slide to prototypes, and to every artifact of a finished run. Each
+is imported when it is first used: `import slpd_core` alone loads nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slpd_core.api import (
+        build_patch_encoder,
+        build_region_encoder,
+        cluster_slides,
+        compute_attention,
+        draw_overlay,
+        embed,
+        encode,
+        find_tissue,
+        load_patch_encoder,
+        load_region_encoder,
+        select_regions,
+    )
+    from slpd_core.artifacts.by_path import read, read_metadata
+    from slpd_core.config import default_config
+    from slpd_core.demo.cohort import draw_demo_slide
+    from slpd_core.pretraining.matching import match_prototypes, nearest_slides
+    from slpd_core.wsi.reader import Slide, iter_regions
 
 __version__ = "0.1.0"
+__all__ = [
+    "Slide",
+    "__version__",
+    "build_patch_encoder",
+    "build_region_encoder",
+    "cluster_slides",
+    "compute_attention",
+    "default_config",
+    "draw_demo_slide",
+    "draw_overlay",
+    "embed",
+    "encode",
+    "find_tissue",
+    "iter_regions",
+    "load_patch_encoder",
+    "load_region_encoder",
+    "match_prototypes",
+    "nearest_slides",
+    "read",
+    "read_metadata",
+    "select_regions",
+]
+_ELSEWHERE = {  # the names that are not of slpd_core.api
+    "Slide": "wsi.reader",
+    "default_config": "config",
+    "draw_demo_slide": "demo.cohort",
+    "iter_regions": "wsi.reader",
+    "match_prototypes": "pretraining.matching",
+    "nearest_slides": "pretraining.matching",
+    "read": "artifacts.by_path",
+    "read_metadata": "artifacts.by_path",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -51,6 +51,15 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray]
         return arrays, unstamp(path, _attributes(file))
 
 
+def list_arrays(path: Path) -> list[str]:
+    """List the names of a file's arrays, without those of checksums.
+
+    Raises ValueError when the file is broken.
+    """
+    with _open_h5(path, ()) as file:
+        return [name for name in file if not name.endswith(ROWS)]
+
+
 def write_regions(path: Path, regions: Regions, meta: Meta) -> None:
     """Write `coords` with TRIDENT's attributes, and `tissue_fraction`."""
     with _writing_h5(path, {**meta, **_slide_attributes(regions.slide)}) as file:

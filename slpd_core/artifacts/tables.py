@@ -50,8 +50,8 @@ def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
     write_csv(path.with_suffix(".csv"), frame)
 
 
-def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
-    """Read the table `name` of TABLES and its metadata.
+def read_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, Meta]:
+    """Read the table `name` of TABLES and its metadata; without a name, whatever table the file holds.
 
     Raises ValueError when the file is broken or lacks a column.
     """
@@ -68,7 +68,8 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, Meta]:
                 raise
             raise ValueError(broken(path, str(error))) from error
     meta = unstamp(path, json.loads((table.schema.metadata or {}).get(b"slpd", b"{}")))
-    _check_columns(path, name, table.column_names)
+    if name is not None:
+        _check_columns(path, name, table.column_names)
     if "embedding" not in table.column_names:
         return table.to_pandas(), meta
     frame = table.drop_columns(["embedding"]).to_pandas()

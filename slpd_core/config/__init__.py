@@ -1,11 +1,14 @@
 """config.yaml as frozen pydantic sections, one a stage, checked whole when the workflow is parsed.
 
-There are no defaults here: config.yaml is the one place a value stands.
+There are no defaults here: config.yaml is the one place a value stands. An installed package carries a copy of it.
 """
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Self
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from slpd_core.config.base import (
@@ -72,6 +75,7 @@ __all__ = [
     "TissueSegmentationConfig",
     "TokenEncodingConfig",
     "TokensConfig",
+    "default_config",
     "joined_tables",
     "load",
 ]
@@ -185,6 +189,18 @@ def load(values: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         raise ValueError("\n  ".join(["settings:", *problems(error)])) from None
+
+
+@cache
+def default_config() -> Config:
+    """Load the settings of config.yaml as they are: the paper's values.
+
+    Returns:
+        The settings of every stage.
+    """
+    shipped = Path(__file__).with_name("config.yaml")  # of an installed package; a checkout has it at the top
+    path = shipped if shipped.is_file() else Path(__file__).parents[2] / "config.yaml"
+    return load(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def joined_tables(values: Mapping[str, Any]) -> dict[str, CohortTableConfig]:

@@ -66,6 +66,31 @@ def list_slides(cohort: Cohort) -> list[Row]:
     ]
 
 
+def draw_demo_slide(path: str | Path, *, label: str = LABELS[0], side_px: int = 4608, seed: int = 1) -> None:
+    """Draw a slide as those of the demo cohort, and write it.
+
+    Args:
+        path: Of the pyramidal TIFF to write, at 0.5 um/px.
+        label: One of the demo's two classes, which differ in their tissue.
+        side_px: Width and height of level 0, a multiple of 4.
+        seed: The same seed and class draw the same slide.
+
+    Raises:
+        ValueError: There is no such class, or the side is too small or no multiple.
+    """
+    if label not in LABELS:
+        raise ValueError(f"label: no class {label!r} in the demo; give one of {', '.join(LABELS)}")
+    check_side(side_px)
+    contents, dyes = generator(seed, "demo", label), generator(seed, "stain", label)
+    write_slide(Path(path), draw_slide(contents, dyes, label, side_px), MPP)
+
+
+def check_side(side_px: int) -> None:
+    """Raise ValueError where slides of that side cannot be drawn."""
+    if side_px % SHRINK or side_px < SMALLEST_PX:
+        raise ValueError(f"side of {side_px} px: must be a multiple of {SHRINK}, {SMALLEST_PX} or more")
+
+
 def draw_row(row: Row, cohort: Cohort, out: Path) -> None:
     """Draw and write one slide; it depends on the cohort's seed and size and on its own name only."""
     contents, dyes = generator(cohort.seed, "demo", row.slide_id), generator(cohort.seed, "stain", row.slide_id)
@@ -91,8 +116,7 @@ def run(*, out: Path, cohort: Cohort, processes: int) -> Path:
 
     Gives the path of the sheet. Raises ValueError when the slides are too small or the folder holds another sheet.
     """
-    if cohort.side_px % SHRINK or cohort.side_px < SMALLEST_PX:
-        raise ValueError(f"side of {cohort.side_px} px: must be a multiple of {SHRINK}, {SMALLEST_PX} or more")
+    check_side(cohort.side_px)
     if cohort.patients < 1:
         raise ValueError(f"{cohort.patients} patients a class: must be 1 or more")
     sheet = out / "slides.csv"

@@ -222,11 +222,11 @@ def provenance_of(
     }
 
 
-def count_patches(regions_path: Path, size_px: int, patch_px: int) -> int:
+def count_patches(regions_path: str | Path, size_px: int, patch_px: int) -> int:
     """Return how many patches stand along the side of a region.
 
     Raises:
-        ValueError: Regions do not divide into whole patches; names their file.
+        ValueError: Regions do not divide into whole patches; names their file or slide.
     """
     if size_px % patch_px:
         raise ValueError(

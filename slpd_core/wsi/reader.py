@@ -40,14 +40,14 @@ class Slide:
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         mpp: float | None = None,
         shrink_jpeg: bool = True,
         threads: int = 1,
         *,
         missing_tiles: str = "error",
     ) -> None:
-        self.path, self.threads, self._missing_tiles = Path(path), threads, missing_tiles
+        self.path, self.threads, self.missing_tiles = Path(path), threads, missing_tiles
         cv2.setNumThreads(threads)
         self._tiles: TiffTiles | None = None
         self._source = source = open_source(self.path)
@@ -77,11 +77,11 @@ class Slide:
         ]
         if source.levels:
             decoded = {number: replace(level, size_px=self._shown[number]) for number, level in source.levels.items()}
-            self._tiles = TiffTiles(self.path, decoded, self._missing_tiles)
+            self._tiles = TiffTiles(self.path, decoded, self.missing_tiles)
 
     def _describe_missing(self) -> str:
         missing, count = self._tiles.count_missing() if self._tiles and not self._source.slide else (0, 0)
-        if not missing or self._missing_tiles == "error":
+        if not missing or self.missing_tiles == "error":
             return ""
         return f"{missing} of the {count} tiles of level 0 are missing and read as white (tissue.missing_tiles)."
 
@@ -135,7 +135,7 @@ class Slide:
         except openslide.OpenSlideError as error:
             raise SlideError(f"{self.path}: broken data at {place} ({error}); {COPY_AGAIN}") from error
         width, height = self._shown[level]
-        if self._source.holds_all and self._missing_tiles == "error" and _lacks_tiles(rgba, box, (width, height)):
+        if self._source.holds_all and self.missing_tiles == "error" and _lacks_tiles(rgba, box, (width, height)):
             raise SlideError(
                 f"{self.path}: missing tiles of {place}, within {box[2]} x {box[3]} px of it; {MISSING_TILES}"
             )
