@@ -1,7 +1,7 @@
 # make demo   from nothing to a result table on a cohort the project draws itself
 # make test   lint, types and tests
 # make audit  known vulnerabilities among the packages of the lock
-# Both make .venv from the lock first; PYTHON names another interpreter (3.11 to 3.13).
+# Both make .venv from the lock first; PYTHON names another interpreter (3.11 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,12 +16,13 @@ CORES ?= all
 env: $(ENV)
 
 $(ENV): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-		|| { echo "$(PYTHON) is not Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+		|| { echo "$(PYTHON) is not Python 3.11 to 3.14: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' \
 		|| { echo "$(PYTHON) has no ensurepip: install your system's python3-venv, or name another PYTHON" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(DRAWN): $(wildcard slpd_core/demo/*.py) | $(ENV)
