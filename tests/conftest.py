@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +39,25 @@ def srun(tmp_path, monkeypatch):
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+
+@pytest.fixture(scope="session")
+def run_notebook() -> Callable[..., str]:
+    """Run the code of a notebook of examples/ in a folder, a text in it replaced; returns what it prints."""
+    root = Path(__file__).parents[1]
+
+    def run(name: str, folder: Path, replaced: str = "", by: str = "") -> str:
+        cells = json.loads((root / "examples" / name).read_text())["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        assert replaced in code
+        code = (code.replace(replaced, by) if replaced else code) + '\nprint("figures:", len(plt.get_fignums()))'
+        environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(root)}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
 
 
 def draw(seed: int, coarse: bool) -> np.ndarray:

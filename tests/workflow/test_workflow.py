@@ -56,6 +56,13 @@ def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
     assert "torn" in (folder / "results" / "tiny" / "report" / "index.html").read_text()
 
 
+def test_the_notebook_explores_the_results(finished, run_notebook):
+    results = finished[0] / "results" / "tiny"
+    printed = run_notebook("explore_results.ipynb", results, '"../results/demo"', repr(str(results)))
+    assert re.search(r"^ok +8$", printed, re.MULTILINE)
+    assert "figures: 3" in printed
+
+
 def test_a_second_run_does_nothing(finished, snakemake):
     assert snakemake(finished[0], "-n").jobs == {}
 
