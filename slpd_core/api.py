@@ -366,7 +366,7 @@ def _token_grid(tokens: np.ndarray, encoder: RegionEncoder) -> torch.Tensor:
             f"token_dim={tokens.shape[2]}, or encode by the patch encoder that it was trained with"
         )
     side = math.isqrt(tokens.shape[1])
-    return torch.from_numpy(np.array(tokens)).view(len(tokens), side, side, -1)
+    return torch.from_numpy(np.array(tokens)).view(len(tokens), side, side, tokens.shape[2])
 
 
 def _device_of(encoder: nn.Module) -> str:

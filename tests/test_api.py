@@ -290,6 +290,10 @@ def test_an_empty_slide_has_no_regions_tokens_and_embeddings(planted):
         tokens = slpd.encode(slide, regions, slpd.build_patch_encoder(**FAST))
     assert "no tissue" in regions.slide.reason
     assert (tokens.shape, tokens.dtype) == ((0, 16, 64), np.float16)
+    encoder = slpd.build_region_encoder(token_dim=64, device="cpu")
+    embeddings = slpd.embed(tokens, encoder)
+    assert (embeddings.shape, slpd.compute_attention(tokens, encoder).shape) == ((0, 192), (0, 16))
+    assert not slpd.cluster_slides({"empty": embeddings}).centres.any()
 
 
 def test_an_outline_takes_the_place_of_segmentation(planted, tmp_path):

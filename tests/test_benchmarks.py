@@ -17,6 +17,7 @@ from benchmarks import (
     checksums,
     epoch,
     evaluation,
+    imports,
     intervals,
     planted,
     prototypes,
@@ -118,6 +119,14 @@ def test_reading_a_region_gives_the_pixels_of_openslide(printed):
 def test_artifacts_are_read_with_and_without_their_checksums(printed):
     _, table = printed(checksums, REGIONS=2, GRID=2, DIM=8, EMBEDDINGS=9, SLIDES=2, ROUNDS=1)
     assert len(lines_of(table, "checked")) == 3
+
+
+def test_an_import_is_timed_in_another_process(printed, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    _, table = printed(imports, USES={"light": ("", 0.2), "heavy": ("slpd.read", 2.0)}, ROUNDS=1)
+    (light,), (heavy,) = lines_of(table, "light"), lines_of(table, "heavy")
+    assert 0 < float(light[1]) < float(heavy[1])
+    assert light[2] == "0.2"
 
 
 def test_stages_of_a_slide(printed):
