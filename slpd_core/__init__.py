@@ -8,19 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slpd_core.api import (
+    from slpd_core.api.encoders import (
         build_patch_encoder,
         build_region_encoder,
-        cluster_slides,
         compute_attention,
-        draw_overlay,
         embed,
         encode,
-        find_tissue,
         load_patch_encoder,
         load_region_encoder,
-        select_regions,
     )
+    from slpd_core.api.prototypes import cluster_slides
+    from slpd_core.api.slides import draw_overlay, find_tissue, select_regions
     from slpd_core.artifacts.by_path import read, read_metadata
     from slpd_core.config import default_config
     from slpd_core.demo.cohort import draw_demo_slide
@@ -50,22 +48,33 @@ __all__ = [
     "read_metadata",
     "select_regions",
 ]
-_ELSEWHERE = {  # the names that are not of slpd_core.api
+_MODULES = {  # where each name but the version is
     "Slide": "wsi.reader",
+    "build_patch_encoder": "api.encoders",
+    "build_region_encoder": "api.encoders",
+    "cluster_slides": "api.prototypes",
+    "compute_attention": "api.encoders",
     "default_config": "config",
     "draw_demo_slide": "demo.cohort",
+    "draw_overlay": "api.slides",
+    "embed": "api.encoders",
+    "encode": "api.encoders",
+    "find_tissue": "api.slides",
     "iter_regions": "wsi.reader",
+    "load_patch_encoder": "api.encoders",
+    "load_region_encoder": "api.encoders",
     "match_prototypes": "pretraining.matching",
     "nearest_slides": "pretraining.matching",
     "read": "artifacts.by_path",
     "read_metadata": "artifacts.by_path",
+    "select_regions": "api.slides",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

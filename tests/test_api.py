@@ -52,7 +52,7 @@ def test_the_import_alone_loads_no_library():
 
 
 def test_artifacts_and_settings_are_read_without_torch():
-    code = "import sys, slpd_core as slpd; slpd.read, slpd.default_config; print('torch' in sys.modules)"
+    code = "import sys, slpd_core as s; s.read, s.default_config, s.find_tissue; print('torch' in sys.modules)"
     assert run_python(code) == "False\n"
 
 
@@ -97,7 +97,7 @@ def test_defaults_are_those_of_config_yaml():
             if parameter.default is not parameter.empty and name not in further
         }
         for name, value in defaults.items():
-            stated = section[renamed.get(name, name)]
+            stated = section[name] if name in section else section[renamed[name]]
             assert value == (tuple(stated) if isinstance(stated, list) else stated), f"{function.__name__}: {name}"
 
 

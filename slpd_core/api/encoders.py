@@ -1,8 +1,4 @@
-"""The steps from a slide to prototypes as functions of arrays, for notebooks and scripts.
-
-They need no settings file and no artifacts. Each does what the stage of the same step does: its results equal the
-stage's. Defaults are those of config.yaml: the paper's values. `import slpd_core` exports these names.
-"""
+"""Patch and region encoders, tokens and embeddings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,127 +10,17 @@ import torch
 from torch import nn
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.overlays import draw_regions, outline_tissue
 from slpd_core.encoders import patch_encoder as encoders
 from slpd_core.encoders import region_encoder, vit_inference
 from slpd_core.encoders.region_encoder import RegionEncoder
-from slpd_core.pretraining import patch_encoder, prototypes
-from slpd_core.pretraining.matching import Matching
+from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.networks import torch_seed
-from slpd_core.pretraining.prototypes import Prototypes
 from slpd_core.pretraining.token_dataset import embed_regions
-from slpd_core.slides import regions as grid
-from slpd_core.slides import tissue as segmentation
 from slpd_core.slides.tokens import RegionTokenizer, count_patches, prepare_model
-from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide, iter_regions
 
 Device = Literal["cpu", "cuda"] | None
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-def find_tissue(
-    slide: Slide,
-    *,
-    outline: str | Path | None = None,
-    mask_origin: Literal["slide", "bounds"] | None = None,
-    classes: Sequence[str] | None = None,
-    ignore: Sequence[str] = ("Artifact", "Artefact", "Background"),
-    thumbnail_mpp: float = 8.0,
-    smoothing_um: float = 24.0,
-    closing_um: float = 64.0,
-    ink: Literal["auto", "exclude", "keep"] = "auto",
-    min_island_um2: float = 40_000.0,
-    min_hole_um2: float = 40_000.0,
-) -> artifacts.Tissue:
-    """Find the tissue of a slide on a thumbnail, or take it from an outline.
-
-    Args:
-        slide: An open slide. Its file's name without extension becomes the slide's id.
-        outline: A GeoJSON outlined by hand, as QuPath exports it; the slide is not segmented then.
-        mask_origin: What the outline counts from, on slides that state bounds: "slide" (level 0) or "bounds" (QuPath).
-        classes: The outline's classes that are tissue; None: all.
-        ignore: The outline's classes that are subtracted from tissue.
-        thumbnail_mpp: um/px of the thumbnail.
-        smoothing_um: Width of the median filter; thinner lines are no tissue.
-        closing_um: Narrower gaps are closed.
-        ink: What is blue, green or yellow: "exclude" (ink of a pen), "keep" (a stain), or "auto".
-        min_island_um2: Pieces of tissue that are no larger are dropped.
-        min_hole_um2: Holes that are no larger are filled.
-
-    Returns:
-        The polygons with holes, level-0 px, with what is known of the slide.
-
-    Raises:
-        SlideError: The slide's data are broken.
-        ValueError: The outline cannot be read as one of this slide.
-    """
-    settings = config.TissueSegmentationConfig(
-        thumbnail_mpp=thumbnail_mpp,
-        smoothing_um=smoothing_um,
-        closing_um=closing_um,
-        ink=ink,
-        min_island_um2=min_island_um2,
-        min_hole_um2=min_hole_um2,
-        missing_tiles="white" if slide.missing_tiles == "white" else "error",
-    )
-    reading = config.TissueOutlineConfig(
-        mask_origin=mask_origin, classes=None if classes is None else tuple(classes), ignore=tuple(ignore)
-    )
-    mask_path = None if outline is None else Path(outline)
-    return segmentation.segment_open(slide.path.stem, slide, settings, mask_path=mask_path, outline=reading)[0]
-
-
-def select_regions(
-    tissue: artifacts.Tissue,
-    *,
-    size_px: int = 4096,
-    target_mpp: float = 0.5,
-    min_tissue_fraction: float = 0.25,
-    edge: Literal["pad", "drop"] = "pad",
-    anchor: Literal["slide", "tissue"] = "slide",
-) -> artifacts.Regions:
-    """Lay a grid of squares over a slide and keep those with enough tissue.
-
-    Args:
-        tissue: Of the slide, as `find_tissue` returns.
-        size_px: Side of a region at target_mpp (paper: 4096).
-        target_mpp: um/px at which regions are read (paper: 0.5).
-        min_tissue_fraction: Squares with less tissue are dropped.
-        edge: Squares that hang over the slide's edge: "pad" (white) or "drop".
-        anchor: Where the grid begins: "slide" (its corner) or "tissue" (where most tissue is kept).
-
-    Returns:
-        The regions: `coords` int64 (L, 2), level-0 px of the upper left corners, and `tissue_fraction` float32 (L,).
-
-    Raises:
-        SlideError: The slide is coarser than target_mpp.
-    """
-    settings = config.RegionsConfig(
-        size_px=size_px, target_mpp=target_mpp, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
-    )
-    return grid.select_regions(tissue, settings)
-
-
-def draw_overlay(
-    slide: Slide, tissue: artifacts.Tissue, regions: artifacts.Regions | None = None, *, thumbnail_mpp: float = 8.0
-) -> np.ndarray:
-    """Draw a slide's tissue, and its regions, on its thumbnail.
-
-    Args:
-        slide: An open slide.
-        tissue: Its tissue, drawn in green.
-        regions: Its regions, drawn in blue; None draws none.
-        thumbnail_mpp: um/px of the thumbnail.
-
-    Returns:
-        The picture, uint8 RGB (rows, columns, 3), at most 1024 px wide and high before regions overhang it.
-    """
-    scale = (downsample_factor(slide.mpp, max(slide.mpp, thumbnail_mpp)),) * 2
-    picture = outline_tissue(slide.thumbnail(thumbnail_mpp), tissue.polygons, scale)
-    if regions is not None:
-        picture = draw_regions(picture, slide.size, regions.coords, regions.coords[:0], regions.size_level0_px)
-    return np.asarray(picture)
 
 
 def build_patch_encoder(
@@ -372,59 +258,3 @@ def _token_grid(tokens: np.ndarray, encoder: RegionEncoder) -> torch.Tensor:
 def _device_of(encoder: nn.Module) -> str:
     """The device that an encoder's weights are on."""
     return next(encoder.parameters()).device.type
-
-
-def cluster_slides(
-    embeddings: Mapping[str, np.ndarray],
-    *,
-    n_prototypes: int = 4,
-    n_neighbors: int = 1,
-    min_regions: int | None = None,
-    kmeans_restarts: int = 5,
-    kmeans_iterations: int = 10,
-    matching: Matching = "optimal",
-    patients: Mapping[str, str] | None = None,
-    center_slides: bool = False,
-    seed: int = 1,
-    epoch: int = 0,
-) -> Prototypes:
-    """Cluster each slide's regions into prototypes, and match them with those of its most similar slides.
-
-    Args:
-        embeddings: Of each slide by its id, float32 (L, D).
-        n_prototypes: M, prototypes per slide (paper: 4 on NSCLC, 2 on BRCA).
-        n_neighbors: K, most similar slides (paper: 1).
-        min_regions: A slide of fewer has no prototypes; None: M.
-        kmeans_restarts, kmeans_iterations: Of k-means.
-        matching: A prototype's partner in a neighbor: "optimal" (one to one, eq. 3) or "nearest" (many to one).
-        patients: Of each slide by its id; slides of one patient are no neighbors then.
-        center_slides: Compare slides by their prototypes less the mean of their regions.
-        seed, epoch: Of the random restarts: those of a pretraining run at that epoch.
-
-    Returns:
-        Prototypes of N slides, in the order given: float32 (N, M, D), zero for a slide of too few regions; the
-        prototype of each region, (R,), slide after slide; each slide's K most similar slides, (N, K), and the partners
-        of its prototypes there, (N, K, M). -1 stands for none (paper, sec. 2.2).
-
-    Raises:
-        ValueError: There is no slide.
-    """
-    if not embeddings:
-        raise ValueError("embeddings: of no slide; give those of one slide at least")
-    ids = list(embeddings)
-    group = None if patients is None else np.unique([patients[name] for name in ids], return_inverse=True)[1]
-    return prototypes.cluster_slides(
-        np.concatenate([embeddings[name] for name in ids]),
-        np.repeat(np.arange(len(ids)), [len(embeddings[name]) for name in ids]),
-        ids,
-        M=n_prototypes,
-        K=n_neighbors,
-        restarts=kmeans_restarts,
-        iterations=kmeans_iterations,
-        seed=seed,
-        epoch=epoch,
-        min_regions=min_regions,
-        group=group,
-        matching=matching,
-        centre_slides=center_slides,
-    )
