@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         load_patch_encoder,
         load_region_encoder,
     )
-    from slpd_core.api.prototypes import cluster_slides
-    from slpd_core.api.slides import draw_overlay, find_tissue, select_regions
+    from slpd_core.api.prototypes import cluster_embeddings
+    from slpd_core.api.slides import draw_overlay, segment_tissue, select_regions
     from slpd_core.artifacts.by_path import read, read_metadata
     from slpd_core.config import default_config
     from slpd_core.demo.cohort import draw_demo_slide
@@ -31,14 +31,13 @@ __all__ = [
     "__version__",
     "build_patch_encoder",
     "build_region_encoder",
-    "cluster_slides",
+    "cluster_embeddings",
     "compute_attention",
     "default_config",
     "draw_demo_slide",
     "draw_overlay",
     "embed",
     "encode",
-    "find_tissue",
     "iter_regions",
     "load_patch_encoder",
     "load_region_encoder",
@@ -46,20 +45,20 @@ __all__ = [
     "nearest_slides",
     "read",
     "read_metadata",
+    "segment_tissue",
     "select_regions",
 ]
 _MODULES = {  # where each name but the version is
     "Slide": "wsi.reader",
     "build_patch_encoder": "api.encoders",
     "build_region_encoder": "api.encoders",
-    "cluster_slides": "api.prototypes",
+    "cluster_embeddings": "api.prototypes",
     "compute_attention": "api.encoders",
     "default_config": "config",
     "draw_demo_slide": "demo.cohort",
     "draw_overlay": "api.slides",
     "embed": "api.encoders",
     "encode": "api.encoders",
-    "find_tissue": "api.slides",
     "iter_regions": "wsi.reader",
     "load_patch_encoder": "api.encoders",
     "load_region_encoder": "api.encoders",
@@ -67,6 +66,7 @@ _MODULES = {  # where each name but the version is
     "nearest_slides": "pretraining.matching",
     "read": "artifacts.by_path",
     "read_metadata": "artifacts.by_path",
+    "segment_tissue": "api.slides",
     "select_regions": "api.slides",
 }
 

@@ -52,7 +52,7 @@ def test_the_import_alone_loads_no_library():
 
 
 def test_artifacts_and_settings_are_read_without_torch():
-    code = "import sys, slpd_core as s; s.read, s.default_config, s.find_tissue; print('torch' in sys.modules)"
+    code = "import sys, slpd_core as s; s.read, s.default_config, s.segment_tissue; print('torch' in sys.modules)"
     assert run_python(code) == "False\n"
 
 
@@ -80,7 +80,7 @@ def test_defaults_are_those_of_config_yaml():
     encoder = settings["patch_encoder"] | settings["tokens"]
     renamed = {"model_kwargs": "arguments", "n_neighbors": "n_neighbours", "center_slides": "centre_slides"}
     sections = {
-        slpd.find_tissue: (settings["tissue"], {"outline"}),
+        slpd.segment_tissue: (settings["tissue"], {"outline"}),
         slpd.select_regions: (settings["regions"], set()),
         slpd.build_patch_encoder: (encoder | top | {"arguments": None}, {"device"}),
         slpd.load_patch_encoder: (encoder, {"device"}),
@@ -88,7 +88,7 @@ def test_defaults_are_those_of_config_yaml():
             pretrain | top | {"grid": pretrain["global_crop"], "token_dim": 384},
             {"weights", "device"},
         ),
-        slpd.cluster_slides: (pretrain | top, {"patients", "epoch"}),
+        slpd.cluster_embeddings: (pretrain | top, {"patients", "epoch"}),
     }
     for function, (section, further) in sections.items():
         defaults = {
@@ -163,7 +163,7 @@ def results(slide_path, tmp_path, settings):
 
 def test_every_step_equals_its_stage(results, slide_path):
     with slpd.Slide(str(slide_path)) as slide:
-        tissue = slpd.find_tissue(slide)
+        tissue = slpd.segment_tissue(slide)
         regions = slpd.select_regions(tissue, size_px=256)
         by_seed = slpd.encode(slide, regions, slpd.build_patch_encoder(**FAST))
         from_file = slpd.load_patch_encoder(results / "weights.safetensors", precision="fp32", device="cpu")
@@ -233,7 +233,7 @@ def test_prototypes_are_the_planted_centers_and_match():
         "b": (kinds[[3, 2, 1, 0, 3, 2, 1, 0]] + rng.normal(0, 0.01, (8, 8))).astype(np.float32),
         "small": kinds[:3],
     }
-    found = slpd.cluster_slides(embeddings)
+    found = slpd.cluster_embeddings(embeddings)
     for slide in (0, 1):
         nearest = np.linalg.norm(found.centres[slide][:, None] - kinds, axis=2).argmin(1)
         assert sorted(nearest) == [0, 1, 2, 3]
@@ -245,7 +245,7 @@ def test_prototypes_are_the_planted_centers_and_match():
     np.testing.assert_allclose(found.centres[1][partner], found.centres[0], atol=0.05)
     assert similarity == pytest.approx(1, abs=1e-3)
     assert slpd.nearest_slides(found.centres[:2], 1)[0].tolist() == [[1], [0]]
-    of_one = slpd.cluster_slides(embeddings, patients={"a": "p", "b": "p", "small": "q"})
+    of_one = slpd.cluster_embeddings(embeddings, patients={"a": "p", "b": "p", "small": "q"})
     assert (of_one.neighbours == -1).all()
 
 
@@ -286,21 +286,21 @@ def test_what_is_no_artifact_is_refused_by_name(tmp_path):
 
 def test_an_empty_slide_has_no_regions_tokens_and_embeddings(planted):
     with slpd.Slide(planted((512, 512), {})) as slide:
-        regions = slpd.select_regions(slpd.find_tissue(slide), size_px=256)
+        regions = slpd.select_regions(slpd.segment_tissue(slide), size_px=256)
         tokens = slpd.encode(slide, regions, slpd.build_patch_encoder(**FAST))
     assert "no tissue" in regions.slide.reason
     assert (tokens.shape, tokens.dtype) == ((0, 16, 64), np.float16)
     encoder = slpd.build_region_encoder(token_dim=64, device="cpu")
     embeddings = slpd.embed(tokens, encoder)
     assert (embeddings.shape, slpd.compute_attention(tokens, encoder).shape) == ((0, 192), (0, 16))
-    assert not slpd.cluster_slides({"empty": embeddings}).centres.any()
+    assert not slpd.cluster_embeddings({"empty": embeddings}).centres.any()
 
 
 def test_an_outline_takes_the_place_of_segmentation(planted, tmp_path):
     square = {"type": "Polygon", "coordinates": [[[0, 0], [256, 0], [256, 256], [0, 256], [0, 0]]]}
     (tmp_path / "outline.geojson").write_text(json.dumps(square))
     with slpd.Slide(planted((512, 512), {})) as slide:
-        tissue = slpd.find_tissue(slide, outline=str(tmp_path / "outline.geojson"))
+        tissue = slpd.segment_tissue(slide, outline=str(tmp_path / "outline.geojson"))
         regions = slpd.select_regions(tissue, size_px=256)
         picture = slpd.draw_overlay(slide, tissue, regions, thumbnail_mpp=1)
     assert (tissue.source, regions.coords.tolist()) == ("outline", [[0, 0]])
@@ -311,7 +311,7 @@ def test_an_outline_takes_the_place_of_segmentation(planted, tmp_path):
 
 def test_a_slide_that_is_coarser_than_asked_for_is_refused(planted):
     with slpd.Slide(planted((512, 512), {(0, 0, 400, 400): (200, 120, 170)}, mpp=1.0)) as slide:
-        tissue = slpd.find_tissue(slide)
+        tissue = slpd.segment_tissue(slide)
     with pytest.raises(SlideError, match="coarser"):
         slpd.select_regions(tissue)
 
@@ -321,7 +321,7 @@ def test_a_slide_that_is_coarser_than_asked_for_is_refused(planted):
     [
         (lambda: slpd.build_patch_encoder("dino"), "cannot be built here; .* load_patch_encoder"),
         (lambda: slpd.select_regions(None, edge="cut"), "edge"),
-        (lambda: slpd.cluster_slides({}), "one slide at least"),
+        (lambda: slpd.cluster_embeddings({}), "one slide at least"),
         (lambda: slpd.embed(np.zeros((2, 15, 8)), slpd.build_region_encoder(token_dim=8)), r"not \(regions, g \* g"),
         (lambda: slpd.embed(np.zeros((2, 16, 9)), slpd.build_region_encoder(token_dim=8)), "token_dim=9"),
         (lambda: slpd.draw_demo_slide("x.tiff", label="x"), "give one of glands, nests"),

@@ -9,7 +9,7 @@ from slpd_core.pretraining.matching import Matching
 from slpd_core.pretraining.prototypes import Prototypes
 
 
-def cluster_slides(
+def cluster_embeddings(
     embeddings: Mapping[str, np.ndarray],
     *,
     n_prototypes: int = 4,

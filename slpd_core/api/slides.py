@@ -14,7 +14,7 @@ from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
 
 
-def find_tissue(
+def segment_tissue(
     slide: Slide,
     *,
     outline: str | Path | None = None,
@@ -78,7 +78,7 @@ def select_regions(
     """Lay a grid of squares over a slide and keep those with enough tissue.
 
     Args:
-        tissue: Of the slide, as `find_tissue` returns.
+        tissue: Of the slide, as `segment_tissue` returns.
         size_px: Side of a region at target_mpp (paper: 4096).
         target_mpp: um/px at which regions are read (paper: 0.5).
         min_tissue_fraction: Squares with less tissue are dropped.
