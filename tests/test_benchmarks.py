@@ -284,6 +284,6 @@ def test_tissue_reads_what_a_run_has_left(printed, monkeypatch, tmp_path):
 def test_the_workflows_own_time(printed):
     _, table = printed(workflow, PLANS={20: (600, 10_000)})
     assert lines_of(table, "20")
-    jobs = {cells[0]: cells[1] for cells in table}
+    jobs = {cells[0]: cells[1] for cells in table if len(cells) > 1}  # a rule under a head has one
     assert (jobs["tissue"], jobs["tokens"], jobs["report"]) == ("10", "10", "1")
     assert {"sheet", "regions", "pretrain", "embed", "folds", "evaluate"} <= {*jobs}

@@ -64,11 +64,7 @@ def build_patch_encoder(
         ValueError: The weights do not fit the architecture, or do not say how pixels are normalized.
         FileNotFoundError: There is no such file of weights.
     """
-    if source not in ("random", "hipt", "timm"):
-        raise ValueError(
-            f"source: {source!r} cannot be built here; give random, hipt or timm, or load the weights.safetensors that "
-            "the stage patch_encoder wrote by load_patch_encoder"
-        )
+    _require_source(source)
     settings = config.PatchEncoderConfig.model_validate(
         {
             "source": source,
@@ -85,6 +81,15 @@ def build_patch_encoder(
     )
     model, meta = patch_encoder.build(settings, patch_encoder.load_source(settings, seed), seed)
     return _prepare(model.eval().requires_grad_(False), meta, precision, batch_size, device)
+
+
+def _require_source(source: str) -> None:
+    """Refuse sources whose weights a stage trains."""
+    if source not in ("random", "hipt", "timm"):
+        raise ValueError(
+            f"source: {source!r} cannot be built here; give random, hipt or timm, or load the weights.safetensors that "
+            "the stage patch_encoder wrote by load_patch_encoder"
+        )
 
 
 def load_patch_encoder(

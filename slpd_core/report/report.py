@@ -227,6 +227,27 @@ def write_page(path: Path, **context: Any) -> None:
     artifacts.write_text(path, page)
 
 
+def read_predictions(paths: list[Path], ledger: str) -> dict[str, tuple[pd.DataFrame, artifacts.Meta]]:
+    """Read the predictions of every row's folds.
+
+    Args:
+        paths: {features}/{classifier}/fold{k}.parquet.
+        ledger: The fingerprint of the cohort's ledger.
+
+    Returns:
+        Table and metadata by "{features}/{classifier}/fold{k}".
+
+    Raises:
+        ValueError: One of them was made from another ledger.
+    """
+    tables = {}
+    for path in paths:
+        table, meta = artifacts.read_table(path, "evaluate")
+        artifacts.check_ledger(path, meta, ledger)
+        tables["/".join(path.with_suffix("").parts[-3:])] = table, meta
+    return tables
+
+
 def run(
     *,
     cohort: str,
@@ -255,9 +276,8 @@ def run(
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     embeds = {name: artifacts.read_table(path, "embed") for name, path in embed_paths.items()}
-    tested = {"/".join(path.with_suffix("").parts[-3:]): artifacts.read_table(path, "evaluate") for path in fold_paths}
-    for path, meta in [(folds_path, folds_meta), *zip(fold_paths, (meta for _, meta in tested.values()), strict=True)]:
-        artifacts.check_ledger(path, meta, ledger_meta["fingerprint"])
+    artifacts.check_ledger(folds_path, folds_meta, ledger_meta["fingerprint"])
+    tested = read_predictions(fold_paths, ledger_meta["fingerprint"])
     patches = artifacts.read_table(patch_history_path, "history")[0] if patch_history_path else None
     histories = {name: artifacts.read_table(path, "history")[0] for name, path in history_paths.items()}
     rows = result_rows.join_folds(tested.values(), list(histories))
