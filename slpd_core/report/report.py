@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import figures, metrics, protocol, table_format
+from slpd_core.report import figures, metrics, protocol, table_format, uncertainty
 from slpd_core.report import result_table as result_rows
 from slpd_core.report.html import picture, render, thumbnails
 from slpd_core.report.provenance import provenance_context
 from slpd_core.runtime import generator, log
 
-VERSION = 20
+VERSION = 21
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
@@ -140,6 +140,7 @@ def results(
         "folds": folds,
         "tables": result_rows.as_tables(table),
         "reference": _reference(reference, table) if reference else None,
+        "training": [f"{share:.0%}".replace("%", " %") for share in (uncertainty.TRAINING, uncertainty.KNN_TRAINING)],
         "has_colour": any(row.level == "colour" for row in rows),
         "per_fold": [
             (

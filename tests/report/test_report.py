@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import artifacts
-from slpd_core.report import figures, report
+from slpd_core.report import figures, report, uncertainty
 from slpd_core.report import html as page_parts
 from slpd_core.report import result_table as result_rows
 
@@ -267,6 +267,12 @@ def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
     detectable = table["auc_detectable"].dropna()
     assert [float(number) for number in shown.groups()] == pytest.approx([detectable.min(), detectable.max()], abs=6e-4)
     assert not re.search(r"significant|best|winner|highest mean", text)
+
+
+def test_the_page_states_the_allowance_that_intervals_hold(make, monkeypatch):
+    monkeypatch.setattr(uncertainty, "TRAINING", 0.12)
+    page = (make(ROWS) / "index.html").read_text()
+    assert f"12 % of the variance is added for it (KNN: {uncertainty.KNN_TRAINING * 100:.0f} %)" in page
 
 
 def test_the_page_needs_nothing_from_outside(make):
