@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from slpd_core.runtime import log
+
 pytest_plugins = ["tests.fixtures.slides", "tests.fixtures.pretraining", "tests.fixtures.evaluation"]
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
@@ -28,6 +30,13 @@ while any(task.poll() is None for task in tasks):
     time.sleep(0.05)
 sys.exit(max(task.returncode for task in tasks))
 """
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_begins(monkeypatch):
+    """The package's log as no job has left it: a job keeps its lines from the root, where pytest listens."""
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", True)
 
 
 @pytest.fixture

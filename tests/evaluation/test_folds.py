@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from slpd_core import artifacts, config, runtime
+from slpd_core import artifacts, config
 from slpd_core.evaluation import folds, imported_splits
 
 
@@ -155,8 +155,7 @@ def test_a_label_of_one_patient_is_refused(settings, make_slides):
         made(slides, settings)
 
 
-def test_a_label_with_fewer_patients_than_folds_is_named(settings, make_slides, caplog, monkeypatch):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_a_label_with_fewer_patients_than_folds_is_named(settings, make_slides, caplog):
     slides = pd.concat([make_slides(9, ("x",)), make_slides(3, ("rare",))])
     with caplog.at_level(logging.WARNING):
         made(slides, settings, n_folds=5)
@@ -258,11 +257,8 @@ def write_splits(folder, *splits):
     return str(folder)
 
 
-def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(
-    run_stage, make_slides, tmp_path, caplog, monkeypatch
-):
+def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(run_stage, make_slides, tmp_path, caplog):
     """Six patients, those of odd number with two slides; ids with and without extension, dots inside."""
-    monkeypatch.setattr(runtime.log, "propagate", True)
     slides = make_slides(3, slides=(1, 2))
     slides["slide_id"] = slides["slide_id"] + ".a.b"
     slides.loc[0, "slide_id"] += ".svs"

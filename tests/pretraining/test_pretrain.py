@@ -399,7 +399,6 @@ def test_a_run_killed_under_other_settings_is_kept_beside_the_new_one(
     with pytest.raises(KeyboardInterrupt):
         run_stage(cohort, section)
     monkeypatch.undo()
-    monkeypatch.setattr(pretrain.log, "propagate", True)
     out = run_stage(cohort, section.model_copy(update={"base_lr": 0.01}), seed=2)
     assert "of other settings (base_lr 0.0005 -> 0.01, seed 1 -> 2)" in caplog.text
     assert len([*out.glob("checkpoint.????????.pt")]) == 1
@@ -444,9 +443,8 @@ def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohor
     assert (related[nearest] != related).all()
 
 
-def test_a_run_without_prototypes_is_dino_and_says_so(run_stage, section, make_cohort, caplog, monkeypatch, tmp_path):
+def test_a_run_without_prototypes_is_dino_and_says_so(run_stage, section, make_cohort, caplog, tmp_path):
     """In the log when it begins and when it ends, and in its artifacts."""
-    monkeypatch.setattr(pretrain.log, "propagate", True)
     cohort, section = make_cohort(5, 7), section.model_copy(update={"min_regions": 8, "epochs": 2})
     out = run_stage(cohort, section, out=tmp_path / "slpd")
     dino = run_stage(cohort, alone(section), out=tmp_path / "dino")

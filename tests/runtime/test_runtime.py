@@ -221,8 +221,7 @@ def test_a_job_limits_the_threads_of_torch_in_each_of_its_threads(tmp_path):
         torch.set_num_threads(before)
 
 
-def test_progress_passes_everything_on_and_ends_in_the_log(monkeypatch, caplog):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_progress_passes_everything_on_and_ends_in_the_log(caplog):
     with caplog.at_level(logging.INFO, logger="slpd"):
         assert list(runtime.progress(range(5), 5, "regions", "regions")) == [0, 1, 2, 3, 4]
     assert "regions: 5 of 5" in caplog.text
@@ -321,8 +320,7 @@ def test_devices_are_those_cuda_shows(monkeypatch, named, devices):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == (devices[0] if devices else named)
 
 
-def test_a_machine_without_gpus_works_on_the_cpu_and_says_so(monkeypatch, caplog):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_a_machine_without_gpus_works_on_the_cpu_and_says_so(caplog):
     with runtime.gpu_slot(1) as held:
         assert held == 0
     assert "1 GPU(s) asked for, none found" in caplog.text

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from shapely import box
 
-from slpd_core import artifacts, runtime
+from slpd_core import artifacts
 from slpd_core.slides import ledger
 
 META = artifacts.provenance("stage", 1, {}, "f")
@@ -94,16 +94,14 @@ def test_a_slide_that_was_mended_makes_another_ledger(run, tmp_path):
     assert mended != fingerprint(MIXED)
 
 
-def test_slides_left_out_are_named(run, caplog, monkeypatch):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_slides_left_out_are_named(run, caplog):
     with caplog.at_level(logging.WARNING):
         run(MIXED)
     assert "c is quarantined: c.svs: torn" in caplog.text
     assert "b is left out: no tissue found" in caplog.text
 
 
-def test_remarks_on_slides_are_kept_and_named(run, caplog, monkeypatch):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_remarks_on_slides_are_kept_and_named(run, caplog):
     with caplog.at_level(logging.WARNING):
         rows = run(MIXED | {"d": (1, artifacts.OK, "", "All is tissue.", "The scale is odd.")}).set_index("slide_id")
     assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": "", "d": "All is tissue. The scale is odd."}
@@ -159,9 +157,8 @@ def test_slides_that_are_left_out_are_no_copies(run):
     assert (run(FOUR | torn, contents="1111")["remarks"] == "").all()
 
 
-def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on(run, tmp_path, caplog, monkeypatch):
+def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on(run, tmp_path, caplog):
     """What could not be read, in the cohort, is equal to nothing."""
-    monkeypatch.setattr(runtime.log, "propagate", True)
     with caplog.at_level(logging.WARNING):
         rows = run(FOUR, contents="1234", labelled=False, known={"k": "3", "l": "9", "torn": ""}).set_index("slide_id")
     said = "It is k of the cohort, byte for byte, on which classifiers are trained: no test of them."
@@ -172,8 +169,7 @@ def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on
     assert leaks != artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
 
 
-def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rows = run(MIXED, unmatched=("notes.txt", "old.json"))
     assert "files of tissue.masks that are of no slide: notes.txt, old.json" in caplog.text

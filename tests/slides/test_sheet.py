@@ -6,7 +6,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from slpd_core import artifacts, runtime
+from slpd_core import artifacts
 from slpd_core.slides import sheet
 
 HEADER = "slide_id,patient_id,label,path"
@@ -198,8 +198,7 @@ def test_what_a_sheet_leaves_in_doubt_is_named(write):
     ]
 
 
-def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog, monkeypatch):
-    monkeypatch.setattr(runtime.log, "propagate", True)
+def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog):
     path = write(*GOOD[:3], "d,p1,y,d.svs")
     with caplog.at_level(logging.WARNING):
         sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", labelled=True)

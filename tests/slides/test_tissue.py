@@ -149,9 +149,8 @@ def test_known_tissue_of_composed_slides_is_found(composed, settings):
         assert iou(found.polygons, truth) > 0.95, path.stem
 
 
-def test_what_is_to_know_of_a_slide_is_kept_and_named(planted, settings, tmp_path, caplog, monkeypatch):
+def test_what_is_to_know_of_a_slide_is_kept_and_named(planted, settings, tmp_path, caplog):
     """Here that the sheet says other um/px than the slide; the setting by which it is read is kept too."""
-    monkeypatch.setattr(tissue.log, "propagate", True)
     section = settings.tissue.segmentation.model_copy(update={"missing_tiles": "white"})
     paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
     tissue.run(slide_id="s", slide_path=planted((600, 400), {}), mpp=0.25, section=section, quarantine=(), **paths)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slpd_core import artifacts, runtime
+from slpd_core import artifacts
 from slpd_core.slides import token_cache
 
 META = artifacts.provenance("tokens", 1, {}, "f")
@@ -33,9 +33,8 @@ def write(path: Path, regions: artifacts.Regions, fingerprint: str) -> Path:
 
 
 @pytest.fixture
-def said(caplog, monkeypatch):
+def said(caplog):
     """What is logged."""
-    monkeypatch.setattr(runtime.log, "propagate", True)
     caplog.set_level(logging.INFO)
     return caplog
 

@@ -9,7 +9,6 @@ import torch
 
 from slpd_core import artifacts
 from slpd_core.artifacts.reading import NamedFile
-from slpd_core.ssl import checkpoint as module
 from slpd_core.ssl.checkpoint import Checkpoint
 
 
@@ -19,8 +18,7 @@ def networks(recipe, start):
 
 
 @pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(module.log, "propagate", True)
+def warnings(caplog):
     return caplog
 
 
