@@ -55,9 +55,9 @@ format: $(ENV)
 	ruff format .
 	snakefmt Snakefile rules
 
-# A file of tests per process, a process per core; the longest files first, so that none is left over at the end.
+# A file of tests per process, a process per core, in the order of tests/conftest.py.
 test: lint
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" tests/workflow tests
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # What takes long and seldom breaks: a cluster, faults in whole runs.
 test-slow: $(ENV)

@@ -32,6 +32,11 @@ sys.exit(max(task.returncode for task in tasks))
 """
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs first, which take longest: so no process is left alone with them at the end."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def log_as_it_begins(monkeypatch):
     """The package's log as no job has left it: a job keeps its lines from the root, where pytest listens."""
