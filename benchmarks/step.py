@@ -1,4 +1,4 @@
-"""A step of stage two with all three losses: ours against the same arithmetic written plainly, and against the floor.
+"""A step of stage two with all three losses: ours against the reference's on plain networks, and against the floor.
 
 Plainly: attention multiplied out, the last block whole, one log-softmax a pair of a target and a crop, all logits at
 once, torch's default kernels and memory, a host sync a step. The networks are the paper's, crops and prototypes random.
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import best_seconds, in_own_process
 from slpd_core import config
+from slpd_core.pretraining import reference
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.objective import Batch, distil, multiplying_in
 from slpd_core.runtime import keep_freed_memory
@@ -80,7 +81,7 @@ def plain_head(head: Any, x: Tensor) -> Tensor:
 
 
 def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRunConfig, dtype: torch.dtype) -> Tensor:
-    """The loss of a batch, pair by pair."""
+    """Return the loss of a batch, pair by pair, as `pretraining.reference` has it."""
     student, teacher, G = networks.student, networks.teacher, section.n_global_crops
     with multiplying_in(dtype, batch.views[0].device):
         embedded = [plain_encoder(student.encoder, view.flatten(0, 1)) for view in batch.views]
@@ -89,22 +90,14 @@ def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRunConf
             of_terms = {"self": plain_head(teacher.head, plain_encoder(teacher.encoder, batch.views[0].flatten(0, 1)))}
             for term, (values, _) in batch.targets.items():
                 of_terms[term] = plain_head(teacher.head, values[:, 0])
-    targets = {
+    a = {
         term: F.softmax((rows - networks.centres[term]) / section.teacher_temperature, dim=-1)
         for term, rows in of_terms.items()
     }
     crops = (logits / section.student_temperature).chunk(sum(len(view) for view in batch.views))
-    pairs = [
-        torch.sum(-q * F.log_softmax(crop, dim=-1), dim=-1).mean()
-        for i, q in enumerate(targets["self"].chunk(G))
-        for j, crop in enumerate(crops)
-        if i != j
-    ]
-    total = torch.stack(pairs).mean()
+    total = reference.self_loss(a["self"].chunk(G), crops)
     for term, (_, weights) in batch.targets.items():
-        has = weights[:, 0]
-        each = [torch.sum(-targets[term] * F.log_softmax(crop, dim=-1), dim=-1) for crop in crops]
-        total = total + torch.stack([(loss * has).sum() / has.sum() for loss in each]).mean()
+        total = total + reference.prototype_loss(a[term][:, None], crops, weights > 0)
     with torch.no_grad():
         for term, rows in of_terms.items():
             counted = rows if term == "self" else rows[batch.targets[term][1][:, 0] > 0]

@@ -1,4 +1,4 @@
-"""A batch's targets and losses agree with the formulas written out crop by crop."""
+"""A batch's targets have planted values; its losses and gradients are the reference's."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
-from slpd_core.pretraining import objective
+from slpd_core.pretraining import objective, reference
 from slpd_core.pretraining.crops import draw_views
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.objective import Batch
@@ -96,7 +96,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("block", [2, 32])
 def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch, variant, block, monkeypatch):
-    """Against the losses taken crop by crop from the networks, to 1e-6; regions in blocks of two, or all at once.
+    """Against the reference, to 1e-6; regions in blocks of two, or all at once.
 
     The released code compares the k-th prototype with all crops but the k-th: of K = 3, the third is a local one.
     """
@@ -111,11 +111,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     gradients = {name: parameter.grad for name, parameter in networks.student.named_parameters()}
 
     crops = [*batch.views[0], *batch.views[1]]
-    log_p = [(networks.student(crop) / section.student_temperature).log_softmax(-1) for crop in crops]
-
-    def q(logits, centre):
-        return ((logits - centre) / section.teacher_temperature).softmax(-1)
-
+    b = [networks.student(crop) / section.student_temperature for crop in crops]
     with torch.no_grad():
         logits = {"self": torch.stack([networks.teacher(crop) for crop in crops[:2]], 1)}
         for term, (values, _) in batch.targets.items():
@@ -124,20 +120,16 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
                 logits[term] = cosine_similarity(values[..., None, :], head.last_layer, dim=-1)
             else:
                 logits[term] = head(values)
-    targets = {"self": q(logits["self"], centres["self"])}
-    pairs = [-(targets["self"][:, i] * b).sum(-1).mean() for i in (0, 1) for j, b in enumerate(log_p) if i != j]
-    expected = {"self": sum(pairs) / len(pairs)}
-    for term, (_, weight) in batch.targets.items():
-        centre = "prototypes" if section.shared_centre else term
-        targets[term] = q(logits[term], centres[centre])
-        each = torch.empty_like(weight)
-        for k in range(weight.shape[1]):
-            compared = [b for j, b in enumerate(log_p) if j != k or not section.skip_crop_k]
-            each[:, k] = sum(-(targets[term][:, k] * b).sum(-1) for b in compared) / len(compared)
-        per_region = (each * weight).sum(1) / weight.sum(1).clamp(min=1)
-        expected[term] = per_region[weight.sum(1) > 0].mean()
-        centres[centre] = 0.9 * centres[centre] + 0.1 * logits[term][weight > 0].mean(0)
-    centres["self"] = 0.9 * centres["self"] + 0.1 * logits["self"].mean((0, 1))
+    exists = {"self": torch.ones(5, 2, dtype=torch.bool)} | {term: w > 0 for term, (_, w) in batch.targets.items()}
+    targets, expected = {}, {}
+    for term in logits:
+        center = "prototypes" if section.shared_centre and term != "self" else term
+        a = targets[term] = ((logits[term] - centres[center]) / section.teacher_temperature).softmax(-1)
+        if term == "self":
+            expected[term] = reference.self_loss(a.unbind(1), b)
+        else:
+            expected[term] = reference.prototype_loss(a, b, exists[term], skip_crop_k=section.skip_crop_k)
+        centres[center] = 0.9 * centres[center] + 0.1 * logits[term][exists[term]].mean(0)
     total = expected["self"] + sum(expected.get(term, 0) * alpha for term, alpha in (("intra", 0.7), ("inter", 0.3)))
     networks.student.zero_grad()
     total.backward()
@@ -146,8 +138,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     for term, name in objective.ENTROPIES.items():
         if term in targets:
             entropy = -(targets[term] * targets[term].log()).sum(-1)
-            counted = batch.targets[term][1] > 0 if term in batch.targets else torch.ones(5, 2, dtype=torch.bool)
-            torch.testing.assert_close(found[name], entropy[counted].mean(), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(found[name], entropy[exists[term]].mean(), atol=1e-6, rtol=1e-6)
     for term, centre in networks.centres.items():
         torch.testing.assert_close(centre, centres[term], atol=1e-6, rtol=1e-6)
     for name, parameter in networks.student.named_parameters():
