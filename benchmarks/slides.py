@@ -46,12 +46,12 @@ def thumbnail(path: Path, mpp: float) -> None:
 
 def segment(path: Path, mpp: float) -> artifacts.Tissue:
     """The tissue stage's work but for writing its files."""
-    return tissue.segment("benchmark", path, mpp, settings().tissue, "")[0]
+    return tissue.segment("benchmark", path, mpp)[0]
 
 
 def keep_regions(found: artifacts.Tissue) -> int:
     """The regions stage's work; gives their number."""
-    return len(regions.select_regions(found, settings().regions).coords)
+    return len(regions.select_regions(found).coords)
 
 
 def write_small(path: Path) -> None:

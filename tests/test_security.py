@@ -459,8 +459,8 @@ reader.write_slide(folder / "a.tiff", pixels, 0.5)
 small = {"name": "vit_tiny_patch16_224", "arguments": {"depth": 1}, "patch_px": 256, "input_px": 32}
 section = config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
-found, _ = tissue.segment("a", folder / "a.tiff", None, settings.tissue.segmentation, "")
-kept = regions.select_regions(found, config.RegionsConfig(**settings.regions.model_dump() | {"size_px": 512}))
+found, _ = tissue.segment("a", folder / "a.tiff")
+kept = regions.select_regions(found, size_px=512)
 artifacts.write_regions(folder / "r.h5", kept, artifacts.provenance("regions", 1, {}))
 tokens.run(
     slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",

@@ -64,9 +64,8 @@ def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list
         try:
             with Slide(found.path, found.sheet_mpp, missing_tiles=settings.tissue.missing_tiles) as slide:
                 info = artifacts.SlideInfo(found.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source)
-                regions.select_regions(
-                    artifacts.Tissue(info, ()), settings.regions
-                )  # refuses a slide coarser than regions are read
+                # Refuses a slide coarser than regions are read.
+                regions.select_regions(artifacts.Tissue(info, ()), **settings.regions.model_dump())
                 return SlideProbe(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
             return SlideProbe(row, problem=str(error))
@@ -104,11 +103,11 @@ def sample(slides: list[SlideProbe], settings: config.Config, outlines: Mapping[
 def _regions(
     slides: list[SlideProbe], settings: config.Config, outlines: Mapping[str, Path]
 ) -> Iterator[artifacts.Regions]:
+    options = settings.tissue.model_dump(exclude={"masks"})
     for slide in slides:
-        section, outline = settings.tissue.segmentation, settings.tissue.outline
-        mask = outlines.get(slide.slide_id)
-        found, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, section, "", mask, outline)
-        yield regions.select_regions(found, settings.regions)
+        mask_path = outlines.get(slide.slide_id)
+        segmented, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, mask_path=mask_path, **options)
+        yield regions.select_regions(segmented, **settings.regions.model_dump())
 
 
 def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], shrink_jpeg: bool) -> float:

@@ -103,16 +103,21 @@ def remark_leaks(ledger: pd.DataFrame, contents: Sequence[str], known: Mapping[s
     return ledger.assign(remarks=remarks)
 
 
-def check(ledger: pd.DataFrame, section: config.LedgerConfig) -> None:
-    """Name the slides that are left out, and what to know of the others.
+def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
+    """Log the slides that are left out, and the remarks on the others.
 
-    Raises ValueError when there are any and `on_bad_slide` is stop, or when no slide is left.
+    Args:
+        ledger: One row per slide.
+        on_bad_slide: "quarantine" leaves bad slides out; "stop" refuses them.
+
+    Raises:
+        ValueError: There are bad slides and `on_bad_slide` is "stop", or no slide is left.
     """
     for line in [*exclusion_messages(ledger), *format_remarks(ledger)]:
         log.warning("%s", line)
     bad = ledger[ledger["status"] == artifacts.QUARANTINED]
     names = ", ".join(bad["slide_id"])
-    if len(bad) and section.on_bad_slide == "stop":
+    if len(bad) and on_bad_slide == "stop":
         raise ValueError(f"{len(bad)} bad slide(s): {names}; mend them or set ledger.on_bad_slide to quarantine")
     if not (ledger["status"] == artifacts.OK).any():
         raise ValueError(
@@ -158,7 +163,7 @@ def run(
     known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
     ledger = remark_leaks(ledger, contents, known)
     inputs += [known[content] for content in contents if content in known]
-    check(ledger, section)
+    check(ledger, **section.model_dump())
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     meta = artifacts.provenance("ledger", VERSION, section.model_dump(), *inputs)

@@ -47,62 +47,95 @@ def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely
     return (covered / region_px**2).astype(np.float32)
 
 
-def hold_enough(fractions: np.ndarray, section: config.RegionsConfig) -> np.ndarray:
-    """Return which squares are kept, bool (squares,): those with the least share of tissue or more, and some at all."""
-    return (fractions >= section.min_tissue_fraction) & (fractions > 0)
+def hold_enough(fractions: np.ndarray, min_tissue_fraction: float) -> np.ndarray:
+    """Return which squares are kept, bool (squares,): those with at least `min_tissue_fraction` and more than 0."""
+    return (fractions >= min_tissue_fraction) & (fractions > 0)
 
 
-def select_regions(tissue: artifacts.Tissue, section: config.RegionsConfig) -> artifacts.Regions:
-    """The regions of a slide with enough tissue; none for a quarantined slide.
+def select_regions(
+    tissue: artifacts.Tissue,
+    *,
+    size_px: int = 4096,
+    target_mpp: float = 0.5,
+    min_tissue_fraction: float = 0.25,
+    edge: str = "pad",
+    anchor: str = "slide",
+) -> artifacts.Regions:
+    """Select the regions of a slide that hold enough tissue; a quarantined slide has none.
 
-    Raises SlideError when the slide is coarser than the target um/px.
+    Args:
+        tissue: The slide's tissue.
+        size_px: Side of a region at `target_mpp` (paper: 4096).
+        target_mpp: um/px at which regions are read (paper: 0.5).
+        min_tissue_fraction: Squares with less tissue are dropped, and those without any.
+        edge: Squares that hang over the slide's edge: "pad" or "drop".
+        anchor: Where the grid begins: "slide" (its corner) or "tissue" (where most tissue is kept).
+
+    Returns:
+        The regions; without any, their slide's `reason` says why.
+
+    Raises:
+        SlideError: The slide is coarser than `target_mpp`.
     """
     slide = tissue.slide
     if slide.status != artifacts.OK:
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-        return artifacts.Regions(slide, *none, section.size_px, 0, section.target_mpp)
-    if section.target_mpp < slide.mpp * (1 - MPP_TOLERANCE):
+        return artifacts.Regions(slide, *none, size_px, 0, target_mpp)
+    if target_mpp < slide.mpp * (1 - MPP_TOLERANCE):
         raise SlideError(
             f"{slide.slide_id}: {slide.mpp:g} um/px ({slide.mpp_source}) is coarser than regions.target_mpp "
-            f"{section.target_mpp:g}; leave the slide out, correct its mpp in the sheet or raise target_mpp"
+            f"{target_mpp:g}; remove the slide from the sheet, correct its mpp there or raise target_mpp"
         )
-    region_px = region_side_level0(section.size_px, downsample_factor(slide.mpp, section.target_mpp))
-    coords, fractions = place_grid(tissue, region_px, section)
-    kept = hold_enough(fractions, section)
+    region_px = region_side_level0(size_px, downsample_factor(slide.mpp, target_mpp))
+    coords, fractions = place_grid(tissue, region_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor)
+    kept = hold_enough(fractions, min_tissue_fraction)
     if not kept.any():
-        slide = replace(slide, reason=empty_reason(tissue, fractions, section))
-    return artifacts.Regions(slide, coords[kept], fractions[kept], section.size_px, region_px, section.target_mpp)
+        slide = replace(slide, reason=empty_reason(tissue, fractions, min_tissue_fraction))
+    return artifacts.Regions(slide, coords[kept], fractions[kept], size_px, region_px, target_mpp)
 
 
-def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, section: config.RegionsConfig) -> str:
-    """Why a slide has no regions, and what to do about it."""
-    most = float(fractions.max(initial=0))
+def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, min_tissue_fraction: float) -> str:
+    """Explain why a slide has no regions, and what to do about it."""
+    max_fraction = float(fractions.max(initial=0))
     if not tissue.polygons:
         # Its remarks may say why: what was left out as ink.
         return " ".join(["no tissue found; outline it by hand (tissue.masks) if there is some.", *tissue.slide.remarks])
-    if not most:
+    if not max_fraction:
         return "no whole region holds tissue; set regions.edge to pad"
     return (
-        f"no region with enough tissue, the fullest has {most:.0%}; lower regions.min_tissue_fraction "
-        f"({section.min_tissue_fraction:.0%}) or set regions.anchor to tissue"
+        f"no region with enough tissue, the fullest has {max_fraction:.0%}; lower regions.min_tissue_fraction "
+        f"({min_tissue_fraction:.0%}) or set regions.anchor to tissue"
     )
 
 
 def place_grid(
-    tissue: artifacts.Tissue, region_px: int, section: config.RegionsConfig
+    tissue: artifacts.Tissue,
+    region_px: int,
+    *,
+    min_tissue_fraction: float = 0.25,
+    edge: str = "pad",
+    anchor: str = "slide",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The squares over a slide, int64 (squares, 2), and the share of each that is tissue, float32 (squares,).
+    """Place the grid of squares over a slide and measure the tissue in each.
 
-    With `anchor: tissue` the grid begins where the squares kept hold most tissue, of equals at the least shift.
+    Args:
+        tissue: The slide's tissue.
+        region_px: Side of a square, level-0 px.
+        min_tissue_fraction, edge: As in `select_regions`.
+        anchor: "slide" begins at its corner; "tissue" where the kept squares hold most tissue, of equals at the least
+            shift.
+
+    Returns:
+        Upper left corners, int64 (squares, 2), level-0 px, and the tissue fraction of each, float32 (squares,).
     """
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
-    shifts = np.arange(ANCHOR_STEPS) * region_px // ANCHOR_STEPS if section.anchor == "tissue" else np.zeros(1, int)
+    shifts = np.arange(ANCHOR_STEPS) * region_px // ANCHOR_STEPS if anchor == "tissue" else np.zeros(1, int)
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for y in shifts.tolist():
         for x in shifts.tolist():
-            coords = grid_coords(slide_px, region_px, section.edge, (-x, -y))
+            coords = grid_coords(slide_px, region_px, edge, (-x, -y))
             fractions = tissue_fractions(coords, region_px, tissue.polygons)
-            held = float(fractions[hold_enough(fractions, section)].sum(dtype=np.float64))
+            held = float(fractions[hold_enough(fractions, min_tissue_fraction)].sum(dtype=np.float64))
             if best is None or held > best[0] * (1 + 1e-6):
                 best = held, coords, fractions
     assert best is not None  # there is one shift at least
@@ -110,17 +143,25 @@ def place_grid(
 
 
 def overlay(
-    outlined_path: Path, tissue: artifacts.Tissue, regions: artifacts.Regions, section: config.RegionsConfig
+    outlined_path: Path,
+    tissue: artifacts.Tissue,
+    regions: artifacts.Regions,
+    *,
+    min_tissue_fraction: float,
+    edge: str,
+    anchor: str,
 ) -> Image.Image:
-    """The picture of a slide's tissue with its squares, kept or dropped; of a quarantined slide what was said of it."""
+    """Draw a slide's squares, kept and dropped, on the picture of its tissue; a quarantined slide shows the reason."""
     with Image.open(io.BytesIO(artifacts.read_picture(outlined_path))) as file:
         outlined = file.convert("RGB")
     if tissue.slide.status != artifacts.OK:
         return outlined
     if regions.slide.status != artifacts.OK:
         return placeholder_image(regions.slide.slide_id, regions.slide.reason)
-    coords, fractions = place_grid(tissue, regions.size_level0_px, section)
-    dropped = coords[(fractions > 0) & ~hold_enough(fractions, section)]
+    coords, fractions = place_grid(
+        tissue, regions.size_level0_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
+    )
+    dropped = coords[(fractions > 0) & ~hold_enough(fractions, min_tissue_fraction)]
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
     return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
 
@@ -139,13 +180,15 @@ def run(
     outlined_path: the tissue stage's picture. quarantine: the errors that do that, others are raised.
     """
     tissue, meta = artifacts.read_tissue(tissue_path)
+    settings = section.model_dump()
     try:
-        regions = select_regions(tissue, section)
+        regions = select_regions(tissue, **settings)
     except quarantine as error:
         log.warning("quarantined: %s", error)
         lost = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
-        regions = select_regions(replace(tissue, slide=lost), section)
+        regions = select_regions(replace(tissue, slide=lost), **settings)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
-    provenance = artifacts.provenance("regions", VERSION, section.model_dump(), meta["fingerprint"])
-    artifacts.write_picture(overlay_path, overlay(outlined_path, tissue, regions, section))
+    provenance = artifacts.provenance("regions", VERSION, settings, meta["fingerprint"])
+    grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})
+    artifacts.write_picture(overlay_path, overlay(outlined_path, tissue, regions, **grid))
     artifacts.write_regions(regions_path, regions, provenance)

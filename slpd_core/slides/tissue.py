@@ -1,8 +1,9 @@
 """Tissue: where on the slide there is any, segmented on a thumbnail."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,30 +54,48 @@ def measure_color(pixels: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np
 
 
 def find_tissue(
-    pixels: np.ndarray, mpp: float, section: config.TissueSegmentationConfig
+    pixels: np.ndarray,
+    mpp: float,
+    *,
+    smoothing_um: float = 24.0,
+    closing_um: float = 64.0,
+    ink: str = "auto",
+    min_island_um2: float = 40_000.0,
+    min_hole_um2: float = 40_000.0,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Find the tissue on a thumbnail: Otsu on the smoothed saturation, closed, without specks and pinholes.
 
     Args:
         pixels: uint8 RGB (rows, columns, 3) at `mpp` um/px.
         mpp: um/px of the thumbnail.
-        section: the settings.
+        smoothing_um: Width of the median filter; thinner lines are no tissue.
+        closing_um: Narrower gaps are closed.
+        ink: Pixels of a pen's hue: "exclude", "keep", or "auto" (kept where they look like a stain).
+        min_island_um2: Pieces of tissue that are no larger are dropped.
+        min_hole_um2: Holes that are no larger are filled.
 
     Returns:
         The mask, bool (rows, columns), and remarks on the slide.
     """
-    half = round(section.smoothing_um / mpp / 2 - 0.01)
+    half = round(smoothing_um / mpp / 2 - 0.01)
     smooth = cv2.medianBlur(np.ascontiguousarray(pixels), 2 * half + 1) if half else pixels
     hue, saturation = measure_color(smooth, find_glass_colors(pixels))
     black = find_brightest(smooth) < BLACK
     colored = (saturation > SATURATION_RANGE[1]) & ~black
-    ink = find_ink(pixels, hue, saturation, colored)
-    excluded = section.ink == "exclude" or (section.ink == "auto" and not ink.is_stain)
+    pen = find_ink(pixels, hue, saturation, colored)
+    is_excluded = ink == "exclude" or (ink == "auto" and not pen.is_stain)
     # Ink grows by some px, as its rim is pale.
-    apart = black | (cv2.dilate(ink.mask.astype(np.uint8), _disc(max(1, half))) > 0) if excluded else black
-    mask = clean_mask((saturation > _saturation_threshold(saturation[~apart])) & ~apart, mpp, section)
-    left_out = float(ink.mask.sum() / max(1, (ink.mask | colored).sum())) if excluded else 0.0
-    return mask, (*_remark_on_ink(left_out, 0.0 if excluded else ink.fraction), *_remark_on_cover(float(mask.mean())))
+    excluded = black | (cv2.dilate(pen.mask.astype(np.uint8), _disc(max(1, half))) > 0) if is_excluded else black
+    mask = clean_mask(
+        (saturation > _saturation_threshold(saturation[~excluded])) & ~excluded,
+        mpp,
+        smoothing_um=smoothing_um,
+        closing_um=closing_um,
+        min_island_um2=min_island_um2,
+        min_hole_um2=min_hole_um2,
+    )
+    removed = float(pen.mask.sum() / max(1, (pen.mask | colored).sum())) if is_excluded else 0.0
+    return mask, (*_remark_on_ink(removed, 0.0 if is_excluded else pen.fraction), *_remark_on_cover(float(mask.mean())))
 
 
 def _saturation_threshold(saturation: np.ndarray) -> float:
@@ -99,26 +118,44 @@ def _remark_on_cover(covered: float) -> Iterator[str]:
         yield f"Tissue covers {covered:.0%} of the slide; if its overlay is wrong, outline it (tissue.masks)."
 
 
-def clean_mask(mask: np.ndarray, mpp: float, section: config.TissueSegmentationConfig) -> np.ndarray:
-    """Remove lines and specks from a mask (rows, columns) at `mpp` um/px, and close its gaps and pinholes."""
-    half = round(section.smoothing_um / mpp / 2 - 0.01)
+def clean_mask(
+    mask: np.ndarray,
+    mpp: float,
+    *,
+    smoothing_um: float = 24.0,
+    closing_um: float = 64.0,
+    min_island_um2: float = 40_000.0,
+    min_hole_um2: float = 40_000.0,
+) -> np.ndarray:
+    """Remove lines and specks from a mask, and close its gaps and pinholes.
+
+    Args:
+        mask: bool (rows, columns) at `mpp` um/px.
+        mpp: um/px of the mask.
+        smoothing_um, closing_um, min_island_um2, min_hole_um2: As in `find_tissue`.
+
+    Returns:
+        bool (rows, columns).
+    """
+    half = round(smoothing_um / mpp / 2 - 0.01)
     # The edge of a coverslip is a thin line.
     mask = np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disc(half)))
-    radius = round(section.closing_um / 2 / mpp)
+    radius = round(closing_um / 2 / mpp)
     if radius:
         closed = cv2.morphologyEx(np.pad(mask, radius), cv2.MORPH_CLOSE, _disc(radius))
         mask = np.asarray(closed)[radius:-radius, radius:-radius]
     pieces, areas, _ = _components(mask)
-    whole = (areas > section.min_island_um2 / mpp**2)[pieces]
+    whole = (areas > min_island_um2 / mpp**2)[pieces]
     # Glass cut off by the slide's border is no hole.
     gaps, areas, touching = _components(~whole)
-    return whole | ((areas <= section.min_hole_um2 / mpp**2) & (areas > 0) & ~touching)[gaps]
+    return whole | ((areas <= min_hole_um2 / mpp**2) & (areas > 0) & ~touching)[gaps]
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Connected parts of a mask (rows, columns): their numbers, int32 (rows, columns), 0 where there is none.
+    """Label the connected parts of a mask (rows, columns), 0 for the background.
 
-    Gives also the area in px of each number, 0 for the 0, and whether it touches the border: (numbers,).
+    Returns the labels, int32 (rows, columns), and per label its area in px (0 for the background) and whether it
+    touches the border, both (labels,).
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     left, top, width, height, area = stats.T
@@ -132,9 +169,14 @@ def _disc(radius: int) -> np.ndarray:
 
 
 def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon, ...]:
-    """Valid polygons with holes around the True pixels of a mask (rows, columns).
+    """Trace valid polygons with holes around the True pixels of a mask.
 
-    scale: (x, y) units of the result a pixel of the mask. Ordered by their upper left corners.
+    Args:
+        mask: bool (rows, columns).
+        scale: (x, y), units of the result per pixel of the mask.
+
+    Returns:
+        The polygons, ordered by their upper left corners.
     """
     contours = measure.find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
     # Pixel centres lie at half units, the padding at one: coordinates of the mask's pixel edges.
@@ -148,57 +190,77 @@ def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon
 def segment(
     slide_id: str,
     path: Path,
-    mpp: float | None,
-    section: config.TissueSegmentationConfig,
-    fingerprint: str,
-    mask_path: Path | None = None,
-    outline: config.TissueOutlineConfig | None = None,
+    mpp: float | None = None,
+    *,
+    missing_tiles: str = "error",
+    **settings: Any,
 ) -> tuple[artifacts.Tissue, Image.Image]:
-    """Open a slide and find its tissue, or take what `mask_path` outlines; gives it with the overlay.
+    """Open a slide and find its tissue, or take it from an outline.
 
-    outline: how that is read. Raises SlideError or OSError when the slide cannot be read, ValueError when the outline
-    cannot be taken.
+    Args:
+        slide_id: Id of the slide.
+        path: The slide's file.
+        mpp: um/px that overrides the slide's own; None does not.
+        missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
+        settings: The keywords of `segment_open`.
+
+    Returns:
+        The tissue, and the thumbnail with its outline.
+
+    Raises:
+        SlideError: The slide's data are broken.
+        OSError: The slide's file cannot be read.
+        ValueError: The outline cannot be read as one of this slide.
     """
-    with Slide(path, mpp, missing_tiles=section.missing_tiles) as slide:
-        return segment_open(slide_id, slide, section, fingerprint, mask_path, outline)
+    with Slide(path, mpp, missing_tiles=missing_tiles) as slide:
+        return segment_open(slide_id, slide, **settings)
 
 
 def segment_open(
     slide_id: str,
     slide: Slide,
-    section: config.TissueSegmentationConfig,
+    *,
     fingerprint: str = "",
     mask_path: Path | None = None,
-    outline: config.TissueOutlineConfig | None = None,
+    mask_origin: str | None = None,
+    classes: Collection[str] | None = None,
+    ignore: Collection[str] = (),
+    thumbnail_mpp: float = 8.0,
+    **settings: Any,
 ) -> tuple[artifacts.Tissue, Image.Image]:
-    """Segment a slide that is open; otherwise as `segment`."""
-    pixels = slide.thumbnail(section.thumbnail_mpp)
+    """Find the tissue of an open slide on a thumbnail, or take it from an outline.
+
+    Args:
+        slide_id: Id of the slide.
+        slide: The slide.
+        fingerprint: Of the slide's bytes.
+        mask_path: A GeoJSON outlined by hand; the slide is not segmented then.
+        mask_origin: What the outline counts from on slides with bounds: "slide" or "bounds"; see `find_origin`.
+        classes, ignore: Of the outline, as in `read_outline`.
+        thumbnail_mpp: um/px of the thumbnail.
+        settings: The keywords of `find_tissue`.
+
+    Returns:
+        The tissue, and the thumbnail with its outline.
+
+    Raises:
+        SlideError: The slide's data are broken.
+        ValueError: The outline cannot be read as one of this slide.
+    """
+    pixels = slide.thumbnail(thumbnail_mpp)
     info = artifacts.SlideInfo(slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
-    info = replace(info, remarks=slide.remarks, missing_tiles=section.missing_tiles)
-    scale = (downsample_factor(info.mpp, max(info.mpp, section.thumbnail_mpp)),) * 2
+    info = replace(info, remarks=slide.remarks, missing_tiles=slide.missing_tiles)
+    scale = (downsample_factor(info.mpp, max(info.mpp, thumbnail_mpp)),) * 2
     source = "segmented"
     if mask_path:
-        source, polygons, remarks = _take_outline(mask_path, info, slide.bounds_xy, outline)
+        corner = find_origin(slide_id, slide.bounds_xy, mask_origin)
+        polygons, remarks = read_outline(mask_path, slide.size, corner=corner, classes=classes, ignore=ignore)
+        source = "outline from bounds" if any(corner) else "outline"
     else:
-        mask, remarks = find_tissue(pixels, info.mpp * scale[0], section)
+        mask, remarks = find_tissue(pixels, info.mpp * scale[0], **settings)
         polygons = mask_polygons(mask, scale)
     tissue = artifacts.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, slide.bounds_xy)
     return tissue, outline_tissue(pixels, polygons, scale)
-
-
-def _take_outline(
-    path: Path, info: artifacts.SlideInfo, bounds_xy: tuple[int, int], outline: config.TissueOutlineConfig | None
-) -> tuple[str, tuple[Polygon, ...], tuple[str, ...]]:
-    """Read a slide's outline; returns its source as in artifacts.Tissue, its polygons and remarks."""
-    corner = find_origin(info.slide_id, bounds_xy, outline.mask_origin if outline else None)
-    polygons, remarks = read_outline(
-        path,
-        (info.width_px, info.height_px),
-        corner=corner,
-        classes=outline.classes if outline else None,
-        ignore=outline.ignore if outline else (),
-    )
-    return "outline from bounds" if any(corner) else "outline", polygons, remarks
 
 
 def run(
@@ -221,6 +283,7 @@ def run(
     of the slides' files.
     """
     fingerprint, mask = "", "segmented"
+    settings = section.model_dump() | (outline.model_dump() if outline else {}) | {"mask_path": mask_path}
     unread = outages.name_mark(state_dir, slide_id, geojson_path)
     if mask_path:
         mask = artifacts.fingerprint(
@@ -230,10 +293,10 @@ def run(
         with outages.reading(slide_path, give_up=OSError in quarantine):
             fingerprint = identity.fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
             try:
-                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path, outline)
+                tissue, picture = segment(slide_id, slide_path, mpp, fingerprint=fingerprint, **settings)
             except SlideError:
                 identity.fingerprint(slide_path)  # an OSError where it is not the slide that is broken
-                tissue, picture = segment(slide_id, slide_path, mpp, section, fingerprint, mask_path, outline)
+                tissue, picture = segment(slide_id, slide_path, mpp, fingerprint=fingerprint, **settings)
         outages.note_read(unread)
     except SlideError as error:
         if SlideError not in quarantine:

@@ -97,8 +97,10 @@ def test_the_sample_finds_what_the_stages_find(settings, cohort):
     found = slides.open_all(read_sheet(cohort([2, 5, 1, 1])), settings(), 1)
     sample = slides.sample(found, settings())
     for slide, of_slide in zip(sample.of, sample.regions, strict=True):
-        outlined, _ = tissue.segment(slide.slide_id, slide.path, None, settings().tissue.segmentation, "")
-        np.testing.assert_array_equal(of_slide.coords, regions.select_regions(outlined, settings().regions).coords)
+        outlined, _ = tissue.segment(slide.slide_id, slide.path, **settings().tissue.segmentation.model_dump())
+        np.testing.assert_array_equal(
+            of_slide.coords, regions.select_regions(outlined, **settings().regions.model_dump()).coords
+        )
 
 
 def test_gigabytes_are_those_of_tokens_files(settings, cohort):

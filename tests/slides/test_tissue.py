@@ -61,7 +61,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
         mpp=None,
         geojson_path=tmp_path / "s.geojson",
         overlay_path=tmp_path / "s.png",
-        section=settings.tissue,
+        section=settings.tissue.segmentation,
         quarantine=(),
     )
     found, meta = artifacts.read_tissue(tmp_path / "s.geojson")
@@ -80,48 +80,48 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
 
 
 @pytest.mark.parametrize("noise", [0, 6], ids=["clean", "noisy"])
-def test_glass_is_not_tissue(settings, noise):
+def test_glass_is_not_tissue(noise):
     rng = np.random.default_rng(0)
     pixels = (244 - rng.integers(0, noise + 1, (300, 400, 3))).astype(np.uint8)
-    assert not tissue.find_tissue(pixels, 8.0, settings.tissue)[0].any()
+    assert not tissue.find_tissue(pixels, 8.0)[0].any()
 
 
-def test_grey_dust_and_black_edges_are_not_tissue(settings):
+def test_grey_dust_and_black_edges_are_not_tissue():
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = PINK
     pixels[:, :20] = BLACK
     pixels[220:280, 300:360] = GREY
-    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
+    mask = tissue.find_tissue(pixels, 8.0)[0]
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
 
 
 @pytest.mark.parametrize("ink", [(30, 60, 200), (20, 140, 70), (60, 170, 190)], ids=["blue", "green", "cyan"])
-def test_pen_marks_are_not_tissue(settings, ink):
+def test_pen_marks_are_not_tissue(ink):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = PINK
     pixels[40:52, 30:380] = pixels[60:250, 300:312] = ink
-    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
+    mask = tissue.find_tissue(pixels, 8.0)[0]
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
 
 
 @pytest.mark.parametrize("stain", [PINK, (120, 90, 190), (230, 170, 190), (90, 70, 160)])
-def test_haematoxylin_and_eosin_are_no_ink(settings, stain):
+def test_haematoxylin_and_eosin_are_no_ink(stain):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = stain
-    assert tissue.find_tissue(pixels, 8.0, settings.tissue)[0][102:198, 102:198].all()
+    assert tissue.find_tissue(pixels, 8.0)[0][102:198, 102:198].all()
 
 
-def test_the_edge_of_a_coverslip_is_not_tissue(settings):
+def test_the_edge_of_a_coverslip_is_not_tissue():
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[:, 30:32] = (205, 190, 160)
     for row in range(300):
         pixels[row, 300 + row // 10 : 302 + row // 10] = (150, 170, 200)
     pixels[100:200, 100:200] = PINK
-    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
+    mask = tissue.find_tissue(pixels, 8.0)[0]
     assert mask[102:198, 102:198].all()
     assert not mask[:, :90].any()
     assert not mask[:, 210:].any()
@@ -138,14 +138,14 @@ def composed(tmp_path_factory):
     return folder
 
 
-def test_known_tissue_of_composed_slides_is_found(composed, settings):
+def test_known_tissue_of_composed_slides_is_found(composed):
     """masks/: one px a cell of 256 px, 0 for glass."""
     paths = sorted((composed / "slides").glob("*.tiff"))
     assert len(paths) >= 20
     for path in paths:
         rows, columns = np.nonzero(np.asarray(Image.open(composed / "masks" / f"{path.stem}.png")))
         truth = union_all(box(columns * 256, rows * 256, columns * 256 + 256, rows * 256 + 256))
-        found, _ = tissue.segment(path.stem, path, 0.5, settings.tissue, "")
+        found, _ = tissue.segment(path.stem, path, 0.5)
         assert iou(found.polygons, truth) > 0.95, path.stem
 
 
@@ -162,31 +162,31 @@ def test_what_is_to_know_of_a_slide_is_kept_and_named(planted, settings, tmp_pat
     assert slide.missing_tiles == "white"
 
 
-def test_specks_go_and_pinholes_close(settings):
+def test_specks_go_and_pinholes_close():
     pixels = np.full((400, 400, 3), 244, np.uint8)
     pixels[100:300, 100:300] = PINK
     pixels[200:210, 200:210] = 244
     pixels[20:35, 20:35] = PINK
-    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
+    mask = tissue.find_tissue(pixels, 8.0)[0]
     assert mask[100:300, 100:300].mean() > 0.99
     assert not mask[:60, :60].any()
 
 
-def test_pieces_and_holes_of_just_the_least_area_go_and_larger_ones_stay(settings):
+def test_pieces_and_holes_of_just_the_least_area_go_and_larger_ones_stay():
     least = {"smoothing_um": 0.0, "closing_um": 0.0, "min_island_um2": 36.0, "min_hole_um2": 36.0}  # 9 px of 2 um
     mask = np.zeros((40, 40), bool)
     mask[20:40, 20:40] = mask[2:5, 2:5] = mask[2:4, 10:15] = True
     mask[25:28, 25:28] = mask[32:34, 32:37] = False
     cleaned = mask.copy()
     cleaned[2:5, 2:5], cleaned[25:28, 25:28] = False, True
-    np.testing.assert_array_equal(tissue.clean_mask(mask, 2.0, settings.tissue.model_copy(update=least)), cleaned)
+    np.testing.assert_array_equal(tissue.clean_mask(mask, 2.0, **least), cleaned)
 
 
-def test_glass_cut_off_by_the_border_is_no_hole(settings):
-    assert not tissue.find_tissue(np.full((20, 20, 3), 244, np.uint8), 8.0, settings.tissue)[0].any()
+def test_glass_cut_off_by_the_border_is_no_hole():
+    assert not tissue.find_tissue(np.full((20, 20, 3), 244, np.uint8), 8.0)[0].any()
     pixels = np.full((200, 200, 3), PINK, np.uint8)
     pixels[:12, :12] = pixels[100:110, :8] = pixels[100:110, 100:110] = 244
-    mask = tissue.find_tissue(pixels, 8.0, settings.tissue)[0]
+    mask = tissue.find_tissue(pixels, 8.0)[0]
     assert not mask[:8, :8].any()
     assert mask[100:110, 100:110].all()
 
@@ -208,7 +208,7 @@ def test_what_goes_into_tissue_is_in_its_fingerprint(planted, settings, tmp_path
         {"mask_path": tmp_path / "b.geojson", "outline": from_bounds},
     ]
     names = {"slide_id": "s", "slide_path": path, "geojson_path": tmp_path / "t.geojson"}
-    names |= {"overlay_path": tmp_path / "t.png", "section": settings.tissue, "quarantine": ()}
+    names |= {"overlay_path": tmp_path / "t.png", "section": settings.tissue.segmentation, "quarantine": ()}
     fingerprints = set()
     for way in ways:
         tissue.run(**(names | {"mpp": None} | way))
@@ -225,7 +225,12 @@ def test_what_quarantines():
 def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, settings):
     (tmp_path / "s.svs").write_text("no slide")
     paths = {"geojson_path": tmp_path / "s.geojson", "overlay_path": tmp_path / "s.png"}
-    arguments = {"slide_id": "s", "slide_path": tmp_path / "s.svs", "mpp": None, "section": settings.tissue} | paths
+    arguments = {
+        "slide_id": "s",
+        "slide_path": tmp_path / "s.svs",
+        "mpp": None,
+        "section": settings.tissue.segmentation,
+    } | paths
     with pytest.raises(errors.SlideError):
         tissue.run(**arguments, quarantine=())
     assert not list(tmp_path.glob("s.[gp]*"))
@@ -240,8 +245,8 @@ def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, set
 @pytest.mark.parametrize(
     ("name", "mpp", "share"), [("cmu-1-small-region.svs", None, 0.37), ("tcga-cr-7395-01a-01-ts1.svs", 0.25, 0.65)]
 )
-def test_tissue_of_real_slides(real, settings, name, mpp, share):
-    found, picture = tissue.segment("s", real(name), mpp, settings.tissue, "")
+def test_tissue_of_real_slides(real, name, mpp, share):
+    found, picture = tissue.segment("s", real(name), mpp)
     area = sum(polygon.area for polygon in found.polygons) / (found.slide.width_px * found.slide.height_px)
     assert area == pytest.approx(share, abs=0.05)
     assert all(isinstance(polygon, Polygon) and polygon.is_valid for polygon in found.polygons)

@@ -84,11 +84,11 @@ def test_a_scale_is_whole_where_the_scanner_means_it(slide_mpp, mpp, scale):
 
 
 @pytest.mark.parametrize("slide_mpp", [0.5, 0.499, 0.25, 0.2525, 0.504, 0.1725])
-def test_what_is_read_of_a_region_is_what_the_grid_lays(settings, slide_mpp):
+def test_what_is_read_of_a_region_is_what_the_grid_lays(slide_mpp):
     """The side that `regions` steps by and the side that `read` covers are the same level-0 px."""
     side = 40_000
     slide = artifacts.SlideInfo("s", artifacts.OK, "", side, side, slide_mpp, "sheet", "")
-    laid = select_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)), settings.regions)
+    laid = select_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)))
     plan = plan_read((1.0, 4.0), ((), ()), downsample_factor(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
     assert plan.box[2] == pytest.approx(laid.size_level0_px, abs=1)
 

@@ -1,0 +1,29 @@
+"""The defaults of the stages' functions: those of config.yaml."""
+
+import inspect
+
+import pytest
+
+from slpd_core.slides import ledger, regions, tissue
+
+SECTIONS = [
+    ("tissue", tissue.find_tissue),
+    ("tissue", tissue.clean_mask),
+    ("tissue", tissue.segment),
+    ("regions", regions.select_regions),
+    ("regions", regions.place_grid),
+    ("ledger", ledger.check),
+]
+
+
+@pytest.mark.parametrize(("section", "function"), SECTIONS, ids=[function.__name__ for _, function in SECTIONS])
+def test_a_keyword_that_config_yaml_has_too_has_its_value(settings, section, function):
+    stated = getattr(settings, section).model_dump()
+    keywords = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    assert {parameter.name for parameter in keywords} <= {*stated}
+    for parameter in keywords:
+        assert parameter.default == stated[parameter.name], parameter.name
