@@ -32,7 +32,7 @@ def openslide_rgb(path: Path, size_px: int) -> np.ndarray:
 
 def ours(path: Path, mpp: float, shrink_jpeg: bool = True, threads: int = 1) -> np.ndarray:
     """A region at 0.5 um/px of a slide of `mpp`."""
-    with Slide(path, mpp, shrink_jpeg, threads) as slide:
+    with Slide(path, mpp, shrink_jpeg=shrink_jpeg, threads=threads) as slide:
         return slide.read(AT, (REGION_PX, REGION_PX), 0.5)
 
 

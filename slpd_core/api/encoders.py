@@ -120,10 +120,8 @@ def _prepare(
 ) -> RegionTokenizer:
     """Make a model ready to run on the device."""
     device = _device(device)
-    defaults = config.default_config().tokens.encoding
-    settings = defaults.model_copy(update={"batch_size": batch_size})
     chosen = vit_inference.choose_precision(precision, device, meta["token_dim"])
-    return prepare_model(model, meta, settings, chosen, device)
+    return prepare_model(model, meta, precision=chosen, device=device, batch_size=batch_size)
 
 
 def _device(device: Device) -> Literal["cpu", "cuda"]:

@@ -30,7 +30,7 @@ class PretrainedWeights:
 
     name, arguments: timm's architecture. key: key and value of the config that led to them, for messages.
     origin: file, hub name or timm's name. file_fingerprint: of the file read, "" where timm read it.
-    said: what their publisher says (mean, std, input_size, position_offset), as far as known.
+    publisher_config: what their publisher states (mean, std, input_size, position_offset), as far as known.
     """
 
     name: str
@@ -39,17 +39,27 @@ class PretrainedWeights:
     key: str
     origin: str
     file_fingerprint: str = ""
-    said: Mapping[str, Any] = field(default_factory=dict)
+    publisher_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def load_hipt(section: config.PatchEncoderConfig) -> PretrainedWeights:
-    """HIPT's ViT256-16, the teacher of a DINO checkpoint."""
-    section.require_weights()
-    return _of_file(section.name, vit.architecture_kwargs(section.arguments), Path(section.weights or ""), OF_HIPT)
+def load_hipt(
+    weights: Path, *, name: str = "vit_small_patch16_224", arguments: Mapping[str, Any] | None = None
+) -> PretrainedWeights:
+    """Load HIPT's ViT256-16, the teacher of a DINO checkpoint.
+
+    Args:
+        weights: Path of vit256_small_dino.pth.
+        name: The timm architecture.
+        arguments: Further arguments of the architecture.
+
+    Raises:
+        ValueError: The file holds no state dict of tensors.
+    """
+    return _load_file(name, vit.architecture_kwargs(arguments or {}), weights, OF_HIPT)
 
 
 def is_hipts(path: Path) -> bool:
@@ -58,46 +68,65 @@ def is_hipts(path: Path) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == HIPT_SHA256
 
 
-def load_timm(section: config.PatchEncoderConfig) -> PretrainedWeights:
-    """Weights of a timm architecture: from the file given, else those that go by its name.
+def load_timm(
+    name: str,
+    *,
+    weights: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    input_px: int | None = None,
+) -> PretrainedWeights:
+    """Load weights of a timm architecture: from the file given, else those published under its name.
 
-    Raises ValueError when the name, the arguments or the file are at fault, RuntimeError when the hub is.
+    Args:
+        name: A name timm knows, hf-hub:OWNER/MODEL or local-dir:DIR.
+        weights: Path of a state dict.
+        arguments: Further arguments of the architecture.
+        input_px: Side of the input images, px.
+
+    Raises:
+        ValueError: The name, the arguments or the file are wrong.
+        RuntimeError: The hub fails, or refuses access.
+        FileNotFoundError: A file of the folder is missing.
     """
-    section.require_weights()
-    place = section.hub_name or section.folder
-    found = _read_config(section.name) if place else {}
-    name = found.get("architecture", section.name)
-    arguments = vit.architecture_kwargs({**found.get("model_args", {}), **section.arguments})
-    said = found.get("pretrained_cfg", found)
-    if "global_pool" in said:
-        arguments = vit.architecture_kwargs({"global_pool": said["global_pool"], **arguments})
-    if not place and not section.weights:
-        _require_known(name)
-    vit.build(name, section.input_px or TRIAL_PX, arguments, "meta")  # what is no ViT is refused before it is fetched
-    if section.weights:
-        return _of_file(name, arguments, Path(section.weights), said)
-    if not place:
-        return _known_to_timm(name, arguments)
-    path = _file_at(section.name, *WEIGHTS_FILES)
-    key = f"patch_encoder.name: {section.name}"
-    return PretrainedWeights(
-        name, arguments, artifacts.read_state_dict(path, key), key, section.name, artifacts.file_fingerprint(path), said
-    )
+    is_published = name.startswith((HUB, FOLDER))
+    model_config = _read_config(name) if is_published else {}
+    architecture = model_config.get("architecture", name)
+    kwargs = vit.architecture_kwargs({**model_config.get("model_args", {}), **(arguments or {})})
+    publisher_config = model_config.get("pretrained_cfg", model_config)
+    if "global_pool" in publisher_config:
+        kwargs = vit.architecture_kwargs({"global_pool": publisher_config["global_pool"], **kwargs})
+    if not is_published and not weights:
+        _require_known(architecture)
+    vit.build(architecture, input_px or TRIAL_PX, kwargs, "meta")  # refuses other models before anything is fetched
+    if weights:
+        return _load_file(architecture, kwargs, weights, publisher_config)
+    if not is_published:
+        return _load_known(architecture, kwargs)
+    path, key = _file_at(name, *WEIGHTS_FILES), f"patch_encoder.name: {name}"
+    state = artifacts.read_state_dict(path, key)
+    fingerprint = artifacts.file_fingerprint(path)
+    return PretrainedWeights(architecture, kwargs, state, key, name, fingerprint, publisher_config)
 
 
-def native_input_px(found: PretrainedWeights) -> int:
-    """Side of the pictures an encoder was trained with, px: what its positions are for, else what is said of it."""
-    side = vit.native_img_size(found.state, vit.build(found.name, TRIAL_PX, found.arguments, "meta"))
-    known = timm.get_pretrained_cfg(found.name)
-    height, width = found.said.get("input_size", known.input_size if known else (3, 0, 1))[-2:]
+def native_input_px(weights: PretrainedWeights) -> int:
+    """Return the side of the images an encoder was trained with, px: by its positions, else as its publisher states.
+
+    Raises:
+        ValueError: Neither says so.
+    """
+    side = vit.native_img_size(weights.state, vit.build(weights.name, TRIAL_PX, weights.arguments, "meta"))
+    known = timm.get_pretrained_cfg(weights.name)
+    height, width = weights.publisher_config.get("input_size", known.input_size if known else (3, 0, 1))[-2:]
     if side is None and height != width:
         raise ValueError(
-            f"patch_encoder.input_px: null, but {found.origin} does not say the side of its square pictures; give it"
+            f"patch_encoder.input_px: null, but {weights.origin} does not say the side of its square pictures; give it"
         )
     return side or int(height)
 
 
-def _of_file(name: str, arguments: dict[str, Any], path: Path, said: Mapping[str, Any]) -> PretrainedWeights:
+def _load_file(
+    name: str, arguments: dict[str, Any], path: Path, publisher_config: Mapping[str, Any]
+) -> PretrainedWeights:
     key = f"patch_encoder.weights: {path}"
     return PretrainedWeights(
         name,
@@ -106,7 +135,7 @@ def _of_file(name: str, arguments: dict[str, Any], path: Path, said: Mapping[str
         key,
         path.name,
         artifacts.file_fingerprint(path),
-        said,
+        publisher_config,
     )
 
 
@@ -121,7 +150,7 @@ def _require_known(name: str) -> None:
         )
 
 
-def _known_to_timm(name: str, arguments: dict[str, Any]) -> PretrainedWeights:
+def _load_known(name: str, arguments: dict[str, Any]) -> PretrainedWeights:
     """The weights timm knows by this name, from its cache or fetched."""
     # num_classes is left as published: timm then loads strictly.
     key = f"patch_encoder.name: {name}"
@@ -132,16 +161,18 @@ def _known_to_timm(name: str, arguments: dict[str, Any]) -> PretrainedWeights:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{key}: its weights do not fit patch_encoder.arguments {arguments} ({reason})") from error
-    return PretrainedWeights(name, arguments, _in_float32(model.state_dict()), key, name, said=model.pretrained_cfg)
+    return PretrainedWeights(
+        name, arguments, _in_float32(model.state_dict()), key, name, publisher_config=model.pretrained_cfg
+    )
 
 
 def _read_config(name: str) -> dict[str, Any]:
     """config.json of a timm model on the hub or in a folder: architecture, model_args, pretrained_cfg."""
     path = _file_at(name, "config.json")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found["architecture"], str):
-            return found
+        model_config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(model_config["architecture"], str):
+            return model_config
     except (KeyError, TypeError, ValueError, RecursionError):
         pass
     raise ValueError(

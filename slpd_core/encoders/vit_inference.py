@@ -221,7 +221,7 @@ def is_known(model: Any) -> bool:
 
 
 def optimize_for_inference(
-    model: Any, meta: Mapping[str, Any], precision: str, device: str, pack: bool = True
+    model: Any, meta: Mapping[str, Any], precision: str, device: str, *, pack: bool = True
 ) -> Encoder:
     """The encoder as it runs, on a device in a precision; the model itself is changed.
 

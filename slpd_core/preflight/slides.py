@@ -124,6 +124,6 @@ def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], s
                 of_slide.target_mpp,
             )
             started = time.perf_counter()
-            for _ in iter_region_pixels(slide.path, one, shrink_jpeg, give_up=True):
+            for _ in iter_region_pixels(slide.path, one, shrink_jpeg=shrink_jpeg, give_up=True):
                 return time.perf_counter() - started
     return 0.0

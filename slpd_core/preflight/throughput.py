@@ -27,7 +27,9 @@ def seconds_a_patch(weights_path: Path, section: config.TokenEncodingConfig, dev
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        encode = tokens.prepare(weights_path, section, precision, device)
+        encode = tokens.prepare(
+            weights_path, precision=precision, device=device, batch_size=section.batch_size, compile=section.compile
+        )
         side, count = meta["patch_px"], GPU_PATCHES if device == "cuda" else CPU_PATCHES
         patches = torch.zeros((count, side, side, 3), dtype=torch.uint8, device=device)
         encode.encode(patches)

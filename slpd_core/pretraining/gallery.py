@@ -1,10 +1,10 @@
 """The gallery: what a run learnt, as a picture: regions of the prototypes of some slides, and of those they match."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,16 @@ VERSION = 1
 COHORT_PROTOTYPES = 3 * COLUMNS  # shown, at most, of a run that clusters the whole cohort as one
 
 T = TypeVar("T")
-# Pixels of a slide's regions; a ValueError where the slide cannot be read. The slides chapter's, given by the rule.
-ReadRegions = Callable[[Path, artifacts.Regions, bool, bool], Iterator[np.ndarray]]
+
+
+class ReadRegions(Protocol):
+    """Yields the pixels of a slide's regions; raises ValueError where the slide cannot be read."""
+
+    def __call__(
+        self, slide_path: Path, regions: artifacts.Regions, *, shrink_jpeg: bool, give_up: bool
+    ) -> Iterator[np.ndarray]:
+        """uint8 (side, side, 3) each."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,9 @@ def read_tiles(
             target_mpp=regions.slide.mpp * regions.size_level0_px / side,
         )
         try:
-            tiles.update(zip(own.index, read_regions(paths[slide_id], small, True, True), strict=False))
+            tiles.update(
+                zip(own.index, read_regions(paths[slide_id], small, shrink_jpeg=True, give_up=True), strict=False)
+            )
         except ValueError as error:
             log.warning("%s: no thumbnails: %s", slide_id, error)
     return tiles

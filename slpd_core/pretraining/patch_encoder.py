@@ -55,22 +55,28 @@ def resolve_config(section: config.PatchEncoderConfig, found: PretrainedWeights)
     if own["input_px"] is None:
         own["input_px"] = pretrained_weights.native_input_px(found) if section.source == "timm" else section.patch_px
     if own["position_offset"] is None:
-        own["position_offset"] = found.said.get("position_offset", 0.0)
+        own["position_offset"] = found.publisher_config.get("position_offset", 0.0)
     for key in ("mean", "std"):
-        if own[key] is None and found.said.get(key) is None:
+        if own[key] is None and found.publisher_config.get(key) is None:
             raise ValueError(f"patch_encoder.{key}: null, but {found.origin} names none; give what its authors publish")
-        own[key] = [float(value) for value in own[key] or found.said[key]]
+        own[key] = [float(value) for value in own[key] or found.publisher_config[key]]
     return own
 
 
 def load_source(section: config.PatchEncoderConfig, seed: int) -> PretrainedWeights:
     """What the source offers: the weights read, or for a random encoder its description alone."""
+    section.require_weights()
     if section.source == "hipt":
-        return pretrained_weights.load_hipt(section)
+        return pretrained_weights.load_hipt(Path(section.weights or ""), name=section.name, arguments=section.arguments)
     if section.source == "timm":
-        return pretrained_weights.load_timm(section)
+        weights = Path(section.weights) if section.weights else None
+        return pretrained_weights.load_timm(
+            section.name, weights=weights, arguments=section.arguments, input_px=section.input_px
+        )
     arguments = vit.architecture_kwargs(section.arguments)
-    return PretrainedWeights(section.name, arguments, {}, "", f"seed {seed}", said={"mean": HALF_RGB, "std": HALF_RGB})
+    return PretrainedWeights(
+        section.name, arguments, {}, "", f"seed {seed}", publisher_config={"mean": HALF_RGB, "std": HALF_RGB}
+    )
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,15 @@ def train_stage_one(
     networks, history = stage_one.train(*how)  # after several processes: takes up what they have come to
     state = {name: tensor.cpu() for name, tensor in networks.teacher.encoder.state_dict().items()}
     origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"
-    said = {"mean": plan.mean, "std": plan.std}
-    return PretrainedWeights(section.name, plan.arguments, state, "patch_encoder.dino", origin, said=said), history
+    weights = PretrainedWeights(
+        section.name,
+        plan.arguments,
+        state,
+        "patch_encoder.dino",
+        origin,
+        publisher_config={"mean": plan.mean, "std": plan.std},
+    )
+    return weights, history
 
 
 def build(section: config.PatchEncoderConfig, found: PretrainedWeights, seed: int) -> tuple[Any, dict[str, Any]]:

@@ -19,22 +19,32 @@ TRIES = 50  # draws a patch wanted, at most: a region holds at least a little ti
 def draw_corners(
     regions: artifacts.Regions, tissue: artifacts.Tissue, patch_level0_px: int, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Upper left corners, int64 (at most n, 2), level-0 px, of random patches of the regions whose centre is tissue.
+    """Draw random patches of the regions whose centers are tissue.
 
-    Each region is as likely as any other, each place in it too; the corners go row by row, as the file lies.
+    Each region is as likely as any other, and so is each position in it.
+
+    Args:
+        regions: The slide's regions.
+        tissue: Its tissue.
+        patch_level0_px: Side of a patch, level-0 px.
+        n: Patches to draw.
+        rng: The generator.
+
+    Returns:
+        Upper left corners, int64 (at most n, 2), level-0 px, row by row as the slide's file is laid out.
     """
     polygons = shapely.union_all(tissue.polygons)
     shapely.prepare(polygons)
-    found = np.empty((0, 2), np.int64)
+    corners_in_tissue = np.empty((0, 2), np.int64)
     for _ in range(TRIES):
-        if len(found) >= n or not len(regions.coords):
+        if len(corners_in_tissue) >= n or not len(regions.coords):
             break
         region = regions.coords[rng.integers(len(regions.coords), size=n)]
         corners = region + rng.integers(0, regions.size_level0_px - patch_level0_px + 1, size=(n, 2))
-        centre = corners + patch_level0_px / 2
-        found = np.concatenate([found, corners[shapely.contains_xy(polygons, centre)]])
-    found = found[:n]
-    return found[np.lexsort((found[:, 0], found[:, 1]))]
+        center = corners + patch_level0_px / 2
+        corners_in_tissue = np.concatenate([corners_in_tissue, corners[shapely.contains_xy(polygons, center)]])
+    corners_in_tissue = corners_in_tissue[:n]
+    return corners_in_tissue[np.lexsort((corners_in_tissue[:, 0], corners_in_tissue[:, 1]))]
 
 
 def run(
@@ -57,8 +67,8 @@ def run(
     """
     regions, meta = artifacts.read_regions(regions_path)
     tissue, _ = artifacts.read_tissue(tissue_path)
-    own = (meta["fingerprint"], str(patch_px), str(shrink_jpeg), str(seed))
-    provenance = artifacts.provenance("patches", VERSION, section.model_dump(), *own)
+    inputs = (meta["fingerprint"], str(patch_px), str(shrink_jpeg), str(seed))
+    provenance = artifacts.provenance("patches", VERSION, section.model_dump(), *inputs)
     side = round(patch_px * regions.size_level0_px / regions.size_px)
     rng = generator(seed, "patches", regions.slide.slide_id)
     corners = draw_corners(regions, tissue, side, section.per_slide, rng)
@@ -66,9 +76,11 @@ def run(
     unread = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
     try:
         with artifacts.create_patches(patches_path, sample, provenance) as patches:
-            pixels = iter_region_pixels(slide_path, sample, shrink_jpeg, OSError in quarantine, state_dir)
-            for number, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
-                patches[number] = patch
+            pixels = iter_region_pixels(
+                slide_path, sample, shrink_jpeg=shrink_jpeg, give_up=OSError in quarantine, state_dir=state_dir
+            )
+            for i, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
+                patches[i] = patch
         outages.note_read(unread)
         log.info("%d patches of %d wanted", len(corners), section.per_slide)
     except SlideError as error:

@@ -1,6 +1,6 @@
 """Tokens: every 256 px patch of a slide's regions through the frozen patch encoder."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,31 +172,41 @@ def choose_batch_size(batch_size: int | str, encode: RegionTokenizer) -> int:
     return 1 << max(0, min(held, LARGEST_BATCH).bit_length() - 1)
 
 
-def prepare(weights_path: Path, section: config.TokenEncodingConfig, precision: str, device: str) -> RegionTokenizer:
-    """Load the encoder of a weights file, ready to run."""
-    return prepare_model(*patch_encoder.load(weights_path), section, precision, device)
+def prepare(
+    weights_path: Path, *, precision: str, device: str = "cpu", batch_size: int | str = "auto", compile: bool = False
+) -> RegionTokenizer:
+    """Load the encoder of a weights file, ready to run; the keywords are those of `prepare_model`."""
+    model, meta = patch_encoder.load(weights_path)
+    return prepare_model(model, meta, precision=precision, device=device, batch_size=batch_size, compile=compile)
 
 
 def prepare_model(
-    model: nn.Module, meta: dict[str, Any], section: config.TokenEncodingConfig, precision: str, device: str
+    model: nn.Module,
+    meta: Mapping[str, Any],
+    *,
+    precision: str,
+    device: str = "cpu",
+    batch_size: int | str = "auto",
+    compile: bool = False,
 ) -> RegionTokenizer:
     """Prepare a model to encode regions; the model itself is changed.
 
     Args:
         model: A timm ViT.
         meta: Its metadata, as `encoders.patch_encoder.metadata` returns.
-        section: The settings.
-        precision: fp32, bf16 or fp16.
-        device: cpu or cuda.
+        precision: "fp32", "bf16" or "fp16".
+        device: "cpu" or "cuda".
+        batch_size: Patches per forward pass; "auto" by the memory.
+        compile: Whether torch compiles the encoder.
 
     Returns:
         The encoder of regions.
     """
-    encoder: Any = vit_inference.optimize_for_inference(model, meta, precision, device, pack=not section.compile)
-    if section.compile:
+    encoder: Any = vit_inference.optimize_for_inference(model, meta, precision, device, pack=not compile)
+    if compile:
         encoder = torch.compile(encoder)
     encode = RegionTokenizer(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
-    encode.batch_size = choose_batch_size(section.batch_size, encode)
+    encode.batch_size = choose_batch_size(batch_size, encode)
     log.info("%s on %s, batches of %d patches", precision, device, encode.batch_size)
     return encode
 
@@ -208,11 +218,18 @@ def as_quarantined(regions: artifacts.Regions, reason: str) -> artifacts.Regions
 
 
 def provenance_of(
-    section: config.TokenEncodingConfig, regions_meta: artifacts.Meta, encoder_meta: dict[str, Any], precision: str
+    settings: Mapping[str, Any], regions_meta: artifacts.Meta, encoder_meta: Mapping[str, Any], precision: str
 ) -> artifacts.Meta:
-    """The metadata of tokens: what made them, and with which patch encoder."""
+    """Return the metadata of tokens.
+
+    Args:
+        settings: The stage's section.
+        regions_meta: The metadata of the regions' file.
+        encoder_meta: The patch encoder's, as `encoders.patch_encoder.metadata` returns.
+        precision: That the encoder ran in.
+    """
     inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
-    return artifacts.provenance("tokens", VERSION, section.model_dump(), *inputs) | {
+    return artifacts.provenance("tokens", VERSION, dict(settings), *inputs) | {
         "precision": precision,
         "encoder_source": encoder_meta["source"],
         "encoder_name": encoder_meta["name"],
@@ -261,7 +278,7 @@ def run(
     patch_px, dim = encoder_meta["patch_px"], encoder_meta["token_dim"]
     grid = count_patches(regions_path, regions.size_px, patch_px)
     precision = vit_inference.choose_precision(section.precision, device, dim)
-    provenance = provenance_of(section, meta, encoder_meta, precision)
+    provenance = provenance_of(section.model_dump(), meta, encoder_meta, precision)
     if not len(regions.coords):
         with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance):
             pass
@@ -271,8 +288,15 @@ def run(
         artifacts.write_regions(encoded_path, regions, provenance)
         return
     unread = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
-    encode = prepare(weights_path, section, precision, device)
-    pixels = iter_region_pixels(slide_path, regions, section.shrink_jpeg, OSError in quarantine, state_dir)
+    options = section.model_dump(include={"batch_size", "compile"})
+    encode = prepare(weights_path, precision=precision, device=device, **options)
+    pixels = iter_region_pixels(
+        slide_path,
+        regions,
+        shrink_jpeg=section.shrink_jpeg,
+        give_up=OSError in quarantine,
+        state_dir=state_dir,
+    )
     try:
         with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance) as written:
             shown = progress(pixels, len(regions.coords), regions.slide.slide_id, "regions")

@@ -42,9 +42,9 @@ class Slide:
         self,
         path: str | Path,
         mpp: float | None = None,
+        *,
         shrink_jpeg: bool = True,
         threads: int = 1,
-        *,
         missing_tiles: str = "error",
     ) -> None:
         self.path, self.threads, self.missing_tiles = Path(path), threads, missing_tiles
@@ -162,7 +162,12 @@ class Slide:
 
 
 def iter_region_pixels(
-    slide_path: Path, regions: artifacts.Regions, shrink_jpeg: bool, give_up: bool, state_dir: Path | None = None
+    slide_path: Path,
+    regions: artifacts.Regions,
+    *,
+    shrink_jpeg: bool = True,
+    give_up: bool = False,
+    state_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
 
@@ -186,7 +191,7 @@ def iter_region_pixels(
             if reread or regions.slide.fingerprint:
                 check_same(slide_path, regions.slide, None if reread else state_dir)
             try:
-                for pixels in _read_regions_from(done, slide_path, regions, shrink_jpeg):
+                for pixels in _read_regions_from(done, slide_path, regions, shrink_jpeg=shrink_jpeg):
                     yield pixels
                     done += 1
             except SlideError:
@@ -206,11 +211,11 @@ def check_same(slide_path: Path, slide: artifacts.SlideInfo, state_dir: Path | N
 
 
 def _read_regions_from(
-    first: int, slide_path: Path, regions: artifacts.Regions, shrink_jpeg: bool
+    first: int, slide_path: Path, regions: artifacts.Regions, *, shrink_jpeg: bool
 ) -> Iterator[np.ndarray]:
     """Open a slide and yield its regions from the first wanted on, the next one being read meanwhile."""
     info = regions.slide
-    with Slide(slide_path, info.mpp, shrink_jpeg, missing_tiles=info.missing_tiles) as slide:
+    with Slide(slide_path, info.mpp, shrink_jpeg=shrink_jpeg, missing_tiles=info.missing_tiles) as slide:
         yield from iter_regions(slide, replace(regions, coords=regions.coords[first:]))
 
 

