@@ -11,26 +11,35 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+
+
+pathvars:
+    results=RESULTS,
+    logs=str(PATHS.logs_dir()),
+    benchmarks=str(PATHS.benchmarks_dir()),
+
+
 include: "rules/slides.smk"
 include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
+include: "rules/report.smk"
 include: "rules/predict.smk"
 include: "rules/preflight.smk"
 
 
 onstart:
-    date_back()
-    count_outlines()
+    messages.clamp_future_mtimes(PATHS.root)
+    messages.report_outlines(SLIDES)
 
 
 onsuccess:
-    name_left_out()
-    name_run_remarks()
+    messages.report_excluded(PATHS, predicting=bool(SLIDES.new))
+    messages.report_run_remarks(PATHS, TARGETS.all_encoders)
 
 
 onerror:
-    name_left_out()
-    name_run_remarks()
+    messages.report_excluded(PATHS, predicting=bool(SLIDES.new))
+    messages.report_run_remarks(PATHS, TARGETS.all_encoders)
 
 
 rule all:

@@ -3,31 +3,31 @@
 
 use rule sheet as new_sheet with:
     output:
-        f"{RESULTS}/predict/slides.parquet",
+        "<results>/predict/slides.parquet",
     log:
-        f"{RESULTS}/logs/predict/sheet.log",
+        "<logs>/predict/sheet.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/sheet.tsv"
+        "<benchmarks>/predict/sheet.tsv"
     params:
         version=stage_version("slides/sheet"),
-        sheet=where_new_sheet_is,
+        sheet=untracked(CONFIG.predict.sheet),
         rows=sheet.sheet_fingerprint(NEW_SHEET),
         labelled=False,
 
 
 use rule ledger as new_ledger with:
     input:
-        sheet=f"{RESULTS}/predict/slides.parquet",
-        tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
-        encoded=each_new_slide(f"{RESULTS}/encoded/{{slide}}.h5"),
+        sheet="<results>/predict/slides.parquet",
+        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),
+        encoded=expand("<results>/encoded/{slide}.h5", slide=SLIDES.new),
         # Which of the slides classifiers have been trained on, under other names.
-        cohort=each_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
+        cohort=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),
     output:
-        f"{RESULTS}/predict/ledger.parquet",
+        "<results>/predict/ledger.parquet",
     log:
-        f"{RESULTS}/logs/predict/ledger.log",
+        "<logs>/predict/ledger.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/ledger.tsv"
+        "<benchmarks>/predict/ledger.tsv"
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
@@ -36,15 +36,19 @@ use rule ledger as new_ledger with:
 
 use rule other_ledger as new_other_ledger with:
     input:
-        sheet=f"{RESULTS}/predict/slides.parquet",
-        tissue=each_new_slide(f"{RESULTS}/tissue/{{slide}}.geojson"),
-        encoded=each_new_slide(f"{RESULTS}/others/{{{{encoder}}}}/encoded/{{slide}}.h5"),
+        sheet="<results>/predict/slides.parquet",
+        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),
+        encoded=expand(
+            "<results>/others/{encoder}/encoded/{slide}.h5",
+            slide=SLIDES.new,
+            allow_missing=True,
+        ),
     output:
-        f"{RESULTS}/predict/others/{{encoder}}/ledger.parquet",
+        "<results>/predict/others/{encoder}/ledger.parquet",
     log:
-        f"{RESULTS}/logs/predict/others/{{encoder}}/ledger.log",
+        "<logs>/predict/others/{encoder}/ledger.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/others/{{encoder}}/ledger.tsv"
+        "<benchmarks>/predict/others/{encoder}/ledger.tsv"
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
@@ -53,37 +57,37 @@ use rule other_ledger as new_other_ledger with:
 
 use rule embed as new_embed with:
     input:
-        ledger=f"{RESULTS}/predict/ledger.parquet",
-        cohort_ledger=f"{RESULTS}/ledger/ledger.parquet",
-        encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
+        ledger="<results>/predict/ledger.parquet",
+        cohort_ledger="<results>/ledger/ledger.parquet",
+        encoder="<results>/pretrain/{run}/encoder.safetensors",
     output:
-        f"{RESULTS}/predict/embed/{{run}}.parquet",
+        "<results>/predict/embed/{run}.parquet",
     log:
-        f"{RESULTS}/logs/predict/embed/{{run}}.log",
+        "<logs>/predict/embed/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/embed/{{run}}.tsv"
+        "<benchmarks>/predict/embed/{run}.tsv"
 
 
 rule predict:
     input:
-        new_slides_features,
-        ledger=f"{RESULTS}/predict/ledger.parquet",
+        TARGETS.prediction_inputs,
+        ledger="<results>/predict/ledger.parquet",
     output:
-        predictions=f"{RESULTS}/predict/predictions.csv",
-        heatmaps=directory(f"{RESULTS}/predict/heatmaps"),
+        predictions="<results>/predict/predictions.csv",
+        heatmaps=directory("<results>/predict/heatmaps"),
     log:
-        f"{RESULTS}/logs/predict/predict.log",
+        "<logs>/predict/predict.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/predict.tsv"
+        "<benchmarks>/predict/predict.tsv"
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(120),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(120),
     params:
         version=stage_version("evaluation/predict"),
-        rows=predicting_rows(),
-        tissue=f"{RESULTS}/tissue",
-        regions=f"{RESULTS}/regions",
+        rows=TARGETS.prediction_rows(),
+        tissue=str(PATHS.tissue_dir()),
+        regions=str(PATHS.regions_dir()),
     script:
         "../workflow_scripts/predict.py"

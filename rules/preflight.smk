@@ -3,7 +3,7 @@
 
 rule preflight:
     log:
-        f"{RESULTS}/logs/preflight/preflight.log",
+        "<logs>/preflight/preflight.log",
     conda:
         "../envs/slpd.yaml"
     threads: 8
@@ -11,9 +11,9 @@ rule preflight:
         gpu=1,
         mem_mb=8000,
     params:
-        sheets=where_sheets_are,
+        sheets=untracked([*filter(None, [CONFIG.sheet.path, CONFIG.predict.sheet])]),
         results=RESULTS,
-        cores=limit_of("_cores") or os.cpu_count(),
-        gpus=limit_of("gpu"),
+        cores=resource_limit(workflow.global_resources, "_cores") or os.cpu_count(),
+        gpus=resource_limit(workflow.global_resources, "gpu"),
     script:
         "../workflow_scripts/preflight.py"

@@ -1,19 +1,67 @@
 # TOKENS to EMBEDDINGS
 
 
+rule patch_encoder:
+    input:
+        weights=lambda wildcards: trackable(TARGETS.patch_encoder_files(wildcards)),
+        patches=TARGETS.sampled_patches,
+    output:
+        "<results>/patch_encoder/weights.safetensors",
+        history=(
+            multiext("<results>/patch_encoder/history", ".parquet", ".csv")
+            if TARGETS.recipe
+            else []
+        ),
+    log:
+        "<logs>/patch_encoder/patch_encoder.log",
+    benchmark:
+        "<benchmarks>/patch_encoder/patch_encoder.tsv"
+    # First of all that can run: weights that do not fit are named before slides are read.
+    priority: 1
+    conda:
+        "../envs/slpd.yaml"
+    threads: RESOURCES.patch_encoder_threads
+    resources:
+        gpu=RESOURCES.patch_encoder_gpus,
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(RESOURCES.patch_encoder_minutes),
+    params:
+        section=TARGETS.patch_encoder_section,
+        file_states=lambda wildcards: file_states(
+            TARGETS.patch_encoder_files(wildcards)
+        ),
+        version=stage_version("pretraining/patch_encoder"),
+        recipe=TARGETS.patch_encoder_recipe,
+        seed=CONFIG.seed,
+        # Undeclared on purpose: it survives a failure, and the training resumes from it.
+        checkpoint=str(PATHS.patch_checkpoint()),
+    script:
+        "../workflow_scripts/patch_encoder.py"
+
+
+# The patch encoders to compare with: the same for each that a row of evaluate.rows names.
+use rule patch_encoder as other_patch_encoder with:
+    output:
+        "<results>/others/{encoder}/weights.safetensors",
+    log:
+        "<logs>/others/{encoder}/patch_encoder.log",
+    benchmark:
+        "<benchmarks>/others/{encoder}/patch_encoder.tsv"
+
+
 rule pretrain:
     input:
-        ledger=f"{RESULTS}/ledger/ledger.parquet",
-        init_from=run_begins_with,
-        folds=run_folds,
+        ledger="<results>/ledger/ledger.parquet",
+        init_from=lambda wildcards: trackable(TARGETS.init_from_path(wildcards)),
+        folds=TARGETS.run_folds,
     output:
-        encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
-        history=multiext(f"{RESULTS}/pretrain/{{run}}/history", ".parquet", ".csv"),
-        prototypes=f"{RESULTS}/pretrain/{{run}}/prototypes.h5",
+        encoder="<results>/pretrain/{run}/encoder.safetensors",
+        history=multiext("<results>/pretrain/{run}/history", ".parquet", ".csv"),
+        prototypes="<results>/pretrain/{run}/prototypes.h5",
     log:
-        f"{RESULTS}/logs/pretrain/{{run}}.log",
+        "<logs>/pretrain/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/pretrain/{{run}}.tsv"
+        "<benchmarks>/pretrain/{run}.tsv"
     conda:
         "../envs/slpd.yaml"
     threads: 8
@@ -24,85 +72,81 @@ rule pretrain:
         # The tokens stay in memory: 200 KB a region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC; the rest is
         # for PyTorch. Of a larger cohort they are mapped from a file in $TMPDIR; with more memory
         # (--set-resources pretrain:mem_mb=...) they need not be.
-        mem_mb=growing(20000),
-        runtime=growing(run_minutes),
+        mem_mb=per_attempt(20000),
+        runtime=per_attempt(RESOURCES.pretrain_minutes),
     params:
-        section=run_section,
-        unwatched=unwatched_beginning,
+        section=TARGETS.run_section,
+        file_states=lambda wildcards: file_states(TARGETS.init_from_path(wildcards)),
         version=stage_version("pretraining/pretrain"),
         seed=CONFIG.seed,
-        fold=run_fold,
-        tokens=f"{RESULTS}/tokens",
+        fold=TARGETS.run_fold,
+        tokens=str(PATHS.tokens_dir()),
         # Undeclared on purpose: it survives a failure, and the run resumes from it.
-        checkpoint=f"{RESULTS}/pretrain/{{run}}/checkpoint.pt",
+        checkpoint=str(PATHS.checkpoint("{run}")),
     script:
         "../workflow_scripts/pretrain.py"
 
 
 rule embed:
     input:
-        ledger=f"{RESULTS}/ledger/ledger.parquet",
-        cohort_ledger=f"{RESULTS}/ledger/ledger.parquet",
-        encoder=f"{RESULTS}/pretrain/{{run}}/encoder.safetensors",
+        ledger="<results>/ledger/ledger.parquet",
+        cohort_ledger="<results>/ledger/ledger.parquet",
+        encoder="<results>/pretrain/{run}/encoder.safetensors",
     output:
-        f"{RESULTS}/embed/{{run}}.parquet",
+        "<results>/embed/{run}.parquet",
     log:
-        f"{RESULTS}/logs/embed/{{run}}.log",
+        "<logs>/embed/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/embed/{{run}}.tsv"
+        "<benchmarks>/embed/{run}.tsv"
     conda:
         "../envs/slpd.yaml"
     threads: 8
     resources:
         gpu=1,
         # One slide at a time.
-        mem_mb=growing(4000),
-        runtime=growing(120),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(120),
     params:
         section=CONFIG.embed.model_dump(),
         version=stage_version("pretraining/embed"),
-        tokens=f"{RESULTS}/tokens",
+        tokens=str(PATHS.tokens_dir()),
     script:
         "../workflow_scripts/embed.py"
 
 
 rule gallery:
     input:
-        sheet=f"{RESULTS}/sheet/slides.parquet",
-        embed=f"{RESULTS}/embed/{{run}}.parquet",
-        prototypes=f"{RESULTS}/pretrain/{{run}}/prototypes.h5",
+        sheet="<results>/sheet/slides.parquet",
+        embed="<results>/embed/{run}.parquet",
+        prototypes="<results>/pretrain/{run}/prototypes.h5",
     output:
         report(
-            f"{RESULTS}/gallery/{{run}}.png",
+            "<results>/gallery/{run}.png",
             caption="captions/gallery.rst",
             category="Pretraining",
             labels={"what": "Prototypes of {run}"},
         ),
     log:
-        f"{RESULTS}/logs/gallery/{{run}}.log",
+        "<logs>/gallery/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/gallery/{{run}}.tsv"
+        "<benchmarks>/gallery/{run}.tsv"
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         section=CONFIG.gallery.model_dump(),
         version=stage_version("pretraining/gallery"),
-        slides=where_slides_are,
-        regions=f"{RESULTS}/regions",
-        state=STATE,
+        slides=untracked(SLIDES.cohort_paths),
+        regions=str(PATHS.regions_dir()),
+        state=str(PATHS.state_dir()),
     script:
         "../workflow_scripts/gallery.py"
 
 
 rule pretraining:
     input:
-        expand(rules.embed.output, run=sum(ENCODERS.values(), [])),
-        expand(rules.pretrain.output, run=sum(ENCODERS.values(), [])),
-        galleries=[
-            f"{RESULTS}/gallery/{run}.png"
-            for name, run in zip(RUNS, SHOWN)
-            if CONFIG.pretrain.run(name).uses_prototypes
-        ],
+        expand(rules.embed.output, run=TARGETS.all_encoders),
+        expand(rules.pretrain.output, run=TARGETS.all_encoders),
+        galleries=TARGETS.galleries,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from slpd_core import config
 from slpd_core.preflight import throughput
 from slpd_core.preflight.slides import CohortSample, SlideProbe
+from slpd_core.workflow.forecast import training_hours
 
 START_SECONDS = 3.0  # of a job that loads PyTorch
 COLOUR_BYTES = 6  # of a patch, beside its token
@@ -64,7 +65,7 @@ def of_slides(
         own, per_slide = settings.patch_encoder.own, settings.patches.per_slide
         rate = throughput.patches_a_second(own, recipe, machine.device)
         patches_gb = n * per_slide * own.patch_px**2 * 3 / 1e9
-        hours = n * per_slide * recipe.epochs / rate / 3600
+        hours = training_hours(n * per_slide, recipe.epochs, rate)
         stages.append(Stage("patch_encoder", 1, hours, 1, patches_gb))
     for name, found in encoders.items():
         a_region = max(sample.read_seconds, found.seconds * found.patches)  # the next is read meanwhile
@@ -86,7 +87,7 @@ def of_pretraining(settings: config.Config, regions: int, token_dim: int, machin
             rate[run.uses_prototypes] = throughput.regions_a_second(run, settings.grid, token_dim, machine.device)
         jobs = 1 if run.slides == "all" else settings.folds.count
         share = 1.0 if run.slides == "all" else 1 - 1 / max(2, settings.folds.n_folds)
-        hours = jobs * share * regions * run.epochs / rate[run.uses_prototypes] / 3600
+        hours = jobs * training_hours(share * regions, run.epochs, rate[run.uses_prototypes])
         stages.append(Stage(f"pretrain {name}", jobs, hours, machine.gpus or 1))
     return stages
 
@@ -106,7 +107,7 @@ def of_evaluation(
         for classifier in classifiers:
             epochs = 1 if classifier in ("knn", "logreg") else section.epochs
             once = throughput.seconds_a_slide(classifier, section, rows, dim)
-            hours += folds * (START_SECONDS + slides * epochs * once) / 3600
+            hours += folds * (START_SECONDS / 3600 + training_hours(slides, epochs, 1 / once))
             jobs += folds
     return Stage("evaluate", jobs, hours, machine.cores)
 

@@ -1,0 +1,87 @@
+# NUMBERS to the page
+
+
+rule report:
+    input:
+        ledger="<results>/ledger/ledger.parquet",
+        folds="<results>/folds/folds.parquet",
+        remarks="<results>/folds/remarks.parquet",
+        evaluate=TARGETS.all_predictions(),
+        history=expand(
+            "<results>/pretrain/{run}/history.parquet", run=TARGETS.report_encoders
+        ),
+        embed=expand("<results>/embed/{run}.parquet", run=TARGETS.report_encoders),
+        patch_history=TARGETS.patch_history,
+        galleries=TARGETS.galleries,
+        heatmaps=TARGETS.all_heatmaps(),
+    output:
+        report(
+            "<results>/report/index.html",
+            caption="captions/page.rst",
+            category="Results",
+            labels={"what": "The whole report, one page"},
+        ),
+        report(
+            "<results>/report/table.csv",
+            caption="captions/table.rst",
+            category="Results",
+            labels={"what": "Scores"},
+        ),
+        expand("<results>/report/table.{format}", format=["parquet", "md", "tex"]),
+        [
+            report(
+                f"<results>/report/{figure}.png",
+                caption=f"captions/{figure}.rst",
+                category=category,
+                labels={"what": what},
+            )
+            for figure, (category, what) in TARGETS.figures.items()
+        ],
+    log:
+        "<logs>/report/report.log",
+    benchmark:
+        "<benchmarks>/report/report.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
+    params:
+        section=CONFIG.report.page.model_dump(),
+        version=stage_version("report/report"),
+        seed=CONFIG.seed,
+        cohort=CONFIG.cohort,
+        runs=TARGETS.runs,
+        overlays=str(PATHS.regions_dir()),
+        benchmarks=str(PATHS.benchmarks_dir()),
+    script:
+        "../workflow_scripts/report.py"
+
+
+rule tables:
+    input:
+        TARGETS.joined_tables,
+    output:
+        expand(
+            "<results>/tables/{table}.{format}",
+            table=CONFIG.report.tables,
+            format=["csv", "md", "tex", "html"],
+        ),
+    log:
+        "<logs>/tables/tables.log",
+    benchmark:
+        "<benchmarks>/tables/tables.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.report.model_dump()["tables"],
+        version=stage_version("report/tables"),
+        paths=TARGETS.result_tables,
+        out=str(PATHS.tables_dir()),
+    script:
+        "../workflow_scripts/tables.py"
+
+
+rule evaluation:
+    input:
+        rules.report.output,

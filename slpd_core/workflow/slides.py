@@ -1,0 +1,107 @@
+"""The slides of a workflow: where their files lie, and how changes of them are seen."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from slpd_core import config
+from slpd_core.slides.outline_files import Outlines, find_outline, find_outlines
+from slpd_core.workflow.tracking import file_state
+from slpd_core.wsi import identity
+
+
+class SlideFiles:
+    """The files of a cohort's slides and of new slides, as functions of a rule's wildcards.
+
+    Args:
+        settings: The whole config.
+        sheet: The cohort's sheet, as `read_sheet` returns it.
+        new_sheet: The sheet of slides to be predicted; without rows where there is none.
+        failures: By slide, how often it could not be read.
+        planning: Whether this process plans the workflow; that of a job looks at its own slide only.
+    """
+
+    def __init__(
+        self,
+        settings: config.Config,
+        sheet: pd.DataFrame,
+        new_sheet: pd.DataFrame,
+        failures: Mapping[str, int],
+        *,
+        planning: bool,
+    ) -> None:
+        self.settings, self.failures, self.planning = settings, failures, planning
+        self.cohort, self.new = [*sheet["slide_id"]], [*new_sheet["slide_id"]]
+        records = [*sheet.to_dict("records"), *new_sheet.to_dict("records")]
+        self.rows: dict[str, dict[str, Any]] = {str(row["slide_id"]): dict(row) for row in records}
+        self._outline_paths: dict[str, Path | None] = {}
+
+    def path(self, wildcards: Any) -> str:
+        """Return the file of a slide.
+
+        Raises:
+            ValueError: No sheet has the slide.
+        """
+        if wildcards.slide not in self.rows:
+            raise ValueError(f"{wildcards.slide}: no such slide in {self.settings.sheet.path}")
+        return str(self.rows[wildcards.slide]["path"])
+
+    def cohort_paths(self, wildcards: Any) -> dict[str, str]:
+        """Return the file of each slide of the cohort."""
+        return {slide: self.rows[slide]["path"] for slide in self.cohort}
+
+    def mpp(self, wildcards: Any) -> float | None:
+        """Return the sheet's um/px of a slide; None where the slide's own is used."""
+        mpp = float(self.rows[wildcards.slide]["mpp"])
+        return None if mpp != mpp else mpp
+
+    def state(self, wildcards: Any) -> str:
+        """Describe a slide's files: another text is another slide, and so is one that could not be read."""
+        text, failures = self._describe(wildcards.slide)[0], self.failures.get(wildcards.slide, 0)
+        return f"{text}; not read {failures} time(s)" if failures else text
+
+    def gigabytes(self, wildcards: Any) -> float:
+        """Return the size of a slide's files."""
+        self.path(wildcards)  # refuses a slide that no sheet has
+        return self._describe(wildcards.slide)[1] / 1e9
+
+    @cached_property
+    def outlines(self) -> Outlines:
+        """The outlines of all slides, and the files in their folder that are of none."""
+        return find_outlines(self.settings.tissue.masks, self.rows)
+
+    def outline_path(self, wildcards: Any) -> Path | None:
+        """Return the outline of a slide, where there is one."""
+        slide, folder = wildcards.slide, self.settings.tissue.masks
+        if slide not in self._outline_paths:
+            found = self.outlines.paths.get(slide) if self.planning else find_outline(folder, slide)
+            self._outline_paths[slide] = found
+        return self._outline_paths[slide]
+
+    def outline_state(self, wildcards: Any) -> str | None:
+        """Describe the outline of a slide, where there is one."""
+        path = self.outline_path(wildcards)
+        return None if path is None else file_state(path)
+
+    def outline_section(self, wildcards: Any) -> dict[str, Any] | None:
+        """Return how the outline of a slide is read, where there is one."""
+        return self.settings.tissue.outline.model_dump() if self.outline_path(wildcards) else None
+
+    def unmatched_outlines(self, wildcards: Any) -> list[str]:
+        """Return the names of the files in the folder of outlines that are of no slide."""
+        return [*self.outlines.unmatched]
+
+    @cached_property
+    def _descriptions(self) -> dict[str, tuple[str, int]]:
+        """Texts and bytes of all slides as they are at first sight: a disk may be away later on."""
+        paths = {slide: Path(row["path"]) for slide, row in self.rows.items()}
+        return identity.describe(paths) if self.planning else {}
+
+    def _describe(self, slide: str) -> tuple[str, int]:
+        """The text and bytes of a slide; a job's process looks at no other."""
+        if slide not in self._descriptions:
+            self._descriptions.update(identity.describe({slide: Path(self.rows[slide]["path"])}))
+        return self._descriptions[slide]

@@ -1,0 +1,207 @@
+"""What a workflow makes by its settings: runs, folds, rows, and the files that go into each."""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from slpd_core import config
+from slpd_core.artifacts.paths import CohortPaths, join_encoder_name, split_encoder_name
+
+
+def name_pattern(names: Iterable[Any]) -> str:
+    """Return a regular expression of these names alone: what is misspelled, or was removed, is not made."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+class Targets:
+    """The targets of a workflow and their inputs, as functions of a rule's wildcards.
+
+    Args:
+        settings: The whole config.
+        cohort: The slides of the cohort.
+        new: The slides to be predicted.
+    """
+
+    def __init__(self, settings: config.Config, cohort: Sequence[str] = (), new: Sequence[str] = ()) -> None:
+        self.settings, self.cohort, self.new = settings, cohort, new
+        self.paths = CohortPaths(Path("results", settings.cohort))
+        self.runs = [*settings.pretrain.runs]
+        self.folds = range(settings.folds.count)
+        recipe = settings.patch_encoder.recipe
+        self.recipe = recipe.model_dump() if recipe else None  # how the patch encoder is trained, if it is
+        run_configs = {run: settings.pretrain.run(run) for run in self.runs}
+        # The trained region encoders by run: one of all slides, or one per fold.
+        self.encoders = {
+            run: [run] if own.slides == "all" else [join_encoder_name(run, fold) for fold in self.folds]
+            for run, own in run_configs.items()
+        }
+        self.all_encoders = [name for names in self.encoders.values() for name in names]
+        self.report_encoders = [names[0] for names in self.encoders.values()]  # of each run, in the report
+        self.galleries = [
+            str(self.paths.gallery(self.encoders[run][0])) for run, own in run_configs.items() if own.uses_prototypes
+        ]
+        # All that classifiers may be trained on, whether evaluate.rows names it or not.
+        plain = (config.COLOUR_FEATURES, config.PATCH_FEATURES)
+        self.features = [*plain, *settings.patch_encoder.others, *self.runs]
+
+    @property
+    def figures(self) -> dict[str, tuple[str, str]]:
+        """The figures of the report: where `snakemake --report` shows them, and under which name."""
+        figures = {"roc": ("Results", "ROC curves"), "predictions": ("Results", "Confusion and calibration")}
+        if self.recipe:
+            figures["patch_encoder"] = ("Pretraining", "Patch encoder's curves")
+        if self.runs:
+            figures["training"] = ("Pretraining", "Training curves")
+            figures["tsne"] = ("Pretraining", "t-SNE of regions")
+        return figures
+
+    @property
+    def result_tables(self) -> dict[str, str]:
+        """The result table of each cohort that report.tables names."""
+        cohorts = [cohort for table in self.settings.report.tables.values() for cohort in table.cohorts]
+        return {cohort: str(CohortPaths(Path("results", cohort)).result_table()) for cohort in cohorts}
+
+    # Patch encoders: the compared one that a wildcard names, else the cohort's own
+
+    def patch_encoder(self, wildcards: Any) -> config.PatchEncoderConfig:
+        """Return the settings of a patch encoder."""
+        return self._patch_encoders[getattr(wildcards, "encoder", "")]
+
+    def patch_encoder_section(self, wildcards: Any) -> dict[str, Any]:
+        """Return the settings of a patch encoder as a plain dictionary."""
+        return self.patch_encoder(wildcards).model_dump()
+
+    def patch_encoder_recipe(self, wildcards: Any) -> dict[str, Any] | None:
+        """Return how a patch encoder is trained; None where its weights come from elsewhere."""
+        return self.recipe if self.patch_encoder(wildcards).source == "dino" else None
+
+    def patch_encoder_files(self, wildcards: Any) -> list[str]:
+        """Return the local files that a patch encoder's source reads."""
+        return self.patch_encoder(wildcards).files
+
+    def sampled_patches(self, wildcards: Any) -> list[str]:
+        """Return the patches of every slide, where a patch encoder is trained on them."""
+        return [str(self.paths.patches(slide)) for slide in self.cohort] if self.patch_encoder_recipe(wildcards) else []
+
+    def patch_history(self, wildcards: Any) -> str | list[str]:
+        """Return the training curves of the patch encoder, where it is trained on this cohort."""
+        return str(self.paths.patch_history()) if self.recipe else []
+
+    # Pretraining runs
+
+    def run(self, wildcards: Any) -> config.PretrainRunConfig:
+        """Return the settings of a run; its encoders of all folds have the same."""
+        return self.settings.pretrain.run(split_encoder_name(wildcards.run)[0])
+
+    def run_section(self, wildcards: Any) -> dict[str, Any]:
+        """Return the settings of a run as a plain dictionary."""
+        return self.run(wildcards).model_dump()
+
+    def init_from_path(self, wildcards: Any) -> list[str]:
+        """Return the encoder that a run begins with, if any."""
+        return [*filter(None, [self.run(wildcards).init_from])]
+
+    def run_fold(self, wildcards: Any) -> int | None:
+        """Return the fold whose training slides alone a run sees; None where it sees all slides."""
+        return split_encoder_name(wildcards.run)[1]
+
+    def run_folds(self, wildcards: Any) -> str | list[str]:
+        """Return the table of folds, where a run sees the training slides of one."""
+        return [] if self.run_fold(wildcards) is None else str(self.paths.folds())
+
+    # Rows: features and classifier
+
+    def fold_encoder(self, features: str, fold: int | str) -> str:
+        """Name the region encoder of these features and fold: the fold's own, else the run's; "" for patch features."""
+        names, of_fold = self.encoders.get(features, []), join_encoder_name(features, int(fold))
+        return of_fold if of_fold in names else features if names else ""
+
+    def embed_table(self, wildcards: Any) -> str | list[str]:
+        """Return the embeddings of a row and fold."""
+        name = self.fold_encoder(wildcards.features, wildcards.fold)
+        return str(self.paths.embed(name)) if name else []
+
+    def embed_tables(self, wildcards: Any) -> list[str]:
+        """Return the embeddings of a row, in the order of the folds."""
+        return [str(self.paths.embed(self.fold_encoder(wildcards.features, fold))) for fold in self.folds]
+
+    def tokens_ledger(self, wildcards: Any) -> str:
+        """Return the ledger of the patch encoder behind a row."""
+        return str(self.paths.ledger(self._compared(wildcards.features)))
+
+    def tokens_dir(self, wildcards: Any) -> str:
+        """Return the folder of the tokens behind a row."""
+        return str(self.paths.tokens_dir(self._compared(wildcards.features)))
+
+    def row_models(self, wildcards: Any) -> list[str]:
+        """Return the trained classifiers of a row, in the order of the folds."""
+        return self._models(wildcards.features, wildcards.classifier)
+
+    def all_predictions(self) -> list[str]:
+        """Return the predictions of every row and fold."""
+        rows = self.settings.evaluate.rows.items()
+        pairs = [(features, classifier) for features, names in rows for classifier in names]
+        return [str(self.paths.predictions(*pair, fold)) for pair in pairs for fold in self.folds]
+
+    def all_heatmaps(self) -> list[str]:
+        """Return the heat maps of every row that attends to regions."""
+        return [str(self.paths.heatmaps(*pair)) for pair in self.settings.attending]
+
+    def joined_tables(self, wildcards: Any) -> list[str]:
+        """Return the result tables that report.tables joins: this cohort's, and of the others those that exist.
+
+        Raises:
+            ValueError: report.tables names none.
+        """
+        if not self.result_tables:
+            raise ValueError("report.tables: none is named; cohorts/paper.yaml has those of the paper")
+        tables = self.result_tables.items()
+        return [path for cohort, path in tables if cohort == self.settings.cohort or Path(path).exists()]
+
+    # New slides
+
+    def prediction_rows(self) -> list[dict[str, Any]]:
+        """Return each row that predicts new slides: its classifiers, embeddings, ledger and folder of tokens."""
+        rows = []
+        for features, classifier in self.settings.predicting:
+            names = [self.fold_encoder(features, fold) for fold in self.folds]
+            rows.append(
+                {
+                    "features": features,
+                    "classifier": classifier,
+                    "models": self._models(features, classifier),
+                    "embeds": [str(self.paths.new_embed(name)) for name in names if name],
+                    "tokens": str(self.paths.tokens_dir(self._compared(features))),
+                    "ledger": str(self.paths.new_ledger(self._compared(features))),
+                }
+            )
+        return rows
+
+    def prediction_inputs(self, wildcards: Any) -> list[str]:
+        """Return the files that new slides are predicted from.
+
+        Raises:
+            ValueError: There are no slides to predict.
+        """
+        if not self.new:
+            raise ValueError(
+                "predict.sheet: no slides to predict; write a sheet of columns slide_id, path and name it there, for "
+                "example --config predict='{sheet: new.csv}'"
+            )
+        rows = self.prediction_rows()
+        return [*dict.fromkeys(path for row in rows for path in [*row["models"], *row["embeds"], row["ledger"]])]
+
+    def _compared(self, features: str) -> str:
+        """The compared patch encoder that features name; "" where they are of the cohort's own."""
+        return features if features in self.settings.patch_encoder.others else ""
+
+    def _models(self, features: str, classifier: str) -> list[str]:
+        return [str(self.paths.classifier(features, classifier, fold)) for fold in self.folds]
+
+    @cached_property
+    def _patch_encoders(self) -> dict[str, config.PatchEncoderConfig]:
+        """The cohort's own patch encoder as "", and the compared ones by name."""
+        encoders = self.settings.patch_encoder
+        return {"": encoders.own} | {name: encoders.other(name) for name in encoders.others}

@@ -1,0 +1,89 @@
+"""What jobs ask for by planted settings, without Snakemake."""
+
+from pathlib import Path
+from types import SimpleNamespace as Wildcards
+
+import pandas as pd
+import pytest
+import yaml
+
+from slpd_core import config
+from slpd_core.workflow import resources
+from slpd_core.workflow.forecast import training_hours
+from slpd_core.workflow.resources import JobResources, gpus_by_rule, last_attempt, per_attempt, resource_limit
+from slpd_core.workflow.slides import SlideFiles
+from slpd_core.workflow.targets import Targets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A thousand slides, the first of 2 MB, with these settings of the patch encoder."""
+
+    def make(**patch_encoder) -> JobResources:
+        values = yaml.safe_load((ROOT / "config.yaml").read_text())
+        values["patch_encoder"] |= patch_encoder
+        settings = config.load(values)
+        (tmp_path / "0.svs").write_bytes(bytes(2_000_000))
+        rows = [{"slide_id": str(i), "path": str(tmp_path / f"{i}.svs"), "mpp": float("nan")} for i in range(1000)]
+        sheet = pd.DataFrame(rows)
+        slides = SlideFiles(settings, sheet, sheet.iloc[:0], {}, planning=False)
+        return JobResources(settings, slides, Targets(settings, slides.cohort))
+
+    return make
+
+
+def test_each_attempt_asks_for_so_much_more():
+    assert [per_attempt(1500)(Wildcards(), attempt) for attempt in (1, 2, 3)] == [1500, 3000, 4500]
+    assert per_attempt(lambda wildcards: wildcards.x + 0.4)(Wildcards(x=10), 2) == 20
+
+
+def test_a_job_that_reads_a_slide_waits_longer_each_time_and_knows_its_last_attempt():
+    attempts = range(1, resources.READ_RETRIES + 2)
+    assert [resources.wait_before_attempt(Wildcards(), attempt) for attempt in attempts] == [0, 10, 40]
+    assert [last_attempt(Wildcards(), attempt) for attempt in attempts] == [0, 0, 1]
+
+
+def test_a_large_slide_has_more_time(job):
+    minutes = job().slide_minutes(3, per_gb=20)
+    assert minutes(Wildcards(slide="0")) == pytest.approx(3 + 20 * 0.002)
+    assert minutes(Wildcards(slide="1")) == 3  # a file that is not there is told by its job
+    with pytest.raises(ValueError, match=r"gone: no such slide in slides\.csv"):
+        minutes(Wildcards(slide="gone"))
+
+
+def test_heavy_weights_need_more_memory(job, tmp_path):
+    light = job().encoding_mb(Wildcards())
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(bytes(1_000_000))
+    heavy = job(source="hipt", weights=str(weights)).encoding_mb(Wildcards())
+    assert light == pytest.approx(3000 + 20 * 4096**2 * 3 / 1e6)
+    assert heavy - light == pytest.approx(4000 * 1e-3)
+
+
+def test_training_asks_for_time_by_cohort_and_epochs(job):
+    assert job().pretrain_minutes(Wildcards(run="slpd")) == pytest.approx(60 + 1000 * 60 * 100 / 250 / 60)
+    assert job().evaluate_minutes(Wildcards()) == pytest.approx(30 + 1000 * 20 / 150)
+    trained = job(source="dino")
+    assert trained.patch_encoder_minutes(Wildcards()) == pytest.approx(60 + 1000 * 200 * 100 / 300 / 60)
+    assert (trained.patch_encoder_threads(Wildcards()), trained.patch_encoder_gpus(Wildcards())) == (8, 1)
+    assert job().patch_encoder_minutes(Wildcards()) == 30
+    assert (job().patch_encoder_threads(Wildcards()), job().patch_encoder_gpus(Wildcards())) == (1, 0)
+
+
+def test_hours_grow_with_items_and_epochs_and_shrink_with_speed():
+    assert training_hours(3600, 2, 1) == 2
+    assert training_hours(7200, 2, 4) == 1
+
+
+def test_limits_of_the_command_line_are_read_as_numbers():
+    limits = {"gpu": Wildcards(value=4), "_cores": 8, "mem_mb": None}
+    assert [resource_limit(limits, name) for name in ("gpu", "_cores", "mem_mb", "turn")] == [4, 8, 0, 0]
+    given = {
+        "pretrain": {"gpu": Wildcards(value=4)},
+        "embed": {"gpu": 1},
+        "tokens": {"mem_mb": 5},
+        "x": {"gpu": "2*attempt"},
+    }
+    assert gpus_by_rule(given) == {"pretrain": 4}
