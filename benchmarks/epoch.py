@@ -45,7 +45,7 @@ def wait(device: str) -> None:
 
 def timed(networks: Networks, cohort: Cohort, epoch: int, device: str) -> dict[str, float]:
     """Seconds of what an epoch consists of, and the GB of the GPU's memory that it takes beside the tokens."""
-    section = step.section_of(BATCH, drop_path=0.1).model_copy(update={"self_only_epochs": 0})
+    section = step.section_of(BATCH, drop_path=0.1).model_copy(update={"prototype_start_epoch": 0})
     before = torch.cuda.memory_allocated()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

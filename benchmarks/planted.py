@@ -70,7 +70,7 @@ RECIPE = {
     "bottleneck_dim": 64,
     "out_dim": 256,
     "epochs": 50,
-    "self_only_epochs": 5,
+    "prototype_start_epoch": 5,
     "warmup_epochs": 5,
     "batch_size": 64,
     "base_lr": 8e-3,
@@ -78,7 +78,7 @@ RECIPE = {
     "teacher_temperature": 0.07,
     "precision": "fp32",
 }
-CROPS = {8: {"global_crop": 7, "local_crop": 3}, 16: {"global_crop": 14, "local_crop": 6}}
+CROPS = {8: {"global_crop_size": 7, "local_crop_size": 3}, 16: {"global_crop_size": 14, "local_crop_size": 6}}
 RUNS: dict[str, dict[str, Any]] = {
     "dino": {"alpha_intra": 0.0, "alpha_inter": 0.0},
     "intra": {"alpha_inter": 0.0},
@@ -87,7 +87,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "global": {"alpha_inter": 0.0, "clustering": "global"},
     "region": {"alpha_intra": 0.0, "inter": "region"},
 }
-AFTERWARDS: dict[str, dict[str, Any]] = {"late": {"self_only_epochs": 25}, "centred": {"centre_slides": True}}
+AFTERWARDS: dict[str, dict[str, Any]] = {"late": {"prototype_start_epoch": 25}, "centred": {"center_slides": True}}
 REFERENCES = ("oracle", "mean token", "untrained")
 CLAIMS = {
     "training helps (DINO)": ("dino", "untrained"),

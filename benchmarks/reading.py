@@ -30,9 +30,9 @@ def openslide_rgb(path: Path, size_px: int) -> np.ndarray:
         return np.asarray(slide.read_region(AT, 0, (size_px, size_px)).convert("RGB"))
 
 
-def ours(path: Path, mpp: float, shrink_jpeg: bool = True, threads: int = 1) -> np.ndarray:
+def ours(path: Path, mpp: float, jpeg_scaled_decoding: bool = True, threads: int = 1) -> np.ndarray:
     """A region at 0.5 um/px of a slide of `mpp`."""
-    with Slide(path, mpp, shrink_jpeg=shrink_jpeg, threads=threads) as slide:
+    with Slide(path, mpp, jpeg_scaled_decoding=jpeg_scaled_decoding, threads=threads) as slide:
         return slide.read(AT, (REGION_PX, REGION_PX), 0.5)
 
 
@@ -102,7 +102,7 @@ def half_scale(path: Path, mpp: float) -> None:
     seconds = best_seconds(
         {
             "OpenSlide, then resized (Pillow, Lanczos)": by_openslide,
-            "ours, decoded whole": lambda: ours(path, mpp, shrink_jpeg=False),
+            "ours, decoded whole": lambda: ours(path, mpp, jpeg_scaled_decoding=False),
             "ours": lambda: ours(path, mpp),
             "floor: decoding at half scale": lambda: decode(encoded, 2),
         },

@@ -51,7 +51,7 @@ def start(section: config.PretrainRunConfig, device: str) -> tuple[Networks, Bat
             parameter.add_(0.01 * normal(*parameter.shape))
     networks.centres = {term: 0.02 * normal(section.out_dim) for term in networks.centres}
     B = section.batch_size
-    crops = ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop))
+    crops = ((section.n_global_crops, section.global_crop_size), (section.n_local_crops, section.local_crop_size))
     views = [normal(n, B, side, side, TOKEN_DIM) for n, side in crops]
     has = (torch.arange(B, device=device) % 10 > 0).float()[:, None]
     return networks, Batch(views, {term: (normal(B, 1, section.embed_dim), has) for term in ("intra", "inter")})
@@ -160,8 +160,8 @@ def operations(section: config.PretrainRunConfig) -> float:
     hidden, inner = section.hidden_dim, section.bottleneck_dim
     head = 2 * (D * hidden + hidden**2 + hidden * inner + inner * section.out_dim)
     crops = section.n_global_crops + section.n_local_crops
-    of_globals = section.n_global_crops * encoder(section.global_crop)
-    student = of_globals + section.n_local_crops * encoder(section.local_crop) + crops * head
+    of_globals = section.n_global_crops * encoder(section.global_crop_size)
+    student = of_globals + section.n_local_crops * encoder(section.local_crop_size) + crops * head
     return 3 * student + of_globals + (section.n_global_crops + 2) * head
 
 

@@ -197,7 +197,9 @@ def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
     """The stage's whole work on a slide of one region; gives the precision it took."""
     keep_freed_memory()
     torch.set_num_threads(2)
-    section = config.TokenEncodingConfig(precision=precision, batch_size="auto", compile=False, shrink_jpeg=True)
+    section = config.TokenEncodingConfig(
+        precision=precision, batch_size="auto", compile=False, jpeg_scaled_decoding=True
+    )
     tokens.run(
         slide_path=folder / "slide.tiff",
         regions_path=folder / "regions.h5",

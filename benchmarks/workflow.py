@@ -26,7 +26,7 @@ MOST_SECONDS = {True: 4.0, False: 1.5}
 SMALL = {
     "sheet": {"path": "drawn/slides.csv"},
     "patch_encoder": {"source": "random"},
-    "pretrain": {"epochs": 2, "self_only_epochs": 0, "warmup_epochs": 1},
+    "pretrain": {"epochs": 2, "prototype_start_epoch": 0, "warmup_epochs": 1},
     "folds": {"n_folds": 2, "val_fraction": 0.0},
     "evaluate": {"epochs": 2},
 }

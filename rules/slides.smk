@@ -94,7 +94,7 @@ rule patches:
         section=CONFIG.patches.model_dump(),
         version=stage_version("slides/patches"),
         patch_px=CONFIG.patch_encoder.patch_px,
-        shrink_jpeg=CONFIG.tokens.shrink_jpeg,
+        jpeg_scaled_decoding=CONFIG.tokens.jpeg_scaled_decoding,
         seed=CONFIG.seed,
         slide=untracked(SLIDES.path),
         slide_file=SLIDES.state,

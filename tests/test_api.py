@@ -78,14 +78,14 @@ def test_defaults_are_those_of_config_yaml():
     assert slpd.default_config() == config.load(settings)
     top, pretrain = {"seed": settings["seed"]}, settings["pretrain"]
     encoder = settings["patch_encoder"] | settings["tokens"]
-    renamed = {"model_kwargs": "arguments", "n_neighbors": "n_neighbours", "center_slides": "centre_slides"}
+    renamed = {"model_kwargs": "arguments"}
     sections = {
         slpd.segment_tissue: (settings["tissue"], {"outline"}),
         slpd.select_regions: (settings["regions"], set()),
         slpd.build_patch_encoder: (encoder | top | {"arguments": None}, {"device"}),
         slpd.load_patch_encoder: (encoder, {"device"}),
         slpd.build_region_encoder: (
-            pretrain | top | {"grid": pretrain["global_crop"], "token_dim": 384},
+            pretrain | top | {"grid": pretrain["global_crop_size"], "token_dim": 384},
             {"weights", "device"},
         ),
         slpd.cluster_embeddings: (pretrain | top, {"patients", "epoch"}),
@@ -209,7 +209,7 @@ def test_a_region_encoder_of_a_seed_is_what_a_run_of_it_begins_with(section):
     networks = start_networks(section, 64, 5, "cpu")
     shape = {"token_dim": 64, "embed_dim": section.embed_dim, "depth": section.depth, "n_heads": section.n_heads}
     before = torch.random.get_rng_state()
-    built = slpd.build_region_encoder(**shape, grid=section.global_crop, seed=5, device="cpu")
+    built = slpd.build_region_encoder(**shape, grid=section.global_crop_size, seed=5, device="cpu")
     assert torch.equal(before, torch.random.get_rng_state())
     begun = networks.teacher.encoder.state_dict()
     assert all(torch.equal(tensor, begun[name]) for name, tensor in built.state_dict().items())

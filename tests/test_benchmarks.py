@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 SIZE = {"n_prototypes": 2, "embed_dim": 24, "depth": 2, "n_heads": 2, "hidden_dim": 32, "bottleneck_dim": 16}
 SIZE |= {"out_dim": 64, "n_local_crops": 2}
 STEPS = {"epochs": 2, "batch_size": 16, "warmup_epochs": 1}
-CROPS = {"global_crop": 3, "local_crop": 2}
+CROPS = {"global_crop_size": 3, "local_crop_size": 2}
 
 
 class Here:
@@ -201,7 +201,7 @@ def test_intervals(printed):
 
 
 SMALL_COHORT = {"SLIDES": 16, "REGIONS": 8, "DIM": 6, "NOISE": 0.3, "STAIN": 0.0, "NEIGHBOURS": 3, "REPEATS": 1}
-TRAINED = {"RECIPE": planted.RECIPE | SIZE | STEPS | {"self_only_epochs": 0}, "CROPS": {8: CROPS, 16: CROPS}}
+TRAINED = {"RECIPE": planted.RECIPE | SIZE | STEPS | {"prototype_start_epoch": 0}, "CROPS": {8: CROPS, 16: CROPS}}
 
 
 def test_what_is_planted_is_measured(monkeypatch):

@@ -138,7 +138,7 @@ def test_the_released_code_clusters_slides_of_eight_regions_per_prototype(values
 
 def test_the_classifiers_are_trained_as_hipt_does_by_its_preset_and_by_default(values):
     assert config.load(values).evaluate.training == config.load(overlaid(values, HIPT)).evaluate.training
-    changed = {"evaluate": {"lr": 1, "epochs": 3, "dropout": 0, "weight_decay": 0, "knn_neighbours": 1, "logreg_c": 7}}
+    changed = {"evaluate": {"lr": 1, "epochs": 3, "dropout": 0, "weight_decay": 0, "knn_n_neighbors": 1, "logreg_c": 7}}
     training = config.load(overlaid(overlaid(values, changed), HIPT)).evaluate.training
     assert training == config.load(values).evaluate.training.model_copy(update={"logreg_c": 7})
 
@@ -248,20 +248,24 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"patch_encoder": {"arguments": {"pretrained": True}}}, "patch_encoder.arguments", "no part of an architect"),
         ({"patch_encoder": {"arguments": "depth: 3"}}, "patch_encoder.arguments", "give keys below it"),
         ({"patch_encoder": {"input_px": 0}}, "patch_encoder.input_px", "greater than 0 (found 0)"),
-        ({"patch_encoder": {"position_offset": 1}}, "patch_encoder.position_offset", "less than 1 (found 1)"),
+        ({"patch_encoder": {"interpolate_offset": 1}}, "patch_encoder.interpolate_offset", "less than 1 (found 1)"),
         ({"patch_encoder": {"pooling": "mean"}}, "patch_encoder.pooling", "'mean'"),
         ({"patch_encoder": {"source": "file"}}, "patch_encoder.source", "'file'"),
         ({"patch_encoder": {"std": [0.5, 0, 0.5]}}, "patch_encoder.std.1", "greater than 0 (found 0)"),
         ({"pretrain": {"runs": {"slpd": {"alpha": 1}}}}, "pretrain.runs.slpd.alpha", "unknown key"),
         ({"pretrain": {"runs": {"slpd": {"epochs": True}}}}, "pretrain.runs.slpd.epochs", "not true or false"),
         ({"pretrain": {"runs": {"slpd": {"n_heads": 5}}}}, "pretrain.runs.slpd.embed_dim", "multiple of n_heads 5"),
-        ({"pretrain": {"runs": {"slpd": {"global_crop": 17}}}}, "pretrain.runs.slpd.global_crop", "exceeds the 16"),
+        (
+            {"pretrain": {"runs": {"slpd": {"global_crop_size": 17}}}},
+            "pretrain.runs.slpd.global_crop_size",
+            "exceeds the 16",
+        ),
         ({"pretrain": {"runs": {"slpd": True}}}, "pretrain.runs.slpd", "found True"),
         ({"pretrain": {"runs": {"patch": {}}}}, "pretrain.runs", "'patch'"),
         ({"pretrain": {"runs": {"a/b": {}}}}, "pretrain.runs", "'a/b'"),
         ({"pretrain": {"runs": {"dino": False}}}, "evaluate.rows.dino", "leave the row out by dino: null"),
-        ({"pretrain": {"global_crop": 17}}, "pretrain.global_crop", "exceeds the 16"),
-        ({"pretrain": {"local_crop": 15}}, "pretrain.local_crop", "larger than global_crop"),
+        ({"pretrain": {"global_crop_size": 17}}, "pretrain.global_crop_size", "exceeds the 16"),
+        ({"pretrain": {"local_crop_size": 15}}, "pretrain.local_crop_size", "larger than global_crop_size"),
         ({"pretrain": {"warmup_epochs": 101}}, "pretrain.warmup_epochs", "exceeds epochs 100"),
         ({"pretrain": {"n_heads": 5}}, "pretrain.embed_dim", "192 is not a multiple of n_heads 5"),
         ({"evaluate": {"rows": {"slpdd": ["knn"]}}}, "evaluate.rows.slpdd", "there are colour, patch, dino, slpd"),
@@ -298,7 +302,11 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"evaluate": {"rows": dict.fromkeys(("colour", "patch", "dino", "slpd"))}}, "evaluate.rows", "keep one row"),
         ({"seed": 2**32}, "seed", "4294967296"),
         ({"pretrain": {"drop_path": 1}}, "pretrain.drop_path", "less than 1"),
-        ({"pretrain": {"self_only_epochs": 100}}, "pretrain.self_only_epochs", "leave none for the prototypes"),
+        (
+            {"pretrain": {"prototype_start_epoch": 100}},
+            "pretrain.prototype_start_epoch",
+            "leave none for the prototypes",
+        ),
         ({"folds": {"n_folds": "ten"}}, "folds.n_folds", "'ten'"),
     ],
 )
@@ -314,14 +322,14 @@ def test_a_mistake_is_one_line_that_begins_with_its_key(values, overlay, key, wh
     ("overlay", "keys"),
     [
         ({"seed": -1, "tissue": {"closing_um": "w"}, "sheeet": {}}, ["seed", "tissue.closing_um", "sheeet"]),
-        ({"pretrain": {"n_heads": 5, "local_crop": 15}}, ["pretrain.embed_dim", "pretrain.local_crop"]),
+        ({"pretrain": {"n_heads": 5, "local_crop_size": 15}}, ["pretrain.embed_dim", "pretrain.local_crop_size"]),
         (
             {"pretrain": {"runs": {"slpd": {"alpha": 1, "epochs": 0}, "dino": {"depth": "six"}}}},
             ["pretrain.runs.dino.depth", "pretrain.runs.slpd.alpha", "pretrain.runs.slpd.epochs"],
         ),
         (
-            {"cohort": "a b", "regions": {"size_px": 4000}, "pretrain": {"global_crop": 17}},
-            ["cohort", "regions.size_px", "pretrain.global_crop"],
+            {"cohort": "a b", "regions": {"size_px": 4000}, "pretrain": {"global_crop_size": 17}},
+            ["cohort", "regions.size_px", "pretrain.global_crop_size"],
         ),
     ],
 )

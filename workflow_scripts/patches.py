@@ -20,7 +20,7 @@ with runtime.job(
         patches_path=Path(snakemake.output[0]),
         section=config.PatchesConfig(**snakemake.params.section),
         patch_px=snakemake.params.patch_px,
-        shrink_jpeg=snakemake.params.shrink_jpeg,
+        jpeg_scaled_decoding=snakemake.params.jpeg_scaled_decoding,
         seed=snakemake.params.seed,
         state_dir=Path(snakemake.params.state),
         quarantine=errors.quarantine_errors(

@@ -34,7 +34,7 @@ def build_patch_encoder(
     pooling: Literal["cls", "cls_mean"] = "cls",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    position_offset: float | None = None,
+    interpolate_offset: float | None = None,
     precision: Precision = "auto",
     batch_size: int | Literal["auto"] = "auto",
     device: Device = None,
@@ -51,7 +51,7 @@ def build_patch_encoder(
         input_px: Side that a patch is resized to; None: the encoder's own for "timm", else patch_px.
         pooling: A patch's token: "cls" ([CLS]; paper) or "cls_mean" ([CLS], then the mean of the other tokens).
         mean, std: Normalization of RGB in 0..1, three numbers each; None: the encoder's own.
-        position_offset: Added to the grid when positions are resampled; None: 0.1 for "hipt", else 0.
+        interpolate_offset: Added to the grid when positions are resampled; None: 0.1 for "hipt", else 0.
         precision: "auto" takes half precision where the device is fast at it.
         batch_size: Patches per forward pass; "auto" by the memory.
         device: "cpu" or "cuda"; None: a GPU if there is one.
@@ -76,7 +76,7 @@ def build_patch_encoder(
             "pooling": pooling,
             "mean": mean,
             "std": std,
-            "position_offset": position_offset,
+            "interpolate_offset": interpolate_offset,
         }
     )
     model, meta = patch_encoder.build(settings, patch_encoder.load_source(settings, seed), seed)

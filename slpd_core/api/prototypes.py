@@ -61,5 +61,5 @@ def cluster_embeddings(
         min_regions=min_regions,
         group=group,
         matching=matching,
-        centre_slides=center_slides,
+        center_slides=center_slides,
     )

@@ -136,7 +136,7 @@ class Config(Section):
                     f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
                 )
         for name, overrides in self.pretrain.runs.items():
-            for key in ("global_crop", "cluster_crop"):
+            for key in ("global_crop_size", "cluster_crop"):
                 crop = getattr(self.pretrain.run(name), key)
                 if crop and crop > self.grid:
                     place = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"

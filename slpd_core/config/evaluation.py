@@ -22,17 +22,17 @@ from slpd_core.config.base import (
 # HIPT's settings of its classifiers. It has a weight decay of 1e-5, but divides its loss by 32 and steps every slide:
 # L2 inside Adam, which does not see the scale of a loss, is then 32 times as strong.
 PRESETS: dict[str, dict[str, Any]] = {
-    "hipt": {"epochs": 20, "lr": 2e-4, "weight_decay": 3.2e-4, "dropout": 0.25, "knn_neighbours": 5},
+    "hipt": {"epochs": 20, "lr": 2e-4, "weight_decay": 3.2e-4, "dropout": 0.25, "knn_n_neighbors": 5},
 }
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
 class FoldsConfig(Section):
     n_folds: Annotated[Int, Field(ge=2)]
-    repeats: Positive
-    grouped_by: Literal["patient", "site"]
+    n_repeats: Positive
+    group_by: Literal["patient", "site"]
     val_fraction: Annotated[Number, Field(ge=0, lt=1)]
-    train_share: Annotated[Number, Field(gt=0, le=1)]
+    train_fraction: Annotated[Number, Field(gt=0, le=1)]
     splits: str | None
 
     @property
@@ -48,7 +48,7 @@ class FoldsConfig(Section):
     @property
     def count(self) -> int:
         """How many folds there are in all."""
-        return len(self.files) if self.splits else self.n_folds * self.repeats
+        return len(self.files) if self.splits else self.n_folds * self.n_repeats
 
     @model_validator(mode="after")
     def _splits_are_numbered(self) -> Self:
@@ -75,7 +75,7 @@ class ClassifierTrainingConfig(Section):
     lr: PositiveFloat
     weight_decay: NonNegative
     dropout: Annotated[Number, Field(ge=0, lt=1)]
-    knn_neighbours: Positive
+    knn_n_neighbors: Positive
     logreg_c: PositiveFloat
 
 

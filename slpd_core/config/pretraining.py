@@ -22,14 +22,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "cluster_space": "embedding",
         "cluster_crop": None,
-        "self_only_epochs": 0,
+        "prototype_start_epoch": 0,
         "min_regions": None,
         "matching": "optimal",
-        "shared_centre": False,
+        "shared_center": False,
         "skip_crop_k": False,
         "warmup_endpoint": False,
         "exclude_same_patient": False,
-        "centre_slides": False,
+        "center_slides": False,
         "kmeans_restarts": 5,
         "kmeans_iterations": 10,
         "batch_size": 256,
@@ -37,13 +37,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "released": {
         "cluster_space": "bottleneck",
         "cluster_crop": 14,
-        "self_only_epochs": 21,
+        "prototype_start_epoch": 21,
         "matching": "nearest",
-        "shared_centre": True,
+        "shared_center": True,
         "skip_crop_k": True,
         "warmup_endpoint": True,
         "exclude_same_patient": False,
-        "centre_slides": False,
+        "center_slides": False,
         "kmeans_restarts": 5,
         "kmeans_iterations": 10,
         "batch_size": 512,
@@ -63,19 +63,19 @@ class PretrainRunConfig(SelfDistillationConfig):
     min_regions: Positive | None
     cluster_space: Literal["embedding", "bottleneck"]
     cluster_crop: Positive | None
-    self_only_epochs: NonNegativeInt
+    prototype_start_epoch: NonNegativeInt
     kmeans_restarts: Positive
     kmeans_iterations: Positive
-    n_neighbours: Positive
+    n_neighbors: Positive
     exclude_same_patient: bool
     inter: Literal["prototype", "region", "any_region"]
     matching: Literal["optimal", "nearest"]
-    centre_slides: bool
-    shared_centre: bool
+    center_slides: bool
+    shared_center: bool
     skip_crop_k: bool
     warmup_endpoint: bool
-    global_crop: Positive
-    local_crop: Positive
+    global_crop_size: Positive
+    local_crop_size: Positive
     augment: Literal["none", "hflip", "dihedral"]
     init_from: str | None
     embed_dim: Positive
@@ -88,19 +88,22 @@ class PretrainRunConfig(SelfDistillationConfig):
         found = []
         if self.embed_dim % self.n_heads:
             found.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
-        if self.local_crop > self.global_crop:
-            found.append(f"local_crop: {self.local_crop} is larger than global_crop {self.global_crop}; lower it")
+        if self.local_crop_size > self.global_crop_size:
+            found.append(
+                f"local_crop_size: {self.local_crop_size} is larger than global_crop_size {self.global_crop_size}; "
+                "lower it"
+            )
         if self.clustering == "global" and self.alpha_inter:
             found.append(
                 f"clustering: global, but alpha_inter is {self.alpha_inter}; set it to 0, a cohort clustered as one "
                 "has no nearest slides"
             )
-        if self.centre_slides and self.n_prototypes == 1:
-            found.append("centre_slides: of one prototype a slide nothing is left; set n_prototypes to 2 or more")
-        if self.uses_prototypes and self.self_only_epochs >= self.epochs:
+        if self.center_slides and self.n_prototypes == 1:
+            found.append("center_slides: of one prototype a slide nothing is left; set n_prototypes to 2 or more")
+        if self.uses_prototypes and self.prototype_start_epoch >= self.epochs:
             found.append(
-                f"self_only_epochs: {self.self_only_epochs} of {self.epochs} epochs leave none for the prototypes; "
-                "lower it, or set alpha_intra and alpha_inter to 0"
+                f"prototype_start_epoch: {self.prototype_start_epoch} of {self.epochs} epochs leave none for the "
+                "prototypes; lower it, or set alpha_intra and alpha_inter to 0"
             )
         raise_problems(found)
         return self

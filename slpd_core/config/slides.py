@@ -68,7 +68,7 @@ class RegionsConfig(Section):
 
 
 class PatchesConfig(Section):
-    per_slide: Positive
+    patches_per_slide: Positive
 
 
 class PatchEncoderConfig(Section):
@@ -91,7 +91,7 @@ class PatchEncoderConfig(Section):
     pooling: Literal["cls", "cls_mean"]
     mean: tuple[Number, Number, Number] | None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
-    position_offset: Annotated[Number, Field(ge=0, lt=1)] | None
+    interpolate_offset: Annotated[Number, Field(ge=0, lt=1)] | None
 
     @field_validator("arguments", mode="before")
     @classmethod
@@ -208,7 +208,7 @@ class TokenEncodingConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: AutoOrPositive
     compile: bool
-    shrink_jpeg: bool
+    jpeg_scaled_decoding: bool
 
 
 class TokensConfig(TokenEncodingConfig):

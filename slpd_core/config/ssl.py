@@ -28,8 +28,8 @@ class SelfDistillationConfig(Section):
     teacher_momentum: Fraction
     student_temperature: PositiveFloat
     teacher_temperature: PositiveFloat
-    centre_momentum: Fraction
-    koleo: NonNegative
+    center_momentum: Fraction
+    koleo_weight: NonNegative
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -41,17 +41,17 @@ class SelfDistillationConfig(Section):
 class StageOneConfig(SelfDistillationConfig):
     """Stage one: DINO on patches."""
 
-    global_px: Positive
-    local_px: Positive
-    global_area: tuple[PositiveFloat, PositiveFloat]
-    local_area: tuple[PositiveFloat, PositiveFloat]
+    global_crop_px: Positive
+    local_crop_px: Positive
+    global_crops_scale: tuple[PositiveFloat, PositiveFloat]
+    local_crops_scale: tuple[PositiveFloat, PositiveFloat]
     stain: Fraction
     contrast: Fraction
-    greyscale: Fraction
+    grayscale_prob: Fraction
 
     @model_validator(mode="after")
     def _areas_are_ranges(self) -> Self:
-        for key in ("global_area", "local_area"):
+        for key in ("global_crops_scale", "local_crops_scale"):
             least, most = getattr(self, key)
             if not least <= most <= 1:
                 raise ValueError(f"{key}: {[least, most]} is no range of shares; give [least, greatest], at most 1")

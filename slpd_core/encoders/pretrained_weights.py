@@ -19,7 +19,7 @@ HUB, FOLDER = config.PatchEncoderConfig.HUB, config.PatchEncoderConfig.FOLDER
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # of a folder, first best
 HALF_RGB = (0.5, 0.5, 0.5)
 # HIPT's maintainer's word for its weights, though they were trained with ImageNet's; the offset is its ViT's own.
-OF_HIPT = {"mean": HALF_RGB, "std": HALF_RGB, "position_offset": 0.1}
+OF_HIPT = {"mean": HALF_RGB, "std": HALF_RGB, "interpolate_offset": 0.1}
 HIPT_SHA256 = "6960cd5a8657dc8bb214671aa0c6dbd3f5b698e84386884955836487ddc89e24"  # of the file, as its repository says
 TRIAL_PX = 224  # a multiple of the 7, 8, 14, 16 and 32 px that ViTs' tokens cover
 
@@ -30,7 +30,7 @@ class PretrainedWeights:
 
     name, arguments: timm's architecture. key: key and value of the config that led to them, for messages.
     origin: file, hub name or timm's name. file_fingerprint: of the file read, "" where timm read it.
-    publisher_config: what their publisher states (mean, std, input_size, position_offset), as far as known.
+    publisher_config: what their publisher states (mean, std, input_size, interpolate_offset), as far as known.
     """
 
     name: str

@@ -170,7 +170,7 @@ def read_state(path: Path, shape: tuple[int | None, int, int, int, int]) -> dict
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"pretrain.init_from: {path} is no region encoder of {dict(zip(HPARAMS, values, strict=True))} ({reason}); "
-            "set embed_dim, depth, n_heads and global_crop to its own"
+            "set embed_dim, depth, n_heads and global_crop_size to its own"
         ) from error
     return state
 

@@ -53,7 +53,7 @@ def neighbours(
     means: np.ndarray, labels: np.ndarray, section: config.ClassifierTrainingConfig
 ) -> dict[str, np.ndarray]:
     """k nearest neighbours, unscaled, as HIPT: the training slides themselves. means: (slides, D)."""
-    return {"means": means, "labels": labels, "k": np.array([min(section.knn_neighbours, len(means))])}
+    return {"means": means, "labels": labels, "k": np.array([min(section.knn_n_neighbors, len(means))])}
 
 
 def regression(

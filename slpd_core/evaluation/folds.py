@@ -58,14 +58,14 @@ def hold_out(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) ->
     return chosen
 
 
-def group_ids(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
+def group_ids(slides: pd.DataFrame, group_by: str) -> pd.Series:
     """What of a slide must not stand on both sides: its patient; or with `site` all patients of its site, and all sites
     of these.
 
     slides: columns slide_id, patient_id, site; a site that is not given is that of a TCGA barcode. Raises ValueError
     naming the slide that shows none.
     """
-    if grouped_by == "patient":
+    if group_by == "patient":
         return slides["patient_id"]
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -76,7 +76,7 @@ def group_ids(slides: pd.DataFrame, grouped_by: str) -> pd.Series:
         site = slide.site or (barcode and barcode[1])
         if not site:
             raise ValueError(
-                f"folds.grouped_by: slide {slide.slide_id} has no site and its patient, {slide.patient_id}, no TCGA "
+                f"folds.group_by: slide {slide.slide_id} has no site and its patient, {slide.patient_id}, no TCGA "
                 "barcode; fill in a column site of the sheet, or group by patient"
             )
         sites.append(site)
@@ -95,7 +95,7 @@ def group_slides(slides: pd.DataFrame, section: config.FoldsConfig) -> pd.DataFr
     """
     if slides.empty:
         raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
-    unit = section.grouped_by
+    unit = section.group_by
     whole = slides[["slide_id", "label"]].assign(patient_id=group_ids(slides, unit))
     n_groups, labels = whole["patient_id"].nunique(), sorted(slides["label"].unique())
     if len(labels) < 2:
@@ -151,7 +151,7 @@ def make_folds(slides: pd.DataFrame, section: config.FoldsConfig, seed: int) -> 
     slides: columns slide_id, patient_id, label, and site where that is grouped by. Gives columns fold, slide_id,
     patient_id, label, part. Raises ValueError as `group_slides` does.
     """
-    slides, unit = slides.sort_values("slide_id", ignore_index=True), section.grouped_by
+    slides, unit = slides.sort_values("slide_id", ignore_index=True), section.group_by
     whole = group_slides(slides, section)
     counts = whole.groupby("label")["patient_id"].nunique()
     if (counts < section.n_folds).any():
@@ -160,14 +160,14 @@ def make_folds(slides: pd.DataFrame, section: config.FoldsConfig, seed: int) -> 
             "fewer %ss than folds for %s: some test parts lack the label, and are scored without it", unit, rare
         )
     parts = []
-    for repeat in range(section.repeats):
+    for repeat in range(section.n_repeats):
         tested_in = partition(whole, section.n_folds, seed, repeat)
         for tested in range(section.n_folds):
             fold = repeat * section.n_folds + tested
             part = np.where(tested_in == tested, "test", "train").astype(object)
             for name, share, keys in (
                 ("val", section.val_fraction, (fold,)),
-                ("spare", 1 - section.train_share, ("spare", fold)),
+                ("spare", 1 - section.train_fraction, ("spare", fold)),
             ):
                 chosen = hold_out(whole[part == "train"], share, generator(seed, "folds", *keys))
                 part[(part == "train") & whole["patient_id"].isin(chosen).to_numpy()] = name

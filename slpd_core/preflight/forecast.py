@@ -62,7 +62,7 @@ def of_slides(
     workers = machine.gpus or machine.cores
     stages = [Stage("tissue", n, n * sample.tissue_seconds / 3600, machine.cores)]
     if recipe := settings.patch_encoder.recipe:
-        own, per_slide = settings.patch_encoder.own, settings.patches.per_slide
+        own, per_slide = settings.patch_encoder.own, settings.patches.patches_per_slide
         rate = throughput.patches_a_second(own, recipe, machine.device)
         patches_gb = n * per_slide * own.patch_px**2 * 3 / 1e9
         hours = training_hours(n * per_slide, recipe.epochs, rate)

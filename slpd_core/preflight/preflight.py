@@ -85,7 +85,7 @@ def look_at_runs(say: PreflightReport, settings: config.Config, sample: slides.C
         run = settings.pretrain.run(name)
         if run.init_from and Path(run.init_from).is_file():
             try:
-                shape = (token_dim, run.embed_dim, run.depth, run.n_heads, run.global_crop)
+                shape = (token_dim, run.embed_dim, run.depth, run.n_heads, run.global_crop_size)
                 read_state(Path(run.init_from), shape)
             except ValueError as error:
                 say.say(FAIL, "init_from", str(error))

@@ -97,7 +97,7 @@ def sample(slides: list[SlideProbe], settings: config.Config, outlines: Mapping[
     started = time.perf_counter()
     found = [*progress(_regions(picked, settings, outlines), len(picked), "tissue", "slides")]
     spent = (time.perf_counter() - started) / len(picked)
-    return CohortSample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.shrink_jpeg))
+    return CohortSample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.jpeg_scaled_decoding))
 
 
 def _regions(
@@ -110,7 +110,7 @@ def _regions(
         yield regions.select_regions(segmented, **settings.regions.model_dump())
 
 
-def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], shrink_jpeg: bool) -> float:
+def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], jpeg_scaled_decoding: bool) -> float:
     """Seconds to read a region, of the first slide that has one."""
     for slide, of_slide in zip(slides, found, strict=True):
         if len(of_slide.coords):
@@ -124,6 +124,6 @@ def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], s
                 of_slide.target_mpp,
             )
             started = time.perf_counter()
-            for _ in iter_region_pixels(slide.path, one, shrink_jpeg=shrink_jpeg, give_up=True):
+            for _ in iter_region_pixels(slide.path, one, jpeg_scaled_decoding=jpeg_scaled_decoding, give_up=True):
                 return time.perf_counter() - started
     return 0.0

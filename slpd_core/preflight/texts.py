@@ -74,11 +74,10 @@ def _check_run(
     if run.alpha_inter and run.inter != "any_region":
         unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
         most = min(part[column].nunique() for part in parts) - 1
-        if run.n_neighbours > most:
+        if run.n_neighbors > most:
             where = "" if run.slides == "all" else " that train in a fold"
             yield (
-                f"{key}.n_neighbours: {run.n_neighbours} of {most} other {unit}{where}; lower it to {most} or add "
-                f"{unit}"
+                f"{key}.n_neighbors: {run.n_neighbors} of {most} other {unit}{where}; lower it to {most} or add {unit}"
             )
     if run.init_from:
         yield from _check_start(key, run, settings)
@@ -90,7 +89,7 @@ def _check_start(key: str, run: config.PretrainRunConfig, settings: config.Confi
     other = path.parent.name.partition(".")[0]
     if path.parent.parent == Path("results", settings.cohort, "pretrain") and other in settings.pretrain.runs:
         first = settings.pretrain.run(other)
-        for name in ("embed_dim", "depth", "n_heads", "global_crop"):
+        for name in ("embed_dim", "depth", "n_heads", "global_crop_size"):
             if getattr(first, name) != getattr(run, name):
                 yield (
                     f"{key}.{name}: {getattr(run, name)}, but it begins with run {other}, whose {name} is "
@@ -100,6 +99,6 @@ def _check_start(key: str, run: config.PretrainRunConfig, settings: config.Confi
     from slpd_core.encoders.region_encoder import read_state  # seconds, for torch: only where a file is named
 
     try:
-        read_state(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop))
+        read_state(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop_size))
     except (ValueError, OSError) as error:
         yield str(error)

@@ -74,7 +74,7 @@ def regions_a_second(section: config.PretrainRunConfig, grid: int, token_dim: in
     """Regions that a pretraining run trains on in a second, its prototypes included."""
     batch = time_batch(section.batch_size, device)
     R = 2 * batch
-    changes = {"batch_size": batch, "epochs": 2, "warmup_epochs": 0, "self_only_epochs": 0, "init_from": None}
+    changes = {"batch_size": batch, "epochs": 2, "warmup_epochs": 0, "prototype_start_epoch": 0, "init_from": None}
     short = section.model_copy(update=changes)
     ids, slide_of = ["a", "b"], np.repeat([0, 1], batch)
     noise = torch.randn(R, grid, grid, token_dim).half()

@@ -50,7 +50,7 @@ def reached_regions(cohort: Cohort, section: config.PretrainRunConfig) -> dict[s
         else:
             counted = clustered[cohort.slide_of]
             left = (clustered.sum() - np.bincount(related, clustered)[related].astype(np.int64))[cohort.slide_of]
-        targets["inter"] = np.where(counted, np.minimum(left, section.n_neighbours), 0)
+        targets["inter"] = np.where(counted, np.minimum(left, section.n_neighbors), 0)
     return targets
 
 
@@ -81,10 +81,8 @@ def describe_gaps(cohort: Cohort, section: config.PretrainRunConfig) -> list[str
             f"these slides have fewer than {fewest} regions and so no prototypes."
         )
     few = targets.get("inter", np.zeros(0, np.int64))
-    if few.any() and (few := few[few > 0]).min() < section.n_neighbours:
-        gaps.append(
-            f"n_neighbours is {section.n_neighbours}, but some slides have only {few.min()} to be compared with."
-        )
+    if few.any() and (few := few[few > 0]).min() < section.n_neighbors:
+        gaps.append(f"n_neighbors is {section.n_neighbors}, but some slides have only {few.min()} to be compared with.")
     return gaps
 
 

@@ -54,7 +54,10 @@ def draw_views(
     other processes may have the rest.
     """
     views = []
-    for number, side in ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop)):
+    for number, side in (
+        (section.n_global_crops, section.global_crop_size),
+        (section.n_local_crops, section.local_crop_size),
+    ):
         where = crop_indices(number * n_regions, tokens.shape[1], side, section.augment, rng)
         views.append(cut(tokens, regions, where.reshape(number, n_regions, side, side)[:, rows], device))
     return views

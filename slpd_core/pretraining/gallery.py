@@ -23,7 +23,7 @@ class ReadRegions(Protocol):
     """Yields the pixels of a slide's regions; raises ValueError where the slide cannot be read."""
 
     def __call__(
-        self, slide_path: Path, regions: artifacts.Regions, *, shrink_jpeg: bool, give_up: bool
+        self, slide_path: Path, regions: artifacts.Regions, *, jpeg_scaled_decoding: bool, give_up: bool
     ) -> Iterator[np.ndarray]:
         """uint8 (side, side, 3) each."""
         ...
@@ -142,7 +142,11 @@ def read_tiles(
         )
         try:
             tiles.update(
-                zip(own.index, read_regions(paths[slide_id], small, shrink_jpeg=True, give_up=True), strict=False)
+                zip(
+                    own.index,
+                    read_regions(paths[slide_id], small, jpeg_scaled_decoding=True, give_up=True),
+                    strict=False,
+                )
             )
         except ValueError as error:
             log.warning("%s: no thumbnails: %s", slide_id, error)

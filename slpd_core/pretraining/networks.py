@@ -16,7 +16,7 @@ TERMS = ("self", "intra", "inter")
 
 def centre_of(section: config.PretrainRunConfig, term: str) -> str:
     """The name of the centre of a term's targets."""
-    return "prototypes" if section.shared_centre and term != "self" else term
+    return "prototypes" if section.shared_center and term != "self" else term
 
 
 def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int, device: str) -> Networks:
@@ -24,7 +24,7 @@ def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int,
 
     Raises ValueError when that encoder is of another shape.
     """
-    shape = (token_dim, section.embed_dim, section.depth, section.n_heads, section.global_crop)
+    shape = (token_dim, section.embed_dim, section.depth, section.n_heads, section.global_crop_size)
     begin_with = region_encoder.read_state(Path(section.init_from), shape) if section.init_from else None
 
     def build(drop_path: float) -> Network:

@@ -71,7 +71,7 @@ def find_targets(
         if section.inter == "region":
             nearest = nearest_regions(clustered, prototypes.neighbours, group_of)
         else:
-            nearest = nearest_regions_of_all(clustered, apart, section.n_neighbours)
+            nearest = nearest_regions_of_all(clustered, apart, section.n_neighbors)
         rows["inter"] = np.where(nearest >= 0, len(vectors) + nearest, -1)
         vectors = np.concatenate([vectors, clustered])
     return Targets(
@@ -106,7 +106,7 @@ def distil(
     targets of each term, nan for a term without any.
     """
     vectors, pairs = teacher_vectors(networks, batch, section, dtype), pairs_of(section, batch)
-    outputs, momentum = networks.teacher.head.output_rows(), section.centre_momentum
+    outputs, momentum = networks.teacher.head.output_rows(), section.center_momentum
     counted = {term: weights for term, (_, weights) in batch.targets.items()}
     counted["self"] = torch.ones_like(vectors["self"][..., 0])
     centre = {
@@ -125,7 +125,7 @@ def distil(
         found[term] = (pairs[term] * own).sum()
         found[ENTROPIES[term]] = losses.mean_that_counts(entropies, counted[term])
     found["koleo"] = koleo
-    found["loss"] = sum((weight[term] * found[term] for term in vectors), section.koleo * koleo)
+    found["loss"] = sum((weight[term] * found[term] for term in vectors), section.koleo_weight * koleo)
     return found
 
 
@@ -192,7 +192,7 @@ def through_student(
     student, B, G = networks.student, len(batch), section.n_global_crops
     outputs = student.head.output_rows()
     rows = outputs.detach().requires_grad_(outputs.requires_grad)
-    size = B if section.koleo else BLOCK_REGIONS[centres.device.type]
+    size = B if section.koleo_weight else BLOCK_REGIONS[centres.device.type]
     found, global_crops = [], []
     for first in range(0, B, size):
         b = slice(first, first + size)
@@ -209,15 +209,15 @@ def through_student(
             dtype,
         )
         loss, views = distilled.loss, embeddings[: G * len(own)]
-        if section.koleo:
+        if section.koleo_weight:
             koleo = losses.koleo_of_crops(views, G)
-            loss = loss + section.koleo * koleo
+            loss = loss + section.koleo_weight * koleo
         networks.scaler.scale(loss).backward()
         global_crops.append(views.detach().view(G, len(own), -1))
         found.append((distilled.cross_entropy, distilled.entropy))
     if rows.grad is not None:
         outputs.backward(rows.grad)
-    if not section.koleo:  # watched all the same
+    if not section.koleo_weight:  # watched all the same
         koleo = losses.koleo_of_crops(torch.cat(global_crops, 1).flatten(0, 1), G)
     cross_entropy, entropy = (torch.cat(parts) for parts in zip(*found, strict=True))
     return cross_entropy, entropy, koleo.detach()

@@ -83,7 +83,7 @@ def draw_changes(
         affine=draw_affine(shape, area, rng),
         stain=draw_stain(shape, section.stain, rng),
         contrast=np.stack([rng.uniform(1 - jitter, 1 + jitter, shape), rng.uniform(-jitter, jitter, shape) / 2], -1),
-        grey=(rng.random(shape) < section.greyscale).astype(np.float64),
+        grey=(rng.random(shape) < section.grayscale_prob).astype(np.float64),
         blur=np.where(rng.random(shape) < blurred[:, None], sigma, 0.0),
     )
 
@@ -142,8 +142,8 @@ def draw_views(
     pixels = patches.permute(0, 3, 1, 2).float() / 255
     G, n = section.n_global_crops, section.n_local_crops
     kinds = (
-        (G, section.global_area, np.array([1.0] + [0.1] * (G - 1)), section.global_px),
-        (n, section.local_area, np.full(n, 0.5), section.local_px),
+        (G, section.global_crops_scale, np.array([1.0] + [0.1] * (G - 1)), section.global_crop_px),
+        (n, section.local_crops_scale, np.full(n, 0.5), section.local_crop_px),
     )
     drawn = [(draw_changes((crops, n_patches), area, p, section, rng), side) for crops, area, p, side in kinds if crops]
     return [change(pixels, changes.share(rows), side) for changes, side in drawn]

@@ -21,7 +21,7 @@ from slpd_core.ssl.distributed import train_as_one
 
 VERSION = 5
 HIPTS_KIND = "hipt, another file"  # the source of weights that are read as HIPT's, but are not those it published
-DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "position_offset")
+DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "interpolate_offset")
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> str:
@@ -54,8 +54,8 @@ def resolve_config(section: config.PatchEncoderConfig, found: PretrainedWeights)
     own = section.model_dump() | {"name": found.name, "arguments": found.arguments}
     if own["input_px"] is None:
         own["input_px"] = pretrained_weights.native_input_px(found) if section.source == "timm" else section.patch_px
-    if own["position_offset"] is None:
-        own["position_offset"] = found.publisher_config.get("position_offset", 0.0)
+    if own["interpolate_offset"] is None:
+        own["interpolate_offset"] = found.publisher_config.get("interpolate_offset", 0.0)
     for key in ("mean", "std"):
         if own[key] is None and found.publisher_config.get(key) is None:
             raise ValueError(f"patch_encoder.{key}: null, but {found.origin} names none; give what its authors publish")
@@ -101,7 +101,7 @@ def plan_stage_one(
     arguments, input_px = vit.architecture_kwargs(section.arguments), section.input_px or section.patch_px
     shape = vit.build(section.name, input_px, arguments, "meta")
     side, width = vit.patch_stride(shape), int(shape.num_features)
-    for key in ("global_px", "local_px"):
+    for key in ("global_crop_px", "local_crop_px"):
         if (crop_px := getattr(recipe, key)) % side:
             raise ValueError(
                 f"patch_encoder.dino.{key}: {crop_px} is not a multiple of the {side} px that a token of "
@@ -151,7 +151,7 @@ def build(section: config.PatchEncoderConfig, found: PretrainedWeights, seed: in
         seed: Of a random encoder.
 
     Returns:
-        The timm ViT, and its metadata: PATCH_ENCODER_META and position_offset, as values.
+        The timm ViT, and its metadata: PATCH_ENCODER_META and interpolate_offset, as values.
 
     Raises:
         ValueError: The weights do not fit the architecture, or do not say how pixels are normalized.
@@ -167,7 +167,7 @@ def build(section: config.PatchEncoderConfig, found: PretrainedWeights, seed: in
         model = random_weights(found.name, own["input_px"], seed, found.arguments)
     else:
         model = vit.build_with_weights(
-            found.name, own["input_px"], found.arguments, found.state, found.key, own["position_offset"]
+            found.name, own["input_px"], found.arguments, found.state, found.key, own["interpolate_offset"]
         )
     own["token_dim"] = token_dim(model, section.pooling)
     return model, own
@@ -186,7 +186,7 @@ def run(
     model, own = build(section, found, seed)
     tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     meta = artifacts.provenance("patch_encoder", VERSION, section.model_dump(), found.origin)
-    meta |= {key: json.dumps(own[key]) for key in (*artifacts.PATCH_ENCODER_META, "position_offset")}
+    meta |= {key: json.dumps(own[key]) for key in (*artifacts.PATCH_ENCODER_META, "interpolate_offset")}
     meta |= {"origin": found.origin, "origin_fingerprint": found.file_fingerprint}
     if training:
         meta["recipe"] = json.dumps(training.recipe.model_dump())

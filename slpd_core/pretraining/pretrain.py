@@ -126,7 +126,7 @@ def cluster(
         group_of,
         names,
         M=M,
-        K=section.n_neighbours,
+        K=section.n_neighbors,
         restarts=section.kmeans_restarts,
         iterations=section.kmeans_iterations,
         seed=seed,
@@ -134,7 +134,7 @@ def cluster(
         min_regions=section.min_regions,
         group=related_slides(cohort, section) if section.clustering == "slide" else None,
         matching=section.matching,
-        centre_slides=section.centre_slides,
+        center_slides=section.center_slides,
     )
 
 
@@ -185,7 +185,7 @@ def begin_epoch(
     """Cluster each slide and match the slides, if the epoch needs it; before: the last epoch's prototypes."""
     row: dict[str, float] = {"epoch": epoch, "uniform": math.log(section.out_dim)}
     prototypes = targets = None
-    if section.uses_prototypes and epoch >= section.self_only_epochs:
+    if section.uses_prototypes and epoch >= section.prototype_start_epoch:
         clustered = embed_for_clustering(networks, cohort, section, device)
         prototypes = cluster(cohort, clustered, section, seed, epoch)
         group_of = clustering_groups(cohort, section)[0]
@@ -204,7 +204,7 @@ def begin_epoch(
 def no_prototypes(cohort: Cohort, section: config.PretrainRunConfig) -> Prototypes:
     """Prototypes of a cohort none of whose slides has any."""
     _, names, _, M = clustering_groups(cohort, section)
-    N, K = len(names), section.n_neighbours
+    N, K = len(names), section.n_neighbors
     centres = np.zeros((N, M, section.embed_dim), np.float32)
     return Prototypes(centres, np.full(len(cohort.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
 

@@ -39,14 +39,14 @@ def cluster_slides(
     min_regions: int | None = None,
     group: np.ndarray | None = None,
     matching: Matching = "optimal",
-    centre_slides: bool = False,
+    center_slides: bool = False,
 ) -> Prototypes:
     """Cluster each slide's regions, then find each slide's nearest slides and matched prototypes.
 
     embeddings: (R, D); slide_of: int64 (R,), index into `slide_ids`. A slide of fewer than M regions, or than
     min_regions, gets no prototypes and is nobody's neighbour. A slide's k-means depends on its own regions, the seed
     and the epoch alone; all regions as one slide are clustered globally. group: int64 (N,), the patient of each slide
-    where slides of a patient shall not be neighbours. matching: as in `nearest_slides`. centre_slides: whether slides
+    where slides of a patient shall not be neighbours. matching: as in `nearest_slides`. center_slides: whether slides
     are compared by their prototypes less the mean of their regions.
     """
     N = len(slide_ids)
@@ -66,7 +66,7 @@ def cluster_slides(
     matches = np.full((N, K, M), -1, np.int64)
     among = None if group is None else group[clustered]
     compared = centres[clustered]
-    if centre_slides and len(clustered):
+    if center_slides and len(clustered):
         compared = compared - np.stack([embeddings[rows_of[slide]].mean(0) for slide in clustered])[:, None]
     nearest, matches[clustered] = nearest_slides(compared, K, among, matching)
     neighbours[clustered] = np.append(clustered, -1)[nearest]  # -1 stays -1

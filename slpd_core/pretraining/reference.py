@@ -73,7 +73,7 @@ class SLPD:
     center_momentum: float = 0.9
     clip_norm: float = 3.0
     kmeans_iterations: int = 10
-    self_only_epochs: int = 0
+    prototype_start_epoch: int = 0
     freeze_last_layer_epochs: int = 1
     skip_crop_k: bool = False
 
@@ -94,7 +94,7 @@ class SLPD:
     ) -> None:
         """Run Algorithm 1; randomness and schedules are arguments: a batch is rows (B,), a crop (B, side, side, C)."""
         for epoch in range(epochs):
-            clustered = epoch >= self.self_only_epochs
+            clustered = epoch >= self.prototype_start_epoch
             if clustered:  # slide-level clustering, then the matching of slides
                 self.cluster(epoch, draw_starts)
                 self.assign_targets()

@@ -115,7 +115,7 @@ def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
             wanted = teacher.head.bottleneck(teacher.encoder(views[0]))
     crops, wanted = (rows.view(-1, B, rows.shape[1]).transpose(0, 1) for rows in (crops, wanted))
     counted, outputs = wanted.new_ones(B, G), teacher.head.output_rows()
-    centre = move_centre(networks, "self", wanted, outputs, counted, recipe.centre_momentum)
+    centre = move_centre(networks, "self", wanted, outputs, counted, recipe.center_momentum)
     own, _, entropy = losses.distil(
         Logits(crops, student.head.output_rows(), recipe.student_temperature),
         Logits(wanted, outputs, recipe.teacher_temperature),
@@ -124,7 +124,7 @@ def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
         torch.bfloat16 if plan.half else torch.float32,
     )
     koleo = losses.koleo_of_crops(embeddings[: G * B], G)
-    loss = own + recipe.koleo * koleo
+    loss = own + recipe.koleo_weight * koleo
     loss.backward()
     return torch.stack([loss, own, koleo, losses.mean_that_counts(entropy, counted)]).detach()
 
@@ -216,7 +216,9 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
                 checkpoint.save(networks, history, {"measured": torch.stack(measured)})
                 log.info("stopped in epoch %d after %d steps", epoch + 1, len(measured))
                 sys.exit(TERMINATED)
-            row["effective_rank"] = effective_rank(tokens_of(networks.teacher.encoder, watched, plan, recipe.global_px))
+            row["effective_rank"] = effective_rank(
+                tokens_of(networks.teacher.encoder, watched, plan, recipe.global_crop_px)
+            )
             history.append(row)
             checkpoint.save(networks, history, {"measured": torch.empty(0)})
             to_tensorboard(checkpoint_path.with_name("tensorboard"), row)

@@ -38,9 +38,9 @@ def describe_folds(folds: pd.DataFrame, meta: artifacts.Meta) -> str:
     if section["splits"]:
         name, named = meta["published_splits"] or f"{n_folds} imported splits", int(meta["n_split_slides"])
         return name if n_slides == named else f"{name}, {n_slides:,} of their {named:,} slides"
-    fewer = "" if section["train_share"] == 1 else f", {section['train_share']:.0%} of the training part used"
-    repeats = f", {section['repeats']} partitions" if section["repeats"] > 1 else ""
-    return f"{n_folds} folds drawn here, grouped by {section['grouped_by']}{repeats}{fewer}"
+    fewer = "" if section["train_fraction"] == 1 else f", {section['train_fraction']:.0%} of the training part used"
+    repeats = f", {section['n_repeats']} partitions" if section["n_repeats"] > 1 else ""
+    return f"{n_folds} folds drawn here, grouped by {section['group_by']}{repeats}{fewer}"
 
 
 def compare_with_paper(cohort: str, encoders: Collection[str], splits: Collection[str]) -> str:

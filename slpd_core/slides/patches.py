@@ -55,7 +55,7 @@ def run(
     patches_path: Path,
     section: config.PatchesConfig,
     patch_px: int,
-    shrink_jpeg: bool,
+    jpeg_scaled_decoding: bool,
     seed: int,
     quarantine: tuple[type[Exception], ...],
     state_dir: Path | None = None,
@@ -67,22 +67,26 @@ def run(
     """
     regions, meta = artifacts.read_regions(regions_path)
     tissue, _ = artifacts.read_tissue(tissue_path)
-    inputs = (meta["fingerprint"], str(patch_px), str(shrink_jpeg), str(seed))
+    inputs = (meta["fingerprint"], str(patch_px), str(jpeg_scaled_decoding), str(seed))
     provenance = artifacts.provenance("patches", VERSION, section.model_dump(), *inputs)
     side = round(patch_px * regions.size_level0_px / regions.size_px)
     rng = generator(seed, "patches", regions.slide.slide_id)
-    corners = draw_corners(regions, tissue, side, section.per_slide, rng)
+    corners = draw_corners(regions, tissue, side, section.patches_per_slide, rng)
     sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
     unread = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
     try:
         with artifacts.create_patches(patches_path, sample, provenance) as patches:
             pixels = iter_region_pixels(
-                slide_path, sample, shrink_jpeg=shrink_jpeg, give_up=OSError in quarantine, state_dir=state_dir
+                slide_path,
+                sample,
+                jpeg_scaled_decoding=jpeg_scaled_decoding,
+                give_up=OSError in quarantine,
+                state_dir=state_dir,
             )
             for i, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
                 patches[i] = patch
         outages.note_read(unread)
-        log.info("%d patches of %d wanted", len(corners), section.per_slide)
+        log.info("%d patches of %d wanted", len(corners), section.patches_per_slide)
     except SlideError as error:
         if SlideError not in quarantine:
             raise

@@ -293,7 +293,7 @@ def run(
     pixels = iter_region_pixels(
         slide_path,
         regions,
-        shrink_jpeg=section.shrink_jpeg,
+        jpeg_scaled_decoding=section.jpeg_scaled_decoding,
         give_up=OSError in quarantine,
         state_dir=state_dir,
     )

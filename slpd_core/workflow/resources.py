@@ -76,7 +76,7 @@ class JobResources:
         recipe = self.targets.patch_encoder_recipe(wildcards)
         if not recipe:
             return 30
-        n_patches = len(self.slides.cohort) * self.settings.patches.per_slide
+        n_patches = len(self.slides.cohort) * self.settings.patches.patches_per_slide
         return 60 + 60 * forecast.training_hours(n_patches, recipe["epochs"], forecast.PATCHES_PER_S)
 
     def patch_encoder_threads(self, wildcards: Any) -> int:

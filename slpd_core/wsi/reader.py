@@ -31,8 +31,8 @@ class Slide:
 
     size: (width, height) of level 0 in px. mpp: um/px of level 0; mpp_source: where that came from.
     bounds_xy: corner of the scanned area, level-0 px, (0, 0) where none is stated.
-    shrink_jpeg: whether JPEG tiles may be decoded at a half, quarter or eighth of their size where the slide has no
-    such level: two to three times faster, about one grey level off the area mean of all pixels.
+    jpeg_scaled_decoding: whether JPEG tiles may be decoded at a half, quarter or eighth of their size where the slide
+    has no such level: two to three times faster, about one grey level off the area mean of all pixels.
     threads: that decode tiles. missing_tiles: "error", or "white" for what tiles show that a plain TIFF leaves out.
     remarks: what to know of a slide that is read all the same, a sentence each.
     Raises SlideError naming the slide when it is no slide, has no mpp or an implausible one.
@@ -43,7 +43,7 @@ class Slide:
         path: str | Path,
         mpp: float | None = None,
         *,
-        shrink_jpeg: bool = True,
+        jpeg_scaled_decoding: bool = True,
         threads: int = 1,
         missing_tiles: str = "error",
     ) -> None:
@@ -63,7 +63,7 @@ class Slide:
         said = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
         self.remarks = tuple(text for text in (*said, describe_contradiction(source.properties, mpp)) if text)
         self._shrinks = [self._tiles.shrinks(level) if self._tiles else () for level in range(len(source.sizes))]
-        if not shrink_jpeg:
+        if not jpeg_scaled_decoding:
             self._shrinks = [shrinks[:1] for shrinks in self._shrinks]
 
     def _place_levels(self) -> None:
@@ -165,7 +165,7 @@ def iter_region_pixels(
     slide_path: Path,
     regions: artifacts.Regions,
     *,
-    shrink_jpeg: bool = True,
+    jpeg_scaled_decoding: bool = True,
     give_up: bool = False,
     state_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
@@ -176,7 +176,7 @@ def iter_region_pixels(
     Args:
         slide_path: The file that the sheet names.
         regions: What to read, and the fingerprint of the slide that its tissue was found on.
-        shrink_jpeg: As in Slide.
+        jpeg_scaled_decoding: As in Slide.
         give_up: Whether a file that cannot be read is the slide's fault.
         state_dir: The folder of the slides' memos, see `identity.fingerprint`.
 
@@ -191,7 +191,7 @@ def iter_region_pixels(
             if reread or regions.slide.fingerprint:
                 check_same(slide_path, regions.slide, None if reread else state_dir)
             try:
-                for pixels in _read_regions_from(done, slide_path, regions, shrink_jpeg=shrink_jpeg):
+                for pixels in _read_regions_from(done, slide_path, regions, jpeg_scaled_decoding=jpeg_scaled_decoding):
                     yield pixels
                     done += 1
             except SlideError:
@@ -211,11 +211,13 @@ def check_same(slide_path: Path, slide: artifacts.SlideInfo, state_dir: Path | N
 
 
 def _read_regions_from(
-    first: int, slide_path: Path, regions: artifacts.Regions, *, shrink_jpeg: bool
+    first: int, slide_path: Path, regions: artifacts.Regions, *, jpeg_scaled_decoding: bool
 ) -> Iterator[np.ndarray]:
     """Open a slide and yield its regions from the first wanted on, the next one being read meanwhile."""
     info = regions.slide
-    with Slide(slide_path, info.mpp, shrink_jpeg=shrink_jpeg, missing_tiles=info.missing_tiles) as slide:
+    with Slide(
+        slide_path, info.mpp, jpeg_scaled_decoding=jpeg_scaled_decoding, missing_tiles=info.missing_tiles
+    ) as slide:
         yield from iter_regions(slide, replace(regions, coords=regions.coords[first:]))
 
 

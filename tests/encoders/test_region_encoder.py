@@ -132,7 +132,7 @@ def published(paper, tmp_path):
 
 
 def test_a_run_may_begin_with_the_published_weights(paper, published, section):
-    shape = {"embed_dim": 192, "depth": 6, "n_heads": 6, "global_crop": 14, "init_from": str(published)}
+    shape = {"embed_dim": 192, "depth": 6, "n_heads": 6, "global_crop_size": 14, "init_from": str(published)}
     networks = start_networks(section.model_copy(update=shape), 384, 1, "cpu")
     for network in (networks.student, networks.teacher):
         for name, tensor in network.encoder.state_dict().items():

@@ -400,7 +400,7 @@ def test_the_fingerprint_covers_all_it_was_made_from(stored, settings):
         {"features": "patch", "embed_path": None},
         {"features": "colour", "embed_path": None},
         {"embed_path": stored / "other.parquet"},
-        {"section": settings.evaluate.training.model_copy(update={"knn_neighbours": 3})},
+        {"section": settings.evaluate.training.model_copy(update={"knn_n_neighbors": 3})},
         {"seed": 2},
     ]
     assert len({fingerprint(**changed) for changed in changes}) == len(changes)
@@ -414,7 +414,7 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import evaluate
 
 folder, classifier = Path(sys.argv[1]), sys.argv[2]
-section = config.ClassifierTrainingConfig(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_neighbours=5, logreg_c=1)
+section = config.ClassifierTrainingConfig(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_n_neighbors=5, logreg_c=1)
 evaluate.run(
     folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,
     embed_path=folder / "slpd.parquet", tokens_dir=folder / "tokens",

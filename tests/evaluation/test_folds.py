@@ -106,7 +106,7 @@ def test_no_patient_is_set_aside_unless_asked_for(settings, make_slides):
     assert set(folds.make_folds(make_slides(20), settings.folds, 1)["part"]) == {"train", "test"}
 
 
-@pytest.mark.parametrize("changes", [{"val_fraction": 0.2}, {"train_share": 0.8}], ids=str)
+@pytest.mark.parametrize("changes", [{"val_fraction": 0.2}, {"train_fraction": 0.8}], ids=str)
 def test_what_is_set_aside_is_drawn_anew_in_each_fold(settings, make_slides, changes):
     """Patients of equal labels, dealt evenly: equal draws would take the same places in each fold."""
     section = settings.folds.model_copy(update={"n_folds": 4} | changes)
@@ -171,7 +171,7 @@ def test_a_patient_with_two_labels_stays_whole(settings, make_slides):
 def test_repeats_are_other_partitions_and_the_first_stays(settings, make_slides):
     slides = make_slides(12)
     once = made(slides, settings)
-    section = settings.folds.model_copy(update={"n_folds": 4, "val_fraction": 0.2, "repeats": 3})
+    section = settings.folds.model_copy(update={"n_folds": 4, "val_fraction": 0.2, "n_repeats": 3})
     found = folds.make_folds(slides, section, 1)
     pd.testing.assert_frame_equal(found[found["fold"] < 4], once)
     tested = found[found["part"] == "test"].sort_values("slide_id")
@@ -184,7 +184,7 @@ def test_repeats_are_other_partitions_and_the_first_stays(settings, make_slides)
 
 def test_a_share_of_the_training_patients_trains(settings, make_slides):
     slides = make_slides(20, slides=(1,))
-    section = settings.folds.model_copy(update={"n_folds": 4, "val_fraction": 0.2, "train_share": 0.25})
+    section = settings.folds.model_copy(update={"n_folds": 4, "val_fraction": 0.2, "train_fraction": 0.25})
     counts = folds.make_folds(slides, section, 1).groupby(["fold", "label", "part"]).size().unstack()
     assert (counts == {"spare": 9, "test": 5, "train": 3, "val": 3}).all().all()
 
@@ -198,7 +198,7 @@ def test_no_site_straddles_where_sites_are_kept_whole(settings, make_slides):
     slides = with_sites(make_slides(12, slides=(1, 2)), [f"h{n % 7}" for n in range(24)])
     two = slides[slides["site"].isin(("h0", "h1"))].groupby("site")["slide_id"].first()
     slides.loc[slides["slide_id"].isin(two), "patient_id"] = "both"
-    found = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 4, "grouped_by": "site"}), 1)
+    found = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 4, "group_by": "site"}), 1)
     joined = slides.set_index("slide_id")["site"].replace({"h1": "h0"})
     assert (found.assign(site=found["slide_id"].map(joined)).groupby(["fold", "site"])["part"].nunique() == 1).all()
     assert set(found["patient_id"]) == set(slides["patient_id"])
@@ -208,14 +208,14 @@ def test_no_site_straddles_where_sites_are_kept_whole(settings, make_slides):
 
 def test_a_slide_without_a_site_is_named(settings, make_slides):
     slides = with_sites(make_slides(6), ["a"] * 11 + [""])
-    with pytest.raises(ValueError, match=r"folds\.grouped_by: slide y05-0 has no site .* no TCGA barcode"):
-        folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 2, "grouped_by": "site"}), 1)
+    with pytest.raises(ValueError, match=r"folds\.group_by: slide y05-0 has no site .* no TCGA barcode"):
+        folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 2, "group_by": "site"}), 1)
 
 
 def test_fewer_sites_than_folds_are_refused(settings, make_slides):
     slides = with_sites(make_slides(6), [f"h{n % 3}" for n in range(12)])
     with pytest.raises(ValueError, match=r"folds\.n_folds: 10 folds of 3 sites; lower it to 3 or add sites"):
-        folds.make_folds(slides, settings.folds.model_copy(update={"grouped_by": "site"}), 1)
+        folds.make_folds(slides, settings.folds.model_copy(update={"group_by": "site"}), 1)
 
 
 @pytest.fixture

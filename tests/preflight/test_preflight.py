@@ -175,7 +175,14 @@ def test_a_run_that_begins_with_an_encoder_of_other_tokens_would_fail(settings, 
 
 
 def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look):
-    recipe = {"global_px": 32, "local_px": 16, "n_local_crops": 1, "hidden_dim": 8, "bottleneck_dim": 4, "out_dim": 16}
+    recipe = {
+        "global_crop_px": 32,
+        "local_crop_px": 16,
+        "n_local_crops": 1,
+        "hidden_dim": 8,
+        "bottleneck_dim": 4,
+        "out_dim": 16,
+    }
     dino = config.load(yaml.safe_load((ROOT / "config.yaml").read_text())).patch_encoder.dino.model_dump() | recipe
     rows = {"untrained": ["knn"], "patch": None, "colour": None, "dino": None}
     cohort([2] * 4)

@@ -46,13 +46,13 @@ def refused(settings, *words: str) -> None:
 
 
 def test_a_cohort_that_fits_its_settings_passes(settings):
-    texts.require_cohort(settings({"n_neighbours": 4}), SHEET)
+    texts.require_cohort(settings({"n_neighbors": 4}), SHEET)
 
 
 @pytest.mark.parametrize(
     ("run", "what"),
     [
-        ({"n_neighbours": 5}, "pretrain.runs.slpd.n_neighbours: 5 of 4 other slides; lower it to 4"),
+        ({"n_neighbors": 5}, "pretrain.runs.slpd.n_neighbors: 5 of 4 other slides; lower it to 4"),
         ({"init_from": "gone.pth"}, "pretrain.init_from: no file gone.pth"),
         (
             {"init_from": "results/tiny/pretrain/dino/encoder.safetensors", "depth": 2},
@@ -66,14 +66,14 @@ def test_a_run_that_cannot_be_is_named(settings, run, what):
 
 def test_neighbours_are_counted_where_an_encoder_trains(settings, tmp_path):
     """Of five slides, two or three train in a fold; of imported splits, those that they name."""
-    run = {"slides": "train_only", "n_neighbours": 1}
+    run = {"slides": "train_only", "n_neighbors": 1}
     texts.require_cohort(settings(run), SHEET)
-    texts.require_cohort(settings(run | {"n_neighbours": 4, "slides": "all"}), SHEET)
-    refused(settings(run | {"n_neighbours": 2}), "slpd.n_neighbours: 2 of 1 other slides that train in a fold; lower")
+    texts.require_cohort(settings(run | {"n_neighbors": 4, "slides": "all"}), SHEET)
+    refused(settings(run | {"n_neighbors": 2}), "slpd.n_neighbors: 2 of 1 other slides that train in a fold; lower")
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,\na2,,\nb2,,\n")
     splits = {"splits": str(tmp_path)}
-    texts.require_cohort(settings(run | {"n_neighbours": 3}, folds=splits), SHEET)
-    refused(settings(run | {"n_neighbours": 4}, folds=splits), "n_neighbours: 4 of 3 other slides that train")
+    texts.require_cohort(settings(run | {"n_neighbors": 3}, folds=splits), SHEET)
+    refused(settings(run | {"n_neighbors": 4}, folds=splits), "n_neighbors: 4 of 3 other slides that train")
 
 
 def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
@@ -92,12 +92,12 @@ def test_a_batch_is_shared_evenly(settings):
 
 
 def test_all_that_cannot_be_is_named_at_once(settings):
-    changed = settings({"n_neighbours": 5}, folds={"n_folds": 6, "val_fraction": 0.0})
-    refused(changed, "folds.n_folds: 6 folds of 5 patients; lower it to 5", "pretrain.runs.slpd.n_neighbours")
+    changed = settings({"n_neighbors": 5}, folds={"n_folds": 6, "val_fraction": 0.0})
+    refused(changed, "folds.n_folds: 6 folds of 5 patients; lower it to 5", "pretrain.runs.slpd.n_neighbors")
 
 
 def test_sites_are_checked_where_they_are_kept_whole(settings):
-    refused(settings(folds={"grouped_by": "site", "n_folds": 2}), "label 'a' stands on one site only")
+    refused(settings(folds={"group_by": "site", "n_folds": 2}), "label 'a' stands on one site only")
 
 
 def test_what_is_in_doubt_is_said(settings, tmp_path):

@@ -26,11 +26,11 @@ CHANGES = {
     "base_lr": 0.2,
     "warmup_epochs": 1,
     "drop_path": 0.0,
-    "self_only_epochs": 1,
+    "prototype_start_epoch": 1,
     "freeze_last_layer_epochs": 1,
     "alpha_intra": 0.7,
     "alpha_inter": 0.3,
-    "n_neighbours": 3,  # one more than there are
+    "n_neighbors": 3,  # one more than there are
     "teacher_momentum": 0.8,
     "clip_norm": 0.05,
 }
@@ -44,17 +44,17 @@ SHARED = (
     "teacher_temperature",
     "clip_norm",
     "kmeans_iterations",
-    "self_only_epochs",
+    "prototype_start_epoch",
     "freeze_last_layer_epochs",
     "skip_crop_k",
 )
 VARIANTS = {
     "paper": {},
     "released": config.PRESETS["released"]
-    | {"cluster_crop": 3, "self_only_epochs": 1, "min_regions": 6, "batch_size": BATCH, "n_neighbours": 1},
+    | {"cluster_crop": 3, "prototype_start_epoch": 1, "min_regions": 6, "batch_size": BATCH, "n_neighbors": 1},
     "released, K = 2": config.PRESETS["released"]
-    | {"cluster_crop": 3, "self_only_epochs": 1, "min_regions": 5, "batch_size": BATCH, "n_neighbours": 2},
-    "inter by region": {"inter": "region", "koleo": 0.1},
+    | {"cluster_crop": 3, "prototype_start_epoch": 1, "min_regions": 5, "batch_size": BATCH, "n_neighbors": 2},
+    "inter by region": {"inter": "region", "koleo_weight": 0.1},
     "inter by any region": {"inter": "any_region"},
     "global": {"clustering": "global", "alpha_inter": 0.0},
 }
@@ -75,12 +75,12 @@ class Oracle(reference.SLPD):
             cohort.tokens.float(),
             torch.from_numpy(cohort.slide_of) * (section.clustering != "global"),
             M=section.n_prototypes * (len(SIZES) if section.clustering == "global" else 1),
-            K=section.n_neighbours,
+            K=section.n_neighbors,
             **{name: getattr(section, name) for name in SHARED},
-            center_momentum=section.centre_momentum,
+            center_momentum=section.center_momentum,
         )
         self.slides = cohort.slide_of
-        if section.shared_centre:
+        if section.shared_center:
             self.center = SharedCenter(self.center)
 
     def embed(self):
@@ -139,7 +139,7 @@ class Oracle(reference.SLPD):
         self.row = dict.fromkeys(("entropy_intra", "entropy_inter"), math.nan) | {"intra": 0.0, "inter": 0.0}
         losses = super().losses(regions, crops, clustered=clustered)
         losses["koleo"] = self.koleo(crops)
-        losses["loss"] = losses["loss"] + self.section.koleo * losses["koleo"]
+        losses["loss"] = losses["loss"] + self.section.koleo_weight * losses["koleo"]
         self.row |= {name: loss.item() for name, loss in losses.items()}
         return losses
 
@@ -162,7 +162,10 @@ class Oracle(reference.SLPD):
 
     def draw_crops(self, regions, epoch, step):
         rng, crops, section = generator(SEED, "crops", epoch, step), [], self.section
-        for count, side in ((section.n_global_crops, section.global_crop), (section.n_local_crops, section.local_crop)):
+        for count, side in (
+            (section.n_global_crops, section.global_crop_size),
+            (section.n_local_crops, section.local_crop_size),
+        ):
             for indices in crop_indices(count * len(regions), 4, side, section.augment, rng).reshape(
                 count, len(regions), side, side
             ):

@@ -10,9 +10,9 @@ from slpd_core.pretraining.networks import start_networks
 
 RUNS = {
     "slpd": {},
-    "many regions": {"min_regions": 5, "n_neighbours": 2},
-    "other patients": {"exclude_same_patient": True, "n_neighbours": 3},
-    "any region": {"inter": "any_region", "min_regions": 5, "n_neighbours": 2},
+    "many regions": {"min_regions": 5, "n_neighbors": 2},
+    "other patients": {"exclude_same_patient": True, "n_neighbors": 3},
+    "any region": {"inter": "any_region", "min_regions": 5, "n_neighbors": 2},
     "any region of others": {"inter": "any_region", "exclude_same_patient": True},
     "intra": {"alpha_inter": 0.0},
     "global": {"clustering": "global", "alpha_inter": 0.0},
@@ -34,7 +34,7 @@ def test_the_regions_reached_are_those_that_get_targets(section, make_cohort, ru
     without = (reached["inter"] == 0).mean() if "inter" in reached else np.nan
     assert begun.row["regions_without_neighbors"] == pytest.approx(without, nan_ok=True)
     gaps = coverage.describe_gaps(cohort, section)
-    whole = all((count >= (section.n_neighbours if term == "inter" else 1)).all() for term, count in reached.items())
+    whole = all((count >= (section.n_neighbors if term == "inter" else 1)).all() for term, count in reached.items())
     assert (gaps == []) is whole
     plain = not any(count.any() for count in reached.values())
     assert any("this run is plain DINO" in gap for gap in gaps) is plain
@@ -53,7 +53,7 @@ ALONE = (
     "L_inter trains nothing, 1 of 1 slides (100.0 %) with 6 of 6 regions (100.0 %) are not reached, since no slide has "
     "another one to be compared with: lower pretrain.min_regions or n_prototypes, or add slides."
 )
-FEW = "n_neighbours is 2, but some slides have only 1 to be compared with."
+FEW = "n_neighbors is 2, but some slides have only 1 to be compared with."
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ FEW = "n_neighbours is 2, but some slides have only 1 to be compared with."
     [((4, 2, 3), 1, [PLAIN]), ((5, 3, 6), 1, [PARTLY]), ((6,), 1, [ALONE]), ((5, 5), 2, [FEW]), ((5, 5), 1, [])],
 )
 def test_gaps_are_told_with_their_shares(section, make_cohort, sizes, K, gaps):
-    section = section.model_copy(update={"min_regions": 5, "n_neighbours": K})
+    section = section.model_copy(update={"min_regions": 5, "n_neighbors": K})
     assert coverage.describe_gaps(make_cohort(*sizes), section) == gaps
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 @pytest.mark.parametrize("koleo", [0.0, 0.1])
 def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, make_cohort, tmp_path, precision, koleo):
     """Without drop path, whose draws differ; half precision keeps the losses near."""
-    changes = {"drop_path": 0.0, "koleo": koleo, "n_neighbours": 2}
+    changes = {"drop_path": 0.0, "koleo_weight": koleo, "n_neighbors": 2}
     section, cohort = section.model_copy(update=changes), make_cohort(9, 1, 8, 7)
     _, expected = pretrain.train(cohort, section, 1, "cpu", Checkpoint(tmp_path / "cpu.pt", {}))
     section = section.model_copy(update={"precision": precision})
@@ -38,7 +38,7 @@ def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, mak
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("on_gpu", [True, False], ids=["tokens on the GPU", "tokens in memory"])
 def test_no_step_waits_for_the_gpu(section, make_cohort, precision, koleo, on_gpu):
-    section = section.model_copy(update={"precision": precision, "koleo": koleo, "self_only_epochs": 0})
+    section = section.model_copy(update={"precision": precision, "koleo_weight": koleo, "prototype_start_epoch": 0})
     cohort = make_cohort(9, 1, 8, 7)
     cohort = cohort.near("cuda") if on_gpu else cohort
     networks = start_networks(section, 8, 1, "cuda")
@@ -77,7 +77,7 @@ def test_tokens_in_memory_train_as_those_on_the_gpu(section, make_cohort, tmp_pa
 def test_one_process_of_nccl_trains_as_none(section, make_cohort, tmp_path):
     """All that processes tell one another goes through NCCL, though there is but one."""
     cohort = make_cohort(9, 1, 8, 7)
-    section = section.model_copy(update={"koleo": 0.1})
+    section = section.model_copy(update={"koleo_weight": 0.1})
     _, alone = pretrain.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "alone.pt", {}))
     torch.cuda.set_device(0)
     torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meet", world_size=1, rank=0)

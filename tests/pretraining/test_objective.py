@@ -76,7 +76,7 @@ def make_batch(section, make_cohort):
                 parameter += 0.1 * torch.randn_like(parameter)
         networks.centres = {term: 0.1 * torch.randn(section.out_dim, dtype=torch.float64) for term in networks.centres}
         views = [view.double() for view in views_of(make_cohort(5).tokens, section)]
-        K = section.n_neighbours
+        K = section.n_neighbors
         weights = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.float64)[:, :K]
         D = section.bottleneck_dim if section.cluster_space == "bottleneck" else section.embed_dim
         values = torch.randn(5, 1 + K, D, dtype=torch.float64)
@@ -87,9 +87,9 @@ def make_batch(section, make_cohort):
 
 
 VARIANTS = {
-    "paper": {"n_neighbours": 2},
-    "without L_intra": {"alpha_intra": 0.0, "n_neighbours": 2},
-    **{f"released, K = {K}": config.PRESETS["released"] | {"n_neighbours": K} for K in (1, 2, 3)},
+    "paper": {"n_neighbors": 2},
+    "without L_intra": {"alpha_intra": 0.0, "n_neighbors": 2},
+    **{f"released, K = {K}": config.PRESETS["released"] | {"n_neighbors": K} for K in (1, 2, 3)},
 }
 
 
@@ -123,7 +123,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     exists = {"self": torch.ones(5, 2, dtype=torch.bool)} | {term: w > 0 for term, (_, w) in batch.targets.items()}
     targets, expected = {}, {}
     for term in logits:
-        center = "prototypes" if section.shared_centre and term != "self" else term
+        center = "prototypes" if section.shared_center and term != "self" else term
         a = targets[term] = ((logits[term] - centres[center]) / section.teacher_temperature).softmax(-1)
         if term == "self":
             expected[term] = reference.self_loss(a.unbind(1), b)
@@ -193,7 +193,7 @@ def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype
 
 def test_koleo_takes_the_batch_as_one_block(section, make_batch, monkeypatch):
     """Nearest neighbours are sought in the batch: with blocks of two there would be other ones."""
-    section = section.model_copy(update={"drop_path": 0.0, "koleo": 1.0})
+    section = section.model_copy(update={"drop_path": 0.0, "koleo_weight": 1.0})
     found = []
     for block in (2, 32):
         monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)

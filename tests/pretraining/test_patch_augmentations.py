@@ -102,7 +102,7 @@ def test_the_first_global_crop_is_blurred_the_second_hardly_ever_a_local_one_eve
         return drawn
 
     monkeypatch.setattr(patch_augmentations, "draw_changes", drawing)
-    recipe = recipe.model_copy(update={"global_px": 16, "local_px": 16, "n_local_crops": 3})
+    recipe = recipe.model_copy(update={"global_crop_px": 16, "local_crop_px": 16, "n_local_crops": 3})
     patches = torch.zeros(1, 20, 20, 3, dtype=torch.uint8)
     patch_augmentations.draw_views(patches, np.arange(1), 4000, recipe, np.random.default_rng(1))
     assert blurred == [1.0, *(pytest.approx(share, abs=0.03) for share in (0.1, 0.5, 0.5, 0.5))]
@@ -117,7 +117,7 @@ def test_contrast_and_greyscale(pixels):
 
 
 def test_views_have_their_sizes_and_a_share_of_a_batch_is_that_share(recipe):
-    recipe = recipe.model_copy(update={"global_px": 32, "local_px": 16, "n_local_crops": 3})
+    recipe = recipe.model_copy(update={"global_crop_px": 32, "local_crop_px": 16, "n_local_crops": 3})
     patches = torch.randint(0, 256, (6, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     whole = patch_augmentations.draw_views(patches, np.arange(6), 6, recipe, np.random.default_rng(1))
     assert [view.shape for view in whole] == [(12, 3, 32, 32), (18, 3, 16, 16)]
@@ -130,6 +130,6 @@ def test_views_have_their_sizes_and_a_share_of_a_batch_is_that_share(recipe):
 
 
 def test_without_local_crops_there_are_the_global_ones(recipe):
-    recipe = recipe.model_copy(update={"n_local_crops": 0, "global_px": 16})
+    recipe = recipe.model_copy(update={"n_local_crops": 0, "global_crop_px": 16})
     patches = torch.zeros(2, 20, 20, 3, dtype=torch.uint8)
     assert len(patch_augmentations.draw_views(patches, np.arange(2), 2, recipe, np.random.default_rng(1))) == 1

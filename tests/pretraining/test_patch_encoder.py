@@ -387,7 +387,7 @@ def test_hipts_checkpoint_is_the_published_model(tmp_path, settings, made):
         assert relative(found, dino_forward(teacher, x, heads=6, offset=0.0)) > 1e-4
     assert (parsed["input_px"], parsed["token_dim"], parsed["source"]) == (256, 384, "hipt, another file")
     assert parsed["mean"] == parsed["std"] == [0.5, 0.5, 0.5]
-    assert (meta["origin"], meta["position_offset"]) == ("vit256.pth", "0.1")
+    assert (meta["origin"], meta["interpolate_offset"]) == ("vit256.pth", "0.1")
     assert meta["origin_fingerprint"] == artifacts.file_fingerprint(tmp_path / "vit256.pth")
 
 

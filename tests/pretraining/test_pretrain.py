@@ -130,7 +130,7 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
     "sizes", [(1, 1, 1), (9,), (1, 9), (2, 2), (3, 0, 4)], ids=["too small", "one slide", "mixed", "least", "empty"]
 )
 def test_odd_cohorts_train_without_nan(section, make_cohort, tmp_path, sizes):
-    section = section.model_copy(update={"n_neighbours": 3, "epochs": 2})
+    section = section.model_copy(update={"n_neighbors": 3, "epochs": 2})
     networks, history = trained(make_cohort(*sizes), section, tmp_path / "a.pt")
     assert np.isfinite(history[["loss", "self", "intra", "inter", "teacher_entropy"]]).all().all()
     assert all(torch.isfinite(tensor).all() for tensor in networks.teacher.state_dict().values())
@@ -156,7 +156,7 @@ def test_a_run_without_local_crops_trains(section, make_cohort, tmp_path, run):
 
 
 def test_entropies_are_recorded_where_there_are_prototypes(section, make_cohort, tmp_path):
-    section = section.model_copy(update={"self_only_epochs": 1, "epochs": 3})
+    section = section.model_copy(update={"prototype_start_epoch": 1, "epochs": 3})
     _, history = trained(make_cohort(9, 8), section, tmp_path / "a.pt")
     for name in ("entropy_intra", "entropy_inter"):
         assert np.isnan(history[name][0])
@@ -177,7 +177,7 @@ def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
     assert history["self"].iloc[0] > 0.5 * math.log(section.out_dim)
 
 
-@pytest.mark.parametrize("changes", [{}, {"preset": "released", "cluster_crop": 3, "self_only_epochs": 1}])
+@pytest.mark.parametrize("changes", [{}, {"preset": "released", "cluster_crop": 3, "prototype_start_epoch": 1}])
 def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch, changes):
     """Same losses, centres, prototypes; slide 1 has none, so the processes' shares of a batch differ in them."""
     preset = config.PRESETS.get(changes.get("preset"), {})

@@ -152,7 +152,7 @@ def test_a_stain_of_whole_slides_does_not_say_which_are_similar_once_they_are_ce
     given = {"M": 2, "K": 1, "restarts": 3, "iterations": 5, "seed": 1, "epoch": 0}
     ids = ["a", "b", "c", "d"]
     as_they_are = prototypes.cluster_slides(embeddings, slide_of, ids, **given)
-    centred = prototypes.cluster_slides(embeddings, slide_of, ids, centre_slides=True, **given)
+    centred = prototypes.cluster_slides(embeddings, slide_of, ids, center_slides=True, **given)
     assert as_they_are.neighbours[:, 0].tolist() == [1, 0, 3, 2]
     assert centred.neighbours[:, 0].tolist() == [2, 3, 0, 1]
     np.testing.assert_array_equal(centred.centres, as_they_are.centres)
@@ -172,6 +172,6 @@ def test_no_slide_is_centred_where_none_has_prototypes():
         iterations=1,
         seed=1,
         epoch=0,
-        centre_slides=True,
+        center_slides=True,
     )
     assert (found.neighbours == -1).all()

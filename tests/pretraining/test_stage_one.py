@@ -17,8 +17,8 @@ from slpd_core.ssl.losses import koleo_loss
 
 SMALL = {
     "n_local_crops": 2,
-    "global_px": 32,
-    "local_px": 16,
+    "global_crop_px": 32,
+    "local_crop_px": 16,
     "drop_path": 0.0,
     "hidden_dim": 32,
     "bottleneck_dim": 16,

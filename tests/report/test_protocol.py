@@ -72,8 +72,8 @@ def test_colors_come_from_no_encoder():
     ("changes", "published", "expected"),
     [
         ({}, "", "6 folds drawn here, grouped by patient"),
-        ({"repeats": 2, "grouped_by": "site"}, "", "6 folds drawn here, grouped by site, 2 partitions"),
-        ({"train_share": 0.25}, "", "6 folds drawn here, grouped by patient, 25% of the training part used"),
+        ({"n_repeats": 2, "group_by": "site"}, "", "6 folds drawn here, grouped by site, 2 partitions"),
+        ({"train_fraction": 0.25}, "", "6 folds drawn here, grouped by patient, 25% of the training part used"),
         ({"splits": "folder"}, "", "6 imported splits"),
         ({"splits": "folder"}, "HIPT's ten splits of TCGA-BRCA", "HIPT's ten splits of TCGA-BRCA"),
     ],

@@ -381,8 +381,8 @@ def test_braces_in_the_paths_of_sheet_splits_and_encoders_are_no_wildcards(cohor
 
 
 def test_a_run_that_the_cohort_is_too_small_for_is_refused(cohort, snakemake):
-    overlay = {"pretrain": {"runs": {"slpd": {"n_neighbours": 4}}}}
-    refused(snakemake, cohort, "pretrain.runs.slpd.n_neighbours: 4 of 3 other slides; lower it to 3", overlay=overlay)
+    overlay = {"pretrain": {"runs": {"slpd": {"n_neighbors": 4}}}}
+    refused(snakemake, cohort, "pretrain.runs.slpd.n_neighbors: 4 of 3 other slides; lower it to 3", overlay=overlay)
 
 
 @pytest.mark.parametrize(

@@ -184,12 +184,12 @@ def test_a_tile_that_is_missing_is_an_error_never_white(tmp_path):
         assert slide.remarks == ("1 of the 4 tiles of level 0 are missing and read as white (tissue.missing_tiles).",)
 
 
-@pytest.mark.parametrize("shrink_jpeg", [True, False])
-def test_finer_levels_are_averaged(tmp_path, shrink_jpeg):
+@pytest.mark.parametrize("jpeg_scaled_decoding", [True, False])
+def test_finer_levels_are_averaged(tmp_path, jpeg_scaled_decoding):
     checker = np.zeros((512, 512, 3), np.uint8)
     checker[::2, ::2] = checker[1::2, 1::2] = 200
     write_slide(tmp_path / "s.tiff", checker, 0.25)
-    with Slide(tmp_path / "s.tiff", shrink_jpeg=shrink_jpeg) as slide:
+    with Slide(tmp_path / "s.tiff", jpeg_scaled_decoding=jpeg_scaled_decoding) as slide:
         assert close(slide.read((0, 0), (256, 256), 0.5)[8:-8, 8:-8], (100, 100, 100), 12)
 
 
