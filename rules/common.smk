@@ -15,15 +15,16 @@ from slpd_core import config as sections
 
 from slpd_core import runtime
 from slpd_core.artifacts.paths import CohortPaths
-from slpd_core.preflight import texts
+from slpd_core.preflight import consistency
 from slpd_core.slides import sheet
-from slpd_core.workflow import messages
+from slpd_core.workflow import forecast, messages
 from slpd_core.workflow.resources import (
     READ_RETRIES,
     JobResources,
     gpus_by_rule,
     last_attempt,
     per_attempt,
+    pretrain_memory,
     resource_limit,
     wait_before_attempt,
 )
@@ -70,7 +71,7 @@ try:
     RESOURCES = JobResources(CONFIG, SLIDES, TARGETS)
     if workflow.is_main_process:  # once a run, not once a job
         SLIDES.outlines  # refused here if a file in their folder is of no slide
-        texts.require_cohort(
+        consistency.require_cohort(
             CONFIG,
             SHEET,
             gpus_by_rule(workflow.resource_settings.overwrite_resources),

@@ -40,7 +40,7 @@ rule evaluate:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=per_attempt(3000),
+        mem_mb=per_attempt(forecast.EVALUATE_MB),
         runtime=per_attempt(RESOURCES.evaluate_minutes),
     params:
         section=CONFIG.evaluate.training.model_dump(),

@@ -1,4 +1,4 @@
-# What is wrong, and what a run would take: before it is begun. No output: it runs whenever it is asked for.
+# Finds what would fail and forecasts what a run takes. Without an output it runs whenever it is requested.
 
 
 rule preflight:
@@ -15,5 +15,8 @@ rule preflight:
         results=RESULTS,
         cores=resource_limit(workflow.global_resources, "_cores") or os.cpu_count(),
         gpus=resource_limit(workflow.global_resources, "gpu"),
+        pretrain_mb=pretrain_memory(
+            workflow.resource_settings.overwrite_resources, workflow.global_resources
+        ),
     script:
         "../workflow_scripts/preflight.py"

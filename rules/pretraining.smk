@@ -23,7 +23,7 @@ rule patch_encoder:
     threads: RESOURCES.patch_encoder_threads
     resources:
         gpu=RESOURCES.patch_encoder_gpus,
-        mem_mb=per_attempt(8000),
+        mem_mb=per_attempt(forecast.PATCH_ENCODER_MB),
         runtime=per_attempt(RESOURCES.patch_encoder_minutes),
     params:
         section=TARGETS.patch_encoder_section,
@@ -69,10 +69,7 @@ rule pretrain:
         gpu=1,
         # Of a Slurm job, `gpu` and `tasks` in all: docs/cluster.md.
         nodes=1,
-        # The tokens stay in memory: 200 KB a region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC; the rest is
-        # for PyTorch. Of a larger cohort they are mapped from a file in $TMPDIR; with more memory
-        # (--set-resources pretrain:mem_mb=...) they need not be.
-        mem_mb=per_attempt(20000),
+        mem_mb=per_attempt(forecast.PRETRAIN_MB),
         runtime=per_attempt(RESOURCES.pretrain_minutes),
     params:
         section=TARGETS.run_section,

@@ -31,7 +31,7 @@ rule tissue:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=per_attempt(1500),
+        mem_mb=per_attempt(forecast.TISSUE_MB),
         runtime=per_attempt(RESOURCES.slide_minutes(3, per_gb=3)),
         last_attempt=last_attempt,
         wait_s=wait_before_attempt,

@@ -14,4 +14,5 @@ with runtime.job(snakemake.log[0], "preflight", threads=snakemake.threads, gpus=
         device=device,
         cores=snakemake.params.cores,
         gpus=snakemake.params.gpus,
+        pretrain_mb=snakemake.params.pretrain_mb,
     )

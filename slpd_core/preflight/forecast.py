@@ -1,19 +1,33 @@
-"""What a run will take, stage by stage: jobs, hours of work, gigabytes that stay."""
+"""The time, memory and disk space that a run takes, stage by stage, at the measured speeds of this machine."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from slpd_core import config
-from slpd_core.preflight import throughput
 from slpd_core.preflight.slides import CohortSample, SlideProbe
-from slpd_core.workflow.forecast import training_hours
+from slpd_core.preflight.throughput import EncoderSpeed
+from slpd_core.workflow.forecast import (
+    EVALUATE_MB,
+    PATCH_ENCODER_MB,
+    PRETRAIN_MB,
+    TISSUE_MB,
+    classifier_epochs,
+    encoding_mb,
+    tokens_gb,
+    training_hours,
+)
 
 START_SECONDS = 3.0  # of a job that loads PyTorch
-COLOUR_BYTES = 6  # of a patch, beside its token
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the run may use at a time: GPUs, or without any, cores. device: cuda or cpu."""
+    """The resources that jobs may use at a time.
+
+    Attributes:
+        cores: CPU cores.
+        gpus: GPUs; 0 runs everything on the cores.
+        device: "cuda" or "cpu".
+    """
 
     cores: int
     gpus: int
@@ -21,13 +35,23 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage to come: its jobs, the hours they take one after another, how many run at a time, what they leave."""
+class StageForecast:
+    """The forecast of a stage.
+
+    Attributes:
+        name: The stage, and what tells its lines apart.
+        jobs: Jobs.
+        hours: Hours of all jobs, one after another.
+        at_a_time: Jobs that the machine runs at a time.
+        memory_mb: Memory per job, as its rule asks for it.
+        gigabytes: Size of the files that stay.
+    """
 
     name: str
     jobs: int
     hours: float
     at_a_time: int
+    memory_mb: float
     gigabytes: float = 0.0
 
     @property
@@ -36,102 +60,138 @@ class Stage:
         return self.hours / max(1, min(self.at_a_time, self.jobs))
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """A patch encoder tried out: seconds a patch, the length of its tokens, the patches of a region."""
+def forecast_tissue(n_slides: int, sample: CohortSample, machine: Machine) -> StageForecast:
+    """Forecast the tissue stage.
 
-    seconds: float
-    token_dim: int
-    patches: int
+    Args:
+        n_slides: Slides.
+        sample: The slides whose tissue was timed.
+        machine: The resources.
 
-    @property
-    def region_bytes(self) -> int:
-        """What a region's tokens take."""
-        return self.patches * (2 * self.token_dim + COLOUR_BYTES)
+    Returns:
+        The forecast.
+    """
+    return StageForecast("tissue", n_slides, n_slides * sample.tissue_seconds / 3600, machine.cores, TISSUE_MB)
 
 
-def of_slides(
-    settings: config.Config,
-    slides: list[SlideProbe],
+def forecast_patch_encoder(n_patches: int, *, patch_px: int, epochs: int, patches_per_s: float) -> StageForecast:
+    """Forecast the training of the patch encoder.
+
+    Args:
+        n_patches: Patches sampled from all slides.
+        patch_px: Side of a patch, px.
+        epochs: Epochs.
+        patches_per_s: Patches trained on per second.
+
+    Returns:
+        The forecast; its files are the patches, which are deleted once it has trained.
+    """
+    hours, gigabytes = training_hours(n_patches, epochs, patches_per_s), n_patches * patch_px**2 * 3 / 1e9
+    return StageForecast("patch_encoder", 1, hours, 1, PATCH_ENCODER_MB, gigabytes)
+
+
+def forecast_tokens(
+    name: str,
+    slides: Sequence[SlideProbe],
     sample: CohortSample,
-    encoders: dict[str, Encoder],
+    encoder: EncoderSpeed,
     machine: Machine,
-) -> list[Stage]:
-    """The stages from pixels to tokens; encoders: by the name that evaluate.rows has for them, "patch" the own."""
-    n, R = len(slides), sample.regions_of(slides)
-    workers = machine.gpus or machine.cores
-    stages = [Stage("tissue", n, n * sample.tissue_seconds / 3600, machine.cores)]
-    if recipe := settings.patch_encoder.recipe:
-        own, per_slide = settings.patch_encoder.own, settings.patches.patches_per_slide
-        rate = throughput.patches_a_second(own, recipe, machine.device)
-        patches_gb = n * per_slide * own.patch_px**2 * 3 / 1e9
-        hours = training_hours(n * per_slide, recipe.epochs, rate)
-        stages.append(Stage("patch_encoder", 1, hours, 1, patches_gb))
-    for name, found in encoders.items():
-        a_region = max(sample.read_seconds, found.seconds * found.patches)  # the next is read meanwhile
-        if machine.device == "cpu":
-            a_region = sample.read_seconds + found.seconds * found.patches
-        hours = (R * a_region + n * START_SECONDS) / 3600
-        title = "tokens" if name == config.PATCH_FEATURES else f"tokens of {name}"
-        stages.append(Stage(title, n, hours, workers, R * found.region_bytes / 1e9))
-    return stages
+    *,
+    region_px: int,
+) -> StageForecast:
+    """Forecast the tokens of one patch encoder.
+
+    Args:
+        name: The line's name.
+        slides: The slides that open.
+        sample: The slides whose regions were counted and timed.
+        encoder: The speed of the patch encoder.
+        machine: The resources.
+        region_px: Side of a region, px.
+
+    Returns:
+        The forecast.
+    """
+    n_regions, encode_seconds = sample.expected_regions(slides), encoder.seconds_per_patch * encoder.patches_per_region
+    if machine.device == "cpu":
+        region_seconds = sample.read_seconds + encode_seconds
+    else:
+        region_seconds = max(sample.read_seconds, encode_seconds)  # the next region is read meanwhile
+    hours = (n_regions * region_seconds + len(slides) * START_SECONDS) / 3600
+    gigabytes = tokens_gb(n_regions, encoder.patches_per_region, encoder.token_dim, with_colors=True)
+    memory_mb = encoding_mb(region_px, encoder.weights_gb)
+    return StageForecast(name, len(slides), hours, machine.gpus or machine.cores, memory_mb, gigabytes)
 
 
-def of_pretraining(settings: config.Config, regions: int, token_dim: int, machine: Machine) -> list[Stage]:
-    """The pretraining runs, each an encoder of all slides or one a fold."""
-    stages = []
-    runs = {name: settings.pretrain.run(name) for name in settings.pretrain.runs}
-    rate: dict[bool, float] = {}
-    for name, run in runs.items():
-        if run.uses_prototypes not in rate:
-            rate[run.uses_prototypes] = throughput.regions_a_second(run, settings.grid, token_dim, machine.device)
-        jobs = 1 if run.slides == "all" else settings.folds.count
-        share = 1.0 if run.slides == "all" else 1 - 1 / max(2, settings.folds.n_folds)
-        hours = jobs * training_hours(share * regions, run.epochs, rate[run.uses_prototypes])
-        stages.append(Stage(f"pretrain {name}", jobs, hours, machine.gpus or 1))
-    return stages
+def forecast_pretrain(
+    run: str, n_encoders: int, n_regions: float, *, epochs: int, regions_per_s: float, machine: Machine
+) -> StageForecast:
+    """Forecast a pretraining run.
+
+    Args:
+        run: Its name.
+        n_encoders: Encoders that it trains: 1, or one per fold.
+        n_regions: Regions that each of them is trained on.
+        epochs: Epochs.
+        regions_per_s: Regions trained on per second.
+        machine: The resources.
+
+    Returns:
+        The forecast.
+    """
+    hours = n_encoders * training_hours(n_regions, epochs, regions_per_s)
+    return StageForecast(f"pretrain {run}", n_encoders, hours, machine.gpus or 1, PRETRAIN_MB)
 
 
-def of_evaluation(
-    settings: config.Config, slides: int, regions: int, encoders: dict[str, Encoder], machine: Machine
-) -> Stage:
-    """All rows and folds."""
-    section, folds = settings.evaluate.training, settings.folds.count
-    a_slide, hours, jobs = regions / max(1, slides), 0.0, 0
-    for features, classifiers in settings.evaluate.rows.items():
-        if features in settings.pretrain.runs:
-            rows, dim = round(a_slide), settings.pretrain.run(features).embed_dim
-        else:
-            own = encoders.get(features, encoders[config.PATCH_FEATURES])
-            rows, dim = round(a_slide * own.patches), 3 if features == config.COLOUR_FEATURES else own.token_dim
-        for classifier in classifiers:
-            epochs = 1 if classifier in ("knn", "logreg") else section.epochs
-            once = throughput.seconds_a_slide(classifier, section, rows, dim)
-            hours += folds * (START_SECONDS / 3600 + training_hours(slides, epochs, 1 / once))
-            jobs += folds
-    return Stage("evaluate", jobs, hours, machine.cores)
+def forecast_evaluate(
+    seconds_per_slide: Mapping[tuple[str, str], float], *, n_slides: int, n_folds: int, epochs: int, machine: Machine
+) -> StageForecast:
+    """Forecast the training of all classifiers on all folds.
+
+    Args:
+        seconds_per_slide: By features and classifier, the seconds to train on a slide once.
+        n_slides: Slides.
+        n_folds: Folds in all.
+        epochs: Epochs of a network.
+        machine: The resources.
+
+    Returns:
+        The forecast.
+    """
+    hours = sum(
+        START_SECONDS / 3600 + training_hours(n_slides, classifier_epochs(classifier, epochs), 1 / seconds)
+        for (_, classifier), seconds in seconds_per_slide.items()
+    )
+    return StageForecast("evaluate", n_folds * len(seconds_per_slide), n_folds * hours, machine.cores, EVALUATE_MB)
 
 
-def duration(hours: float) -> str:
-    """Hours in words, minutes where they are few."""
+def format_hours(hours: float) -> str:
+    """Format a time in hours, in minutes where it is below one.
+
+    Args:
+        hours: Hours.
+
+    Returns:
+        The text.
+    """
     return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
 
 
-def table(stages: list[Stage]) -> list[str]:
-    """The forecast as lines of text."""
-    line = "  {:24s} {:>8} {:>12} {:>12} {:>10}".format
-    lines = [line("stage", "jobs", "work", "takes here", "leaves")]
-    lines += [
-        line(
-            stage.name,
-            f"{stage.jobs:,}",
-            duration(stage.hours),
-            duration(stage.hours_here),
-            f"{stage.gigabytes:.2f} GB",
-        )
-        for stage in stages
-    ]
-    jobs = sum(stage.jobs for stage in stages)
+def format_forecast(stages: Sequence[StageForecast]) -> list[str]:
+    """Format the forecast as a table of text.
+
+    Args:
+        stages: The forecasts of the stages.
+
+    Returns:
+        The lines: a heading, one per stage, and their sum.
+    """
+    line = "  {:24s} {:>8} {:>12} {:>12} {:>12} {:>10}".format
+    lines = [line("stage", "jobs", "work", "takes here", "memory/job", "leaves")]
+    for stage in stages:
+        times = (format_hours(stage.hours), format_hours(stage.hours_here))
+        memory, leaves = f"{stage.memory_mb:,.0f} MB", f"{stage.gigabytes:.2f} GB"
+        lines.append(line(stage.name, f"{stage.jobs:,}", *times, memory, leaves))
     hours, here = sum(stage.hours for stage in stages), sum(stage.hours_here for stage in stages)
-    gigabytes = sum(stage.gigabytes for stage in stages)
-    return [*lines, line("all", f"{jobs:,}", duration(hours), duration(here), f"{gigabytes:.2f} GB")]
+    jobs, gigabytes = sum(stage.jobs for stage in stages), sum(stage.gigabytes for stage in stages)
+    return [*lines, line("all", f"{jobs:,}", format_hours(hours), format_hours(here), "", f"{gigabytes:.2f} GB")]

@@ -1,9 +1,9 @@
-"""Every slide opened, and the regions of a few counted to foretell those of all."""
+"""Open every slide, and forecast the regions of all from those of a few."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,21 +11,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slpd_core import artifacts, config
+from slpd_core import artifacts
 from slpd_core.runtime import progress
 from slpd_core.slides import regions, tissue
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide, iter_region_pixels
 
-NONE: Mapping[str, Path] = MappingProxyType({})
-SAMPLED = 6  # slides whose tissue is sought
+NO_OUTLINES: Mapping[str, Path] = MappingProxyType({})
+SAMPLED_SLIDES = 6  # whose tissue and regions are looked for
 
 
 @dataclass(frozen=True)
 class SlideProbe:
-    """A slide's row of the sheet, and what opening it showed: its width and height, um/px; or why it did not open.
+    """A slide's row of the sheet, and its header or the reason why it did not open.
 
-    bounds_xy: the corner of its scanned area, level-0 px. remarks: what to know of a slide that opens, a sentence each.
+    Attributes:
+        row: The row.
+        size_px: Level-0 width and height.
+        mpp: um/px.
+        bounds_xy: Corner of the scanned area, level-0 px.
+        problem: Why it did not open; "" where it did.
+        remarks: Sentences on a slide that opens.
     """
 
     row: dict[str, Any]
@@ -37,12 +43,12 @@ class SlideProbe:
 
     @property
     def slide_id(self) -> str:
-        """Its name."""
+        """Its id."""
         return str(self.row["slide_id"])
 
     @property
     def mm2(self) -> float:
-        """Its area on the glass."""
+        """Its area on the glass, mm2."""
         return self.size_px[0] * self.size_px[1] * self.mpp**2 / 1e6
 
     @property
@@ -52,77 +58,115 @@ class SlideProbe:
 
     @property
     def sheet_mpp(self) -> float | None:
-        """The sheet's um/px, None without."""
+        """The sheet's um/px; None where it states none."""
         return None if np.isnan(self.row["mpp"]) else float(self.row["mpp"])
 
 
-def open_all(sheet: pd.DataFrame, settings: config.Config, threads: int) -> list[SlideProbe]:
-    """Open every slide of a sheet and find its um/px, several at a time."""
+def probe_slides(
+    sheet: pd.DataFrame, *, region_options: Mapping[str, Any], missing_tiles: str = "error", threads: int = 1
+) -> list[SlideProbe]:
+    """Open every slide of a sheet and resolve its um/px.
 
-    def look_at(row: dict[str, Any]) -> SlideProbe:
-        found = SlideProbe(row)
+    Args:
+        sheet: Rows with slide_id, path and mpp.
+        region_options: The keywords of `select_regions`; a slide coarser than regions are read is a problem.
+        missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
+        threads: Slides opened at a time.
+
+    Returns:
+        One probe per row.
+    """
+
+    def probe(row: dict[str, Any]) -> SlideProbe:
+        unopened = SlideProbe(row)
         try:
-            with Slide(found.path, found.sheet_mpp, missing_tiles=settings.tissue.missing_tiles) as slide:
-                info = artifacts.SlideInfo(found.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source)
-                # Refuses a slide coarser than regions are read.
-                regions.select_regions(artifacts.Tissue(info, ()), **settings.regions.model_dump())
+            with Slide(unopened.path, unopened.sheet_mpp, missing_tiles=missing_tiles) as slide:
+                info = artifacts.SlideInfo(
+                    unopened.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source
+                )
+                regions.select_regions(artifacts.Tissue(info, ()), **region_options)
                 return SlideProbe(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
-            return SlideProbe(row, problem=str(error))
+            return replace(unopened, problem=str(error))
 
     rows = sheet.to_dict("records")
     with ThreadPoolExecutor(threads) as pool:
-        return list(progress(pool.map(look_at, rows), len(rows), "opening", "slides"))
+        return list(progress(pool.map(probe, rows), len(rows), "opening", "slides"))
 
 
 @dataclass(frozen=True)
 class CohortSample:
-    """What a few slides say of all: their regions, the seconds their tissue took, those a region took to be read."""
+    """A few slides that stand for all.
 
-    of: list[SlideProbe]
+    Attributes:
+        slides: The slides.
+        regions: Their regions.
+        tissue_seconds: Seconds to find the tissue of one.
+        read_seconds: Seconds to read a region.
+    """
+
+    slides: list[SlideProbe]
     regions: list[artifacts.Regions]
     tissue_seconds: float
     read_seconds: float
 
-    def regions_of(self, slides: list[SlideProbe]) -> int:
-        """The regions to expect of slides, by their area."""
-        area = sum(slide.mm2 for slide in self.of)
-        return round(sum(len(found.coords) for found in self.regions) * sum(slide.mm2 for slide in slides) / area)
+    def expected_regions(self, slides: Sequence[SlideProbe]) -> int:
+        """Forecast the regions of slides by their area.
+
+        Args:
+            slides: The slides.
+
+        Returns:
+            Their regions, all together.
+        """
+        sampled = sum(len(regions.coords) for regions in self.regions)
+        area = sum(slide.mm2 for slide in self.slides)
+        return round(sampled * sum(slide.mm2 for slide in slides) / area)
 
 
-def sample(slides: list[SlideProbe], settings: config.Config, outlines: Mapping[str, Path] = NONE) -> CohortSample:
-    """Find the tissue and regions of slides evenly spaced by size, and read a region; slides: one or more that open."""
+def sample_cohort(
+    slides: Sequence[SlideProbe],
+    *,
+    tissue_options: Mapping[str, Any],
+    region_options: Mapping[str, Any],
+    jpeg_scaled_decoding: bool = True,
+    outlines: Mapping[str, Path] = NO_OUTLINES,
+) -> CohortSample:
+    """Find the tissue and regions of slides evenly spaced by size, and time the reading of a region.
+
+    Args:
+        slides: One or more that open.
+        tissue_options: The keywords of `segment`, but for the outline's path.
+        region_options: The keywords of `select_regions`.
+        jpeg_scaled_decoding: Whether JPEG tiles are decoded at half size.
+        outlines: By slide id, the outline by hand.
+
+    Returns:
+        The sample.
+    """
     by_size = sorted(slides, key=lambda slide: (slide.mm2, slide.slide_id))
-    picked = [by_size[number] for number in np.unique(np.linspace(0, len(by_size) - 1, SAMPLED).round().astype(int))]
-    started = time.perf_counter()
-    found = [*progress(_regions(picked, settings, outlines), len(picked), "tissue", "slides")]
-    spent = (time.perf_counter() - started) / len(picked)
-    return CohortSample(picked, found, spent, _seconds_to_read(picked, found, settings.tokens.jpeg_scaled_decoding))
+    picked = [by_size[i] for i in np.unique(np.linspace(0, len(by_size) - 1, SAMPLED_SLIDES).round().astype(int))]
 
-
-def _regions(
-    slides: list[SlideProbe], settings: config.Config, outlines: Mapping[str, Path]
-) -> Iterator[artifacts.Regions]:
-    options = settings.tissue.model_dump(exclude={"masks"})
-    for slide in slides:
-        mask_path = outlines.get(slide.slide_id)
-        segmented, _ = tissue.segment(slide.slide_id, slide.path, slide.sheet_mpp, mask_path=mask_path, **options)
-        yield regions.select_regions(segmented, **settings.regions.model_dump())
-
-
-def _seconds_to_read(slides: list[SlideProbe], found: list[artifacts.Regions], jpeg_scaled_decoding: bool) -> float:
-    """Seconds to read a region, of the first slide that has one."""
-    for slide, of_slide in zip(slides, found, strict=True):
-        if len(of_slide.coords):
-            middle = len(of_slide.coords) // 2
-            one = artifacts.Regions(
-                of_slide.slide,
-                of_slide.coords[middle : middle + 1],
-                of_slide.tissue_fraction[middle : middle + 1],
-                of_slide.size_px,
-                of_slide.size_level0_px,
-                of_slide.target_mpp,
+    def iter_regions() -> Iterator[artifacts.Regions]:
+        for slide in picked:
+            mask_path = outlines.get(slide.slide_id)
+            outlined, _ = tissue.segment(
+                slide.slide_id, slide.path, slide.sheet_mpp, mask_path=mask_path, **tissue_options
             )
+            yield regions.select_regions(outlined, **region_options)
+
+    started = time.perf_counter()
+    sampled = [*progress(iter_regions(), len(picked), "tissue", "slides")]
+    tissue_seconds = (time.perf_counter() - started) / len(picked)
+    return CohortSample(picked, sampled, tissue_seconds, _time_reading(picked, sampled, jpeg_scaled_decoding=jpeg_scaled_decoding))
+
+
+def _time_reading(slides: Sequence[SlideProbe], sampled: Sequence[artifacts.Regions], *, jpeg_scaled_decoding: bool) -> float:
+    """Seconds to read the middle region of the first slide that has one; 0 where none has."""
+    for slide, of_slide in zip(slides, sampled, strict=True):
+        if len(of_slide.coords):
+            middle = slice(len(of_slide.coords) // 2, len(of_slide.coords) // 2 + 1)
+            one = replace(of_slide, coords=of_slide.coords[middle], tissue_fraction=of_slide.tissue_fraction[middle])
             started = time.perf_counter()
             for _ in iter_region_pixels(slide.path, one, jpeg_scaled_decoding=jpeg_scaled_decoding, give_up=True):
                 return time.perf_counter() - started

@@ -1,6 +1,7 @@
-"""How fast this machine is at each stage, measured on noise of the right size."""
+"""The speed of this machine at each stage, measured on noise of the right size."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +16,81 @@ from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.token_dataset import Cohort
 from slpd_core.slides import tokens
 
-CPU_PATCHES, GPU_PATCHES = 16, 2048  # that are encoded to see how long one takes
-CPU_BATCH = 16  # regions or patches a step of training; the rate is nearly that of a larger batch
-SLIDES = 3  # that a classifier is trained on
+CPU_PATCHES, GPU_PATCHES = 16, 2048  # encoded to time one
+CPU_TRAINING_BATCH = 16  # regions or patches per training step; the rate is nearly that of a larger batch
+TIMED_SLIDES = 3  # that a classifier is trained on
 
 
-def seconds_a_patch(weights_path: Path, section: config.TokenEncodingConfig, device: str) -> tuple[float, int, str]:
-    """Seconds the patch encoder takes for a patch, by one thread on a CPU; the token's length, the precision."""
+@dataclass(frozen=True)
+class EncoderSpeed:
+    """The measured speed of a patch encoder.
+
+    Attributes:
+        seconds_per_patch: Seconds to encode a patch, by one thread on a CPU.
+        token_dim: Length of a token.
+        precision: Precision in which it computes.
+        patches_per_region: Patches of a region.
+        weights_gb: Size of the files of its weights, GB.
+    """
+
+    seconds_per_patch: float
+    token_dim: int
+    precision: str
+    patches_per_region: int
+    weights_gb: float = 0.0
+
+
+def time_patch_encoder(
+    weights_path: Path,
+    *,
+    region_px: int,
+    device: str,
+    precision: str = "auto",
+    batch_size: int | str = "auto",
+    compile: bool = False,
+    weights_gb: float = 0.0,
+) -> EncoderSpeed:
+    """Time a patch encoder on blank patches.
+
+    Args:
+        weights_path: Its weights, as the patch_encoder stage writes them.
+        region_px: Side of a region, px.
+        device: "cuda" or "cpu".
+        precision: As tokens.precision.
+        batch_size: As tokens.batch_size.
+        compile: As tokens.compile.
+        weights_gb: Size of the files of its weights, GB.
+
+    Returns:
+        Its speed.
+
+    Raises:
+        ValueError: The weights file is broken.
+    """
     meta = encoders.load(weights_path)[1]
-    precision = vit_inference.choose_precision(section.precision, device, meta["token_dim"])
+    chosen = vit_inference.choose_precision(precision, device, meta["token_dim"])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        encode = tokens.prepare(
-            weights_path, precision=precision, device=device, batch_size=section.batch_size, compile=section.compile
-        )
+        encode = tokens.prepare(weights_path, precision=chosen, device=device, batch_size=batch_size, compile=compile)
         side, count = meta["patch_px"], GPU_PATCHES if device == "cuda" else CPU_PATCHES
         patches = torch.zeros((count, side, side, 3), dtype=torch.uint8, device=device)
         encode.encode(patches)
         started = time.perf_counter()
         encode.encode(patches).cpu()
+        seconds = (time.perf_counter() - started) / count
     finally:
         torch.set_num_threads(threads)
-    return (time.perf_counter() - started) / count, int(meta["token_dim"]), precision
+    return EncoderSpeed(seconds, int(meta["token_dim"]), chosen, (region_px // side) ** 2, weights_gb)
 
 
-def time_batch(batch_size: int, device: str) -> int:
-    return batch_size if device == "cuda" else min(batch_size, CPU_BATCH)
+class NoisePatches(stage_one.Patches):
+    """Patches of stage one without a file.
 
-
-class Noise(stage_one.Patches):
-    """Patches of stage one without a file."""
+    Args:
+        count: How many.
+        patch_px: Side of a patch, px.
+    """
 
     def __init__(self, count: int, patch_px: int) -> None:
         self.count, self.patch_px = count, patch_px
@@ -54,44 +99,96 @@ class Noise(stage_one.Patches):
         return self.count
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
-        """uint8 (rows, P, P, 3)."""
+        """Draw patches.
+
+        Args:
+            rows: As many rows as patches.
+
+        Returns:
+            Noise, uint8 (rows, patch_px, patch_px, 3).
+        """
         return torch.randint(0, 256, (len(rows), self.patch_px, self.patch_px, 3), dtype=torch.uint8)
 
 
-def patches_a_second(section: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> float:
-    """Patches that stage one trains on in a second."""
-    batch = time_batch(recipe.batch_size, device)
-    short = recipe.model_copy(update={"batch_size": batch, "epochs": 2, "warmup_epochs": 0})
-    plan, noise = patch_encoder.plan_stage_one(section, short, 1, device), Noise(2 * batch, section.patch_px)
+def time_stage_one(encoder: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> float:
+    """Time the training of a patch encoder.
+
+    Args:
+        encoder: Its settings.
+        recipe: The settings of its training.
+        device: "cuda" or "cpu".
+
+    Returns:
+        Patches trained on per second.
+    """
+    batch_size = training_batch(recipe.batch_size, device)
+    short = recipe.model_copy(update={"batch_size": batch_size, "epochs": 2, "warmup_epochs": 0})
+    plan, noise = (
+        patch_encoder.plan_stage_one(encoder, short, 1, device),
+        NoisePatches(2 * batch_size, encoder.patch_px),
+    )
     networks = plan.start()
-    for epoch in range(2):
+    for epoch in range(2):  # the first one warms up
         started = time.perf_counter()
         stage_one.train_epoch(networks, noise, plan, epoch, {}, [], lambda: False)
     return len(noise) / (time.perf_counter() - started)
 
 
-def regions_a_second(section: config.PretrainRunConfig, grid: int, token_dim: int, device: str) -> float:
-    """Regions that a pretraining run trains on in a second, its prototypes included."""
-    batch = time_batch(section.batch_size, device)
-    R = 2 * batch
-    changes = {"batch_size": batch, "epochs": 2, "warmup_epochs": 0, "prototype_start_epoch": 0, "init_from": None}
-    short = section.model_copy(update=changes)
-    ids, slide_of = ["a", "b"], np.repeat([0, 1], batch)
-    noise = torch.randn(R, grid, grid, token_dim).half()
-    cohort = Cohort(noise, slide_of, np.zeros((R, 2), np.int64), ids, ids, "", ids).near(device)
+def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, device: str) -> float:
+    """Time a pretraining run, its prototypes included.
+
+    Args:
+        run: Its settings.
+        grid: Tokens along a side of a region.
+        token_dim: Length of a token.
+        device: "cuda" or "cpu".
+
+    Returns:
+        Regions trained on per second.
+    """
+    batch_size = training_batch(run.batch_size, device)
+    n_regions = 2 * batch_size
+    changes = {"batch_size": batch_size, "epochs": 2, "warmup_epochs": 0, "prototype_start_epoch": 0, "init_from": None}
+    short = run.model_copy(update=changes)
+    ids, slide_of = ["a", "b"], np.repeat([0, 1], batch_size)
+    noise = torch.randn(n_regions, grid, grid, token_dim).half()
+    cohort = Cohort(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids).near(device)
     networks = start_networks(short, token_dim, 1, device)
-    for epoch in range(2):
+    for epoch in range(2):  # the first one warms up
         started = time.perf_counter()
-        begun = pretrain.begin_epoch(networks, cohort, short, 1, epoch, None, device)
-        pretrain.train_epoch(networks, cohort, short, begun, 1, epoch, lambda: False)
-    return R / (time.perf_counter() - started)
+        state = pretrain.begin_epoch(networks, cohort, short, 1, epoch, None, device)
+        pretrain.train_epoch(networks, cohort, short, state, 1, epoch, lambda: False)
+    return n_regions / (time.perf_counter() - started)
 
 
-def seconds_a_slide(classifier: str, section: config.ClassifierTrainingConfig, rows: int, dim: int) -> float:
-    """Seconds that a classifier takes to train on a slide once; rows: of its regions or patches, (rows, dim)."""
-    slides = [str(number) for number in range(SLIDES)]
-    feature = np.random.default_rng(0).standard_normal((max(1, rows), dim)).astype(np.float32)
-    once, labels = section.model_copy(update={"epochs": 1}), np.arange(SLIDES) % 2
+def time_classifier(classifier: str, training: config.ClassifierTrainingConfig, n_instances: int, dim: int) -> float:
+    """Time the training of a classifier.
+
+    Args:
+        classifier: Its name.
+        training: Its settings.
+        n_instances: Regions or patches of a slide.
+        dim: Length of their features.
+
+    Returns:
+        Seconds to train on a slide once.
+    """
+    slides = [str(i) for i in range(TIMED_SLIDES)]
+    feature = np.random.default_rng(0).standard_normal((max(1, n_instances), dim)).astype(np.float32)
+    once, labels = training.model_copy(update={"epochs": 1}), np.arange(TIMED_SLIDES) % 2
     started = time.perf_counter()
     classifiers.train(lambda _: feature, slides, labels, ["0", "1"], classifier, once, 0)
-    return (time.perf_counter() - started) / SLIDES
+    return (time.perf_counter() - started) / TIMED_SLIDES
+
+
+def training_batch(batch_size: int, device: str) -> int:
+    """Choose the batch size of a timed training.
+
+    Args:
+        batch_size: That of the settings.
+        device: "cuda" or "cpu".
+
+    Returns:
+        The same on a GPU, at most CPU_TRAINING_BATCH on a CPU.
+    """
+    return batch_size if device == "cuda" else min(batch_size, CPU_TRAINING_BATCH)

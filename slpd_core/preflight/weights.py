@@ -1,7 +1,7 @@
-"""Files of weights held against the settings of their encoder, without PyTorch, which takes seconds to import.
+"""Check files of weights against the settings of their encoder without PyTorch, which takes seconds to import.
 
-The shapes of a safetensors file stand in its header. Those of a file of torch.save only PyTorch reads safely: the
-preflight and the first job hold them against the architecture.
+The shapes of a safetensors file are in its header. Only PyTorch reads those of a torch.save file safely: preflight and
+the first job check them against the architecture.
 """
 
 import re
@@ -11,23 +11,26 @@ from typing import Any
 
 from slpd_core import artifacts, config
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # of the weights among the files of a downloaded folder
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # of the weights among the files of a downloaded folder
 WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "huge": 1280}  # of ViTs, by timm's names
 VIT = re.compile(r"vit_(tiny|small|base|large|huge)_patch(\d+)_(?!plus)")
-SIZES = ("embed_dim", "patch_size", "depth")
-PATCHES = "patch_embed.proj.weight"  # (embed_dim, 3, patch_size, patch_size)
+SIZE_ARGUMENTS = ("embed_dim", "patch_size", "depth")
+PATCH_PROJECTION = "patch_embed.proj.weight"  # (embed_dim, 3, patch_size, patch_size)
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
-def find_problems(key: str, encoder: config.PatchEncoderConfig) -> Iterator[str]:
-    """Yield what is wrong with the weights files of an encoder.
+def find_weights_problems(key: str, encoder: config.PatchEncoderConfig) -> Iterator[str]:
+    """Check the weights files of an encoder.
 
     Args:
-        key: where its section stands in the config.
-        encoder: its settings; the files are there.
+        key: Its section of the config.
+        encoder: Its settings; the files exist.
+
+    Yields:
+        One sentence per problem.
     """
     for path in map(Path, encoder.files):
-        if str(path) != encoder.weights and path.suffix not in SUFFIXES:
+        if str(path) != encoder.weights and path.suffix not in WEIGHTS_SUFFIXES:
             continue
         try:
             artifacts.require_weights_file(path, f"{key}.weights" if encoder.weights else f"{key}.name")
@@ -39,25 +42,43 @@ def find_problems(key: str, encoder: config.PatchEncoderConfig) -> Iterator[str]
 
 
 def stated_sizes(name: str, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """Return embed_dim, patch_size and depth of a ViT as far as its name in timm and its arguments state them."""
+    """Read the sizes of a ViT from its name in timm and its arguments.
+
+    Args:
+        name: The architecture.
+        arguments: Its further arguments.
+
+    Returns:
+        embed_dim, patch_size and depth, as far as they are stated.
+    """
     if "embed_layer" in arguments:  # of other shapes
         return {}
     vit = VIT.match(name)
     named = {"embed_dim": WIDTHS[vit[1]], "patch_size": int(vit[2])} if vit else {}
-    return named | {size: value for size, value in arguments.items() if size in SIZES and isinstance(value, int)}
+    return named | {
+        size: value for size, value in arguments.items() if size in SIZE_ARGUMENTS and isinstance(value, int)
+    }
 
 
 def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return embed_dim, patch_size and depth of a ViT by the shapes of its tensors; empty where they show no ViT."""
-    if len(shapes.get(PATCHES, ())) != 4:
+    """Read the sizes of a ViT from the shapes of its tensors.
+
+    Args:
+        shapes: By name, the shape of a tensor.
+
+    Returns:
+        embed_dim, patch_size and depth; nothing where the tensors are of no ViT.
+    """
+    if len(shapes.get(PATCH_PROJECTION, ())) != 4:
         return {}
     blocks = {block[1] for name in shapes if (block := BLOCK.match(name))}
-    return {"embed_dim": shapes[PATCHES][0], "patch_size": shapes[PATCHES][2], "depth": len(blocks)}
+    return {"embed_dim": shapes[PATCH_PROJECTION][0], "patch_size": shapes[PATCH_PROJECTION][2], "depth": len(blocks)}
 
 
-def _compare_sizes(key: str, path: Path, stated: Mapping[str, int]) -> Iterator[str]:
+def _compare_sizes(key: str, path: Path, architecture: Mapping[str, int]) -> Iterator[str]:
+    """Yield each stated size that the file contradicts."""
     sizes = read_sizes(artifacts.read_weights_shapes(path))
-    for size, value in stated.items():
+    for size, value in architecture.items():
         if size in sizes and sizes[size] != value:
             yield (
                 f"{key}.weights: {path} has {size} {sizes[size]}, {key}.name and {key}.arguments say {value}; give the "

@@ -1,4 +1,4 @@
-"""Memory in MB and time in minutes that jobs ask for, their threads and GPUs, and waits before another attempt."""
+"""Memory (MB), time (minutes), threads and GPUs of jobs, and the waits before another attempt."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.targets import Targets
 
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
-FIRST_WAIT_S, WAIT_FACTOR = 10, 4  # before its second attempt, and so much longer each
+FIRST_WAIT_S, WAIT_FACTOR = 10, 4  # before its second attempt; each later wait is that much longer
 
 
 def per_attempt(amount: float | Callable[[Any], float]) -> Callable[[Any, int], int]:
@@ -18,6 +18,9 @@ def per_attempt(amount: float | Callable[[Any], float]) -> Callable[[Any, int], 
 
     Args:
         amount: MB or minutes of the first attempt, or a function of the wildcards that returns them.
+
+    Returns:
+        A function of wildcards and attempt.
     """
 
     def resource(wildcards: Any, attempt: int) -> int:
@@ -27,52 +30,122 @@ def per_attempt(amount: float | Callable[[Any], float]) -> Callable[[Any, int], 
 
 
 def last_attempt(wildcards: Any, attempt: int) -> int:
-    """Return 1 on the last attempt of a job that reads a slide, else 0."""
+    """Tell whether this is the last attempt of a job that reads a slide.
+
+    Args:
+        wildcards: Those of the rule.
+        attempt: From 1.
+
+    Returns:
+        1 or 0.
+    """
     return int(attempt > READ_RETRIES)
 
 
 def wait_before_attempt(wildcards: Any, attempt: int) -> int:
-    """Return the seconds before a job that reads a slide: none at first, then longer each time, as an outage may."""
+    """Return the wait before an attempt of a job that reads a slide; it grows, as an outage may last.
+
+    Args:
+        wildcards: Those of the rule.
+        attempt: From 1.
+
+    Returns:
+        Seconds; 0 before the first attempt.
+    """
     return int(FIRST_WAIT_S * WAIT_FACTOR ** (attempt - 2)) if attempt > 1 else 0
 
 
 def resource_limit(limits: Mapping[str, Any], resource: str) -> int:
-    """Return how much of a resource jobs may use at a time; 0 where neither command line nor profile says."""
+    """Return how much of a resource jobs may use at a time.
+
+    Args:
+        limits: By resource, a number or an object with a `value`.
+        resource: Its name.
+
+    Returns:
+        The amount; 0 where neither command line nor profile limits it.
+    """
     limit = limits.get(resource)
     return int(getattr(limit, "value", limit) or 0)
+
+
+def overwritten_resource(overwritten: Mapping[str, Mapping[str, Any]], rule: str, resource: str) -> int:
+    """Return a resource of a rule's jobs as --set-resources or the profile sets it.
+
+    Args:
+        overwritten: By rule, its resources: numbers or objects with a `value`.
+        rule: The rule.
+        resource: Its name.
+
+    Returns:
+        The amount; 0 where it is not set, or set by an expression.
+    """
+    amount = overwritten.get(rule, {}).get(resource)
+    amount = getattr(amount, "value", amount)
+    return amount if isinstance(amount, int) else 0
 
 
 def gpus_by_rule(overwritten: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     """Return the rules whose jobs have several GPUs by --set-resources or the profile.
 
     Args:
-        overwritten: By rule, its resources: plain numbers or objects with a `value`.
+        overwritten: As in `overwritten_resource`.
+
+    Returns:
+        By rule, the GPUs per job.
     """
-    counts = {rule: getattr(named.get("gpu"), "value", named.get("gpu")) for rule, named in overwritten.items()}
-    return {rule: count for rule, count in counts.items() if isinstance(count, int) and count > 1}
+    counts = {rule: overwritten_resource(overwritten, rule, "gpu") for rule in overwritten}
+    return {rule: count for rule, count in counts.items() if count > 1}
+
+
+def pretrain_memory(overwritten: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any]) -> int:
+    """Return the memory of a pretraining job on its first attempt.
+
+    Args:
+        overwritten: As in `overwritten_resource`.
+        limits: As in `resource_limit`.
+
+    Returns:
+        MB: those of the rule or of --set-resources, at most those that all jobs may use.
+    """
+    requested = overwritten_resource(overwritten, "pretrain", "mem_mb") or forecast.PRETRAIN_MB
+    return min(requested, resource_limit(limits, "mem_mb") or requested)
 
 
 class JobResources:
-    """Resources that depend on settings and slides, as functions of a rule's wildcards."""
+    """Resources that depend on settings and slides, as functions of a rule's wildcards.
+
+    Args:
+        settings: The whole config.
+        slides: The files of the slides.
+        targets: The targets of the workflow.
+    """
 
     def __init__(self, settings: config.Config, slides: SlideFiles, targets: Targets) -> None:
         self.settings, self.slides, self.targets = settings, slides, targets
         self._weights_gb: dict[str, float] = {}
 
     def slide_minutes(self, start: float, *, per_gb: float) -> Callable[[Any], float]:
-        """Return the time of a job on one slide: a start, and so many minutes per GB of its files."""
+        """Return the minutes of a job on one slide as a function of its wildcards.
+
+        Args:
+            start: Minutes whatever the slide's size.
+            per_gb: Minutes per GB of the slide's files.
+
+        Returns:
+            A function of the wildcards that returns minutes.
+        """
         return lambda wildcards: start + per_gb * self.slides.gigabytes(wildcards)
 
     def encoding_mb(self, wildcards: Any) -> float:
-        """Return the memory to encode a slide: PyTorch, regions on their way to the encoder, its weights."""
+        """Return the memory to encode a slide, MB."""
         paths = self.targets.patch_encoder_files(wildcards)
         for path in {*paths} - self._weights_gb.keys():
             self._weights_gb[path] = os.stat(path).st_size / 1e9
-        weights = sum(self._weights_gb[path] for path in paths)
-        return 3000 + 20 * self.settings.regions.size_px**2 * 3 / 1e6 + 4000 * weights
+        return forecast.encoding_mb(self.settings.regions.size_px, sum(self._weights_gb[path] for path in paths))
 
     def patch_encoder_minutes(self, wildcards: Any) -> float:
-        """Return the time to train a patch encoder, or to convert one."""
+        """Return the minutes to train a patch encoder, or to convert one."""
         recipe = self.targets.patch_encoder_recipe(wildcards)
         if not recipe:
             return 30
@@ -80,19 +153,22 @@ class JobResources:
         return 60 + 60 * forecast.training_hours(n_patches, recipe["epochs"], forecast.PATCHES_PER_S)
 
     def patch_encoder_threads(self, wildcards: Any) -> int:
-        """Return the threads of a patch encoder: many where it is trained."""
+        """Return the threads of a patch encoder: 8 where it is trained, else 1."""
         return 8 if self.targets.patch_encoder_recipe(wildcards) else 1
 
     def patch_encoder_gpus(self, wildcards: Any) -> int:
-        """Return the GPUs of a patch encoder: one where it is trained."""
+        """Return the GPUs of a patch encoder: 1 where it is trained, else 0."""
         return 1 if self.targets.patch_encoder_recipe(wildcards) else 0
 
     def pretrain_minutes(self, wildcards: Any) -> float:
-        """Return the time of a pretraining run."""
-        n_regions, epochs = len(self.slides.cohort) * forecast.REGIONS_PER_SLIDE, self.targets.run(wildcards).epochs
+        """Return the minutes to train one encoder of a run."""
+        per_fold = self.targets.run_fold(wildcards) is not None
+        share = forecast.pretrain_share(per_fold=per_fold, n_folds=self.settings.folds.n_folds)
+        n_regions = share * len(self.slides.cohort) * forecast.REGIONS_PER_SLIDE
+        epochs = self.targets.run(wildcards).epochs
         return 60 + 60 * forecast.training_hours(n_regions, epochs, forecast.REGIONS_PER_S)
 
     def evaluate_minutes(self, wildcards: Any) -> float:
-        """Return the time of a classifier on one fold."""
-        n_slides, epochs = len(self.slides.cohort), self.settings.evaluate.training.epochs
-        return 30 + 60 * forecast.training_hours(n_slides, epochs, forecast.SLIDES_PER_S)
+        """Return the minutes to train a classifier on one fold and to predict its test slides."""
+        epochs = forecast.classifier_epochs(wildcards.classifier, self.settings.evaluate.training.epochs)
+        return 30 + 60 * forecast.training_hours(len(self.slides.cohort), epochs, forecast.SLIDES_PER_S)

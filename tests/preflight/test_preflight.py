@@ -10,8 +10,9 @@ import yaml
 
 from slpd_core import config
 from slpd_core.encoders import region_encoder
-from slpd_core.preflight import forecast, outlines, preflight, slides
-from slpd_core.preflight.forecast import Machine, Stage
+from slpd_core.preflight import checks, forecast, outlines, preflight, slides
+from slpd_core.preflight.forecast import Machine, StageForecast
+from slpd_core.preflight.throughput import EncoderSpeed
 from slpd_core.slides import regions, tissue
 from slpd_core.slides.sheet import read_sheet
 from slpd_core.wsi.reader import write_slide
@@ -54,6 +55,19 @@ def cohort(tmp_path):
 
 
 @pytest.fixture
+def probed(settings, cohort):
+    """Write slides of so many regions each; returns their probes and the sample of them."""
+
+    def probe(counts: list[int]) -> tuple[list[slides.SlideProbe], slides.CohortSample]:
+        options = settings().regions.model_dump()
+        probes = slides.probe_slides(read_sheet(cohort(counts)), region_options=options)
+        tissue_options = settings().tissue.model_dump(exclude={"masks"})
+        return probes, slides.sample_cohort(probes, tissue_options=tissue_options, region_options=options)
+
+    return probe
+
+
+@pytest.fixture
 def look(tmp_path, capsys):
     """Run the preflight; gives what it printed."""
 
@@ -83,41 +97,54 @@ def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort,
     assert rows["evaluate"][1] == "26"  # 13 rows of two folds
 
 
-def test_regions_are_foretold_by_area(settings, cohort):
+def test_regions_are_foretold_by_area(probed):
     """Of twenty slides six are looked at; each has its three regions."""
-    found = slides.open_all(read_sheet(cohort([3] * 20)), settings(), 2)
-    sample = slides.sample(found, settings())
-    assert len(sample.of) == slides.SAMPLED
-    assert sample.regions_of(found) == 60
+    probes, sample = probed([3] * 20)
+    assert len(sample.slides) == slides.SAMPLED_SLIDES
+    assert sample.expected_regions(probes) == 60
     assert sample.tissue_seconds > 0
     assert sample.read_seconds > 0
 
 
-def test_the_sample_finds_what_the_stages_find(settings, cohort):
-    found = slides.open_all(read_sheet(cohort([2, 5, 1, 1])), settings(), 1)
-    sample = slides.sample(found, settings())
-    for slide, of_slide in zip(sample.of, sample.regions, strict=True):
+def test_the_sample_finds_what_the_stages_find(settings, probed):
+    _, sample = probed([2, 5, 1, 1])
+    for slide, of_slide in zip(sample.slides, sample.regions, strict=True):
         outlined, _ = tissue.segment(slide.slide_id, slide.path, **settings().tissue.segmentation.model_dump())
         np.testing.assert_array_equal(
             of_slide.coords, regions.select_regions(outlined, **settings().regions.model_dump()).coords
         )
 
 
-def test_gigabytes_are_those_of_tokens_files(settings, cohort):
-    found = slides.open_all(read_sheet(cohort([4, 4, 0, 0])), settings(), 1)
-    sample, encoder = slides.sample(found, settings()), forecast.Encoder(0.01, 64, 16)
-    stages = forecast.of_slides(settings(), found, sample, {"patch": encoder}, Machine(2, 0, "cpu"))
-    assert encoder.region_bytes == REGION_BYTES
-    assert [stage.name for stage in stages] == ["tissue", "tokens"]
-    assert stages[1].gigabytes == pytest.approx(8 * REGION_BYTES / 1e9)
+def test_gigabytes_are_those_of_tokens_files(probed):
+    probes, sample = probed([4, 4, 0, 0])
+    encoder, machine = EncoderSpeed(0.01, 64, "fp32", 16), Machine(2, 0, "cpu")
+    stage = forecast.forecast_tokens("tokens", probes, sample, encoder, machine, region_px=256)
+    assert stage.gigabytes == pytest.approx(8 * REGION_BYTES / 1e9)
     work = 8 * (sample.read_seconds + 16 * 0.01) + 4 * forecast.START_SECONDS
-    assert stages[1].hours == pytest.approx(work / 3600)
-    assert stages[1].hours_here == pytest.approx(work / 3600 / 2)
+    assert stage.hours == pytest.approx(work / 3600)
+    assert stage.hours_here == pytest.approx(work / 3600 / 2)
+
+
+def test_a_gpu_encodes_while_the_next_region_is_read(probed):
+    probes, sample = probed([4, 4, 0, 0])
+    encoder, machine = EncoderSpeed(1.0, 64, "bf16", 16), Machine(8, 1, "cuda")
+    stage = forecast.forecast_tokens("tokens", probes, sample, encoder, machine, region_px=256)
+    assert stage.hours == pytest.approx((8 * 16 + 4 * forecast.START_SECONDS) / 3600)
+    assert stage.hours_here == stage.hours
+
+
+def test_tokens_exceed_the_memory_of_a_job_or_the_scratch_folder_too(capsys):
+    report = checks.PreflightReport()
+    for tokens_gb in (14.0, 14.1, 1e9):
+        checks.check_memory(report, tokens_gb, 14.0)
+    verdicts = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert verdicts == ["ok", "note", "FAIL"]
+    assert report.failures == 1
 
 
 @pytest.mark.parametrize(("jobs", "at_a_time", "here"), [(10, 4, 3.0), (2, 8, 6.0), (1, 1, 12.0), (0, 3, 12.0)])
 def test_jobs_share_the_machine(jobs, at_a_time, here):
-    assert Stage("tokens", jobs, 12.0, at_a_time).hours_here == here
+    assert StageForecast("tokens", jobs, 12.0, at_a_time, 0).hours_here == here
 
 
 @pytest.mark.parametrize("on_bad_slide", ["quarantine", "stop"])
@@ -130,7 +157,7 @@ def test_a_slide_that_does_not_open_is_named(settings, cohort, look, on_bad_slid
         out = look(wanted)
         assert out.endswith("Ready.\n")
     else:
-        with pytest.raises(ValueError, match=r"2 thing\(s\) would fail"):
+        with pytest.raises(ValueError, match=r"2 check\(s\) failed"):
             look(wanted)
         out = capsys.readouterr().out
     assert "2 of 4 open" in out
@@ -149,7 +176,7 @@ def test_a_sheet_that_contradicts_a_slide_is_named(settings, cohort, look):
 
 def test_slides_without_a_region_would_fail(settings, cohort, look, capsys):
     cohort([0] * 4)
-    with pytest.raises(ValueError, match="would fail"):
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
         look(settings())
     assert "none in 4 slides" in capsys.readouterr().out
 
@@ -157,7 +184,7 @@ def test_slides_without_a_region_would_fail(settings, cohort, look, capsys):
 def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
     cohort([1] * 4)
     (tmp_path / "weights.pth").write_bytes(b"half a download")
-    with pytest.raises(ValueError, match="would fail"):
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
         look(settings(patch_encoder={"source": "hipt", "weights": str(tmp_path / "weights.pth")}))
     assert f"FAIL  weights      patch_encoder.weights: {tmp_path / 'weights.pth'}" in capsys.readouterr().out
 
@@ -167,7 +194,7 @@ def test_a_run_that_begins_with_an_encoder_of_other_tokens_would_fail(settings, 
     first = region_encoder.RegionEncoder(token_dim=32, embed_dim=24, depth=1, n_heads=2, grid=3)
     region_encoder.save(tmp_path / "e.safetensors", first, {})
     runs = {"dino": {"alpha_intra": 0, "alpha_inter": 0}, "slpd": {"init_from": str(tmp_path / "e.safetensors")}}
-    with pytest.raises(ValueError, match="1 thing"):
+    with pytest.raises(ValueError, match="1 check"):
         look(settings(pretrain={"runs": runs}))
     said = capsys.readouterr().out
     assert "'token_dim': 64" in said
@@ -195,18 +222,18 @@ def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look)
 
 def test_a_full_disk_would_fail(settings, cohort, look, capsys, monkeypatch):
     cohort([8] * 4)
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9**9, 9**9, 10_000))
-    with pytest.raises(ValueError, match="would fail"):
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9**9, 9**9, 10_000))
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
         look(settings())
     assert "FAIL  disk" in capsys.readouterr().out
 
 
 def test_more_gpus_than_there_are_would_fail(settings, cohort, look, capsys, monkeypatch):
     cohort([1] * 4)
-    monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ValueError, match="1 thing"):
+    monkeypatch.setattr(checks.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="1 check"):
         look(settings(), gpus=2)
-    assert "2 asked for, 0 found" in capsys.readouterr().out
+    assert "2 requested, but this machine has 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("patient", ["patient-0", "patient-1"])
@@ -215,14 +242,14 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
     path = cohort([1] * 4)
     shutil.copy(tmp_path / "0.tiff", tmp_path / "1.tiff")
     path.write_text(path.read_text().replace("patient-1", patient))
-    say = preflight.PreflightReport()
-    preflight.look_at_copies(say, [read_sheet(path)])
+    report = checks.PreflightReport()
+    checks.check_copies(report, [read_sheet(path)])
     out = capsys.readouterr().out
     if patient == "patient-0":
         assert "note  copies       One slide, byte for byte: slide-0, slide-1; keep one of them" in out
     else:
         assert "FAIL  copies       slide-0, slide-1 are one slide, byte for byte, of patient 'patient-0'" in out
-    assert say.failed == (patient == "patient-1")
+    assert report.failures == (patient == "patient-1")
 
 
 def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings, cohort, look, tmp_path, capsys):
@@ -237,7 +264,7 @@ def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings,
     assert "1 of 4 slides have an outline; of no slide: notes.txt" in out
     assert "About 7 regions, by 4 slides" in out  # one of slide-1, in place of four
     (folder / "slide-2.geojson").write_text("[1")
-    with pytest.raises(ValueError, match=r"1 thing\(s\) would fail"):
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
         look(settings(tissue=tissue_of_settings))
     out = capsys.readouterr().out
     assert "2 of 4 slides have an outline" in out
@@ -256,25 +283,24 @@ def test_outlines_are_held_against_what_opening_the_slides_showed(settings, tmp_
     paths = {slide.slide_id: tmp_path / f"{slide.slide_id}.geojson" for slide in opened[:3]}
     for path in paths.values():
         path.write_text(json.dumps(square))
-    problems = outlines.find_problems(opened, paths, settings().tissue.outline, 2)
+    problems = outlines.find_outline_problems(opened, paths, **settings().tissue.outline.model_dump(), threads=2)
     assert [*problems] == ["outside", "bounds"]
     assert "outside the slide of 10 x 10 px" in problems["outside"]
     assert "bounds that begin at (5, 5)" in problems["bounds"]
-    to_bounds = settings(tissue={"mask_origin": "bounds"}).tissue.outline
-    assert [*outlines.find_problems(opened, paths, to_bounds, 2)] == ["outside"]
+    assert [*outlines.find_outline_problems(opened, paths, mask_origin="bounds")] == ["outside"]
 
 
 def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_path):
     path, new = cohort([1] * 4), tmp_path / "new.csv"
     shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
     new.write_text("slide_id,path\nn,n.tiff\n")
-    say = preflight.PreflightReport()
-    preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
+    report = checks.PreflightReport()
+    checks.check_copies(report, [read_sheet(path), read_sheet(new, labelled=False)])
     assert capsys.readouterr().out == (
         "  note  copies       n, to be predicted: It is slide-2 of the cohort, byte for byte, on which classifiers are "
         "trained: no test of them.\n"
     )
-    assert not say.failed
+    assert not report.failures
 
 
 def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
@@ -282,7 +308,7 @@ def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
     for name in "nm":
         (tmp_path / f"{name}.tiff").write_bytes(b"one content")
     new.write_text("slide_id,path,patient_id\nn,n.tiff,\nm,m.tiff,someone\n")
-    say = preflight.PreflightReport()
-    preflight.look_at_copies(say, [read_sheet(path), read_sheet(new, labelled=False)])
+    report = checks.PreflightReport()
+    checks.check_copies(report, [read_sheet(path), read_sheet(new, labelled=False)])
     assert "note  copies       One slide, byte for byte: n, m; keep one of them" in capsys.readouterr().out
-    assert not say.failed
+    assert not report.failures

@@ -50,7 +50,7 @@ def problems(tmp_path):
             "mean": [0.5] * 3,
             "std": [0.5] * 3,
         }
-        return [*weights.find_problems("patch_encoder", PatchEncoderConfig(**values))]
+        return [*weights.find_weights_problems("patch_encoder", PatchEncoderConfig(**values))]
 
     return find
 

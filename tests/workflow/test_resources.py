@@ -8,9 +8,16 @@ import pytest
 import yaml
 
 from slpd_core import config
-from slpd_core.workflow import resources
+from slpd_core.workflow import forecast, resources
 from slpd_core.workflow.forecast import training_hours
-from slpd_core.workflow.resources import JobResources, gpus_by_rule, last_attempt, per_attempt, resource_limit
+from slpd_core.workflow.resources import (
+    JobResources,
+    gpus_by_rule,
+    last_attempt,
+    per_attempt,
+    pretrain_memory,
+    resource_limit,
+)
 from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.targets import Targets
 
@@ -39,6 +46,13 @@ def test_each_attempt_asks_for_so_much_more():
     assert per_attempt(lambda wildcards: wildcards.x + 0.4)(Wildcards(x=10), 2) == 20
 
 
+def test_an_encoder_per_fold_is_trained_on_less(tmp_path, job):
+    minutes = job().pretrain_minutes(Wildcards(run="slpd"))
+    job_per_fold = job()
+    job_per_fold.targets.encoders["slpd"] = ["slpd.fold0"]
+    assert job_per_fold.pretrain_minutes(Wildcards(run="slpd.fold0")) - 60 == pytest.approx(0.9 * (minutes - 60))
+
+
 def test_a_job_that_reads_a_slide_waits_longer_each_time_and_knows_its_last_attempt():
     attempts = range(1, resources.READ_RETRIES + 2)
     assert [resources.wait_before_attempt(Wildcards(), attempt) for attempt in attempts] == [0, 10, 40]
@@ -64,7 +78,8 @@ def test_heavy_weights_need_more_memory(job, tmp_path):
 
 def test_training_asks_for_time_by_cohort_and_epochs(job):
     assert job().pretrain_minutes(Wildcards(run="slpd")) == pytest.approx(60 + 1000 * 60 * 100 / 250 / 60)
-    assert job().evaluate_minutes(Wildcards()) == pytest.approx(30 + 1000 * 20 / 150)
+    assert job().evaluate_minutes(Wildcards(classifier="mil")) == pytest.approx(30 + 1000 * 20 / 150)
+    assert job().evaluate_minutes(Wildcards(classifier="knn")) == pytest.approx(30 + 1000 / 150)
     trained = job(source="dino")
     assert trained.patch_encoder_minutes(Wildcards()) == pytest.approx(60 + 1000 * 200 * 100 / 300 / 60)
     assert (trained.patch_encoder_threads(Wildcards()), trained.patch_encoder_gpus(Wildcards())) == (8, 1)
@@ -80,10 +95,17 @@ def test_hours_grow_with_items_and_epochs_and_shrink_with_speed():
 def test_limits_of_the_command_line_are_read_as_numbers():
     limits = {"gpu": Wildcards(value=4), "_cores": 8, "mem_mb": None}
     assert [resource_limit(limits, name) for name in ("gpu", "_cores", "mem_mb", "turn")] == [4, 8, 0, 0]
-    given = {
+    overwritten = {
         "pretrain": {"gpu": Wildcards(value=4)},
         "embed": {"gpu": 1},
         "tokens": {"mem_mb": 5},
         "x": {"gpu": "2*attempt"},
     }
-    assert gpus_by_rule(given) == {"pretrain": 4}
+    assert gpus_by_rule(overwritten) == {"pretrain": 4}
+
+
+def test_pretraining_has_the_memory_of_its_rule_or_of_the_command_line():
+    more = {"pretrain": {"mem_mb": Wildcards(value=64_000)}}
+    assert pretrain_memory({}, {}) == forecast.PRETRAIN_MB
+    assert pretrain_memory(more, {}) == 64_000
+    assert pretrain_memory(more, {"mem_mb": 14_000}) == pretrain_memory({}, {"mem_mb": 14_000}) == 14_000

@@ -259,7 +259,7 @@ def test_the_preflight_looks_and_leaves_nothing(finished, snakemake):
 def test_a_preflight_that_finds_something_fails(finished, snakemake):
     done = snakemake(finished[0], "preflight", overlay={"ledger": {"on_bad_slide": "stop"}})
     assert done.returncode == 1
-    assert "1 thing(s) would fail" in done.stderr
+    assert "1 check(s) failed" in done.stderr
 
 
 def test_snakemakes_own_report_shows_the_figures_with_captions(finished, snakemake):

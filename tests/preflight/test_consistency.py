@@ -9,7 +9,7 @@ import yaml
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
-from slpd_core.preflight import texts
+from slpd_core.preflight import consistency
 
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((ROOT / "tests" / "workflow" / "tiny.yaml").read_text())
@@ -41,12 +41,12 @@ SHEET = pd.DataFrame(
 
 def refused(settings, *words: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as error:
-        texts.require_cohort(settings, SHEET)
+        consistency.require_cohort(settings, SHEET)
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_cohort_that_fits_its_settings_passes(settings):
-    texts.require_cohort(settings({"n_neighbors": 4}), SHEET)
+    consistency.require_cohort(settings({"n_neighbors": 4}), SHEET)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_a_run_that_cannot_be_is_named(settings, run, what):
 def test_neighbours_are_counted_where_an_encoder_trains(settings, tmp_path):
     """Of five slides, two or three train in a fold; of imported splits, those that they name."""
     run = {"slides": "train_only", "n_neighbors": 1}
-    texts.require_cohort(settings(run), SHEET)
-    texts.require_cohort(settings(run | {"n_neighbors": 4, "slides": "all"}), SHEET)
+    consistency.require_cohort(settings(run), SHEET)
+    consistency.require_cohort(settings(run | {"n_neighbors": 4, "slides": "all"}), SHEET)
     refused(settings(run | {"n_neighbors": 2}), "slpd.n_neighbors: 2 of 1 other slides that train in a fold; lower")
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,\na2,,\nb2,,\n")
     splits = {"splits": str(tmp_path)}
-    texts.require_cohort(settings(run | {"n_neighbors": 3}, folds=splits), SHEET)
+    consistency.require_cohort(settings(run | {"n_neighbors": 3}, folds=splits), SHEET)
     refused(settings(run | {"n_neighbors": 4}, folds=splits), "n_neighbors: 4 of 3 other slides that train")
 
 
@@ -80,15 +80,15 @@ def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
     encoder = region_encoder.RegionEncoder(token_dim=64, embed_dim=24, depth=1, n_heads=2, grid=3)
     region_encoder.save(tmp_path / "e.safetensors", encoder, {})
     start = {"init_from": str(tmp_path / "e.safetensors")}
-    texts.require_cohort(settings(start), SHEET)
+    consistency.require_cohort(settings(start), SHEET)
     refused(settings(start | {"embed_dim": 48}), "is no region encoder", "'embed_dim': 48")
-    texts.require_cohort(settings({"init_from": "results/tiny/pretrain/dino/encoder.safetensors"}), SHEET)
+    consistency.require_cohort(settings({"init_from": "results/tiny/pretrain/dino/encoder.safetensors"}), SHEET)
 
 
 def test_a_batch_is_shared_evenly(settings):
-    texts.require_cohort(settings(), SHEET, {"pretrain": 4, "patch_encoder": 3})
+    consistency.require_cohort(settings(), SHEET, {"pretrain": 4, "patch_encoder": 3})
     with pytest.raises(ValueError, match=r"pretrain\.runs\.slpd\.batch_size: 16 does not divide among 3 GPUs"):
-        texts.require_cohort(settings(), SHEET, {"pretrain": 3})
+        consistency.require_cohort(settings(), SHEET, {"pretrain": 3})
 
 
 def test_all_that_cannot_be_is_named_at_once(settings):
@@ -102,7 +102,7 @@ def test_sites_are_checked_where_they_are_kept_whole(settings):
 
 def test_what_is_in_doubt_is_said(settings, tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,other\n")
-    doubts = texts.find_doubts(settings(folds={"splits": str(tmp_path)}), SHEET)
+    doubts = consistency.find_cohort_doubts(settings(folds={"splits": str(tmp_path)}), SHEET)
     assert doubts[0] == "patient_id: 'p1', 'p01' look alike; if they are one, write them alike"
     assert "folds.splits: in the splits, not in the sheet: 1 (other)" in doubts
     assert "folds.splits: in no split: 2 (a2, b2)" in doubts

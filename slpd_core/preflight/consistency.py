@@ -1,4 +1,4 @@
-"""What needs only texts: settings, sheets and splits held against one another when the workflow is read."""
+"""Check settings, sheets and splits against one another when the workflow is parsed, before any slide is opened."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +15,15 @@ from slpd_core.slides import sheet as sheets
 def require_cohort(
     settings: config.Config, sheet: pd.DataFrame, gpus: Mapping[str, int] = MappingProxyType({})
 ) -> None:
-    """Check before any work that a cohort can be divided into folds and pretrained on as the settings say.
+    """Check before any work that a cohort can be divided into folds and pretrained on.
 
-    sheet: as `read_sheet` returns it. gpus: rule -> GPUs that a job of it was given on the command line. Raises
-    ValueError naming every setting that cannot be.
+    Args:
+        settings: The whole config.
+        sheet: The cohort's sheet, as `read_sheet` returns it.
+        gpus: By rule, the GPUs of its jobs where the command line gives them several.
+
+    Raises:
+        ValueError: Names every setting that the cohort cannot meet.
     """
     problems = []
     try:
@@ -26,7 +31,7 @@ def require_cohort(
     except ValueError as error:
         problems.append(str(error))
     for key, encoder in settings.patch_encoder.each().items():
-        problems += weights.find_problems(key, encoder)
+        problems += weights.find_weights_problems(key, encoder)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
     parts = {"all": [sheet]}
     if any(run.slides == "train_only" for run in runs.values()):
@@ -38,17 +43,25 @@ def require_cohort(
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
 
 
-def find_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
-    """Return what sheet and splits leave in doubt, a line each: it stops nothing, and should be looked at."""
+def find_cohort_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
+    """Find doubts about sheet and splits, which stop nothing but should be looked at.
+
+    Args:
+        settings: The whole config.
+        sheet: The cohort's sheet.
+
+    Returns:
+        One line per doubt.
+    """
     doubts = sheets.find_doubts(sheet)
     if settings.folds.splits:
-        made, remarked = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
-        doubts += [f"folds.splits: {line}" for line in split_audit.count(remarked + split_audit.audit_folds(made))]
+        table, issues = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
+        doubts += [f"folds.splits: {line}" for line in split_audit.count(issues + split_audit.audit_folds(table))]
     return doubts
 
 
 def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator[str]:
-    """Every batch that the GPUs of a job cannot share evenly."""
+    """Yield every batch size that the GPUs of a job cannot share evenly."""
     batches = {f"pretrain.runs.{name}": settings.pretrain.run(name).batch_size for name in settings.pretrain.runs}
     jobs = [("pretrain", key, size) for key, size in batches.items()]
     if settings.patch_encoder.recipe:
@@ -59,32 +72,33 @@ def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator
 
 
 def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.DataFrame]:
-    """The slides that pretraining sees in each fold; the sheet where no folds can be made, which is named by itself."""
+    """The training slides of each fold; the whole sheet where no folds can be made, an error of its own."""
     try:
-        made = folds.plan_folds(sheet, settings.folds, settings.seed)
+        table = folds.plan_folds(sheet, settings.folds, settings.seed)
     except ValueError:
         return [sheet]
-    return [part for _, part in made[made["part"].isin(artifacts.PRETRAINING_PARTS)].groupby("fold")]
+    return [part for _, part in table[table["part"].isin(artifacts.PRETRAINING_PARTS)].groupby("fold")]
 
 
 def _check_run(
     key: str, run: config.PretrainRunConfig, settings: config.Config, parts: Sequence[pd.DataFrame]
 ) -> Iterator[str]:
-    """Every setting of a pretraining run that its cohort cannot meet; parts: the slides that each encoder sees."""
+    """Yield every setting of a run that its cohort cannot meet; parts: the training slides of each encoder."""
     if run.alpha_inter and run.inter != "any_region":
         unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
-        most = min(part[column].nunique() for part in parts) - 1
-        if run.n_neighbors > most:
+        max_neighbors = min(part[column].nunique() for part in parts) - 1
+        if run.n_neighbors > max_neighbors:
             where = "" if run.slides == "all" else " that train in a fold"
             yield (
-                f"{key}.n_neighbors: {run.n_neighbors} of {most} other {unit}{where}; lower it to {most} or add {unit}"
+                f"{key}.n_neighbors: {run.n_neighbors} of {max_neighbors} other {unit}{where}; lower it to "
+                f"{max_neighbors} or add {unit}"
             )
     if run.init_from:
         yield from _check_start(key, run, settings)
 
 
 def _check_start(key: str, run: config.PretrainRunConfig, settings: config.Config) -> Iterator[str]:
-    """Why a run cannot begin with the encoder it names: another run's of this cohort, or a file."""
+    """Yield why a run cannot begin with the encoder it names: another run's of this cohort, or a file."""
     path = Path(run.init_from or "")
     other = path.parent.name.partition(".")[0]
     if path.parent.parent == Path("results", settings.cohort, "pretrain") and other in settings.pretrain.runs:
