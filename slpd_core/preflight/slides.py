@@ -158,10 +158,14 @@ def sample_cohort(
     started = time.perf_counter()
     sampled = [*progress(iter_regions(), len(picked), "tissue", "slides")]
     tissue_seconds = (time.perf_counter() - started) / len(picked)
-    return CohortSample(picked, sampled, tissue_seconds, _time_reading(picked, sampled, jpeg_scaled_decoding=jpeg_scaled_decoding))
+    return CohortSample(
+        picked, sampled, tissue_seconds, _time_reading(picked, sampled, jpeg_scaled_decoding=jpeg_scaled_decoding)
+    )
 
 
-def _time_reading(slides: Sequence[SlideProbe], sampled: Sequence[artifacts.Regions], *, jpeg_scaled_decoding: bool) -> float:
+def _time_reading(
+    slides: Sequence[SlideProbe], sampled: Sequence[artifacts.Regions], *, jpeg_scaled_decoding: bool
+) -> float:
     """Seconds to read the middle region of the first slide that has one; 0 where none has."""
     for slide, of_slide in zip(slides, sampled, strict=True):
         if len(of_slide.coords):
