@@ -61,7 +61,7 @@ def plain_encoder(encoder: Any, tokens: Tensor) -> Tensor:
     """A region encoder written plainly."""
     B, side, _, _ = tokens.shape
     x = torch.cat([encoder.cls_token.expand(B, -1, -1), encoder.phi(tokens.flatten(1, 2))], 1)
-    x = x + encoder.positions(side, side)
+    x = x + encoder.interpolate_positions(side, side)
     for block in encoder.blocks:
         x = x + block._drop(plain_attention(block.attn, block.norm1(x)))
         x = x + block._drop(block.mlp(block.norm2(x)))

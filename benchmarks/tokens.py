@@ -22,7 +22,9 @@ from benchmarks.slides import settings
 from benchmarks.timing import best_seconds, in_own_process
 from slpd_core import artifacts, config
 from slpd_core.demo.picture import draw_slide
-from slpd_core.encoders import vit_inference
+from slpd_core.encoders.frozen_layers import FrozenLinear
+from slpd_core.encoders.precision import DTYPES, single_threaded_pool
+from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
 from slpd_core.slides import tokens
@@ -88,9 +90,7 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 
 def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
     """A region's pixels as the stage encodes them."""
-    frozen = vit_inference.optimize_for_inference(
-        network(), {"mean": MEAN, "std": STD, "pooling": "cls"}, precision, device
-    )
+    frozen = optimize_for_inference(network(), mean=MEAN, std=STD, precision=precision, device=device)
     encode = tokens.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIED_BATCH)
     encode.batch_size = tokens.choose_batch_size("auto", encode)
     return lambda: torch.from_numpy(next(encode([region]))).float()
@@ -101,16 +101,16 @@ def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], obj
     ways: dict[tuple[str, str], tuple[Callable[[], object], float]] = {}
     shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH * TOKENS, inside, outside) for inside, outside in LAYERS}
     threads = torch.get_num_threads() if device == "cpu" else 1
-    pool = vit_inference.separate_threads(threads)
+    pool = single_threaded_pool(threads)
 
     def in_all(layer: torch.nn.Module, x: torch.Tensor) -> None:
         list(pool.map(multiply, [layer] * threads, [x] * threads))
 
     for precision in ("fp32", "bf16"):
-        dtype = vit_inference.DTYPES[precision]
+        dtype = DTYPES[precision]
         for name, (rows, inside, outside) in {**shapes, f"{SQUARE} x {SQUARE}": (SQUARE,) * 3}.items():
             weight, x = (torch.randn(size, inside, device=device) for size in (outside, rows))
-            layer, x = vit_inference.FrozenLinear(weight, None, dtype), x.to(dtype)
+            layer, x = FrozenLinear(weight, None, dtype), x.to(dtype)
             ways[precision, name] = (
                 partial(in_all, layer, x),
                 2.0 * rows * inside * outside * threads * CALLS,

@@ -146,7 +146,7 @@ def results(slide_path, tmp_path, settings):
         labelled=False,
     )
     torch.manual_seed(0)
-    region_encoder.save(
+    region_encoder.write_region_encoder(
         tmp_path / "encoder.safetensors", region_encoder.RegionEncoder(64, 24, 2, 2, 3), meta | {"stage": "pretrain"}
     )
     embed.run(

@@ -11,7 +11,8 @@ from torch import nn
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import patch_encoder as encoders
-from slpd_core.encoders import region_encoder, vit_inference
+from slpd_core.encoders import region_encoder
+from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.networks import torch_seed
@@ -120,7 +121,7 @@ def _prepare(
 ) -> RegionTokenizer:
     """Make a model ready to run on the device."""
     device = _device(device)
-    chosen = vit_inference.choose_precision(precision, device, meta["token_dim"])
+    chosen = choose_precision(precision, device, meta["token_dim"])
     return prepare_model(model, meta, precision=chosen, device=device, batch_size=batch_size)
 
 
@@ -183,7 +184,7 @@ def build_region_encoder(
         ValueError: The weights do not fit the architecture.
     """
     shape = (token_dim, embed_dim, depth, n_heads, grid)
-    state = None if weights is None else region_encoder.read_state(Path(weights), shape)
+    state = None if weights is None else region_encoder.load_region_weights(Path(weights), shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "weights"))
         encoder = RegionEncoder(*shape)
@@ -206,7 +207,7 @@ def load_region_encoder(path: str | Path, *, device: Device = None) -> RegionEnc
         FileNotFoundError: There is no such file.
         ValueError: The file is broken, or holds no region encoder.
     """
-    return region_encoder.load(Path(path))[0].to(_device(device))
+    return region_encoder.read_region_encoder(Path(path))[0].to(_device(device))
 
 
 def embed(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size: int | None = None) -> np.ndarray:
@@ -240,7 +241,7 @@ def compute_attention(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size:
     """
 
     def attend(batch: torch.Tensor) -> torch.Tensor:
-        return encoder.with_attention(batch)[1]
+        return encoder.forward_with_attention(batch)[1]
 
     return embed_regions(attend, _token_grid(tokens, encoder), _device_of(encoder), batch_size)
 
@@ -249,9 +250,9 @@ def _token_grid(tokens: np.ndarray, encoder: RegionEncoder) -> torch.Tensor:
     """Tokens (L, g * g, D) as (L, g, g, D), if the encoder takes them."""
     if tokens.ndim != 3 or math.isqrt(tokens.shape[1]) ** 2 != tokens.shape[1]:
         raise ValueError(f"tokens: {tokens.shape}, not (regions, g * g, D); give what encode returns")
-    if tokens.shape[2] != encoder.shape["token_dim"]:
+    if tokens.shape[2] != encoder.hparams["token_dim"]:
         raise ValueError(
-            f"tokens: of {tokens.shape[2]}, the region encoder takes {encoder.shape['token_dim']}; build it with "
+            f"tokens: of {tokens.shape[2]}, the region encoder takes {encoder.hparams['token_dim']}; build it with "
             f"token_dim={tokens.shape[2]}, or encode by the patch encoder that it was trained with"
         )
     side = math.isqrt(tokens.shape[1])

@@ -18,7 +18,7 @@ def random_weights(name: str, input_px: int, seed: int, arguments: Mapping[str, 
     """A model whose weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "patch_encoder").integers(1 << 62)))
-        return vit.build(name, input_px, arguments)
+        return vit.build_vit(name, input_px, arguments)
 
 
 def token_dim(model: Any, pooling: str) -> int:

@@ -97,7 +97,7 @@ def load_timm(
         kwargs = vit.architecture_kwargs({"global_pool": publisher_config["global_pool"], **kwargs})
     if not is_published and not weights:
         _require_known(architecture)
-    vit.build(architecture, input_px or TRIAL_PX, kwargs, "meta")  # refuses other models before anything is fetched
+    vit.build_vit(architecture, input_px or TRIAL_PX, kwargs, "meta")  # refuses other models before anything is fetched
     if weights:
         return _load_file(architecture, kwargs, weights, publisher_config)
     if not is_published:
@@ -114,7 +114,7 @@ def native_input_px(weights: PretrainedWeights) -> int:
     Raises:
         ValueError: Neither says so.
     """
-    side = vit.native_img_size(weights.state, vit.build(weights.name, TRIAL_PX, weights.arguments, "meta"))
+    side = vit.native_img_size(weights.state, vit.build_vit(weights.name, TRIAL_PX, weights.arguments, "meta"))
     known = timm.get_pretrained_cfg(weights.name)
     height, width = weights.publisher_config.get("input_size", known.input_size if known else (3, 0, 1))[-2:]
     if side is None and height != width:

@@ -1,4 +1,4 @@
-"""The region encoder ViT4096-256."""
+"""The region encoder ViT4096-256 (HIPT), and its files."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from slpd_core import artifacts
 from slpd_core.encoders.initialization import init_linear
 
-OFFSET = 0.1  # added to a grid's size when positions are resampled to it
-HPARAMS = ("token_dim", "embed_dim", "depth", "n_heads", "grid")  # an encoder's arguments that its file holds
+INTERPOLATE_OFFSET = 0.1  # added to a grid's size when positions are resampled to it
+HPARAMS = ("token_dim", "embed_dim", "depth", "n_heads", "grid")  # arguments of RegionEncoder that its file holds
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: self-attention, then a perceptron, each with a residual and stochastic depth."""
+    """A pre-norm transformer block: self-attention, then an MLP, each with a residual and stochastic depth."""
 
     def __init__(self, dim: int, n_heads: int, drop_path: float) -> None:
         super().__init__()
@@ -30,7 +30,15 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        """(B, T, D) → (B, T, D), or of the first tokens only, (B, first, D)."""
+        """Apply the block.
+
+        Args:
+            x: (B, T, D).
+            first: Compute the first tokens only; None: all.
+
+        Returns:
+            (B, T, D), or (B, first, D).
+        """
         x = x[:, :first] + self._drop(self.attn(self.norm1(x), first))
         return x + self._drop(self.mlp(self.norm2(x)))
 
@@ -51,7 +59,15 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        """(B, T, D) → (B, T, D), or what the first tokens gather from all, (B, first, D)."""
+        """Apply self-attention.
+
+        Args:
+            x: (B, T, D).
+            first: Compute the first tokens only, which attend to all; None: all.
+
+        Returns:
+            (B, T, D), or (B, first, D).
+        """
         D = x.shape[2]
         if first is None:
             q, k, v = self._heads(self.qkv(x), 3)
@@ -60,24 +76,37 @@ class Attention(nn.Module):
             k, v = self._heads(F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]), 2)
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
-    def of_first(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, T), how much the first token attends to each, the mean over the heads."""
+    def cls_attention(self, x: Tensor) -> Tensor:
+        """Compute how much the first token attends to each token, the mean over the heads.
+
+        Args:
+            x: (B, T, D).
+
+        Returns:
+            (B, T); each row sums to 1.
+        """
         q, k, _ = self._heads(self.qkv(x), 3)
         return (q[:, :, :1] @ k.mT * q.shape[-1] ** -0.5).softmax(-1).mean(1)[:, 0]
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
-        """(B, T, parts * D) → (parts, B, heads, T, D / heads)."""
+        """Split (B, T, parts * D) into (parts, B, heads, T, D / heads)."""
         return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d) v, each (B, heads, T, d).
+    """Compute softmax(q kᵀ / √d) v.
 
-    Torch's fused kernel, but on a CPU in half precision, where its gradient takes up to nine times as long as the
-    formula's (37 tokens).
+    Torch's fused kernel is used but on a CPU in half precision, where its gradient takes up to nine times as long as
+    that of the formula (37 tokens).
+
+    Args:
+        q, k, v: (B, heads, T, d).
+
+    Returns:
+        (B, heads, T, d).
     """
     if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
-        with torch.autocast("cpu", enabled=False):  # which would take the softmax in single precision, there and back
+        with torch.autocast("cpu", enabled=False):  # autocast would cast the softmax to float32 and back
             (B, heads, T, d), scale = q.shape, q.shape[-1] ** -0.5
             scores = torch.baddbmm(q.new_zeros(()), q.flatten(0, 1), k.flatten(0, 1).mT, beta=0, alpha=scale)
             return (scores.softmax(-1) @ v.flatten(0, 1)).view(B, heads, T, d)
@@ -85,16 +114,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class RegionEncoder(nn.Module):
-    """ViT4096-256: a region's grid of patch tokens → one embedding (HIPT, sec. 3; keys as in its published weights).
+    """ViT4096-256: embeds a region's grid of patch tokens (HIPT, sec. 3; keys as in its published weights).
 
-    token_dim: of the patch tokens. grid: side of the learned positions in tokens (paper: 14, the global crop).
+    Args:
+        token_dim: D of the patch tokens.
+        embed_dim: Of the embedding (paper: 192).
+        depth: Transformer blocks (paper: 6).
+        n_heads: Attention heads (paper: 6).
+        grid: Side of the learned positions in tokens (paper: 14, the global crop).
+        drop_path: Rate of stochastic depth of the last block, in training.
     """
 
     def __init__(
         self, token_dim: int, embed_dim: int, depth: int, n_heads: int, grid: int, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        self.shape = dict(zip(HPARAMS, (token_dim, embed_dim, depth, n_heads, grid), strict=True))
+        self.hparams = dict(zip(HPARAMS, (token_dim, embed_dim, depth, n_heads, grid), strict=True))
         self.grid = grid
         self.phi = nn.Sequential(nn.Linear(token_dim, embed_dim), nn.GELU())
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -107,60 +142,92 @@ class RegionEncoder(nn.Module):
         self.apply(init_linear)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, rows, columns, token_dim) → (B, embed_dim), the normalised [CLS]."""
+        """Embed regions or crops.
+
+        Args:
+            tokens: (B, rows, columns, token_dim).
+
+        Returns:
+            The normalized [CLS], (B, embed_dim).
+        """
         return self._read_out(self._up_to_last(tokens))
 
-    def with_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and how much [CLS] attends to each token in the last block.
+    def forward_with_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed regions, and compute how much [CLS] attends to each token in the last block.
 
-        The attention is (B, rows * columns), the heads' mean; it and what [CLS] leaves for itself add up to one.
+        Args:
+            tokens: (B, rows, columns, token_dim).
+
+        Returns:
+            The embeddings, (B, embed_dim), and the attention, (B, rows * columns), the mean over the heads; with the
+            attention of [CLS] to itself each row sums to 1.
         """
         x = self._up_to_last(tokens)
         last: Any = self.blocks[-1]
-        return self._read_out(x), last.attn.of_first(last.norm1(x))[:, 1:]
+        return self._read_out(x), last.attn.cls_attention(last.norm1(x))[:, 1:]
 
     def _up_to_last(self, tokens: Tensor) -> Tensor:
         B, rows, columns, _ = tokens.shape
         x = self.phi(tokens.flatten(1, 2))
-        x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1) + self.positions(rows, columns)
+        x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1) + self.interpolate_positions(rows, columns)
         for block in self.blocks[:-1]:
             x = block(x)
         return x
 
     def _read_out(self, x: Tensor) -> Tensor:
-        return self.norm(self.blocks[-1](x, first=1)[:, 0])  # of the last block nothing but [CLS] is asked for
+        return self.norm(self.blocks[-1](x, first=1)[:, 0])  # the last block computes [CLS] alone
 
-    def positions(self, rows: int, columns: int) -> Tensor:
-        """The learned positions brought to a grid of another size: (1, 1 + rows * columns, embed_dim).
+    def interpolate_positions(self, rows: int, columns: int) -> Tensor:
+        """Resample the learned positions bicubically to a grid of another size.
 
-        Bicubically, at a scale of (size + 0.1) / grid, as ViTs of DINO do and the published weights expect.
+        The scale is (size + 0.1) / grid, as in DINO's ViTs and as the published weights expect.
+
+        Args:
+            rows, columns: Of the grid, in tokens.
+
+        Returns:
+            (1, 1 + rows * columns, embed_dim).
         """
         if rows == columns == self.grid:
             return self.pos_embed
-        own = self.pos_embed[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
-        scale = ((rows + OFFSET) / self.grid, (columns + OFFSET) / self.grid)
-        resized = F.interpolate(own, scale_factor=scale, mode="bicubic", align_corners=False)
+        learned = self.pos_embed[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
+        scale = ((rows + INTERPOLATE_OFFSET) / self.grid, (columns + INTERPOLATE_OFFSET) / self.grid)
+        resized = F.interpolate(learned, scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
 
-def save(path: Path, encoder: RegionEncoder, meta: artifacts.Meta) -> None:
-    """Write an encoder with all that `load` needs to build it again."""
+def write_region_encoder(path: Path, encoder: RegionEncoder, meta: artifacts.Meta) -> None:
+    """Write an encoder to a file that `read_region_encoder` reads.
+
+    Args:
+        path: Of the safetensors file.
+        encoder: The encoder.
+        meta: Further metadata.
+    """
     tensors = {key: tensor.cpu().numpy() for key, tensor in encoder.state_dict().items()}
-    artifacts.write_weights(path, tensors, meta | {key: str(value) for key, value in encoder.shape.items()})
+    artifacts.write_weights(path, tensors, meta | {key: str(value) for key, value in encoder.hparams.items()})
 
 
-def read_state(path: Path, shape: tuple[int | None, int, int, int, int]) -> dict[str, Tensor]:
-    """The tensors of an encoder of SHAPE, from a file that `save` wrote or HIPT's checkpoint of its ViT4096-256.
+def load_region_weights(path: Path, shape: tuple[int | None, int, int, int, int]) -> dict[str, Tensor]:
+    """Load weights to begin with: HIPT's checkpoint of its ViT4096-256, or the encoder of a run.
 
-    shape: its token_dim may be None, for any. Raises FileNotFoundError when there is no such file, ValueError when it
-    holds no such encoder.
+    Args:
+        path: Of the file.
+        shape: The encoder's HPARAMS; token_dim None: any.
+
+    Returns:
+        The state dict of a RegionEncoder.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no such encoder.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"pretrain.init_from: no file {path}; give HIPT's vit4k_xs_dino.pth or the encoder.safetensors of a run"
         )
-    found = artifacts.read_state_dict(path, "pretrain.init_from")
-    state = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
+    tensors = artifacts.read_state_dict(path, "pretrain.init_from")
+    state = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
     first = state.get("phi.0.weight")
     token_dim = shape[0] or (first.shape[-1] if first is not None and first.ndim else 1)
     values = (token_dim, *shape[1:])
@@ -175,10 +242,17 @@ def read_state(path: Path, shape: tuple[int | None, int, int, int, int]) -> dict
     return state
 
 
-def load(path: Path) -> tuple[RegionEncoder, artifacts.Meta]:
-    """The encoder that `save` wrote, in eval mode, and its metadata.
+def read_region_encoder(path: Path) -> tuple[RegionEncoder, artifacts.Meta]:
+    """Read an encoder that `write_region_encoder` wrote.
 
-    Raises ValueError when the file is broken or holds other weights.
+    Args:
+        path: Of the safetensors file.
+
+    Returns:
+        The encoder, frozen and in eval mode, and its metadata.
+
+    Raises:
+        ValueError: The file is broken or holds other weights.
     """
     tensors, meta = artifacts.read_weights(path)
     try:

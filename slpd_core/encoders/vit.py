@@ -1,4 +1,4 @@
-"""A timm ViT without its head: built for pictures of one size and filled with weights, its positions resampled."""
+"""A timm ViT without its head: built for one image size, with weights whose positions are resampled to it."""
 
 import difflib
 import math
@@ -14,21 +14,38 @@ from torch import Tensor, nn
 from slpd_core.config import PatchEncoderConfig
 from slpd_core.runtime import name_some
 
-# Arguments that only say for which pictures or classes; both are settled here.
-SETTLED = ("img_size", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "num_classes")
+# Arguments for image size and classes, which are set here.
+RESERVED_KWARGS = ("img_size", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "num_classes")
 MAX_DEPTH = 200  # blocks; the largest ViTs have about 50
 
 
-def architecture_kwargs(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that make the architecture, without those of picture size and classes; unpooled means [CLS]."""
-    own = {key: value for key, value in arguments.items() if key not in SETTLED and value is not None}
-    return own | ({"global_pool": "token"} if own.get("global_pool") == "" else {})
+def architecture_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the arguments of the architecture, without image size and classes; no pooling becomes [CLS].
+
+    Args:
+        model_kwargs: As for timm.create_model.
+
+    Returns:
+        The arguments that are left.
+    """
+    kwargs = {key: value for key, value in model_kwargs.items() if key not in RESERVED_KWARGS and value is not None}
+    return kwargs | ({"global_pool": "token"} if kwargs.get("global_pool") == "" else {})
 
 
-def resolve_layer_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with names of classes, as in {mlp_layer: SwiGLUPacked}, replaced by timm.layers' own."""
-    found = dict(arguments)
-    for key, value in arguments.items():
+def resolve_layer_classes(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace names of classes, as in {mlp_layer: SwiGLUPacked}, by the classes of timm.layers.
+
+    Args:
+        model_kwargs: As for timm.create_model.
+
+    Returns:
+        The arguments with classes.
+
+    Raises:
+        ValueError: timm.layers has no class of that name.
+    """
+    resolved = dict(model_kwargs)
+    for key, value in model_kwargs.items():
         if key.endswith("_layer") and isinstance(value, str) and value[:1].isupper():
             if not hasattr(layers, value):
                 close = difflib.get_close_matches(value, dir(layers), n=3)
@@ -36,31 +53,41 @@ def resolve_layer_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:
                     f"patch_encoder.arguments.{key}: timm.layers has no {value!r}; close ones: "
                     f"{', '.join(close) or 'none'}; activations are written small, as in silu"
                 )
-            found[key] = getattr(layers, value)
-    return found
+            resolved[key] = getattr(layers, value)
+    return resolved
 
 
-def build(
-    name: str, input_px: int, arguments: Mapping[str, Any] | None = None, device: str = "cpu", **training: Any
+def build_vit(
+    name: str, input_px: int, model_kwargs: Mapping[str, Any] | None = None, device: str = "cpu", **training: Any
 ) -> Any:
-    """The timm ViT `name` without a head, for pictures of `input_px`; (B, 3, input_px, input_px) → (B, dim).
+    """Build a timm ViT without a head, with timm's random weights.
 
-    device: "meta" gives the shapes without memory. training: what timm is told besides, to train it.
-    Raises ValueError when timm has no such model, or when it does not take these arguments or pictures of this size.
+    Args:
+        name: The timm architecture.
+        input_px: Side of the input images.
+        model_kwargs: Further arguments of the architecture, as for timm.create_model.
+        device: "meta" builds shapes without memory.
+        training: Further arguments of timm.create_model that only training needs.
+
+    Returns:
+        The model, (B, 3, input_px, input_px) to (B, dim).
+
+    Raises:
+        ValueError: timm has no such model, or it does not take these arguments or images of this size.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"patch_encoder.name: timm has no model {name!r}; close ones: {', '.join(close) or 'none'}")
-    given = architecture_kwargs(arguments or {})
-    _require_architecture(given)
+    kwargs = architecture_kwargs(model_kwargs or {})
+    _require_architecture(kwargs)
     try:
         with torch.device(device):
             model = timm.create_model(
-                name, num_classes=0, img_size=input_px, **resolve_layer_classes(given), **training
+                name, num_classes=0, img_size=input_px, **resolve_layer_classes(kwargs), **training
             )
     except (TypeError, AssertionError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = f"name a ViT, or correct patch_encoder.arguments {given}" if given else "name a ViT"
+        remedy = f"name a ViT, or correct patch_encoder.arguments {kwargs}" if kwargs else "name a ViT"
         raise ValueError(
             f"patch_encoder.name: {name!r} takes no patches of {input_px} px ({reason}); {remedy}"
         ) from error
@@ -73,25 +100,31 @@ def build(
     return model
 
 
-def _require_architecture(arguments: Mapping[str, Any]) -> None:
-    """Raise ValueError where arguments, which a downloaded config.json may give, are more than an architecture's."""
+def _require_architecture(model_kwargs: Mapping[str, Any]) -> None:
+    """Raise ValueError for arguments, perhaps of a downloaded config.json, that are no part of an architecture."""
     for key in PatchEncoderConfig.NO_ARGUMENTS:
-        if key in arguments:
+        if key in model_kwargs:
             raise ValueError(
                 f"patch_encoder.arguments: {key!r} is no part of an architecture; delete it, there or in the model's "
                 "config.json"
             )
-    depth = arguments.get("depth", 1)
+    depth = model_kwargs.get("depth", 1)
     if not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH:
         raise ValueError(
             f"patch_encoder.arguments.depth: {depth!r} is no number of blocks within 1-{MAX_DEPTH}; correct it"
         )
 
 
-def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
-    """Patches to tokens: (B, 3, input_px, input_px), normalised float, to (B, token_dim).
+def forward_pooled(model: Any, x: Tensor, pooling: str) -> Tensor:
+    """Encode patches and pool the ViT's own tokens.
 
-    pooling: "cls" is the model's own, its [CLS]; "cls_mean" is [CLS], then the mean of the patch tokens.
+    Args:
+        model: A ViT without a head.
+        x: Normalized RGB, float (B, 3, input_px, input_px).
+        pooling: "cls": the model's own pooling, [CLS] by default; "cls_mean": [CLS], then the mean of the patch tokens.
+
+    Returns:
+        Tokens, (B, token_dim).
     """
     if pooling == "cls":
         return model(x)
@@ -100,13 +133,20 @@ def forward(model: Any, x: Tensor, pooling: str) -> Tensor:
 
 
 def patch_stride(model: Any) -> int:
-    """Side of what one of the encoder's own tokens covers, px; 1 where it has no such tokens."""
+    """Return the side that one of a ViT's own tokens covers.
+
+    Args:
+        model: A timm model.
+
+    Returns:
+        px; 1 for a model without such tokens.
+    """
     side = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
     return int(side if isinstance(side, int) else side[0])
 
 
 def _grid_side(positions: Tensor, model: Any) -> tuple[int, int]:
-    """Prefix tokens with a position ([CLS], registers), and the side of the positions' grid: 0 unless it is square."""
+    """Count prefix tokens with a position ([CLS], registers); return them and the grid's side, 0 unless square."""
     prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
     patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
     side = math.isqrt(max(0, patches))
@@ -114,16 +154,29 @@ def _grid_side(positions: Tensor, model: Any) -> tuple[int, int]:
 
 
 def native_img_size(state: Mapping[str, Tensor], model: Any) -> int | None:
-    """Side of the pictures that the positions in `state` are for, px; None where they do not say."""
+    """Return the side of the images that a state dict's positions are for.
+
+    Args:
+        state: State dict of a ViT.
+        model: The ViT of the same architecture, for any image size.
+
+    Returns:
+        px; None where the positions do not say.
+    """
     return _grid_side(state["pos_embed"], model)[1] * patch_stride(model) or None if "pos_embed" in state else None
 
 
 def resample_positions(positions: Tensor, model: Any, offset: float = 0.0) -> Tensor:
-    """Positions of another square grid brought bicubically to the model's own; any others are left as they are.
+    """Resample positions of another square grid bicubically to the model's grid.
 
-    positions: (1, prefix + side * side, dim); prefix tokens ([CLS], registers) keep theirs, if they have any.
-    offset: 0 is timm's way, antialiased; else new position i is read at (i + 1/2) * side / (new side + offset) - 1/2,
-    as ViTs of DINO do with 0.1.
+    Args:
+        positions: (1, prefix + side * side, dim); prefix tokens ([CLS], registers) keep theirs.
+        model: The ViT that takes them.
+        offset: 0 resamples as timm, antialiased; else new position i is read at (i + 1/2) * side / (new side + offset)
+            - 1/2, as in DINO's ViTs with 0.1.
+
+    Returns:
+        (1, prefix + new side ** 2, dim); positions of no square grid as they are.
     """
     prefix, side = _grid_side(positions, model)
     if positions.shape == model.pos_embed.shape or not side:
@@ -138,20 +191,36 @@ def resample_positions(positions: Tensor, model: Any, offset: float = 0.0) -> Te
 
 
 def build_with_weights(
-    name: str, input_px: int, arguments: Mapping[str, Any], state: Mapping[str, Tensor], origin: str, offset: float = 0
+    name: str,
+    input_px: int,
+    model_kwargs: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    origin: str,
+    interpolate_offset: float = 0.0,
 ) -> Any:
-    """The ViT `name` with the weights `state`, strictly; positions of another grid are resampled, a head is left out.
+    """Build a timm ViT without a head from a state dict, which must fit; positions of another grid are resampled.
 
-    The model takes over the tensors. origin: where they come from, for messages: a key of the config and its value.
-    Raises ValueError naming the keys that do not fit.
+    Args:
+        name: The timm architecture.
+        input_px: Side of the input images.
+        model_kwargs: Further arguments of the architecture.
+        state: The state dict; its head is dropped. The model takes over the tensors.
+        origin: Of the weights, for messages: a key of the config and its value.
+        interpolate_offset: As in `resample_positions`.
+
+    Returns:
+        The model, (B, 3, input_px, input_px) to (B, dim).
+
+    Raises:
+        ValueError: The state dict does not fit; names the keys.
     """
-    model = build(name, input_px, arguments, "meta")
+    model = build_vit(name, input_px, model_kwargs, "meta")
     state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
-    own = model.state_dict()
-    if "pos_embed" in state and "pos_embed" in own:
-        state["pos_embed"] = resample_positions(state["pos_embed"], model, offset)
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    expected = model.state_dict()
+    if "pos_embed" in state and "pos_embed" in expected:
+        state["pos_embed"] = resample_positions(state["pos_embed"], model, interpolate_offset)
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shapes = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if missing or unexpected or shapes:
         raise ValueError(
             f"{origin} does not fit {name}: missing [{name_some(missing, 3)}], "
@@ -161,6 +230,6 @@ def build_with_weights(
         )
     model.load_state_dict(state, assign=True)
     if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
-        model = build(name, input_px, arguments)  # some ViTs compute tensors that no file holds
+        model = build_vit(name, input_px, model_kwargs)  # some ViTs compute tensors that no file holds
         model.load_state_dict(state)
     return model

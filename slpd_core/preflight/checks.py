@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from slpd_core.encoders.region_encoder import read_state
+from slpd_core.encoders.region_encoder import load_region_weights
 from slpd_core.preflight.forecast import Machine
 from slpd_core.preflight.outlines import find_outline_problems
 from slpd_core.preflight.slides import SlideProbe
@@ -186,7 +186,7 @@ def check_start(report: PreflightReport, init_from: str | None, shape: tuple[int
     """
     if init_from and Path(init_from).is_file():
         try:
-            read_state(Path(init_from), shape)
+            load_region_weights(Path(init_from), shape)
         except ValueError as error:
             report.add(FAIL, "init_from", str(error))
 

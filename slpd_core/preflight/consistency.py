@@ -110,9 +110,9 @@ def _check_start(key: str, run: config.PretrainRunConfig, settings: config.Confi
                     f"{getattr(first, name)}; write both alike"
                 )
         return
-    from slpd_core.encoders.region_encoder import read_state  # seconds, for torch: only where a file is named
+    from slpd_core.encoders.region_encoder import load_region_weights  # seconds, for torch: only where a file is named
 
     try:
-        read_state(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop_size))
+        load_region_weights(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop_size))
     except (ValueError, OSError) as error:
         yield str(error)

@@ -9,7 +9,7 @@ import torch
 
 from slpd_core import config
 from slpd_core.encoders import patch_encoder as encoders
-from slpd_core.encoders import vit_inference
+from slpd_core.encoders.precision import choose_precision
 from slpd_core.evaluation import classifiers
 from slpd_core.pretraining import patch_encoder, pretrain, stage_one
 from slpd_core.pretraining.networks import start_networks
@@ -68,7 +68,7 @@ def time_patch_encoder(
         ValueError: The weights file is broken.
     """
     meta = encoders.load(weights_path)[1]
-    chosen = vit_inference.choose_precision(precision, device, meta["token_dim"])
+    chosen = choose_precision(precision, device, meta["token_dim"])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -33,7 +33,7 @@ def run(
     or the embeddings of a slide are not finite.
     """
     slides, fingerprint = admitted_slides(ledger_path)
-    encoder, encoder_meta = region_encoder.load(encoder_path)
+    encoder, encoder_meta = region_encoder.read_region_encoder(encoder_path)
     artifacts.check_ledger(
         encoder_path, encoder_meta, artifacts.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"]
     )
@@ -42,7 +42,7 @@ def run(
     coords, found = [], []
 
     def embed(tokens: torch.Tensor) -> torch.Tensor:
-        return torch.cat(encoder.with_attention(tokens), 1) if section.attention else encoder(tokens)
+        return torch.cat(encoder.forward_with_attention(tokens), 1) if section.attention else encoder(tokens)
 
     for slide in progress(slides.to_dict("records"), len(slides), "embed", "slides"):
         tokens, corners = read_slide(tokens_dir, slide)

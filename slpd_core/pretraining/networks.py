@@ -25,7 +25,7 @@ def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int,
     Raises ValueError when that encoder is of another shape.
     """
     shape = (token_dim, section.embed_dim, section.depth, section.n_heads, section.global_crop_size)
-    begin_with = region_encoder.read_state(Path(section.init_from), shape) if section.init_from else None
+    begin_with = region_encoder.load_region_weights(Path(section.init_from), shape) if section.init_from else None
 
     def build(drop_path: float) -> Network:
         encoder = RegionEncoder(*shape, drop_path)

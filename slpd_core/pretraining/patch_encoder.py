@@ -13,8 +13,8 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.encoders import pretrained_weights, vit
 from slpd_core.encoders.patch_encoder import random_weights, token_dim
+from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights
-from slpd_core.encoders.vit_inference import choose_precision
 from slpd_core.pretraining import stage_one
 from slpd_core.runtime import log
 from slpd_core.ssl.distributed import train_as_one
@@ -99,7 +99,7 @@ def plan_stage_one(
     Raises ValueError when a crop's side is not a multiple of the encoder's own patches.
     """
     arguments, input_px = vit.architecture_kwargs(section.arguments), section.input_px or section.patch_px
-    shape = vit.build(section.name, input_px, arguments, "meta")
+    shape = vit.build_vit(section.name, input_px, arguments, "meta")
     side, width = vit.patch_stride(shape), int(shape.num_features)
     for key in ("global_crop_px", "local_crop_px"):
         if (crop_px := getattr(recipe, key)) % side:

@@ -328,7 +328,7 @@ def run(
             found = cluster(cohort, clustered, section, seed, section.epochs)
         artifacts.write_arrays(prototypes_path, final_arrays(cohort, section, found), {}, meta)
         artifacts.write_both(history_path, "history", history, meta)
-        region_encoder.save(encoder_path, networks.teacher.encoder, meta)
+        region_encoder.write_region_encoder(encoder_path, networks.teacher.encoder, meta)
         training.checkpoint_path.unlink(missing_ok=True)
         for gap in gaps:
             log.warning("%s", gap)

@@ -87,7 +87,7 @@ class Plan:
         recipe = self.recipe
 
         def build(drop_path: float) -> Network:
-            encoder = vit.build(
+            encoder = vit.build_vit(
                 self.name, self.input_px, self.arguments, drop_path_rate=drop_path, dynamic_img_size=True
             )
             if self.half and self.device == "cpu":  # torch's fused attention is five times slower there

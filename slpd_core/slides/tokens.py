@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slpd_core import artifacts, config
-from slpd_core.encoders import patch_encoder, vit_inference
+from slpd_core.encoders import patch_encoder
+from slpd_core.encoders.precision import choose_precision, single_threaded_pool
+from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
 from slpd_core.wsi import outages
@@ -129,7 +131,7 @@ class RegionTokenizer:
             return self._encode_batch(patches)
         threads = torch.get_num_threads()
         batches = patches.split(min(self.batch_size, -(-len(patches) // threads)))
-        with vit_inference.separate_threads(threads) as pool:
+        with single_threaded_pool(threads) as pool:
             return torch.cat(list(pool.map(self._encode_batch, batches)))
 
     @torch.inference_mode()
@@ -202,7 +204,15 @@ def prepare_model(
     Returns:
         The encoder of regions.
     """
-    encoder: Any = vit_inference.optimize_for_inference(model, meta, precision, device, pack=not compile)
+    encoder: Any = optimize_for_inference(
+        model,
+        mean=meta["mean"],
+        std=meta["std"],
+        pooling=meta["pooling"],
+        precision=precision,
+        device=device,
+        pack=not compile,
+    )
     if compile:
         encoder = torch.compile(encoder)
     encode = RegionTokenizer(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
@@ -277,7 +287,7 @@ def run(
     encoder_meta = patch_encoder.metadata(artifacts.read_weights(weights_path)[1])
     patch_px, dim = encoder_meta["patch_px"], encoder_meta["token_dim"]
     grid = count_patches(regions_path, regions.size_px, patch_px)
-    precision = vit_inference.choose_precision(section.precision, device, dim)
+    precision = choose_precision(section.precision, device, dim)
     provenance = provenance_of(section.model_dump(), meta, encoder_meta, precision)
     if not len(regions.coords):
         with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance):

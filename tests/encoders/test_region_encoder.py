@@ -61,13 +61,13 @@ def test_any_grid_gives_an_embedding(paper, grid):
 
 
 def test_positions_of_the_own_grid_are_as_learned_and_others_are_resampled(paper):
-    assert paper.positions(14, 14) is paper.pos_embed
+    assert paper.interpolate_positions(14, 14) is paper.pos_embed
     ramp = RegionEncoder(4, 6, 1, 1, 8)
     with torch.no_grad():
         rows = torch.arange(8.0).repeat_interleave(8)
         ramp.pos_embed[0, 1:] = rows[:, None]
-        resized = ramp.positions(16, 16)[0, 1:, 0].view(16, 16)
-    assert torch.equal(ramp.positions(16, 16)[:, 0], ramp.pos_embed[:, 0])
+        resized = ramp.interpolate_positions(16, 16)[0, 1:, 0].view(16, 16)
+    assert torch.equal(ramp.interpolate_positions(16, 16)[:, 0], ramp.pos_embed[:, 0])
     torch.testing.assert_close(resized[4:-4, 3], (torch.arange(4.0, 12) + 0.5) * 8 / 16.1 - 0.5, atol=0.05, rtol=0)
 
 
@@ -141,7 +141,7 @@ def test_a_run_may_begin_with_the_published_weights(paper, published, section):
 
 def test_a_run_may_begin_with_an_earlier_ones_encoder(section, tmp_path):
     earlier = start_networks(section, 8, 7, "cpu").teacher.encoder
-    region_encoder.save(tmp_path / "e.safetensors", earlier, artifacts.provenance("pretrain", 1, {}))
+    region_encoder.write_region_encoder(tmp_path / "e.safetensors", earlier, artifacts.provenance("pretrain", 1, {}))
     changed = section.model_copy(update={"init_from": str(tmp_path / "e.safetensors")})
     found = start_networks(changed, 8, 1, "cpu").student.encoder
     assert torch.equal(found.pos_embed, earlier.pos_embed)
@@ -191,8 +191,8 @@ def test_stochastic_depth_grows_from_block_to_block():
 def test_an_encoder_comes_back_from_its_file(tmp_path):
     torch.manual_seed(0)
     encoder = RegionEncoder(8, 24, 2, 2, 3)
-    region_encoder.save(tmp_path / "e.safetensors", encoder, {"fingerprint": "f"})
-    back, meta = region_encoder.load(tmp_path / "e.safetensors")
+    region_encoder.write_region_encoder(tmp_path / "e.safetensors", encoder, {"fingerprint": "f"})
+    back, meta = region_encoder.read_region_encoder(tmp_path / "e.safetensors")
     tokens = torch.randn(2, 4, 4, 8)
     with torch.no_grad():
         np.testing.assert_array_equal(back(tokens), encoder.eval()(tokens))
@@ -202,7 +202,7 @@ def test_an_encoder_comes_back_from_its_file(tmp_path):
 @pytest.mark.parametrize("change", ["metadata", "weights", "shape"])
 def test_weights_of_another_kind_are_named_with_the_remedy(tmp_path, change):
     encoder, path = RegionEncoder(8, 24, 2, 2, 3), tmp_path / "e.safetensors"
-    region_encoder.save(path, encoder, {"fingerprint": "f"})
+    region_encoder.write_region_encoder(path, encoder, {"fingerprint": "f"})
     tensors, meta = artifacts.read_weights(path)
     if change == "metadata":
         del meta["grid"]
@@ -212,4 +212,4 @@ def test_weights_of_another_kind_are_named_with_the_remedy(tmp_path, change):
         meta["grid"] = "4"
     artifacts.write_weights(path, tensors, meta)
     with pytest.raises(ValueError, match=r"e\.safetensors: weights, but not those of a region encoder .*delete"):
-        region_encoder.load(path)
+        region_encoder.read_region_encoder(path)

@@ -1,14 +1,13 @@
 """The fast encoder gives what timm's own forward gives, whatever the ViT is made of."""
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
 import torch
 from timm.layers import SwiGLUPacked
 
-from slpd_core.encoders import vit, vit_inference
+from slpd_core.encoders import frozen_layers, vit, vit_inference
 
 MEAN, STD = (0.6, 0.5, 0.7), (0.2, 0.25, 0.3)
 MODELS = {
@@ -48,12 +47,13 @@ def pixels():
 def plain(model, pixels, pooling):
     normalised = (pixels / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     with torch.inference_mode():
-        return vit.forward(model, normalised.permute(0, 3, 1, 2), pooling)
+        return vit.forward_pooled(model, normalised.permute(0, 3, 1, 2), pooling)
 
 
 def fast(model, pixels, pooling, precision, **options):
-    meta = {"mean": MEAN, "std": STD, "pooling": pooling}
-    encoder = vit_inference.optimize_for_inference(copy.deepcopy(model), meta, precision, "cpu", **options)
+    encoder = vit_inference.optimize_for_inference(
+        copy.deepcopy(model), mean=MEAN, std=STD, pooling=pooling, precision=precision, **options
+    )
     with torch.inference_mode():
         return encoder(pixels)
 
@@ -71,7 +71,7 @@ def centred_cosine(found, wanted):
 @pytest.mark.parametrize("what", [*MODELS, "eva"])
 def test_fp32_is_the_plain_forward(what, pixels):
     model = build(*MODELS.get(what, ("eva02_tiny_patch14_224", {"patch_size": 16, "depth": 2})))
-    assert vit_inference.is_known(model) == (what not in FALLEN_BACK)
+    assert vit_inference.is_plain_vit(model) == (what not in FALLEN_BACK)
     found, wanted = fast(model, pixels, "cls", "fp32"), plain(model, pixels, "cls")
     assert found.dtype is torch.float32
     assert relative_error(found, wanted) < 1e-5
@@ -102,42 +102,15 @@ def test_without_packing_nothing_changes(pixels):
 
 def test_only_the_token_that_is_used_is_computed():
     def last(pooling, **arguments):
-        meta = {"mean": MEAN, "std": STD, "pooling": pooling}
-        return type(
-            vit_inference.optimize_for_inference(build("test_vit", arguments), meta, "fp32", "cpu").model.blocks[-1]
-        )
+        model = build("test_vit", arguments)
+        return type(vit_inference.optimize_for_inference(model, mean=MEAN, std=STD, pooling=pooling).model.blocks[-1])
 
-    assert last("cls") is vit_inference.LastBlock
-    assert last("cls_mean") is not vit_inference.LastBlock
-    assert last("cls", global_pool="avg") is not vit_inference.LastBlock
+    assert last("cls") is frozen_layers.ClsOnlyBlock
+    assert last("cls_mean") is not frozen_layers.ClsOnlyBlock
+    assert last("cls", global_pool="avg") is not frozen_layers.ClsOnlyBlock
 
 
 def test_pixels_lose_nothing_in_bf16():
     levels = torch.arange(256, dtype=torch.uint8)
-    centred = levels.to(torch.bfloat16).sub_(vit_inference.MIDDLE)
-    torch.testing.assert_close(centred.int() + vit_inference.MIDDLE, levels.int())
-
-
-def test_auto_is_what_multiplies_clearly_faster(monkeypatch):
-    for faster, chosen in ((1.2, "fp32"), (1.5, "bf16")):
-        monkeypatch.setattr(vit_inference, "best_seconds", lambda _, faster=faster: {"fp32": faster, "bf16": 1.0})
-        assert vit_inference.choose_precision("auto", "cpu", 64) == chosen
-
-
-def test_a_precision_asked_for_is_kept():
-    assert vit_inference.choose_precision("fp16", "cpu", 64) == "fp16"
-
-
-def test_threads_that_compute_alone_leave_the_caller_its_own():
-    def caller():
-        torch.set_num_threads(3)
-        with vit_inference.separate_threads(2) as threads:
-            alone = list(threads.map(lambda _: torch.get_num_threads(), range(2)))
-        return alone, torch.get_num_threads()
-
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(1) as fresh:
-            assert fresh.submit(caller).result() == ([1, 1], 3)
-    finally:
-        torch.set_num_threads(before)
+    centred = levels.to(torch.bfloat16).sub_(frozen_layers.GRAY_OFFSET)
+    torch.testing.assert_close(centred.int() + frozen_layers.GRAY_OFFSET, levels.int())

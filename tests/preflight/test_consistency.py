@@ -78,7 +78,7 @@ def test_neighbours_are_counted_where_an_encoder_trains(settings, tmp_path):
 
 def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
     encoder = region_encoder.RegionEncoder(token_dim=64, embed_dim=24, depth=1, n_heads=2, grid=3)
-    region_encoder.save(tmp_path / "e.safetensors", encoder, {})
+    region_encoder.write_region_encoder(tmp_path / "e.safetensors", encoder, {})
     start = {"init_from": str(tmp_path / "e.safetensors")}
     consistency.require_cohort(settings(start), SHEET)
     refused(settings(start | {"embed_dim": 48}), "is no region encoder", "'embed_dim': 48")

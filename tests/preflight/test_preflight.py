@@ -192,7 +192,7 @@ def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
 def test_a_run_that_begins_with_an_encoder_of_other_tokens_would_fail(settings, cohort, look, tmp_path, capsys):
     cohort([1] * 4)
     first = region_encoder.RegionEncoder(token_dim=32, embed_dim=24, depth=1, n_heads=2, grid=3)
-    region_encoder.save(tmp_path / "e.safetensors", first, {})
+    region_encoder.write_region_encoder(tmp_path / "e.safetensors", first, {})
     runs = {"dino": {"alpha_intra": 0, "alpha_inter": 0}, "slpd": {"init_from": str(tmp_path / "e.safetensors")}}
     with pytest.raises(ValueError, match="1 check"):
         look(settings(pretrain={"runs": runs}))

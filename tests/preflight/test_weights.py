@@ -15,7 +15,7 @@ NAMES = [name for name in timm.list_models("vit_*_patch*") if weights.VIT.match(
 
 
 def shapes_of(name: str, **arguments) -> dict[str, tuple[int, ...]]:
-    model = vit.build(name, 224, arguments, "meta")
+    model = vit.build_vit(name, 224, arguments, "meta")
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 

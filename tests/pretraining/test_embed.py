@@ -20,7 +20,7 @@ def run(on_disk, tmp_path):
             "remarks": "It is DINO.\nTwice.",
             "ledger": ledger,
         }
-        region_encoder.save(tmp_path / "encoder.safetensors", encoder, meta)
+        region_encoder.write_region_encoder(tmp_path / "encoder.safetensors", encoder, meta)
 
     def run(cohort, batch_size, attention=False, trained_on="f", admitted="f", of_ledger=""):
         save(trained_on, of_ledger)
@@ -69,7 +69,7 @@ def test_the_attention_of_cls_comes_along_if_asked_for(run, make_cohort):
     assert "attention" not in plain
     with torch.no_grad():
         x = encoder.phi(cohort.tokens.float().flatten(1, 2))
-        x = torch.cat([encoder.cls_token.expand(7, -1, -1), x], 1) + encoder.positions(4, 4)
+        x = torch.cat([encoder.cls_token.expand(7, -1, -1), x], 1) + encoder.interpolate_positions(4, 4)
         first, last = encoder.blocks
         x = last.norm1(first(x))
         q, k, _ = last.attn.qkv(x).chunk(3, -1)

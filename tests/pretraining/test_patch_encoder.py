@@ -266,18 +266,18 @@ def test_foreign_weights_are_not_taken_for_ours(tmp_path):
 
 def test_an_encoder_that_takes_no_patches_is_refused():
     with pytest.raises(ValueError, match=r"patch_encoder\.name: 'resnet18' takes no patches of 64 px .*name a ViT"):
-        vit.build("resnet18", 64)
+        vit.build_vit("resnet18", 64)
 
 
 def test_an_unknown_architecture_names_close_ones(section):
     with pytest.raises(
         ValueError, match=r"timm has no model 'vit_smal_patch16_224'; close ones: vit_small_patch16_224"
     ):
-        vit.build("vit_smal_patch16_224", 256)
+        vit.build_vit("vit_smal_patch16_224", 256)
 
 
 def test_the_papers_encoder_gives_tokens_of_384():
-    model = vit.build("vit_small_patch16_224", 256)
+    model = vit.build_vit("vit_small_patch16_224", 256)
     assert model.num_features == 384
     assert model.pos_embed.shape == (1, 257, 384)
 
@@ -382,7 +382,7 @@ def test_hipts_checkpoint_is_the_published_model(tmp_path, settings, made):
     model, parsed = encoders.load(tmp_path / "w.safetensors")
     x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        found = vit.forward(model, x, "cls")
+        found = vit.forward_pooled(model, x, "cls")
         assert relative(found, dino_forward(teacher, x, heads=6)) < 1e-5
         assert relative(found, dino_forward(teacher, x, heads=6, offset=0.0)) > 1e-4
     assert (parsed["input_px"], parsed["token_dim"], parsed["source"]) == (256, 384, "hipt, another file")
@@ -469,7 +469,7 @@ def test_a_folder_brings_its_arguments_size_and_normalisation(section, folder, m
     reference.load_state_dict({key: tensor for key, tensor in state.items() if not key.startswith("head.")})
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
-        torch.testing.assert_close(vit.forward(model, x, "cls"), reference.forward_features(x)[:, 0])
+        torch.testing.assert_close(vit.forward_pooled(model, x, "cls"), reference.forward_features(x)[:, 0])
 
 
 def test_the_same_weights_are_the_same_encoder_wherever_they_lie(section, folder, cached, made, tmp_path):
@@ -626,7 +626,7 @@ def test_the_means_of_cls_mean_leave_registers_out(section, made, tmp_path):
     assert parsed["token_dim"] == json.loads(meta["token_dim"]) == 128
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        found, tokens = vit.forward(model, x, "cls_mean"), model.forward_features(x)
+        found, tokens = vit.forward_pooled(model, x, "cls_mean"), model.forward_features(x)
         torch.testing.assert_close(found[:, :64], model(x))
         assert tokens.shape == (2, 1 + 4 + 16, 64)
         torch.testing.assert_close(found[:, 64:], sum(tokens[:, 5 + patch] for patch in range(16)) / 16)
@@ -669,9 +669,9 @@ def test_an_input_that_tokens_do_not_divide_is_refused(section, made):
 
 def test_an_unknown_class_names_close_ones():
     with pytest.raises(ValueError, match=r"arguments\.mlp_layer: timm.layers has no 'SwiGLUPackd'; .*SwiGLUPacked"):
-        vit.build("test_vit", 64, {"mlp_layer": "SwiGLUPackd"})
+        vit.build_vit("test_vit", 64, {"mlp_layer": "SwiGLUPackd"})
 
 
 def test_an_unknown_argument_is_named():
     with pytest.raises(ValueError, match=r"unexpected keyword argument 'registers'.*correct patch_encoder\.arguments"):
-        vit.build("test_vit", 64, {"registers": 4})
+        vit.build_vit("test_vit", 64, {"registers": 4})

@@ -333,7 +333,7 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
         "prototypes.h5",
         "tensorboard",
     ]
-    _, meta = region_encoder.load(out / "encoder.safetensors")
+    _, meta = region_encoder.read_region_encoder(out / "encoder.safetensors")
     assert (meta["stage"], meta["embed_dim"]) == ("pretrain", "24")
     (ledger,) = out.parent.rglob("ledger.parquet")
     assert meta["ledger"] == artifacts.read_table(ledger, "ledger")[1]["fingerprint"]
@@ -364,7 +364,7 @@ def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path)
     together = run_stage(cohort, section, out=tmp_path / "together", nodes=2, **logs)
     expected, found = (pd.read_csv(out / "history.csv") for out in (alone, together))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    first, second = (region_encoder.load(out / "encoder.safetensors")[0] for out in (alone, together))
+    first, second = (region_encoder.read_region_encoder(out / "encoder.safetensors")[0] for out in (alone, together))
     for name, weights in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], weights, atol=1e-3, rtol=1e-2)
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["slpd.log", "slpd.node1.log"]
@@ -381,7 +381,7 @@ def test_the_encoder_written_is_the_teachers(run_stage, section, make_cohort, mo
     monkeypatch.setattr(pretrain, "train", noted)
     out = run_stage(make_cohort(9, 8), section)
     ((networks, _),) = trained_networks
-    written = region_encoder.load(out / "encoder.safetensors")[0].state_dict()
+    written = region_encoder.read_region_encoder(out / "encoder.safetensors")[0].state_dict()
     assert same(written, networks.teacher.encoder.state_dict())
     assert not same(written, networks.student.encoder.state_dict())
 
@@ -448,7 +448,7 @@ def test_a_run_without_prototypes_is_dino_and_says_so(run_stage, section, make_c
     cohort, section = make_cohort(5, 7), section.model_copy(update={"min_regions": 8, "epochs": 2})
     out = run_stage(cohort, section, out=tmp_path / "slpd")
     dino = run_stage(cohort, alone(section), out=tmp_path / "dino")
-    ours, theirs = (region_encoder.load(one / "encoder.safetensors") for one in (out, dino))
+    ours, theirs = (region_encoder.read_region_encoder(one / "encoder.safetensors") for one in (out, dino))
     assert same(ours[0].state_dict(), theirs[0].state_dict())
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(said) == 2

@@ -15,7 +15,7 @@ META = {"mean": (0.6, 0.5, 0.7), "std": (0.2, 0.25, 0.3), "pooling": "cls"}
 def patch_encoder(precision, device, batch_size):
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=0, img_size=64).eval().requires_grad_(False)
-    frozen = vit_inference.optimize_for_inference(model, META, precision, device)
+    frozen = vit_inference.optimize_for_inference(model, **META, precision=precision, device=device)
     return tokens.RegionTokenizer(frozen, 64, 64, device, batch_size)
 
 
