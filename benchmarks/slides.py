@@ -46,12 +46,12 @@ def thumbnail(path: Path, mpp: float) -> None:
 
 def segment(path: Path, mpp: float) -> artifacts.Tissue:
     """The tissue stage's work but for writing its files."""
-    return tissue.segment("benchmark", path, mpp)[0]
+    return tissue.segment_file("benchmark", path, mpp)[0]
 
 
 def keep_regions(found: artifacts.Tissue) -> int:
     """The regions stage's work; gives their number."""
-    return len(regions.select_regions(found).coords)
+    return len(regions.select_tissue_regions(found).coords)
 
 
 def write_small(path: Path) -> None:
@@ -79,7 +79,7 @@ def check_plan(path: Path, mpp: float) -> str:
         plan = plan_read(slide._downsamples, slide._shrinks, scale, (0, 0), size)
         coarser = slide._downsamples[plan.level]
     assert plan.level > 0, f"{path}: its thumbnail is read from level 0"
-    return f"level {plan.level}, {coarser:.0f} times smaller, decoded at 1/{plan.shrink}"
+    return f"level {plan.level}, {coarser:.0f} times smaller, decoded at 1/{plan.jpeg_scale}"
 
 
 def measure(title: str, path: Path, mpp: float) -> None:

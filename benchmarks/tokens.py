@@ -82,7 +82,7 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
     def encode() -> torch.Tensor:
         batch = torch.stack([prepare(patch) for patch in patches])
         with torch.autocast(device, torch.bfloat16):
-            parts = batch.split(tokens.CPU_BATCH if device == "cpu" else PUBLISHED_BATCH)
+            parts = batch.split(tokens.CPU_BATCH_SIZE if device == "cpu" else PUBLISHED_BATCH)
             return torch.cat([model(part.to(device)).float() for part in parts]).cpu()
 
     return encode
@@ -91,7 +91,7 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
     """A region's pixels as the stage encodes them."""
     frozen = optimize_for_inference(network(), mean=MEAN, std=STD, precision=precision, device=device)
-    encode = tokens.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIED_BATCH)
+    encode = tokens.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIAL_BATCH_SIZE)
     encode.batch_size = tokens.choose_batch_size("auto", encode)
     return lambda: torch.from_numpy(next(encode([region]))).float()
 
@@ -99,7 +99,7 @@ def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.
 def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], object], float]]:
     """Ways to multiply, by precision and shape, each with the operations of a call; on a CPU in all its threads."""
     ways: dict[tuple[str, str], tuple[Callable[[], object], float]] = {}
-    shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH * TOKENS, inside, outside) for inside, outside in LAYERS}
+    shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH_SIZE * TOKENS, inside, outside) for inside, outside in LAYERS}
     threads = torch.get_num_threads() if device == "cpu" else 1
     pool = single_threaded_pool(threads)
 

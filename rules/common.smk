@@ -50,7 +50,7 @@ try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
     NEW_SHEET = (
-        sheet.read_sheet(Path(CONFIG.predict.sheet), labelled=False)
+        sheet.read_sheet(Path(CONFIG.predict.sheet), labeled=False)
         if CONFIG.predict.sheet
         else SHEET.iloc[:0]
     )

@@ -12,7 +12,7 @@ use rule sheet as new_sheet with:
         version=stage_version("slides/sheet"),
         sheet=untracked(CONFIG.predict.sheet),
         rows=sheet.sheet_fingerprint(NEW_SHEET),
-        labelled=False,
+        labeled=False,
 
 
 use rule ledger as new_ledger with:
@@ -31,7 +31,7 @@ use rule ledger as new_ledger with:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        labelled=False,
+        labeled=False,
 
 
 use rule other_ledger as new_other_ledger with:
@@ -52,7 +52,7 @@ use rule other_ledger as new_other_ledger with:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        labelled=False,
+        labeled=False,
 
 
 use rule embed as new_embed with:

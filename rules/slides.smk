@@ -14,7 +14,7 @@ rule sheet:
         version=stage_version("slides/sheet"),
         sheet=untracked(CONFIG.sheet.path),
         rows=sheet.sheet_fingerprint(SHEET),
-        labelled=True,
+        labeled=True,
     script:
         "../workflow_scripts/sheet.py"
 
@@ -152,7 +152,7 @@ rule ledger:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        labelled=True,
+        labeled=True,
         unmatched=untracked(SLIDES.unmatched_outlines),
     script:
         "../workflow_scripts/ledger.py"

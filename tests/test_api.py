@@ -143,7 +143,7 @@ def results(slide_path, tmp_path, settings):
         encoded_paths=[encoded_path],
         out_path=tmp_path / "ledger.parquet",
         section=settings.ledger,
-        labelled=False,
+        labeled=False,
     )
     torch.manual_seed(0)
     region_encoder.write_region_encoder(

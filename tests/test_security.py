@@ -266,7 +266,7 @@ WORDS = ["-rf", "--config", "+a", " a", "a ", "a."]
 @pytest.mark.parametrize("name", [*SHELL, *LOOKALIKES, *FOLDERS, *WORDS], ids=ascii)
 def test_a_name_cannot_leave_its_folder_or_be_a_word_to_a_shell(settings, name):
     frame = pd.DataFrame([{"slide_id": name, "path": __file__, "mpp": ""}])
-    (problem,) = sheet.problems(frame)
+    (problem,) = sheet.find_sheet_problems(frame)
     assert f"slide {name!r}: slide_id is no plain file name; use letters" in problem
     values = yaml.safe_load((ROOT / "config.yaml").read_text())
     places = {"cohort": ("cohort",), "runs": ("pretrain", "runs"), "others": ("patch_encoder", "others")}
@@ -287,7 +287,7 @@ def test_a_name_cannot_leave_its_folder_or_be_a_word_to_a_shell(settings, name):
 
 @pytest.mark.parametrize("name", ["größe-1", "gro\u0308ße-1", "TCGA-CR-7395.1A", "Präp 7 (2)", "玻片 3", "H+E_2", "7"])
 def test_an_ordinary_name_is_taken(name):
-    assert [*sheet.problems(pd.DataFrame([{"slide_id": name, "path": __file__, "mpp": ""}]))] == []
+    assert [*sheet.find_sheet_problems(pd.DataFrame([{"slide_id": name, "path": __file__, "mpp": ""}]))] == []
 
 
 def test_names_that_a_disk_takes_for_one_are_two_slides():
@@ -295,7 +295,7 @@ def test_names_that_a_disk_takes_for_one_are_two_slides():
         {"slide_id": name, "path": path, "mpp": ""}
         for name, path in (("größe", __file__), ("GRO\u0308ßE", sys.executable))
     ]
-    (problem,) = sheet.problems(pd.DataFrame(slides))
+    (problem,) = sheet.find_sheet_problems(pd.DataFrame(slides))
     assert "slide_id stands in row 0 already" in problem
 
 
@@ -456,8 +456,8 @@ reader.write_slide(folder / "a.tiff", pixels, 0.5)
 small = {"name": "vit_tiny_patch16_224", "arguments": {"depth": 1}, "patch_px": 256, "input_px": 32}
 section = config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
-found, _ = tissue.segment("a", folder / "a.tiff")
-kept = regions.select_regions(found, size_px=512)
+found, _ = tissue.segment_file("a", folder / "a.tiff")
+kept = regions.select_tissue_regions(found, size_px=512)
 artifacts.write_regions(folder / "r.h5", kept, artifacts.provenance("regions", 1, {}))
 tokens.run(
     slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",

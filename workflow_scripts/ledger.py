@@ -13,7 +13,7 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
         encoded_paths=[*map(Path, snakemake.input.encoded)],
         out_path=Path(snakemake.output[0]),
         section=config.LedgerConfig(**snakemake.params.section),
-        labelled=snakemake.params.labelled,
+        labeled=snakemake.params.labeled,
         known_tissue_paths=[*map(Path, snakemake.input.get("cohort", []))],
         unmatched=snakemake.params.get("unmatched", []),
     )

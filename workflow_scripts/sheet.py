@@ -9,5 +9,5 @@ with runtime.job(snakemake.log[0], "sheet"):
     sheet.run(
         sheet_path=Path(snakemake.params.sheet),
         out_path=Path(snakemake.output[0]),
-        labelled=snakemake.params.labelled,
+        labeled=snakemake.params.labeled,
     )

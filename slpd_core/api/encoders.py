@@ -17,7 +17,7 @@ from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.networks import torch_seed
 from slpd_core.pretraining.token_dataset import embed_regions
-from slpd_core.slides.tokens import RegionTokenizer, count_patches, prepare_model
+from slpd_core.slides.tokens import RegionTokenizer, build_tokenizer, count_patches
 from slpd_core.wsi.reader import Slide, iter_regions
 
 Device = Literal["cpu", "cuda"] | None
@@ -122,7 +122,7 @@ def _prepare(
     """Make a model ready to run on the device."""
     device = _device(device)
     chosen = choose_precision(precision, device, meta["token_dim"])
-    return prepare_model(model, meta, precision=chosen, device=device, batch_size=batch_size)
+    return build_tokenizer(model, meta, precision=chosen, device=device, batch_size=batch_size)
 
 
 def _device(device: Device) -> Literal["cpu", "cuda"]:

@@ -63,7 +63,7 @@ def segment_tissue(
         mask_origin=mask_origin, classes=None if classes is None else tuple(classes), ignore=tuple(ignore)
     )
     mask_path = None if outline is None else Path(outline)
-    return segmentation.segment_open(
+    return segmentation.segment_slide(
         slide.path.stem,
         slide,
         mask_path=mask_path,
@@ -100,7 +100,7 @@ def select_regions(
     settings = config.RegionsConfig(
         size_px=size_px, target_mpp=target_mpp, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
     )
-    return grid.select_regions(tissue, **settings.model_dump())
+    return grid.select_tissue_regions(tissue, **settings.model_dump())
 
 
 def draw_overlay(

@@ -137,7 +137,7 @@ def check_copies(report: PreflightReport, sheets: Sequence[pd.DataFrame]) -> Non
         by_sheet = [sheet[sheet["slide_id"].isin(ids)] for sheet in sheets]
         for i, copies in enumerate(by_sheet):
             if len(copies) > 1:
-                differ, sentence = ledger.compare_copies(copies, labelled=i == 0)
+                differ, sentence = ledger.compare_copies(copies, labeled=i == 0)
                 report.add(FAIL if differ else NOTE, "copies", sentence)
         if all(map(len, by_sheet)) and len(by_sheet) > 1:
             known, new = (copies["slide_id"].iloc[0] for copies in by_sheet)

@@ -53,7 +53,7 @@ def find_cohort_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str
     Returns:
         One line per doubt.
     """
-    doubts = sheets.find_doubts(sheet)
+    doubts = sheets.find_ambiguities(sheet)
     if settings.folds.splits:
         table, issues = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
         doubts += [f"folds.splits: {line}" for line in split_audit.count(issues + split_audit.audit_folds(table))]

@@ -69,7 +69,7 @@ def probe_slides(
 
     Args:
         sheet: Rows with slide_id, path and mpp.
-        region_options: The keywords of `select_regions`; a slide coarser than regions are read is a problem.
+        region_options: The keywords of `select_tissue_regions`; a slide coarser than regions are read is a problem.
         missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
         threads: Slides opened at a time.
 
@@ -84,7 +84,7 @@ def probe_slides(
                 info = artifacts.SlideInfo(
                     unopened.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source
                 )
-                regions.select_regions(artifacts.Tissue(info, ()), **region_options)
+                regions.select_tissue_regions(artifacts.Tissue(info, ()), **region_options)
                 return SlideProbe(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
             return replace(unopened, problem=str(error))
@@ -136,8 +136,8 @@ def sample_cohort(
 
     Args:
         slides: One or more that open.
-        tissue_options: The keywords of `segment`, but for the outline's path.
-        region_options: The keywords of `select_regions`.
+        tissue_options: The keywords of `segment_file`, but for the outline's path.
+        region_options: The keywords of `select_tissue_regions`.
         jpeg_scaled_decoding: Whether JPEG tiles are decoded at half size.
         outlines: By slide id, the outline by hand.
 
@@ -150,10 +150,10 @@ def sample_cohort(
     def iter_regions() -> Iterator[artifacts.Regions]:
         for slide in picked:
             mask_path = outlines.get(slide.slide_id)
-            outlined, _ = tissue.segment(
+            outlined, _ = tissue.segment_file(
                 slide.slide_id, slide.path, slide.sheet_mpp, mask_path=mask_path, **tissue_options
             )
-            yield regions.select_regions(outlined, **region_options)
+            yield regions.select_tissue_regions(outlined, **region_options)
 
     started = time.perf_counter()
     sampled = [*progress(iter_regions(), len(picked), "tissue", "slides")]
@@ -172,6 +172,8 @@ def _time_reading(
             middle = slice(len(of_slide.coords) // 2, len(of_slide.coords) // 2 + 1)
             one = replace(of_slide, coords=of_slide.coords[middle], tissue_fraction=of_slide.tissue_fraction[middle])
             started = time.perf_counter()
-            for _ in iter_region_pixels(slide.path, one, jpeg_scaled_decoding=jpeg_scaled_decoding, give_up=True):
+            for _ in iter_region_pixels(
+                slide.path, one, jpeg_scaled_decoding=jpeg_scaled_decoding, raise_slide_error=True
+            ):
                 return time.perf_counter() - started
     return 0.0

@@ -72,7 +72,9 @@ def time_patch_encoder(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        encode = tokens.prepare(weights_path, precision=chosen, device=device, batch_size=batch_size, compile=compile)
+        encode = tokens.load_tokenizer(
+            weights_path, precision=chosen, device=device, batch_size=batch_size, compile=compile
+        )
         side, count = meta["patch_px"], GPU_PATCHES if device == "cuda" else CPU_PATCHES
         patches = torch.zeros((count, side, side, 3), dtype=torch.uint8, device=device)
         encode.encode(patches)

@@ -23,7 +23,7 @@ class ReadRegions(Protocol):
     """Yields the pixels of a slide's regions; raises ValueError where the slide cannot be read."""
 
     def __call__(
-        self, slide_path: Path, regions: artifacts.Regions, *, jpeg_scaled_decoding: bool, give_up: bool
+        self, slide_path: Path, regions: artifacts.Regions, *, jpeg_scaled_decoding: bool, raise_slide_error: bool
     ) -> Iterator[np.ndarray]:
         """uint8 (side, side, 3) each."""
         ...
@@ -144,7 +144,7 @@ def read_tiles(
             tiles.update(
                 zip(
                     own.index,
-                    read_regions(paths[slide_id], small, jpeg_scaled_decoding=True, give_up=True),
+                    read_regions(paths[slide_id], small, jpeg_scaled_decoding=True, raise_slide_error=True),
                     strict=False,
                 )
             )

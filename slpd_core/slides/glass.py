@@ -6,7 +6,7 @@ import numpy as np
 MAX_TINT = 64.0  # saturation of bare glass, 0..255; what is deeper in color is tissue or ink
 MIN_BRIGHTNESS = 128  # of bare glass, its brightest channel
 MAX_RANGE = 10  # gray levels between bare glass and its neighbors: tissue has texture
-MIN_FRACTION = 0.01  # of the slide that is bare glass; with less the slide is taken as it is
+MIN_GLASS_FRACTION = 0.01  # of the slide that is bare glass; with less the slide is taken as it is
 BIN = 8  # gray levels between two colors of glass
 BINS = (256 // BIN,) * 3
 
@@ -29,7 +29,7 @@ def find_glass_colors(pixels: np.ndarray) -> np.ndarray:
     is_glass = (texture <= MAX_RANGE) & (brightest >= MIN_BRIGHTNESS) & pale
     binned = np.ravel_multi_index([plane[is_glass] // BIN for plane in cv2.split(pixels)], BINS)
     counts = np.bincount(binned, minlength=np.prod(BINS))
-    frequent = np.flatnonzero(counts >= max(1, MIN_FRACTION * brightest.size))
+    frequent = np.flatnonzero(counts >= max(1, MIN_GLASS_FRACTION * brightest.size))
     if not frequent.size:
         return np.empty((0, 3), np.uint8)
     bins, counts = np.stack(np.unravel_index(frequent, BINS), axis=1), counts[frequent]

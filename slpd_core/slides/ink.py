@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; hematoxylin and eosin lie beyond, from blue to red
+INK_HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; hematoxylin and eosin lie beyond, from blue to red
 MIN_SATURATION = 70.0  # ink is deep in color, 0..255
-STAIN_FRACTION = 0.1  # of what is no glass; with less of its hue nothing can be said of a stain
-SMOOTH, ALIKE = 1 / 3, 2 / 3  # texture beside that of other tissue: below the one ink, above the other perhaps tissue
-MAX_STEP, MAX_STEP_OF_ALIKE = 40.0, 80.0  # gray levels between a stain of ink's hue and other tissue; ink ends sharply
-NEAR = 7  # px around a border that are compared
+MIN_STAIN_FRACTION = 0.1  # of what is no glass; with less of its hue nothing can be said of a stain
+# Texture relative to other tissue: less is ink, more may be tissue.
+MAX_INK_TEXTURE, MIN_TISSUE_TEXTURE = 1 / 3, 2 / 3
+# Gray levels between a stain of ink's hue and other tissue. Ink ends sharply; textured stains may differ more.
+MAX_STAIN_STEP, MAX_TEXTURED_STEP = 40.0, 80.0
+BORDER_PX = 7  # width of the border that is compared
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def find_ink(pixels: np.ndarray, hue: np.ndarray, saturation: np.ndarray, colore
         saturation: uint8 (rows, columns).
         colored: what is no glass, bool (rows, columns).
     """
-    hued = (hue > HUES[0] / 2) & (hue < HUES[1] / 2)
+    hued = (hue > INK_HUES[0] / 2) & (hue < INK_HUES[1] / 2)
     mask = _open(hued & (saturation > MIN_SATURATION))
     if not mask.any():
         return Ink(mask, 0.0, is_stain=False)
@@ -46,8 +48,8 @@ def find_ink(pixels: np.ndarray, hue: np.ndarray, saturation: np.ndarray, colore
     fraction = float(inky.sum() / max(1, (inky | other).sum()))
     texture = _measure_texture(pixels, inky) / max(1e-3, _measure_texture(pixels, other))
     step = _measure_step(pixels, mask, other)
-    likely = fraction > 0.5 or step < (MAX_STEP_OF_ALIKE if texture > ALIKE else MAX_STEP)
-    is_stain = fraction > STAIN_FRACTION and likely and not texture < SMOOTH
+    likely = fraction > 0.5 or step < (MAX_TEXTURED_STEP if texture > MIN_TISSUE_TEXTURE else MAX_STAIN_STEP)
+    is_stain = fraction > MIN_STAIN_FRACTION and likely and not texture < MAX_INK_TEXTURE
     return Ink(mask, fraction, is_stain)
 
 
@@ -68,10 +70,12 @@ def _measure_texture(pixels: np.ndarray, mask: np.ndarray) -> float:
 def _measure_step(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     """Measure the median difference in color where two masks meet, gray levels; nan where they do not."""
     masks = first.astype(np.uint8), second.astype(np.uint8)
-    shares = [cv2.boxFilter(mask, cv2.CV_32F, (NEAR, NEAR)) for mask in masks]
-    meet = np.minimum(*shares) > 2 / NEAR**2
+    shares = [cv2.boxFilter(mask, cv2.CV_32F, (BORDER_PX, BORDER_PX)) for mask in masks]
+    meet = np.minimum(*shares) > 2 / BORDER_PX**2
     if not meet.any():
         return float("nan")
-    sums = [cv2.boxFilter(cv2.bitwise_and(pixels, pixels, mask=mask), cv2.CV_32F, (NEAR, NEAR)) for mask in masks]
+    sums = [
+        cv2.boxFilter(cv2.bitwise_and(pixels, pixels, mask=mask), cv2.CV_32F, (BORDER_PX, BORDER_PX)) for mask in masks
+    ]
     means = [total[meet] / share[meet][:, None] for total, share in zip(sums, shares, strict=True)]
     return float(np.median(np.abs(means[0] - means[1]).max(1)))

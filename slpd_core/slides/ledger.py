@@ -47,28 +47,28 @@ def format_remarks(ledger: pd.DataFrame) -> list[str]:
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
-def compare_copies(copies: pd.DataFrame, *, labelled: bool) -> tuple[bool, str]:
+def compare_copies(copies: pd.DataFrame, *, labeled: bool) -> tuple[bool, str]:
     """Compare what a sheet says of slides of equal content: whether that differs, and a sentence about it.
 
     Args:
         copies: Rows of the sheet, columns slide_id, patient_id and label.
-        labelled: False of slides to be predicted, whose patients and labels are not looked at.
+        labeled: False of slides to be predicted, whose patients and labels are not looked at.
     """
     names = ", ".join(copies["slide_id"])
     told = copies[["patient_id", "label"]].drop_duplicates()
-    if len(told) == 1 or not labelled:
+    if len(told) == 1 or not labeled:
         return False, f"One slide, byte for byte: {names}; keep one of them in the sheet."
     of = ", ".join(f"patient {row.patient_id!r} with label {row.label!r}" for row in told.itertuples())
     return True, f"{names} are one slide, byte for byte, of {of}; correct the sheet, or keep one of them in it"
 
 
-def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labelled: bool) -> pd.DataFrame:
+def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labeled: bool) -> pd.DataFrame:
     """Add a remark to slides of equal content, which would count several times.
 
     Args:
         ledger: One row per slide.
         contents: The fingerprint of each slide's bytes.
-        labelled: As in `compare_copies`.
+        labeled: As in `compare_copies`.
 
     Raises:
         ValueError: They are said to be of several patients, or of several labels: a leak that no grouping stops.
@@ -77,7 +77,7 @@ def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labelled: bo
     used = ledger[ledger["status"] == artifacts.OK]
     for _, copies in used.groupby(pd.Series(contents, ledger.index)[used.index], sort=False):
         if len(copies) > 1:
-            differ, sentence = compare_copies(copies, labelled=labelled)
+            differ, sentence = compare_copies(copies, labeled=labeled)
             problems += [sentence] * differ
             remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
     if problems:
@@ -136,7 +136,7 @@ def run(
     encoded_paths: list[Path],
     out_path: Path,
     section: config.LedgerConfig,
-    labelled: bool,
+    labeled: bool,
     known_tissue_paths: Sequence[Path] = (),
     unmatched: Sequence[str] = (),
 ) -> None:
@@ -144,7 +144,7 @@ def run(
 
     Args:
         tissue_paths, encoded_paths: Of each slide, in the order of the sheet.
-        labelled: As in `read_sheet`.
+        labeled: As in `read_sheet`.
         known_tissue_paths: Of the cohort's slides, where the sheet is of slides to be predicted.
         unmatched: Names of the files among the outlines that are of no slide.
     """
@@ -159,7 +159,7 @@ def run(
         identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
         rows.append(identity | row)
         contents.append(tissue.slide.fingerprint)
-    ledger = remark_copies(pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), contents, labelled=labelled)
+    ledger = remark_copies(pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), contents, labeled=labeled)
     known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
     ledger = remark_leaks(ledger, contents, known)
     inputs += [known[content] for content in contents if content in known]

@@ -7,7 +7,7 @@ from pathlib import Path
 from slpd_core.artifacts.ids import fold_id
 from slpd_core.runtime import name_some
 
-GEOJSON, OTHERS = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in small or capital letters
+GEOJSON_SUFFIXES, JSON_SUFFIXES = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in small or capital letters
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
             raise ValueError(f"tissue.masks: {paths[slide_id]} and {path.name} are of one slide; remove one of them")
         else:
             paths[slide_id] = path
-    strange = [name for name in unmatched if fold_id(name).endswith(GEOJSON)]
+    strange = [name for name in unmatched if fold_id(name).endswith(GEOJSON_SUFFIXES)]
     if strange:
         free = next((slide_id for slide_id in ids.values() if slide_id not in paths), "")
         hint = f", for example {free}.geojson" if free else ""
@@ -68,5 +68,5 @@ def find_outline(folder: str | None, slide_id: str) -> Path | None:
 def _read_id(name: str) -> str:
     """The folded id of the slide that a file is named after; "" where the name is of no outline."""
     folded = fold_id(name)
-    suffix = next((suffix for suffix in (*GEOJSON, *OTHERS) if folded.endswith(suffix)), "")
+    suffix = next((suffix for suffix in (*GEOJSON_SUFFIXES, *JSON_SUFFIXES) if folded.endswith(suffix)), "")
     return fold_id(folded.removesuffix(suffix)) if suffix else ""

@@ -10,8 +10,8 @@ from shapely.geometry.base import BaseGeometry
 from slpd_core import artifacts
 from slpd_core.runtime import name_some
 
-DRAWN = ("", "annotation")  # kinds of object that outline tissue; detections, cells, tiles and cores do not
-SAID_OUTSIDE = 0.01  # of the outlined area
+ANNOTATION_KINDS = ("", "annotation")  # kinds of object that outline tissue; detections, cells, tiles and cores do not
+MIN_REPORTED_OUTSIDE = 0.01  # of the outlined area
 
 
 def read_outline(
@@ -39,9 +39,9 @@ def read_outline(
         ValueError: The file is no GeoJSON, holds no area, or all of them lie outside the slide.
     """
     objects = artifacts.read_geojson_polygons(path)
-    areas = [area for area in objects if area.kind in DRAWN and sorted_polygons(area.geometry)]
+    areas = [area for area in objects if area.kind in ANNOTATION_KINDS and sorted_polygons(area.geometry)]
     if objects and not areas:
-        kinds = {area.geometry.geom_type if area.kind in DRAWN else area.kind for area in objects}
+        kinds = {area.geometry.geom_type if area.kind in ANNOTATION_KINDS else area.kind for area in objects}
         raise ValueError(f"{path}: holds {', '.join(sorted(kinds))}; outline tissue with areas only")
     ignored = [_is_of(area.name, ignore) or _base(area.name).startswith("ignore") for area in areas]
     chosen = [
@@ -63,7 +63,7 @@ def read_outline(
     if areas and classes is not None and not chosen:
         names = name_some(sorted({area.name or "no class" for area in areas}))
         remarks.append(f"Its outline has no area of tissue.classes, but of {names}.")
-    if drawn.area and 1 - within.area / drawn.area > SAID_OUTSIDE:
+    if drawn.area and 1 - within.area / drawn.area > MIN_REPORTED_OUTSIDE:
         remarks.append(f"{1 - within.area / drawn.area:.0%} of its outline lies outside the slide and is cut off.")
     return sorted_polygons(within.difference(holes)), tuple(remarks)
 

@@ -13,7 +13,7 @@ from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import iter_region_pixels
 
 VERSION = 3
-TRIES = 50  # draws a patch wanted, at most: a region holds at least a little tissue
+MAX_DRAWS = 50  # draws a patch wanted, at most: a region holds at least a little tissue
 
 
 def draw_corners(
@@ -36,7 +36,7 @@ def draw_corners(
     polygons = shapely.union_all(tissue.polygons)
     shapely.prepare(polygons)
     corners_in_tissue = np.empty((0, 2), np.int64)
-    for _ in range(TRIES):
+    for _ in range(MAX_DRAWS):
         if len(corners_in_tissue) >= n or not len(regions.coords):
             break
         region = regions.coords[rng.integers(len(regions.coords), size=n)]
@@ -80,7 +80,7 @@ def run(
                 slide_path,
                 sample,
                 jpeg_scaled_decoding=jpeg_scaled_decoding,
-                give_up=OSError in quarantine,
+                raise_slide_error=OSError in quarantine,
                 state_dir=state_dir,
             )
             for i, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):

@@ -47,12 +47,12 @@ def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely
     return (covered / region_px**2).astype(np.float32)
 
 
-def hold_enough(fractions: np.ndarray, min_tissue_fraction: float) -> np.ndarray:
+def has_enough_tissue(fractions: np.ndarray, min_tissue_fraction: float) -> np.ndarray:
     """Return which squares are kept, bool (squares,): those with at least `min_tissue_fraction` and more than 0."""
     return (fractions >= min_tissue_fraction) & (fractions > 0)
 
 
-def select_regions(
+def select_tissue_regions(
     tissue: artifacts.Tissue,
     *,
     size_px: int = 4096,
@@ -88,7 +88,7 @@ def select_regions(
         )
     region_px = region_side_level0(size_px, downsample_factor(slide.mpp, target_mpp))
     coords, fractions = place_grid(tissue, region_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor)
-    kept = hold_enough(fractions, min_tissue_fraction)
+    kept = has_enough_tissue(fractions, min_tissue_fraction)
     if not kept.any():
         slide = replace(slide, reason=empty_reason(tissue, fractions, min_tissue_fraction))
     return artifacts.Regions(slide, coords[kept], fractions[kept], size_px, region_px, target_mpp)
@@ -135,14 +135,14 @@ def place_grid(
         for x in shifts.tolist():
             coords = grid_coords(slide_px, region_px, edge, (-x, -y))
             fractions = tissue_fractions(coords, region_px, tissue.polygons)
-            held = float(fractions[hold_enough(fractions, min_tissue_fraction)].sum(dtype=np.float64))
+            held = float(fractions[has_enough_tissue(fractions, min_tissue_fraction)].sum(dtype=np.float64))
             if best is None or held > best[0] * (1 + 1e-6):
                 best = held, coords, fractions
     assert best is not None  # there is one shift at least
     return best[1], best[2]
 
 
-def overlay(
+def draw_regions_overlay(
     outlined_path: Path,
     tissue: artifacts.Tissue,
     regions: artifacts.Regions,
@@ -161,7 +161,7 @@ def overlay(
     coords, fractions = place_grid(
         tissue, regions.size_level0_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
     )
-    dropped = coords[(fractions > 0) & ~hold_enough(fractions, min_tissue_fraction)]
+    dropped = coords[(fractions > 0) & ~has_enough_tissue(fractions, min_tissue_fraction)]
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
     return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
 
@@ -182,13 +182,13 @@ def run(
     tissue, meta = artifacts.read_tissue(tissue_path)
     settings = section.model_dump()
     try:
-        regions = select_regions(tissue, **settings)
+        regions = select_tissue_regions(tissue, **settings)
     except quarantine as error:
         log.warning("quarantined: %s", error)
         lost = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
-        regions = select_regions(replace(tissue, slide=lost), **settings)
+        regions = select_tissue_regions(replace(tissue, slide=lost), **settings)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = artifacts.provenance("regions", VERSION, settings, meta["fingerprint"])
     grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})
-    artifacts.write_picture(overlay_path, overlay(outlined_path, tissue, regions, **grid))
+    artifacts.write_picture(overlay_path, draw_regions_overlay(outlined_path, tissue, regions, **grid))
     artifacts.write_regions(regions_path, regions, provenance)

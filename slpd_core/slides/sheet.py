@@ -12,48 +12,50 @@ from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, group_alike, loosen_id, normalize_id
 from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.runtime import log, name_some
-from slpd_core.wsi.mpp import MPP_RANGE, plausible
+from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
 
 VERSION = 5
 COLUMNS = ("slide_id", "patient_id", "label", "path")
-UNLABELLED = ("slide_id", "path")  # all that slides to be predicted must say
-OPTIONAL = ("mpp", "site")
-NAMES = ("slide_id", "patient_id", "label", "site")
+UNLABELED_COLUMNS = ("slide_id", "path")  # all that slides to be predicted must say
+OPTIONAL_COLUMNS = ("mpp", "site")
+NAME_COLUMNS = ("slide_id", "patient_id", "label", "site")
 # Beside letters and digits of any script, what no file system, shell or pattern takes for anything but part of a name.
-SIGNS_OF_IDS = " ._-()+"
-NO_PLAIN_ENDS = re.compile(r"^[ .+-]|[ .]$|\.\.")
-LONGEST_ID = 200  # bytes
+ID_PUNCTUATION = " ._-()+"
+UNSAFE_ID = re.compile(r"^[ .+-]|[ .]$|\.\.")
+MAX_ID_BYTES = 200  # bytes
 TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
-def read_sheet(path: Path, labelled: bool = True) -> pd.DataFrame:
+def read_sheet(path: Path, *, labeled: bool = True) -> pd.DataFrame:
     """Read and check slides.csv: columns slide_id, patient_id, label, path and, optional, mpp (um/px) and site.
 
     Paths are relative to the sheet's folder. Gives those six columns, mpp as float, nan where none is given.
-    labelled: False of slides to be predicted, whose patients and labels may be left out and are not looked at.
+    labeled: False of slides to be predicted, whose patients and labels may be left out and are not looked at.
     Raises ValueError with every problem of the sheet, each with its row (the header is row 1).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such sheet. Write one with a row a slide, paths relative to it (mpp may be left out):\n"
-            f"{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labelled else 'predict: sheet'})"
+            f"{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labeled else 'predict: sheet'})"
             "; to see it all work first: make demo"
         )
-    table = read_text_table(path, COLUMNS if labelled else UNLABELLED, (*COLUMNS, *OPTIONAL), example=EXAMPLE)
-    frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS, *OPTIONAL], dtype=str).fillna("")
+    table = read_text_table(
+        path, COLUMNS if labeled else UNLABELED_COLUMNS, (*COLUMNS, *OPTIONAL_COLUMNS), example=EXAMPLE
+    )
+    frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS, *OPTIONAL_COLUMNS], dtype=str).fillna("")
     frame.index = pd.Index([number for number, _ in table.rows], dtype=int)
-    for column in NAMES:
+    for column in NAME_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["path"] = [os.path.join(path.parent, name) if name else "" for name in frame["path"]]
     lost = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
     frame["path"] = frame["path"].map(lambda name: lost.get(name) or name)
-    found = [*table.problems, *problems(frame, [name for name, there in lost.items() if not there])]
-    if labelled:
-        found += problems_of_labels(frame)
+    found = [*table.problems, *find_sheet_problems(frame, [name for name, there in lost.items() if not there])]
+    if labeled:
+        found += find_label_problems(frame)
     if found:
         raise ValueError(f"{path}: {len(found)} problem(s)\n  " + "\n  ".join(found))
     return frame.assign(mpp=frame["mpp"].map(_read_mpp)).reset_index(drop=True)
@@ -65,7 +67,7 @@ def _recompose(path: str) -> str:
     return next((form for form in forms if os.path.isfile(form)), "")
 
 
-def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
+def find_sheet_problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
     """Every problem of a sheet read as text, as one line that names row, slide, value and remedy.
 
     frame: indexed by line number. lost: paths where no file is.
@@ -82,7 +84,7 @@ def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
             first_row.setdefault(key, row)
         if not slide["path"] or slide["path"] in lost:
             yield f"{where}: no file {slide['path'] or 'named'}; correct the path (it is relative to the sheet)"
-        if slide["mpp"] and not plausible(_read_mpp(slide["mpp"])):
+        if slide["mpp"] and not is_plausible(_read_mpp(slide["mpp"])):
             low, high = MPP_RANGE
             yield f"{where}: mpp {slide['mpp']!r} is no um/px within {low}-{high}; correct it or leave it empty"
     if frame.empty:
@@ -91,11 +93,11 @@ def problems(frame: pd.DataFrame, lost: Collection[str] = ()) -> Iterator[str]:
 
 def is_safe_id(slide_id: str) -> bool:
     """Whether an id can name files: it does not lead out of a folder, and is no word to a shell or to Snakemake."""
-    signs = (sign in SIGNS_OF_IDS or unicodedata.category(sign)[0] in "LMN" for sign in slide_id)
-    return 0 < len(slide_id.encode()) <= LONGEST_ID and all(signs) and not NO_PLAIN_ENDS.search(slide_id)
+    signs = (sign in ID_PUNCTUATION or unicodedata.category(sign)[0] in "LMN" for sign in slide_id)
+    return 0 < len(slide_id.encode()) <= MAX_ID_BYTES and all(signs) and not UNSAFE_ID.search(slide_id)
 
 
-def problems_of_labels(frame: pd.DataFrame) -> Iterator[str]:
+def find_label_problems(frame: pd.DataFrame) -> Iterator[str]:
     """Every problem with the patients, labels and sites of a sheet, as `problems` says them."""
     for column in ("patient_id", "label"):
         for row, slide in frame[frame[column] == ""].iterrows():
@@ -125,7 +127,7 @@ def _read_mpp(text: str) -> float:
     return float(text.replace(",", ".")) if number else float("nan")
 
 
-def find_doubts(frame: pd.DataFrame) -> list[str]:
+def find_ambiguities(frame: pd.DataFrame) -> list[str]:
     """Return what a checked sheet leaves in doubt, a line each.
 
     Ids that look alike, patients with two labels, and patients that are one by the TCGA barcodes of their slides.
@@ -166,10 +168,10 @@ def sheet_fingerprint(frame: pd.DataFrame) -> str:
     return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
 
-def run(*, sheet_path: Path, out_path: Path, labelled: bool) -> None:
+def run(*, sheet_path: Path, out_path: Path, labeled: bool) -> None:
     """Write the checked sheet, but for where the slides lie; what it leaves in doubt goes into the log."""
-    frame = read_sheet(sheet_path, labelled)
-    for doubt in find_doubts(frame):
+    frame = read_sheet(sheet_path, labeled=labeled)
+    for doubt in find_ambiguities(frame):
         log.warning("%s: %s", sheet_path, doubt)
     artifacts.write_table(
         out_path,

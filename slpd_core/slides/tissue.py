@@ -27,11 +27,11 @@ VERSION = 3
 # Bounds of the threshold on the saturation, 0..255. Lower: Otsu on a blank slide would call its noise tissue. Upper:
 # on a slide with a dark tumour Otsu would part tumour from pale tissue, not tissue from glass.
 SATURATION_RANGE = (8.0, 20.0)
-BLACK = 40  # pixels whose brightest channel is below this are scanner edges or marker, not tissue
+MIN_TISSUE_BRIGHTNESS = 40  # pixels whose brightest channel is below this are scanner edges or marker, not tissue
 # Brightness beside the glass's: below SHADED a pixel is no glass, so that a color like the glass's is color all the
 # same; below DARK it is dust or marker where it is gray, whatever the color of the glass that it hides.
-SHADED, DARK = 0.87, 0.65
-SAID_INK = 0.01  # of what is no glass; less ink is not worth a remark
+MAX_SHADED_BRIGHTNESS, MAX_DARK_BRIGHTNESS = 0.87, 0.65
+MIN_REPORTED_INK = 0.01  # of what is no glass; less ink is not worth a remark
 MAX_TISSUE_FRACTION = 0.9  # of the slide; with more, glass may have been taken for tissue
 
 
@@ -49,7 +49,9 @@ def measure_color(pixels: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np
     clear = np.array([cv2.cvtColor(remove_tint(pixels, one), cv2.COLOR_RGB2HSV) for one in glass] or [raw])
     hue, saturation, brightness = clear[0, ..., 0], clear[..., 1].min(0), clear[..., 2].max(0) / 255
     return hue, np.select(
-        [brightness < DARK, brightness < SHADED], [raw[..., 1], np.maximum(raw[..., 1], saturation)], saturation
+        [brightness < MAX_DARK_BRIGHTNESS, brightness < MAX_SHADED_BRIGHTNESS],
+        [raw[..., 1], np.maximum(raw[..., 1], saturation)],
+        saturation,
     )
 
 
@@ -80,7 +82,7 @@ def find_tissue(
     half = round(smoothing_um / mpp / 2 - 0.01)
     smooth = cv2.medianBlur(np.ascontiguousarray(pixels), 2 * half + 1) if half else pixels
     hue, saturation = measure_color(smooth, find_glass_colors(pixels))
-    black = find_brightest(smooth) < BLACK
+    black = find_brightest(smooth) < MIN_TISSUE_BRIGHTNESS
     colored = (saturation > SATURATION_RANGE[1]) & ~black
     pen = find_ink(pixels, hue, saturation, colored)
     is_excluded = ink == "exclude" or (ink == "auto" and not pen.is_stain)
@@ -106,7 +108,7 @@ def _saturation_threshold(saturation: np.ndarray) -> float:
 
 def _remark_on_ink(left_out: float, kept: float) -> Iterator[str]:
     """Say which share of what is no glass was left out as ink, and where most has such a hue and was kept."""
-    if left_out >= SAID_INK:
+    if left_out >= MIN_REPORTED_INK:
         yield f"{left_out:.0%} of what is no glass is left out as ink of a pen; if it is tissue, set tissue.ink: keep."
     if kept > 0.5:
         yield f"{kept:.0%} of tissue has a hue of ink and is kept as a stain; if it is ink, set tissue.ink: exclude."
@@ -187,7 +189,7 @@ def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon
     return sorted_polygons(shape)
 
 
-def segment(
+def segment_file(
     slide_id: str,
     path: Path,
     mpp: float | None = None,
@@ -202,7 +204,7 @@ def segment(
         path: The slide's file.
         mpp: um/px that overrides the slide's own; None does not.
         missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
-        settings: The keywords of `segment_open`.
+        settings: The keywords of `segment_slide`.
 
     Returns:
         The tissue, and the thumbnail with its outline.
@@ -213,10 +215,10 @@ def segment(
         ValueError: The outline cannot be read as one of this slide.
     """
     with Slide(path, mpp, missing_tiles=missing_tiles) as slide:
-        return segment_open(slide_id, slide, **settings)
+        return segment_slide(slide_id, slide, **settings)
 
 
-def segment_open(
+def segment_slide(
     slide_id: str,
     slide: Slide,
     *,
@@ -290,13 +292,13 @@ def run(
             artifacts.file_fingerprint(mask_path), outline.model_dump_json() if outline else ""
         )
     try:
-        with outages.reading(slide_path, give_up=OSError in quarantine):
-            fingerprint = identity.fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
+        with outages.catch_os_errors(slide_path, raise_slide_error=OSError in quarantine):
+            fingerprint = identity.slide_fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
             try:
-                tissue, picture = segment(slide_id, slide_path, mpp, fingerprint=fingerprint, **settings)
+                tissue, picture = segment_file(slide_id, slide_path, mpp, fingerprint=fingerprint, **settings)
             except SlideError:
-                identity.fingerprint(slide_path)  # an OSError where it is not the slide that is broken
-                tissue, picture = segment(slide_id, slide_path, mpp, fingerprint=fingerprint, **settings)
+                identity.slide_fingerprint(slide_path)  # an OSError where it is not the slide that is broken
+                tissue, picture = segment_file(slide_id, slide_path, mpp, fingerprint=fingerprint, **settings)
         outages.note_read(unread)
     except SlideError as error:
         if SlideError not in quarantine:

@@ -40,7 +40,7 @@ def get(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_pa
     return True
 
 
-def put(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
+def store(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
     """Add tokens to the cache: another name for the same file where the file system has that, else a copy."""
     cached = cache_dir / f"{fingerprint}.h5"
     try:

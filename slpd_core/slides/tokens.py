@@ -21,8 +21,8 @@ from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import iter_region_pixels
 
 VERSION = 4
-CPU_BATCH = 8  # its activations stay in the caches of a CPU; 4 is 4 % slower, 16 is 7 to 10 % slower
-TRIED_BATCH, LARGEST_BATCH = 8, 1024  # patches, on a GPU
+CPU_BATCH_SIZE = 8  # its activations stay in the caches of a CPU; 4 is 4 % slower, 16 is 7 to 10 % slower
+TRIAL_BATCH_SIZE, MAX_BATCH_SIZE = 8, 1024  # patches, on a GPU
 
 
 def cut_patches(region: Tensor, patch_px: int) -> Tensor:
@@ -161,28 +161,28 @@ def choose_batch_size(batch_size: int | str, encode: RegionTokenizer) -> int:
     if isinstance(batch_size, int):
         return batch_size
     if encode.device != "cuda":
-        return CPU_BATCH
+        return CPU_BATCH_SIZE
     patch_px = encode.patch_px
-    patches = torch.zeros((TRIED_BATCH, patch_px, patch_px, 3), dtype=torch.uint8, device=encode.device)
+    patches = torch.zeros((TRIAL_BATCH_SIZE, patch_px, patch_px, 3), dtype=torch.uint8, device=encode.device)
     encode.encode(patches)  # the first call also takes the libraries' own memory
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     encode.encode(patches)
-    a_patch = max(1, (torch.cuda.max_memory_allocated() - before) // TRIED_BATCH)
+    a_patch = max(1, (torch.cuda.max_memory_allocated() - before) // TRIAL_BATCH_SIZE)
     torch.cuda.empty_cache()
     held = torch.cuda.mem_get_info()[0] // 2 // a_patch
-    return 1 << max(0, min(held, LARGEST_BATCH).bit_length() - 1)
+    return 1 << max(0, min(held, MAX_BATCH_SIZE).bit_length() - 1)
 
 
-def prepare(
+def load_tokenizer(
     weights_path: Path, *, precision: str, device: str = "cpu", batch_size: int | str = "auto", compile: bool = False
 ) -> RegionTokenizer:
-    """Load the encoder of a weights file, ready to run; the keywords are those of `prepare_model`."""
+    """Load the encoder of a weights file, ready to run; the keywords are those of `build_tokenizer`."""
     model, meta = patch_encoder.load(weights_path)
-    return prepare_model(model, meta, precision=precision, device=device, batch_size=batch_size, compile=compile)
+    return build_tokenizer(model, meta, precision=precision, device=device, batch_size=batch_size, compile=compile)
 
 
-def prepare_model(
+def build_tokenizer(
     model: nn.Module,
     meta: Mapping[str, Any],
     *,
@@ -215,7 +215,7 @@ def prepare_model(
     )
     if compile:
         encoder = torch.compile(encoder)
-    encode = RegionTokenizer(encoder, meta["patch_px"], meta["input_px"], device, TRIED_BATCH)
+    encode = RegionTokenizer(encoder, meta["patch_px"], meta["input_px"], device, TRIAL_BATCH_SIZE)
     encode.batch_size = choose_batch_size(batch_size, encode)
     log.info("%s on %s, batches of %d patches", precision, device, encode.batch_size)
     return encode
@@ -227,7 +227,7 @@ def as_quarantined(regions: artifacts.Regions, reason: str) -> artifacts.Regions
     return replace(regions, slide=slide, coords=regions.coords[:0], tissue_fraction=regions.tissue_fraction[:0])
 
 
-def provenance_of(
+def build_provenance(
     settings: Mapping[str, Any], regions_meta: artifacts.Meta, encoder_meta: Mapping[str, Any], precision: str
 ) -> artifacts.Meta:
     """Return the metadata of tokens.
@@ -288,7 +288,7 @@ def run(
     patch_px, dim = encoder_meta["patch_px"], encoder_meta["token_dim"]
     grid = count_patches(regions_path, regions.size_px, patch_px)
     precision = choose_precision(section.precision, device, dim)
-    provenance = provenance_of(section.model_dump(), meta, encoder_meta, precision)
+    provenance = build_provenance(section.model_dump(), meta, encoder_meta, precision)
     if not len(regions.coords):
         with artifacts.create_tokens(tokens_path, regions, grid, dim, provenance):
             pass
@@ -299,12 +299,12 @@ def run(
         return
     unread = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
     options = section.model_dump(include={"batch_size", "compile"})
-    encode = prepare(weights_path, precision=precision, device=device, **options)
+    encode = load_tokenizer(weights_path, precision=precision, device=device, **options)
     pixels = iter_region_pixels(
         slide_path,
         regions,
         jpeg_scaled_decoding=section.jpeg_scaled_decoding,
-        give_up=OSError in quarantine,
+        raise_slide_error=OSError in quarantine,
         state_dir=state_dir,
     )
     try:
@@ -323,4 +323,4 @@ def run(
             pass
     artifacts.write_regions(encoded_path, regions, provenance)
     if cache_dir:
-        token_cache.put(cache_dir, provenance["fingerprint"], tokens_path)
+        token_cache.store(cache_dir, provenance["fingerprint"], tokens_path)

@@ -98,10 +98,10 @@ class SlideFiles:
     def _descriptions(self) -> dict[str, tuple[str, int]]:
         """Texts and bytes of all slides as they are at first sight: a disk may be away later on."""
         paths = {slide: Path(row["path"]) for slide, row in self.rows.items()}
-        return identity.describe(paths) if self.planning else {}
+        return identity.describe_files(paths) if self.planning else {}
 
     def _describe(self, slide: str) -> tuple[str, int]:
         """The text and bytes of a slide; a job's process looks at no other."""
         if slide not in self._descriptions:
-            self._descriptions.update(identity.describe({slide: Path(self.rows[slide]["path"])}))
+            self._descriptions.update(identity.describe_files({slide: Path(self.rows[slide]["path"])}))
         return self._descriptions[slide]

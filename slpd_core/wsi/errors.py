@@ -16,11 +16,11 @@ BY_BIO_FORMATS = (
     "bfconvert -tilex 512 -tiley 512 -pyramid-scale 2 -pyramid-resolutions 5 -compression JPEG IN OUT.ome.tiff "
     "(Bio-Formats)"
 )
-ONE_PAGE = (
+EXTRACT_PAGE = (
     "convert the one that is the slide: vips tiffload IN OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff] --page 0"
 )
-SAY_RGB = "save it as RGB: vips copy IN OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff] --interpretation srgb"
-JOIN_CHANNELS = f'join them: vips bandjoin "IN[page=0] IN[page=1] IN[page=2]" JOINED.v; then {SAY_RGB}'.replace(
+SAVE_AS_RGB = "save it as RGB: vips copy IN OUT.tif[tile,pyramid,compression=jpeg,Q=90,bigtiff] --interpretation srgb"
+JOIN_CHANNELS = f'join them: vips bandjoin "IN[page=0] IN[page=1] IN[page=2]" JOINED.v; then {SAVE_AS_RGB}'.replace(
     "copy IN", "copy JOINED.v"
 )
 # What OpenSlide says of files that are whole and of a kind that it does not read.
@@ -31,7 +31,7 @@ UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 # The first bytes of files that are no slides to OpenSlide, what they are, and what converts them.
-KINDS = (
+OTHER_FORMATS = (
     (b"\xff\xd8\xff", "a JPEG picture", TO_PYRAMID),
     (b"\x89PNG", "a PNG picture", TO_PYRAMID),
     (b"II*\0", "a TIFF whose pixels do not lie in tiles", TO_PYRAMID),
@@ -69,7 +69,7 @@ def explain_refusal(path: Path, vendor: str, error: Exception) -> SlideError:
     return SlideError(f"{path}: broken slide ({error}); {COPY_AGAIN}")
 
 
-def explain_unknown(path: Path) -> SlideError:
+def explain_unknown_format(path: Path) -> SlideError:
     """Name what a file is that OpenSlide does not know, by its first bytes, and how to convert it.
 
     Raises:
@@ -77,7 +77,7 @@ def explain_unknown(path: Path) -> SlideError:
     """
     with path.open("rb") as file:
         head = file.read(16).removeprefix(b"\xef\xbb\xbf")
-    for magic, kind, command in KINDS:
+    for magic, kind, command in OTHER_FORMATS:
         if head.startswith(magic):
             return SlideError(f"{path}: not a whole slide, but {kind}; convert it: {command}")
     return SlideError(

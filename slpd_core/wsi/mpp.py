@@ -13,14 +13,21 @@ MPP_RANGE = (0.05, 5.0)  # um/px; outside it an mpp is a mistake
 SCALE_SNAP = 0.005  # see `scale_between`
 MPP_TOLERANCE = 0.02  # a request this much finer than a level is served from that level, enlarged
 MAX_ANISOTROPY = 0.02  # between um/px along x and y
-CONTRADICTION = 0.05  # between the sheet's um/px and the slide's own, more than calibrations differ by
+MAX_MPP_DIFFERENCE = 0.05  # between the sheet's um/px and the slide's own, more than calibrations differ by
 MPP_REMEDY = "give the slide's um/px in the column mpp of the sheet"
 TIFF_UNITS_PER_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
-OME_UM = {"\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+OME_UNITS_IN_UM = {
+    "\N{MICRO SIGN}m": 1.0,
+    "\N{GREEK SMALL LETTER MU}m": 1.0,
+    "um": 1.0,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+}
 AUTHORITATIVE_SOURCES = ("sheet", "ome", "vendor")  # sources whose implausible value is an error, not passed over
 
 
-def plausible(mpp: float) -> bool:
+def is_plausible(mpp: float) -> bool:
     """Whether um/px lie within MPP_RANGE; nan does not."""
     return MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
 
@@ -58,8 +65,8 @@ def resolve_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Pa
     found = [*_candidates(properties, sheet_mpp, path)]
     if not found:
         raise SlideError(f"{path}: no um/px in the slide; {MPP_REMEDY}")
-    mpp, source = next((one for one in found if plausible(one[0]) or one[1] in AUTHORITATIVE_SOURCES), found[0])
-    if not plausible(mpp):
+    mpp, source = next((one for one in found if is_plausible(one[0]) or one[1] in AUTHORITATIVE_SOURCES), found[0])
+    if not is_plausible(mpp):
         low, high = MPP_RANGE
         raise SlideError(f"{path}: {mpp:g} um/px ({source}) is implausible, outside {low}-{high}; {MPP_REMEDY}")
     if source == "objective power":
@@ -78,8 +85,8 @@ def describe_contradiction(properties: Mapping[str, str], sheet_mpp: float | Non
         return ""
     with suppress(SlideError):  # x and y that differ are one reason to state um/px in the sheet
         for mpp, source in _candidates(properties, None, Path()):
-            if source != "objective power" and plausible(mpp):
-                if abs(sheet_mpp / mpp - 1) <= CONTRADICTION:
+            if source != "objective power" and is_plausible(mpp):
+                if abs(sheet_mpp / mpp - 1) <= MAX_MPP_DIFFERENCE:
                     return ""
                 return f"The sheet says {sheet_mpp:g} um/px, the slide itself {mpp:g} ({source}); the sheet's are used."
     return ""
@@ -129,7 +136,7 @@ def ome_pixels(description: str | None) -> dict[str, str]:
 def _ome_um(pixels: Mapping[str, str], axis: str) -> float | None:
     """The um/px along an axis; None where it is not stated, or in no unit of length."""
     size = _number(pixels.get(f"PhysicalSize{axis}"))
-    um = OME_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "um"))
+    um = OME_UNITS_IN_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "um"))
     return size * um if size and um else None
 
 

@@ -13,7 +13,7 @@ from slpd_core import artifacts
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import COPY_AGAIN, SlideError
 
-TRIED_RUNS = 3  # after so many runs that failed to read a slide it is left alone until its file is another
+MAX_FAILED_RUNS = 3  # after so many runs that failed to read a slide it is left alone until its file is another
 SUFFIX = ".unread"
 
 
@@ -30,17 +30,17 @@ class Mark(NamedTuple):
 
 
 @contextmanager
-def reading(slide_path: Path, *, give_up: bool) -> Iterator[None]:
+def catch_os_errors(slide_path: Path, *, raise_slide_error: bool) -> Iterator[None]:
     """Turn an OSError of the block into UnreadableError where a job gives up; let it pass where it is to be retried.
 
     Raises:
-        UnreadableError: The file cannot be read, and give_up.
-        OSError: The same, and not give_up.
+        UnreadableError: The file cannot be read, and raise_slide_error.
+        OSError: The same, and not raise_slide_error.
     """
     try:
         yield
     except OSError as error:
-        if give_up:
+        if raise_slide_error:
             raise UnreadableSlideError(f"{slide_path}: cannot be read ({error})") from error
         raise
 
@@ -70,9 +70,9 @@ def explain(error: SlideError, mark_path: Path | None, slide_path: Path) -> str:
         return str(error)
     if mark_path is None:
         return f"{error}; {COPY_AGAIN}"
-    mark, file = _read_mark(mark_path), identity.describe({"": slide_path})[""][0]
+    mark, file = _read_mark(mark_path), identity.describe_files({"": slide_path})[""][0]
     before = mark.in_a_row if mark.file == file else 0
-    if before >= TRIED_RUNS:
+    if before >= MAX_FAILED_RUNS:
         return f"{error} in {before + 1} runs; {COPY_AGAIN}"
     _write_mark(mark_path, Mark(mark.failures + 1, before + 1, file))
     return f"{error}; the next run tries it again"

@@ -8,7 +8,7 @@ import numpy as np
 
 from slpd_core.wsi.mpp import MPP_TOLERANCE
 
-WHOLE = 0.01  # px; a corner this near a whole one is taken as whole
+MAX_ROUNDING_PX = 0.01  # px; a corner this near a whole one is taken as whole
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ReadPlan:
     """
 
     level: int
-    shrink: int
+    jpeg_scale: int
     box: tuple[float, float, float, float]
     out_px: tuple[int, int]
 
@@ -67,7 +67,7 @@ def resample(pixels: np.ndarray, box: tuple[float, float, float, float], out_px:
     if min(scale) >= 1:
         columns, rows = (slice(at, max(at + 1, at + size)) for at, size in zip(whole[:2], whole[2:], strict=True))
         return cv2.resize(pixels[rows, columns], out_px, interpolation=cv2.INTER_AREA)
-    if max(abs(x - whole[0]), abs(y - whole[1])) < WHOLE and min(scale) > 1 - MPP_TOLERANCE:
+    if max(abs(x - whole[0]), abs(y - whole[1])) < MAX_ROUNDING_PX and min(scale) > 1 - MPP_TOLERANCE:
         return _enlarge(pixels[whole[1] :, whole[0] :], scale, out_px)
     # Centres of px lie at half units, cv2's at whole ones.
     matrix = np.array([[scale[0], 0, x + scale[0] / 2 - 0.5], [0, scale[1], y + scale[1] / 2 - 0.5]], np.float64)

@@ -16,7 +16,7 @@ from slpd_core import artifacts
 from slpd_core.wsi import identity, levels
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, TO_PYRAMID, SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, describe_contradiction, downsample_factor, resolve_mpp
-from slpd_core.wsi.outages import reading
+from slpd_core.wsi.outages import catch_os_errors
 from slpd_core.wsi.read_plan import plan_read, resample
 from slpd_core.wsi.sources import open_source
 from slpd_core.wsi.tiff_limits import check_levels, check_thumbnail
@@ -62,7 +62,7 @@ class Slide:
             raise
         said = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
         self.remarks = tuple(text for text in (*said, describe_contradiction(source.properties, mpp)) if text)
-        self._shrinks = [self._tiles.shrinks(level) if self._tiles else () for level in range(len(source.sizes))]
+        self._shrinks = [self._tiles.jpeg_scales(level) if self._tiles else () for level in range(len(source.sizes))]
         if not jpeg_scaled_decoding:
             self._shrinks = [shrinks[:1] for shrinks in self._shrinks]
 
@@ -118,7 +118,7 @@ class Slide:
                 f"level {plan.level}, too many at once; convert it to a pyramid: {TO_PYRAMID}"
             )
         if self._tiles and self._shrinks[plan.level]:
-            pixels = self._tiles.read(plan.level, cover, plan.shrink, self.threads)
+            pixels = self._tiles.read(plan.level, cover, plan.jpeg_scale, self.threads)
         else:
             pixels = self._read_openslide(plan.level, cover)
         return resample(pixels, (plan.box[0] - left, plan.box[1] - top, *plan.box[2:]), size_px)
@@ -135,7 +135,11 @@ class Slide:
         except openslide.OpenSlideError as error:
             raise SlideError(f"{self.path}: broken data at {place} ({error}); {COPY_AGAIN}") from error
         width, height = self._shown[level]
-        if self._source.holds_all and self.missing_tiles == "error" and _lacks_tiles(rgba, box, (width, height)):
+        if (
+            self._source.transparent_is_missing
+            and self.missing_tiles == "error"
+            and _lacks_tiles(rgba, box, (width, height))
+        ):
             raise SlideError(
                 f"{self.path}: missing tiles of {place}, within {box[2]} x {box[3]} px of it; {MISSING_TILES}"
             )
@@ -166,7 +170,7 @@ def iter_region_pixels(
     regions: artifacts.Regions,
     *,
     jpeg_scaled_decoding: bool = True,
-    give_up: bool = False,
+    raise_slide_error: bool = False,
     state_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
@@ -177,19 +181,19 @@ def iter_region_pixels(
         slide_path: The file that the sheet names.
         regions: What to read, and the fingerprint of the slide that its tissue was found on.
         jpeg_scaled_decoding: As in Slide.
-        give_up: Whether a file that cannot be read is the slide's fault.
-        state_dir: The folder of the slides' memos, see `identity.fingerprint`.
+        raise_slide_error: Whether a file that cannot be read is the slide's fault.
+        state_dir: The folder of the slides' memos, see `identity.slide_fingerprint`.
 
     Raises:
         SlideError: The slide is broken; where its file cannot be read, outages.UnreadableSlideError.
-        OSError: Its file cannot be read, and not give_up.
+        OSError: Its file cannot be read, and not raise_slide_error.
         ValueError: It is another slide than the one whose tissue was found.
     """
     done, reread = 0, False
-    with reading(slide_path, give_up=give_up):
+    with catch_os_errors(slide_path, raise_slide_error=raise_slide_error):
         while done < len(regions.coords):
             if reread or regions.slide.fingerprint:
-                check_same(slide_path, regions.slide, None if reread else state_dir)
+                check_unchanged(slide_path, regions.slide, None if reread else state_dir)
             try:
                 for pixels in _read_regions_from(done, slide_path, regions, jpeg_scaled_decoding=jpeg_scaled_decoding):
                     yield pixels
@@ -200,10 +204,10 @@ def iter_region_pixels(
                 reread = True
 
 
-def check_same(slide_path: Path, slide: artifacts.SlideInfo, state_dir: Path | None) -> None:
+def check_unchanged(slide_path: Path, slide: artifacts.SlideInfo, state_dir: Path | None) -> None:
     """Raise ValueError when a file is not the slide whose tissue was found; it is read whole where no memo says so."""
     memo_path = state_dir and state_dir / f"{slide.slide_id}.json"
-    if identity.fingerprint(slide_path, memo_path) != slide.fingerprint and slide.fingerprint:
+    if identity.slide_fingerprint(slide_path, memo_path) != slide.fingerprint and slide.fingerprint:
         raise ValueError(
             f"{slide_path}: replaced since the tissue of {slide.slide_id} was found; run snakemake again, "
             "its stages are then made anew"

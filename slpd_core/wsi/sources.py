@@ -7,8 +7,15 @@ from pathlib import Path
 import openslide
 
 from slpd_core.runtime import log
-from slpd_core.wsi import identity
-from slpd_core.wsi.errors import COPY_AGAIN, ONE_PAGE, TO_PYRAMID, SlideError, explain_refusal, explain_unknown
+from slpd_core.wsi.errors import (
+    COPY_AGAIN,
+    EXTRACT_PAGE,
+    TO_PYRAMID,
+    SlideError,
+    explain_refusal,
+    explain_unknown_format,
+)
+from slpd_core.wsi.slide_files import locate
 from slpd_core.wsi.tiff_limits import check_tiff, count_focal_planes
 from slpd_core.wsi.tiff_pictures import Level, Picture, find_jpeg_levels, find_picture
 
@@ -28,7 +35,7 @@ class Source:
     properties: Mapping[str, str]
     levels: dict[int, Level]
     slide: openslide.OpenSlide | None = None
-    holds_all: bool = False
+    transparent_is_missing: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -47,7 +54,7 @@ def open_source(path: Path) -> Source:
         tile_px = [level.tile_px for _, level in known]
         return Source(sizes, tile_px, picture.properties, found, remarks=picture.remarks)
     try:
-        slide = openslide.OpenSlide(str(identity.locate(path)))
+        slide = openslide.OpenSlide(str(locate(path)))
     except openslide.OpenSlideError as error:
         raise explain_refusal(path, vendor, error) from error
     try:
@@ -72,7 +79,9 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
     ]
     found: dict[int, Level] = {}
     if sizes[0] in sizes[1:]:
-        raise SlideError(f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {ONE_PAGE}")
+        raise SlideError(
+            f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {EXTRACT_PAGE}"
+        )
     remarks = picture.remarks if picture else ()
     if vendor == "hamamatsu" and (count := count_focal_planes(path)) > 1:
         remarks = (f"Of the slide's {count} planes of focus the one numbered 0 is read.",)
@@ -100,9 +109,9 @@ def detect_vendor(path: Path) -> str:
         raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet")
     if path.is_file():
         check_tiff(path)
-    vendor = openslide.OpenSlide.detect_format(str(identity.locate(path)))
+    vendor = openslide.OpenSlide.detect_format(str(locate(path)))
     if vendor is None:
-        raise explain_unknown(path)
+        raise explain_unknown_format(path)
     return vendor
 
 

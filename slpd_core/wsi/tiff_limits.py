@@ -19,9 +19,9 @@ MAX_ALL_TAGS = 1 << 19  # of all directories, which may share their bytes
 MAX_ALL_TAG_BYTES = 1 << 27  # likewise; two lists of a pyramid of four million tiles take 85 MB
 ORIENTATION, UPRIGHT = 274, 1
 TILE_WIDTH, TILE_LENGTH, SUBIFDS, NDPI, FOCUS = 322, 323, 330, 65420, 65424  # TIFF's tags; the last two are Hamamatsu's
-BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}  # the others: 8
-INTEGERS = {1: "B", 3: "H", 4: "I", 9: "i", 13: "I", 16: "Q", 18: "Q"}
-REMEDY = "copy it again, convert it or remove it from the sheet"
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}  # the others: 8
+INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 9: "i", 13: "I", 16: "Q", 18: "Q"}
+LIMIT_REMEDY = "copy it again, convert it or remove it from the sheet"
 
 
 def check_levels(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str], path: Path) -> None:
@@ -30,12 +30,14 @@ def check_levels(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str]
     sizes: (width, height) of each. properties: as OpenSlide gives them, which know the tiles of most formats.
     """
     if len(sizes) > MAX_LEVELS:
-        raise SlideError(f"{path}: states {len(sizes)} levels, more than {MAX_LEVELS}; {REMEDY}")
+        raise SlideError(f"{path}: states {len(sizes)} levels, more than {MAX_LEVELS}; {LIMIT_REMEDY}")
     for number, (width, height) in enumerate(sizes):
         if min(width, height) < 1:
-            raise SlideError(f"{path}: states {width} x {height} px at level {number}; {REMEDY}")
+            raise SlideError(f"{path}: states {width} x {height} px at level {number}; {LIMIT_REMEDY}")
         if width * height > MAX_SLIDE_PX:
-            raise SlideError(f"{path}: states {width} x {height} px at level {number}, larger than any slide; {REMEDY}")
+            raise SlideError(
+                f"{path}: states {width} x {height} px at level {number}, larger than any slide; {LIMIT_REMEDY}"
+            )
         wide, high = (properties.get(f"openslide.level[{number}].tile-{side}", "0") for side in ("width", "height"))
         check_tile(int(wide), int(high), path)
 
@@ -43,7 +45,7 @@ def check_levels(sizes: Sequence[tuple[int, int]], properties: Mapping[str, str]
 def check_tile(width: int, height: int, path: Path) -> None:
     """Raise SlideError where a tile alone, width x height px, would take hundreds of MB."""
     if width * height > MAX_TILE_PX:
-        raise SlideError(f"{path}: states tiles of {width} x {height} px, more than {MAX_TILE_PX} px; {REMEDY}")
+        raise SlideError(f"{path}: states tiles of {width} x {height} px, more than {MAX_TILE_PX} px; {LIMIT_REMEDY}")
 
 
 def check_thumbnail(size: tuple[int, int], size_px: tuple[int, int], mpp: float, path: Path) -> None:
@@ -66,18 +68,20 @@ def check_tiff(path: Path) -> None:
         SlideError: names the directory.
     """
     with path.open("rb") as file:
-        tiff = _Tiff.opened(file)
+        tiff = _Tiff.from_file(file)
         tags = tag_bytes = 0
         for number, directory in enumerate(_directories(tiff, path) if tiff else ()):
             for code, tag in directory.tags.items():
-                size = tag.count * (1 if BYTES_OF_TYPE.get(tag.kind) == 1 else 8)
+                size = tag.count * (1 if TYPE_BYTES.get(tag.kind) == 1 else 8)
                 tag_bytes += size
                 if size > MAX_TAG_BYTES:
-                    raise SlideError(f"{path}: tag {code} of directory {number} states {tag.count} values; {REMEDY}")
+                    raise SlideError(
+                        f"{path}: tag {code} of directory {number} states {tag.count} values; {LIMIT_REMEDY}"
+                    )
             tags += directory.states
             if tags > MAX_ALL_TAGS or tag_bytes > MAX_ALL_TAG_BYTES:
                 raise SlideError(
-                    f"{path}: the first {number + 1} directories state {tags} tags of {tag_bytes} bytes; {REMEDY}"
+                    f"{path}: the first {number + 1} directories state {tags} tags of {tag_bytes} bytes; {LIMIT_REMEDY}"
                 )
             _check_tiles(directory, path)
 
@@ -85,7 +89,7 @@ def check_tiff(path: Path) -> None:
 def count_focal_planes(path: Path) -> int:
     """Count the planes of focus of a Hamamatsu slide, of which OpenSlide reads the one that is numbered 0."""
     with path.open("rb") as file:
-        tiff = _Tiff.opened(file)
+        tiff = _Tiff.from_file(file)
         return len({directory.integers(FOCUS)[:1] or (0,) for directory in _directories(tiff, path)} if tiff else {0})
 
 
@@ -121,7 +125,7 @@ class _Tiff:
     first: int
 
     @classmethod
-    def opened(cls, file: BinaryIO) -> "_Tiff | None":
+    def from_file(cls, file: BinaryIO) -> "_Tiff | None":
         """None of what is no TIFF."""
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
@@ -150,7 +154,7 @@ class _Directory:
     end: int
 
     @classmethod
-    def read(cls, tiff: _Tiff, place: int) -> "_Directory":
+    def from_offset(cls, tiff: _Tiff, place: int) -> "_Directory":
         """The directory at a place; without tags where there is none."""
         layout, size, value = ("HHQQ", 20, 12) if tiff.big else ("HHII", 12, 8)
         states = (tiff.unpack(place, "Q" if tiff.big else "H") or (0,))[0]
@@ -163,12 +167,12 @@ class _Directory:
     def integers(self, code: int) -> tuple[int, ...]:
         """The values of a tag of whole numbers, at most one more than there may be directories; () without it."""
         tag = self.tags.get(code)
-        if tag is None or tag.kind not in INTEGERS:
+        if tag is None or tag.kind not in INTEGER_FORMATS:
             return ()
         count, place = min(tag.count, MAX_DIRECTORIES + 1), "Q" if self.tiff.big else "I"
-        beside = count * BYTES_OF_TYPE[tag.kind] <= struct.calcsize("=" + place)
+        beside = count * TYPE_BYTES[tag.kind] <= struct.calcsize("=" + place)
         at = (tag.at,) if beside else self.tiff.unpack(tag.at, place)
-        return self.tiff.unpack(at[0], f"{count}{INTEGERS[tag.kind]}") if at else ()
+        return self.tiff.unpack(at[0], f"{count}{INTEGER_FORMATS[tag.kind]}") if at else ()
 
 
 def _directories(tiff: _Tiff, path: Path) -> Iterator[_Directory]:
@@ -176,16 +180,16 @@ def _directories(tiff: _Tiff, path: Path) -> Iterator[_Directory]:
     ahead, seen, place_bytes = [tiff.first], set[int](), "Q" if tiff.big else "I"
     if not tiff.big and tiff.order == "<":  # Hamamatsu's is classic, but for places of 8 bytes
         wide = tiff.unpack(4, "Q")[0]
-        if NDPI in _Directory.read(tiff, wide).tags:
+        if NDPI in _Directory.from_offset(tiff, wide).tags:
             ahead, place_bytes = [wide], "Q"
     while ahead:
         place = ahead.pop()
         seen.add(place)
-        directory = _Directory.read(tiff, place)
+        directory = _Directory.from_offset(tiff, place)
         if directory.states > MAX_TAGS:
-            raise SlideError(f"{path}: states {directory.states} tags in a directory; {REMEDY}")
+            raise SlideError(f"{path}: states {directory.states} tags in a directory; {LIMIT_REMEDY}")
         yield directory
         follows = tiff.unpack(directory.end, place_bytes) if directory.tags else ()
         ahead += {*follows, *directory.integers(SUBIFDS)} - seen - {0}
         if len(seen) + len(ahead) > MAX_DIRECTORIES:
-            raise SlideError(f"{path}: more than {MAX_DIRECTORIES} directories; {REMEDY}")
+            raise SlideError(f"{path}: more than {MAX_DIRECTORIES} directories; {LIMIT_REMEDY}")

@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 
 from slpd_core.runtime import name_some
-from slpd_core.wsi.errors import COPY_AGAIN, JOIN_CHANNELS, ONE_PAGE, SAY_RGB, SlideError
+from slpd_core.wsi.errors import COPY_AGAIN, EXTRACT_PAGE, JOIN_CHANNELS, SAVE_AS_RGB, SlideError
+from slpd_core.wsi.levels import Size
 from slpd_core.wsi.mpp import TIFF_UNITS_PER_UM, ome_pixels
 
 JPEG, GRAY, RGB, YCBCR, CONTIGUOUS = (
@@ -21,11 +22,11 @@ JPEG, GRAY, RGB, YCBCR, CONTIGUOUS = (
     6,
     1,
 )  # TIFF's numbers: compression, photometric interpretations, planes
-START, END = b"\xff\xd8", b"\xff\xd9"
-REDUCED, MASK = 1, 4  # bits of NewSubfileType
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-UNITS = {2: "inch", 3: "centimeter"}
-RAW, LZW, PACKBITS = (1,), (5,), (32773,)
+RESOLUTION_UNITS = {2: "inch", 3: "centimeter"}
+UNCOMPRESSED, LZW, PACKBITS = (1,), (5,), (32773,)
 DEFLATE, ZSTD, JPEG_2000, WEBP, JPEG_XL = (
     (8, 32946),
     (50000, 34926),
@@ -33,10 +34,9 @@ DEFLATE, ZSTD, JPEG_2000, WEBP, JPEG_XL = (
     (50001, 34927),
     (50002, 52546),
 )
-READ_AS_RGB = RAW + LZW + PACKBITS + DEFLATE + ZSTD + JPEG_2000 + WEBP + JPEG_XL
-ALPHA_STRAIGHT = 2  # TIFF's number: colors are not multiplied by the opacity
-ASSOCIATED = 0.01  # of a slide's px: pictures of its label, or of all its glass, take less
-Size = tuple[int, int]
+RGB_COMPRESSIONS = UNCOMPRESSED + LZW + PACKBITS + DEFLATE + ZSTD + JPEG_2000 + WEBP + JPEG_XL
+UNASSOCIATED_ALPHA = 2  # TIFF's number: colors are not multiplied by the opacity
+MAX_ASSOCIATED_FRACTION = 0.01  # of a slide's px: pictures of its label, or of all its glass, take less
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Level:
     compression: int = JPEG
     prefix: bytes = b""
     samples: int = 3
-    premultiplied: bool = False
-    differences: bool = False
+    is_premultiplied: bool = False
+    has_predictor: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def find_level(page: Any, path: Path) -> Level | None:
     if kind != (8, CONTIGUOUS, 1, 1) or page.samplesperpixel not in (3, 4):
         return None
     is_jpeg = page.compression == JPEG and page.photometric in (RGB, YCBCR) and page.samplesperpixel == 3
-    if not is_jpeg and (page.compression not in READ_AS_RGB or page.photometric != RGB or page.predictor not in (1, 2)):
+    if not is_jpeg and (
+        page.compression not in RGB_COMPRESSIONS or page.photometric != RGB or page.predictor not in (1, 2)
+    ):
         return None
     shape = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
     if not len(page.dataoffsets) == len(page.databytecounts) == shape[0] * shape[1]:
@@ -111,16 +113,16 @@ def find_level(page: Any, path: Path) -> Level | None:
             f"{path}: broken directory, {len(page.dataoffsets)} tiles listed for {shape[1]} x {shape[0]} of them; "
             f"{COPY_AGAIN}"
         )
-    tables = (page.jpegtables or START + END).removeprefix(START).removesuffix(END)
+    tables = (page.jpegtables or SOI + EOI).removeprefix(SOI).removesuffix(EOI)
     return Level(
         _size(page),
         (page.tilewidth, page.tilelength),
         np.array(page.dataoffsets, np.int64).reshape(shape),
         np.array(page.databytecounts, np.int64).reshape(shape),
         int(page.compression),
-        START + adobe_segment(page.photometric == YCBCR) + tables if is_jpeg else b"",
+        SOI + adobe_segment(page.photometric == YCBCR) + tables if is_jpeg else b"",
         page.samplesperpixel,
-        page.samplesperpixel == 4 and page.extrasamples[:1] != (ALPHA_STRAIGHT,),
+        page.samplesperpixel == 4 and page.extrasamples[:1] != (UNASSOCIATED_ALPHA,),
         page.predictor == 2,
     )
 
@@ -149,7 +151,7 @@ def find_picture(path: Path) -> Picture | None:
         chosen = _choose(pictures, path)
         text = file.pages.first.description
         comment = _image_of(text, chosen.size)
-        check_planes(comment, chosen.first.samplesperpixel, path)
+        check_ome_planes(comment, chosen.first.samplesperpixel, path)
         pages = sorted([chosen.first, *chosen.coarser], key=lambda page: -page.imagewidth * page.imagelength)
         return Picture(
             tuple(_size(page) for page in pages),
@@ -173,11 +175,11 @@ def _pictures(pages: list[tifffile.TiffPage]) -> list[_Pages]:
     """The pictures of a file: pages that are not said to be smaller copies, each with its levels."""
     pictures: list[_Pages] = []
     for page in pages:
-        if page.subfiletype & MASK:
+        if page.subfiletype & TRANSPARENCY_MASK:
             continue
         size = _size(page)
         larger = [one for one in pictures if one.size != size and one.size[0] >= size[0] and one.size[1] >= size[1]]
-        if page.subfiletype & REDUCED and larger:
+        if page.subfiletype & REDUCED_IMAGE and larger:
             larger[-1].coarser.append(page)
         else:
             pictures.append(_Pages(page, _tiled(page.pages or ())))
@@ -190,11 +192,11 @@ def _choose(pictures: list[_Pages], path: Path) -> _Pages:
     largest = [one for one in pictures if one.size[0] * one.size[1] == most]
     in_color = [one for one in largest if one.first.samplesperpixel >= 3]
     if any(one.first.photometric in GRAY for one in in_color):
-        raise SlideError(f"{path}: several values a px that are said to be gray and not RGB; {SAY_RGB}")
+        raise SlideError(f"{path}: several values a px that are said to be gray and not RGB; {SAVE_AS_RGB}")
     if len(largest) > 1 and len(in_color) != 1:
         width, height = largest[0].size
         what = "planes of focus, or several scans" if in_color else "colors or channels"
-        remedy = ONE_PAGE if in_color else JOIN_CHANNELS
+        remedy = EXTRACT_PAGE if in_color else JOIN_CHANNELS
         raise SlideError(f"{path}: {len(largest)} pictures of {width} x {height} px, {what}, each by itself; {remedy}")
     return (in_color or largest)[0]
 
@@ -202,7 +204,7 @@ def _choose(pictures: list[_Pages], path: Path) -> _Pages:
 def _describe_choice(chosen: _Pages, pictures: list[_Pages]) -> tuple[str, ...]:
     """A sentence on the pictures that are not read, but for a label and the like that follow a slide."""
     others = sum(one.size[0] * one.size[1] for one in pictures if one is not chosen)
-    if not others or (chosen is pictures[0] and others < ASSOCIATED * chosen.size[0] * chosen.size[1]):
+    if not others or (chosen is pictures[0] and others < MAX_ASSOCIATED_FRACTION * chosen.size[0] * chosen.size[1]):
         return ()
     sizes = name_some((f"{one.size[0]} x {one.size[1]}" for one in pictures), 10)
     return (
@@ -223,7 +225,7 @@ def _image_of(text: str, size: Size) -> str:
     return ""
 
 
-def check_planes(comment: str, samples: int, path: Path) -> None:
+def check_ome_planes(comment: str, samples: int, path: Path) -> None:
     """Raise SlideError where an OME-XML says that a picture is of more planes than its page holds.
 
     comment: begins at or before its pixels. samples: of a px of the page.
@@ -236,14 +238,14 @@ def check_planes(comment: str, samples: int, path: Path) -> None:
     ):
         return
     said = ", ".join(f"{count} {names[axis]}" for axis, count in counts.items() if count != "1")
-    remedy = JOIN_CHANNELS if samples == 1 else ONE_PAGE
+    remedy = JOIN_CHANNELS if samples == 1 else EXTRACT_PAGE
     raise SlideError(f"{path}: an OME-TIFF of {said}, each a picture of its own; {remedy}")
 
 
 def _properties(page: tifffile.TiffPage, comment: str) -> dict[str, str]:
     """What a page states of its um/px, under OpenSlide's names."""
     said = {"openslide.vendor": "generic-tiff", "openslide.comment": comment}
-    unit = UNITS.get(page.tags.valueof(RESOLUTION_UNIT, default=2))
+    unit = RESOLUTION_UNITS.get(page.tags.valueof(RESOLUTION_UNIT, default=2))
     is_stated = X_RESOLUTION in page.tags and Y_RESOLUTION in page.tags
     resolution = page.get_resolution() if is_stated else (0.0, 0.0)
     if unit and min(resolution) > 0:

@@ -18,11 +18,11 @@ import simplejpeg
 
 from slpd_core.wsi import tiff_pictures as tiff
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, SlideError
-from slpd_core.wsi.tiff_pictures import START, Level
+from slpd_core.wsi.tiff_pictures import SOI, Level
 
-CODESTREAM = b"\xff\x4f\xff\x51"  # how a JPEG 2000 begins
-SHRINKS = (1, 2, 4, 8)  # what the inverse cosine transform of a JPEG can leave out
-MAX_EXPANSION, HEADERS_BYTES = 2, 1 << 20  # a tile takes no more bytes than these: by its size, and whatever its size
+JPEG_2000_START = b"\xff\x4f\xff\x51"  # how a JPEG 2000 begins
+JPEG_SCALES = (1, 2, 4, 8)  # what the inverse cosine transform of a JPEG can leave out
+MAX_EXPANSION, MAX_HEADER_BYTES = 2, 1 << 20  # bounds on the bytes of a tile: per byte of pixels, and besides
 Box = tuple[int, int, int, int]
 
 
@@ -33,7 +33,7 @@ def decode_tile(data: bytes, level: Level) -> np.ndarray:
     """
     shape = (level.tile_px[1], level.tile_px[0], level.samples)
     pixels = np.empty(shape, np.uint8)
-    if level.compression in tiff.RAW:
+    if level.compression in tiff.UNCOMPRESSED:
         pixels = np.frombuffer(data, np.uint8).reshape(shape)
     elif codec := _picture_codec(level.compression, level.samples):
         if level.compression in tiff.JPEG_2000:
@@ -43,9 +43,9 @@ def decode_tile(data: bytes, level: Level) -> np.ndarray:
         size = len(_stream_codec(level.compression)(data, out=pixels.reshape(-1)))
         if size != pixels.size:
             raise ValueError(f"{size} of its {pixels.size} bytes are there")
-    if level.differences:
+    if level.has_predictor:
         pixels = np.cumsum(pixels, axis=1, dtype=np.uint8)
-    return _over_white(pixels, level.premultiplied) if level.samples == 4 else pixels
+    return _over_white(pixels, level.is_premultiplied) if level.samples == 4 else pixels
 
 
 def check_jpeg_2000(data: bytes, size_px: tuple[int, int]) -> None:
@@ -54,10 +54,10 @@ def check_jpeg_2000(data: bytes, size_px: tuple[int, int]) -> None:
     data: a codestream, or a file of boxes around one. size_px: (width, height) of the tile.
     """
     at = 0
-    while data[at : at + 4] != CODESTREAM and len(data) >= at + 8:
+    while data[at : at + 4] != JPEG_2000_START and len(data) >= at + 8:
         length, kind = struct.unpack(">I4s", data[at : at + 8])
         at += 8 if kind == b"jp2c" else max(length, 8)
-    if len(data) < at + 24 or data[at : at + 4] != CODESTREAM:
+    if len(data) < at + 24 or data[at : at + 4] != JPEG_2000_START:
         raise ValueError("no JPEG 2000 begins there")
     right, bottom, left, top = struct.unpack(">4I", data[at + 8 : at + 24])
     if (right - left, bottom - top) != size_px:
@@ -108,14 +108,14 @@ class TiffTiles:
         """Close the file."""
         os.close(self._file)
 
-    def shrinks(self, number: int) -> tuple[int, ...]:
+    def jpeg_scales(self, number: int) -> tuple[int, ...]:
         """The factors a level can be decoded at, () where it is none of these."""
         level = self._levels.get(number)
         if level is None:
             return ()
         if level.compression != tiff.JPEG:
             return (1,)
-        return tuple(shrink for shrink in SHRINKS if not any(side % shrink for side in level.tile_px))
+        return tuple(shrink for shrink in JPEG_SCALES if not any(side % shrink for side in level.tile_px))
 
     def count_missing(self) -> tuple[int, int]:
         """How many tiles of level 0 the file leaves out, and how many there are."""
@@ -173,10 +173,10 @@ class TiffTiles:
             data = self._bytes(offset, length, MAX_EXPANSION * level.tile_px[0] * level.tile_px[1] * level.samples)
             if level.compression != tiff.JPEG:
                 return decode_tile(data, level)
-            if not data.startswith(START):
+            if not data.startswith(SOI):
                 raise ValueError("no JPEG begins there")
             smaller = {"min_height": buffer.shape[0], "min_width": buffer.shape[1], "min_factor": shrink}
-            stream = level.prefix + data[len(START) :]
+            stream = level.prefix + data[len(SOI) :]
             tile = simplejpeg.decode_jpeg(stream, buffer=buffer, **(smaller if shrink > 1 else {}))
             if tile.shape != buffer.shape:
                 raise ValueError(f"a tile of {tile.shape[1]} x {tile.shape[0]} px")
@@ -186,7 +186,7 @@ class TiffTiles:
 
     def _bytes(self, offset: int, length: int, most: int) -> bytes:
         """A tile's bytes; ValueError when they are not there, or more than `most` and a constant."""
-        if length > most + HEADERS_BYTES:
+        if length > most + MAX_HEADER_BYTES:
             raise ValueError(f"states {length} bytes")
         there = max(0, min(length, os.fstat(self._file).st_size - offset))
         if there < length:

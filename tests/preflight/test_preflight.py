@@ -109,9 +109,9 @@ def test_regions_are_foretold_by_area(probed):
 def test_the_sample_finds_what_the_stages_find(settings, probed):
     _, sample = probed([2, 5, 1, 1])
     for slide, of_slide in zip(sample.slides, sample.regions, strict=True):
-        outlined, _ = tissue.segment(slide.slide_id, slide.path, **settings().tissue.segmentation.model_dump())
+        outlined, _ = tissue.segment_file(slide.slide_id, slide.path, **settings().tissue.segmentation.model_dump())
         np.testing.assert_array_equal(
-            of_slide.coords, regions.select_regions(outlined, **settings().regions.model_dump()).coords
+            of_slide.coords, regions.select_tissue_regions(outlined, **settings().regions.model_dump()).coords
         )
 
 
@@ -295,7 +295,7 @@ def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_pat
     shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
     new.write_text("slide_id,path\nn,n.tiff\n")
     report = checks.PreflightReport()
-    checks.check_copies(report, [read_sheet(path), read_sheet(new, labelled=False)])
+    checks.check_copies(report, [read_sheet(path), read_sheet(new, labeled=False)])
     assert capsys.readouterr().out == (
         "  note  copies       n, to be predicted: It is slide-2 of the cohort, byte for byte, on which classifiers are "
         "trained: no test of them.\n"
@@ -309,6 +309,6 @@ def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
         (tmp_path / f"{name}.tiff").write_bytes(b"one content")
     new.write_text("slide_id,path,patient_id\nn,n.tiff,\nm,m.tiff,someone\n")
     report = checks.PreflightReport()
-    checks.check_copies(report, [read_sheet(path), read_sheet(new, labelled=False)])
+    checks.check_copies(report, [read_sheet(path), read_sheet(new, labeled=False)])
     assert "note  copies       One slide, byte for byte: n, m; keep one of them" in capsys.readouterr().out
     assert not report.failures

@@ -34,9 +34,9 @@ def test_a_gpu_encodes_regions_in_their_order_as_the_cpu_does(regions, precision
 
 
 def test_the_batch_fits_half_of_the_free_memory(regions):
-    encode = patch_encoder("bf16", "cuda", tokens.TRIED_BATCH)
+    encode = patch_encoder("bf16", "cuda", tokens.TRIAL_BATCH_SIZE)
     encode.batch_size = tokens.choose_batch_size("auto", encode)
-    assert encode.batch_size > tokens.TRIED_BATCH
+    assert encode.batch_size > tokens.TRIAL_BATCH_SIZE
     torch.cuda.reset_peak_memory_stats()
     encode.encode(torch.zeros((encode.batch_size, 64, 64, 3), dtype=torch.uint8, device="cuda"))
     assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(0).total_memory / 2

@@ -9,12 +9,12 @@ from slpd_core.slides import ledger, regions, tissue, tokens
 SECTIONS = [
     ("tissue", tissue.find_tissue),
     ("tissue", tissue.clean_mask),
-    ("tissue", tissue.segment),
-    ("regions", regions.select_regions),
+    ("tissue", tissue.segment_file),
+    ("regions", regions.select_tissue_regions),
     ("regions", regions.place_grid),
     ("ledger", ledger.check),
-    ("tokens", tokens.prepare),
-    ("tokens", tokens.prepare_model),
+    ("tokens", tokens.load_tokenizer),
+    ("tokens", tokens.build_tokenizer),
 ]
 
 

@@ -162,7 +162,7 @@ def test_an_outline_counts_from_where_the_setting_says(tmp_path, settings, origi
     with Slide(path) as slide:
         assert slide.bounds_xy == (SIDE, 0)
     outline = settings.tissue.outline.model_copy(update={"mask_origin": origin})
-    found, _ = tissue.segment("a", path, mask_path=mask, **outline.model_dump())
+    found, _ = tissue.segment_file("a", path, mask_path=mask, **outline.model_dump())
     assert found.polygons[0].bounds == (10 + corner[0], 20, 40 + corner[0], 50)
     assert found.source == {"slide": "outline", "bounds": "outline from bounds"}[origin]
     artifacts.write_tissue(tmp_path / "t.geojson", found, artifacts.provenance("tissue", 1, {}, "f"))
@@ -172,8 +172,8 @@ def test_an_outline_counts_from_where_the_setting_says(tmp_path, settings, origi
 def test_an_outline_on_a_slide_with_bounds_needs_an_origin(tmp_path, settings, planted):
     path, mask = write_mirax(tmp_path / "a.mrxs", images=(1, 3)), save(tmp_path, feature(box(10, 20, 40, 50)))
     with pytest.raises(ValueError, match=rf"tissue\.mask_origin: null, but a has .* begin at \({SIDE}, 0\)"):
-        tissue.segment("a", path, mask_path=mask, **settings.tissue.outline.model_dump())
-    found, _ = tissue.segment("b", planted((640, 480), {}), mask_path=mask, **settings.tissue.outline.model_dump())
+        tissue.segment_file("a", path, mask_path=mask, **settings.tissue.outline.model_dump())
+    found, _ = tissue.segment_file("b", planted((640, 480), {}), mask_path=mask, **settings.tissue.outline.model_dump())
     assert (found.source, area(found.polygons)) == ("outline", 900)
 
 

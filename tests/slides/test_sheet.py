@@ -158,7 +158,7 @@ def test_a_sheet_of_another_country_is_read(write, tmp_path, kind, separator, en
 def test_patients_that_are_one_by_their_slides_barcodes_are_named(write):
     names = [f"TCGA-55-1234-01Z-00-DX{number}" for number in (1, 2)]
     rows = (f"{names[0]},{names[0]},x,a.svs", f"{names[1]},{names[1]},x,b.svs", "TCGA-55-99,p,y,c.svs", "d,q,y,d.svs")
-    assert sheet.find_doubts(sheet.read_sheet(write(*rows))) == [
+    assert sheet.find_ambiguities(sheet.read_sheet(write(*rows))) == [
         f"patient_id: '{names[0]}', '{names[1]}' are one by the barcode of their slides, TCGA-55-1234"
     ]
 
@@ -191,7 +191,7 @@ def test_no_slides_are_refused(write):
 
 def test_what_a_sheet_leaves_in_doubt_is_named(write):
     frame = sheet.read_sheet(write("a-1,p1,x,a.svs", "a_01,p01,x,b.svs", "c,p3,y,c.svs", "d,p3,x,d.svs", "e,q,y,e.svs"))
-    assert sheet.find_doubts(frame) == [
+    assert sheet.find_ambiguities(frame) == [
         "slide_id: 'a-1', 'a_01' look alike; if they are one, write them alike",
         "patient_id: 'p1', 'p01' look alike; if they are one, write them alike",
         "patient 'p3' has slides of 2 labels: y, x",
@@ -201,7 +201,7 @@ def test_what_a_sheet_leaves_in_doubt_is_named(write):
 def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog):
     path = write(*GOOD[:3], "d,p1,y,d.svs")
     with caplog.at_level(logging.WARNING):
-        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", labelled=True)
+        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", labeled=True)
     frame, meta = artifacts.read_table(tmp_path / "out.parquet", "sheet")
     pd.testing.assert_frame_equal(frame, sheet.read_sheet(path).drop(columns="path"), check_dtype=False)
     assert meta["stage"] == "sheet"
@@ -212,13 +212,13 @@ def test_slides_to_be_predicted_need_no_patients_and_no_labels(tmp_path, write):
     write(*GOOD)
     path = tmp_path / "new.csv"
     path.write_text("slide_id,path\nn,a.svs\n")
-    frame = sheet.read_sheet(path, labelled=False)
+    frame = sheet.read_sheet(path, labeled=False)
     assert frame[["slide_id", "patient_id", "label"]].to_numpy().tolist() == [["n", "", ""]]
     with pytest.raises(ValueError, match="no column patient_id, label"):
         sheet.read_sheet(path)
     path.write_text("slide_id\nn\n")
     with pytest.raises(ValueError, match="no column path"):
-        sheet.read_sheet(path, labelled=False)
+        sheet.read_sheet(path, labeled=False)
 
 
 def test_a_slide_of_the_cohort_is_not_predicted(write):

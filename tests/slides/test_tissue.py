@@ -68,7 +68,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
     truth = box(500, 700, 3000, 2200).difference(box(1200, 1100, 1900, 1800)).union(box(4000, 400, 4800, 3200))
     assert iou(found.polygons, truth) > 0.93
     assert found.slide == artifacts.SlideInfo(
-        "s", "ok", "", 6000, 4000, 0.5, "tiff resolution", identity.fingerprint(path)
+        "s", "ok", "", 6000, 4000, 0.5, "tiff resolution", identity.slide_fingerprint(path)
     )
     assert meta["stage"] == "tissue"
     assert Image.open(tmp_path / "s.png").size == (375, 250)
@@ -145,7 +145,7 @@ def test_known_tissue_of_composed_slides_is_found(composed):
     for path in paths:
         rows, columns = np.nonzero(np.asarray(Image.open(composed / "masks" / f"{path.stem}.png")))
         truth = union_all(box(columns * 256, rows * 256, columns * 256 + 256, rows * 256 + 256))
-        found, _ = tissue.segment(path.stem, path, 0.5)
+        found, _ = tissue.segment_file(path.stem, path, 0.5)
         assert iou(found.polygons, truth) > 0.95, path.stem
 
 
@@ -246,7 +246,7 @@ def test_a_slide_that_cannot_be_read_is_quarantined_with_a_picture(tmp_path, set
     ("name", "mpp", "share"), [("cmu-1-small-region.svs", None, 0.37), ("tcga-cr-7395-01a-01-ts1.svs", 0.25, 0.65)]
 )
 def test_tissue_of_real_slides(real, name, mpp, share):
-    found, picture = tissue.segment("s", real(name), mpp)
+    found, picture = tissue.segment_file("s", real(name), mpp)
     area = sum(polygon.area for polygon in found.polygons) / (found.slide.width_px * found.slide.height_px)
     assert area == pytest.approx(share, abs=0.05)
     assert all(isinstance(polygon, Polygon) and polygon.is_valid for polygon in found.polygons)

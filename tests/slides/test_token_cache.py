@@ -83,7 +83,7 @@ def test_a_file_that_another_user_keeps_to_himself_is_left_alone(folder, said):
     cached.chmod(0)
     with another_user():
         assert not token_cache.get(cached.parent, "a", asked, folder / "t.h5")
-        token_cache.put(cached.parent, "a", write(folder / "mine.h5", asked, "a"))
+        token_cache.store(cached.parent, "a", write(folder / "mine.h5", asked, "a"))
     assert cached.exists()
     assert "tokens.cache cannot be read ([Errno 13] Permission denied" in said.text
     assert "broken" not in said.text
@@ -96,7 +96,7 @@ def test_what_one_user_adds_another_may_read_where_the_folder_says_so(folder):
             cache_dir = folder / f"{mode:o}"
             cache_dir.mkdir()
             cache_dir.chmod(mode)
-            token_cache.put(cache_dir, "a", write(folder / f"{mode}.h5", asked, "a"))
+            token_cache.store(cache_dir, "a", write(folder / f"{mode}.h5", asked, "a"))
             assert (cache_dir / "a.h5").stat().st_mode & 0o777 == (0o644 if mode == 0o755 else 0o600)
     finally:
         os.umask(before)
@@ -109,14 +109,14 @@ def test_a_cache_that_may_not_be_entered_ends_no_job(folder, said):
     (folder / "cache").mkdir(mode=0)
     with another_user():
         assert not token_cache.get(folder / "cache", "a", asked, folder / "t.h5")
-        token_cache.put(folder / "cache", "a", write(folder / "mine.h5", asked, "a"))
+        token_cache.store(folder / "cache", "a", write(folder / "mine.h5", asked, "a"))
     assert "not added to tokens.cache ([Errno 13] Permission denied" in said.text
 
 
 def test_a_cache_may_lie_among_results(tmp_path):
     asked = regions_at((0, 0))
     cache_dir, results = tmp_path / "results" / "shared" / "tokens", tmp_path / "results" / "cohort" / "tokens"
-    token_cache.put(cache_dir, "a", write(results / "s.h5", asked, "a"))
+    token_cache.store(cache_dir, "a", write(results / "s.h5", asked, "a"))
     assert token_cache.get(cache_dir, "a", asked, results / "other.h5")
     assert len(artifacts.read_tokens(results / "other.h5")[0].tokens) == 1
 

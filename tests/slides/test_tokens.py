@@ -134,10 +134,10 @@ def test_the_precision_that_auto_chose_and_the_regions_are_in_the_fingerprint(se
     """Two machines under one setting: what one encoded in half precision the other does not take for its own."""
     section = settings.tokens.encoding.model_copy(update={"precision": "auto"}).model_dump()
     encoder = {"fingerprint": "e", "source": "random", "name": "test_vit", "mean": [0.5] * 3, "std": [0.5] * 3}
-    one, other, again = (tokens.provenance_of(section, META, encoder, chosen) for chosen in ("fp32", "bf16", "fp32"))
+    one, other, again = (tokens.build_provenance(section, META, encoder, chosen) for chosen in ("fp32", "bf16", "fp32"))
     assert one["fingerprint"] == again["fingerprint"] != other["fingerprint"]
     assert (one["precision"], other["precision"]) == ("fp32", "bf16")
-    elsewhere = tokens.provenance_of(section, META | {"fingerprint": "g"}, encoder, "fp32")
+    elsewhere = tokens.build_provenance(section, META | {"fingerprint": "g"}, encoder, "fp32")
     assert elsewhere["fingerprint"] != one["fingerprint"]
 
 

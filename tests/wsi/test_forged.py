@@ -20,7 +20,7 @@ from slpd_core.wsi import tiff_limits
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import ome_pixels
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_pictures import check_planes
+from slpd_core.wsi.tiff_pictures import check_ome_planes
 
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
 FORMATS = {SHORT: "H", LONG: "I", LONG8: "Q"}
@@ -242,7 +242,7 @@ def test_a_reason_quotes_little_of_the_slide(tmp_path):
     """It is drawn as a picture, a line of which takes 65 KB."""
     text = '<OME><Pixels SizeC="' + "9\u202e\n" * 10**6 + '"><Channel SamplesPerPixel="1"/></Pixels></OME>'
     with pytest.raises(SlideError) as error:
-        check_planes(text, 1, tmp_path / "a.tiff")
+        check_ome_planes(text, 1, tmp_path / "a.tiff")
     assert str(error.value).startswith(f"{tmp_path / 'a.tiff'}: an OME-TIFF of 9\\u202e\\n9")
     assert str(error.value).endswith("--interpretation srgb")
     assert len(str(error.value)) < 1010

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from slpd_core.wsi import identity
+from slpd_core.wsi import identity, slide_files
 from slpd_core.wsi.reader import Slide
 
 NAME = b"0123456789ABCDEF0123456789ABCDEF"
@@ -73,26 +73,26 @@ def mirax(tmp_path):
 
 @pytest.mark.parametrize("name", ["Data0000.dat", "Index.dat", "Slidedat.ini"])
 def test_a_mirax_slide_is_known_by_each_of_its_files(mirax, name):
-    before = identity.fingerprint(mirax), identity.sample(mirax), identity.stamp(mirax)
+    before = identity.slide_fingerprint(mirax), identity.sample_fingerprint(mirax), identity.file_stamps(mirax)
     path = mirax.with_suffix("") / name
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    after = identity.fingerprint(mirax), identity.sample(mirax), identity.stamp(mirax)
+    after = identity.slide_fingerprint(mirax), identity.sample_fingerprint(mirax), identity.file_stamps(mirax)
     assert [old != new for old, new in zip(before, after, strict=True)] == [True] * 3
 
 
 def test_what_a_viewer_leaves_beside_a_mirax_slide_is_not_of_it(mirax):
-    before = identity.fingerprint(mirax), identity.stamp(mirax)
+    before = identity.slide_fingerprint(mirax), identity.file_stamps(mirax)
     (mirax.with_suffix("") / "Thumbs.db").write_bytes(b"cache")
     (mirax.parent / "b.mrxs").write_bytes(b"another")
-    assert (identity.fingerprint(mirax), identity.stamp(mirax)) == before
+    assert (identity.slide_fingerprint(mirax), identity.file_stamps(mirax)) == before
 
 
 def test_a_slide_under_another_name_elsewhere_is_the_same(mirax, tmp_path):
     moved = tmp_path / "archive" / "b.mrxs"
     shutil.copytree(mirax.with_suffix(""), moved.with_suffix(""))
     shutil.copy(mirax, moved)
-    assert identity.fingerprint(moved) == identity.fingerprint(mirax)
+    assert identity.slide_fingerprint(moved) == identity.slide_fingerprint(mirax)
 
 
 @pytest.mark.parametrize("farm", [False, True], ids=["a link alone", "its folder linked too"])
@@ -105,7 +105,7 @@ def test_a_mirax_slide_opens_by_a_link(mirax, tmp_path, farm):
     with Slide(link) as slide:
         assert slide.size == (2 * SIDE, 2 * SIDE)
         assert slide.read((0, 0), (SIDE, SIDE), 0.5).mean() == pytest.approx(200, abs=1)
-    assert identity.fingerprint(link) == identity.fingerprint(mirax)
+    assert identity.slide_fingerprint(link) == identity.slide_fingerprint(mirax)
 
 
 def test_a_linked_index_beside_other_data_is_another_slide(mirax, tmp_path):
@@ -115,7 +115,7 @@ def test_a_linked_index_beside_other_data_is_another_slide(mirax, tmp_path):
     other.symlink_to(mirax)
     with Slide(other) as slide:
         assert slide.read((0, 0), (SIDE, SIDE), 0.5).mean() == pytest.approx(100, abs=1)
-    assert identity.fingerprint(other) != identity.fingerprint(mirax)
+    assert identity.slide_fingerprint(other) != identity.slide_fingerprint(mirax)
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -127,12 +127,12 @@ def test_a_dicom_slide_is_the_files_of_its_series(tmp_path, implicit, nested):
         (tmp_path / f"{name}.dcm").write_bytes(content)
     (tmp_path / "notes.txt").write_text("no slide")
     one, two, three = (tmp_path / f"{name}.dcm" for name in files)
-    found = {path.name: {file for _, file in identity.slide_files(path)} for path in (one, two, three)}
+    found = {path.name: {file for _, file in slide_files.slide_files(path)} for path in (one, two, three)}
     assert found == {"one.dcm": {one, two}, "two.dcm": {one, two}, "three.dcm": {three}}
-    first = identity.fingerprint(one)
-    assert first == identity.fingerprint(two)
+    first = identity.slide_fingerprint(one)
+    assert first == identity.slide_fingerprint(two)
     two.write_bytes(dicom("1.2.3", b"x", implicit=implicit, nested=nested))
-    assert identity.fingerprint(one) != first
+    assert identity.slide_fingerprint(one) != first
 
 
 def test_a_real_dicom_slide_names_its_series(real, tmp_path):
@@ -141,7 +141,7 @@ def test_a_real_dicom_slide_names_its_series(real, tmp_path):
     with Slide(link, 0.5) as slide:
         assert slide.size == (1152, 700)
         series = slide._source.properties["dicom.SeriesInstanceUID"]
-    assert identity._series_of_file(link) == series
+    assert slide_files._series_of_file(link) == series
 
 
 def test_a_vms_slide_is_known_by_the_pictures_it_names(tmp_path):
@@ -150,11 +150,11 @@ def test_a_vms_slide_is_known_by_the_pictures_it_names(tmp_path):
     index.write_text("\n".join(lines))
     for name in ("1.jpg", "2.jpg", "m.jpg", "other.jpg"):
         (tmp_path / name).write_text(name)
-    assert [file.name for _, file in identity.slide_files(index)] == ["a.vms", "1.jpg", "2.jpg", "m.jpg"]
-    before = identity.fingerprint(index)
+    assert [file.name for _, file in slide_files.slide_files(index)] == ["a.vms", "1.jpg", "2.jpg", "m.jpg"]
+    before = identity.slide_fingerprint(index)
     (tmp_path / "1.jpg").write_text("2.jpg")
     (tmp_path / "2.jpg").write_text("1.jpg")
-    assert identity.fingerprint(index) != before
+    assert identity.slide_fingerprint(index) != before
 
 
 def test_a_vms_slide_may_name_pictures_in_another_encoding(tmp_path):
@@ -163,9 +163,9 @@ def test_a_vms_slide_may_name_pictures_in_another_encoding(tmp_path):
     found = []
     for content in (b"one", b"two"):
         Path(os.fsdecode(picture)).write_bytes(content)
-        found += [identity.fingerprint(index), identity.sample(index)]
+        found += [identity.slide_fingerprint(index), identity.sample_fingerprint(index)]
     assert len(set(found)) == 4
-    assert identity.describe({"a": index})["a"][1] == index.stat().st_size + 3
+    assert identity.describe_files({"a": index})["a"][1] == index.stat().st_size + 3
 
 
 def test_an_index_names_files_of_its_own_folder_only(mirax, tmp_path):
@@ -177,49 +177,49 @@ def test_an_index_names_files_of_its_own_folder_only(mirax, tmp_path):
     names = ["../../secret", str(tmp_path / "secret"), "zero", "pipe", ".", "..", "Index.dat", "Index.dat/..", ""]
     text = "\n".join(f"FILE_{number} = {name}" for number, name in enumerate(names))
     (folder / "late.dat").write_text("named too late")
-    (folder / "Slidedat.ini").write_text(text + " " * identity.INDEX_BYTES + "\nFILE_9 = late.dat")
-    assert [file.name for _, file in identity.slide_files(mirax)] == ["a.mrxs", "Slidedat.ini", "Index.dat"]
+    (folder / "Slidedat.ini").write_text(text + " " * slide_files.MAX_INDEX_BYTES + "\nFILE_9 = late.dat")
+    assert [file.name for _, file in slide_files.slide_files(mirax)] == ["a.mrxs", "Slidedat.ini", "Index.dat"]
 
 
 def test_every_byte_of_a_large_file_counts_and_the_sample_leaves_some_out(tmp_path):
     path = tmp_path / "a.svs"
     content = bytearray(6_000_000)
     path.write_bytes(content)
-    whole, sampled = identity.fingerprint(path), identity.sample(path)
+    whole, sampled = identity.slide_fingerprint(path), identity.sample_fingerprint(path)
     content[66_000:90_000] = b"\1" * 24_000  # between the first block and the second
     path.write_bytes(content)
-    assert identity.sample(path) == sampled
-    assert identity.fingerprint(path) != whole
+    assert identity.sample_fingerprint(path) == sampled
+    assert identity.slide_fingerprint(path) != whole
 
 
 def test_a_memo_spares_the_reading_until_a_file_is_another(mirax, tmp_path, monkeypatch):
     memo, reads = tmp_path / "state" / "a.json", []
     read = identity.artifacts.file_fingerprint
     monkeypatch.setattr(identity.artifacts, "file_fingerprint", lambda path: reads.append(path) or read(path))
-    first = identity.fingerprint(mirax, memo)
-    assert (len(reads), identity.fingerprint(mirax, memo), len(reads)) == (4, first, 4)
+    first = identity.slide_fingerprint(mirax, memo)
+    assert (len(reads), identity.slide_fingerprint(mirax, memo), len(reads)) == (4, first, 4)
     data = mirax.with_suffix("") / "Data0000.dat"
     stat = data.stat()
     data.write_bytes(data.read_bytes()[::-1])
     os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # size and date as before
-    second = identity.fingerprint(mirax, memo)
+    second = identity.slide_fingerprint(mirax, memo)
     assert second != first
-    assert second == identity.fingerprint(mirax)
+    assert second == identity.slide_fingerprint(mirax)
     memo.write_text("{")
-    assert identity.fingerprint(mirax, memo) == second
+    assert identity.slide_fingerprint(mirax, memo) == second
 
 
 def test_a_flipped_bit_of_a_memo_is_no_fingerprint(tmp_path):
     """Each bit of it: a damaged memo is none, and the slide is read once more."""
     path, memo = tmp_path / "a.svs", tmp_path / "results/cohort/state/a.json"
     path.write_bytes(b"slide")
-    right = identity.fingerprint(path, memo)
+    right = identity.slide_fingerprint(path, memo)
     whole = memo.read_bytes()
     for bit in range(8 * len(whole)):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         memo.write_bytes(damaged)
-        assert identity.fingerprint(path, memo) == right, bit
+        assert identity.slide_fingerprint(path, memo) == right, bit
 
 
 def test_a_file_that_changes_while_it_is_read_has_no_fingerprint(tmp_path, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_file_that_changes_while_it_is_read_has_no_fingerprint(tmp_path, monke
     path.write_bytes(b"first")
     monkeypatch.setattr(identity.artifacts, "file_fingerprint", lambda _: path.write_bytes(b"second, longer"))
     with pytest.raises(OSError, match=r"a\.svs: changed while it was read"):
-        identity.fingerprint(path, tmp_path / "memo")
+        identity.slide_fingerprint(path, tmp_path / "memo")
     assert not (tmp_path / "memo").exists()
 
 
@@ -242,7 +242,7 @@ def describe(tmp_path):
             paths[slide_id].parent.mkdir(exist_ok=True)
             paths[slide_id].write_bytes(content)
             os.utime(paths[slide_id], ns=(date, date))
-        return identity.describe(paths)
+        return identity.describe_files(paths)
 
     return describe
 
@@ -263,20 +263,20 @@ def test_a_date_is_seen_to_the_nanosecond_and_a_slide_may_move(describe):
 
 
 def test_a_slide_that_is_away_is_described_as_that(tmp_path):
-    assert identity.describe({"a": tmp_path / "a.svs", "b": tmp_path / "b.svs"}) == dict.fromkeys(
+    assert identity.describe_files({"a": tmp_path / "a.svs", "b": tmp_path / "b.svs"}) == dict.fromkeys(
         "ab", ("not read: No such file or directory", 0)
     )
 
 
 def test_of_twins_one_that_cannot_be_read_is_described_as_that(describe, monkeypatch):
-    sample = identity.sample
+    sample = identity.sample_fingerprint
 
     def fail(path):
         if path.parent.name == "1":
             raise OSError(5, "Input/output error")
         return sample(path)
 
-    monkeypatch.setattr(identity, "sample", fail)
+    monkeypatch.setattr(identity, "sample_fingerprint", fail)
     found = describe({"a": ("1/slide.svs", b"one", 10**18), "b": ("2/slide.svs", b"two", 10**18)})
     assert found["a"] == ("not read: Input/output error", 0)
     assert found["b"][0].startswith("slide.svs: 3 bytes of")
@@ -286,21 +286,25 @@ def test_a_folder_of_dicom_slides_is_gone_through_once(tmp_path, monkeypatch):
     """Not once per slide, which takes hours of a flat folder of thousands."""
     for number in range(12):
         (tmp_path / f"{number:02}.dcm").write_bytes(dicom(f"1.2.{number // 3}"))
-    read, reads = identity._series_of_file, []
-    monkeypatch.setattr(identity, "_series_of_file", lambda path: reads.append(path.name) or read(path))
-    found = [[file.name for _, file in identity.slide_files(path)] for path in sorted(tmp_path.iterdir())]
+    read, reads = slide_files._series_of_file, []
+    monkeypatch.setattr(slide_files, "_series_of_file", lambda path: reads.append(path.name) or read(path))
+    found = [[file.name for _, file in slide_files.slide_files(path)] for path in sorted(tmp_path.iterdir())]
     assert found[4] == ["04.dcm", "03.dcm", "05.dcm"]
-    assert identity._series_of_folder(tmp_path, tmp_path.stat().st_mtime_ns)["1.2.3"] == ("09.dcm", "10.dcm", "11.dcm")
+    assert slide_files._series_of_folder(tmp_path, tmp_path.stat().st_mtime_ns)["1.2.3"] == (
+        "09.dcm",
+        "10.dcm",
+        "11.dcm",
+    )
     assert len(reads) <= 2 * 12
 
 
 def test_all_files_of_a_slide_are_described(mirax):
-    text, size = identity.describe({"a": mirax})["a"]
+    text, size = identity.describe_files({"a": mirax})["a"]
     files = [mirax, *mirax.with_suffix("").iterdir()]
     assert size == sum(file.stat().st_size for file in files)
     data = mirax.with_suffix("") / "Data0000.dat"
     data.write_bytes(data.read_bytes()[:-9])
-    assert identity.describe({"a": mirax})["a"][0] != text
+    assert identity.describe_files({"a": mirax})["a"][0] != text
 
 
 def test_copies_are_those_of_equal_content(tmp_path):
@@ -318,5 +322,5 @@ def test_copies_are_those_of_equal_content(tmp_path):
 def test_copies_read_whole_only_what_may_be_one(tmp_path, monkeypatch):
     for name in "abc":
         (tmp_path / f"{name}.svs").write_text(name * (1 + (name == "c")))
-    monkeypatch.setattr(identity, "fingerprint", lambda path: pytest.fail(f"{path} read whole"))
+    monkeypatch.setattr(identity, "slide_fingerprint", lambda path: pytest.fail(f"{path} read whole"))
     assert identity.find_copies({name: tmp_path / f"{name}.svs" for name in "abc"}) == []

@@ -22,7 +22,7 @@ def slide(planted):
 @pytest.fixture
 def regions(slide):
     """Six regions of the slide."""
-    info = artifacts.SlideInfo("s", artifacts.OK, "", 768, 512, 0.5, "sheet", identity.fingerprint(slide))
+    info = artifacts.SlideInfo("s", artifacts.OK, "", 768, 512, 0.5, "sheet", identity.slide_fingerprint(slide))
     coords = np.array([(x, y) for y in (0, 256) for x in (0, 256, 512)], np.int64)
     return artifacts.Regions(info, coords, np.ones(6, np.float32), 256, 256, 0.5)
 
@@ -61,22 +61,24 @@ def test_what_is_broken_twice_is_the_slides_fault(slide, regions, failing):
     assert calls.count((512, 0)) == 2
 
 
-@pytest.mark.parametrize("give_up", [False, True])
-def test_a_slide_that_seems_broken_and_cannot_be_read_is_not_broken(slide, regions, failing, monkeypatch, give_up):
+@pytest.mark.parametrize("raise_slide_error", [False, True])
+def test_a_slide_that_seems_broken_and_cannot_be_read_is_not_broken(
+    slide, regions, failing, monkeypatch, raise_slide_error
+):
     failing(at=range(3, 99))
-    pixels = iter_region_pixels(slide, regions, give_up=give_up)
+    pixels = iter_region_pixels(slide, regions, raise_slide_error=raise_slide_error)
     next(pixels)
 
     def away(_):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(artifacts, "file_fingerprint", away)
-    with pytest.raises(outages.UnreadableSlideError if give_up else OSError, match="Input/output error"):
+    with pytest.raises(outages.UnreadableSlideError if raise_slide_error else OSError, match="Input/output error"):
         list(pixels)
 
 
 def test_a_memo_of_the_tissue_stage_spares_the_reading_of_the_whole(slide, regions, tmp_path, monkeypatch):
-    identity.fingerprint(slide, tmp_path / "s.json")
+    identity.slide_fingerprint(slide, tmp_path / "s.json")
     monkeypatch.setattr(artifacts, "file_fingerprint", lambda _: pytest.fail("read whole"))
     assert len(list(iter_region_pixels(slide, regions, state_dir=tmp_path))) == 6
 
@@ -103,7 +105,7 @@ def test_an_outage_while_tissue_is_sought_is_no_fault_of_the_slide(segment, fail
 def test_a_slide_that_cannot_be_read_is_tried_again_by_some_runs(segment, tmp_path):
     """Each run that failed counts anew, and none that did not: another count is another parameter of its jobs."""
     gone, state, counts = tmp_path / "gone.svs", tmp_path / "state", []
-    for _ in range(outages.TRIED_RUNS):
+    for _ in range(outages.MAX_FAILED_RUNS):
         found = segment(gone)
         assert found.status == artifacts.QUARANTINED
         assert found.reason.startswith(f"{gone}: cannot be read (")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from shapely import box
 
 from slpd_core import artifacts
-from slpd_core.slides.regions import select_regions
+from slpd_core.slides.regions import select_tissue_regions
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.mpp import describe_contradiction, downsample_factor, plausible, resolve_mpp
+from slpd_core.wsi.mpp import describe_contradiction, downsample_factor, is_plausible, resolve_mpp
 from slpd_core.wsi.read_plan import ReadPlan, plan_read, resample
 from slpd_core.wsi.reader import Slide, iter_region_pixels, write_slide
 
@@ -43,7 +43,7 @@ def close(pixels, colour, tolerance=6):
 )
 def test_the_plan_takes_the_coarsest_way_that_is_fine_enough(downsamples, shrinks, scale, expected):
     plan = plan_read(downsamples, shrinks, scale, (400, 800), (100, 80))
-    assert (plan.level, plan.shrink, plan.out_px) == (expected.level, expected.shrink, expected.out_px)
+    assert (plan.level, plan.jpeg_scale, plan.out_px) == (expected.level, expected.jpeg_scale, expected.out_px)
     assert plan.box == pytest.approx(expected.box)
 
 
@@ -88,7 +88,7 @@ def test_what_is_read_of_a_region_is_what_the_grid_lays(slide_mpp):
     """The side that `regions` steps by and the side that `read` covers are the same level-0 px."""
     side = 40_000
     slide = artifacts.SlideInfo("s", artifacts.OK, "", side, side, slide_mpp, "sheet", "")
-    laid = select_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)))
+    laid = select_tissue_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)))
     plan = plan_read((1.0, 4.0), ((), ()), downsample_factor(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
     assert plan.box[2] == pytest.approx(laid.size_level0_px, abs=1)
 
@@ -342,8 +342,8 @@ def test_an_implausible_mpp_is_refused(tmp_path, mpp):
 
 def test_the_range_of_mpp_holds_its_ends():
     """0.05 and 5 um/px are the finest and the coarsest that are read."""
-    assert [plausible(mpp) for mpp in (0.05, 5.0)] == [True, True]
-    assert [plausible(mpp) for mpp in (np.nextafter(0.05, 0), np.nextafter(5.0, 6))] == [False, False]
+    assert [is_plausible(mpp) for mpp in (0.05, 5.0)] == [True, True]
+    assert [is_plausible(mpp) for mpp in (np.nextafter(0.05, 0), np.nextafter(5.0, 6))] == [False, False]
 
 
 def test_an_implausible_mpp_of_the_vendor_is_an_error_never_passed_over(tmp_path):
@@ -393,9 +393,9 @@ def test_what_is_no_slide_is_named(tmp_path):
 def test_regions_are_read_at_the_mpp_by_which_they_were_laid(planted):
     """The file says 0.5 um/px, the sheet 0.25: at 0.5 the region is twice as wide on the slide."""
     path = planted((512, 512), {(128, 0, 128, 512): RED}, 0.5)
-    slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.25, "sheet", identity.fingerprint(path))
+    slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.25, "sheet", identity.slide_fingerprint(path))
     regions = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 128, 256, 0.5)
-    (pixels,) = iter_region_pixels(path, regions, give_up=True)
+    (pixels,) = iter_region_pixels(path, regions, raise_slide_error=True)
     assert close(pixels[:, 72:120], RED, 25)
     assert close(pixels[:, :56], (244, 244, 244), 25)
 
@@ -405,24 +405,24 @@ def test_regions_are_read_as_their_tissue_was_with_tiles_missing_or_not(tmp_path
     how = {"tile": (64, 64), "photometric": "rgb", "metadata": None, "compression": "jpeg", "shape": (64, 128, 3)}
     tile = simplejpeg.encode_jpeg(np.full((64, 64, 3), RED, np.uint8), quality=95)
     tifffile.imwrite(path, iter([tile, b""]), dtype=np.uint8, **how | {"photometric": "ycbcr"})
-    slide = artifacts.SlideInfo("s", artifacts.OK, "", 128, 64, 0.5, "sheet", identity.fingerprint(path))
+    slide = artifacts.SlideInfo("s", artifacts.OK, "", 128, 64, 0.5, "sheet", identity.slide_fingerprint(path))
     regions = artifacts.Regions(slide, np.array([[64, 0]]), np.ones(1, np.float32), 64, 64, 0.5)
     with pytest.raises(SlideError, match=r"missing tile of level 0 at x=64, y=0"):
-        list(iter_region_pixels(path, regions, give_up=True))
+        list(iter_region_pixels(path, regions, raise_slide_error=True))
     white = replace(regions, slide=replace(slide, missing_tiles="white"))
-    assert (next(iter_region_pixels(path, white, give_up=True)) == 255).all()
+    assert (next(iter_region_pixels(path, white, raise_slide_error=True)) == 255).all()
 
 
-@pytest.mark.parametrize("give_up", [False, True])
-def test_regions_of_a_slide_that_was_replaced_are_not_read(planted, give_up):
+@pytest.mark.parametrize("raise_slide_error", [False, True])
+def test_regions_of_a_slide_that_was_replaced_are_not_read(planted, raise_slide_error):
     """Not even where what is broken is quarantined: the slide is none of that."""
     path = planted((512, 512), {}, 0.5)
-    slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.5, "sheet", identity.fingerprint(path))
+    slide = artifacts.SlideInfo("s", artifacts.OK, "", 512, 512, 0.5, "sheet", identity.slide_fingerprint(path))
     regions = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 256, 256, 0.5)
-    assert len(list(iter_region_pixels(path, regions, give_up=give_up))) == 1
+    assert len(list(iter_region_pixels(path, regions, raise_slide_error=raise_slide_error))) == 1
     planted((512, 512), {(0, 0, 99, 99): RED}, 0.5)
     with pytest.raises(ValueError, match=r"planted\.tiff: replaced since the tissue of s was found") as failed:
-        list(iter_region_pixels(path, regions, give_up=give_up))
+        list(iter_region_pixels(path, regions, raise_slide_error=raise_slide_error))
     assert not isinstance(failed.value, SlideError)
 
 

@@ -52,7 +52,7 @@ def test_coarser_levels_are_what_openslide_gives(noisy):
     sizes = openslide.OpenSlide(str(noisy)).level_dimensions
     tiles = open_tiles(noisy, sizes)
     for level, (width, height) in enumerate(sizes):
-        assert tiles.shrinks(level) == (1, 2, 4, 8)
+        assert tiles.jpeg_scales(level) == (1, 2, 4, 8)
         np.testing.assert_array_equal(
             tiles.read(level, (0, 0, width, height), 1), by_openslide(noisy, level, (0, 0, width, height))
         )
@@ -77,10 +77,10 @@ def test_a_shrunk_tile_is_the_mean_of_its_pixels(tmp_path, shrink):
 
 def test_a_level_of_other_tiles_is_left_to_openslide(noisy, real):
     tiles = open_tiles(real("tcga-cr-7395-01a-01-ts1.svs"), [(4443, 3567)])
-    assert tiles.shrinks(0) == ()
+    assert tiles.jpeg_scales(0) == ()
     tiles.close()
     tiles = open_tiles(noisy, [(700, 530), (10, 10)])
-    assert tiles.shrinks(1) == ()
+    assert tiles.jpeg_scales(1) == ()
     tiles.close()
 
 
