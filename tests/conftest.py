@@ -37,6 +37,21 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "workflow" not in item.path.parts)
 
 
+# What a machine may lack where CI=true: a GPU, data, rights and kernels. All else .ci/tools installs.
+MAY_LACK = ("needs a GPU", "no real slides", "no tool that composes slides", "mounted", "needs root", "only glibc")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test that is skipped where CI=true, unless it lacks what no package brings."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        reason = report.longrepr[2]
+        if not any(words in reason for words in MAY_LACK):
+            report.outcome, report.longrepr = "failed", f"{reason}: a tool is missing where CI=true, see .ci/tools"
+    return report
+
+
 @pytest.fixture(autouse=True)
 def log_as_it_begins(monkeypatch):
     """The package's log as no job has left it: a job keeps its lines from the root, where pytest listens."""

@@ -58,17 +58,11 @@ PartitionName=gpu Nodes=localhost MaxTime=7-00:00:00 State=UP
 
 
 def missing() -> str:
-    """Why Slurm cannot run here, "" where it can. Where CI is set, Debian's packages are installed first."""
+    """Return why Slurm cannot run here; "" where it can."""
     if os.geteuid():
         return "Slurm's daemons need root"
-    if "CI" in os.environ and shutil.which("apt-get") and not all(map(shutil.which, DAEMONS)):
-        apt_get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=60"]
-        asks_nothing = {"stdin": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
-        for words in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            subprocess.run([*apt_get, *words], capture_output=True, **asks_nothing)
     absent = [name for name in DAEMONS if not shutil.which(name)]
-    remedy = f"install {', '.join(PACKAGES)}; where CI is set and apt-get finds them, the test does"
-    return f"no {', '.join(absent)} here: {remedy}" if absent else ""
+    return f"no {', '.join(absent)} here: install Debian's {', '.join(PACKAGES)}, as .ci/tools does" if absent else ""
 
 
 def wait_for(what: str, there: Callable[[], bool], seconds: float = SECONDS) -> None:

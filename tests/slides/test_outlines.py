@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import h5py
 import numpy as np
 import pytest
 from shapely import LineString, Point, Polygon, box, make_valid, union_all
@@ -190,7 +191,6 @@ def test_trident_reads_regions_at_the_size_the_file_states(tmp_path):
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 9000, 9000, 0.499, "vendor", "f")
     found = artifacts.Regions(slide, np.zeros((1, 2), np.int64), np.ones(1, np.float32), 1024, 1024, 0.5)
     artifacts.write_regions(tmp_path / "r.h5", found, artifacts.provenance("regions", 1, {}, "f"))
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "r.h5") as file:
         attributes = dict(file["coords"].attrs)
     scale = attributes["level0_magnification"] / attributes["target_magnification"]

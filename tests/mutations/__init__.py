@@ -1,0 +1,58 @@
+"""Small wrong changes to the package that its tests must notice; tests/mutations/__main__.py tries them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+# chapter: the folders of its fast tests
+CHAPTERS = {
+    "slides": ("tests/slides", "tests/wsi"),
+    "pretraining": ("tests/pretraining", "tests/ssl", "tests/encoders"),
+    "evaluation": ("tests/evaluation", "tests/report"),
+}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change: the text `old` of a module of slpd_core, which occurs in it once, becomes `new`."""
+
+    chapter: str
+    module: str  # path below slpd_core, as slides/tissue.py
+    old: str
+    new: str
+
+    def apply(self, source: str) -> str:
+        """Return the module's source with the change.
+
+        Raises:
+            ValueError: `old` does not occur exactly once, or nothing is changed.
+        """
+        if source.count(self.old) != 1 or self.old == self.new:
+            raise ValueError(
+                f"{self}: occurs {source.count(self.old)} times in the module; state a text that occurs once"
+            )
+        return source.replace(self.old, self.new)
+
+    def nearest_tests(self, root: Path) -> list[str]:
+        """Return the test file that mirrors the module, if there is one."""
+        path = f"tests/{Path(self.module).parent}/test_{Path(self.module).stem}.py"
+        return [path] if (root / path).exists() else []
+
+    def chapter_tests(self) -> list[str]:
+        """Return the folders of the chapter's fast tests."""
+        return list(CHAPTERS[self.chapter])
+
+    def __str__(self) -> str:
+        return f"{self.module}: {self.old!r} -> {self.new!r}"
+
+
+def load_mutations(chapter: str) -> list[Mutation]:
+    """Return the changes listed for a chapter.
+
+    Args:
+        chapter: A key of `CHAPTERS`.
+    """
+    listed = yaml.safe_load((Path(__file__).parent / f"{chapter}.yaml").read_text())
+    return [Mutation(chapter, module, old, new) for module, changes in listed.items() for old, new in changes]

@@ -1,0 +1,15 @@
+"""The list of small wrong changes stays true to the code; `python -m tests.mutations` tries them."""
+
+import ast
+
+import pytest
+
+from tests.mutations import CHAPTERS, ROOT, load_mutations
+
+MUTATIONS = [mutation for chapter in CHAPTERS for mutation in load_mutations(chapter)]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_a_change_is_one_and_alters_the_code(mutation):
+    source = (ROOT / "slpd_core" / mutation.module).read_text()
+    assert ast.dump(ast.parse(mutation.apply(source))) != ast.dump(ast.parse(source))
