@@ -46,10 +46,11 @@ def slides() -> pd.DataFrame:
 
 def write_folds(path: Path) -> None:
     """The default folds of the slides, and beside them their ledger."""
-    section = settings().folds.model_copy(update={"n_folds": FOLDS})
     ledger = slides().assign(fingerprint=TOKENS_META["fingerprint"]).reindex(columns=[*artifacts.TABLES["ledger"]])
     artifacts.write_table(path.with_name("ledger.parquet"), "ledger", ledger, artifacts.provenance("ledger", 1, {}))
-    artifacts.write_table(path, "folds", folds.make_folds(slides(), section, 1), artifacts.provenance("folds", 1, {}))
+    artifacts.write_table(
+        path, "folds", folds.make_folds(slides(), 1, n_folds=FOLDS), artifacts.provenance("folds", 1, {})
+    )
 
 
 def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:

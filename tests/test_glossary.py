@@ -23,7 +23,6 @@ DEFINED_TWICE = {
     "T",
     "build",
     "choose_slides",
-    "count",
     "distil",
     "draw",
     "draw_slide",

@@ -1,6 +1,7 @@
-"""Folds: which slides train, validate and test, no patient ever on both sides; or splits that are imported."""
+"""Folds: which slides train, validate and test; no patient is ever on both sides. Or imported splits."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,25 @@ from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.runtime import generator, log
 
 VERSION = 8
-PARTS = ("train", "val", "test", "spare")
+FOLD_PARTS = ("train", "val", "test", "spare")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
 
 def partition(slides: pd.DataFrame, n_folds: int, seed: int, repeat: int = 0) -> np.ndarray:
-    """The fold that tests each slide: patient-grouped, label-stratified, int64 (slides,).
+    """Assign each slide to the fold that tests it: grouped by patient, stratified by label.
 
-    slides: columns slide_id, patient_id, label; their order does not matter. repeat: another partition each. Patients
-    are dealt in random order, those with most slides first, each to the fold that holds the least of its labels, so no
-    fold stays empty while there are patients. As scikit-learn's StratifiedGroupKFold, which refuses labels that all
-    have fewer slides than folds.
+    Patients are dealt in random order, those with most slides first, each to the fold that holds the least of its
+    labels: no fold stays empty while there are patients. As scikit-learn's StratifiedGroupKFold, which refuses labels
+    that all have fewer slides than folds.
+
+    Args:
+        slides: Columns slide_id, patient_id, label, in any order.
+        n_folds: Folds of the partition.
+        seed: Of the random order.
+        repeat: Each repeat is another partition.
+
+    Returns:
+        Fold of each slide, int64 (slides,).
     """
     table = pd.crosstab(slides["patient_id"], slides["label"])
     counts = table.to_numpy()
@@ -29,41 +38,55 @@ def partition(slides: pd.DataFrame, n_folds: int, seed: int, repeat: int = 0) ->
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts.sum(1)[order], kind="stable")]
     weight = 1 / counts.sum(0) ** 2
-    held = np.zeros((n_folds, counts.shape[1]), np.int64)
+    fold_counts = np.zeros((n_folds, counts.shape[1]), np.int64)
     fold = np.empty(len(counts), np.int64)
     for patient in order:
-        overlap = (held * (counts[patient] * weight)).sum(1)
-        fold[patient] = np.lexsort((held.sum(1), overlap))[0]
-        held[fold[patient]] += counts[patient]
+        overlap = (fold_counts * (counts[patient] * weight)).sum(1)
+        fold[patient] = np.lexsort((fold_counts.sum(1), overlap))[0]
+        fold_counts[fold[patient]] += counts[patient]
     return fold[table.index.get_indexer(slides["patient_id"])]
 
 
 def hold_out(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:
-    """About `fraction` of the patients of each label, at least one in all unless it is 0; no label is taken whole.
+    """Draw a fraction of the patients of each label; every label keeps at least one patient.
 
-    slides: of the training part, sorted; a patient with two labels counts for that of the first slide.
+    Args:
+        slides: The training part, sorted: columns slide_id, patient_id, label. A patient with two labels counts for
+            that of the first slide.
+        fraction: Of the patients of each label; at least one patient in all unless it is 0.
+        rng: Draws the patients.
+
+    Returns:
+        Their patient ids.
     """
     label = slides.drop_duplicates("patient_id").set_index("patient_id")["label"]
-    wanted = (label.value_counts(sort=False) * fraction).round().astype(int).to_dict()
-    if fraction > 0 and not any(wanted.values()):
-        wanted[label.value_counts(sort=False).idxmax()] = 1
+    quota = (label.value_counts(sort=False) * fraction).round().astype(int).to_dict()
+    if fraction > 0 and not any(quota.values()):
+        quota[label.value_counts(sort=False).idxmax()] = 1
     labels = slides.groupby("patient_id")["label"].unique()
-    left = slides.groupby("label")["patient_id"].nunique().to_dict()
+    remaining = slides.groupby("label")["patient_id"].nunique().to_dict()
     chosen: set[str] = set()
     for patient in rng.permutation(label.index.to_numpy()):
-        if wanted[label[patient]] and all(left[own] > 1 for own in labels[patient]):
-            wanted[label[patient]] -= 1
-            left |= {own: left[own] - 1 for own in labels[patient]}
+        if quota[label[patient]] and all(remaining[name] > 1 for name in labels[patient]):
+            quota[label[patient]] -= 1
+            remaining |= {name: remaining[name] - 1 for name in labels[patient]}
             chosen.add(patient)
     return chosen
 
 
-def group_ids(slides: pd.DataFrame, group_by: str) -> pd.Series:
-    """What of a slide must not stand on both sides: its patient; or with `site` all patients of its site, and all sites
-    of these.
+def group_ids(slides: pd.DataFrame, group_by: str = "patient") -> pd.Series:
+    """Name the group of each slide that no fold may divide.
 
-    slides: columns slide_id, patient_id, site; a site that is not given is that of a TCGA barcode. Raises ValueError
-    naming the slide that shows none.
+    Args:
+        slides: Columns slide_id, patient_id and, to group by site, site; where it is empty, the site of a TCGA barcode
+            counts.
+        group_by: "patient", or "site": the connected component of patients and sites.
+
+    Returns:
+        Group of each slide, in the order of the slides.
+
+    Raises:
+        ValueError: A slide has neither a site nor a TCGA barcode.
     """
     if group_by == "patient":
         return slides["patient_id"]
@@ -84,117 +107,163 @@ def group_ids(slides: pd.DataFrame, group_by: str) -> pd.Series:
     ends[1] = ends[1] + len(slides)
     edges = coo_array((np.ones(len(slides)), tuple(ends)), shape=(2 * len(slides),) * 2)
     component = connected_components(edges, directed=False)[1][ends[0]]
-    return pd.Series(sites, index=slides.index).groupby(component).transform(lambda own: "+".join(sorted(set(own))))
+    return pd.Series(sites, index=slides.index).groupby(component).transform(lambda group: "+".join(sorted(set(group))))
 
 
-def group_slides(slides: pd.DataFrame, section: config.FoldsConfig) -> pd.DataFrame:
-    """Return slide_id, label and, as patient_id, what must not be on both sides of a fold.
+def group_slides(slides: pd.DataFrame, *, n_folds: int = 10, group_by: str = "patient") -> pd.DataFrame:
+    """Group slides for leak-free folds, and check that they can be divided.
 
-    slides: as of `make_folds`. Raises ValueError when there is no slide, one label only, a label of one patient (or
-    site) only, or fewer of them than folds.
+    Args:
+        slides: Columns slide_id, patient_id, label, and site where it groups.
+        n_folds: Folds of a partition.
+        group_by: As in `group_ids`.
+
+    Returns:
+        Columns slide_id, label and, as patient_id, the group.
+
+    Raises:
+        ValueError: There is no slide, one label only, a label of one group only, or fewer groups than folds.
     """
     if slides.empty:
         raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
-    unit = section.group_by
-    whole = slides[["slide_id", "label"]].assign(patient_id=group_ids(slides, unit))
-    n_groups, labels = whole["patient_id"].nunique(), sorted(slides["label"].unique())
+    groups = slides[["slide_id", "label"]].assign(patient_id=group_ids(slides, group_by))
+    n_groups, labels = groups["patient_id"].nunique(), sorted(slides["label"].unique())
     if len(labels) < 2:
-        raise ValueError(f"slides of one label only are left ({labels[0]}); add slides of another")
-    counts = whole.groupby("label")["patient_id"].nunique()
+        raise ValueError(f"only one label is left ({labels[0]}); add slides of another")
+    counts = groups.groupby("label")["patient_id"].nunique()
     if (counts < 2).any():
         raise ValueError(
-            f"label {counts.idxmin()!r} stands on one {unit} only: no fold can train and test it; add {unit}s"
+            f"label {counts.idxmin()!r} has one {group_by} only: no fold can train and test it; add {group_by}s"
         )
-    if n_groups < section.n_folds:
+    if n_groups < n_folds:
         raise ValueError(
-            f"folds.n_folds: {section.n_folds} folds of {n_groups} {unit}s; lower it to {n_groups} or add {unit}s"
+            f"folds.n_folds: {n_folds} folds, but only {n_groups} {group_by}s; lower it to {n_groups} or "
+            f"add {group_by}s"
         )
-    return whole
+    return groups
 
 
-def require_folds(slides: pd.DataFrame, section: config.FoldsConfig) -> None:
+def require_folds(
+    slides: pd.DataFrame, split_paths: Sequence[Path] = (), *, n_folds: int = 10, group_by: str = "patient"
+) -> None:
     """Check before any work that a sheet's slides can be divided, or that the imported splits name them.
-
-    slides: columns slide_id, patient_id, label, site. Raises ValueError when they cannot.
-    """
-    if section.splits:
-        require_labels(imported_splits.import_folds(section.files, slides.assign(status=artifacts.OK))[0])
-    else:
-        group_slides(slides, section)
-
-
-def plan_folds(slides: pd.DataFrame, section: config.FoldsConfig, seed: int) -> pd.DataFrame:
-    """Return the folds of a sheet's slides before any work, as if all of them were usable.
 
     Args:
         slides: Columns slide_id, patient_id, label, site.
+        split_paths: Imported splits, fold after fold; without any, folds are drawn.
+        n_folds, group_by: As in `make_folds`.
 
     Raises:
-        ValueError: As `require_folds`.
+        ValueError: They cannot be divided.
     """
-    if section.splits:
-        return imported_splits.import_folds(section.files, slides.assign(status=artifacts.OK))[0]
-    return make_folds(slides, section, seed)
+    if split_paths:
+        require_labels(imported_splits.import_folds(split_paths, slides.assign(status=artifacts.OK))[0])
+    else:
+        group_slides(slides, n_folds=n_folds, group_by=group_by)
 
 
 def require_labels(folds: pd.DataFrame) -> None:
-    """Raise ValueError when the training part of a fold shows one label only."""
+    """Require two labels in the training part of each fold.
+
+    Args:
+        folds: A `folds` table.
+
+    Raises:
+        ValueError: A training part has one label only.
+    """
     labels = folds[folds["part"] == "train"].groupby("fold")["label"].unique()
     for fold, names in labels[labels.str.len() < 2].items():
-        raise ValueError(f"fold {fold}: its training slides show one label only ({names[0]}); add slides of another")
+        raise ValueError(f"fold {fold}: its training slides have one label only ({names[0]}); add slides of another")
 
 
-def make_folds(slides: pd.DataFrame, section: config.FoldsConfig, seed: int) -> pd.DataFrame:
-    """Every slide's part (train, val, test; spare where a share of the slides trains) in every fold; each slide is
-    tested once a repeat.
+def make_folds(
+    slides: pd.DataFrame,
+    seed: int,
+    *,
+    n_folds: int = 10,
+    n_repeats: int = 1,
+    group_by: str = "patient",
+    val_fraction: float = 0.0,
+    train_fraction: float = 1.0,
+) -> pd.DataFrame:
+    """Draw folds grouped by patient or site and stratified by label; each repeat tests every slide once.
 
-    slides: columns slide_id, patient_id, label, and site where that is grouped by. Gives columns fold, slide_id,
-    patient_id, label, part. Raises ValueError as `group_slides` does.
+    Args:
+        slides: Columns slide_id, patient_id, label, and site where it groups; in any order.
+        seed: Of all draws.
+        n_folds: Folds of a partition.
+        n_repeats: Partitions.
+        group_by: "patient" or "site", as in `group_ids`.
+        val_fraction: Of the training patients, for validation.
+        train_fraction: Of the other training patients, those that train; the rest is `spare`.
+
+    Returns:
+        Columns fold, slide_id, patient_id, label, part; a row per fold and slide.
+
+    Raises:
+        ValueError: As `group_slides`.
     """
-    slides, unit = slides.sort_values("slide_id", ignore_index=True), section.group_by
-    whole = group_slides(slides, section)
-    counts = whole.groupby("label")["patient_id"].nunique()
-    if (counts < section.n_folds).any():
-        rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < section.n_folds])
+    slides = slides.sort_values("slide_id", ignore_index=True)
+    groups = group_slides(slides, n_folds=n_folds, group_by=group_by)
+    counts = groups.groupby("label")["patient_id"].nunique()
+    if (counts < n_folds).any():
+        rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < n_folds])
         log.warning(
-            "fewer %ss than folds for %s: some test parts lack the label, and are scored without it", unit, rare
+            "fewer %ss than folds for %s: some test parts lack the label, and are scored without it", group_by, rare
         )
-    parts = []
-    for repeat in range(section.n_repeats):
-        tested_in = partition(whole, section.n_folds, seed, repeat)
-        for tested in range(section.n_folds):
-            fold = repeat * section.n_folds + tested
-            part = np.where(tested_in == tested, "test", "train").astype(object)
-            for name, share, keys in (
-                ("val", section.val_fraction, (fold,)),
-                ("spare", 1 - section.train_fraction, ("spare", fold)),
+    tables = []
+    for repeat in range(n_repeats):
+        test_fold = partition(groups, n_folds, seed, repeat)
+        for i in range(n_folds):
+            fold = repeat * n_folds + i
+            part = np.where(test_fold == i, "test", "train").astype(object)
+            for name, fraction, keys in (
+                ("val", val_fraction, (fold,)),
+                ("spare", 1 - train_fraction, ("spare", fold)),
             ):
-                chosen = hold_out(whole[part == "train"], share, generator(seed, "folds", *keys))
-                part[(part == "train") & whole["patient_id"].isin(chosen).to_numpy()] = name
-            parts.append(slides.assign(fold=fold, part=part))
-    return pd.concat(parts, ignore_index=True)[[*artifacts.TABLES["folds"]]]
+                chosen = hold_out(groups[part == "train"], fraction, generator(seed, "folds", *keys))
+                part[(part == "train") & groups["patient_id"].isin(chosen).to_numpy()] = name
+            tables.append(slides.assign(fold=fold, part=part))
+    return pd.concat(tables, ignore_index=True)[[*artifacts.TABLES["folds"]]]
 
 
 def run(
     *, ledger_path: Path, sheet_path: Path, out_path: Path, remarks_path: Path, section: config.FoldsConfig, seed: int
 ) -> None:
-    """Write the folds of the slides the ledger admits, and a table of what is to be known of them."""
+    """Write the folds of the usable slides, and the table of remarks on them.
+
+    Args:
+        ledger_path: The cohort's ledger.
+        sheet_path: The checked sheet, for the sites.
+        out_path: The `folds` table.
+        remarks_path: The `remarks` table.
+        section: Of the config.
+        seed: Of all draws.
+    """
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     sheet, _ = artifacts.read_table(sheet_path, "sheet")
     slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
-    found = split_audit.audit_slides(slides)
+    issues = split_audit.audit_slides(slides)
     if section.splits:
-        folds, of_splits = imported_splits.import_folds(section.files, slides)
-        found += of_splits
+        folds, import_issues = imported_splits.import_folds(section.files, slides)
+        issues += import_issues
     else:
-        folds = make_folds(slides[slides["status"] == artifacts.OK], section, seed)
+        folds = make_folds(
+            slides[slides["status"] == artifacts.OK],
+            seed,
+            n_folds=section.n_folds,
+            n_repeats=section.n_repeats,
+            group_by=section.group_by,
+            val_fraction=section.val_fraction,
+            train_fraction=section.train_fraction,
+        )
     require_labels(folds)
-    remarked = split_audit.table(found + split_audit.audit_folds(folds))
+    remarks = split_audit.tabulate_issues(issues + split_audit.audit_folds(folds))
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()
-        log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in PARTS if part in counts))
+        log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in FOLD_PARTS if part in counts))
     inputs = [meta["fingerprint"], str(seed), *map(artifacts.file_fingerprint, section.files)]
     provenance = artifacts.provenance("folds", VERSION, section.model_dump(), *inputs)
     provenance |= {"ledger": meta["fingerprint"]} | imported_splits.recognize_splits(section.files)
     artifacts.write_table(out_path, "folds", folds, provenance)
-    artifacts.write_both(remarks_path, "remarks", remarked, provenance)
+    artifacts.write_both(remarks_path, "remarks", remarks, provenance)

@@ -1,5 +1,6 @@
-"""What is to be known of the folds: slides that take no part, patients on both sides, labels that a part lacks."""
+"""Audit of the folds: slides that take no part, patients on both sides, labels that a part lacks."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -11,7 +12,13 @@ ON_BOTH_SIDES = "patient on both sides"
 
 
 class SplitIssue(NamedTuple):
-    """A remark on a slide, a patient or a label, in one fold or, where that is empty, in all."""
+    """An issue of a slide, a patient or a label.
+
+    Attributes:
+        remark: The kind of issue.
+        id: Of the slide or patient, or the label.
+        fold: Its index, "" if it is an issue of all.
+    """
 
     remark: str
     id: str
@@ -19,36 +26,64 @@ class SplitIssue(NamedTuple):
 
 
 def audit_slides(slides: pd.DataFrame) -> list[SplitIssue]:
-    """The slides of a cohort that no fold can hold; slides: columns slide_id, status."""
-    left_out = slides[slides["status"] != artifacts.OK]
-    return [SplitIssue(artifacts.REMARKS_OF_STATUS[slide.status], slide.slide_id) for slide in left_out.itertuples()]
+    """List the slides of a cohort that no fold can hold.
+
+    Args:
+        slides: Columns slide_id, status.
+
+    Returns:
+        An issue per slide.
+    """
+    excluded = slides[slides["status"] != artifacts.OK]
+    return [SplitIssue(artifacts.REMARKS_OF_STATUS[slide.status], slide.slide_id) for slide in excluded.itertuples()]
 
 
 def audit_folds(folds: pd.DataFrame) -> list[SplitIssue]:
-    """Return what is wrong with folds: patients on both sides of one, labels a part lacks, slides that none tests."""
-    found, labels = [], set(folds["label"])
+    """List patients on both sides of a fold, labels that a part lacks, and slides that no fold tests.
+
+    Args:
+        folds: A `folds` table.
+
+    Returns:
+        The issues, fold after fold; slides that are never tested last.
+    """
+    issues: list[SplitIssue] = []
+    labels = set(folds["label"])
     for fold, rows in folds.groupby("fold"):
         tested = set(rows.loc[rows["part"] == "test", "patient_id"])
         trained = set(rows.loc[rows["part"].isin(("train", "val")), "patient_id"])
-        found += [SplitIssue(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
+        issues += [SplitIssue(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
         for part, remark in artifacts.REMARKS_OF_LABELS.items():
-            shown = set(rows.loc[rows["part"] == part, "label"])
-            found += [SplitIssue(remark, label, str(fold)) for label in sorted(labels - shown)]
+            part_labels = set(rows.loc[rows["part"] == part, "label"])
+            issues += [SplitIssue(remark, label, str(fold)) for label in sorted(labels - part_labels)]
     times = folds.groupby("slide_id")["part"].agg(lambda parts: (parts == "test").sum())
-    found += [SplitIssue("never tested", slide_id) for slide_id in times.index[times == 0]]
-    return found
+    return issues + [SplitIssue("never tested", slide_id) for slide_id in times.index[times == 0]]
 
 
-def count(remarks: list[SplitIssue]) -> list[str]:
-    """Return a line per kind of remark: how many ids it is about, and some of them."""
+def describe_issues(issues: Sequence[SplitIssue]) -> list[str]:
+    """Summarize each kind of issue in a line: how many ids it is about, and some of them.
+
+    Args:
+        issues: Of one cohort.
+
+    Returns:
+        A line per kind.
+    """
     ids: dict[str, dict[str, None]] = {}
-    for remark in remarks:
-        ids.setdefault(remark.remark, {})[remark.id] = None
+    for issue in issues:
+        ids.setdefault(issue.remark, {})[issue.id] = None
     return [f"{remark}: {len(names)} ({name_some(names)})" for remark, names in ids.items()]
 
 
-def table(remarks: list[SplitIssue]) -> pd.DataFrame:
-    """Remarks as a table with columns remark, id and fold; says of each kind how many there are in the log."""
-    for line in count(remarks):
+def tabulate_issues(issues: Sequence[SplitIssue]) -> pd.DataFrame:
+    """Tabulate issues, and log a summary of each kind.
+
+    Args:
+        issues: Of one cohort.
+
+    Returns:
+        The `remarks` table: columns remark, id, fold.
+    """
+    for line in describe_issues(issues):
         log.warning("%s", line)
-    return pd.DataFrame(remarks, columns=SplitIssue._fields, dtype=str)
+    return pd.DataFrame(issues, columns=SplitIssue._fields, dtype=str)

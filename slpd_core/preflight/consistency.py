@@ -27,7 +27,9 @@ def require_cohort(
     """
     problems = []
     try:
-        folds.require_folds(sheet, settings.folds)
+        folds.require_folds(
+            sheet, settings.folds.files, n_folds=settings.folds.n_folds, group_by=settings.folds.group_by
+        )
     except ValueError as error:
         problems.append(str(error))
     for key, encoder in settings.patch_encoder.each().items():
@@ -56,7 +58,8 @@ def find_cohort_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str
     doubts = sheets.find_ambiguities(sheet)
     if settings.folds.splits:
         table, issues = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
-        doubts += [f"folds.splits: {line}" for line in split_audit.count(issues + split_audit.audit_folds(table))]
+        issues += split_audit.audit_folds(table)
+        doubts += [f"folds.splits: {line}" for line in split_audit.describe_issues(issues)]
     return doubts
 
 
@@ -74,10 +77,26 @@ def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator
 def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.DataFrame]:
     """The training slides of each fold; the whole sheet where no folds can be made, an error of its own."""
     try:
-        table = folds.plan_folds(sheet, settings.folds, settings.seed)
+        table = _plan_folds(settings, sheet)
     except ValueError:
         return [sheet]
     return [part for _, part in table[table["part"].isin(artifacts.PRETRAINING_PARTS)].groupby("fold")]
+
+
+def _plan_folds(settings: config.Config, sheet: pd.DataFrame) -> pd.DataFrame:
+    """The folds of the sheet's slides, as if all of them were usable."""
+    section = settings.folds
+    if section.files:
+        return imported_splits.import_folds(section.files, sheet.assign(status=artifacts.OK))[0]
+    return folds.make_folds(
+        sheet,
+        settings.seed,
+        n_folds=section.n_folds,
+        n_repeats=section.n_repeats,
+        group_by=section.group_by,
+        val_fraction=section.val_fraction,
+        train_fraction=section.train_fraction,
+    )
 
 
 def _check_run(

@@ -21,9 +21,8 @@ CLASSIFIERS = ("knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi")
 
 
 def predicted(slides, features, settings, classifier, epochs=20, fold=0):
-    section = settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.1})
     training = settings.evaluate.training.model_copy(update={"epochs": epochs})
-    parts = folds.make_folds(slides, section, 1)
+    parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
     model, table = evaluate.predict_fold(parts, fold, features.__getitem__, classifier, training, 1)
     return table, model.classes
 
@@ -72,7 +71,7 @@ def test_knn_is_the_vote_of_the_nearest_means(make_slides, plant, settings):
     slides = make_slides(8, slides=(1,))
     features = plant(slides, 0.3)
     table, _ = predicted(slides, features, settings, "knn")
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.1}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
     train = parts[(parts["fold"] == 0) & (parts["part"] == "train")]
     for row in table.itertuples():
         distance = [
@@ -89,7 +88,7 @@ def test_logistic_regression_is_at_its_minimum(make_slides, plant, settings):
     slides = make_slides(9, slides=(1,)).iloc[:-4]  # nine and five
     features = plant(slides, 0.3, dim=3)
     table, _ = predicted(slides, features, settings, "logreg")
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.1}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
     own = parts[parts["fold"] == 0]
     train = own[own["part"] == "train"]
     means = {slide: features[slide].mean(0).astype(float) for slide in own["slide_id"]}
@@ -134,7 +133,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
     section = settings.evaluate.training.model_copy(
         update={"epochs": 2, "lr": 1e-2, "weight_decay": 0.1, "dropout": 0.0}
     )
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 2}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=2)
     _, table = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, section, 1)
 
     train = parts[(parts["fold"] == 1) & (parts["part"] == "train")].sort_values("slide_id")
@@ -168,7 +167,7 @@ def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, setting
     slides = make_slides(6)
     features = plant(slides, 0.5)
     training = settings.evaluate.training.model_copy(update={"epochs": 2})
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=3)
     own = parts[parts["fold"] == 0]
     _, first = evaluate.predict_fold(own, 0, features.__getitem__, classifier, training, 1)
     torch.rand(7)
@@ -181,7 +180,7 @@ def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, setting
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_validation_slides_steer_nothing(make_slides, plant, settings, classifier):
     slides = make_slides(6)
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3, "val_fraction": 0.3}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.3)
     unseen = set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "val"), "slide_id"])
     seen = {slide: array for slide, array in plant(slides, 1.0).items() if slide not in unseen}
     training = settings.evaluate.training.model_copy(update={"epochs": 1})
@@ -235,7 +234,7 @@ def stored(make_slides, plant, settings, tmp_path):
     """Folds, tokens and embeddings on disk that carry the same planted features."""
     slides = make_slides(6)
     features = plant(slides, 1.5, dim=8)
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=3)
     artifacts.write_table(tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}))
     rows = [(slide, 0, 0, row) for slide, array in features.items() for row in array]
     frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])

@@ -55,11 +55,11 @@ def test_a_contact_sheet_holds_any_number_of_slides(n):
 
 
 @pytest.fixture
-def cohort(make_slides, plant, settings, tmp_path):
+def cohort(make_slides, plant, tmp_path):
     """Folds, embeddings, regions, thumbnails and ABMIL classifiers of all folds."""
     slides = make_slides(6, slides=(1,))
     planted = plant(slides, 1.0, dim=8)
-    parts = folds.make_folds(slides, settings.folds.model_copy(update={"n_folds": 3}), 1)
+    parts = folds.make_folds(slides, 1, n_folds=3)
     artifacts.write_table(tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}))
     rows = [(slide, SIDE * i, 0, row) for slide, array in planted.items() for i, row in enumerate(array)]
     meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": "8"}

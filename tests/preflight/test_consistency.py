@@ -93,11 +93,11 @@ def test_a_batch_is_shared_evenly(settings):
 
 def test_all_that_cannot_be_is_named_at_once(settings):
     changed = settings({"n_neighbors": 5}, folds={"n_folds": 6, "val_fraction": 0.0})
-    refused(changed, "folds.n_folds: 6 folds of 5 patients; lower it to 5", "pretrain.runs.slpd.n_neighbors")
+    refused(changed, "folds.n_folds: 6 folds, but only 5 patients; lower it to 5", "pretrain.runs.slpd.n_neighbors")
 
 
 def test_sites_are_checked_where_they_are_kept_whole(settings):
-    refused(settings(folds={"group_by": "site", "n_folds": 2}), "label 'a' stands on one site only")
+    refused(settings(folds={"group_by": "site", "n_folds": 2}), "label 'a' has one site only")
 
 
 def test_what_is_in_doubt_is_said(settings, tmp_path):

@@ -362,7 +362,7 @@ def test_splits_that_name_no_slide_are_refused(cohort, snakemake):
     overlay = {"folds": {"splits": "splits"}}
     refused(snakemake, cohort, "splits_0.csv", r"row 3: test 'x\x1b[31m' holds signs", overlay=overlay)
     (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,\n")
-    hint = "'FINE-0' and the sheet's 'fine-0' are alike but for their case"
+    hint = "'FINE-0' and the sheet's 'fine-0' differ only in their case"
     refused(snakemake, cohort, "splits_0.csv: no slide is left to test", hint, overlay=overlay)
 
 
