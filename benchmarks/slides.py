@@ -21,7 +21,8 @@ from slpd_core.runtime import generator
 from slpd_core.slides import regions, tissue
 from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.read_plan import plan_read
-from slpd_core.wsi.reader import Slide, write_slide
+from slpd_core.wsi.reader import Slide
+from slpd_core.wsi.writer import write_slide
 
 SMALL_PX = 9216
 LARGE_PX = (100_000, 80_000)
@@ -76,7 +77,7 @@ def check_plan(path: Path, mpp: float) -> str:
     with Slide(path, mpp) as slide:
         scale = downsample_factor(mpp, wanted)
         size = round(slide.size[0] / scale), round(slide.size[1] / scale)
-        plan = plan_read(slide._downsamples, slide._shrinks, scale, (0, 0), size)
+        plan = plan_read(slide._downsamples, slide._jpeg_scales, scale, (0, 0), size)
         coarser = slide._downsamples[plan.level]
     assert plan.level > 0, f"{path}: its thumbnail is read from level 0"
     return f"level {plan.level}, {coarser:.0f} times smaller, decoded at 1/{plan.jpeg_scale}"

@@ -28,7 +28,7 @@ from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
 from slpd_core.slides import tokens
-from slpd_core.wsi.reader import write_slide
+from slpd_core.wsi.writer import write_slide
 
 REGION_PX, PATCH_PX = 4096, 256
 NAME = "vit_small_patch16_224"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from slpd_core.config import default_config
     from slpd_core.demo.cohort import draw_demo_slide
     from slpd_core.pretraining.matching import match_prototypes, nearest_slides
-    from slpd_core.wsi.reader import Slide, iter_regions
+    from slpd_core.wsi.reader import Slide
+    from slpd_core.wsi.region_reader import iter_regions
 
 __version__ = "0.1.0"
 __all__ = [
@@ -59,7 +60,7 @@ _MODULES = {  # where each name but the version is
     "draw_overlay": "api.slides",
     "embed": "api.encoders",
     "encode": "api.encoders",
-    "iter_regions": "wsi.reader",
+    "iter_regions": "wsi.region_reader",
     "load_patch_encoder": "api.encoders",
     "load_region_encoder": "api.encoders",
     "match_prototypes": "pretraining.matching",

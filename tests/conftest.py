@@ -104,7 +104,7 @@ def draw(seed: int, coarse: bool) -> np.ndarray:
 @pytest.fixture(scope="session")
 def write_cohort() -> Callable[..., None]:
     """Write slides.csv and its slides: `patients` a label, one slide each; if asked for, a torn and a blank one too."""
-    from slpd_core.wsi.reader import write_slide
+    from slpd_core.wsi.writer import write_slide
 
     def write(folder: Path, patients: int, with_bad: bool = False) -> None:
         slides = folder / "slides"

@@ -22,7 +22,7 @@ from slpd_core.pretraining import embed, patch_encoder
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.slides import ledger, regions, tissue, tokens
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import write_slide
+from slpd_core.wsi.writer import write_slide
 
 ROOT = Path(__file__).parents[1]
 FAST = {"name": "test_vit", "patch_px": 64, "precision": "fp32", "device": "cpu"}

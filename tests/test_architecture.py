@@ -34,7 +34,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # A library and the only rooms or modules that may import it.
 HOMES = {
     "openslide": {"wsi/reader.py", "wsi/sources.py"},
-    "pyvips": {"wsi/reader.py"},
+    "pyvips": {"wsi/writer.py"},
     "cv2": {"wsi/read_plan.py", "wsi/reader.py", "slides/tissue.py", "slides/glass.py", "slides/ink.py"},
     "simplejpeg": {"wsi/tiff_tiles.py"},
     "imagecodecs": {"wsi/tiff_tiles.py"},

@@ -448,11 +448,11 @@ for module in pkgutil.walk_packages(slpd_core.__path__, "slpd_core."):
 from slpd_core import artifacts, config, runtime
 from slpd_core.pretraining import patch_encoder
 from slpd_core.slides import regions, tissue, tokens
-from slpd_core.wsi import reader
+from slpd_core.wsi.writer import write_slide
 folder, settings = Path(sys.argv[1]), config.load(yaml.safe_load(Path("config.yaml").read_text()))
 pixels = np.full((640, 640, 3), 244, np.uint8)
 pixels[:576, :576] = (200, 120, 170)
-reader.write_slide(folder / "a.tiff", pixels, 0.5)
+write_slide(folder / "a.tiff", pixels, 0.5)
 small = {"name": "vit_tiny_patch16_224", "arguments": {"depth": 1}, "patch_px": 256, "input_px": 32}
 section = config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)

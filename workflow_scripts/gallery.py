@@ -7,7 +7,7 @@ with runtime.fast_imports():
 
     from slpd_core import config
     from slpd_core.pretraining import gallery
-    from slpd_core.wsi import reader
+    from slpd_core.wsi import region_reader
 
 with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads=snakemake.threads):
     gallery.run(
@@ -18,5 +18,5 @@ with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads
         regions_dir=Path(snakemake.params.regions),
         out_path=Path(snakemake.output[0]),
         section=config.GalleryConfig(**snakemake.params.section),
-        read_regions=partial(reader.iter_region_pixels, state_dir=Path(snakemake.params.state)),
+        read_regions=partial(region_reader.iter_region_pixels, state_dir=Path(snakemake.params.state)),
     )

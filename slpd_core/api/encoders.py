@@ -18,7 +18,8 @@ from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.networks import torch_seed
 from slpd_core.pretraining.token_dataset import embed_regions
 from slpd_core.slides.tokens import RegionTokenizer, build_tokenizer, count_patches
-from slpd_core.wsi.reader import Slide, iter_regions
+from slpd_core.wsi.reader import Slide
+from slpd_core.wsi.region_reader import iter_regions
 
 Device = Literal["cpu", "cuda"] | None
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -12,7 +12,7 @@ from slpd_core.demo.layout import LABELS
 from slpd_core.demo.picture import draw_slide
 from slpd_core.demo.shapes import SHRINK
 from slpd_core.runtime import generator, progress
-from slpd_core.wsi.reader import write_slide
+from slpd_core.wsi.writer import write_slide
 
 VERSION = 1
 MPP = 0.5

@@ -15,7 +15,8 @@ from slpd_core import artifacts
 from slpd_core.runtime import progress
 from slpd_core.slides import regions, tissue
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import Slide, iter_region_pixels
+from slpd_core.wsi.reader import Slide
+from slpd_core.wsi.region_reader import iter_region_pixels
 
 NO_OUTLINES: Mapping[str, Path] = MappingProxyType({})
 SAMPLED_SLIDES = 6  # whose tissue and regions are looked for

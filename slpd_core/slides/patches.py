@@ -10,7 +10,7 @@ from slpd_core import artifacts, config
 from slpd_core.runtime import generator, log, progress
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import iter_region_pixels
+from slpd_core.wsi.region_reader import iter_region_pixels
 
 VERSION = 3
 MAX_DRAWS = 50  # draws a patch wanted, at most: a region holds at least a little tissue

@@ -18,7 +18,7 @@ from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import iter_region_pixels
+from slpd_core.wsi.region_reader import iter_region_pixels
 
 VERSION = 4
 CPU_BATCH_SIZE = 8  # its activations stay in the caches of a CPU; 4 is 4 % slower, 16 is 7 to 10 % slower

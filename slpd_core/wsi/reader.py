@@ -1,8 +1,7 @@
-"""Slides: their size, their um/px, and their pixels at any um/px. The home of openslide and pyvips."""
+"""A slide: its size, its um/px, and its pixels at any um/px."""
 
 import math
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -12,30 +11,38 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from slpd_core import artifacts
-from slpd_core.wsi import identity, levels
+from slpd_core.wsi import levels
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, TO_PYRAMID, SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, describe_contradiction, downsample_factor, resolve_mpp
-from slpd_core.wsi.outages import catch_os_errors
 from slpd_core.wsi.read_plan import plan_read, resample
 from slpd_core.wsi.sources import open_source
 from slpd_core.wsi.tiff_limits import check_levels, check_thumbnail
-from slpd_core.wsi.tiff_tiles import TiffTiles
+from slpd_core.wsi.tiff_tiles import Box, TiffTiles
 
-MAX_READ_PX = 1 << 28
-STRIP_PX = 1 << 25  # of a thumbnail read at a time
+MAX_READ_PX = 1 << 28  # per read
+MAX_STRIP_PX = 1 << 25  # per strip of a thumbnail
 
 
 class Slide:
     """An open slide; use as a context manager.
 
-    size: (width, height) of level 0 in px. mpp: um/px of level 0; mpp_source: where that came from.
-    bounds_xy: corner of the scanned area, level-0 px, (0, 0) where none is stated.
-    jpeg_scaled_decoding: whether JPEG tiles may be decoded at a half, quarter or eighth of their size where the slide
-    has no such level: two to three times faster, about one grey level off the area mean of all pixels.
-    threads: that decode tiles. missing_tiles: "error", or "white" for what tiles show that a plain TIFF leaves out.
-    remarks: what to know of a slide that is read all the same, a sentence each.
-    Raises SlideError naming the slide when it is no slide, has no mpp or an implausible one.
+    Args:
+        path: The slide's file.
+        mpp: um/px of level 0 that overrides the slide's own; None does not.
+        jpeg_scaled_decoding: Whether JPEG tiles may be decoded at 1/2, 1/4 or 1/8 of their size where the slide has no
+            such level: two to three times as fast, about one gray level off the mean of all pixels.
+        threads: Threads that decode tiles.
+        missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
+
+    Attributes:
+        size: (width, height) of level 0, px.
+        mpp, mpp_source: um/px of level 0, and where that is stated.
+        bounds_xy: Corner of the scanned area, level-0 px; (0, 0) if none is stated.
+        remarks: Remarks on a slide that is read all the same, one sentence each.
+
+    Raises:
+        SlideError: The file is no slide, or its um/px is missing or implausible; names the slide.
+        FileNotFoundError: There is no such file.
     """
 
     def __init__(
@@ -60,23 +67,23 @@ class Slide:
         except BaseException:
             self.close()
             raise
-        said = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
-        self.remarks = tuple(text for text in (*said, describe_contradiction(source.properties, mpp)) if text)
-        self._shrinks = [self._tiles.jpeg_scales(level) if self._tiles else () for level in range(len(source.sizes))]
+        remarks = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
+        self.remarks = tuple(text for text in (*remarks, describe_contradiction(source.properties, mpp)) if text)
+        self._jpeg_scales = [self._tiles.jpeg_scales(i) if self._tiles else () for i in range(len(source.sizes))]
         if not jpeg_scaled_decoding:
-            self._shrinks = [shrinks[:1] for shrinks in self._shrinks]
+            self._jpeg_scales = [scales[:1] for scales in self._jpeg_scales]
 
     def _place_levels(self) -> None:
-        """Find the levels' factors, and what of each shows the slide; open the tiles that are decoded here."""
+        """Find each level's downsample factor and unpadded size; open the tiles that TiffTiles decodes."""
         source = self._source
-        stated = source.slide.level_downsamples if source.slide else None
-        self._downsamples = levels.fit_levels(source.sizes, source.tile_px, stated)
-        self._shown = [
+        reported = source.slide.level_downsamples if source.slide else None
+        self._downsamples = levels.fit_levels(source.sizes, source.tile_px, reported)
+        self._clipped = [
             levels.clip_size(size, self.size, factor)
             for size, factor in zip(source.sizes, self._downsamples, strict=True)
         ]
         if source.levels:
-            decoded = {number: replace(level, size_px=self._shown[number]) for number, level in source.levels.items()}
+            decoded = {i: replace(level, size_px=self._clipped[i]) for i, level in source.levels.items()}
             self._tiles = TiffTiles(self.path, decoded, self.missing_tiles)
 
     def _describe_missing(self) -> str:
@@ -99,17 +106,24 @@ class Slide:
             self._source.slide.close()
 
     def read(self, xy: tuple[float, float], size_px: tuple[int, int], mpp: float) -> np.ndarray:
-        """Pixels of a rectangle at `mpp`, uint8 RGB (rows, columns, 3); white outside the slide.
+        """Read a rectangle at `mpp`; finer levels are averaged over area.
 
-        xy: upper left corner in level-0 px. size_px: (width, height) of the result. Finer levels are area-averaged.
-        Raises ValueError when the slide is coarser than that, SlideError with the place when its data are broken.
+        Args:
+            xy: Upper left corner, level-0 px.
+            size_px: (width, height) of the result.
+            mpp: um/px of the result.
+
+        Returns:
+            uint8 RGB (rows, columns, 3), white outside the slide.
+
+        Raises:
+            ValueError: The slide is coarser than `mpp`.
+            SlideError: The slide's data are broken; names the position.
         """
         if mpp < self.mpp * (1 - MPP_TOLERANCE):
-            raise ValueError(
-                f"{self.path}: {mpp:g} um/px asked for, the slide has {self.mpp:g}: ask for {self.mpp:g} or coarser"
-            )
-        plan = plan_read(self._downsamples, self._shrinks, downsample_factor(self.mpp, mpp), xy, size_px)
-        left, top = (math.floor(part + 1e-6) for part in plan.box[:2])
+            raise ValueError(f"{self.path}: cannot be read at {mpp:g} um/px; ask for {self.mpp:g}, its own, or coarser")
+        plan = plan_read(self._downsamples, self._jpeg_scales, downsample_factor(self.mpp, mpp), xy, size_px)
+        left, top = (math.floor(side + 1e-6) for side in plan.box[:2])
         right, bottom = (math.ceil(plan.box[i] + plan.box[i + 2] - 1e-6) for i in (0, 1))
         cover = (left, top, right - left, bottom - top)
         if max(cover[2] * cover[3], size_px[0] * size_px[1]) > MAX_READ_PX:
@@ -117,150 +131,73 @@ class Slide:
                 f"{self.path}: {size_px[0]} x {size_px[1]} px at {mpp:g} um/px need {cover[2]} x {cover[3]} px of "
                 f"level {plan.level}, too many at once; convert it to a pyramid: {TO_PYRAMID}"
             )
-        if self._tiles and self._shrinks[plan.level]:
+        if self._tiles and self._jpeg_scales[plan.level]:
             pixels = self._tiles.read(plan.level, cover, plan.jpeg_scale, self.threads)
         else:
             pixels = self._read_openslide(plan.level, cover)
         return resample(pixels, (plan.box[0] - left, plan.box[1] - top, *plan.box[2:]), size_px)
 
-    def _read_openslide(self, level: int, box: tuple[int, int, int, int]) -> np.ndarray:
-        """Pixels of a box of a level, x, y, width, height in its px, over white; white beyond what the level shows."""
+    def _read_openslide(self, level: int, box: Box) -> np.ndarray:
+        """Read a box, px of the level, over white; white beyond the level's unpadded size."""
         slide = self._source.slide
-        assert slide is not None  # whoever reads without it reads all levels
-        down = slide.level_downsamples[level]  # by which it finds a place, right or not
-        at = round(box[0] * down), round(box[1] * down)
-        place = f"level {level} near x={at[0]}, y={at[1]}"
+        assert slide is not None  # without it all levels are read by TiffTiles
+        down = slide.level_downsamples[level]  # OpenSlide's own factor, right or wrong, is what places its reads
+        xy = round(box[0] * down), round(box[1] * down)
+        position = f"level {level} near x={xy[0]}, y={xy[1]}"
         try:
-            rgba = slide.read_region(at, level, box[2:])
+            rgba = slide.read_region(xy, level, box[2:])
         except openslide.OpenSlideError as error:
-            raise SlideError(f"{self.path}: broken data at {place} ({error}); {COPY_AGAIN}") from error
-        width, height = self._shown[level]
-        if (
-            self._source.transparent_is_missing
-            and self.missing_tiles == "error"
-            and _lacks_tiles(rgba, box, (width, height))
-        ):
+            raise SlideError(f"{self.path}: broken data at {position} ({error}); {COPY_AGAIN}") from error
+        size = width, height = self._clipped[level]
+        checked = self._source.transparent_is_missing and self.missing_tiles == "error"
+        if checked and _lacks_tiles(rgba, box, size):
             raise SlideError(
-                f"{self.path}: missing tiles of {place}, within {box[2]} x {box[3]} px of it; {MISSING_TILES}"
+                f"{self.path}: missing tiles of {position}, within {box[2]} x {box[3]} px of it; {MISSING_TILES}"
             )
         pixels = np.asarray(_over_white(rgba))
-        if (width, height) != self._source.sizes[level]:  # the level is padded
+        if size != self._source.sizes[level]:  # the level is padded
             pixels = pixels.copy()
             pixels[max(height - box[1], 0) :], pixels[:, max(width - box[0], 0) :] = 255, 255
         return pixels
 
     def thumbnail(self, mpp: float) -> np.ndarray:
-        """The whole slide at `mpp` (at the slide's own where that is coarser), uint8 RGB (rows, columns, 3).
+        """Read the whole slide at `mpp`, or at its own um/px if that is coarser.
 
-        Raises SlideError where that is too large.
+        Args:
+            mpp: um/px of the result.
+
+        Returns:
+            uint8 RGB (rows, columns, 3).
+
+        Raises:
+            SlideError: The thumbnail would be too large, or the slide's data are broken.
         """
         mpp = max(mpp, self.mpp)
         scale = downsample_factor(self.mpp, mpp)
         width, height = (math.ceil(side / scale) for side in self.size)
         check_thumbnail((width, height), self.size, self.mpp, self.path)
         down = max(down for down in self._downsamples if down <= max(scale, 1.0))
-        source_px = (self.size[0] / down) * (scale / down)  # of a row of the thumbnail, at most
-        rows = min(height, max(1, int(STRIP_PX / source_px)))
+        px_per_row = (self.size[0] / down) * (scale / down)  # px read for a row of the thumbnail, at most
+        rows = min(height, max(1, int(MAX_STRIP_PX / px_per_row)))
         strips = [self.read((0, top * scale), (width, min(rows, height - top)), mpp) for top in range(0, height, rows)]
         return np.concatenate(strips)
 
 
-def iter_region_pixels(
-    slide_path: Path,
-    regions: artifacts.Regions,
-    *,
-    jpeg_scaled_decoding: bool = True,
-    raise_slide_error: bool = False,
-    state_dir: Path | None = None,
-) -> Iterator[np.ndarray]:
-    """Yield the regions' pixels, uint8 (size_px, size_px, 3), the next one read while the last is worked on.
-
-    What seems broken is read once more after the whole slide was: an outage looks the same, but passes.
-
-    Args:
-        slide_path: The file that the sheet names.
-        regions: What to read, and the fingerprint of the slide that its tissue was found on.
-        jpeg_scaled_decoding: As in Slide.
-        raise_slide_error: Whether a file that cannot be read is the slide's fault.
-        state_dir: The folder of the slides' memos, see `identity.slide_fingerprint`.
-
-    Raises:
-        SlideError: The slide is broken; where its file cannot be read, outages.UnreadableSlideError.
-        OSError: Its file cannot be read, and not raise_slide_error.
-        ValueError: It is another slide than the one whose tissue was found.
-    """
-    done, reread = 0, False
-    with catch_os_errors(slide_path, raise_slide_error=raise_slide_error):
-        while done < len(regions.coords):
-            if reread or regions.slide.fingerprint:
-                check_unchanged(slide_path, regions.slide, None if reread else state_dir)
-            try:
-                for pixels in _read_regions_from(done, slide_path, regions, jpeg_scaled_decoding=jpeg_scaled_decoding):
-                    yield pixels
-                    done += 1
-            except SlideError:
-                if reread:
-                    raise
-                reread = True
-
-
-def check_unchanged(slide_path: Path, slide: artifacts.SlideInfo, state_dir: Path | None) -> None:
-    """Raise ValueError when a file is not the slide whose tissue was found; it is read whole where no memo says so."""
-    memo_path = state_dir and state_dir / f"{slide.slide_id}.json"
-    if identity.slide_fingerprint(slide_path, memo_path) != slide.fingerprint and slide.fingerprint:
-        raise ValueError(
-            f"{slide_path}: replaced since the tissue of {slide.slide_id} was found; run snakemake again, "
-            "its stages are then made anew"
-        )
-
-
-def _read_regions_from(
-    first: int, slide_path: Path, regions: artifacts.Regions, *, jpeg_scaled_decoding: bool
-) -> Iterator[np.ndarray]:
-    """Open a slide and yield its regions from the first wanted on, the next one being read meanwhile."""
-    info = regions.slide
-    with Slide(
-        slide_path, info.mpp, jpeg_scaled_decoding=jpeg_scaled_decoding, missing_tiles=info.missing_tiles
-    ) as slide:
-        yield from iter_regions(slide, replace(regions, coords=regions.coords[first:]))
-
-
-def iter_regions(slide: Slide, regions: artifacts.Regions) -> Iterator[np.ndarray]:
-    """Yield the pixels of a slide's regions; the next region is read while the caller works on this one.
-
-    Args:
-        slide: An open slide.
-        regions: Its regions.
-
-    Yields:
-        uint8 RGB (size_px, size_px, 3) at target_mpp, in the order of the coordinates.
-
-    Raises:
-        SlideError: The slide's data are broken; names the position.
-    """
-    size = (regions.size_px, regions.size_px)
-    with ThreadPoolExecutor(1) as thread:
-        ahead = None
-        for x, y in regions.coords.tolist():
-            pixels = thread.submit(slide.read, (x, y), size, regions.target_mpp)
-            if ahead is not None:
-                yield ahead.result()
-            ahead = pixels
-        if ahead is not None:
-            yield ahead.result()
-
-
 def find_bounds_corner(properties: Mapping[str, str]) -> tuple[int, int]:
-    """Return the corner of the scanned area that a slide states, level-0 px; (0, 0) without."""
+    """Find the corner of the scanned area that a slide states.
+
+    Args:
+        properties: As OpenSlide names them.
+
+    Returns:
+        (x, y), level-0 px; (0, 0) if none is stated.
+    """
     x, y = (properties.get(f"openslide.bounds-{axis}", "0") for axis in "xy")
     return (int(x), int(y)) if x.isdecimal() and y.isdecimal() else (0, 0)
 
 
-def _lacks_tiles(rgba: Image.Image, box: tuple[int, int, int, int], size_px: tuple[int, int]) -> bool:
-    """Whether any px is missing inside a level, but for its outermost ones, which may lie between two.
-
-    box: x, y, width, height of the picture in px of the level, of size_px.
-    """
+def _lacks_tiles(rgba: Image.Image, box: Box, size_px: tuple[int, int]) -> bool:
+    """Whether a px inside a level of `size_px` is transparent; its outermost ones may lie between two tiles."""
     left, top = max(1 - box[0], 0), max(1 - box[1], 0)
     right, bottom = min(size_px[0] - 1 - box[0], box[2]), min(size_px[1] - 1 - box[1], box[3])
     alpha = np.asarray(rgba.getchannel("A"))[top : max(bottom, top), left : max(right, left)]
@@ -273,28 +210,3 @@ def _over_white(rgba: Image.Image) -> Image.Image:
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     white.alpha_composite(rgba)
     return white.convert("RGB")
-
-
-def write_slide(path: Path, pixels: np.ndarray, mpp: float) -> None:
-    """Write a tiled, pyramidal JPEG TIFF whose resolution tags state `mpp`.
-
-    pixels: uint8 RGB (rows, columns, 3), level 0. mpp: um/px.
-    """
-    import pyvips
-
-    pixels_per_mm = 1000 / mpp
-    image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
-    with artifacts.atomic_write(path) as part:
-        image.tiffsave(
-            str(part),
-            tile=True,
-            pyramid=True,
-            compression="jpeg",
-            Q=85,
-            tile_width=256,
-            tile_height=256,
-            xres=pixels_per_mm,
-            yres=pixels_per_mm,
-            resunit="cm",
-            bigtiff=True,
-        )

@@ -15,7 +15,7 @@ from slpd_core.preflight.forecast import Machine, StageForecast
 from slpd_core.preflight.throughput import EncoderSpeed
 from slpd_core.slides import regions, tissue
 from slpd_core.slides.sheet import read_sheet
-from slpd_core.wsi.reader import write_slide
+from slpd_core.wsi.writer import write_slide
 
 ROOT = Path(__file__).parents[2]
 REGION_BYTES = 16 * (2 * 64 + 6)  # 16 patches of 64 px, tokens of test_vit

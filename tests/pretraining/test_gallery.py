@@ -11,7 +11,8 @@ from slpd_core import artifacts, config
 from slpd_core.drawing import text as drawing
 from slpd_core.drawing.gallery import CELL_PX, COLOURS, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
 from slpd_core.pretraining import gallery
-from slpd_core.wsi.reader import iter_region_pixels, write_slide
+from slpd_core.wsi.region_reader import iter_region_pixels
+from slpd_core.wsi.writer import write_slide
 
 SIDE = 128  # level-0 px of a region
 RED, BLUE, GREEN, GREY = (200, 60, 60), (60, 60, 200), (60, 170, 60), (180, 186, 194)

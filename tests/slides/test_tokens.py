@@ -19,7 +19,8 @@ from slpd_core.pretraining import patch_encoder
 from slpd_core.slides import tokens
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import Slide, write_slide
+from slpd_core.wsi.reader import Slide
+from slpd_core.wsi.writer import write_slide
 
 META = artifacts.provenance("regions", 1, {}, "f")
 

@@ -9,7 +9,8 @@ from slpd_core import artifacts
 from slpd_core.slides import tissue
 from slpd_core.wsi import identity, outages
 from slpd_core.wsi.errors import COPY_AGAIN, SlideError
-from slpd_core.wsi.reader import Slide, iter_region_pixels
+from slpd_core.wsi.reader import Slide
+from slpd_core.wsi.region_reader import iter_region_pixels
 
 BOTH = (SlideError, OSError)
 

@@ -11,9 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.reader import Slide, write_slide
+from slpd_core.wsi.reader import Slide
 from slpd_core.wsi.tiff_pictures import find_jpeg_levels
 from slpd_core.wsi.tiff_tiles import TiffTiles
+from slpd_core.wsi.writer import write_slide
 
 
 @pytest.fixture(scope="module")
