@@ -1,4 +1,4 @@
-# Loads the config and the sheets, and names the wildcards. What the rules compute is slpd_core/workflow.
+# Loads the config and the sheets, and names the wildcards. The rules compute with slpd_core/workflow.
 import gc
 import os
 import sys
@@ -34,10 +34,10 @@ from slpd_core.workflow.tracking import file_states, trackable, untracked
 from slpd_core.workflow.versions import stage_version
 from slpd_core.wsi import outages
 
-# A plan makes many objects and little garbage: looking for it as often as Python does takes a sixth of the time.
+# A plan makes many objects and little garbage: collecting it as often as Python does takes a sixth of the time.
 gc.set_threshold(200_000, 20, 100)
-# Snakemake parses the address of a script three times per job; without that a plan takes a seventh less. A release
-# that this was not tried with is left as it is, and plans slower.
+# Snakemake parses the address of a script three times per job: a cache saves a seventh of a plan's time. Releases that
+# this was not tested with are left alone, and plan slower.
 if version("snakemake").startswith("9.27."):
     with suppress(ImportError, AttributeError):
         from snakemake import sourcecache
@@ -69,8 +69,8 @@ try:
     )
     TARGETS = Targets(CONFIG, SLIDES.cohort, SLIDES.new)
     RESOURCES = JobResources(CONFIG, SLIDES, TARGETS)
-    if workflow.is_main_process:  # once a run, not once a job
-        SLIDES.outlines  # refused here if a file in their folder is of no slide
+    if workflow.is_main_process:  # once per run, not once per job
+        SLIDES.outlines  # raises where an outline is of no slide
         consistency.require_cohort(
             CONFIG,
             SHEET,
@@ -81,7 +81,7 @@ except (ValueError, OSError) as error:
 
 
 wildcard_constraints:
-    slide="[^/]+",  # not the slides by name: Snakemake goes through them at every file
+    slide="[^/]+",  # not the slides' names: Snakemake would try them all on every file
     encoder=name_pattern(CONFIG.patch_encoder.others),
     run=name_pattern(TARGETS.all_encoders),
     features=name_pattern(TARGETS.features),

@@ -28,7 +28,7 @@ rule evaluate:
     input:
         folds="<results>/folds/folds.parquet",
         embed=TARGETS.embed_table,
-        # One file that stands for all tokens, and says which.
+        # Stands for all tokens.
         ledger=TARGETS.tokens_ledger,
     output:
         predictions="<results>/evaluate/{features}/{classifier}/fold{fold}.parquet",

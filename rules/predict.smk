@@ -1,4 +1,4 @@
-# NEW SLIDES to PREDICTIONS: the stages of `slides` and `embed` once more, then what the cohort's classifiers say
+# NEW SLIDES to PREDICTIONS: the stages up to `embed` on new slides, then the cohort's classifiers
 
 
 use rule sheet as new_sheet with:
@@ -20,7 +20,7 @@ use rule ledger as new_ledger with:
         sheet="<results>/predict/slides.parquet",
         tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),
         encoded=expand("<results>/encoded/{slide}.h5", slide=SLIDES.new),
-        # Which of the slides classifiers have been trained on, under other names.
+        # Finds new slides that are the cohort's under other names.
         cohort=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),
     output:
         "<results>/predict/ledger.parquet",

@@ -16,7 +16,7 @@ rule patch_encoder:
         "<logs>/patch_encoder/patch_encoder.log",
     benchmark:
         "<benchmarks>/patch_encoder/patch_encoder.tsv"
-    # First of all that can run: weights that do not fit are named before slides are read.
+    # First of all that can run: weights that do not fit fail before slides are read.
     priority: 1
     conda:
         "../envs/slpd.yaml"
@@ -33,13 +33,13 @@ rule patch_encoder:
         version=stage_version("pretraining/patch_encoder"),
         recipe=TARGETS.patch_encoder_recipe,
         seed=CONFIG.seed,
-        # Undeclared on purpose: it survives a failure, and the training resumes from it.
+        # Undeclared, so that it survives a failure and the training resumes from it.
         checkpoint=str(PATHS.patch_checkpoint()),
     script:
         "../workflow_scripts/patch_encoder.py"
 
 
-# The patch encoders to compare with: the same for each that a row of evaluate.rows names.
+# The patch encoders to compare with: the same rule for each that a row of evaluate.rows names.
 use rule patch_encoder as other_patch_encoder with:
     output:
         "<results>/others/{encoder}/weights.safetensors",
@@ -67,7 +67,7 @@ rule pretrain:
     threads: 8
     resources:
         gpu=1,
-        # Of a Slurm job, `gpu` and `tasks` in all: docs/cluster.md.
+        # Nodes of a Slurm job; `gpu` is the total over them: docs/cluster.md.
         nodes=1,
         mem_mb=per_attempt(forecast.PRETRAIN_MB),
         runtime=per_attempt(RESOURCES.pretrain_minutes),
@@ -78,7 +78,7 @@ rule pretrain:
         seed=CONFIG.seed,
         fold=TARGETS.run_fold,
         tokens=str(PATHS.tokens_dir()),
-        # Undeclared on purpose: it survives a failure, and the run resumes from it.
+        # Undeclared, so that it survives a failure and the run resumes from it.
         checkpoint=str(PATHS.checkpoint("{run}")),
     script:
         "../workflow_scripts/pretrain.py"
@@ -121,7 +121,7 @@ rule gallery:
             "<results>/gallery/{run}.png",
             caption="captions/gallery.rst",
             category="Pretraining",
-            labels={"what": "Prototypes of {run}"},
+            labels={"figure": "Prototypes of {run}"},
         ),
     log:
         "<logs>/gallery/{run}.log",

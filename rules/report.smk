@@ -19,13 +19,13 @@ rule report:
             "<results>/report/index.html",
             caption="captions/page.rst",
             category="Results",
-            labels={"what": "The whole report, one page"},
+            labels={"figure": "The whole report, one page"},
         ),
         report(
             "<results>/report/table.csv",
             caption="captions/table.rst",
             category="Results",
-            labels={"what": "Scores"},
+            labels={"figure": "Scores"},
         ),
         expand("<results>/report/table.{format}", format=["parquet", "md", "tex"]),
         [
@@ -33,9 +33,9 @@ rule report:
                 f"<results>/report/{figure}.png",
                 caption=f"captions/{figure}.rst",
                 category=category,
-                labels={"what": what},
+                labels={"figure": title},
             )
-            for figure, (category, what) in TARGETS.figures.items()
+            for figure, (category, title) in TARGETS.figures.items()
         ],
     log:
         "<logs>/report/report.log",

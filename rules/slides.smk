@@ -107,7 +107,7 @@ rule tokens:
     input:
         regions="<results>/regions/{slide}.h5",
         weights="<results>/patch_encoder/weights.safetensors",
-        # Not read: Snakemake takes weights for up to date that were there before the encoder was to be trained.
+        # Not read. Without it, weights from before the encoder was to be trained would count as up to date.
         history=TARGETS.patch_history,
     output:
         tokens="<results>/tokens/{slide}.h5",
@@ -158,7 +158,7 @@ rule ledger:
         "../workflow_scripts/ledger.py"
 
 
-# The other patch encoders: the same two stages once more for each that a row of evaluate.rows names.
+# The patch encoders to compare with: tokens and ledger of each that a row of evaluate.rows names.
 
 
 use rule tokens as other_tokens with:

@@ -1,1 +1,1 @@
-"""What the rules compute, as plain Python: targets, resources, what Snakemake tracks and what it does not."""
+"""Everything the rules compute, as plain Python: targets, resources, tracked and untracked files, stage versions."""

@@ -1,4 +1,4 @@
-"""What a run says at its start and its end, beside its jobs."""
+"""Lines that a run prints at its start and at its end."""
 
 import os
 import sys
@@ -15,15 +15,22 @@ from slpd_core.workflow.slides import SlideFiles
 
 
 def report_outlines(slides: SlideFiles) -> None:
-    """Say before a run how many slides are outlined by hand, and which files of their folder are of none."""
+    """Print before a run how many slides are outlined by hand, and the files among the outlines that are of no slide.
+
+    Args:
+        slides: The files of the slides.
+    """
     if slides.settings.tissue.masks:
         _say(f"tissue.masks: {slides.outlines.describe(len(slides.rows))}")
 
 
 def clamp_future_mtimes(results: Path) -> None:
-    """Date files of the results that are dated in the future to now, and say which.
+    """Set the dates of result files that lie in the future to now, and print which.
 
-    They are from before the clock was set back. Snakemake fails on what is made from them, and deletes it.
+    They were written before the clock was set back. Snakemake fails on all that is made from them and deletes it.
+
+    Args:
+        results: The cohort's folder; files elsewhere keep their dates.
     """
     now, names = time.time(), []
     for path in sorted(results.rglob("*")):
@@ -35,9 +42,14 @@ def clamp_future_mtimes(results: Path) -> None:
 
 
 def report_excluded(paths: CohortPaths, *, predicting: bool) -> None:
-    """Say at the end of a run which slides were excluded, and why."""
+    """Print at the end of a run the slides that were excluded, and why.
+
+    Args:
+        paths: The files of the cohort.
+        predicting: Whether there are new slides.
+    """
     for path in (paths.ledger(), *([paths.new_ledger()] if predicting else [])):
-        # A ledger that cannot be read, or is of an earlier version, is the matter of the jobs that read it.
+        # The jobs that read a ledger report one that is broken or of an earlier version.
         with suppress(OSError, ValueError):
             table, _ = artifacts.read_table(path, "ledger")
             for line in ledger.exclusion_messages(table):
@@ -45,13 +57,19 @@ def report_excluded(paths: CohortPaths, *, predicting: bool) -> None:
 
 
 def report_run_remarks(paths: CohortPaths, encoders: Iterable[str]) -> None:
-    """Say at the end of a run which regions the losses with prototypes of a pretraining run do not reach."""
+    """Print at the end of a run the regions that a pretraining run's losses with prototypes do not reach.
+
+    Args:
+        paths: The files of the cohort.
+        encoders: Names of trained region encoders.
+    """
     for name in encoders:
-        with suppress(OSError, ValueError):  # as above
+        with suppress(OSError, ValueError):  # broken ones are reported by their jobs
             _, attributes = artifacts.read_arrays(paths.prototypes(name), ())
             for remark in attributes.get("remarks", "").splitlines():
                 _say(f"pretrain {name}: {remark}")
 
 
 def _say(line: str) -> None:
+    """Print a line to the terminal."""
     print(escape_controls(line), file=sys.stderr)

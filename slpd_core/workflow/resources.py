@@ -138,14 +138,28 @@ class JobResources:
         return lambda wildcards: start + per_gb * self.slides.gigabytes(wildcards)
 
     def encoding_mb(self, wildcards: Any) -> float:
-        """Return the memory to encode a slide, MB."""
+        """Return the memory to encode a slide.
+
+        Args:
+            wildcards: Of a rule; `encoder` names a compared patch encoder.
+
+        Returns:
+            MB.
+        """
         paths = self.targets.patch_encoder_files(wildcards)
         for path in {*paths} - self._weights_gb.keys():
             self._weights_gb[path] = os.stat(path).st_size / 1e9
         return forecast.encoding_mb(self.settings.regions.size_px, sum(self._weights_gb[path] for path in paths))
 
     def patch_encoder_minutes(self, wildcards: Any) -> float:
-        """Return the minutes to train a patch encoder, or to convert one."""
+        """Return the time to train a patch encoder, or to convert one.
+
+        Args:
+            wildcards: As in `encoding_mb`.
+
+        Returns:
+            Minutes.
+        """
         recipe = self.targets.patch_encoder_recipe(wildcards)
         if not recipe:
             return 30
@@ -153,15 +167,36 @@ class JobResources:
         return 60 + 60 * forecast.training_hours(n_patches, recipe["epochs"], forecast.PATCHES_PER_S)
 
     def patch_encoder_threads(self, wildcards: Any) -> int:
-        """Return the threads of a patch encoder: 8 where it is trained, else 1."""
+        """Return the threads of a patch encoder's job.
+
+        Args:
+            wildcards: As in `encoding_mb`.
+
+        Returns:
+            8 where it is trained, else 1.
+        """
         return 8 if self.targets.patch_encoder_recipe(wildcards) else 1
 
     def patch_encoder_gpus(self, wildcards: Any) -> int:
-        """Return the GPUs of a patch encoder: 1 where it is trained, else 0."""
+        """Return the GPUs of a patch encoder's job.
+
+        Args:
+            wildcards: As in `encoding_mb`.
+
+        Returns:
+            1 where it is trained, else 0.
+        """
         return 1 if self.targets.patch_encoder_recipe(wildcards) else 0
 
     def pretrain_minutes(self, wildcards: Any) -> float:
-        """Return the minutes to train one encoder of a run."""
+        """Return the time to train one encoder of a run.
+
+        Args:
+            wildcards: Of a rule; `run` names the encoder.
+
+        Returns:
+            Minutes.
+        """
         per_fold = self.targets.run_fold(wildcards) is not None
         share = forecast.pretrain_share(per_fold=per_fold, n_folds=self.settings.folds.n_folds)
         n_regions = share * len(self.slides.cohort) * forecast.REGIONS_PER_SLIDE
@@ -169,6 +204,13 @@ class JobResources:
         return 60 + 60 * forecast.training_hours(n_regions, epochs, forecast.REGIONS_PER_S)
 
     def evaluate_minutes(self, wildcards: Any) -> float:
-        """Return the minutes to train a classifier on one fold and to predict its test slides."""
+        """Return the time to train a classifier on one fold and to predict its test slides.
+
+        Args:
+            wildcards: Of a rule; `classifier`.
+
+        Returns:
+            Minutes.
+        """
         epochs = forecast.classifier_epochs(wildcards.classifier, self.settings.evaluate.training.epochs)
         return 30 + 60 * forecast.training_hours(len(self.slides.cohort), epochs, forecast.SLIDES_PER_S)

@@ -1,4 +1,4 @@
-"""The slides of a workflow: where their files lie, and how changes of them are seen."""
+"""The slides of a workflow: their files, and texts that change with them."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -42,6 +42,12 @@ class SlideFiles:
     def path(self, wildcards: Any) -> str:
         """Return the file of a slide.
 
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            Its path, as the sheet states it.
+
         Raises:
             ValueError: No sheet has the slide.
         """
@@ -50,21 +56,52 @@ class SlideFiles:
         return str(self.rows[wildcards.slide]["path"])
 
     def cohort_paths(self, wildcards: Any) -> dict[str, str]:
-        """Return the file of each slide of the cohort."""
+        """Return the files of the cohort's slides.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            By slide, its path.
+        """
         return {slide: self.rows[slide]["path"] for slide in self.cohort}
 
     def mpp(self, wildcards: Any) -> float | None:
-        """Return the sheet's um/px of a slide; None where the slide's own is used."""
+        """Return the sheet's um/px of a slide.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            um/px; None where the sheet states none.
+        """
         mpp = float(self.rows[wildcards.slide]["mpp"])
         return None if mpp != mpp else mpp
 
     def state(self, wildcards: Any) -> str:
-        """Describe a slide's files: another text is another slide, and so is one that could not be read."""
+        """Describe the files of a slide; the text changes with them, and with each failure to read them.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            Names, sizes and dates.
+        """
         text, failures = self._describe(wildcards.slide)[0], self.failures.get(wildcards.slide, 0)
         return f"{text}; not read {failures} time(s)" if failures else text
 
     def gigabytes(self, wildcards: Any) -> float:
-        """Return the size of a slide's files."""
+        """Return the size of a slide's files.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            GB.
+
+        Raises:
+            ValueError: No sheet has the slide.
+        """
         self.path(wildcards)  # refuses a slide that no sheet has
         return self._describe(wildcards.slide)[1] / 1e9
 
@@ -74,34 +111,62 @@ class SlideFiles:
         return find_outlines(self.settings.tissue.masks, self.rows)
 
     def outline_path(self, wildcards: Any) -> Path | None:
-        """Return the outline of a slide, where there is one."""
+        """Return the outline by hand of a slide.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            Its path; None where the slide has none.
+        """
         slide, folder = wildcards.slide, self.settings.tissue.masks
         if slide not in self._outline_paths:
-            found = self.outlines.paths.get(slide) if self.planning else find_outline(folder, slide)
-            self._outline_paths[slide] = found
+            path = self.outlines.paths.get(slide) if self.planning else find_outline(folder, slide)
+            self._outline_paths[slide] = path
         return self._outline_paths[slide]
 
     def outline_state(self, wildcards: Any) -> str | None:
-        """Describe the outline of a slide, where there is one."""
+        """Describe the outline of a slide by its size and date.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            The text; None where the slide has no outline.
+        """
         path = self.outline_path(wildcards)
         return None if path is None else file_state(path)
 
     def outline_section(self, wildcards: Any) -> dict[str, Any] | None:
-        """Return how the outline of a slide is read, where there is one."""
+        """Return the settings by which the outline of a slide is read.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            By key, the value; None where the slide has no outline.
+        """
         return self.settings.tissue.outline.model_dump() if self.outline_path(wildcards) else None
 
     def unmatched_outlines(self, wildcards: Any) -> list[str]:
-        """Return the names of the files in the folder of outlines that are of no slide."""
+        """Return the files in the folder of outlines that are of no slide.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            Their names.
+        """
         return [*self.outlines.unmatched]
 
     @cached_property
     def _descriptions(self) -> dict[str, tuple[str, int]]:
-        """Texts and bytes of all slides as they are at first sight: a disk may be away later on."""
+        """Texts and bytes of all slides as they are when first looked at: a disk may be away later."""
         paths = {slide: Path(row["path"]) for slide, row in self.rows.items()}
         return identity.describe_files(paths) if self.planning else {}
 
     def _describe(self, slide: str) -> tuple[str, int]:
-        """The text and bytes of a slide; a job's process looks at no other."""
+        """The text and bytes of one slide; a job's process looks at no other."""
         if slide not in self._descriptions:
             self._descriptions.update(identity.describe_files({slide: Path(self.rows[slide]["path"])}))
         return self._descriptions[slide]

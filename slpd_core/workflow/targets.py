@@ -1,4 +1,4 @@
-"""What a workflow makes by its settings: runs, folds, rows, and the files that go into each."""
+"""The targets that a workflow makes by its settings: runs, folds and rows, and the files that go into each."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,14 @@ from slpd_core.artifacts.paths import CohortPaths, join_encoder_name, split_enco
 
 
 def name_pattern(names: Iterable[Any]) -> str:
-    """Return a regular expression of these names alone: what is misspelled, or was removed, is not made."""
+    """Build a regular expression that matches these names alone.
+
+    Args:
+        names: The names; a wildcard of another name then has no rule.
+
+    Returns:
+        The expression; it matches nothing where there are no names.
+    """
     return "|".join(re.escape(str(name)) for name in names) or "(?!)"
 
 
@@ -30,17 +37,19 @@ class Targets:
         self.runs = [*settings.pretrain.runs]
         self.folds = range(settings.folds.count)
         recipe = settings.patch_encoder.recipe
-        self.recipe = recipe.model_dump() if recipe else None  # how the patch encoder is trained, if it is
+        self.recipe = recipe.model_dump() if recipe else None  # of the training of the patch encoder, if it is trained
         run_configs = {run: settings.pretrain.run(run) for run in self.runs}
         # The trained region encoders by run: one of all slides, or one per fold.
         self.encoders = {
-            run: [run] if own.slides == "all" else [join_encoder_name(run, fold) for fold in self.folds]
-            for run, own in run_configs.items()
+            run: [run] if run_config.slides == "all" else [join_encoder_name(run, fold) for fold in self.folds]
+            for run, run_config in run_configs.items()
         }
         self.all_encoders = [name for names in self.encoders.values() for name in names]
         self.report_encoders = [names[0] for names in self.encoders.values()]  # of each run, in the report
         self.galleries = [
-            str(self.paths.gallery(self.encoders[run][0])) for run, own in run_configs.items() if own.uses_prototypes
+            str(self.paths.gallery(self.encoders[run][0]))
+            for run, run_config in run_configs.items()
+            if run_config.uses_prototypes
         ]
         # All that classifiers may be trained on, whether evaluate.rows names it or not.
         plain = (config.COLOUR_FEATURES, config.PATCH_FEATURES)
@@ -66,91 +75,225 @@ class Targets:
     # Patch encoders: the compared one that a wildcard names, else the cohort's own
 
     def patch_encoder(self, wildcards: Any) -> config.PatchEncoderConfig:
-        """Return the settings of a patch encoder."""
+        """Return the settings of a patch encoder.
+
+        Args:
+            wildcards: Of a rule; `encoder` names a compared one.
+
+        Returns:
+            Its settings.
+        """
         return self._patch_encoders[getattr(wildcards, "encoder", "")]
 
     def patch_encoder_section(self, wildcards: Any) -> dict[str, Any]:
-        """Return the settings of a patch encoder as a plain dictionary."""
+        """Return the settings of a patch encoder as plain values.
+
+        Args:
+            wildcards: As in `patch_encoder`.
+
+        Returns:
+            By key, the value.
+        """
         return self.patch_encoder(wildcards).model_dump()
 
     def patch_encoder_recipe(self, wildcards: Any) -> dict[str, Any] | None:
-        """Return how a patch encoder is trained; None where its weights come from elsewhere."""
+        """Return the settings by which a patch encoder is trained.
+
+        Args:
+            wildcards: As in `patch_encoder`.
+
+        Returns:
+            By key, the value; None where its weights come from elsewhere.
+        """
         return self.recipe if self.patch_encoder(wildcards).source == "dino" else None
 
     def patch_encoder_files(self, wildcards: Any) -> list[str]:
-        """Return the local files that a patch encoder's source reads."""
+        """Return the local files that a patch encoder's source reads.
+
+        Args:
+            wildcards: As in `patch_encoder`.
+
+        Returns:
+            Their paths.
+        """
         return self.patch_encoder(wildcards).files
 
     def sampled_patches(self, wildcards: Any) -> list[str]:
-        """Return the patches of every slide, where a patch encoder is trained on them."""
+        """Return the patches that a patch encoder is trained on.
+
+        Args:
+            wildcards: As in `patch_encoder`.
+
+        Returns:
+            One file per slide; none where it is not trained.
+        """
         return [str(self.paths.patches(slide)) for slide in self.cohort] if self.patch_encoder_recipe(wildcards) else []
 
     def patch_history(self, wildcards: Any) -> str | list[str]:
-        """Return the training curves of the patch encoder, where it is trained on this cohort."""
+        """Return the training curves of the cohort's own patch encoder.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            The table; nothing where the encoder is not trained.
+        """
         return str(self.paths.patch_history()) if self.recipe else []
 
     # Pretraining runs
 
     def run(self, wildcards: Any) -> config.PretrainRunConfig:
-        """Return the settings of a run; its encoders of all folds have the same."""
+        """Return the settings of a run; its encoders of all folds have the same.
+
+        Args:
+            wildcards: Of a rule; `run` names a trained region encoder.
+
+        Returns:
+            The settings.
+        """
         return self.settings.pretrain.run(split_encoder_name(wildcards.run)[0])
 
     def run_section(self, wildcards: Any) -> dict[str, Any]:
-        """Return the settings of a run as a plain dictionary."""
+        """Return the settings of a run as plain values.
+
+        Args:
+            wildcards: As in `run`.
+
+        Returns:
+            By key, the value.
+        """
         return self.run(wildcards).model_dump()
 
     def init_from_path(self, wildcards: Any) -> list[str]:
-        """Return the encoder that a run begins with, if any."""
+        """Return the encoder that a run begins with.
+
+        Args:
+            wildcards: As in `run`.
+
+        Returns:
+            Its path; nothing where the run begins with random weights.
+        """
         return [*filter(None, [self.run(wildcards).init_from])]
 
     def run_fold(self, wildcards: Any) -> int | None:
-        """Return the fold whose training slides alone a run sees; None where it sees all slides."""
+        """Return the fold whose training slides alone an encoder sees.
+
+        Args:
+            wildcards: As in `run`.
+
+        Returns:
+            The fold; None where it sees all slides.
+        """
         return split_encoder_name(wildcards.run)[1]
 
     def run_folds(self, wildcards: Any) -> str | list[str]:
-        """Return the table of folds, where a run sees the training slides of one."""
+        """Return the table of folds where an encoder sees the training slides of one.
+
+        Args:
+            wildcards: As in `run`.
+
+        Returns:
+            The table; nothing where it sees all slides.
+        """
         return [] if self.run_fold(wildcards) is None else str(self.paths.folds())
 
     # Rows: features and classifier
 
     def fold_encoder(self, features: str, fold: int | str) -> str:
-        """Name the region encoder of these features and fold: the fold's own, else the run's; "" for patch features."""
+        """Name the region encoder behind these features and fold.
+
+        Args:
+            features: As evaluate.rows names them.
+            fold: The fold.
+
+        Returns:
+            The fold's own encoder if the run trains one per fold, else the run's; "" for patch features.
+        """
         names, of_fold = self.encoders.get(features, []), join_encoder_name(features, int(fold))
         return of_fold if of_fold in names else features if names else ""
 
     def embed_table(self, wildcards: Any) -> str | list[str]:
-        """Return the embeddings of a row and fold."""
+        """Return the embeddings of a row and fold.
+
+        Args:
+            wildcards: Of a rule; `features` and `fold`.
+
+        Returns:
+            The table; nothing for patch features.
+        """
         name = self.fold_encoder(wildcards.features, wildcards.fold)
         return str(self.paths.embed(name)) if name else []
 
     def embed_tables(self, wildcards: Any) -> list[str]:
-        """Return the embeddings of a row, in the order of the folds."""
+        """Return the embeddings of a row.
+
+        Args:
+            wildcards: Of a rule; `features`.
+
+        Returns:
+            One table per fold, in their order.
+        """
         return [str(self.paths.embed(self.fold_encoder(wildcards.features, fold))) for fold in self.folds]
 
     def tokens_ledger(self, wildcards: Any) -> str:
-        """Return the ledger of the patch encoder behind a row."""
+        """Return the ledger of the patch encoder behind a row.
+
+        Args:
+            wildcards: Of a rule; `features`.
+
+        Returns:
+            The table.
+        """
         return str(self.paths.ledger(self._compared(wildcards.features)))
 
     def tokens_dir(self, wildcards: Any) -> str:
-        """Return the folder of the tokens behind a row."""
+        """Return the folder of the tokens behind a row.
+
+        Args:
+            wildcards: Of a rule; `features`.
+
+        Returns:
+            The folder.
+        """
         return str(self.paths.tokens_dir(self._compared(wildcards.features)))
 
     def row_models(self, wildcards: Any) -> list[str]:
-        """Return the trained classifiers of a row, in the order of the folds."""
+        """Return the trained classifiers of a row.
+
+        Args:
+            wildcards: Of a rule; `features` and `classifier`.
+
+        Returns:
+            One file per fold, in their order.
+        """
         return self._models(wildcards.features, wildcards.classifier)
 
     def all_predictions(self) -> list[str]:
-        """Return the predictions of every row and fold."""
+        """Return the predictions of every row and fold.
+
+        Returns:
+            The tables, row by row.
+        """
         rows = self.settings.evaluate.rows.items()
         pairs = [(features, classifier) for features, names in rows for classifier in names]
         return [str(self.paths.predictions(*pair, fold)) for pair in pairs for fold in self.folds]
 
     def all_heatmaps(self) -> list[str]:
-        """Return the heat maps of every row that attends to regions."""
+        """Return the heat maps of every row whose classifier attends to regions.
+
+        Returns:
+            One picture per row.
+        """
         return [str(self.paths.heatmaps(*pair)) for pair in self.settings.attending]
 
     def joined_tables(self, wildcards: Any) -> list[str]:
-        """Return the result tables that report.tables joins: this cohort's, and of the others those that exist.
+        """Return the result tables that report.tables joins.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            This cohort's, and of the others those that exist.
 
         Raises:
             ValueError: report.tables names none.
@@ -163,7 +306,11 @@ class Targets:
     # New slides
 
     def prediction_rows(self) -> list[dict[str, Any]]:
-        """Return each row that predicts new slides: its classifiers, embeddings, ledger and folder of tokens."""
+        """Return the rows that predict new slides.
+
+        Returns:
+            Of each the features, the classifier, its trained classifiers, embeddings, folder of tokens and ledger.
+        """
         rows = []
         for features, classifier in self.settings.predicting:
             names = [self.fold_encoder(features, fold) for fold in self.folds]
@@ -181,6 +328,12 @@ class Targets:
 
     def prediction_inputs(self, wildcards: Any) -> list[str]:
         """Return the files that new slides are predicted from.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            Their paths, each once.
 
         Raises:
             ValueError: There are no slides to predict.

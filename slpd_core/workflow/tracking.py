@@ -1,29 +1,40 @@
-"""Which files Snakemake tracks as inputs, and how changes of the others are seen.
-
-Read but not declared as inputs, and why:
-
-- the sheets and the slides: Snakemake refuses inputs that are dated in the future, as another machine's clock may date
-  them, and slides may move. `rows` stands for the content of a sheet, `slide_file` for names, sizes and dates.
-- outlines (tissue.masks): as slides; `outline_file` stands for size and date.
-- a user's files with braces or angle brackets in their names, which Snakemake takes for patterns: `file_states`.
-- shared tokens (tokens.cache): addressed by content, so another content has another name.
-- the cohort's tokens in pretrain, embed, evaluate and predict: the ledger stands for all of them and says which.
-- tissue, regions and overlays in gallery, heatmaps, predict and report, benchmarks in report: they are drawn or shown
-  beside results that are made from the declared inputs.
-- checkpoints and state/: what a run leaves for the next one after a failure; declared, they would be deleted.
-"""
+"""Which files Snakemake tracks as inputs, and how changes of the others are noticed."""
 
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+# Files that rules read or write without declaring them: by the parameter that locates them, the reason.
+_MAY_MOVE = "Snakemake refuses inputs dated in the future, as another machine's clock dates them; and they may move."
+_SHOWN = "They are drawn or shown beside results that are made from declared inputs."
+_KEPT = "One run leaves it for the next after a failure; Snakemake would delete a declared one."
+UNDECLARED = {
+    "sheet": f"{_MAY_MOVE} `rows` stands for the content.",
+    "sheets": f"{_MAY_MOVE} preflight runs whenever it is requested.",
+    "slide": f"{_MAY_MOVE} `slide_file` stands for names, sizes and dates of the slide's files.",
+    "slides": f"{_MAY_MOVE} {_SHOWN}",
+    "outline_path": f"{_MAY_MOVE} `outline_file` stands for size and date.",
+    "unmatched": "Names of files that are not read.",
+    "cache": "Shared tokens are addressed by their content: other content has another name.",
+    "tokens": "The ledger is declared and stands for all of them.",
+    "tissue": _SHOWN,
+    "regions": _SHOWN,
+    "overlays": _SHOWN,
+    "benchmarks": _SHOWN,
+    "paths": "The result tables are declared, but for those of cohorts that have none yet.",
+    "checkpoint": _KEPT,
+    "state": _KEPT,
+    "results": "preflight measures the free disk there.",
+    "out": "The folder of declared outputs.",
+}
+# Weights, splits and init_from are declared, unless Snakemake would take their names for patterns.
 PATTERN_CHARACTERS = frozenset("{}<>")  # of Snakemake's wildcards and path variables
 
 
 def untracked(location: Any) -> Callable[[Any, Any], Any]:
-    """Wrap a location as a rule's parameter that may change without a rerun.
+    """Wrap a location as a rule's parameter whose change reruns nothing.
 
-    Snakemake compares no parameter that is a function of threads.
+    Snakemake compares no parameter that is a function of `threads`.
 
     Args:
         location: The location, or a function of the wildcards that returns it.
@@ -39,7 +50,13 @@ def untracked(location: Any) -> Callable[[Any, Any], Any]:
 
 
 def file_state(path: str | os.PathLike[str]) -> str:
-    """Describe a file by its size and date, whatever it is called.
+    """Describe a file by its size and date.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The text.
 
     Raises:
         OSError: It does not exist, or cannot be read.
@@ -49,10 +66,24 @@ def file_state(path: str | os.PathLike[str]) -> str:
 
 
 def trackable(paths: Iterable[str]) -> list[str]:
-    """Select the files that can be inputs."""
+    """Select the files that can be inputs.
+
+    Args:
+        paths: The files.
+
+    Returns:
+        Those without characters of Snakemake's patterns in their names.
+    """
     return [path for path in paths if not PATTERN_CHARACTERS & {*path}]
 
 
 def file_states(paths: Iterable[str]) -> list[str]:
-    """Describe the files that cannot be inputs."""
+    """Describe the files that cannot be inputs.
+
+    Args:
+        paths: The files.
+
+    Returns:
+        One text per file, as `file_state` returns it.
+    """
     return [file_state(path) for path in paths if PATTERN_CHARACTERS & {*path}]

@@ -7,10 +7,13 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def stage_version(module: str) -> int:
-    """Read VERSION of a stage's module from its text: imports would cost each parse of the workflow seconds.
+    """Read VERSION of a stage from the text of its module; an import would slow each parse of the workflow.
 
     Args:
         module: Chapter and stage, as slides/tokens.
+
+    Returns:
+        The version.
 
     Raises:
         ValueError: The module has none.

@@ -47,6 +47,16 @@ def test_a_location_is_a_function_of_threads_and_so_not_compared():
     assert tracking.untracked(None)(Wildcards(), 1) is None
 
 
+def test_each_undeclared_location_has_its_reason():
+    """Parameters of all rules that locate files which are no inputs, and no others."""
+    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    blocks = re.findall(r"^    params:\n((?:        .*\n)+)", text, re.MULTILINE)
+    parameters = re.findall(r"^        (\w+)=(.+)", "".join(blocks), re.MULTILINE)
+    locations = r"(str\()?(untracked\(|PATHS\.|RESULTS\b|TARGETS\.(tokens_dir|result_tables))"
+    assert {name for name, value in parameters if re.match(locations, value)} == {*tracking.UNDECLARED}
+    assert all(re.fullmatch(r"[^.].*\.", reason) for reason in tracking.UNDECLARED.values())
+
+
 def test_each_file_is_either_an_input_or_known_by_its_size_and_date(tmp_path):
     paths = [tmp_path / name for name in ("plain.pt", "a{b}.pt", "a<b>.pt")]
     for path in paths:
