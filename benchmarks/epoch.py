@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from benchmarks import prototypes, step
-from slpd_core.pretraining import pretrain
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import Cohort
+from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import Networks
+from slpd_core.ssl.trainer import EpochState, train_epoch
 
 GRID, BATCH, AT_A_TIME = 16, 256, 1024
 MOST_GB = 12  # beside the tokens
@@ -49,11 +51,12 @@ def timed(networks: Networks, cohort: Cohort, epoch: int, device: str) -> dict[s
     before = torch.cuda.memory_allocated()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    stage = StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
     started = time.perf_counter()
-    begun = pretrain.begin_epoch(networks, cohort, section, 1, epoch, None, device)
+    state = EpochState(epoch, stage.begin_epoch(epoch))
     wait(device)
     clustered = time.perf_counter()
-    pretrain.train_epoch(networks, cohort, section, begun, 1, epoch, lambda: False)
+    train_epoch(stage, state)
     wait(device)
     ended = time.perf_counter()
     beside = (torch.cuda.max_memory_allocated() - before) / 1e9

@@ -44,13 +44,13 @@ import torch
 
 from benchmarks.slides import settings
 from slpd_core import config
-from slpd_core.pretraining import pretrain
+from slpd_core.pretraining import stage_two
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import Cohort, embed_regions
 from slpd_core.runtime import generator, keep_freed_memory
 from slpd_core.ssl.checkpoint import Checkpoint
-from slpd_core.ssl.student_teacher import Networks
 
 SEEDS, FRESH_SEEDS = range(8), range(8, 16)
 SLIDES, REGIONS, DIM, WORDS, PHENOTYPES = 80, 24, 64, 12, 6
@@ -168,7 +168,7 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
     else:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
-            networks, _ = pretrain.train(cohort, section_of(way, grid), seed, device, checkpoint)
+            networks, _ = stage_two.train(cohort, section_of(way, grid), seed, device, checkpoint)
     return embed_regions(networks.teacher.encoder, cohort.tokens, device)
 
 
@@ -268,18 +268,18 @@ def watch(seed: int, way: str) -> pd.DataFrame:
     """How right the targets of a run are as it trains, a row an epoch; of DINO those that it would have had."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    planted, rows, begin = plant(seed), [], pretrain.begin_epoch
+    planted, rows, begin = plant(seed), [], StageTwo.begin_epoch
     clustering = section_of("slpd")
 
-    def noted(networks: Networks, cohort: Cohort, section: Any, seed: int, epoch: int, *others: Any) -> Any:
-        clustered = pretrain.embed_for_clustering(networks, cohort, section, "cpu")
-        prototypes = pretrain.cluster(cohort, clustered, clustering, seed, epoch)
+    def noted(stage: StageTwo, epoch: int) -> dict[str, float]:
+        clustered = stage_two.embed_for_clustering(stage.networks, stage.cohort, stage.section, "cpu")
+        prototypes = stage_two.cluster(stage.cohort, clustered, clustering, seed, epoch)
         rows.append({"seed": seed, "way": way, "epoch": epoch} | targets_right(prototypes, planted))
-        return begin(networks, cohort, section, seed, epoch, *others)
+        return begin(stage, epoch)
 
-    with tempfile.TemporaryDirectory() as folder, patch.object(pretrain, "begin_epoch", noted):
+    with tempfile.TemporaryDirectory() as folder, patch.object(StageTwo, "begin_epoch", noted):
         checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
-        pretrain.train(planted.cohort, section_of(way), seed, "cpu", checkpoint)
+        stage_two.train(planted.cohort, section_of(way), seed, "cpu", checkpoint)
     return pd.DataFrame(rows)
 
 

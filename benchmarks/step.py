@@ -19,6 +19,7 @@ from slpd_core.pretraining import reference
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.objective import Batch, distil, multiplying_in
 from slpd_core.runtime import keep_freed_memory
+from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import Networks, set_schedules, update
 
 TOKEN_DIM = 384
@@ -129,16 +130,17 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
         keep_freed_memory()  # as our jobs do
     section = section_of(batch_size, drop_path=0.1)
     networks, batch = start(section, device)
+    recipe = section.select(Recipe)
 
     def step() -> None:
-        momentum = set_schedules(networks, section, 0, 100, batch_size)["teacher_momentum"]
+        momentum = set_schedules(networks, recipe, 0, 100, batch_size)["teacher_momentum"]
         if way == "plain":
             loss = plain_loss(networks, batch, section, DTYPES[precision])
             loss.item()
             loss.backward()
         else:
             distil(networks, batch, section, DTYPES[precision])
-        update(networks, section, momentum)
+        update(networks, recipe.clip_norm, momentum)
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -27,7 +27,7 @@ from benchmarks.planted import CROPS, RECIPE
 from benchmarks.slides import settings
 from slpd_core import artifacts
 from slpd_core.evaluation import evaluate
-from slpd_core.pretraining import pretrain
+from slpd_core.pretraining import stage_two
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.pretraining.token_dataset import Cohort, embed_regions, read_cohort
 from slpd_core.report import metrics
@@ -83,7 +83,7 @@ def features(cohort: Cohort, colours: np.ndarray, way: str, seed: int) -> np.nda
         networks = start_networks(section, cohort.tokens.shape[-1], seed, "cpu")
     else:
         with tempfile.TemporaryDirectory() as folder:
-            networks, _ = pretrain.train(cohort, section, seed, "cpu", Checkpoint(Path(folder) / "c.pt", {}))
+            networks, _ = stage_two.train(cohort, section, seed, "cpu", Checkpoint(Path(folder) / "c.pt", {}))
     return embed_regions(networks.teacher.encoder, cohort.tokens, "cpu")
 
 

@@ -32,7 +32,6 @@ DEFINED_TWICE = {
     "provenance",
     "read",
     "train",
-    "train_epoch",
     "write",
 }
 

@@ -2,10 +2,16 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def _refuse_boolean(value: Any) -> Any:
@@ -59,6 +65,18 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def select(self, parameters: type[T]) -> T:
+        """Build a dataclass of plain parameters whose fields are keys of the section.
+
+        Args:
+            parameters: The dataclass; fields that the section lacks keep their defaults.
+
+        Returns:
+            One with the section's values.
+        """
+        names = (field.name for field in fields(parameters) if field.name in type(self).model_fields)
+        return parameters(**{name: getattr(self, name) for name in names})
 
 
 def check_size(values: Any) -> None:

@@ -11,10 +11,13 @@ from slpd_core import config
 from slpd_core.encoders import patch_encoder as encoders
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.evaluation import classifiers
-from slpd_core.pretraining import patch_encoder, pretrain, stage_one
+from slpd_core.pretraining import patch_encoder, stage_one
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import Cohort
 from slpd_core.slides import tokens
+from slpd_core.ssl.schedules import Recipe
+from slpd_core.ssl.trainer import EpochState, PretrainingStage, train_epoch
 
 CPU_PATCHES, GPU_PATCHES = 16, 2048  # encoded to time one
 CPU_TRAINING_BATCH = 16  # regions or patches per training step; the rate is nearly that of a larger batch
@@ -112,6 +115,21 @@ class NoisePatches(stage_one.Patches):
         return torch.randint(0, 256, (len(rows), self.patch_px, self.patch_px, 3), dtype=torch.uint8)
 
 
+def time_epoch(stage: PretrainingStage) -> float:
+    """Train two epochs and time the second; the first one warms up.
+
+    Args:
+        stage: One of pretraining.
+
+    Returns:
+        Patches or regions per second.
+    """
+    for epoch in range(2):
+        started = time.perf_counter()
+        train_epoch(stage, EpochState(epoch, stage.begin_epoch(epoch)))
+    return len(stage) / (time.perf_counter() - started)
+
+
 def time_stage_one(encoder: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> float:
     """Time the training of a patch encoder.
 
@@ -125,15 +143,9 @@ def time_stage_one(encoder: config.PatchEncoderConfig, recipe: config.StageOneCo
     """
     batch_size = training_batch(recipe.batch_size, device)
     short = recipe.model_copy(update={"batch_size": batch_size, "epochs": 2, "warmup_epochs": 0})
-    plan, noise = (
-        patch_encoder.plan_stage_one(encoder, short, 1, device),
-        NoisePatches(2 * batch_size, encoder.patch_px),
-    )
-    networks = plan.start()
-    for epoch in range(2):  # the first one warms up
-        started = time.perf_counter()
-        stage_one.train_epoch(networks, noise, plan, epoch, {}, [], lambda: False)
-    return len(noise) / (time.perf_counter() - started)
+    plan = patch_encoder.plan_stage_one(encoder, short, 1, device)
+    noise = NoisePatches(2 * batch_size, encoder.patch_px)
+    return time_epoch(stage_one.StageOne(plan.start(), noise, plan, short.select(Recipe)))
 
 
 def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, device: str) -> float:
@@ -156,11 +168,7 @@ def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, d
     noise = torch.randn(n_regions, grid, grid, token_dim).half()
     cohort = Cohort(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids).near(device)
     networks = start_networks(short, token_dim, 1, device)
-    for epoch in range(2):  # the first one warms up
-        started = time.perf_counter()
-        state = pretrain.begin_epoch(networks, cohort, short, 1, epoch, None, device)
-        pretrain.train_epoch(networks, cohort, short, state, 1, epoch, lambda: False)
-    return n_regions / (time.perf_counter() - started)
+    return time_epoch(StageTwo(networks, cohort, short, short.select(Recipe), seed=1))
 
 
 def time_classifier(classifier: str, training: config.ClassifierTrainingConfig, n_instances: int, dim: int) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slpd_core import config
-from slpd_core.ssl.transfer import sent
+from slpd_core.ssl.distributed import to_device
 
 
 def crop_indices(n_crops: int, grid: int, crop: int, augment: str, rng: np.random.Generator) -> np.ndarray:
@@ -34,8 +34,8 @@ def cut(tokens: Tensor, regions: np.ndarray, indices: np.ndarray, device: torch.
     """
     n, B, crop, _ = indices.shape
     of_cohort = regions[:, None] * math.prod(tokens.shape[1:3]) + indices.reshape(n, B, crop * crop)
-    where = sent(torch.from_numpy(of_cohort), tokens.device)
-    found = sent(tokens.flatten(0, 2)[where], device)
+    where = to_device(torch.from_numpy(of_cohort), tokens.device)
+    found = to_device(tokens.flatten(0, 2)[where], device)
     return found.float().reshape(n, B, crop, crop, tokens.shape[-1])
 
 

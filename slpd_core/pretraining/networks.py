@@ -37,7 +37,7 @@ def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int,
 
     dtype = multiplied_in(section.precision, device)
     centres = tuple(dict.fromkeys(centre_of(section, term) for term in TERMS))
-    return Networks.start(build, section, centres, torch_seed(seed, "weights"), device, dtype)
+    return Networks.start(build, centres, torch_seed(seed, "weights"), device, drop_path=section.drop_path, dtype=dtype)
 
 
 def multiplied_in(precision: str, device: str) -> torch.dtype:

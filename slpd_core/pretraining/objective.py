@@ -12,9 +12,9 @@ from slpd_core.pretraining.matching import nearest_regions, nearest_regions_of_a
 from slpd_core.pretraining.networks import TERMS, centre_of
 from slpd_core.pretraining.prototypes import Prototypes
 from slpd_core.ssl import distributed, losses
+from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.losses import Logits
 from slpd_core.ssl.student_teacher import Networks, move_centre
-from slpd_core.ssl.transfer import sent
 
 # What is measured of a batch: the loss, its parts, and the entropy of the teacher's targets of each term.
 ENTROPIES = {"self": "teacher_entropy", "intra": "entropy_intra", "inter": "entropy_inter"}
@@ -25,7 +25,7 @@ BatchTargets = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Targets:
+class EpochTargets:
     """What the regions of a cohort are distilled towards in an epoch, beside other crops of themselves.
 
     vectors: float32 (P, D), D being the length of what was clustered. rows: term -> int64 (R, K), the rows of `vectors`
@@ -48,7 +48,7 @@ def find_targets(
     section: config.PretrainRunConfig,
     device: str,
     apart: np.ndarray,
-) -> Targets:
+) -> EpochTargets:
     """Find the targets of the terms that count, c and ĉ_k (paper, eq. 2, 4) or regions in place of the latter.
 
     c is the prototype a region is assigned to, ĉ_k its matched partner in the k-th nearest slide. In their place stand
@@ -74,7 +74,7 @@ def find_targets(
             nearest = nearest_regions_of_all(clustered, apart, section.n_neighbors)
         rows["inter"] = np.where(nearest >= 0, len(vectors) + nearest, -1)
         vectors = np.concatenate([vectors, clustered])
-    return Targets(
+    return EpochTargets(
         torch.from_numpy(vectors).to(device), {term: torch.from_numpy(found).to(device) for term, found in rows.items()}
     )
 
@@ -157,7 +157,7 @@ def pairs_of(section: config.PretrainRunConfig, batch: Batch) -> dict[str, Tenso
     """
     B, G, crops = len(batch), section.n_global_crops, section.n_global_crops + section.n_local_crops
     device = batch.views[0].device
-    found = {"self": sent(losses.other_views(G, crops), device).expand(B, G, crops) / B}
+    found = {"self": to_device(losses.other_views(G, crops), device).expand(B, G, crops) / B}
     for term, (_, weights) in batch.targets.items():
         count = weights.sum(1, keepdim=True)
         regions = (count > 0).sum().float()
@@ -166,7 +166,7 @@ def pairs_of(section: config.PretrainRunConfig, batch: Batch) -> dict[str, Tenso
         compared = torch.ones(weights.shape[1], crops)
         if section.skip_crop_k:
             compared.fill_diagonal_(0)
-        compared = sent(compared, device)
+        compared = to_device(compared, device)
         found[term] = share[:, :, None] * compared / compared.sum(1, keepdim=True)
     return found
 

@@ -1,204 +1,27 @@
 """Stage two: SLPD pretraining of the region encoder (paper, sec. 2)."""
 
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
-from slpd_core.pretraining.coverage import clustering_groups, describe_gaps, related_slides
-from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.epoch_state import Epoch, prototypes_of_state, prototypes_state
-from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
-from slpd_core.pretraining.objective import MEASURED, Batch, distil, find_targets
-from slpd_core.pretraining.prototype_stats import watch_prototypes, watch_targets
-from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
-from slpd_core.pretraining.token_dataset import Cohort, embed_regions, read_cohort, training_slides
-from slpd_core.runtime import TERMINATED, deferred_sigterm, generator, log, name_some
-from slpd_core.ssl import distributed
+from slpd_core.pretraining.coverage import clustering_groups, describe_gaps
+from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.pretraining.stage_two import cluster, embed_for_clustering, train
+from slpd_core.pretraining.token_dataset import Cohort, read_cohort, training_slides
+from slpd_core.runtime import log
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import train_as_one
-from slpd_core.ssl.monitoring import effective_rank, fixed_sample, knn_accuracy, to_tensorboard
 from slpd_core.ssl.slurm import Place, on_each
-from slpd_core.ssl.student_teacher import Networks, set_schedules, update
-from slpd_core.ssl.trainer import batches, first_not_finite, take_steps
-from slpd_core.ssl.transfer import sent
 
 VERSION = 8
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
-
-
-def stop_if_not_finite(losses: Tensor, steps: list[np.ndarray], cohort: Cohort, epoch: int) -> None:
-    """Raise RuntimeError at the first step whose loss is not finite, with its slides; waits for the device.
-
-    losses: of the steps done so far; steps: the rows of all steps of the epoch.
-    """
-    if found := first_not_finite(losses):
-        number, loss = found
-        slides = sorted({cohort.slide_ids[slide] for slide in cohort.slide_of[steps[number]]})
-        raise RuntimeError(
-            f"loss {loss} in epoch {epoch}, step {number}, slides {name_some(slides)}: lower "
-            "pretrain.base_lr or raise pretrain.teacher_temperature; the last checkpoint is kept"
-        )
-
-
-def train_epoch(
-    networks: Networks,
-    cohort: Cohort,
-    section: config.PretrainRunConfig,
-    begun: Epoch,
-    seed: int,
-    epoch: int,
-    asked_to_stop: Callable[[], bool],
-) -> bool:
-    """One epoch over all regions, from the step it had come to; gives whether it came to its end.
-
-    At the end its row has the means of MEASURED over the steps, an entropy's over those that had targets of it, and the
-    schedules' last values. Raises RuntimeError at a loss that is not finite.
-    """
-    device, tokens = networks.centres["self"].device, cohort.tokens
-    dtype = multiplied_in(section.precision, device.type)
-    steps = batches(len(tokens), section.batch_size, generator(seed, "batches", epoch))
-
-    def step(number: int) -> Tensor:
-        regions = steps[number]
-        torch.manual_seed(torch_seed(seed, "drop_path", epoch, number) + distributed.rank())
-        schedule = set_schedules(
-            networks,
-            section,
-            epoch * len(steps) + number,
-            len(steps),
-            len(regions),
-            warmup_endpoint=section.warmup_endpoint,
-        )
-        share = distributed.own_share(np.arange(len(regions)))
-        own, rng = regions[share], generator(seed, "crops", epoch, number)
-        views = draw_views(tokens, own, share, len(regions), section, rng, device)
-        wanted = begun.targets.of(sent(torch.from_numpy(own), device)) if begun.targets else {}
-        found = distil(networks, Batch(views, wanted), section, dtype)
-        update(networks, section, schedule["teacher_momentum"])
-        begun.row |= schedule
-        return torch.stack([found[name] for name in MEASURED])
-
-    def look_at(losses: Tensor) -> None:
-        stop_if_not_finite(losses, steps, cohort, epoch)
-
-    if not take_steps(step, len(steps), begun.measured, look_at, asked_to_stop, f"epoch {epoch}"):
-        return False
-    means = torch.stack(begun.measured).nanmean(0)
-    begun.row |= dict(zip(MEASURED, means.tolist(), strict=True))
-    return True
-
-
-def embed_for_clustering(
-    networks: Networks, cohort: Cohort, section: config.PretrainRunConfig, device: str
-) -> np.ndarray:
-    """What is clustered of each region, by the teacher, of its whole grid or a centre crop of it: float32 (R, D)."""
-    teacher, grid = networks.teacher, cohort.tokens.shape[1]
-    side = section.cluster_crop or grid
-    first = (grid - side) // 2
-    crop = slice(first, first + side)
-
-    def embed(tokens: Tensor) -> Tensor:
-        embeddings = teacher.encoder(tokens[:, crop, crop])
-        return teacher.head.bottleneck(embeddings) if section.cluster_space == "bottleneck" else embeddings
-
-    return embed_regions(embed, cohort.tokens, device)
-
-
-def cluster(
-    cohort: Cohort, clustered: np.ndarray, section: config.PretrainRunConfig, seed: int, epoch: int
-) -> Prototypes:
-    """The prototypes of an epoch; clustered: float32 (R, D)."""
-    group_of, names, _, M = clustering_groups(cohort, section)
-    return cluster_slides(
-        clustered,
-        group_of,
-        names,
-        M=M,
-        K=section.n_neighbors,
-        restarts=section.kmeans_restarts,
-        iterations=section.kmeans_iterations,
-        seed=seed,
-        epoch=epoch,
-        min_regions=section.min_regions,
-        group=related_slides(cohort, section) if section.clustering == "slide" else None,
-        matching=section.matching,
-        center_slides=section.center_slides,
-    )
-
-
-def train(
-    cohort: Cohort, section: config.PretrainRunConfig, seed: int, device: str, checkpoint: Checkpoint
-) -> tuple[Networks, pd.DataFrame]:
-    """The algorithm of the paper: before every epoch cluster each slide and match the slides, then distil.
-
-    Takes up the checkpoint where there is one. Gives the trained networks and one history row an epoch. Raises
-    ValueError when a batch cannot be shared evenly among the processes.
-    """
-    distributed.require_even_shares(min(section.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
-    networks = start_networks(section, cohort.tokens.shape[-1], seed, device)
-    cohort = cohort.near(device)
-    history, state = checkpoint.restore(networks, ["prototypes", "begun"])
-    prototypes = prototypes_of_state(state) if state else None
-    begun = Epoch.of_state(state["begun"], device) if state.get("begun") else None
-    for epoch in range(len(history), section.epochs):
-        started = time.monotonic()
-        if begun is None:
-            begun = begin_epoch(networks, cohort, section, seed, epoch, prototypes, device)
-        before = len(begun.measured)
-        with deferred_sigterm() as asked_to_stop:
-            if not train_epoch(networks, cohort, section, begun, seed, epoch, asked_to_stop):
-                checkpoint.save(networks, history, prototypes_state(prototypes) | {"begun": begun.state()})
-                log.info("stopped in epoch %d after %d steps", epoch + 1, len(begun.measured))
-                sys.exit(TERMINATED)
-            history.append(begun.row)
-            prototypes = begun.prototypes
-            checkpoint.save(networks, history, prototypes_state(prototypes) | {"begun": None})
-            to_tensorboard(checkpoint.path.with_name("tensorboard"), begun.row)
-        done = (len(begun.measured) - before) * min(section.batch_size, len(cohort.tokens))
-        rate, loss = done / (time.monotonic() - started), begun.row["loss"]
-        log.info("epoch %d of %d: loss %.3f, %.1f regions/s", epoch + 1, section.epochs, loss, rate)
-        begun = None
-    return networks, pd.DataFrame(history)
-
-
-def begin_epoch(
-    networks: Networks,
-    cohort: Cohort,
-    section: config.PretrainRunConfig,
-    seed: int,
-    epoch: int,
-    before: Prototypes | None,
-    device: str,
-) -> Epoch:
-    """Cluster each slide and match the slides, if the epoch needs it; before: the last epoch's prototypes."""
-    row: dict[str, float] = {"epoch": epoch, "uniform": math.log(section.out_dim)}
-    prototypes = targets = None
-    if section.uses_prototypes and epoch >= section.prototype_start_epoch:
-        clustered = embed_for_clustering(networks, cohort, section, device)
-        prototypes = cluster(cohort, clustered, section, seed, epoch)
-        group_of = clustering_groups(cohort, section)[0]
-        row |= watch_prototypes(cohort, group_of, before, prototypes)
-        apart = related_slides(cohort, section)[cohort.slide_of]
-        targets = find_targets(prototypes, clustered, group_of, section, device, apart)
-        row |= watch_targets(targets.rows)
-    sample = fixed_sample(len(cohort.tokens))
-    sampled = embed_regions(networks.teacher.encoder, cohort.tokens[sample], device)
-    row["effective_rank"] = effective_rank(sampled)
-    slides = cohort.slide_of[sample]
-    row["knn_accuracy"] = knn_accuracy(sampled, np.array(cohort.labels)[slides], np.array(cohort.patient_ids)[slides])
-    return Epoch(row, prototypes, targets, [])
 
 
 def no_prototypes(cohort: Cohort, section: config.PretrainRunConfig) -> Prototypes:

@@ -43,7 +43,7 @@ def similarity(c_i: Tensor, c_j: Tensor) -> tuple[float, tuple[int, ...]]:
     return max((float(cos[m, torch.tensor(sigma)].mean()), sigma) for sigma in permutations(m.tolist()))
 
 
-def kmeans(z: Tensor, starts: Sequence[Tensor], iterations: int) -> tuple[Tensor, Tensor]:
+def lloyd(z: Tensor, starts: Sequence[Tensor], iterations: int) -> tuple[Tensor, Tensor]:
     """Return centers (M, D) and each row's center (L,): Lloyd's algorithm, best of some starts, rows (M,) of z."""
     results = []
     for start in starts:
@@ -114,7 +114,7 @@ class SLPD:
             rows = (self.slide_of == n).nonzero()[:, 0]
             if len(rows) >= self.M:
                 starts = draw_starts(epoch, n, len(rows))
-                self.c[n], self.m[rows] = kmeans(self.z[rows], starts, self.kmeans_iterations)
+                self.c[n], self.m[rows] = lloyd(self.z[rows], starts, self.kmeans_iterations)
 
     def assign_targets(self) -> None:
         """Set each region's targets (R, 1 + K, D): its prototype c, and the matches ĉ_k of c in K slides."""

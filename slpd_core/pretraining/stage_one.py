@@ -1,14 +1,11 @@
 """Stage one: DINO pretraining of the patch encoder on patches sampled from the cohort (Caron et al., ICCV 2021)."""
 
-import math
-import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,18 +16,18 @@ from torch import Tensor
 from slpd_core import artifacts, config
 from slpd_core.encoders import vit
 from slpd_core.pretraining.patch_augmentations import draw_views
-from slpd_core.runtime import TERMINATED, deferred_sigterm, generator, log
+from slpd_core.runtime import generator
 from slpd_core.ssl import distributed, losses
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.head import ProjectionHead
 from slpd_core.ssl.losses import Logits
-from slpd_core.ssl.monitoring import effective_rank, fixed_sample, to_tensorboard
-from slpd_core.ssl.student_teacher import Network, Networks, move_centre, set_schedules, update
-from slpd_core.ssl.trainer import batches, first_not_finite, take_steps
+from slpd_core.ssl.monitoring import effective_rank, fixed_sample
+from slpd_core.ssl.schedules import Recipe
+from slpd_core.ssl.student_teacher import Network, Networks, move_centre
+from slpd_core.ssl.trainer import fit, shuffled_batches
 
 VERSION = 3
 MEANS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
-EPOCH = "epoch %d of %d: loss %.3f, self %.3f, koleo %.3f, teacher entropy %.3f, effective rank %.1f, %.1f patches/s"
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
 
 
@@ -96,7 +93,7 @@ class Plan:
             head = ProjectionHead(encoder.num_features, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim)
             return Network(encoder, head)
 
-        return Networks.start(build, recipe, ("self",), self.torch_seed("weights"), self.device)
+        return Networks.start(build, ("self",), self.torch_seed("weights"), self.device, drop_path=recipe.drop_path)
 
 
 def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
@@ -129,47 +126,64 @@ def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
     return torch.stack([loss, own, koleo, losses.mean_that_counts(entropy, counted)]).detach()
 
 
-def train_epoch(
-    networks: Networks,
-    patches: Patches,
-    plan: Plan,
-    epoch: int,
-    row: dict[str, float],
-    measured: list[Tensor],
-    asked_to_stop: Callable[[], bool],
-) -> bool:
-    """One epoch over all patches, from the step it had come to; gives whether it came to its end.
+@dataclass
+class StageOne:
+    """Stage one as the trainer runs it."""
 
-    measured: MEANS of the steps done. At the end `row` has their means and the schedules' last values. Raises
-    RuntimeError at a loss that is not finite.
-    """
-    recipe, seed = plan.recipe, plan.seed
-    steps = batches(len(patches), recipe.batch_size, generator(seed, "dino_patches", "batches", epoch))
-    pixels = read_ahead(patches, steps[len(measured) :])
+    unit: ClassVar[str] = "patches"
+    config_key: ClassVar[str] = "patch_encoder.dino"
 
-    def take(number: int) -> Tensor:
-        n, own = len(steps[number]), next(pixels).to(plan.device)
-        torch.manual_seed(plan.torch_seed("drop_path", epoch, number) + distributed.rank())
-        schedule = set_schedules(networks, recipe, epoch * len(steps) + number, len(steps), n)
-        rng = generator(seed, "dino_patches", "crops", epoch, number)
-        views = draw_views(own, distributed.own_share(np.arange(n)), n, recipe, rng)
-        found = step(networks, [plan.normalise(view) for view in views], plan)
-        update(networks, recipe, schedule["teacher_momentum"])
-        row.update(schedule)
-        return found
+    networks: Networks
+    patches: Patches
+    plan: Plan
+    recipe: Recipe
 
-    def look_at(losses: Tensor) -> None:
-        if found := first_not_finite(losses):
-            raise RuntimeError(
-                f"loss {found[1]} in epoch {epoch}, step {found[0]}: lower patch_encoder.dino.base_lr or raise "
-                "patch_encoder.dino.teacher_temperature; the last checkpoint is kept"
-            )
+    def __len__(self) -> int:
+        """Return the number of patches."""
+        return len(self.patches)
 
-    with closing(pixels):
-        if not take_steps(take, len(steps), measured, look_at, asked_to_stop, f"epoch {epoch}"):
-            return False
-    row.update(zip(MEANS, torch.stack(measured).mean(0).tolist(), strict=True))
-    return True
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Do nothing."""
+        return {}
+
+    def shuffle(self, epoch: int) -> list[np.ndarray]:
+        """Draw the batches of an epoch."""
+        rng = generator(self.plan.seed, "dino_patches", "batches", epoch)
+        return shuffled_batches(len(self), self.recipe.batch_size, rng)
+
+    def load(self, epoch: int, batches: list[np.ndarray], first: int) -> Generator[list[Tensor]]:
+        """Yield the crops of each batch, normalized."""
+        with closing(read_ahead(self.patches, batches[first:])) as reader:
+            for i, pixels in enumerate(reader, start=first):
+                n, rng = len(batches[i]), generator(self.plan.seed, "dino_patches", "crops", epoch, i)
+                rows = distributed.own_share(np.arange(n))
+                views = draw_views(pixels.to(self.networks.device), rows, n, self.plan.recipe, rng)
+                yield [self.plan.normalise(view) for view in views]
+
+    def backward(self, batch: list[Tensor]) -> dict[str, Tensor]:
+        """Give the student the gradients of the loss."""
+        return dict(zip(MEANS, step(self.networks, batch, self.plan), strict=True))
+
+    def end_epoch(self) -> dict[str, float]:
+        """Return the effective rank of some patches' tokens."""
+        watched = self.patches.take(fixed_sample(len(self.patches), WATCHED_PATCHES))
+        tokens = tokens_of(self.networks.teacher.encoder, watched, self.plan, self.plan.recipe.global_crop_px)
+        return {"effective_rank": effective_rank(tokens)}
+
+    def torch_seed(self, *keys: str | int) -> int:
+        """Derive a seed for torch."""
+        return self.plan.torch_seed(*keys)
+
+    def describe(self, rows: np.ndarray) -> str:
+        """Return nothing: a batch has patches of many slides."""
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: networks and metrics are all that goes on."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 def read_ahead(patches: Patches, steps: list[np.ndarray]) -> Generator[Tensor]:
@@ -204,25 +218,5 @@ def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple
     networks = plan.start()
     made_by = {key: value for key, value in asdict(plan).items() if key not in ("recipe", "device", "half")}
     made_by |= recipe.model_dump() | {"patches": patches.fingerprint, "version": VERSION}
-    checkpoint = Checkpoint(checkpoint_path, made_by)
-    watched = patches.take(fixed_sample(len(patches), WATCHED_PATCHES))
-    history, more = checkpoint.restore(networks, ["measured"])
-    measured = list(more["measured"].to(plan.device)) if more else []
-    for epoch in range(len(history), recipe.epochs):
-        started, before = time.monotonic(), len(measured)
-        row: dict[str, float] = {"epoch": epoch, "uniform": math.log(recipe.out_dim)}
-        with deferred_sigterm() as asked_to_stop:
-            if not train_epoch(networks, patches, plan, epoch, row, measured, asked_to_stop):
-                checkpoint.save(networks, history, {"measured": torch.stack(measured)})
-                log.info("stopped in epoch %d after %d steps", epoch + 1, len(measured))
-                sys.exit(TERMINATED)
-            row["effective_rank"] = effective_rank(
-                tokens_of(networks.teacher.encoder, watched, plan, recipe.global_crop_px)
-            )
-            history.append(row)
-            checkpoint.save(networks, history, {"measured": torch.empty(0)})
-            to_tensorboard(checkpoint_path.with_name("tensorboard"), row)
-        done = (len(measured) - before) * min(recipe.batch_size, len(patches))
-        rate, measured = done / (time.monotonic() - started), []
-        log.info(EPOCH, epoch + 1, recipe.epochs, *(row[name] for name in MEANS), row["effective_rank"], rate)
-    return networks, pd.DataFrame(history)
+    stage = StageOne(networks, patches, plan, recipe.select(Recipe))
+    return networks, fit(stage, Checkpoint(checkpoint_path, made_by))

@@ -6,11 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slpd_core import config
 from slpd_core.ssl import distributed
 from slpd_core.ssl.head import ProjectionHead
 from slpd_core.ssl.losses import update_centre
-from slpd_core.ssl.schedules import cosine, warmup_cosine
+from slpd_core.ssl.schedules import Recipe
 
 PARTS = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
 
@@ -48,22 +47,37 @@ class Networks:
     centres: dict[str, Tensor]
     scaler: torch.amp.GradScaler
 
+    @property
+    def device(self) -> torch.device:
+        """The device of both."""
+        return next(iter(self.centres.values())).device
+
     @classmethod
     def start(
         cls,
         build: BuildNetwork,
-        section: config.SelfDistillationConfig,
         terms: tuple[str, ...],
         seed: int,
-        device: str,
+        device: str = "cpu",
+        *,
+        drop_path: float = 0.1,
         dtype: torch.dtype = torch.float32,
     ) -> "Networks":
-        """Random weights that depend on the seed alone; the teacher begins as the student's copy.
+        """Build student and teacher with random weights; the teacher begins as the student's copy.
 
-        dtype: what they will multiply in.
+        Args:
+            build: Builds either.
+            terms: Names of the centers.
+            seed: Alone decides the weights.
+            device: cpu or cuda.
+            drop_path: Rate of stochastic depth, of the student alone.
+            dtype: That they will compute in.
+
+        Returns:
+            Both, with a new optimizer and centers of 0.
         """
         torch.manual_seed(seed)
-        student, teacher = (build(drop_path=rate).to(device) for rate in (section.drop_path, 0.0))
+        student, teacher = (build(drop_path=rate).to(device) for rate in (drop_path, 0.0))
         teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False).eval()
         parameters = list(student.parameters())
@@ -71,7 +85,7 @@ class Networks:
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        centres = {term: torch.zeros(section.out_dim, device=device) for term in terms}
+        centres = {term: torch.zeros(len(student.head.last_layer), device=device) for term in terms}
         scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
         return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centres, scaler)
 
@@ -90,41 +104,40 @@ class Networks:
 
 
 def set_schedules(
-    networks: Networks,
-    section: config.SelfDistillationConfig,
-    step: int,
-    steps_per_epoch: int,
-    batch_size: int,
-    *,
-    warmup_endpoint: bool = False,
+    networks: Networks, recipe: Recipe, step: int, steps_per_epoch: int, batch_size: int
 ) -> dict[str, float]:
-    """Set learning rate, weight decay and teacher momentum of a step, and whether the last layer is frozen.
+    """Set learning rate and weight decay of a step, and freeze the head's last layer in the first epochs.
 
     Args:
-        batch_size: Of a step in fact, less than the setting in a cohort smaller than a batch.
-        warmup_endpoint: Whether the last step of the warm-up has the full learning rate.
+        networks: Whose optimizer and student are set.
+        recipe: The schedules.
+        step: From 0, over all epochs.
+        steps_per_epoch: Of the data.
+        batch_size: Of the step.
+
+    Returns:
+        The values of `Recipe.at`.
     """
-    steps = section.epochs * steps_per_epoch
-    peak = section.base_lr * batch_size / 256
-    warmup = section.warmup_epochs * steps_per_epoch
-    values = {
-        "lr": warmup_cosine(step, steps, warmup, peak, section.min_lr, endpoint=warmup_endpoint),
-        "weight_decay": cosine(step, steps, section.weight_decay, section.weight_decay_end),
-        "teacher_momentum": cosine(step, steps, section.teacher_momentum, 1.0),
-    }
+    values = recipe.at(step, steps_per_epoch, batch_size)
     for group in networks.optimizer.param_groups:
         group["lr"] = values["lr"]
     networks.optimizer.param_groups[0]["weight_decay"] = values["weight_decay"]
-    networks.student.head.last_layer.requires_grad_(step >= section.freeze_last_layer_epochs * steps_per_epoch)
+    networks.student.head.last_layer.requires_grad_(step >= recipe.freeze_last_layer_epochs * steps_per_epoch)
     return values
 
 
-def update(networks: Networks, section: config.SelfDistillationConfig, momentum: float) -> None:
-    """One step of the student by the gradients it has, which are used up, of the teacher by moving average."""
+def update(networks: Networks, clip_norm: float, momentum: float) -> None:
+    """Move the student by its gradients, which are used up, and the teacher by moving average.
+
+    Args:
+        networks: Student and teacher.
+        clip_norm: Largest norm of a parameter's gradient.
+        momentum: Of the teacher.
+    """
     parameters: list[Any] = list(networks.student.parameters())
     distributed.average_gradients(parameters)
     networks.scaler.unscale_(networks.optimizer)
-    clip_each([parameter.grad for parameter in parameters if parameter.grad is not None], section.clip_norm)
+    clip_each([parameter.grad for parameter in parameters if parameter.grad is not None], clip_norm)
     networks.scaler.step(networks.optimizer)
     networks.scaler.update()
     networks.optimizer.zero_grad(set_to_none=True)

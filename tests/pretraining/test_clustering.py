@@ -62,7 +62,7 @@ class Starts:
 @pytest.mark.parametrize("iterations", [0, 1, 2, 5])
 def test_it_is_the_textbook_algorithm(iterations):
     x = np.random.default_rng(5).normal(size=(40, 3))
-    expected, nearest = reference.kmeans(torch.from_numpy(x), [torch.arange(5)], iterations)
+    expected, nearest = reference.lloyd(torch.from_numpy(x), [torch.arange(5)], iterations)
     (centres,), assignment = kmeans(x, 5, 1, iterations, Starts())
     np.testing.assert_allclose(centres, expected, atol=1e-5)
     np.testing.assert_array_equal(assignment, nearest)

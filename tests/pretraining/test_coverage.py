@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slpd_core.pretraining import coverage, pretrain
+from slpd_core.pretraining import coverage
 from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.stage_two import StageTwo
+from slpd_core.ssl.schedules import Recipe
 
 RUNS = {
     "slpd": {},
@@ -25,14 +27,15 @@ RUNS = {
 def test_the_regions_reached_are_those_that_get_targets(section, make_cohort, run, sizes):
     section = section.model_copy(update=RUNS[run])
     cohort = replace(make_cohort(*sizes), patient_ids=["p", "q", "p", "p"][: len(sizes)])
-    begun = pretrain.begin_epoch(start_networks(section, 8, 1, "cpu"), cohort, section, 1, 0, None, "cpu")
+    stage = StageTwo(start_networks(section, 8, 1, "cpu"), cohort, section, section.select(Recipe), seed=1)
+    row = stage.begin_epoch(0)
     reached = coverage.reached_regions(cohort, section)
-    assert reached.keys() == begun.targets.rows.keys()
-    for term, rows in begun.targets.rows.items():
+    assert reached.keys() == stage.targets.rows.keys()
+    for term, rows in stage.targets.rows.items():
         np.testing.assert_array_equal(reached[term], (rows >= 0).sum(1), err_msg=term)
-    assert begun.row["regions_without_prototypes"] == pytest.approx((reached["intra"] == 0).mean())
+    assert row["regions_without_prototypes"] == pytest.approx((reached["intra"] == 0).mean())
     without = (reached["inter"] == 0).mean() if "inter" in reached else np.nan
-    assert begun.row["regions_without_neighbors"] == pytest.approx(without, nan_ok=True)
+    assert row["regions_without_neighbors"] == pytest.approx(without, nan_ok=True)
     gaps = coverage.describe_gaps(cohort, section)
     whole = all((count >= (section.n_neighbors if term == "inter" else 1)).all() for term, count in reached.items())
     assert (gaps == []) is whole

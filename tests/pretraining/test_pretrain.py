@@ -11,11 +11,13 @@ import torch
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
-from slpd_core.pretraining import pretrain
+from slpd_core.pretraining import pretrain, stage_two
 from slpd_core.pretraining.networks import start_networks
 from slpd_core.runtime import TERMINATED, sigterm_exits
+from slpd_core.ssl import trainer
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import train_as_one
+from slpd_core.ssl.schedules import Recipe
 
 
 def alone(section):
@@ -23,7 +25,7 @@ def alone(section):
 
 
 def trained(cohort, section, path, seed=1):
-    return pretrain.train(cohort, section, seed, "cpu", Checkpoint(path, section.model_dump() | {"seed": seed}))
+    return stage_two.train(cohort, section, seed, "cpu", Checkpoint(path, section.model_dump() | {"seed": seed}))
 
 
 def same(a, b):
@@ -32,7 +34,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(("regions", "sizes"), [(25, [10, 10]), (20, [10, 10]), (7, [7]), (1, [1])])
 def test_batches_cover_the_cohort_once(regions, sizes):
-    found = pretrain.batches(regions, 10, np.random.default_rng(0))
+    found = trainer.shuffled_batches(regions, 10, np.random.default_rng(0))
     assert [len(batch) for batch in found] == sizes
     rows = np.concatenate(found)
     assert len(set(rows)) == len(rows)
@@ -40,7 +42,7 @@ def test_batches_cover_the_cohort_once(regions, sizes):
 
 def test_two_runs_see_the_same_crops_and_two_steps_do_not(section, make_cohort, tmp_path, monkeypatch):
     """All regions are alike here, so that views can differ by where they lie only."""
-    cohort, seen, draw_views = make_cohort(9, 8, 8), {"slpd": [], "dino": []}, pretrain.draw_views
+    cohort, seen, draw_views = make_cohort(9, 8, 8), {"slpd": [], "dino": []}, stage_two.draw_views
     cohort = replace(cohort, tokens=cohort.tokens[:1].expand_as(cohort.tokens))
     for name, run in (("slpd", section), ("dino", alone(section))):
 
@@ -48,7 +50,7 @@ def test_two_runs_see_the_same_crops_and_two_steps_do_not(section, make_cohort, 
             views.append(draw_views(*arguments))
             return views[-1]
 
-        monkeypatch.setattr(pretrain, "draw_views", noted)
+        monkeypatch.setattr(stage_two, "draw_views", noted)
         trained(cohort, run.model_copy(update={"epochs": 2}), tmp_path / f"{name}.pt")
     assert len(seen["slpd"]) == len(seen["dino"]) == 4
     for ours, theirs in zip(seen["slpd"], seen["dino"], strict=True):
@@ -76,13 +78,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     epochs = []
 
     def interrupted(*arguments):
-        epochs.append(arguments[-1])
+        epochs.append(arguments[1].index)
         if len(epochs) > killed_after:
             raise KeyboardInterrupt
         return train_epoch(*arguments)
 
-    train_epoch = pretrain.train_epoch
-    monkeypatch.setattr(pretrain, "train_epoch", interrupted)
+    train_epoch = trainer.train_epoch
+    monkeypatch.setattr(trainer, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(cohort, section, tmp_path / "cut.pt")
     monkeypatch.undo()
@@ -105,7 +107,7 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
     """The signal comes within a step, of 4 epochs of 4; the step is finished, and none is done twice."""
     section, cohort = section.model_copy(update={"batch_size": 6, "inter": inter}), make_cohort(9, 8, 7)
     whole, history = trained(cohort, section, tmp_path / "whole.pt")
-    done, distil = [], pretrain.distil
+    done, distil = [], stage_two.distil
 
     def counted(networks, batch, *arguments):
         if len(done) == step and step not in done:
@@ -113,7 +115,7 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
         done.append(len(done))
         return distil(networks, batch, *arguments)
 
-    monkeypatch.setattr(pretrain, "distil", counted)
+    monkeypatch.setattr(stage_two, "distil", counted)
     with sigterm_exits(), pytest.raises(SystemExit) as stop:
         trained(cohort, section, tmp_path / "cut.pt")
     assert (stop.value.code, len(done)) == (TERMINATED, step + 1)
@@ -186,10 +188,10 @@ def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch,
     cohort = make_cohort(7, 1, 9, 8)
     single, history = trained(cohort, section, tmp_path / "alone.pt")
     together = Checkpoint(tmp_path / "together.pt", {})
-    train_as_one(pretrain.train, 2, "cpu", cohort, section, 1, "cpu", together)
+    train_as_one(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", together)
     trained_again = []
-    monkeypatch.setattr(pretrain, "train_epoch", lambda *_: trained_again.append(_))
-    shared, found = pretrain.train(cohort, section, 1, "cpu", together)
+    monkeypatch.setattr(trainer, "train_epoch", lambda *_: trained_again.append(_))
+    shared, found = stage_two.train(cohort, section, 1, "cpu", together)
     assert not trained_again  # what they have come to is taken up
     np.testing.assert_allclose(found, history, rtol=1e-3, atol=1e-4)
     for term, centre in single.centres.items():
@@ -201,16 +203,16 @@ def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch,
 
 def train_until_stopped(cohort, section, seed, device, checkpoint):
     """Train as one of several processes, of which the second gets SIGTERM in step 4 of its second epoch."""
-    distil, done = pretrain.distil, []
+    distil, done = stage_two.distil, []
 
     def counted(*arguments):
         done.append(1)
-        if pretrain.distributed.rank() == 1 and len(done) == 25:
+        if stage_two.distributed.rank() == 1 and len(done) == 25:
             signal.raise_signal(signal.SIGTERM)
         return distil(*arguments)
 
-    pretrain.distil = counted
-    pretrain.train(cohort, section, seed, device, checkpoint)
+    stage_two.distil = counted
+    stage_two.train(cohort, section, seed, device, checkpoint)
 
 
 def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, make_cohort, tmp_path):
@@ -222,11 +224,11 @@ def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, m
     state = artifacts.read_torch(tmp_path / "cut.pt")
     assert stop.value.code == TERMINATED
     assert len(state["history"]) == 1
-    assert len(state["more"]["begun"]["measured"]) == 16
+    assert len(state["more"]["epoch"]["metrics"]) == 16
     found = []
     for checkpoint in checkpoints:
-        train_as_one(pretrain.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
-        found.append(pretrain.train(cohort, section, 1, "cpu", checkpoint))
+        train_as_one(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
+        found.append(stage_two.train(cohort, section, 1, "cpu", checkpoint))
     (whole, history), (resumed, rows) = found
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
     pd.testing.assert_frame_equal(history, rows)
@@ -235,7 +237,7 @@ def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, m
 def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(section, make_cohort, tmp_path, monkeypatch):
     """The loss turns nan in step 1 of the second epoch, SIGTERM comes in step 2, long before losses are looked at."""
     section, cohort = section.model_copy(update={"batch_size": 6}), make_cohort(9, 8, 7)
-    distil, done = pretrain.distil, []
+    distil, done = stage_two.distil, []
 
     def spoiled(networks, *arguments):
         done.append(1)
@@ -246,15 +248,15 @@ def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(secti
             signal.raise_signal(signal.SIGTERM)
         return distil(networks, *arguments)
 
-    monkeypatch.setattr(pretrain, "distil", spoiled)
+    monkeypatch.setattr(stage_two, "distil", spoiled)
     with sigterm_exits(), pytest.raises((RuntimeError, SystemExit)):
         trained(cohort, section, tmp_path / "a.pt")
     state = artifacts.read_torch(tmp_path / "a.pt")
-    assert (len(state["history"]), state["more"]["begun"]) == (1, None)
+    assert (len(state["history"]), state["more"]["epoch"]) == (1, None)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(section, make_cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain.distributed, "count", lambda: 5)
+    monkeypatch.setattr(stage_two.distributed, "count", lambda: 5)
     with pytest.raises(ValueError, match=r"pretrain\.batch_size: 12 regions a step do not divide among 5 GPUs"):
         trained(make_cohort(9, 9), section, tmp_path / "c.pt")
 
@@ -265,12 +267,12 @@ def test_what_is_clustered_may_be_the_bottleneck_of_a_centre_crop(section, make_
     with torch.no_grad():
         middle = networks.teacher.encoder(cohort.tokens[:, 1:3, 1:3].float())
         expected = torch.nn.functional.normalize(networks.teacher.head.mlp(middle), dim=1)
-    np.testing.assert_allclose(pretrain.embed_for_clustering(networks, cohort, changed, "cpu"), expected, atol=1e-6)
+    np.testing.assert_allclose(stage_two.embed_for_clustering(networks, cohort, changed, "cpu"), expected, atol=1e-6)
 
 
 def purity(encoder, cohort, section, kind):
     """Mean share of a slide's regions whose prototype is their kind, the two prototypes named as fits best."""
-    found = pretrain.cluster(cohort, pretrain.embed_regions(encoder, cohort.tokens, "cpu"), section, 1, 9)
+    found = stage_two.cluster(cohort, stage_two.embed_regions(encoder, cohort.tokens, "cpu"), section, 1, 9)
     agree = kind == found.assignment
     shares = [agree[cohort.slide_of == slide].mean() for slide in range(len(cohort.slide_ids))]
     return np.mean(np.maximum(shares, 1 - np.array(shares)))
@@ -372,7 +374,7 @@ def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path)
 
 
 def test_the_encoder_written_is_the_teachers(run_stage, section, make_cohort, monkeypatch):
-    trained_networks, train = [], pretrain.train
+    trained_networks, train = [], stage_two.train
 
     def noted(*arguments):
         trained_networks.append(train(*arguments))
@@ -436,7 +438,9 @@ def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohor
     changes = {"inter": "any_region", "alpha_intra": 0.0, "exclude_same_patient": excluded}
     section = section.model_copy(update=changes)
     networks = start_networks(section, 8, 1, "cpu")
-    targets = pretrain.begin_epoch(networks, cohort, section, 1, 0, None, "cpu").targets
+    stage = stage_two.StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
+    stage.begin_epoch(0)
+    targets = stage.targets
     nearest = targets.rows["inter"][:, 0].numpy() - (len(targets.vectors) - 9)  # behind the prototypes
     assert (nearest[0], nearest[4]) == (4, 0) or excluded
     related = np.array(["p"] * 5 + ["q"] * 4) if excluded else cohort.slide_of

@@ -48,8 +48,8 @@ def test_the_similarity_of_slides_takes_the_best_permutation():
 
 def test_kmeans_keeps_the_best_start():
     z = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
-    c, nearest = reference.kmeans(z, [torch.tensor([0, 1]), torch.tensor([0, 2])], 0)
+    c, nearest = reference.lloyd(z, [torch.tensor([0, 1]), torch.tensor([0, 2])], 0)
     assert c.flatten().tolist() == [0, 10]
-    c, nearest = reference.kmeans(z, [torch.tensor([1, 2])], 3)
+    c, nearest = reference.lloyd(z, [torch.tensor([1, 2])], 3)
     assert c.flatten().tolist() == [0.5, 10.5]
     assert nearest.tolist() == [0, 0, 1, 1]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from slpd_core.ssl.checkpoint import Checkpoint
 
 
 @pytest.fixture
-def networks(recipe, start):
-    return start(recipe, 1)
+def networks(start):
+    return start(1)
 
 
 @pytest.fixture
@@ -24,14 +25,14 @@ def warnings(caplog):
 
 def made_by(recipe, **changes):
     """The flat form `pretrain.run` gives."""
-    return recipe.model_dump() | {"seed": 1, "tokens": "f", "version": 3} | changes
+    return asdict(recipe) | {"seed": 1, "tokens": "f", "version": 3} | changes
 
 
 def test_what_is_saved_comes_back(recipe, networks, start, tmp_path):
     more = {"begun": {"row": {"epoch": 1.0}, "rows": torch.tensor([-1, 4])}, "nothing": None}
     networks.centres["self"] += 1
     Checkpoint(tmp_path / "a.pt", made_by(recipe)).save(networks, [{"epoch": 0.0}], more)
-    other = start(recipe, 2)
+    other = start(2)
     history, back = Checkpoint(tmp_path / "a.pt", made_by(recipe)).restore(other, [*more])
     assert history == [{"epoch": 0.0}]
     assert str(back) == str(more)
@@ -44,7 +45,7 @@ def test_what_is_saved_comes_back(recipe, networks, start, tmp_path):
 @pytest.mark.parametrize("enabled", [(True, False), (False, True), (True, True)])
 def test_a_run_goes_on_where_another_precision_is_chosen(recipe, start, tmp_path, enabled):
     """As `auto` chooses on another GPU: a scale of losses is taken up where both have one."""
-    saved, other = start(recipe, 1), start(recipe, 2)
+    saved, other = start(1), start(2)
     saved.scaler, other.scaler = (torch.amp.GradScaler("cpu", init_scale=8.0 * on, enabled=on) for on in enabled)
     other.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=enabled[1])
     Checkpoint(tmp_path / "a.pt", {}).save(saved, [{"epoch": 0.0}], {})
@@ -88,7 +89,7 @@ def test_a_file_of_another_kind_is_named_with_the_remedy(networks, tmp_path, sta
 
 
 def test_other_networks_under_the_same_settings_are_named_with_the_remedy(recipe, start, networks, tmp_path):
-    larger = start(recipe, 1, width=30)
+    larger = start(1, width=30)
     Checkpoint(tmp_path / "a.pt", {}).save(larger, [], {})
     with pytest.raises(ValueError, match=r"a\.pt: not the state of this run .*delete it"):
         Checkpoint(tmp_path / "a.pt", {}).restore(networks)

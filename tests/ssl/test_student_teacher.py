@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,16 +16,16 @@ def same(a, b):
     return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
 
 
-def test_the_teacher_starts_as_the_student_and_the_weights_depend_on_the_seed_alone(recipe, start):
-    one = start(recipe, 1)
+def test_the_teacher_starts_as_the_student_and_the_weights_depend_on_the_seed_alone(start):
+    one = start(1)
     torch.rand(5)
-    other = start(recipe, 1)
+    other = start(1)
     assert same(one.student.state_dict(), other.student.state_dict())
     assert same(one.student.state_dict(), one.teacher.state_dict())
-    assert not same(one.student.state_dict(), start(recipe, 2).student.state_dict())
+    assert not same(one.student.state_dict(), start(2).student.state_dict())
 
 
-def test_drop_path_is_in_the_student_only(recipe):
+def test_drop_path_is_in_the_student_only():
     """Neither built into the teacher nor at work in it."""
     rates = []
 
@@ -32,7 +33,7 @@ def test_drop_path_is_in_the_student_only(recipe):
         rates.append(drop_path)
         return Network(nn.Linear(8, 24), ProjectionHead(24, 32, 16, 40))
 
-    networks = Networks.start(build, recipe.model_copy(update={"drop_path": 0.3, "out_dim": 40}), ("self",), 1, "cpu")
+    networks = Networks.start(build, ("self",), 1, drop_path=0.3)
     assert rates == [0.3, 0.0]
     assert networks.student.training
     assert not any(module.training for module in networks.teacher.modules())
@@ -54,8 +55,8 @@ SCHEDULE = {
 @pytest.mark.parametrize(("step", "expected"), SCHEDULE.items())
 def test_schedules_of_a_step(recipe, start, step, expected):
     changes = {"base_lr": 0.02, "min_lr": 0.001, "epochs": 3, "warmup_epochs": 1, "teacher_momentum": 0.99}
-    networks = start(recipe, 1)
-    values = set_schedules(networks, recipe.model_copy(update=changes), step, steps_per_epoch=4, batch_size=64)
+    networks = start(1)
+    values = set_schedules(networks, replace(recipe, **changes), step, steps_per_epoch=4, batch_size=64)
     assert tuple(values.values()) == pytest.approx(expected, abs=1e-12)
     decayed, free = networks.optimizer.param_groups
     assert decayed["lr"] == free["lr"] == values["lr"]
@@ -64,16 +65,16 @@ def test_schedules_of_a_step(recipe, start, step, expected):
 
 @pytest.mark.parametrize("batch_size", [16, 256, 1024])
 def test_the_learning_rate_follows_the_batch(recipe, start, batch_size):
-    values = set_schedules(start(recipe, 1), recipe, 4, 4, batch_size)
+    values = set_schedules(start(1), recipe, 4, 4, batch_size)
     assert values["lr"] == pytest.approx(recipe.base_lr * batch_size / 256)
 
 
 def test_the_teacher_follows_the_student_and_gets_no_gradient(recipe, start):
-    networks = start(recipe, 1)
+    networks = start(1)
     before = {key: tensor.clone() for key, tensor in networks.teacher.state_dict().items()}
     set_schedules(networks, recipe, 5, 4, 12)
     networks.student(torch.randn(6, 8)).pow(2).mean().backward()
-    update(networks, recipe, 0.9)
+    update(networks, recipe.clip_norm, 0.9)
     student = networks.student.state_dict()
     for key, tensor in networks.teacher.state_dict().items():
         torch.testing.assert_close(tensor, 0.9 * before[key] + 0.1 * student[key], atol=1e-7, rtol=1e-5)
@@ -82,18 +83,18 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient(recipe, start):
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_the_last_layer_is_frozen_for_the_first_epochs(recipe, start, epoch):
-    networks = start(recipe, 1)
+    networks = start(1)
     before = networks.student.head.last_layer.clone()
-    recipe = recipe.model_copy(update={"freeze_last_layer_epochs": 1})
+    recipe = replace(recipe, freeze_last_layer_epochs=1)
     for step in (4 * epoch, 4 * epoch + 3):
         set_schedules(networks, recipe, step, 4, 12)
         networks.student(torch.randn(6, 8))[:, 0].mean().backward()
-        update(networks, recipe, 0.9)
+        update(networks, recipe.clip_norm, 0.9)
     assert torch.equal(networks.student.head.last_layer, before) is (epoch == 0)
 
 
 def test_the_last_layer_thaws_with_the_first_step_after_the_frozen_epochs(recipe, start):
-    networks, recipe = start(recipe, 1), recipe.model_copy(update={"freeze_last_layer_epochs": 2})
+    networks, recipe = start(1), replace(recipe, freeze_last_layer_epochs=2)
     trained = []
     for step in range(12):
         set_schedules(networks, recipe, step, 4, 12)
@@ -111,7 +112,7 @@ def test_only_gradients_above_the_norm_are_scaled():
 
 
 def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch):
-    networks = start(recipe, 1)
+    networks = start(1)
     set_schedules(networks, recipe, 5, 4, 12)
     (networks.student(torch.randn(6, 8)).pow(2).sum() * 1e6).backward()
     norms = []
@@ -120,7 +121,7 @@ def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch
         "step",
         lambda: norms.extend(float(parameter.grad.norm()) for parameter in networks.student.parameters()),
     )
-    update(networks, recipe, 0.9)
+    update(networks, recipe.clip_norm, 0.9)
     assert max(norms) == pytest.approx(recipe.clip_norm, rel=1e-3)
     assert math.hypot(*norms) > 1.5 * recipe.clip_norm
     assert all(parameter.grad is None for parameter in networks.student.parameters())
@@ -128,25 +129,25 @@ def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch
 
 def test_a_step_whose_scaled_gradients_overflow_is_left_out(recipe, start):
     """Of float16; the scale is halved, and the next step, which does not overflow, moves the student as unscaled."""
-    networks, plain = start(recipe, 1), start(recipe, 1)
+    networks, plain = start(1), start(1)
     networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
     x, before = torch.randn(6, 8), copy.deepcopy(networks.student.state_dict())
     set_schedules(networks, recipe, 5, 4, 12)
     networks.scaler.scale(networks.student(x).pow(2).sum()).backward()
-    update(networks, recipe, 0.9)
+    update(networks, recipe.clip_norm, 0.9)
     assert same(networks.student.state_dict(), before)
     assert networks.scaler.get_scale() == 2.0**126
     networks.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for one in (networks, plain):
         set_schedules(one, recipe, 5, 4, 12)
         one.scaler.scale(one.student(x).pow(2).sum()).backward()
-        update(one, recipe, 0.9)
+        update(one, recipe.clip_norm, 0.9)
     torch.testing.assert_close(networks.student.state_dict(), plain.student.state_dict())
     assert not same(networks.student.state_dict(), before)
 
 
 def test_no_decay_on_biases_and_vectors(recipe, start):
-    networks = start(recipe, 1)
+    networks = start(1)
     values = set_schedules(networks, recipe, 8, 4, 12)
     decayed, free = networks.optimizer.param_groups
     assert decayed["weight_decay"] == values["weight_decay"] > recipe.weight_decay
