@@ -18,10 +18,11 @@ if TYPE_CHECKING:
         load_region_encoder,
     )
     from slpd_core.api.prototypes import cluster_embeddings
-    from slpd_core.api.slides import draw_overlay, segment_tissue, select_regions
+    from slpd_core.api.slides import segment_tissue, select_regions
     from slpd_core.artifacts.by_path import read, read_metadata
     from slpd_core.config import default_config
     from slpd_core.demo.cohort import draw_demo_slide
+    from slpd_core.drawing.overlays import draw_overlay
     from slpd_core.pretraining.matching import match_prototypes, nearest_slides
     from slpd_core.wsi.reader import Slide
     from slpd_core.wsi.region_reader import iter_regions
@@ -57,7 +58,7 @@ _MODULES = {  # where each name but the version is
     "compute_attention": "api.encoders",
     "default_config": "config",
     "draw_demo_slide": "demo.cohort",
-    "draw_overlay": "api.slides",
+    "draw_overlay": "drawing.overlays",
     "embed": "api.encoders",
     "encode": "api.encoders",
     "iter_regions": "wsi.region_reader",

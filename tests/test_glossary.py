@@ -11,7 +11,6 @@ OF_EACH_STAGE = {"run", "main", "VERSION", "log"}
 DEFINED_TWICE = {
     "BLOCK_REGIONS",
     "CLASSIFIERS",
-    "Cell",
     "Cohort",
     "ENTROPIES",
     "LOSSES",
@@ -24,7 +23,6 @@ DEFINED_TWICE = {
     "build",
     "choose_slides",
     "distil",
-    "draw",
     "draw_slide",
     "draw_views",
     "fingerprint",
@@ -32,7 +30,6 @@ DEFINED_TWICE = {
     "provenance",
     "read",
     "train",
-    "write",
 }
 
 

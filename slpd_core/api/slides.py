@@ -4,13 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from slpd_core import artifacts, config
-from slpd_core.drawing.overlays import draw_regions, outline_tissue
 from slpd_core.slides import regions as grid
 from slpd_core.slides import tissue as segmentation
-from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
 
 
@@ -101,24 +97,3 @@ def select_regions(
         size_px=size_px, target_mpp=target_mpp, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
     )
     return grid.select_tissue_regions(tissue, **settings.model_dump())
-
-
-def draw_overlay(
-    slide: Slide, tissue: artifacts.Tissue, regions: artifacts.Regions | None = None, *, thumbnail_mpp: float = 8.0
-) -> np.ndarray:
-    """Draw a slide's tissue, and its regions, on its thumbnail.
-
-    Args:
-        slide: An open slide.
-        tissue: Its tissue, drawn in green.
-        regions: Its regions, drawn in blue; None draws none.
-        thumbnail_mpp: um/px of the thumbnail.
-
-    Returns:
-        The picture, uint8 RGB (rows, columns, 3), at most 1024 px wide and high before regions overhang it.
-    """
-    scale = (downsample_factor(slide.mpp, max(slide.mpp, thumbnail_mpp)),) * 2
-    picture = outline_tissue(slide.thumbnail(thumbnail_mpp), tissue.polygons, scale)
-    if regions is not None:
-        picture = draw_regions(picture, slide.size, regions.coords, regions.coords[:0], regions.size_level0_px)
-    return np.asarray(picture)

@@ -1,4 +1,4 @@
-"""Pictures to look a slide over: its tissue, its regions, or why it is quarantined."""
+"""Overlays on a slide's thumbnail: its tissue, its regions; or why it is quarantined."""
 
 import textwrap
 
@@ -6,35 +6,72 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from shapely import Polygon
 
-OVERLAY_PX = 1024  # longer side of a picture, at most
-OUTLINE, KEPT, DROPPED = (0, 140, 60), (20, 60, 200), (200, 90, 0)
+from slpd_core import artifacts
+from slpd_core.wsi.mpp import downsample_factor
+from slpd_core.wsi.reader import Slide
+
+OVERLAY_PX = 1024  # longer side of a thumbnail, at most
+TISSUE_COLOR, KEPT_COLOR, DROPPED_COLOR = (0, 140, 60), (20, 60, 200), (200, 90, 0)
 LINE_PX = 3
-FONT_PX = 26
+PLACEHOLDER_FONT_PX = 26
+
+
+def draw_overlay(
+    slide: Slide, tissue: artifacts.Tissue, regions: artifacts.Regions | None = None, *, thumbnail_mpp: float = 8.0
+) -> np.ndarray:
+    """Draw a slide's tissue and regions on its thumbnail.
+
+    Args:
+        slide: An open slide.
+        tissue: Its tissue, outlined in green.
+        regions: Its regions, outlined in blue; None: none.
+        thumbnail_mpp: um/px of the thumbnail.
+
+    Returns:
+        The picture, uint8 RGB (rows, columns, 3): at most 1024 px wide and high, plus the regions' overhang.
+    """
+    scale = (downsample_factor(slide.mpp, max(slide.mpp, thumbnail_mpp)),) * 2
+    picture = outline_tissue(slide.thumbnail(thumbnail_mpp), tissue.polygons, scale)
+    if regions is not None:
+        picture = draw_regions(picture, slide.size, regions.coords, regions.coords[:0], regions.size_level0_px)
+    return np.asarray(picture)
 
 
 def outline_tissue(pixels: np.ndarray, polygons: tuple[Polygon, ...], scale: tuple[float, float]) -> Image.Image:
-    """The thumbnail with the tissue's outline.
+    """Outline the tissue on a thumbnail.
 
-    pixels: uint8 RGB (rows, columns, 3). scale: (x, y) units of the polygons a pixel of the thumbnail.
+    Args:
+        pixels: The thumbnail, uint8 RGB (rows, columns, 3).
+        polygons: The tissue.
+        scale: (x, y), units of the polygons per pixel of the thumbnail.
+
+    Returns:
+        The picture, its longer side at most OVERLAY_PX.
     """
     picture = Image.fromarray(pixels)
     picture.thumbnail((OVERLAY_PX, OVERLAY_PX))
     shrink = picture.width / pixels.shape[1], picture.height / pixels.shape[0]
-    draw = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(picture)
     for polygon in polygons:
         for ring in (polygon.exterior, *polygon.interiors):
             points = np.asarray(ring.coords) / scale * shrink
-            draw.line([tuple(point) for point in points], fill=OUTLINE, width=LINE_PX)
+            pen.line([tuple(point) for point in points], fill=TISSUE_COLOR, width=LINE_PX)
     return picture
 
 
 def draw_regions(
     outlined: Image.Image, slide_px: tuple[int, int], kept: np.ndarray, dropped: np.ndarray, region_px: int
 ) -> Image.Image:
-    """The picture of a slide's tissue with the squares that were kept, and thinner those with too little tissue.
+    """Draw a slide's regions, and thinner the squares with too little tissue.
 
-    kept, dropped: (squares, 2) upper left corners, region_px their side, slide_px (width, height): level-0 px. Grows
-    where squares hang over the slide's edge.
+    Args:
+        outlined: The thumbnail with its tissue.
+        slide_px: Width and height of the slide, level-0 px.
+        kept, dropped: Upper left corners of the squares, (squares, 2), level-0 px.
+        region_px: Side of a square, level-0 px.
+
+    Returns:
+        The picture, larger than the thumbnail where squares hang over the slide's edge.
     """
     shrink = outlined.width / slide_px[0]
     corners = np.concatenate([kept, dropped])
@@ -44,17 +81,25 @@ def draw_regions(
     size = np.maximum(np.ceil(high * shrink).astype(int) + offset, outlined.size + offset) + LINE_PX
     picture = Image.new("RGB", tuple(size.tolist()), "white")
     picture.paste(outlined, tuple(offset.tolist()))
-    draw = ImageDraw.Draw(picture)
-    for squares, colour, width in ((dropped, DROPPED, 1), (kept, KEPT, LINE_PX)):
+    pen = ImageDraw.Draw(picture)
+    for squares, color, width in ((dropped, DROPPED_COLOR, 1), (kept, KEPT_COLOR, LINE_PX)):
         for x, y in squares * shrink + offset:
-            draw.rectangle((x, y, x + region_px * shrink, y + region_px * shrink), outline=colour, width=width)
+            pen.rectangle((x, y, x + region_px * shrink, y + region_px * shrink), outline=color, width=width)
     return picture
 
 
-def placeholder_image(slide_id: str, reason: str) -> Image.Image:
-    """A picture that says why a slide is quarantined."""
+def draw_placeholder(slide_id: str, reason: str) -> Image.Image:
+    """Draw the picture of a quarantined slide: the reason as text.
+
+    Args:
+        slide_id: Id of the slide.
+        reason: Why it is quarantined.
+
+    Returns:
+        The picture.
+    """
     lines = [f"{slide_id}: quarantined", "", *textwrap.wrap(reason, 44)]
-    picture = Image.new("RGB", (640, 40 + len(lines) * (FONT_PX + 8)), "white")
-    font = ImageFont.load_default(size=FONT_PX)
+    picture = Image.new("RGB", (640, 40 + len(lines) * (PLACEHOLDER_FONT_PX + 8)), "white")
+    font = ImageFont.load_default(size=PLACEHOLDER_FONT_PX)
     ImageDraw.Draw(picture).multiline_text((20, 20), "\n".join(lines), fill=(160, 20, 20), spacing=6, font=font)
     return picture

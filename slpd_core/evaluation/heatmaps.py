@@ -36,7 +36,7 @@ def draw_slide(
     if size_px:
         thumbnail.thumbnail((size_px, size_px))
     slide_px = (regions.slide.width_px, regions.slide.height_px)
-    return heatmap.heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
+    return heatmap.draw_heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
 
 
 def choose_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
@@ -77,5 +77,5 @@ def run(
             says = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"
             panels.append((label, slide_id, says, picture))
     panels.sort(key=lambda panel: panel[:2])
-    heatmap.save(heatmap.contact_sheet([panel[1:] for panel in panels]), out_path)
+    heatmap.save_jpeg(heatmap.draw_contact_sheet([panel[1:] for panel in panels]), out_path)
     log.info("%d slides", len(panels))

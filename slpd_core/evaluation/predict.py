@@ -90,8 +90,8 @@ def predict_row(
         if found.attention is not None and row.embeds:
             picture = draw_slide(tissue_dir, regions_dir, slide_id, found.attention)
             says = f"{row.classifier} on {row.features}: {columns['predicted']}, p {found.folds.mean(0).max():.2f}"
-            sheet = heatmap.contact_sheet([(slide_id, says, picture)], max(picture.size))
-            heatmap.save(sheet, heatmaps_dir / row.features / row.classifier / f"{slide_id}.jpg")
+            sheet = heatmap.draw_contact_sheet([(slide_id, says, picture)], max(picture.size))
+            heatmap.save_jpeg(sheet, heatmaps_dir / row.features / row.classifier / f"{slide_id}.jpg")
     return rows
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.gallery import COLUMNS, TILE_PX, TILES, Cell, Strip, draw
+from slpd_core.drawing.gallery import MAX_COLUMNS, MAX_TILES, TILE_PX, GalleryCell, GalleryRow, draw_gallery
 from slpd_core.runtime import log, progress
 
 VERSION = 1
-COHORT_PROTOTYPES = 3 * COLUMNS  # shown, at most, of a run that clusters the whole cohort as one
+COHORT_PROTOTYPES = 3 * MAX_COLUMNS  # shown, at most, of a run that clusters the whole cohort as one
 
 T = TypeVar("T")
 
@@ -76,14 +76,14 @@ def central_regions(embeddings: np.ndarray, members: np.ndarray) -> list[int]:
         return []
     own = embeddings[members]
     distance = np.linalg.norm(own - own.mean(0), axis=1)
-    return members[np.argsort(distance, kind="stable")[:TILES]].tolist()
+    return members[np.argsort(distance, kind="stable")[:MAX_TILES]].tolist()
 
 
-def show(found: Found, slide: int, prototypes: Iterable[int]) -> list[Cell]:
+def show(found: Found, slide: int, prototypes: Iterable[int]) -> list[GalleryCell]:
     """A cell for each of some prototypes of a slide; an empty one for a prototype without regions."""
     in_slide = found.slide_of == slide
     members = [np.flatnonzero(in_slide & (found.assignment == prototype)) for prototype in prototypes]
-    return [Cell(central_regions(found.embeddings, own), len(own) / max(1, in_slide.sum())) for own in members]
+    return [GalleryCell(central_regions(found.embeddings, own), len(own) / max(1, in_slide.sum())) for own in members]
 
 
 def largest(sizes: np.ndarray, count: int) -> list[int]:
@@ -92,30 +92,30 @@ def largest(sizes: np.ndarray, count: int) -> list[int]:
     return order[sizes[order] > 0].tolist()
 
 
-def plan_slides(found: Found, count: int) -> list[Strip]:
+def plan_slides(found: Found, count: int) -> list[GalleryRow]:
     """Two strips for each of up to `count` slides: its largest prototypes; their partners in the most similar slide."""
     clustered = np.unique(found.slide_of[found.assignment >= 0]).tolist()
-    strips = [] if clustered else [Strip("No slide has prototypes: all have too few regions to cluster.", [])]
+    strips = [] if clustered else [GalleryRow("No slide has prototypes: all have too few regions to cluster.", [])]
     for slide in choose_slides(found.labels, clustered, count):
-        shown = largest(found.sizes(slide), COLUMNS)
-        strips.append(Strip(found.titles[slide], show(found, slide, shown)))
+        shown = largest(found.sizes(slide), MAX_COLUMNS)
+        strips.append(GalleryRow(found.titles[slide], show(found, slide, shown)))
         near = int(found.nearest[slide])
         if near < 0:
-            strips.append(Strip("no other slide to compare it with", [], main=False))
+            strips.append(GalleryRow("no other slide to compare it with", [], main=False))
             continue
         partners = found.matches[slide, shown].tolist()
-        strips.append(Strip(f"most similar slide: {found.titles[near]}", show(found, near, partners), main=False))
+        strips.append(GalleryRow(f"most similar slide: {found.titles[near]}", show(found, near, partners), main=False))
     return strips
 
 
-def plan_cohort(found: Found) -> list[Strip]:
-    """The largest prototypes of a run that clusters the whole cohort as one, COLUMNS a strip."""
+def plan_cohort(found: Found) -> list[GalleryRow]:
+    """The largest prototypes of a run that clusters the whole cohort as one, MAX_COLUMNS per row."""
     shown = largest(found.sizes(0), COHORT_PROTOTYPES)
     M = found.matches.shape[1]
     title = f"The {len(shown)} largest of {M} prototypes of all slides together, none of them matched"
     cells = show(found, 0, shown)
-    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)] or [[]]
-    return [Strip("" if number else title, row, main=not number) for number, row in enumerate(rows)]
+    rows = [cells[start : start + MAX_COLUMNS] for start in range(0, len(cells), MAX_COLUMNS)] or [[]]
+    return [GalleryRow("" if number else title, row, main=not number) for number, row in enumerate(rows)]
 
 
 def read_tiles(
@@ -207,5 +207,5 @@ def run(
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
     # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
-    artifacts.write_picture(out_path, draw(strips, tiles).quantize(256), optimize=True)
+    artifacts.write_picture(out_path, draw_gallery(strips, tiles).quantize(256), optimize=True)
     log.info("%d strips, %d regions, %d of them read", len(strips), len(set(rows)), len(tiles))

@@ -9,7 +9,7 @@ import shapely
 from PIL import Image
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.overlays import draw_regions, placeholder_image
+from slpd_core.drawing.overlays import draw_placeholder, draw_regions
 from slpd_core.runtime import log
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, downsample_factor, region_side_level0
@@ -157,7 +157,7 @@ def draw_regions_overlay(
     if tissue.slide.status != artifacts.OK:
         return outlined
     if regions.slide.status != artifacts.OK:
-        return placeholder_image(regions.slide.slide_id, regions.slide.reason)
+        return draw_placeholder(regions.slide.slide_id, regions.slide.reason)
     coords, fractions = place_grid(
         tissue, regions.size_level0_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
     )

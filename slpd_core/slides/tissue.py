@@ -13,7 +13,7 @@ from shapely.geometry import MultiLineString, Polygon
 from skimage import filters, measure
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.overlays import outline_tissue, placeholder_image
+from slpd_core.drawing.overlays import draw_placeholder, outline_tissue
 from slpd_core.runtime import log
 from slpd_core.slides.glass import find_brightest, find_glass_colors, remove_tint
 from slpd_core.slides.ink import find_ink
@@ -306,7 +306,7 @@ def run(
         reason = outages.explain(error, unread, slide_path)
         log.warning("quarantined: %s", reason)
         info = artifacts.SlideInfo(slide_id, artifacts.QUARANTINED, reason, fingerprint=fingerprint)
-        tissue, picture = artifacts.Tissue(info, ()), placeholder_image(slide_id, reason)
+        tissue, picture = artifacts.Tissue(info, ()), draw_placeholder(slide_id, reason)
     meta = artifacts.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
     artifacts.write_picture(overlay_path, picture)
     artifacts.write_tissue(geojson_path, tissue, meta)

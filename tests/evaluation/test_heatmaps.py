@@ -20,12 +20,12 @@ PAPER = (240, 220, 230)
     [(1, (247, 247, 247)), (0.5, (146, 197, 222)), (2, (244, 165, 130)), (0, (33, 102, 172)), (50, (178, 24, 43))],
 )
 def test_the_average_is_white_less_blue_more_red(times, rgb):
-    assert tuple(heatmap.colours(np.array([times]))[0, :3]) == rgb
+    assert tuple(heatmap.attention_colors(np.array([times]))[0, :3]) == rgb
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=20))
 def test_what_is_further_from_the_average_is_more_opaque(times):
-    opacity = heatmap.colours(np.array(times))[:, 3].astype(int)
+    opacity = heatmap.attention_colors(np.array(times))[:, 3].astype(int)
     order = np.argsort(np.abs(np.log2(times)))
     assert (np.diff(opacity[order]) >= 0).all()
 
@@ -36,8 +36,8 @@ def test_each_region_has_its_colour_and_the_rest_stays(width, height):
     thumbnail = Image.new("RGB", (width, height), PAPER)
     coords = np.array([[0, 0], [200, 100], [440, 350]])  # the last hangs over both edges
     attention = np.array([0.8, 0.1, 0.1])
-    picture = np.asarray(heatmap.heatmap(thumbnail, (500, 400), coords, SIDE, attention)).astype(float)
-    rgba = heatmap.colours(attention * 3).astype(float)
+    picture = np.asarray(heatmap.draw_heatmap(thumbnail, (500, 400), coords, SIDE, attention)).astype(float)
+    rgba = heatmap.attention_colors(attention * 3).astype(float)
     expected = np.full((height, width, 3), PAPER, float)
     across, down = width / 500, height / 400
     for (x, y), (*rgb, opacity) in zip(coords, rgba, strict=True):
@@ -49,7 +49,7 @@ def test_each_region_has_its_colour_and_the_rest_stays(width, height):
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
 def test_a_contact_sheet_holds_any_number_of_slides(n):
     panels = [(f"slide {'long ' * 30}{number}", "says", Image.new("RGB", (800, 200), PAPER)) for number in range(n)]
-    sheet = heatmap.contact_sheet(panels)
+    sheet = heatmap.draw_contact_sheet(panels)
     shown = (np.asarray(sheet) == PAPER).all(2).sum()
     assert shown == n * 360 * 90
 
@@ -107,12 +107,12 @@ def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort,
         for number in range(3):
             model, _ = classifiers.read(cohort / f"fold{number}.safetensors")
             attention[number] = classifiers.predictor(model)(read(slide))[1]
-        own = heatmap.colours(attention[fold] * len(attention[fold])).astype(float)
+        own = heatmap.attention_colors(attention[fold] * len(attention[fold])).astype(float)
         left = heatmap.GAP_PX + column * (heatmap.TILE_PX + heatmap.GAP_PX)
         middles = picture[top + 20, left + 20 + 40 * np.arange(len(own))]
         expected = PAPER + (own[:, :3] - PAPER) * own[:, 3:] / 255
         np.testing.assert_allclose(middles, expected, atol=6)  # JPEG
-        others = [heatmap.colours(attention[n] * len(own))[:, :3] for n in range(3) if n != fold]
+        others = [heatmap.attention_colors(attention[n] * len(own))[:, :3] for n in range(3) if n != fold]
         assert all(np.abs(other - own[:, :3]).max() > 12 for other in others)  # another fold's would be seen
 
 

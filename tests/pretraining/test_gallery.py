@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from slpd_core import artifacts, config
 from slpd_core.drawing import text as drawing
-from slpd_core.drawing.gallery import CELL_PX, COLOURS, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
+from slpd_core.drawing.gallery import CELL_COLORS, CELL_PX, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
 from slpd_core.pretraining import gallery
 from slpd_core.wsi.region_reader import iter_region_pixels
 from slpd_core.wsi.writer import write_slide
@@ -98,7 +98,7 @@ def test_a_prototype_shows_its_own_regions_and_those_of_its_match(make):
     for strip, (first, second) in enumerate([(BLUE, RED), (BLUE, RED), (RED, BLUE), (RED, BLUE)]):
         assert near(tile(picture, strip, 0, 0), first), strip
         assert near(tile(picture, strip, 1, 0), second), strip
-        assert all(near(frame(picture, strip, column), rgb(COLOURS[column])) for column in (0, 1))
+        assert all(near(frame(picture, strip, column), rgb(CELL_COLORS[column])) for column in (0, 1))
     assert near(tile(picture, 0, 0, 2), BLUE)
     assert near(tile(picture, 0, 1, 1), RED)
     assert near(tile(picture, 0, 1, 2), (255, 255, 255))  # a prototype of two regions
@@ -210,5 +210,5 @@ def test_central_regions_are_members_in_the_order_of_their_distance(members, D, 
 @given(st.text(max_size=80), st.integers(30, 200))
 def test_a_line_stays_within_its_width(text, width):
     picture = Image.new("L", (400, LINE_PX), 255)
-    drawing.write(ImageDraw.Draw(picture), (2, 0), text, "black", width)
+    drawing.draw_text(ImageDraw.Draw(picture), (2, 0), text, "black", width)
     assert (np.asarray(picture)[:, width + 8 :] == 255).all()

@@ -221,8 +221,8 @@ def test_the_picture_shows_kept_and_dropped_squares(run, tmp_path):
     """At a twentieth: a kept square's border, a dropped one's, and white where a square hangs over the edge."""
     run(artifacts.Tissue(SLIDE, (box(0, 0, 4096, 4096), box(4096, 0, 5000, 2000), box(9000, 7000, 10_000, 9_000))))
     picture = np.asarray(Image.open(tmp_path / "r.png"))
-    assert tuple(picture[100, 0]) == overlays.KEPT
-    assert tuple(picture[100, 2 * 4096 // 20]) == overlays.DROPPED
+    assert tuple(picture[100, 0]) == overlays.KEPT_COLOR
+    assert tuple(picture[100, 2 * 4096 // 20]) == overlays.DROPPED_COLOR
     assert tuple(picture[300, 0]) == (255, 192, 203)  # no tissue: not drawn
     assert picture.shape[1] > 600
     assert tuple(picture[30, 590]) == (255, 255, 255)

@@ -15,7 +15,7 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
-from slpd_core.drawing.overlays import placeholder_image
+from slpd_core.drawing.overlays import draw_placeholder
 from slpd_core.wsi import tiff_limits
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import ome_pixels
@@ -247,7 +247,7 @@ def test_a_reason_quotes_little_of_the_slide(tmp_path):
     assert str(error.value).endswith("--interpretation srgb")
     assert len(str(error.value)) < 1010
     assert str(error.value).isprintable()
-    assert placeholder_image("a", str(error.value)).height < 2000
+    assert draw_placeholder("a", str(error.value)).height < 2000
 
 
 @pytest.mark.parametrize("order", "<>")
