@@ -85,7 +85,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "inter": {"alpha_intra": 0.0},
     "slpd": {},
     "global": {"alpha_inter": 0.0, "clustering": "global"},
-    "region": {"alpha_intra": 0.0, "inter": "region"},
+    "region": {"alpha_intra": 0.0, "inter_target": "region"},
 }
 AFTERWARDS: dict[str, dict[str, Any]] = {"late": {"prototype_start_epoch": 25}, "centred": {"center_slides": True}}
 REFERENCES = ("oracle", "mean token", "untrained")

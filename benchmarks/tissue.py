@@ -1,8 +1,8 @@
 """Does it work on tissue? DINO and SLPD beside what needs no training of regions, on a cohort run to its tokens.
 
-Reads the folder that TISSUE_RESULTS names: results/{cohort} of a workflow, or results/{cohort}/others/{encoder} for the
-tokens of another patch encoder. Tokens, mean colours and folds are used as they are, so that the patch encoder is the
-same for all. The protocol was written down before any of the runs it reports.
+Reads the folder that TISSUE_RESULTS names: results/{cohort} of a workflow, or results/{cohort}/compared/{encoder} for
+the tokens of another patch encoder. Tokens, mean colours and folds are used as they are, so that the patch encoder is
+the same for all. The protocol was written down before any of the runs it reports.
 
 A slide of a few regions of 16 x 16 tokens cannot show what prototypes are for: each region is cut into four of 8 x 8,
 as regions of half the side would be. Runs: dino and slpd, 50 epochs, the first 5 of L_self alone, 5 of warm-up, teacher
@@ -51,7 +51,7 @@ def quarters(values: np.ndarray) -> np.ndarray:
 
 def read(results: Path) -> tuple[Cohort, np.ndarray, pd.DataFrame]:
     """The cohort in quarters, the mean colour of each, (regions, 3), and the workflow's folds."""
-    other = results.parent.name == "others"
+    other = results.parent.name == "compared"
     ledger = results / ("ledger.parquet" if other else "ledger/ledger.parquet")
     cohort = read_cohort(ledger, results / "tokens")
     grid = cohort.tokens.shape[1]

@@ -221,7 +221,7 @@ def memory(picture: np.ndarray) -> None:
         info = artifacts.SlideInfo("s", artifacts.OK, "", REGION_PX, REGION_PX, 0.5, "sheet")
         regions = artifacts.Regions(info, np.zeros((1, 2), np.int64), np.ones(1, np.float32), REGION_PX, REGION_PX, 0.5)
         artifacts.write_regions(folder / "regions.h5", regions, artifacts.provenance("regions", 1, {}, "f"))
-        section = settings().patch_encoder.own.model_copy(update={"source": "random", "name": NAME})
+        section = settings().patch_encoder.cohort_encoder.model_copy(update={"source": "random", "name": NAME})
         patch_encoder.run(weights_path=folder / "weights.safetensors", section=section, seed=1)
         print("A job of one region, reading and start included\n\n| precision | seconds | peak memory, MB |")
         print("|---|---:|---:|")

@@ -55,7 +55,7 @@ try:
         else SHEET.iloc[:0]
     )
     sheet.require_new(NEW_SHEET, SHEET)
-    for key, encoder in CONFIG.patch_encoder.each().items():
+    for key, encoder in CONFIG.patch_encoder.encoders().items():
         encoder.require_weights(key)
     CONFIG.folds.require_splits()
     RESULTS = f"results/{CONFIG.cohort}"
@@ -82,7 +82,7 @@ except (ValueError, OSError) as error:
 
 wildcard_constraints:
     slide="[^/]+",  # not the slides' names: Snakemake would try them all on every file
-    encoder=name_pattern(CONFIG.patch_encoder.others),
+    encoder=name_pattern(CONFIG.patch_encoder.compared),
     run=name_pattern(TARGETS.all_encoders),
     features=name_pattern(TARGETS.features),
     classifier=name_pattern(sections.CLASSIFIERS),

@@ -39,16 +39,16 @@ use rule other_ledger as new_other_ledger with:
         sheet="<results>/predict/slides.parquet",
         tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),
         encoded=expand(
-            "<results>/others/{encoder}/encoded/{slide}.h5",
+            "<results>/compared/{encoder}/encoded/{slide}.h5",
             slide=SLIDES.new,
             allow_missing=True,
         ),
     output:
-        "<results>/predict/others/{encoder}/ledger.parquet",
+        "<results>/predict/compared/{encoder}/ledger.parquet",
     log:
-        "<logs>/predict/others/{encoder}/ledger.log",
+        "<logs>/predict/compared/{encoder}/ledger.log",
     benchmark:
-        "<benchmarks>/predict/others/{encoder}/ledger.tsv"
+        "<benchmarks>/predict/compared/{encoder}/ledger.tsv"
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),

@@ -39,14 +39,14 @@ rule patch_encoder:
         "../workflow_scripts/patch_encoder.py"
 
 
-# The patch encoders to compare with: the same rule for each that a row of evaluate.rows names.
+# The patch encoders to compare with: the same rule for each that a row of evaluate.classifiers names.
 use rule patch_encoder as other_patch_encoder with:
     output:
-        "<results>/others/{encoder}/weights.safetensors",
+        "<results>/compared/{encoder}/weights.safetensors",
     log:
-        "<logs>/others/{encoder}/patch_encoder.log",
+        "<logs>/compared/{encoder}/patch_encoder.log",
     benchmark:
-        "<benchmarks>/others/{encoder}/patch_encoder.tsv"
+        "<benchmarks>/compared/{encoder}/patch_encoder.tsv"
 
 
 rule pretrain:

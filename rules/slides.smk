@@ -128,7 +128,7 @@ rule tokens:
     params:
         section=CONFIG.tokens.encoding.model_dump(),
         version=stage_version("slides/tokens"),
-        cache=untracked(CONFIG.tokens.cache),
+        cache_dir=untracked(CONFIG.tokens.cache_dir),
         slide=untracked(SLIDES.path),
         slide_file=SLIDES.state,
         state=str(PATHS.state_dir()),
@@ -158,20 +158,20 @@ rule ledger:
         "../workflow_scripts/ledger.py"
 
 
-# The patch encoders to compare with: tokens and ledger of each that a row of evaluate.rows names.
+# The patch encoders to compare with: tokens and ledger of each that a row of evaluate.classifiers names.
 
 
 use rule tokens as other_tokens with:
     input:
         regions="<results>/regions/{slide}.h5",
-        weights="<results>/others/{encoder}/weights.safetensors",
+        weights="<results>/compared/{encoder}/weights.safetensors",
     output:
-        tokens="<results>/others/{encoder}/tokens/{slide}.h5",
-        encoded="<results>/others/{encoder}/encoded/{slide}.h5",
+        tokens="<results>/compared/{encoder}/tokens/{slide}.h5",
+        encoded="<results>/compared/{encoder}/encoded/{slide}.h5",
     log:
-        "<logs>/others/{encoder}/tokens/{slide}.log",
+        "<logs>/compared/{encoder}/tokens/{slide}.log",
     benchmark:
-        "<benchmarks>/others/{encoder}/tokens/{slide}.tsv"
+        "<benchmarks>/compared/{encoder}/tokens/{slide}.tsv"
 
 
 use rule ledger as other_ledger with:
@@ -179,16 +179,16 @@ use rule ledger as other_ledger with:
         sheet="<results>/sheet/slides.parquet",
         tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),
         encoded=expand(
-            "<results>/others/{encoder}/encoded/{slide}.h5",
+            "<results>/compared/{encoder}/encoded/{slide}.h5",
             slide=SLIDES.cohort,
             allow_missing=True,
         ),
     output:
-        "<results>/others/{encoder}/ledger.parquet",
+        "<results>/compared/{encoder}/ledger.parquet",
     log:
-        "<logs>/others/{encoder}/ledger.log",
+        "<logs>/compared/{encoder}/ledger.log",
     benchmark:
-        "<benchmarks>/others/{encoder}/ledger.tsv"
+        "<benchmarks>/compared/{encoder}/ledger.tsv"
 
 
 rule slides:

@@ -78,11 +78,10 @@ def test_defaults_are_those_of_config_yaml():
     assert slpd.default_config() == config.load(settings)
     top, pretrain = {"seed": settings["seed"]}, settings["pretrain"]
     encoder = settings["patch_encoder"] | settings["tokens"]
-    renamed = {"model_kwargs": "arguments"}
     sections = {
         slpd.segment_tissue: (settings["tissue"], {"outline"}),
         slpd.select_regions: (settings["regions"], set()),
-        slpd.build_patch_encoder: (encoder | top | {"arguments": None}, {"device"}),
+        slpd.build_patch_encoder: (encoder | top | {"model_kwargs": None}, {"device"}),
         slpd.load_patch_encoder: (encoder, {"device"}),
         slpd.build_region_encoder: (
             pretrain | top | {"grid": pretrain["global_crop_size"], "token_dim": 384},
@@ -97,7 +96,7 @@ def test_defaults_are_those_of_config_yaml():
             if parameter.default is not parameter.empty and name not in further
         }
         for name, value in defaults.items():
-            stated = section[name] if name in section else section[renamed[name]]
+            stated = section[name]
             assert value == (tuple(stated) if isinstance(stated, list) else stated), f"{function.__name__}: {name}"
 
 
@@ -122,7 +121,7 @@ def results(slide_path, tmp_path, settings):
         section=settings.regions.model_copy(update={"size_px": 256}),
         quarantine=(),
     )
-    encoder = settings.patch_encoder.own.model_copy(update={"name": "test_vit", "patch_px": 64})
+    encoder = settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
     patch_encoder.run(weights_path=weights_path, section=encoder, seed=1)
     tokens.run(
         slide_path=slide_path,
@@ -195,7 +194,9 @@ def test_weights_of_a_file_give_the_tokens_of_their_stage(results, slide_path, s
     save_file(tensors, state_path)
     given = {"source": "timm", "name": "test_vit", "weights": str(state_path), "patch_px": 64, "input_px": 96}
     given |= {"mean": (0.7, 0.5, 0.6), "std": (0.2, 0.25, 0.3), "pooling": "cls_mean"}
-    patch_encoder.run(weights_path=weights_path, section=settings.patch_encoder.own.model_copy(update=given), seed=1)
+    patch_encoder.run(
+        weights_path=weights_path, section=settings.patch_encoder.cohort_encoder.model_copy(update=given), seed=1
+    )
     built = slpd.build_patch_encoder(**given, precision="fp32", device="cpu")
     loaded = slpd.load_patch_encoder(weights_path, precision="fp32", device="cpu")
     laid = slpd.read(results / "r.h5")

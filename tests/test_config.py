@@ -47,7 +47,7 @@ def test_the_papers_cohorts_take_its_encoder_and_folds_or_say_what_is_missing(va
     for name in (cohort, *over):
         values = overlaid(values, yaml.safe_load((ROOT / "cohorts" / f"{name}.yaml").read_text()))
     settings = config.load(values)
-    encoder = settings.patch_encoder.own
+    encoder = settings.patch_encoder.cohort_encoder
     assert (encoder.source, encoder.mean, encoder.std) == ("hipt", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with pytest.raises(FileNotFoundError, match=r"no file HIPT/HIPT_4K/Checkpoints/vit256_small_dino\.pth"):
         encoder.require_weights()
@@ -66,8 +66,8 @@ def test_numbers_that_arrive_as_text_are_numbers(values):
 
 def test_arguments_of_the_encoder_that_arrive_as_text_are_numbers(values):
     arguments = {"init_values": "1e-5", "depth": "24", "act_layer": "silu", "no_embed_class": True}
-    settings = config.load(overlaid(values, {"patch_encoder": {"arguments": arguments}}))
-    assert settings.patch_encoder.arguments == {
+    settings = config.load(overlaid(values, {"patch_encoder": {"model_kwargs": arguments}}))
+    assert settings.patch_encoder.model_kwargs == {
         "init_values": 1e-5,
         "depth": 24,
         "act_layer": "silu",
@@ -116,13 +116,13 @@ def test_a_run_without_overrides_is_the_section_itself(values):
 
 
 def test_a_preset_goes_under_a_runs_own_overrides(values):
-    runs = {"text": {"preset": "paper"}, "code": {"preset": "released", "min_regions": 17}}
+    runs = {"text": {"preset": "paper"}, "code": {"preset": "authors_code", "min_regions": 17}}
     values["pretrain"] |= {"kmeans_restarts": 9, "matching": "nearest", "runs": runs}
-    pretrain = config.load(overlaid(values, {"evaluate": {"rows": {"dino": None, "slpd": None}}})).pretrain
+    pretrain = config.load(overlaid(values, {"evaluate": {"classifiers": {"dino": None, "slpd": None}}})).pretrain
     assert pretrain.kmeans_restarts == 9
     text, code = pretrain.run("text").model_dump(), pretrain.run("code").model_dump()
     assert {key: text[key] for key in config.PRESETS["paper"]} == config.PRESETS["paper"]
-    of_code = config.PRESETS["released"] | {"min_regions": 17}
+    of_code = config.PRESETS["authors_code"] | {"min_regions": 17}
     assert {key: code[key] for key in of_code} == of_code
     assert text.items() - config.PRESETS["paper"].items() == code.items() - of_code.items()
 
@@ -130,7 +130,7 @@ def test_a_preset_goes_under_a_runs_own_overrides(values):
 @pytest.mark.parametrize(("M", "regions"), [(4, 32), (2, 16), ("2", 16), (3, 24)])
 def test_the_released_code_clusters_slides_of_eight_regions_per_prototype(values, M, regions):
     """NSCLC has M = 4 and BRCA M = 2, be it the section's or the run's own."""
-    runs = {"slpd": {"preset": "released"}, "dino": {"preset": "released", "n_prototypes": 4}}
+    runs = {"slpd": {"preset": "authors_code"}, "dino": {"preset": "authors_code", "n_prototypes": 4}}
     pretrain = config.load(overlaid(values, {"pretrain": {"n_prototypes": M, "runs": runs}})).pretrain
     assert pretrain.run("slpd").min_regions == regions
     assert pretrain.run("dino").min_regions == 32
@@ -144,14 +144,14 @@ def test_the_classifiers_are_trained_as_hipt_does_by_its_preset_and_by_default(v
 
 
 def test_the_presets_name_the_same_settings_and_the_file_is_the_papers(values):
-    assert config.PRESETS["paper"].keys() - {"min_regions"} == config.PRESETS["released"].keys()
+    assert config.PRESETS["paper"].keys() - {"min_regions"} == config.PRESETS["authors_code"].keys()
     assert values["pretrain"].items() >= config.PRESETS["paper"].items()
 
 
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ({"preset": "text"}, r"pretrain\.runs\.slpd\.preset: 'text' is none of paper, released; name one"),
+        ({"preset": "text"}, r"pretrain\.runs\.slpd\.preset: 'text' is none of paper, authors_code; name one"),
         ({"clustering": "global"}, r"pretrain\.runs\.slpd\.clustering: global, but alpha_inter is 1\.0; set it to 0"),
         ({"cluster_crop": 17}, r"pretrain\.runs\.slpd\.cluster_crop: 17 exceeds the 16 patches along a region"),
         ({"augment": "mirror"}, r"pretrain\.runs\.slpd\.augment: "),
@@ -164,26 +164,26 @@ def test_a_run_that_cannot_be_is_refused(values, run, message):
 
 @pytest.mark.parametrize("nothing", [None, []])
 def test_an_overlay_can_leave_a_row_out(values, nothing):
-    settings = config.load(overlaid(values, {"evaluate": {"rows": {"dino": nothing}}}))
-    assert list(settings.evaluate.rows) == ["colour", "patch", "slpd"]
+    settings = config.load(overlaid(values, {"evaluate": {"classifiers": {"dino": nothing}}}))
+    assert list(settings.evaluate.classifiers) == ["colour", "patch", "slpd"]
     assert list(settings.pretrain.runs) == ["dino", "slpd"]
 
 
 def test_an_overlay_can_remove_a_run_and_its_row(values):
-    overlay = {"pretrain": {"runs": {"dino": False}}, "evaluate": {"rows": {"dino": None}}}
+    overlay = {"pretrain": {"runs": {"dino": False}}, "evaluate": {"classifiers": {"dino": None}}}
     settings = config.load(overlaid(values, overlay))
     assert list(settings.pretrain.runs) == ["slpd"]
-    assert list(settings.evaluate.rows) == ["colour", "patch", "slpd"]
+    assert list(settings.evaluate.classifiers) == ["colour", "patch", "slpd"]
 
 
 def test_another_encoder_differs_from_the_own_in_its_overrides_alone(values):
     values["pretrain"]["runs"] = {"slpd": {}}
-    overlay = {"patch_encoder": {"others": {"plain": {"patch_px": 128}, "same": None, "gone": False}}}
-    rows = {"evaluate": {"rows": {"plain": ["knn"], "dino": None}}}
+    overlay = {"patch_encoder": {"compared": {"plain": {"patch_px": 128}, "same": None, "gone": False}}}
+    rows = {"evaluate": {"classifiers": {"plain": ["knn"], "dino": None}}}
     encoders = config.load(overlaid(overlaid(values, overlay), rows)).patch_encoder
-    assert list(encoders.each()) == ["patch_encoder", "patch_encoder.others.plain", "patch_encoder.others.same"]
-    assert encoders.other("same") == encoders.own
-    assert encoders.other("plain") == encoders.own.model_copy(update={"patch_px": 128})
+    assert list(encoders.encoders()) == ["patch_encoder", "patch_encoder.compared.plain", "patch_encoder.compared.same"]
+    assert encoders.encoder("same") == encoders.cohort_encoder
+    assert encoders.encoder("plain") == encoders.cohort_encoder.model_copy(update={"patch_px": 128})
 
 
 def number_keys(section, above=()):
@@ -229,7 +229,7 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"tissue": None}, "tissue", "empty; delete the line or fill it in"),
         ({"tissue": {"closing_um": None}}, "tissue.closing_um", "empty; delete the line or fill it in"),
         ({"pretrain": {"runs": None}}, "pretrain.runs", "empty; delete the line or fill it in"),
-        ({"evaluate": {"rows": None}}, "evaluate.rows", "empty; delete the line or fill it in"),
+        ({"evaluate": {"classifiers": None}}, "evaluate.classifiers", "empty; delete the line or fill it in"),
         ({"tissue": 5}, "tissue", "give keys below it, as config.yaml does (found 5)"),
         ({"patch_encoder": {"source": "hipt"}}, "patch_encoder.weights", "give the path of its vit256_small_dino.pth"),
         ({"patch_encoder": {"name": "hf-hub:a/b"}}, "patch_encoder.name", "set source to timm"),
@@ -244,9 +244,13 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
             "patch_encoder.std",
             "does not say how its pixels were normalised; give the std",
         ),
-        ({"patch_encoder": {"arguments": {"num_classes": 2}}}, "patch_encoder.arguments", "delete it"),
-        ({"patch_encoder": {"arguments": {"pretrained": True}}}, "patch_encoder.arguments", "no part of an architect"),
-        ({"patch_encoder": {"arguments": "depth: 3"}}, "patch_encoder.arguments", "give keys below it"),
+        ({"patch_encoder": {"model_kwargs": {"num_classes": 2}}}, "patch_encoder.model_kwargs", "delete it"),
+        (
+            {"patch_encoder": {"model_kwargs": {"pretrained": True}}},
+            "patch_encoder.model_kwargs",
+            "no part of an architect",
+        ),
+        ({"patch_encoder": {"model_kwargs": "depth: 3"}}, "patch_encoder.model_kwargs", "give keys below it"),
         ({"patch_encoder": {"input_px": 0}}, "patch_encoder.input_px", "greater than 0 (found 0)"),
         ({"patch_encoder": {"interpolate_offset": 1}}, "patch_encoder.interpolate_offset", "less than 1 (found 1)"),
         ({"patch_encoder": {"pooling": "mean"}}, "patch_encoder.pooling", "'mean'"),
@@ -263,43 +267,75 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"pretrain": {"runs": {"slpd": True}}}, "pretrain.runs.slpd", "found True"),
         ({"pretrain": {"runs": {"patch": {}}}}, "pretrain.runs", "'patch'"),
         ({"pretrain": {"runs": {"a/b": {}}}}, "pretrain.runs", "'a/b'"),
-        ({"pretrain": {"runs": {"dino": False}}}, "evaluate.rows.dino", "leave the row out by dino: null"),
+        ({"pretrain": {"runs": {"dino": False}}}, "evaluate.classifiers.dino", "leave the row out by dino: null"),
         ({"pretrain": {"global_crop_size": 17}}, "pretrain.global_crop_size", "exceeds the 16"),
         ({"pretrain": {"local_crop_size": 15}}, "pretrain.local_crop_size", "larger than global_crop_size"),
         ({"pretrain": {"warmup_epochs": 101}}, "pretrain.warmup_epochs", "exceeds epochs 100"),
         ({"pretrain": {"n_heads": 5}}, "pretrain.embed_dim", "192 is not a multiple of n_heads 5"),
-        ({"evaluate": {"rows": {"slpdd": ["knn"]}}}, "evaluate.rows.slpdd", "there are colour, patch, dino, slpd"),
-        ({"evaluate": {"rows": {"patch": ["svm"]}}}, "evaluate.rows.patch.0", "'svm'"),
-        ({"evaluate": {"rows": {"patch": ["knn", "vit_wsi"]}}}, "evaluate.rows.patch", "leave it out there"),
-        ({"evaluate": {"rows": {"colour": ["vit_wsi"]}}}, "evaluate.rows.colour", "leave it out there"),
         (
-            {"patch_encoder": {"others": {"plain": {}}}, "evaluate": {"rows": {"plain": ["vit_wsi"]}}},
-            "evaluate.rows.plain",
+            {"evaluate": {"classifiers": {"slpdd": ["knn"]}}},
+            "evaluate.classifiers.slpdd",
+            "there are colour, patch, dino, slpd",
+        ),
+        ({"evaluate": {"classifiers": {"patch": ["svm"]}}}, "evaluate.classifiers.patch.0", "'svm'"),
+        (
+            {"evaluate": {"classifiers": {"patch": ["knn", "vit_wsi"]}}},
+            "evaluate.classifiers.patch",
+            "leave it out there",
+        ),
+        ({"evaluate": {"classifiers": {"colour": ["vit_wsi"]}}}, "evaluate.classifiers.colour", "leave it out there"),
+        (
+            {"patch_encoder": {"compared": {"plain": {}}}, "evaluate": {"classifiers": {"plain": ["vit_wsi"]}}},
+            "evaluate.classifiers.plain",
             "leave it out there",
         ),
         ({"evaluate": {"vit_wsi_on_patches": "perhaps"}}, "evaluate.vit_wsi_on_patches", "'perhaps'"),
-        ({"patch_encoder": {"others": {"slpd": {}}}}, "patch_encoder.others.slpd", "names a run of pretrain.runs too"),
-        ({"patch_encoder": {"others": {"patch": {}}}}, "patch_encoder.others", "'patch'"),
-        ({"patch_encoder": {"others": {"colour": {}}}}, "patch_encoder.others", "'colour'"),
-        ({"patch_encoder": {"others": {"a/b": {}}}}, "patch_encoder.others", "'a/b'"),
-        ({"patch_encoder": {"others": {"plain": {"sauce": 1}}}}, "patch_encoder.others.plain.sauce", "unknown key"),
-        ({"patch_encoder": {"others": {"plain": {"others": {}}}}}, "patch_encoder.others.plain.others", "unknown key"),
         (
-            {"patch_encoder": {"others": {"hipt": {"source": "hipt"}}}},
-            "patch_encoder.others.hipt.weights",
+            {"patch_encoder": {"compared": {"slpd": {}}}},
+            "patch_encoder.compared.slpd",
+            "names a run of pretrain.runs too",
+        ),
+        ({"patch_encoder": {"compared": {"patch": {}}}}, "patch_encoder.compared", "'patch'"),
+        ({"patch_encoder": {"compared": {"colour": {}}}}, "patch_encoder.compared", "'colour'"),
+        ({"patch_encoder": {"compared": {"a/b": {}}}}, "patch_encoder.compared", "'a/b'"),
+        ({"patch_encoder": {"compared": {"plain": {"sauce": 1}}}}, "patch_encoder.compared.plain.sauce", "unknown key"),
+        (
+            {"patch_encoder": {"compared": {"plain": {"compared": {}}}}},
+            "patch_encoder.compared.plain.compared",
+            "unknown key",
+        ),
+        (
+            {"patch_encoder": {"compared": {"hipt": {"source": "hipt"}}}},
+            "patch_encoder.compared.hipt.weights",
             "give the path",
         ),
-        ({"patch_encoder": {"others": {"own": {"source": "dino"}}}}, "patch_encoder.others.own.source", "own encoder"),
         (
-            {"patch_encoder": {"others": {"odd": {"patch_px": 250}}}},
+            {"patch_encoder": {"compared": {"own": {"source": "dino"}}}},
+            "patch_encoder.compared.own.source",
+            "own encoder",
+        ),
+        (
+            {"patch_encoder": {"compared": {"odd": {"patch_px": 250}}}},
             "regions.size_px",
-            "patch_encoder.others.odd.patch",
+            "patch_encoder.compared.odd.patch",
         ),
         ({"pretrain": {"runs": {"colour": {}}}}, "pretrain.runs", "'colour'"),
-        ({"evaluate": {"rows": {"patch": ["knn", "knn"]}}}, "evaluate.rows.patch", "names a classifier twice"),
-        ({"predict": {"rows": {"patch": ["vit_wsi"]}}}, "predict.rows.patch", "evaluate.rows does not train vit_wsi"),
-        ({"report": {"reference": "slpd/abmil"}}, "report.reference", "'slpd/abmil' is no row of evaluate.rows"),
-        ({"evaluate": {"rows": dict.fromkeys(("colour", "patch", "dino", "slpd"))}}, "evaluate.rows", "keep one row"),
+        (
+            {"evaluate": {"classifiers": {"patch": ["knn", "knn"]}}},
+            "evaluate.classifiers.patch",
+            "names a classifier twice",
+        ),
+        (
+            {"predict": {"classifiers": {"patch": ["vit_wsi"]}}},
+            "predict.classifiers.patch",
+            "evaluate.classifiers does not train vit_wsi",
+        ),
+        ({"report": {"reference": "slpd/abmil"}}, "report.reference", "'slpd/abmil' is no row of evaluate.classifiers"),
+        (
+            {"evaluate": {"classifiers": dict.fromkeys(("colour", "patch", "dino", "slpd"))}},
+            "evaluate.classifiers",
+            "keep one row",
+        ),
         ({"seed": 2**32}, "seed", "4294967296"),
         ({"pretrain": {"drop_path": 1}}, "pretrain.drop_path", "less than 1"),
         (

@@ -192,7 +192,7 @@ def test_weights_take_no_more_memory_than_their_file(tmp_path, name, write, what
 def test_the_config_of_a_downloaded_model_reads_and_fetches_nothing(tmp_path, arguments, what):
     described = {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "pretrained_cfg": {}}
     (tmp_path / "config.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=rf"patch_encoder\.arguments.*{what}"):
+    with pytest.raises(ValueError, match=rf"patch_encoder\.model_kwargs.*{what}"):
         pretrained_weights.load_timm(f"local-dir:{tmp_path}")
 
 
@@ -269,8 +269,8 @@ def test_a_name_cannot_leave_its_folder_or_be_a_word_to_a_shell(settings, name):
     (problem,) = sheet.find_sheet_problems(frame)
     assert f"slide {name!r}: slide_id is no plain file name; use letters" in problem
     values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    places = {"cohort": ("cohort",), "runs": ("pretrain", "runs"), "others": ("patch_encoder", "others")}
-    places |= {"rows": ("evaluate", "rows"), "tables": ("report", "tables")}
+    places = {"cohort": ("cohort",), "runs": ("pretrain", "runs"), "compared": ("patch_encoder", "compared")}
+    places |= {"classifiers": ("evaluate", "classifiers"), "tables": ("report", "tables")}
     for key, (*within, last) in places.items():
         changed = json.loads(json.dumps(values))
         section = changed
@@ -278,11 +278,11 @@ def test_a_name_cannot_leave_its_folder_or_be_a_word_to_a_shell(settings, name):
             section = section[part]
         table = {"cohorts": ["a"], "rows": ["slpd/mil"]}
         section[last] = (
-            name if key == "cohort" else {name: ["mil"] if key == "rows" else table if key == "tables" else {}}
+            name if key == "cohort" else {name: ["mil"] if key == "classifiers" else table if key == "tables" else {}}
         )
         with pytest.raises(ValueError, match=key) as error:
             config.load(changed)
-        assert repr(name) in str(error.value) or key == "rows"
+        assert repr(name) in str(error.value) or key == "classifiers"
 
 
 @pytest.mark.parametrize("name", ["größe-1", "gro\u0308ße-1", "TCGA-CR-7395.1A", "Präp 7 (2)", "玻片 3", "H+E_2", "7"])
@@ -415,15 +415,15 @@ def test_settings_are_plain_values(tmp_path):
         config.load(values | {"tissue": values["tissue"] | {"hook": "x"}})
 
 
-@pytest.mark.parametrize("key", ["masks", "arguments"])
+@pytest.mark.parametrize("key", ["masks_dir", "model_kwargs"])
 @pytest.mark.parametrize("text", ["- &a0 [x, x, x, x, x, x, x, x]\n", "- &a0 [*a0]\n"], ids=["often", "itself"])
 def test_settings_do_not_unfold_without_end(key, text):
     """A billion texts, or a list that holds itself, in a few lines."""
     for level in range(1, 10):
         text += f"- &a{level} [{', '.join([f'*a{level - 1}'] * 8)}]\n"
     values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    section = values["tissue" if key == "masks" else "patch_encoder"]
-    section[key] = yaml.safe_load(text) if key == "masks" else {"depth": yaml.safe_load(text)}
+    section = values["tissue" if key == "masks_dir" else "patch_encoder"]
+    section[key] = yaml.safe_load(text) if key == "masks_dir" else {"depth": yaml.safe_load(text)}
     with pytest.raises(ValueError, match="settings: more than 100,000 values"):
         config.load(values)
 
@@ -453,8 +453,8 @@ folder, settings = Path(sys.argv[1]), config.load(yaml.safe_load(Path("config.ya
 pixels = np.full((640, 640, 3), 244, np.uint8)
 pixels[:576, :576] = (200, 120, 170)
 write_slide(folder / "a.tiff", pixels, 0.5)
-small = {"name": "vit_tiny_patch16_224", "arguments": {"depth": 1}, "patch_px": 256, "input_px": 32}
-section = config.PatchEncoderConfig(**settings.patch_encoder.own.model_dump() | small)
+small = {"name": "vit_tiny_patch16_224", "model_kwargs": {"depth": 1}, "patch_px": 256, "input_px": 32}
+section = config.PatchEncoderConfig(**settings.patch_encoder.cohort_encoder.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
 found, _ = tissue.segment_file("a", folder / "a.tiff")
 kept = regions.select_tissue_regions(found, size_px=512)

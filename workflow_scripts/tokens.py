@@ -26,5 +26,5 @@ with runtime.job(
         quarantine=errors.quarantine_errors(
             snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
         ),
-        cache_dir=snakemake.params.cache and Path(snakemake.params.cache),
+        cache_dir=snakemake.params.cache_dir and Path(snakemake.params.cache_dir),
     )

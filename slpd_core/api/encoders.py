@@ -72,7 +72,7 @@ def build_patch_encoder(
             "source": source,
             "name": name,
             "weights": None if weights is None else str(weights),
-            "arguments": dict(model_kwargs or {}),
+            "model_kwargs": dict(model_kwargs or {}),
             "patch_px": patch_px,
             "input_px": input_px,
             "pooling": pooling,

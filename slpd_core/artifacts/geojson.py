@@ -107,7 +107,7 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
-    edited = "; where you have edited it, put it into the folder that tissue.masks names"
+    edited = "; where you have edited it, put it into the folder that tissue.masks_dir names"
     try:
         data = read_sealed(path)
     except ValueError as error:

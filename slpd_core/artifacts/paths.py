@@ -205,4 +205,4 @@ class CohortPaths:
 
     def _encoder_dir(self, encoder: str, folder: str = "") -> Path:
         """The folder of a compared patch encoder, else that of the cohort's own."""
-        return self.root / "others" / encoder if encoder else self.root / folder
+        return self.root / "compared" / encoder if encoder else self.root / folder

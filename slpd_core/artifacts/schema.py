@@ -25,7 +25,9 @@ TABLES: dict[str, tuple[str, ...]] = {
 # The parts of a fold that pretraining sees: spare slides too, for it needs no labels.
 PRETRAINING_PARTS = ("train", "spare")
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
-PATCH_ENCODER_META = (*("name", "source", "arguments", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),)
+PATCH_ENCODER_META = (
+    *("name", "source", "model_kwargs", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),
+)
 # What a tokens file says of the patch encoder that made it; texts, passed on to the `evaluate` tables.
 ENCODER_META = ("encoder_source", "encoder_name", "encoder_normalization")
 

@@ -34,6 +34,7 @@ from slpd_core.config.evaluation import (
     ReportPageConfig,
 )
 from slpd_core.config.pretraining import PRESETS, EmbedConfig, GalleryConfig, PretrainConfig, PretrainRunConfig
+from slpd_core.config.renamed import find_renamed
 from slpd_core.config.slides import (
     LedgerConfig,
     PatchEncoderConfig,
@@ -110,7 +111,7 @@ class Config(Section):
     @property
     def attending(self) -> list[tuple[str, str]]:
         """The rows, features and classifier, that say how much each region of a slide counts."""
-        rows = self.evaluate.rows.items()
+        rows = self.evaluate.classifiers.items()
         return [(run, name) for run, names in rows if run in self.pretrain.runs for name in names if name in ATTENTION]
 
     @property
@@ -118,10 +119,10 @@ class Config(Section):
         """The rows, features and classifier, that predict new slides: where none is named, those of pretraining runs,
         or all where there is no run.
         """
-        rows = self.predict.rows
+        rows = self.predict.classifiers
         if rows is None:
-            of_runs = {name: own for name, own in self.evaluate.rows.items() if name in self.pretrain.runs}
-            rows = of_runs or self.evaluate.rows
+            of_runs = {name: own for name, own in self.evaluate.classifiers.items() if name in self.pretrain.runs}
+            rows = of_runs or self.evaluate.classifiers
         return [(features, classifier) for features, names in rows.items() for classifier in names]
 
     @model_validator(mode="after")
@@ -130,7 +131,7 @@ class Config(Section):
         if not PLAIN_NAME.fullmatch(self.cohort):
             found.append(f"cohort: {self.cohort!r} cannot name a folder; use letters, digits, - and _")
         size_px = self.regions.size_px
-        for key, encoder in self.patch_encoder.each().items():
+        for key, encoder in self.patch_encoder.encoders().items():
             if size_px % encoder.patch_px:
                 found.append(
                     f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
@@ -141,41 +142,43 @@ class Config(Section):
                 if crop and crop > self.grid:
                     place = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"
                     found.append(f"{place}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
-        for name in [run for run in self.pretrain.runs if run in self.patch_encoder.others]:
-            found.append(f"patch_encoder.others.{name}: names a run of pretrain.runs too; rename one of them")
+        for name in [run for run in self.pretrain.runs if run in self.patch_encoder.compared]:
+            found.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
         raise_problems(found + self._problems_of_rows())
         return self
 
     def _problems_of_rows(self) -> list[str]:
         found = []
-        patches = [COLOUR_FEATURES, PATCH_FEATURES, *self.patch_encoder.others]
+        patches = [COLOUR_FEATURES, PATCH_FEATURES, *self.patch_encoder.compared]
         known = [*patches, *self.pretrain.runs]
-        for features, names in self.evaluate.rows.items():
+        for features, names in self.evaluate.classifiers.items():
             if features not in known:
                 found.append(
-                    f"evaluate.rows.{features}: unknown features, there are {', '.join(known)}; add a run to "
-                    f"pretrain.runs or an encoder to patch_encoder.others, or leave the row out by {features}: null"
+                    f"evaluate.classifiers.{features}: unknown features, there are {', '.join(known)}; add a run to "
+                    f"pretrain.runs or an encoder to patch_encoder.compared, or leave the row out by {features}: null"
                 )
             of_patches = features in patches and features not in self.pretrain.runs
             if of_patches and "vit_wsi" in names and not self.evaluate.vit_wsi_on_patches:
                 found.append(
-                    f"evaluate.rows.{features}: vit_wsi attends from each patch of a slide to all others, tens of "
-                    "thousands; leave it out there, as the paper does, or set evaluate.vit_wsi_on_patches: true"
+                    f"evaluate.classifiers.{features}: vit_wsi attends from each patch of a slide to all others, tens "
+                    "of thousands; leave it out there, as the paper does, or set evaluate.vit_wsi_on_patches: true"
                 )
             if len(set(names)) < len(names):
-                found.append(f"evaluate.rows.{features}: {', '.join(names)} names a classifier twice; keep one")
-        for features, names in (self.predict.rows or {}).items():
+                found.append(f"evaluate.classifiers.{features}: {', '.join(names)} names a classifier twice; keep one")
+        for features, names in (self.predict.classifiers or {}).items():
             for name in names:
-                if name not in self.evaluate.rows.get(features, []):
-                    found.append(f"predict.rows.{features}: evaluate.rows does not train {name} on it; add it there")
-        rows = [f"{features}/{name}" for features, names in self.evaluate.rows.items() for name in names]
+                if name not in self.evaluate.classifiers.get(features, []):
+                    found.append(
+                        f"predict.classifiers.{features}: evaluate.classifiers does not train {name} on it; add it"
+                    )
+        rows = [f"{features}/{name}" for features, names in self.evaluate.classifiers.items() for name in names]
         if rows and self.report.reference not in (None, *rows):
             found.append(
-                f"report.reference: {self.report.reference!r} is no row of evaluate.rows; name one, such as "
+                f"report.reference: {self.report.reference!r} is no row of evaluate.classifiers; name one, such as "
                 f"{rows[-1]}, or null for the last of the table"
             )
-        if not self.evaluate.rows:
-            found.append("evaluate.rows: none is left; keep one row")
+        if not self.evaluate.classifiers:
+            found.append("evaluate.classifiers: none is left; keep one row")
         return found
 
 
@@ -185,10 +188,13 @@ def load(values: Mapping[str, Any]) -> Config:
     Raises ValueError with one line a problem.
     """
     check_size(values)
-    try:
-        return Config.model_validate(dict(values))
-    except ValidationError as error:
-        raise ValueError("\n  ".join(["settings:", *problems(error)])) from None
+    lines = [*find_renamed(values)]
+    if not lines:
+        try:
+            return Config.model_validate(dict(values))
+        except ValidationError as error:
+            lines = problems(error)
+    raise ValueError("\n  ".join(["settings:", *lines]))
 
 
 @cache

@@ -33,14 +33,14 @@ class FoldsConfig(Section):
     group_by: Literal["patient", "site"]
     val_fraction: Annotated[Number, Field(ge=0, lt=1)]
     train_fraction: Annotated[Number, Field(gt=0, le=1)]
-    splits: str | None
+    splits_dir: str | None
 
     @property
     def files(self) -> list[Path]:
         """The imported splits, fold after fold; none where the folds are made here."""
         found = {
             int(named[1]): path
-            for path in (Path(self.splits).glob("splits_*.csv") if self.splits else ())
+            for path in (Path(self.splits_dir).glob("splits_*.csv") if self.splits_dir else ())
             if (named := SPLITS_FILE.fullmatch(path.name))
         }
         return [found[number] for number in sorted(found)]
@@ -48,23 +48,23 @@ class FoldsConfig(Section):
     @property
     def count(self) -> int:
         """How many folds there are in all."""
-        return len(self.files) if self.splits else self.n_folds * self.n_repeats
+        return len(self.files) if self.splits_dir else self.n_folds * self.n_repeats
 
     @model_validator(mode="after")
     def _splits_are_numbered(self) -> Self:
         found = []
         names = [path.name for path in self.files]
         if names != [f"splits_{number}.csv" for number in range(len(names))]:
-            found.append(f"splits: {self.splits} holds {', '.join(names)}; number them from 0 without a gap")
+            found.append(f"splits_dir: {self.splits_dir} holds {', '.join(names)}; number them from 0 without a gap")
         raise_problems(found)
         return self
 
     def require_splits(self) -> None:
         """Raise FileNotFoundError where the folder of imported splits holds none."""
-        if self.splits and not self.files:
+        if self.splits_dir and not self.files:
             raise FileNotFoundError(
-                f"folds.splits: no splits_0.csv in {self.splits}; put the splits there or correct the folder, or set "
-                "it to null for folds that are drawn here, which no published numbers rest on"
+                f"folds.splits_dir: no splits_0.csv in {self.splits_dir}; put the splits there or correct the folder, "
+                "or set it to null for folds that are drawn here, which no published numbers rest on"
             )
 
 
@@ -80,11 +80,11 @@ class ClassifierTrainingConfig(Section):
 
 
 class EvaluateConfig(ClassifierTrainingConfig):
-    rows: dict[str, list[Classifier]]
+    classifiers: dict[str, list[Classifier]]
     vit_wsi_on_patches: bool
     preset: Literal["hipt"] | None
 
-    @field_validator("rows", mode="before")
+    @field_validator("classifiers", mode="before")
     @classmethod
     def _null_leaves_a_row_out(cls, rows: Any) -> Any:
         if not isinstance(rows, dict):
@@ -94,7 +94,7 @@ class EvaluateConfig(ClassifierTrainingConfig):
     @property
     def training(self) -> ClassifierTrainingConfig:
         """The section, its preset applied, without what decides on its rows: what one fold of one row depends on."""
-        own = self.model_dump(exclude={"rows", "vit_wsi_on_patches", "preset"})
+        own = self.model_dump(exclude={"classifiers", "vit_wsi_on_patches", "preset"})
         return ClassifierTrainingConfig(**own | PRESETS.get(self.preset or "", {}))
 
 
@@ -104,11 +104,11 @@ class HeatmapsConfig(Section):
 
 class PredictConfig(Section):
     sheet: str | None
-    rows: dict[str, list[Classifier]] | None
+    classifiers: dict[str, list[Classifier]] | None
 
 
 class CohortTableConfig(Section):
-    """Rows, features/classifier as evaluate.rows names them, of several cohorts; a mapping gives each a label."""
+    """Rows, features/classifier as in evaluate.classifiers, of several cohorts; a mapping gives each a label."""
 
     cohorts: Annotated[list[str], Field(min_length=1)]
     rows: Annotated[list[str] | dict[str, str], Field(min_length=1)]

@@ -17,7 +17,7 @@ from slpd_core.config.base import (
 from slpd_core.config.ssl import SelfDistillationConfig
 
 # What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
-# `released` also sets min_regions, by the number of prototypes.
+# `authors_code` also sets min_regions, by the number of prototypes.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "cluster_space": "embedding",
@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kmeans_iterations": 10,
         "batch_size": 256,
     },
-    "released": {
+    "authors_code": {
         "cluster_space": "bottleneck",
         "cluster_crop": 14,
         "prototype_start_epoch": 21,
@@ -55,7 +55,7 @@ RELEASED_REGIONS_PER_PROTOTYPE = 8  # of the released code's commands: min_regio
 class PretrainRunConfig(SelfDistillationConfig):
     """The settings of one pretraining run, overrides applied."""
 
-    slides: Literal["all", "train_only"]
+    train_on: Literal["all", "train_fold"]
     alpha_intra: NonNegative
     alpha_inter: NonNegative
     clustering: Literal["slide", "global"]
@@ -68,7 +68,7 @@ class PretrainRunConfig(SelfDistillationConfig):
     kmeans_iterations: Positive
     n_neighbors: Positive
     exclude_same_patient: bool
-    inter: Literal["prototype", "region", "any_region"]
+    inter_target: Literal["prototype", "region", "any_region"]
     matching: Literal["optimal", "nearest"]
     center_slides: bool
     shared_center: bool
@@ -129,7 +129,7 @@ class PretrainConfig(PretrainRunConfig):
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
         run = PretrainRunConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
-        if preset == "released" and "min_regions" not in own:
+        if preset == "authors_code" and "min_regions" not in own:
             return run.model_copy(update={"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes})
         return run
 
@@ -140,4 +140,4 @@ class EmbedConfig(Section):
 
 
 class GalleryConfig(Section):
-    slides: Positive
+    n_slides: Positive

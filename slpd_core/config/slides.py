@@ -46,7 +46,7 @@ class TissueOutlineConfig(Section):
 
 
 class TissueConfig(TissueOutlineConfig, TissueSegmentationConfig):
-    masks: str | None
+    masks_dir: str | None
 
     @property
     def segmentation(self) -> TissueSegmentationConfig:
@@ -84,7 +84,7 @@ class PatchEncoderConfig(Section):
 
     source: Literal["random", "hipt", "timm", "dino"]
     name: str
-    arguments: dict[str, Any]
+    model_kwargs: dict[str, Any]
     weights: str | None
     patch_px: Positive
     input_px: Positive | None
@@ -93,16 +93,16 @@ class PatchEncoderConfig(Section):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
     interpolate_offset: Annotated[Number, Field(ge=0, lt=1)] | None
 
-    @field_validator("arguments", mode="before")
+    @field_validator("model_kwargs", mode="before")
     @classmethod
-    def _text_that_reads_as_a_number_is_one(cls, arguments: Any) -> Any:
-        found = dict(arguments) if isinstance(arguments, dict) else {}
+    def _text_that_reads_as_a_number_is_one(cls, model_kwargs: Any) -> Any:
+        found = dict(model_kwargs) if isinstance(model_kwargs, dict) else {}
         for key, value in found.items():
             for number in (int, float) if isinstance(value, str) else ():
                 with suppress(ValueError):
                     found[key] = number(value)
                     break
-        return found or arguments
+        return found or model_kwargs
 
     @model_validator(mode="after")
     def _weights_fit_source(self) -> Self:
@@ -120,10 +120,12 @@ class PatchEncoderConfig(Section):
         if self.source != "timm" and self.name.startswith((self.HUB, self.FOLDER)):
             found.append(f"name: {self.name!r} is published weights, but source is {self.source}; set source to timm")
         for key in self.NO_ARGUMENTS:
-            if key in self.arguments:
-                found.append(f"arguments: {key!r} is no part of an architecture; delete it, name and weights say that")
-        if self.arguments.get("num_classes"):
-            found.append("arguments: 'num_classes' makes a classifier; delete it, tokens come from before the head")
+            if key in self.model_kwargs:
+                found.append(
+                    f"model_kwargs: {key!r} is no part of an architecture; delete it, name and weights say that"
+                )
+        if self.model_kwargs.get("num_classes"):
+            found.append("model_kwargs: 'num_classes' makes a classifier; delete it, tokens come from before the head")
         raise_problems(found)
         return self
 
@@ -165,16 +167,16 @@ class PatchEncoderConfig(Section):
 
 
 class PatchEncodersConfig(PatchEncoderConfig):
-    others: Overrides
+    compared: Overrides
     dino: StageOneConfig
 
     @model_validator(mode="after")
     def _others_are_valid(self) -> Self:
-        check_overrides("others", self.others, self.other)
-        trained = [name for name in self.others if self.other(name).source == "dino"]
+        check_overrides("compared", self.compared, self.encoder)
+        trained = [name for name in self.compared if self.encoder(name).source == "dino"]
         raise_problems(
             [
-                f"others.{name}.source: dino is for the cohort's own encoder only; give another source"
+                f"compared.{name}.source: dino is for the cohort's own encoder only; give another source"
                 for name in trained
             ]
         )
@@ -186,17 +188,20 @@ class PatchEncodersConfig(PatchEncoderConfig):
         return self.dino if self.source == "dino" else None
 
     @property
-    def own(self) -> PatchEncoderConfig:
+    def cohort_encoder(self) -> PatchEncoderConfig:
         """The settings of the cohort's own encoder, whose tokens are pretrained on."""
         return PatchEncoderConfig(**self._plain())
 
-    def other(self, name: str) -> PatchEncoderConfig:
-        """The settings of the other encoder `name`: the section's own, with its overrides."""
-        return PatchEncoderConfig(**{**self._plain(), **self.others[name]})
+    def encoder(self, name: str) -> PatchEncoderConfig:
+        """The settings of the compared encoder `name`: the section's own, with its overrides."""
+        return PatchEncoderConfig(**{**self._plain(), **self.compared[name]})
 
-    def each(self) -> dict[str, PatchEncoderConfig]:
-        """Every encoder by its key in the config, the section's own first."""
-        return {"patch_encoder": self.own} | {f"patch_encoder.others.{name}": self.other(name) for name in self.others}
+    def encoders(self) -> dict[str, PatchEncoderConfig]:
+        """Every encoder by its key in the config, the cohort's own first."""
+        return {
+            "patch_encoder": self.cohort_encoder,
+            **{f"patch_encoder.compared.{name}": self.encoder(name) for name in self.compared},
+        }
 
     def _plain(self) -> dict[str, Any]:
         return self.model_dump(include={*PatchEncoderConfig.model_fields})
@@ -212,12 +217,12 @@ class TokenEncodingConfig(Section):
 
 
 class TokensConfig(TokenEncodingConfig):
-    cache: str | None
+    cache_dir: str | None
 
     @property
     def encoding(self) -> TokenEncodingConfig:
         """The section without its folder: what a slide's tokens depend on."""
-        return TokenEncodingConfig(**self.model_dump(exclude={"cache"}))
+        return TokenEncodingConfig(**self.model_dump(exclude={"cache_dir"}))
 
 
 class LedgerConfig(Section):

@@ -45,8 +45,8 @@ class StageOneConfig(SelfDistillationConfig):
     local_crop_px: Positive
     global_crops_scale: tuple[PositiveFloat, PositiveFloat]
     local_crops_scale: tuple[PositiveFloat, PositiveFloat]
-    stain: Fraction
-    contrast: Fraction
+    stain_jitter: Fraction
+    contrast_jitter: Fraction
     grayscale_prob: Fraction
 
     @model_validator(mode="after")

@@ -14,11 +14,11 @@ from slpd_core.encoders import vit
 from slpd_core.runtime import generator
 
 
-def random_weights(name: str, input_px: int, seed: int, arguments: Mapping[str, Any] | None = None) -> Any:
+def random_weights(name: str, input_px: int, seed: int, model_kwargs: Mapping[str, Any] | None = None) -> Any:
     """A model whose weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "patch_encoder").integers(1 << 62)))
-        return vit.build_vit(name, input_px, arguments)
+        return vit.build_vit(name, input_px, model_kwargs)
 
 
 def token_dim(model: Any, pooling: str) -> int:
@@ -42,7 +42,7 @@ def load(weights_path: Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, meta = artifacts.read_weights(weights_path)
     parsed = metadata(meta)
     state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}
-    model = vit.build_with_weights(parsed["name"], parsed["input_px"], parsed["arguments"], state, str(weights_path))
+    model = vit.build_with_weights(parsed["name"], parsed["input_px"], parsed["model_kwargs"], state, str(weights_path))
     return model.eval().requires_grad_(False), parsed
 
 

@@ -28,13 +28,13 @@ TRIAL_PX = 224  # a multiple of the 7, 8, 14, 16 and 32 px that ViTs' tokens cov
 class PretrainedWeights:
     """Tensors, float32, and what is known of them.
 
-    name, arguments: timm's architecture. key: key and value of the config that led to them, for messages.
+    name, model_kwargs: timm's architecture. key: key and value of the config that led to them, for messages.
     origin: file, hub name or timm's name. file_fingerprint: of the file read, "" where timm read it.
     publisher_config: what their publisher states (mean, std, input_size, interpolate_offset), as far as known.
     """
 
     name: str
-    arguments: dict[str, Any]
+    model_kwargs: dict[str, Any]
     state: dict[str, Tensor]
     key: str
     origin: str
@@ -47,19 +47,19 @@ def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_hipt(
-    weights: Path, *, name: str = "vit_small_patch16_224", arguments: Mapping[str, Any] | None = None
+    weights: Path, *, name: str = "vit_small_patch16_224", model_kwargs: Mapping[str, Any] | None = None
 ) -> PretrainedWeights:
     """Load HIPT's ViT256-16, the teacher of a DINO checkpoint.
 
     Args:
         weights: Path of vit256_small_dino.pth.
         name: The timm architecture.
-        arguments: Further arguments of the architecture.
+        model_kwargs: Further arguments of the architecture.
 
     Raises:
         ValueError: The file holds no state dict of tensors.
     """
-    return _load_file(name, vit.architecture_kwargs(arguments or {}), weights, OF_HIPT)
+    return _load_file(name, vit.architecture_kwargs(model_kwargs or {}), weights, OF_HIPT)
 
 
 def is_hipts(path: Path) -> bool:
@@ -72,7 +72,7 @@ def load_timm(
     name: str,
     *,
     weights: Path | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     input_px: int | None = None,
 ) -> PretrainedWeights:
     """Load weights of a timm architecture: from the file given, else those published under its name.
@@ -80,7 +80,7 @@ def load_timm(
     Args:
         name: A name timm knows, hf-hub:OWNER/MODEL or local-dir:DIR.
         weights: Path of a state dict.
-        arguments: Further arguments of the architecture.
+        model_kwargs: Further arguments of the architecture.
         input_px: Side of the input images, px.
 
     Raises:
@@ -91,7 +91,7 @@ def load_timm(
     is_published = name.startswith((HUB, FOLDER))
     model_config = _read_config(name) if is_published else {}
     architecture = model_config.get("architecture", name)
-    kwargs = vit.architecture_kwargs({**model_config.get("model_args", {}), **(arguments or {})})
+    kwargs = vit.architecture_kwargs({**model_config.get("model_args", {}), **(model_kwargs or {})})
     publisher_config = model_config.get("pretrained_cfg", model_config)
     if "global_pool" in publisher_config:
         kwargs = vit.architecture_kwargs({"global_pool": publisher_config["global_pool"], **kwargs})
@@ -114,7 +114,7 @@ def native_input_px(weights: PretrainedWeights) -> int:
     Raises:
         ValueError: Neither says so.
     """
-    side = vit.native_img_size(weights.state, vit.build_vit(weights.name, TRIAL_PX, weights.arguments, "meta"))
+    side = vit.native_img_size(weights.state, vit.build_vit(weights.name, TRIAL_PX, weights.model_kwargs, "meta"))
     known = timm.get_pretrained_cfg(weights.name)
     height, width = weights.publisher_config.get("input_size", known.input_size if known else (3, 0, 1))[-2:]
     if side is None and height != width:
@@ -125,12 +125,12 @@ def native_input_px(weights: PretrainedWeights) -> int:
 
 
 def _load_file(
-    name: str, arguments: dict[str, Any], path: Path, publisher_config: Mapping[str, Any]
+    name: str, model_kwargs: dict[str, Any], path: Path, publisher_config: Mapping[str, Any]
 ) -> PretrainedWeights:
     key = f"patch_encoder.weights: {path}"
     return PretrainedWeights(
         name,
-        arguments,
+        model_kwargs,
         artifacts.read_state_dict(path, "patch_encoder.weights"),
         key,
         path.name,
@@ -150,19 +150,21 @@ def _require_known(name: str) -> None:
         )
 
 
-def _load_known(name: str, arguments: dict[str, Any]) -> PretrainedWeights:
+def _load_known(name: str, model_kwargs: dict[str, Any]) -> PretrainedWeights:
     """The weights timm knows by this name, from its cache or fetched."""
     # num_classes is left as published: timm then loads strictly.
     key = f"patch_encoder.name: {name}"
     known = timm.get_pretrained_cfg(name)
     with _saying_what_to_do(key, (known and known.hf_hub_id) or ""):
         try:
-            model: Any = timm.create_model(name, pretrained=True, **vit.resolve_layer_classes(arguments))
+            model: Any = timm.create_model(name, pretrained=True, **vit.resolve_layer_classes(model_kwargs))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{key}: its weights do not fit patch_encoder.arguments {arguments} ({reason})") from error
+            raise ValueError(
+                f"{key}: its weights do not fit patch_encoder.model_kwargs {model_kwargs} ({reason})"
+            ) from error
     return PretrainedWeights(
-        name, arguments, _in_float32(model.state_dict()), key, name, publisher_config=model.pretrained_cfg
+        name, model_kwargs, _in_float32(model.state_dict()), key, name, publisher_config=model.pretrained_cfg
     )
 
 

@@ -50,7 +50,7 @@ def resolve_layer_classes(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
             if not hasattr(layers, value):
                 close = difflib.get_close_matches(value, dir(layers), n=3)
                 raise ValueError(
-                    f"patch_encoder.arguments.{key}: timm.layers has no {value!r}; close ones: "
+                    f"patch_encoder.model_kwargs.{key}: timm.layers has no {value!r}; close ones: "
                     f"{', '.join(close) or 'none'}; activations are written small, as in silu"
                 )
             resolved[key] = getattr(layers, value)
@@ -87,7 +87,7 @@ def build_vit(
             )
     except (TypeError, AssertionError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = f"name a ViT, or correct patch_encoder.arguments {kwargs}" if kwargs else "name a ViT"
+        remedy = f"name a ViT, or correct patch_encoder.model_kwargs {kwargs}" if kwargs else "name a ViT"
         raise ValueError(
             f"patch_encoder.name: {name!r} takes no patches of {input_px} px ({reason}); {remedy}"
         ) from error
@@ -105,13 +105,13 @@ def _require_architecture(model_kwargs: Mapping[str, Any]) -> None:
     for key in PatchEncoderConfig.NO_ARGUMENTS:
         if key in model_kwargs:
             raise ValueError(
-                f"patch_encoder.arguments: {key!r} is no part of an architecture; delete it, there or in the model's "
-                "config.json"
+                f"patch_encoder.model_kwargs: {key!r} is no part of an architecture; delete it, there or in the "
+                "model's config.json"
             )
     depth = model_kwargs.get("depth", 1)
     if not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH:
         raise ValueError(
-            f"patch_encoder.arguments.depth: {depth!r} is no number of blocks within 1-{MAX_DEPTH}; correct it"
+            f"patch_encoder.model_kwargs.depth: {depth!r} is no number of blocks within 1-{MAX_DEPTH}; correct it"
         )
 
 
@@ -225,7 +225,7 @@ def build_with_weights(
         raise ValueError(
             f"{origin} does not fit {name}: missing [{name_some(missing, 3)}], "
             f"unexpected [{name_some(unexpected, 3)}], other shape [{name_some(sorted(shapes), 3)}]; "
-            "give the weights' own architecture in patch_encoder.name, and in patch_encoder.arguments what their "
+            "give the weights' own architecture in patch_encoder.name, and in patch_encoder.model_kwargs what their "
             "authors pass to timm.create_model"
         )
     model.load_state_dict(state, assign=True)

@@ -244,7 +244,7 @@ def run(
     sheet, _ = artifacts.read_table(sheet_path, "sheet")
     slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
     issues = split_audit.audit_slides(slides)
-    if section.splits:
+    if section.splits_dir:
         folds, import_issues = imported_splits.import_folds(section.files, slides)
         issues += import_issues
     else:

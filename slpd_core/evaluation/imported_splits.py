@@ -84,7 +84,7 @@ class SlideIndex:
         for slide_id, row in self.rows.items():
             if (other := self.bare_rows.setdefault(strip_suffix(slide_id), row)) != row:
                 raise ValueError(
-                    f"folds.splits: slides {slide_ids[other]} and {slide_id} of the sheet differ in their "
+                    f"folds.splits_dir: slides {slide_ids[other]} and {slide_id} of the sheet differ in their "
                     "extension only, so that a split may name either; rename one"
                 )
 
@@ -152,7 +152,7 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
         tables.append(table)
         unknown += unmatched
     if hint := index.find_hint(unknown):
-        log.warning("folds.splits: %s", hint)
+        log.warning("folds.splits_dir: %s", hint)
     folds = pd.concat(tables, ignore_index=True)[[*artifacts.TABLES["folds"]]]
     unlisted = slides["slide_id"][usable & ~np.isin(np.arange(len(slides)), list(listed))]
     issues = [SplitIssue("in the splits, not in the sheet", slide_id) for slide_id in dict.fromkeys(unknown)]

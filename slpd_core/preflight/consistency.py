@@ -32,14 +32,14 @@ def require_cohort(
         )
     except ValueError as error:
         problems.append(str(error))
-    for key, encoder in settings.patch_encoder.each().items():
+    for key, encoder in settings.patch_encoder.encoders().items():
         problems += weights.find_weights_problems(key, encoder)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
     parts = {"all": [sheet]}
-    if any(run.slides == "train_only" for run in runs.values()):
-        parts["train_only"] = _split_training(settings, sheet)
+    if any(run.train_on == "train_fold" for run in runs.values()):
+        parts["train_fold"] = _split_training(settings, sheet)
     for key, run in runs.items():
-        problems += _check_run(key, run, settings, parts[run.slides])
+        problems += _check_run(key, run, settings, parts[run.train_on])
     problems += _check_batches(settings, gpus)
     if problems:
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
@@ -56,10 +56,10 @@ def find_cohort_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str
         One line per doubt.
     """
     doubts = sheets.find_ambiguities(sheet)
-    if settings.folds.splits:
+    if settings.folds.splits_dir:
         table, issues = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
         issues += split_audit.audit_folds(table)
-        doubts += [f"folds.splits: {line}" for line in split_audit.describe_issues(issues)]
+        doubts += [f"folds.splits_dir: {line}" for line in split_audit.describe_issues(issues)]
     return doubts
 
 
@@ -103,11 +103,11 @@ def _check_run(
     key: str, run: config.PretrainRunConfig, settings: config.Config, parts: Sequence[pd.DataFrame]
 ) -> Iterator[str]:
     """Yield every setting of a run that its cohort cannot meet; parts: the training slides of each encoder."""
-    if run.alpha_inter and run.inter != "any_region":
+    if run.alpha_inter and run.inter_target != "any_region":
         unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
         max_neighbors = min(part[column].nunique() for part in parts) - 1
         if run.n_neighbors > max_neighbors:
-            where = "" if run.slides == "all" else " that train in a fold"
+            where = "" if run.train_on == "all" else " that train in a fold"
             yield (
                 f"{key}.n_neighbors: {run.n_neighbors} of {max_neighbors} other {unit}{where}; lower it to "
                 f"{max_neighbors} or add {unit}"

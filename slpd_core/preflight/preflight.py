@@ -57,17 +57,17 @@ def run(
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
     slides = checks.check_slides(report, probes, settings.ledger.on_bad_slide)
     outlines: Mapping[str, Path] = NO_OUTLINES
-    if settings.tissue.masks:
+    if settings.tissue.masks_dir:
         options = settings.tissue.outline.model_dump()
         slides, outlines = checks.check_outlines(
-            report, [*rows["slide_id"]], slides, settings.tissue.masks, **options, threads=cores
+            report, [*rows["slide_id"]], slides, settings.tissue.masks_dir, **options, threads=cores
         )
     checks.check_copies(report, tables)
     encoders = check_encoders(report, settings, device)
     if slides and config.PATCH_FEATURES in encoders:
         sample = sample_cohort(
             slides,
-            tissue_options=settings.tissue.model_dump(exclude={"masks"}),
+            tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
             region_options=region_options,
             jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
             outlines=outlines,
@@ -100,10 +100,10 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
     Returns:
         By the features' name, the speed of an encoder that loads.
     """
-    compared = [name for name in settings.patch_encoder.others if name in settings.evaluate.rows]
-    encoders = {name: settings.patch_encoder.other(name) for name in compared}
+    compared = [name for name in settings.patch_encoder.compared if name in settings.evaluate.classifiers]
+    encoders = {name: settings.patch_encoder.encoder(name) for name in compared}
     speeds: dict[str, EncoderSpeed] = {}
-    for name, encoder in {config.PATCH_FEATURES: settings.patch_encoder.own, **encoders}.items():
+    for name, encoder in {config.PATCH_FEATURES: settings.patch_encoder.cohort_encoder, **encoders}.items():
         try:
             speeds[name] = _time_encoder(encoder, settings, device)
         except (ValueError, OSError, RuntimeError) as error:
@@ -171,7 +171,7 @@ def forecast_stages(
     token_dim, region_px = encoders[config.PATCH_FEATURES].token_dim, settings.regions.size_px
     stages = [forecast.forecast_tissue(len(slides), sample, machine)]
     if recipe := settings.patch_encoder.recipe:
-        n_patches, own = len(slides) * settings.patches.patches_per_slide, settings.patch_encoder.own
+        n_patches, own = len(slides) * settings.patches.patches_per_slide, settings.patch_encoder.cohort_encoder
         rate = throughput.time_stage_one(own, recipe, machine.device)
         stages.append(
             forecast.forecast_patch_encoder(n_patches, patch_px=own.patch_px, epochs=recipe.epochs, patches_per_s=rate)
@@ -194,7 +194,7 @@ def forecast_stages(
     training, n_folds = settings.evaluate.training, len(targets.folds)
     seconds: dict[tuple[str, str], float] = {
         (features, classifier): throughput.time_classifier(classifier, training, *size)
-        for features, classifiers in settings.evaluate.rows.items()
+        for features, classifiers in settings.evaluate.classifiers.items()
         for size in [_feature_size(settings, features, n_regions / len(slides), encoders)]
         for classifier in classifiers
     }

@@ -38,10 +38,10 @@ def find_weights_problems(key: str, encoder: config.PatchEncoderConfig) -> Itera
             yield str(error)
             continue
         if path.suffix == ".safetensors":
-            yield from _compare_sizes(key, path, stated_sizes(encoder.name, encoder.arguments))
+            yield from _compare_sizes(key, path, stated_sizes(encoder.name, encoder.model_kwargs))
 
 
-def stated_sizes(name: str, arguments: Mapping[str, Any]) -> dict[str, int]:
+def stated_sizes(name: str, model_kwargs: Mapping[str, Any]) -> dict[str, int]:
     """Read the sizes of a ViT from its name in timm and its arguments.
 
     Args:
@@ -51,12 +51,12 @@ def stated_sizes(name: str, arguments: Mapping[str, Any]) -> dict[str, int]:
     Returns:
         embed_dim, patch_size and depth, as far as they are stated.
     """
-    if "embed_layer" in arguments:  # of other shapes
+    if "embed_layer" in model_kwargs:  # of other shapes
         return {}
     vit = VIT.match(name)
     named = {"embed_dim": WIDTHS[vit[1]], "patch_size": int(vit[2])} if vit else {}
     return named | {
-        size: value for size, value in arguments.items() if size in SIZE_ARGUMENTS and isinstance(value, int)
+        size: value for size, value in model_kwargs.items() if size in SIZE_ARGUMENTS and isinstance(value, int)
     }
 
 
@@ -81,6 +81,6 @@ def _compare_sizes(key: str, path: Path, architecture: Mapping[str, int]) -> Ite
     for size, value in architecture.items():
         if size in sizes and sizes[size] != value:
             yield (
-                f"{key}.weights: {path} has {size} {sizes[size]}, {key}.name and {key}.arguments say {value}; give the "
-                "weights' own architecture there"
+                f"{key}.weights: {path} has {size} {sizes[size]}, {key}.name and {key}.model_kwargs say {value}; give "
+                "the weights' own architecture there"
             )

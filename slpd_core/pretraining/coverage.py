@@ -44,7 +44,7 @@ def reached_regions(cohort: Cohort, section: config.PretrainRunConfig) -> dict[s
     targets = {"intra": clustered[group_of].astype(np.int64)} if section.alpha_intra else {}
     if section.alpha_inter:
         related = related_slides(cohort, section)
-        if section.inter == "any_region":
+        if section.inter_target == "any_region":
             related, counted = related[cohort.slide_of], np.ones(len(cohort.tokens), bool)
             left = len(related) - np.bincount(related)[related]
         else:

@@ -203,7 +203,7 @@ def run(
     trained, _ = artifacts.read_arrays(prototypes_path, ("region_slide",))
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
     found, as_one = read_found(embed, sheet, prototypes_path)
-    strips = plan_cohort(found) if as_one else plan_slides(found, section.slides)
+    strips = plan_cohort(found) if as_one else plan_slides(found, section.n_slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
     # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.

@@ -64,11 +64,11 @@ def find_targets(
     rows = {}
     if section.alpha_intra:
         rows["intra"] = np.where(own >= 0, group_of * M + own, -1)[:, None]
-    if section.alpha_inter and section.inter == "prototype":
+    if section.alpha_inter and section.inter_target == "prototype":
         neighbour, partner = prototypes.neighbours[group_of], prototypes.matches[group_of, :, own]
         rows["inter"] = np.where((own[:, None] >= 0) & (neighbour >= 0), neighbour * M + partner, -1)
     elif section.alpha_inter:
-        if section.inter == "region":
+        if section.inter_target == "region":
             nearest = nearest_regions(clustered, prototypes.neighbours, group_of)
         else:
             nearest = nearest_regions_of_all(clustered, apart, section.n_neighbors)

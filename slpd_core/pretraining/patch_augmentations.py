@@ -78,10 +78,10 @@ def draw_changes(
 ) -> Changes:
     """Changes of (crops, patches); blurred: the probability of each crop to be blurred."""
     sigma = rng.uniform(*BLUR_SIGMA_PX, shape)
-    jitter = section.contrast
+    jitter = section.contrast_jitter
     return Changes(
         affine=draw_affine(shape, area, rng),
-        stain=draw_stain(shape, section.stain, rng),
+        stain=draw_stain(shape, section.stain_jitter, rng),
         contrast=np.stack([rng.uniform(1 - jitter, 1 + jitter, shape), rng.uniform(-jitter, jitter, shape) / 2], -1),
         grey=(rng.random(shape) < section.grayscale_prob).astype(np.float64),
         blur=np.where(rng.random(shape) < blurred[:, None], sigma, 0.0),

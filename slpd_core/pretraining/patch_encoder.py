@@ -40,10 +40,14 @@ def fingerprint(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]) 
 
 def fingerprint_config(own: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """The settings that decide the tokens, named the same whoever publishes the weights."""
-    arguments = {key: value for key, value in own["arguments"].items() if key != "global_pool"}
+    model_kwargs = {key: value for key, value in own["model_kwargs"].items() if key != "global_pool"}
     pool = getattr(model, "global_pool", None)
     architecture = own["name"].split(".")[0]  # a tag names weights
-    return {key: own[key] for key in DECISIVE} | {"name": architecture, "arguments": arguments, "global_pool": pool}
+    return {key: own[key] for key in DECISIVE} | {
+        "name": architecture,
+        "model_kwargs": model_kwargs,
+        "global_pool": pool,
+    }
 
 
 def resolve_config(section: config.PatchEncoderConfig, found: PretrainedWeights) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def resolve_config(section: config.PatchEncoderConfig, found: PretrainedWeights)
 
     Raises ValueError when the encoder does not say how its pixels were normalised.
     """
-    own = section.model_dump() | {"name": found.name, "arguments": found.arguments}
+    own = section.model_dump() | {"name": found.name, "model_kwargs": found.model_kwargs}
     if own["input_px"] is None:
         own["input_px"] = pretrained_weights.native_input_px(found) if section.source == "timm" else section.patch_px
     if own["interpolate_offset"] is None:
@@ -67,15 +71,17 @@ def load_source(section: config.PatchEncoderConfig, seed: int) -> PretrainedWeig
     """What the source offers: the weights read, or for a random encoder its description alone."""
     section.require_weights()
     if section.source == "hipt":
-        return pretrained_weights.load_hipt(Path(section.weights or ""), name=section.name, arguments=section.arguments)
+        return pretrained_weights.load_hipt(
+            Path(section.weights or ""), name=section.name, model_kwargs=section.model_kwargs
+        )
     if section.source == "timm":
         weights = Path(section.weights) if section.weights else None
         return pretrained_weights.load_timm(
-            section.name, weights=weights, arguments=section.arguments, input_px=section.input_px
+            section.name, weights=weights, model_kwargs=section.model_kwargs, input_px=section.input_px
         )
-    arguments = vit.architecture_kwargs(section.arguments)
+    model_kwargs = vit.architecture_kwargs(section.model_kwargs)
     return PretrainedWeights(
-        section.name, arguments, {}, "", f"seed {seed}", publisher_config={"mean": HALF_RGB, "std": HALF_RGB}
+        section.name, model_kwargs, {}, "", f"seed {seed}", publisher_config={"mean": HALF_RGB, "std": HALF_RGB}
     )
 
 
@@ -98,8 +104,8 @@ def plan_stage_one(
 
     Raises ValueError when a crop's side is not a multiple of the encoder's own patches.
     """
-    arguments, input_px = vit.architecture_kwargs(section.arguments), section.input_px or section.patch_px
-    shape = vit.build_vit(section.name, input_px, arguments, "meta")
+    model_kwargs, input_px = vit.architecture_kwargs(section.model_kwargs), section.input_px or section.patch_px
+    shape = vit.build_vit(section.name, input_px, model_kwargs, "meta")
     side, width = vit.patch_stride(shape), int(shape.num_features)
     for key in ("global_crop_px", "local_crop_px"):
         if (crop_px := getattr(recipe, key)) % side:
@@ -110,7 +116,7 @@ def plan_stage_one(
     return stage_one.Plan(
         name=section.name,
         input_px=input_px,
-        arguments=arguments,
+        model_kwargs=model_kwargs,
         mean=section.mean or HALF_RGB,
         std=section.std or HALF_RGB,
         recipe=recipe,
@@ -133,7 +139,7 @@ def train_stage_one(
     origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"
     weights = PretrainedWeights(
         section.name,
-        plan.arguments,
+        plan.model_kwargs,
         state,
         "patch_encoder.dino",
         origin,
@@ -164,10 +170,10 @@ def build(section: config.PatchEncoderConfig, found: PretrainedWeights, seed: in
         log.warning(
             "the patch encoder is random: an untrained baseline; for results give weights (patch_encoder.source)"
         )
-        model = random_weights(found.name, own["input_px"], seed, found.arguments)
+        model = random_weights(found.name, own["input_px"], seed, found.model_kwargs)
     else:
         model = vit.build_with_weights(
-            found.name, own["input_px"], found.arguments, found.state, found.key, own["interpolate_offset"]
+            found.name, own["input_px"], found.model_kwargs, found.state, found.key, own["interpolate_offset"]
         )
     own["token_dim"] = token_dim(model, section.pooling)
     return model, own

@@ -56,13 +56,13 @@ class Patches:
 class Plan:
     """What is trained, how.
 
-    name, arguments: of the encoder, a ViT of timm's with positions for pictures of input_px. mean, std: of RGB in 0..1.
-    half: whether the networks may compute in bfloat16.
+    name, model_kwargs: of the encoder, a ViT of timm's with positions for pictures of input_px.
+    mean, std: of RGB in 0..1. half: whether the networks may compute in bfloat16.
     """
 
     name: str
     input_px: int
-    arguments: dict[str, Any]
+    model_kwargs: dict[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     recipe: config.StageOneConfig
@@ -85,7 +85,7 @@ class Plan:
 
         def build(drop_path: float) -> Network:
             encoder = vit.build_vit(
-                self.name, self.input_px, self.arguments, drop_path_rate=drop_path, dynamic_img_size=True
+                self.name, self.input_px, self.model_kwargs, drop_path_rate=drop_path, dynamic_img_size=True
             )
             if self.half and self.device == "cpu":  # torch's fused attention is five times slower there
                 for part in (part for part in encoder.modules() if hasattr(part, "fused_attn")):

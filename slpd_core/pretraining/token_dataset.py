@@ -133,7 +133,7 @@ def read_cohort(
         if slides.empty:
             raise ValueError(
                 f"{ledger_path}: none of the {len(only)} training slides of this fold has status ok; lower "
-                "folds.n_folds, add slides, or set pretrain.slides to all"
+                "folds.n_folds, add slides, or set pretrain.train_on to all"
             )
         fingerprint = artifacts.fingerprint(fingerprint, *slides["slide_id"])
     starts = np.concatenate([[0], slides["regions"].cumsum()])

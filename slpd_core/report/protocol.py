@@ -35,7 +35,7 @@ def describe_encoder(meta: artifacts.Meta) -> str:
 def describe_folds(folds: pd.DataFrame, meta: artifacts.Meta) -> str:
     """Describe how slides were divided, by the `folds` table and its metadata."""
     section, n_folds, n_slides = json.loads(meta["section"]), folds["fold"].nunique(), folds["slide_id"].nunique()
-    if section["splits"]:
+    if section["splits_dir"]:
         name, named = meta["published_splits"] or f"{n_folds} imported splits", int(meta["n_split_slides"])
         return name if n_slides == named else f"{name}, {n_slides:,} of their {named:,} slides"
     fewer = "" if section["train_fraction"] == 1 else f", {section['train_fraction']:.0%} of the training part used"

@@ -11,7 +11,7 @@ from typing import Any
 from slpd_core import artifacts
 
 STAGES = (
-    *("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger", "others", "pretrain", "embed"),
+    *("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger", "compared", "pretrain", "embed"),
     *("gallery", "folds", "evaluate", "heatmaps"),
 )
 LIBRARIES = (
@@ -48,7 +48,7 @@ def stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
             seconds, memory = zip(*jobs, strict=True)
             found.append(
                 {
-                    "stage": "other patch encoders" if stage == "others" else stage,
+                    "stage": "other patch encoders" if stage == "compared" else stage,
                     "jobs": len(jobs),
                     "all": clock(sum(seconds)),
                     "longest": clock(max(seconds)),

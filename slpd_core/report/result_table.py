@@ -37,8 +37,8 @@ SOURCES = {
 class ResultRow:
     """A row of the table: one classifier on one kind of features.
 
-    features: as evaluate.rows names them; level: one of LEVELS. encoder: source and name of the patch encoder they come
-    from. predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
+    features: as evaluate.classifiers names them; level: one of LEVELS. encoder: source and name of the patch encoder
+    they come from. predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
     """
 
     features: str

@@ -73,7 +73,7 @@ def join(section: config.CohortTableConfig, paths: Mapping[str, Path]) -> Cohort
         raise ValueError(
             f"none of its rows, {', '.join(section.labelled.values())}, is in "
             f"{' or '.join(str(paths[cohort]) for cohort in section.cohorts)}; name rows as features/classifier of "
-            "evaluate.rows, and run the cohorts first"
+            "evaluate.classifiers, and run the cohorts first"
         )
     return CohortTable(section, frame, {cohort: paths[cohort] for cohort in section.cohorts if cohort not in results})
 

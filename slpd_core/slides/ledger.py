@@ -168,6 +168,6 @@ def run(
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     meta = artifacts.provenance("ledger", VERSION, section.model_dump(), *inputs)
     if unmatched:
-        log.warning("files of tissue.masks that are of no slide: %s", name_some(unmatched))
+        log.warning("files of tissue.masks_dir that are of no slide: %s", name_some(unmatched))
         meta["unmatched_outlines"] = json.dumps(unmatched)
     artifacts.write_table(out_path, "ledger", ledger, meta)

@@ -27,7 +27,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
     """Find the outlines of slides in a folder, by their names: {slide_id}.geojson or .json, also packed as .gz.
 
     Args:
-        folder: The setting tissue.masks.
+        folder: The setting tissue.masks_dir.
         slide_ids: The slides of all sheets. As on some disks, capital and small letters are the same.
 
     Raises:
@@ -37,7 +37,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
     if folder is None:
         return Outlines({})
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"tissue.masks: no folder {folder}; correct it or leave it empty (null)")
+        raise FileNotFoundError(f"tissue.masks_dir: no folder {folder}; correct it or leave it empty (null)")
     ids = {fold_id(slide_id): slide_id for slide_id in slide_ids}
     paths: dict[str, Path] = {}
     unmatched = []
@@ -46,7 +46,9 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
         if slide_id is None:
             unmatched.append(path.name)
         elif slide_id in paths:
-            raise ValueError(f"tissue.masks: {paths[slide_id]} and {path.name} are of one slide; remove one of them")
+            raise ValueError(
+                f"tissue.masks_dir: {paths[slide_id]} and {path.name} are of one slide; remove one of them"
+            )
         else:
             paths[slide_id] = path
     strange = [name for name in unmatched if fold_id(name).endswith(GEOJSON_SUFFIXES)]
@@ -54,7 +56,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
         free = next((slide_id for slide_id in ids.values() if slide_id not in paths), "")
         hint = f", for example {free}.geojson" if free else ""
         raise ValueError(
-            f"tissue.masks: no slide of a sheet is called {name_some(strange)}; name it {{slide_id}}.geojson{hint}"
+            f"tissue.masks_dir: no slide of a sheet is called {name_some(strange)}; name it {{slide_id}}.geojson{hint}"
         )
     return Outlines(paths, tuple(unmatched))
 

@@ -99,7 +99,9 @@ def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, min_tissue_fra
     max_fraction = float(fractions.max(initial=0))
     if not tissue.polygons:
         # Its remarks may say why: what was left out as ink.
-        return " ".join(["no tissue found; outline it by hand (tissue.masks) if there is some.", *tissue.slide.remarks])
+        return " ".join(
+            ["no tissue found; outline it by hand (tissue.masks_dir) if there is some.", *tissue.slide.remarks]
+        )
     if not max_fraction:
         return "no whole region holds tissue; set regions.edge to pad"
     return (

@@ -117,7 +117,7 @@ def _remark_on_ink(left_out: float, kept: float) -> Iterator[str]:
 def _remark_on_cover(covered: float) -> Iterator[str]:
     """Say where tissue covers nearly all of a slide."""
     if covered > MAX_TISSUE_FRACTION:
-        yield f"Tissue covers {covered:.0%} of the slide; if its overlay is wrong, outline it (tissue.masks)."
+        yield f"Tissue covers {covered:.0%} of the slide; if its overlay is wrong, outline it (tissue.masks_dir)."
 
 
 def clean_mask(

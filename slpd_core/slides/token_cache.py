@@ -27,14 +27,14 @@ def get(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_pa
     except FileNotFoundError:
         return False
     except ValueError:
-        log.warning("%s: broken, removed from tokens.cache", cached)
+        log.warning("%s: broken, removed from tokens.cache_dir", cached)
         with suppress(OSError):
             cached.unlink()
         return False
     except OSError as error:
         if error.filename != str(cached):  # of the slide's own tokens, as where the disk is full
             raise
-        log.warning("tokens.cache cannot be read (%s): the slide is encoded", error)
+        log.warning("tokens.cache_dir cannot be read (%s): the slide is encoded", error)
         return False
     log.info("taken from %s", cached)
     return True
@@ -57,4 +57,4 @@ def store(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
         # Whoever may look into the folder may read what is in it, whatever this user's umask.
         cached.chmod(cached.stat().st_mode | cache_dir.stat().st_mode & READ_BY_OTHERS)
     except OSError as error:
-        log.warning("not added to tokens.cache (%s)", error)
+        log.warning("not added to tokens.cache_dir (%s)", error)

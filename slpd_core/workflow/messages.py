@@ -20,8 +20,8 @@ def report_outlines(slides: SlideFiles) -> None:
     Args:
         slides: The files of the slides.
     """
-    if slides.settings.tissue.masks:
-        _say(f"tissue.masks: {slides.outlines.describe(len(slides.rows))}")
+    if slides.settings.tissue.masks_dir:
+        _say(f"tissue.masks_dir: {slides.outlines.describe(len(slides.rows))}")
 
 
 def clamp_future_mtimes(results: Path) -> None:

@@ -108,7 +108,7 @@ class SlideFiles:
     @cached_property
     def outlines(self) -> Outlines:
         """The outlines of all slides, and the files in their folder that are of none."""
-        return find_outlines(self.settings.tissue.masks, self.rows)
+        return find_outlines(self.settings.tissue.masks_dir, self.rows)
 
     def outline_path(self, wildcards: Any) -> Path | None:
         """Return the outline by hand of a slide.
@@ -119,7 +119,7 @@ class SlideFiles:
         Returns:
             Its path; None where the slide has none.
         """
-        slide, folder = wildcards.slide, self.settings.tissue.masks
+        slide, folder = wildcards.slide, self.settings.tissue.masks_dir
         if slide not in self._outline_paths:
             path = self.outlines.paths.get(slide) if self.planning else find_outline(folder, slide)
             self._outline_paths[slide] = path

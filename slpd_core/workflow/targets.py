@@ -41,7 +41,7 @@ class Targets:
         run_configs = {run: settings.pretrain.run(run) for run in self.runs}
         # The trained region encoders by run: one of all slides, or one per fold.
         self.encoders = {
-            run: [run] if run_config.slides == "all" else [join_encoder_name(run, fold) for fold in self.folds]
+            run: [run] if run_config.train_on == "all" else [join_encoder_name(run, fold) for fold in self.folds]
             for run, run_config in run_configs.items()
         }
         self.all_encoders = [name for names in self.encoders.values() for name in names]
@@ -51,9 +51,9 @@ class Targets:
             for run, run_config in run_configs.items()
             if run_config.uses_prototypes
         ]
-        # All that classifiers may be trained on, whether evaluate.rows names it or not.
+        # All that classifiers may be trained on, whether evaluate.classifiers names it or not.
         plain = (config.COLOUR_FEATURES, config.PATCH_FEATURES)
-        self.features = [*plain, *settings.patch_encoder.others, *self.runs]
+        self.features = [*plain, *settings.patch_encoder.compared, *self.runs]
 
     @property
     def figures(self) -> dict[str, tuple[str, str]]:
@@ -203,7 +203,7 @@ class Targets:
         """Name the region encoder behind these features and fold.
 
         Args:
-            features: As evaluate.rows names them.
+            features: As evaluate.classifiers names them.
             fold: The fold.
 
         Returns:
@@ -274,7 +274,7 @@ class Targets:
         Returns:
             The tables, row by row.
         """
-        rows = self.settings.evaluate.rows.items()
+        rows = self.settings.evaluate.classifiers.items()
         pairs = [(features, classifier) for features, names in rows for classifier in names]
         return [str(self.paths.predictions(*pair, fold)) for pair in pairs for fold in self.folds]
 
@@ -348,7 +348,7 @@ class Targets:
 
     def _compared(self, features: str) -> str:
         """The compared patch encoder that features name; "" where they are of the cohort's own."""
-        return features if features in self.settings.patch_encoder.others else ""
+        return features if features in self.settings.patch_encoder.compared else ""
 
     def _models(self, features: str, classifier: str) -> list[str]:
         return [str(self.paths.classifier(features, classifier, fold)) for fold in self.folds]
@@ -357,4 +357,4 @@ class Targets:
     def _patch_encoders(self) -> dict[str, config.PatchEncoderConfig]:
         """The cohort's own patch encoder as "", and the compared ones by name."""
         encoders = self.settings.patch_encoder
-        return {"": encoders.own} | {name: encoders.other(name) for name in encoders.others}
+        return {"": encoders.cohort_encoder} | {name: encoders.encoder(name) for name in encoders.compared}

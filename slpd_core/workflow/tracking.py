@@ -15,7 +15,7 @@ UNDECLARED = {
     "slides": f"{_MAY_MOVE} {_SHOWN}",
     "outline_path": f"{_MAY_MOVE} `outline_file` stands for size and date.",
     "unmatched": "Names of files that are not read.",
-    "cache": "Shared tokens are addressed by their content: other content has another name.",
+    "cache_dir": "Shared tokens are addressed by their content: other content has another name.",
     "tokens": "The ledger is declared and stands for all of them.",
     "tissue": _SHOWN,
     "regions": _SHOWN,

@@ -401,7 +401,7 @@ def test_artifacts_that_changed_places_are_named(tmp_path, name):
     ("path", "name"),
     [
         ("results/tiny/tokens/a.h5", "tokens/a.h5"),
-        ("/data/results/x/results/tiny/others/uni/tokens/a.h5", "others/uni/tokens/a.h5"),
+        ("/data/results/x/results/tiny/compared/uni/tokens/a.h5", "compared/uni/tokens/a.h5"),
         ("results/tiny/pretrain/results/encoder.safetensors", "pretrain/results/encoder.safetensors"),
         ("/cache/a.h5", ""),
         ("results/cache/a.h5", ""),

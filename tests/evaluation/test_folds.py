@@ -264,7 +264,7 @@ def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(run_stage,
         {"train": [a, b, f, "strange"], "val": [g], "test": [c, e, "stranger"]},
         {"train": [c, f + ".svs", e], "val": [], "test": [a + ".SVS", b, "strange"]},
     )
-    found, remarks = run_stage(slides, {d: artifacts.EMPTY}, splits=splits)
+    found, remarks = run_stage(slides, {d: artifacts.EMPTY}, splits_dir=splits)
     parts = found.set_index(["fold", "slide_id"])["part"]
     assert parts[0].to_dict() == {a + ".svs": "train", b: "train", f: "train", g: "val", c: "test", e: "test"}
     assert parts[1].to_dict() == {c: "train", f: "train", e: "train", a + ".svs": "test", b: "test"}
@@ -296,7 +296,7 @@ def test_a_label_that_a_part_lacks_is_remarked(run_stage, make_slides, tmp_path)
         {"train": [*names[:2], *names[3:5]], "test": [names[2], names[5], *names[6:]]},
         {"train": names[:7], "val": [names[8]], "test": [names[7]]},
     )
-    remarks = run_stage(slides, splits=splits)[1].query("remark.str.startswith('label')")
+    remarks = run_stage(slides, splits_dir=splits)[1].query("remark.str.startswith('label')")
     lacking = [["label not trained", "z", "0"], ["label not tested", "x", "1"], ["label not tested", "y", "1"]]
     assert remarks.to_numpy().tolist() == lacking
 
@@ -313,7 +313,7 @@ def test_a_label_that_a_part_lacks_is_remarked(run_stage, make_slides, tmp_path)
 )
 def test_a_split_that_cannot_serve_is_refused(run_stage, make_slides, tmp_path, parts, message):
     with pytest.raises(ValueError, match=message):
-        run_stage(make_slides(6), splits=write_splits(tmp_path / "splits", parts))
+        run_stage(make_slides(6), splits_dir=write_splits(tmp_path / "splits", parts))
 
 
 def test_ids_of_splits_that_are_numbers_or_composed_otherwise_match(run_stage, make_slides, tmp_path):
@@ -324,7 +324,7 @@ def test_ids_of_splits_that_are_numbers_or_composed_otherwise_match(run_stage, m
     folder.mkdir()
     text = "train;val;test\n101;104.0;102.0\nGro\u0308\u00dfe ;;107.0\n109\n"
     (folder / "splits_0.csv").write_text(text, encoding="utf-16")
-    found, remarks = run_stage(slides, splits=str(folder))
+    found, remarks = run_stage(slides, splits_dir=str(folder))
     parts = found.set_index("slide_id")["part"].to_dict()
     train = {"101": "train", "Gr\u00f6\u00dfe": "train", "109": "train"}
     assert parts == train | {"104": "val", "102": "test", "107": "test"}
@@ -352,22 +352,22 @@ def test_slides_that_a_split_cannot_tell_apart_are_refused(run_stage, make_slide
     slides = make_slides(6)
     slides.loc[[0, 1], "slide_id"] = ["a.svs", "a.tif"]
     with pytest.raises(ValueError, match=r"slides a\.svs and a\.tif of the sheet differ in their extension only"):
-        run_stage(slides, splits=write_splits(tmp_path / "splits", {"train": ["a"], "test": ["y00-0"]}))
+        run_stage(slides, splits_dir=write_splits(tmp_path / "splits", {"train": ["a"], "test": ["y00-0"]}))
 
 
 def test_a_slide_may_be_called_na(run_stage, make_slides, tmp_path):
     slides = make_slides(6)
     slides.loc[0, "slide_id"] = "NA"
     found, _ = run_stage(
-        slides, splits=write_splits(tmp_path / "splits", {"train": ["NA", "y01-0"], "test": ["y00-0"]})
+        slides, splits_dir=write_splits(tmp_path / "splits", {"train": ["NA", "y01-0"], "test": ["y00-0"]})
     )
     assert set(found["slide_id"]) == {"NA", "y00-0", "y01-0"}
 
 
 def test_a_split_that_trains_one_label_is_refused_before_any_work(settings, run_stage, make_slides, tmp_path):
     slides, folder = make_slides(3), write_splits(tmp_path / "splits", {"train": ["x00-0"], "test": ["y00-0"]})
-    section = config.FoldsConfig(**settings.folds.model_dump() | {"splits": folder})
-    for check in (lambda: folds.require_folds(slides, section.files), lambda: run_stage(slides, splits=folder)):
+    section = config.FoldsConfig(**settings.folds.model_dump() | {"splits_dir": folder})
+    for check in (lambda: folds.require_folds(slides, section.files), lambda: run_stage(slides, splits_dir=folder)):
         with pytest.raises(ValueError, match=r"fold 0: its training slides have one label only \(x\)"):
             check()
 
@@ -376,18 +376,18 @@ def test_a_table_of_something_else_is_refused(run_stage, make_slides, tmp_path):
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "splits_0.csv").write_text("training,testing\na,b\n")
     with pytest.raises(ValueError, match=r"no column train, val, test among training, testing"):
-        run_stage(make_slides(6), splits=str(tmp_path / "splits"))
+        run_stage(make_slides(6), splits_dir=str(tmp_path / "splits"))
 
 
 def test_splits_are_numbered_from_0_without_a_gap(settings, tmp_path):
     folder = write_splits(tmp_path / "splits", {}, {}, {})
-    section = config.FoldsConfig(**settings.folds.model_dump() | {"splits": folder})
+    section = config.FoldsConfig(**settings.folds.model_dump() | {"splits_dir": folder})
     assert (section.count, [path.name for path in section.files]) == (3, [f"splits_{n}.csv" for n in range(3)])
     (tmp_path / "splits" / "splits_1.csv").unlink()
     with pytest.raises(ValueError, match=r"splits_0\.csv, splits_2\.csv; number them from 0 without a gap"):
-        config.FoldsConfig(**settings.folds.model_dump() | {"splits": folder})
-    nowhere = config.FoldsConfig(**settings.folds.model_dump() | {"splits": "nowhere"})
-    with pytest.raises(FileNotFoundError, match=r"folds\.splits: no splits_0\.csv in nowhere; .*null .*drawn here"):
+        config.FoldsConfig(**settings.folds.model_dump() | {"splits_dir": folder})
+    nowhere = config.FoldsConfig(**settings.folds.model_dump() | {"splits_dir": "nowhere"})
+    with pytest.raises(FileNotFoundError, match=r"folds\.splits_dir: no splits_0\.csv in nowhere; .*null .*drawn here"):
         nowhere.require_splits()
     settings.folds.require_splits()
     assert settings.folds.model_copy(update={"n_folds": 4, "n_repeats": 3}).count == 12

@@ -66,12 +66,12 @@ def test_a_run_that_cannot_be_is_named(settings, run, what):
 
 def test_neighbours_are_counted_where_an_encoder_trains(settings, tmp_path):
     """Of five slides, two or three train in a fold; of imported splits, those that they name."""
-    run = {"slides": "train_only", "n_neighbors": 1}
+    run = {"train_on": "train_fold", "n_neighbors": 1}
     consistency.require_cohort(settings(run), SHEET)
-    consistency.require_cohort(settings(run | {"n_neighbors": 4, "slides": "all"}), SHEET)
+    consistency.require_cohort(settings(run | {"n_neighbors": 4, "train_on": "all"}), SHEET)
     refused(settings(run | {"n_neighbors": 2}), "slpd.n_neighbors: 2 of 1 other slides that train in a fold; lower")
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,\na2,,\nb2,,\n")
-    splits = {"splits": str(tmp_path)}
+    splits = {"splits_dir": str(tmp_path)}
     consistency.require_cohort(settings(run | {"n_neighbors": 3}, folds=splits), SHEET)
     refused(settings(run | {"n_neighbors": 4}, folds=splits), "n_neighbors: 4 of 3 other slides that train")
 
@@ -102,10 +102,10 @@ def test_sites_are_checked_where_they_are_kept_whole(settings):
 
 def test_what_is_in_doubt_is_said(settings, tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,other\n")
-    doubts = consistency.find_cohort_doubts(settings(folds={"splits": str(tmp_path)}), SHEET)
+    doubts = consistency.find_cohort_doubts(settings(folds={"splits_dir": str(tmp_path)}), SHEET)
     assert doubts[0] == "patient_id: 'p1', 'p01' look alike; if they are one, write them alike"
-    assert "folds.splits: in the splits, not in the sheet: 1 (other)" in doubts
-    assert "folds.splits: in no split: 2 (a2, b2)" in doubts
+    assert "folds.splits_dir: in the splits, not in the sheet: 1 (other)" in doubts
+    assert "folds.splits_dir: in no split: 2 (a2, b2)" in doubts
 
 
 def legacy(path: Path) -> None:
@@ -131,5 +131,5 @@ def test_weights_are_taken_for_weights(tmp_path, write):
 def test_what_is_no_weights_is_named_before_any_work(settings, tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
     own = {"source": "hipt", "weights": str(tmp_path / name)}
-    encoder = settings().patch_encoder.model_dump(exclude={"others"}) | own
+    encoder = settings().patch_encoder.model_dump(exclude={"compared"}) | own
     refused(settings(patch_encoder=encoder), f"patch_encoder.weights: {tmp_path / name} is {what}")

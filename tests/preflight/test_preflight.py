@@ -61,7 +61,7 @@ def probed(settings, cohort):
     def probe(counts: list[int]) -> tuple[list[slides.SlideProbe], slides.CohortSample]:
         options = settings().regions.model_dump()
         probes = slides.probe_slides(read_sheet(cohort(counts)), region_options=options)
-        tissue_options = settings().tissue.model_dump(exclude={"masks"})
+        tissue_options = settings().tissue.model_dump(exclude={"masks_dir"})
         return probes, slides.sample_cohort(probes, tissue_options=tissue_options, region_options=options)
 
     return probe
@@ -213,8 +213,8 @@ def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look)
     dino = config.load(yaml.safe_load((ROOT / "config.yaml").read_text())).patch_encoder.dino.model_dump() | recipe
     rows = {"untrained": ["knn"], "patch": None, "colour": None, "dino": None}
     cohort([2] * 4)
-    encoder = {"source": "dino", "dino": dino, "others": {"untrained": {"source": "random"}}}
-    out = look(settings(patch_encoder=encoder, evaluate={"rows": rows | {"slpd": ["knn"]}}))
+    encoder = {"source": "dino", "dino": dino, "compared": {"untrained": {"source": "random"}}}
+    out = look(settings(patch_encoder=encoder, evaluate={"classifiers": rows | {"slpd": ["knn"]}}))
     assert "(trained here), tokens of 64" in out
     for stage in ("patch_encoder", "tokens", "tokens of untrained"):
         assert f"\n  {stage:24s} " in out
@@ -259,7 +259,7 @@ def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings,
     corners = [[0, 256], [256, 256], [256, 512], [0, 512], [0, 256]]
     (folder / "slide-1.json").write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))
     (folder / "notes.txt").touch()
-    tissue_of_settings = {"masks": str(folder)}
+    tissue_of_settings = {"masks_dir": str(folder)}
     out = look(settings(tissue=tissue_of_settings))
     assert "1 of 4 slides have an outline; of no slide: notes.txt" in out
     assert "About 7 regions, by 4 slides" in out  # one of slide-1, in place of four

@@ -77,10 +77,22 @@ def test_weights_of_the_architecture_are_taken(problems):
 @pytest.mark.parametrize(
     ("name", "arguments", "what"),
     [
-        ("vit_base_patch16_224", {}, "has embed_dim 384, patch_encoder.name and patch_encoder.arguments say 768; give"),
-        ("vit_small_patch14_dinov2", {}, "has patch_size 16, patch_encoder.name and patch_encoder.arguments say 14"),
-        ("vit_small_patch16_224", {"depth": 24}, "has depth 12, patch_encoder.name and patch_encoder.arguments say 24"),
-        ("test_vit", {"embed_dim": 192}, "has embed_dim 384, patch_encoder.name and patch_encoder.arguments say 192"),
+        (
+            "vit_base_patch16_224",
+            {},
+            "has embed_dim 384, patch_encoder.name and patch_encoder.model_kwargs say 768; give",
+        ),
+        ("vit_small_patch14_dinov2", {}, "has patch_size 16, patch_encoder.name and patch_encoder.model_kwargs say 14"),
+        (
+            "vit_small_patch16_224",
+            {"depth": 24},
+            "has depth 12, patch_encoder.name and patch_encoder.model_kwargs say 24",
+        ),
+        (
+            "test_vit",
+            {"embed_dim": 192},
+            "has embed_dim 384, patch_encoder.name and patch_encoder.model_kwargs say 192",
+        ),
     ],
 )
 def test_weights_of_another_architecture_are_named(problems, tmp_path, name, arguments, what):

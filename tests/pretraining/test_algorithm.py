@@ -50,12 +50,12 @@ SHARED = (
 )
 VARIANTS = {
     "paper": {},
-    "released": config.PRESETS["released"]
+    "released": config.PRESETS["authors_code"]
     | {"cluster_crop": 3, "prototype_start_epoch": 1, "min_regions": 6, "batch_size": BATCH, "n_neighbors": 1},
-    "released, K = 2": config.PRESETS["released"]
+    "released, K = 2": config.PRESETS["authors_code"]
     | {"cluster_crop": 3, "prototype_start_epoch": 1, "min_regions": 5, "batch_size": BATCH, "n_neighbors": 2},
-    "inter by region": {"inter": "region", "koleo_weight": 0.1},
-    "inter by any region": {"inter": "any_region"},
+    "inter by region": {"inter_target": "region", "koleo_weight": 0.1},
+    "inter by any region": {"inter_target": "any_region"},
     "global": {"clustering": "global", "alpha_inter": 0.0},
 }
 
@@ -100,7 +100,7 @@ class Oracle(reference.SLPD):
     def assign_targets(self):
         """Each region's; in place of the matched prototypes those nearest by cosine, or regions."""
         super().assign_targets()
-        if self.section.inter != "prototype" or self.section.matching == "nearest":
+        if self.section.inter_target != "prototype" or self.section.matching == "nearest":
             self.exists[:, 1:] = False
         for region in range(len(self.z)):
             for k, target in enumerate(self.alternatives(region)):
@@ -112,12 +112,12 @@ class Oracle(reference.SLPD):
         def nearest(rows, to, count=1):
             return [rows[i] for i in cosine_similarity(rows, to[None]).argsort(descending=True)[:count]]
 
-        if section.inter == "any_region":
+        if section.inter_target == "any_region":
             return nearest(self.z[self.slides != self.slides[region]], self.z[region], self.K)
-        if n not in self.c or (section.inter == "prototype" and section.matching == "optimal"):
+        if n not in self.c or (section.inter_target == "prototype" and section.matching == "optimal"):
             return []
         slides = sorted((-reference.similarity(self.c[n], c)[0], j) for j, c in self.c.items() if j != n)[: self.K]
-        if section.inter == "region":
+        if section.inter_target == "region":
             return [nearest(self.z[self.slide_of == j], self.z[region])[0] for _, j in slides]
         return [nearest(self.c[j], self.c[n][self.m[region]])[0] for _, j in slides]
 

@@ -62,7 +62,7 @@ def make(tmp_path):
             prototypes_path=tmp_path / "prototypes.h5",
             regions_dir=tmp_path / "regions",
             out_path=tmp_path / "gallery.png",
-            section=config.GalleryConfig(slides=6),
+            section=config.GalleryConfig(n_slides=6),
             read_regions=iter_region_pixels,
         )
         with Image.open(tmp_path / "gallery.png") as picture:

@@ -49,7 +49,7 @@ def test_a_region_may_be_distilled_towards_the_nearest_region_of_each_neighbour(
     slide_of, clustered = np.array([0, 0, 1, 1, 1, 2]), rng.normal(size=(6, 4)).astype(np.float32)
     neighbours = np.array([[1, 2], [2, -1], [-1, -1]])
     none = Prototypes(np.zeros((3, 2, 4), np.float32), np.zeros(6, np.int64), neighbours, np.full((3, 2, 2), -1))
-    section = section.model_copy(update={"inter": "region", "alpha_intra": 0.0})
+    section = section.model_copy(update={"inter_target": "region", "alpha_intra": 0.0})
     targets = objective.find_targets(none, clustered, slide_of, section, "cpu", slide_of).of(torch.arange(6))
     assert list(targets) == ["inter"]
     values, weights = targets["inter"]
@@ -89,7 +89,7 @@ def make_batch(section, make_cohort):
 VARIANTS = {
     "paper": {"n_neighbors": 2},
     "without L_intra": {"alpha_intra": 0.0, "n_neighbors": 2},
-    **{f"released, K = {K}": config.PRESETS["released"] | {"n_neighbors": K} for K in (1, 2, 3)},
+    **{f"released, K = {K}": config.PRESETS["authors_code"] | {"n_neighbors": K} for K in (1, 2, 3)},
 }
 
 

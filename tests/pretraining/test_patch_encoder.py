@@ -396,7 +396,7 @@ def test_a_file_is_called_hipts_if_it_is_the_published_one(tmp_path, section, ma
     path = tmp_path / "vit256.pth"
     torch.save(dino_checkpoint(dino_vit(64, 6, 10, seed=1), dino_vit(64, 6, 10, seed=2)), path)
     section = section.model_copy(
-        update={"source": "hipt", "arguments": {"depth": 6, "mlp_ratio": 4}, "weights": str(path)}
+        update={"source": "hipt", "model_kwargs": {"depth": 6, "mlp_ratio": 4}, "weights": str(path)}
     )
     sources = []
     for published in ("0" * 64, hashlib.sha256(path.read_bytes()).hexdigest()):
@@ -410,7 +410,7 @@ def test_a_teacher_alone_is_hipts_too(tmp_path, section, made):
     torch.save(dino_checkpoint(teacher, dino_vit(64, 6, 10, seed=2)), tmp_path / "whole.pth")
     save_file(teacher, tmp_path / "teacher.safetensors")
     found = [
-        made(section.model_copy(update={"source": "hipt", "arguments": plain, "weights": str(tmp_path / name)}))
+        made(section.model_copy(update={"source": "hipt", "model_kwargs": plain, "weights": str(tmp_path / name)}))
         for name in ("whole.pth", "teacher.safetensors")
         for plain in [{"depth": 6, "mlp_ratio": 4}]
     ]
@@ -459,10 +459,10 @@ def test_a_folder_brings_its_arguments_size_and_normalisation(section, folder, m
     state = published(**{**UNI_LIKE, "mlp_layer": timm.layers.SwiGLUPacked}, no_embed_class=True, img_size=96)
     place = folder(state, arguments={"reg_tokens": 4, "no_embed_class": True, "img_size": 96, "init_values": 1e-5})
     given = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "dynamic_img_size": True, "num_classes": 0}
-    tensors, _ = made(named(section, f"local-dir:{place}", arguments=given))
+    tensors, _ = made(named(section, f"local-dir:{place}", model_kwargs=given))
     model, meta = encoders.load(tmp_path / "w.safetensors")
     assert (meta["mean"], meta["std"], meta["input_px"], meta["token_dim"]) == (OWN_MEAN, OWN_STD, 96, 64)
-    assert (meta["name"], meta["arguments"]) == ("test_vit", UNI_LIKE | {"no_embed_class": True})
+    assert (meta["name"], meta["model_kwargs"]) == ("test_vit", UNI_LIKE | {"no_embed_class": True})
     np.testing.assert_array_equal(tensors["pos_embed"], state["pos_embed"])
     own = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU, "no_embed_class": True}
     reference = timm.create_model("test_vit", num_classes=0, img_size=96, **(UNI_LIKE | own)).eval()
@@ -520,7 +520,7 @@ def test_arguments_that_the_named_weights_do_not_fit_are_refused(section, folder
     save_file(timm.create_model("test_vit").state_dict(), place / "model.safetensors")
     cached("timm/test_vit.r160_in1k", place)
     with pytest.raises(ValueError, match=r"patch_encoder\.name: test_vit: its weights do not fit .*\{'depth': 7\}"):
-        made(named(section, "test_vit", arguments={"depth": 7}))
+        made(named(section, "test_vit", model_kwargs={"depth": 7}))
 
 
 def test_weights_that_fit_only_in_part_are_refused_by_name_too(section, folder, tmp_path):
@@ -620,7 +620,7 @@ def test_a_machine_that_is_offline_says_what_to_do(section, made, name):
 
 
 def test_the_means_of_cls_mean_leave_registers_out(section, made, tmp_path):
-    own = section.model_copy(update={"pooling": "cls_mean", "arguments": {"reg_tokens": 4}})
+    own = section.model_copy(update={"pooling": "cls_mean", "model_kwargs": {"reg_tokens": 4}})
     _, meta = made(own)
     model, parsed = encoders.load(tmp_path / "w.safetensors")
     assert parsed["token_dim"] == json.loads(meta["token_dim"]) == 128
@@ -634,20 +634,20 @@ def test_the_means_of_cls_mean_leave_registers_out(section, made, tmp_path):
 
 
 def test_cls_mean_needs_a_cls(section, made):
-    own = section.model_copy(update={"pooling": "cls_mean", "arguments": {"global_pool": "avg"}})
+    own = section.model_copy(update={"pooling": "cls_mean", "model_kwargs": {"global_pool": "avg"}})
     with pytest.raises(ValueError, match=r"patch_encoder\.pooling: cls_mean needs .* 'avg' with a \[CLS\]; set"):
         made(own)
 
 
 def test_unpooled_encoders_give_their_cls(section, made, tmp_path):
-    made(section.model_copy(update={"arguments": {"global_pool": ""}}))
+    made(section.model_copy(update={"model_kwargs": {"global_pool": ""}}))
     model, _ = encoders.load(tmp_path / "w.safetensors")
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 64)
 
 
 def test_a_vit_that_computes_some_of_its_tensors_is_whole(section, made, tmp_path):
     arguments = {"depth": 1, "embed_dim": 48, "num_heads": 2}
-    made(named(section, "vit_small_patch16_dinov3", source="random", arguments=arguments))
+    made(named(section, "vit_small_patch16_dinov3", source="random", model_kwargs=arguments))
     model, _ = encoders.load(tmp_path / "w.safetensors")
     random = encoders.random_weights("vit_small_patch16_dinov3", 64, 1, arguments).eval()
     x = torch.randn(1, 3, 64, 64)
@@ -668,10 +668,12 @@ def test_an_input_that_tokens_do_not_divide_is_refused(section, made):
 
 
 def test_an_unknown_class_names_close_ones():
-    with pytest.raises(ValueError, match=r"arguments\.mlp_layer: timm.layers has no 'SwiGLUPackd'; .*SwiGLUPacked"):
+    with pytest.raises(ValueError, match=r"model_kwargs\.mlp_layer: timm.layers has no 'SwiGLUPackd'; .*SwiGLUPacked"):
         vit.build_vit("test_vit", 64, {"mlp_layer": "SwiGLUPackd"})
 
 
 def test_an_unknown_argument_is_named():
-    with pytest.raises(ValueError, match=r"unexpected keyword argument 'registers'.*correct patch_encoder\.arguments"):
+    with pytest.raises(
+        ValueError, match=r"unexpected keyword argument 'registers'.*correct patch_encoder\.model_kwargs"
+    ):
         vit.build_vit("test_vit", 64, {"registers": 4})

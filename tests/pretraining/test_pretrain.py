@@ -105,7 +105,7 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
     section, make_cohort, tmp_path, step, inter, monkeypatch
 ):
     """The signal comes within a step, of 4 epochs of 4; the step is finished, and none is done twice."""
-    section, cohort = section.model_copy(update={"batch_size": 6, "inter": inter}), make_cohort(9, 8, 7)
+    section, cohort = section.model_copy(update={"batch_size": 6, "inter_target": inter}), make_cohort(9, 8, 7)
     whole, history = trained(cohort, section, tmp_path / "whole.pt")
     done, distil = [], stage_two.distil
 
@@ -179,7 +179,7 @@ def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
     assert history["self"].iloc[0] > 0.5 * math.log(section.out_dim)
 
 
-@pytest.mark.parametrize("changes", [{}, {"preset": "released", "cluster_crop": 3, "prototype_start_epoch": 1}])
+@pytest.mark.parametrize("changes", [{}, {"preset": "authors_code", "cluster_crop": 3, "prototype_start_epoch": 1}])
 def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch, changes):
     """Same losses, centres, prototypes; slide 1 has none, so the processes' shares of a batch differ in them."""
     preset = config.PRESETS.get(changes.get("preset"), {})
@@ -435,7 +435,7 @@ def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohor
     """Slides 0 and 1 are of one patient and alike, slide 2 is of another; slide 1 is too small for prototypes."""
     cohort = replace(make_cohort(4, 1, 4), patient_ids=["p", "p", "q"])
     cohort.tokens[4] = cohort.tokens[0]
-    changes = {"inter": "any_region", "alpha_intra": 0.0, "exclude_same_patient": excluded}
+    changes = {"inter_target": "any_region", "alpha_intra": 0.0, "exclude_same_patient": excluded}
     section = section.model_copy(update=changes)
     networks = start_networks(section, 8, 1, "cpu")
     stage = stage_two.StageTwo(networks, cohort, section, section.select(Recipe), seed=1)

@@ -74,8 +74,8 @@ def test_colors_come_from_no_encoder():
         ({}, "", "6 folds drawn here, grouped by patient"),
         ({"n_repeats": 2, "group_by": "site"}, "", "6 folds drawn here, grouped by site, 2 partitions"),
         ({"train_fraction": 0.25}, "", "6 folds drawn here, grouped by patient, 25% of the training part used"),
-        ({"splits": "folder"}, "", "6 imported splits"),
-        ({"splits": "folder"}, "HIPT's ten splits of TCGA-BRCA", "HIPT's ten splits of TCGA-BRCA"),
+        ({"splits_dir": "folder"}, "", "6 imported splits"),
+        ({"splits_dir": "folder"}, "HIPT's ten splits of TCGA-BRCA", "HIPT's ten splits of TCGA-BRCA"),
     ],
 )
 def test_folds_are_described_by_how_they_came_to_be(settings, changes, published, expected):
@@ -83,5 +83,5 @@ def test_folds_are_described_by_how_they_came_to_be(settings, changes, published
     meta = {"section": json.dumps(section), "published_splits": published, "n_split_slides": "12"}
     folds = pd.DataFrame({"fold": np.repeat(range(6), 12), "slide_id": [f"s{n}" for n in range(12)] * 6})
     assert protocol.describe_folds(folds, meta) == expected
-    if section["splits"]:
+    if section["splits_dir"]:
         assert protocol.describe_folds(folds[folds["slide_id"] != "s3"], meta) == f"{expected}, 11 of their 12 slides"

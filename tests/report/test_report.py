@@ -475,7 +475,7 @@ def test_the_page_says_what_each_stage_took(make, tmp_path):
         "tokens/a": "3600.4\t1:00:00\t1500.0\t9",
         "tokens/b": "65\t0:01:05\t-\t-",  # a job too short for its memory to be seen
         "evaluate/slpd/knn/fold0": "1.2\t0:00:01\tNA\t1",
-        "others/plain/tokens/a": "10\t0:00:10\t100\t1",
+        "compared/plain/tokens/a": "10\t0:00:10\t100\t1",
         "predict/predict": "99\t0:01:39\t100\t1",
     }
     for name, line in jobs.items():

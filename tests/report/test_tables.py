@@ -209,7 +209,7 @@ def test_a_row_of_table_2_that_is_one_of_table_1_has_its_deviation(cohort, row):
 def test_the_papers_settings_make_every_row_of_its_tables():
     overlay = yaml.safe_load((ROOT / "cohorts" / "paper.yaml").read_text())
     published = pd.read_csv(tables.PUBLISHED)
-    trained = {f"{name}/{one}" for name, names in overlay["evaluate"]["rows"].items() for one in names}
+    trained = {f"{name}/{one}" for name, names in overlay["evaluate"]["classifiers"].items() for one in names}
     named = {name: config.CohortTableConfig(**own).labelled for name, own in overlay["report"]["tables"].items()}
     assert {name: len(rows) for name, rows in named.items()} == {"table1": 13, "table2": 11}
     for rows in named.values():

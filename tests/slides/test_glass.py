@@ -99,7 +99,7 @@ def test_a_slide_without_glass_is_taken_as_it_is():
     assert glass.find_glass_colors(pixels).shape == (0, 3)
     mask, remarks = tissue.find_tissue(np.tile(pixels, (3, 3, 1)), 8.0)
     assert mask.all()
-    assert remarks == ("Tissue covers 100% of the slide; if its overlay is wrong, outline it (tissue.masks).",)
+    assert remarks == ("Tissue covers 100% of the slide; if its overlay is wrong, outline it (tissue.masks_dir).",)
 
 
 @pytest.mark.parametrize("density", STAINS.values(), ids=STAINS)

@@ -172,7 +172,7 @@ def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on
 def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rows = run(MIXED, unmatched=("notes.txt", "old.json"))
-    assert "files of tissue.masks that are of no slide: notes.txt, old.json" in caplog.text
+    assert "files of tissue.masks_dir that are of no slide: notes.txt, old.json" in caplog.text
     meta = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]
     assert json.loads(meta["unmatched_outlines"]) == ["notes.txt", "old.json"]
     pd.testing.assert_frame_equal(rows, run(MIXED))

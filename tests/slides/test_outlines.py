@@ -136,7 +136,7 @@ def test_a_package_is_held_to_bounds(tmp_path, monkeypatch):
 def test_the_folder_of_outlines_says_what_it_has(tmp_path):
     assert outline_files.find_outlines(None, ["a"]).paths == {}
     assert outline_files.find_outline(None, "a") is None
-    with pytest.raises(FileNotFoundError, match=r"tissue\.masks: no folder"):
+    with pytest.raises(FileNotFoundError, match=r"tissue\.masks_dir: no folder"):
         outline_files.find_outlines(str(tmp_path / "gone"), ["a"])
     for name in ("Mu\u0308ller.geojson", "notes.txt", "project.json", "._Mu\u0308ller.geojson", ".DS_Store"):
         (tmp_path / name).touch()
@@ -148,7 +148,7 @@ def test_the_folder_of_outlines_says_what_it_has(tmp_path):
 def test_outlines_of_no_slide_or_two_of_one_are_named(tmp_path):
     (tmp_path / "aa.geojson.gz").touch()
     with pytest.raises(
-        ValueError, match=r"tissue\.masks: no slide of a sheet is called aa\.geojson\.gz; name it .*a\.geo"
+        ValueError, match=r"tissue\.masks_dir: no slide of a sheet is called aa\.geojson\.gz; name it .*a\.geo"
     ):
         outline_files.find_outlines(str(tmp_path), ["a"])
     (tmp_path / "aa.geojson").touch()

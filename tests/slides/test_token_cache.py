@@ -69,7 +69,7 @@ def test_what_is_not_what_was_asked_for_is_not_taken(tmp_path, said, wrong):
     if wrong == "torn":
         os.truncate(cached, cached.stat().st_size // 2)
     assert not token_cache.get(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
-    assert "broken, removed from tokens.cache" in said.text
+    assert "broken, removed from tokens.cache_dir" in said.text
     assert not cached.exists()
     write(cached, asked, "a")
     assert token_cache.get(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
@@ -85,7 +85,7 @@ def test_a_file_that_another_user_keeps_to_himself_is_left_alone(folder, said):
         assert not token_cache.get(cached.parent, "a", asked, folder / "t.h5")
         token_cache.store(cached.parent, "a", write(folder / "mine.h5", asked, "a"))
     assert cached.exists()
-    assert "tokens.cache cannot be read ([Errno 13] Permission denied" in said.text
+    assert "tokens.cache_dir cannot be read ([Errno 13] Permission denied" in said.text
     assert "broken" not in said.text
 
 
@@ -110,7 +110,7 @@ def test_a_cache_that_may_not_be_entered_ends_no_job(folder, said):
     with another_user():
         assert not token_cache.get(folder / "cache", "a", asked, folder / "t.h5")
         token_cache.store(folder / "cache", "a", write(folder / "mine.h5", asked, "a"))
-    assert "not added to tokens.cache ([Errno 13] Permission denied" in said.text
+    assert "not added to tokens.cache_dir ([Errno 13] Permission denied" in said.text
 
 
 def test_a_cache_may_lie_among_results(tmp_path):
@@ -129,5 +129,5 @@ def test_a_flipped_bit_in_the_cache_is_encoded_anew(tmp_path, said):
     content[at] ^= 4
     cached.write_bytes(content)
     assert not token_cache.get(tmp_path / "cache", "a", asked, tmp_path / "t.h5")
-    assert "broken, removed from tokens.cache" in said.text
+    assert "broken, removed from tokens.cache_dir" in said.text
     assert [*tmp_path.iterdir()] == [cached.parent]

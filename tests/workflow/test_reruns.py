@@ -31,8 +31,8 @@ def test_a_fold_runs_again_alone_and_comes_out_the_same(cohort, small, undisturb
 
 
 def test_a_classifier_added_trains_on_every_fold_and_one_taken_out_only_leaves_the_table(cohort, small):
-    rows = small.settings["evaluate"]["rows"]
-    two = {"evaluate": {"rows": rows | {"slpd": ["vit_wsi", "knn"]}}}
+    rows = small.settings["evaluate"]["classifiers"]
+    two = {"evaluate": {"classifiers": rows | {"slpd": ["vit_wsi", "knn"]}}}
     done = small(cohort, overlay=two)
     assert done.returncode == 0, done.stderr
     assert done.jobs == {"evaluate": 2, "report": 1}
@@ -140,7 +140,7 @@ def test_results_moved_to_another_machine_are_as_they_were(cohort, small, tmp_pa
 
 
 def test_a_cohort_that_shares_slides_takes_their_tokens(cohort, small):
-    shared = {"tokens": {"cache": "cache"}}
+    shared = {"tokens": {"cache_dir": "cache"}}
     assert small(cohort, "-n", overlay=shared).jobs == {}
     names = ("coarse-0", "fine-0")
     targets = [f"results/tiny/tokens/{name}.h5" for name in names]

@@ -26,9 +26,9 @@ def targets(cohort=("a", "b"), new=(), **sections) -> Targets:
 def compared() -> Targets:
     """A run per fold beside one of all slides, and a patch encoder to compare with."""
     return targets(
-        pretrain={"runs": {"all": {}, "each": {"slides": "train_only", "init_from": "mine.safetensors"}}},
-        patch_encoder={"others": {"uni": {"source": "random", "pooling": "cls_mean"}}},
-        evaluate={"rows": {"colour": ["knn"], "uni": ["knn"], "all": ["vit_wsi"], "each": ["mil"]}},
+        pretrain={"runs": {"all": {}, "each": {"train_on": "train_fold", "init_from": "mine.safetensors"}}},
+        patch_encoder={"compared": {"uni": {"source": "random", "pooling": "cls_mean"}}},
+        evaluate={"classifiers": {"colour": ["knn"], "uni": ["knn"], "all": ["vit_wsi"], "each": ["mil"]}},
     )
 
 
@@ -41,7 +41,7 @@ def test_a_run_has_one_encoder_or_one_per_fold(compared):
     assert compared.run_folds(Wildcards(run="all")) == []
     assert compared.init_from_path(Wildcards(run="each.fold1")) == ["mine.safetensors"]
     assert compared.init_from_path(Wildcards(run="all")) == []
-    assert compared.run_section(Wildcards(run="each.fold0"))["slides"] == "train_only"
+    assert compared.run_section(Wildcards(run="each.fold0"))["train_on"] == "train_fold"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_run_has_one_encoder_or_one_per_fold(compared):
         ("each", f"{RESULTS}/embed/each.fold1.parquet", "ledger"),
         ("all", f"{RESULTS}/embed/all.parquet", "ledger"),
         ("colour", [], "ledger"),
-        ("uni", [], "others/uni"),
+        ("uni", [], "compared/uni"),
     ],
 )
 def test_a_row_is_made_from_the_encoder_that_has_not_seen_its_test_slides(compared, features, embed, ledger):
@@ -62,7 +62,7 @@ def test_a_row_is_made_from_the_encoder_that_has_not_seen_its_test_slides(compar
 
 
 def test_a_fold_that_begins_as_another_is_not_it():
-    many = targets(folds={"n_folds": 12}, pretrain={"runs": {"slpd": {"slides": "train_only"}, "dino": {}}})
+    many = targets(folds={"n_folds": 12}, pretrain={"runs": {"slpd": {"train_on": "train_fold"}, "dino": {}}})
     assert many.embed_table(Wildcards(features="slpd", fold="11")) == f"{RESULTS}/embed/slpd.fold11.parquet"
     pattern = name_pattern(many.all_encoders)
     assert re.fullmatch(pattern, "slpd.fold1")
@@ -79,7 +79,7 @@ def test_the_report_joins_every_row_and_fold_and_shows_what_there_is(compared):
     assert compared.all_predictions()[3] == f"{RESULTS}/evaluate/uni/knn/fold1.parquet"
     assert compared.all_heatmaps() == [f"{RESULTS}/heatmaps/all/vit_wsi.jpg"]
     assert [*compared.figures] == ["roc", "predictions", "training", "tsne"]
-    plain = targets(pretrain={"runs": {}}, evaluate={"rows": {"patch": ["knn"]}})
+    plain = targets(pretrain={"runs": {}}, evaluate={"classifiers": {"patch": ["knn"]}})
     assert [*plain.figures] == ["roc", "predictions"]
     assert plain.all_heatmaps() == plain.galleries == []
 
@@ -90,7 +90,7 @@ def test_only_runs_with_prototypes_have_a_gallery():
 
 def test_a_patch_encoder_trained_here_needs_every_slides_patches():
     own, other = Wildcards(), Wildcards(encoder="plain")
-    here = targets(patch_encoder={"source": "dino", "others": {"plain": {"source": "random"}}})
+    here = targets(patch_encoder={"source": "dino", "compared": {"plain": {"source": "random"}}})
     assert here.sampled_patches(own) == [f"{RESULTS}/patches/{slide}.h5" for slide in "ab"]
     assert here.patch_encoder_recipe(own)["epochs"] == 100
     assert here.patch_history(own) == f"{RESULTS}/patch_encoder/history.parquet"
@@ -118,12 +118,14 @@ def test_new_slides_are_predicted_by_all_folds_from_each_folds_embeddings(compar
 def test_new_slides_of_a_compared_encoder_have_a_ledger_of_their_own():
     rows = {"uni": ["knn"]}
     own = targets(
-        patch_encoder={"others": {"uni": {"pooling": "cls_mean"}}}, evaluate={"rows": rows}, predict={"rows": rows}
+        patch_encoder={"compared": {"uni": {"pooling": "cls_mean"}}},
+        evaluate={"classifiers": rows},
+        predict={"classifiers": rows},
     )
     (row,) = own.prediction_rows()
     assert row["embeds"] == []
-    assert row["ledger"] == f"{RESULTS}/predict/others/uni/ledger.parquet"
-    assert row["tokens"] == f"{RESULTS}/others/uni/tokens"
+    assert row["ledger"] == f"{RESULTS}/predict/compared/uni/ledger.parquet"
+    assert row["tokens"] == f"{RESULTS}/compared/uni/tokens"
 
 
 def test_tables_join_this_cohort_and_others_that_are_finished(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def files(settings, tmp_path):
         for index, row in enumerate(rows):
             if not Path(row["path"]).exists():
                 Path(row["path"]).write_bytes(bytes(1000 * (index + 1)))
-        tissue = settings.tissue.model_copy(update={"masks": str(tmp_path / "masks")})
+        tissue = settings.tissue.model_copy(update={"masks_dir": str(tmp_path / "masks")})
         own, sheet = settings.model_copy(update={"tissue": tissue}), pd.DataFrame(rows)
         return SlideFiles(own, sheet[:2], sheet[2:], failures or {}, planning=planning)
 
@@ -102,7 +102,7 @@ def test_a_slide_has_its_outline_or_none(files, planning, tmp_path):
 
 def test_outlines_are_counted_before_a_run(files, capsys):
     messages.report_outlines(files())
-    assert capsys.readouterr().err == "tissue.masks: 1 of 3 slides have an outline; of no slide: notes.txt\n"
+    assert capsys.readouterr().err == "tissue.masks_dir: 1 of 3 slides have an outline; of no slide: notes.txt\n"
 
 
 def test_a_date_is_changed_only_where_it_lies_ahead_and_never_in_silence(tmp_path, capsys):

@@ -40,7 +40,7 @@ def test_every_stage_left_its_artifact(finished):
     assert len(embed) == 8 * 12
     assert embed["embedding"].iloc[0].shape == (24,)
     assert not list(results.rglob("*.part"))
-    assert not (results / "others").exists()
+    assert not (results / "compared").exists()
 
 
 def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
@@ -92,7 +92,7 @@ def test_a_second_run_does_nothing(finished, snakemake):
                 "report": 1,
             },
         ),
-        ({"patch_encoder": {"others": {"plain": {}}}}, None),
+        ({"patch_encoder": {"compared": {"plain": {}}}}, None),
     ],
     ids=["report", "evaluate", "run", "embed", "folds", "tokens", "other without a row"],
 )
@@ -120,13 +120,13 @@ def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path)
     masks = tmp_path / "masks {1}"  # Snakemake takes braces for wildcards
     masks.mkdir()
     (masks / "fine-1.GeoJSON").write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
-    jobs = snakemake(finished[0], "-n", overlay={"tissue": {"masks": str(masks)}}).jobs
+    jobs = snakemake(finished[0], "-n", overlay={"tissue": {"masks_dir": str(masks)}}).jobs
     assert (jobs["tissue"], jobs["regions"], jobs["tokens"], jobs["ledger"]) == (1, 1, 1, 1)
 
 
 def with_other(**changed):
     """The tiny cohort and another encoder that differs from the cohort's own in what is given."""
-    return {"patch_encoder": {"others": {"plain": changed}}, "evaluate": {"rows": {"plain": ["dsmil"]}}}
+    return {"patch_encoder": {"compared": {"plain": changed}}, "evaluate": {"classifiers": {"plain": ["dsmil"]}}}
 
 
 def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(copied, snakemake):
@@ -147,7 +147,7 @@ def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(copied,
 
 
 def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemake):
-    done = snakemake(copied, overlay={"pretrain": {"runs": {"slpd": {"slides": "train_only"}}}})
+    done = snakemake(copied, overlay={"pretrain": {"runs": {"slpd": {"train_on": "train_fold"}}}})
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "heatmaps": 1, "report": 1}
     assert done.jobs == jobs
@@ -359,7 +359,7 @@ def test_one_label_only_is_refused(cohort, snakemake):
 def test_splits_that_name_no_slide_are_refused(cohort, snakemake):
     (cohort / "splits").mkdir()
     (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,x\x1b[31m\n")
-    overlay = {"folds": {"splits": "splits"}}
+    overlay = {"folds": {"splits_dir": "splits"}}
     refused(snakemake, cohort, "splits_0.csv", r"row 3: test 'x\x1b[31m' holds signs", overlay=overlay)
     (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,\n")
     hint = "'FINE-0' and the sheet's 'fine-0' differ only in their case"
@@ -375,7 +375,7 @@ def test_braces_in_the_paths_of_sheet_splits_and_encoders_are_no_wildcards(cohor
         rows = zip(("fine-1,coarse-1", "fine-0,coarse-0")[fold].split(","), slides.split(","), strict=True)
         text = "train,val,test\n" + "".join(f"{train},,{test}\n" for train, test in rows)
         (folder / "splits" / f"splits_{fold}.csv").write_text(text)
-    overlay = {"sheet": {"path": str(folder / "slides.csv")}, "folds": {"splits": str(folder / "splits")}}
+    overlay = {"sheet": {"path": str(folder / "slides.csv")}, "folds": {"splits_dir": str(folder / "splits")}}
     done = snakemake(cohort, "-n", overlay=overlay)
     assert done.jobs["folds"] == 1, done.stdout + done.stderr
 
@@ -397,8 +397,8 @@ def test_what_the_settings_do_not_name_is_not_made(cohort, snakemake, target):
 def test_missing_weights_are_refused(cohort, snakemake):
     overlay = {"patch_encoder": {"source": "hipt", "weights": "gone.safetensors"}}
     refused(snakemake, cohort, "patch_encoder.weights: no file gone.safetensors", "download", overlay=overlay)
-    overlay = {"patch_encoder": {"others": {"uni": overlay["patch_encoder"]}}}
-    refused(snakemake, cohort, "patch_encoder.others.uni.weights: no file gone.safetensors", overlay=overlay)
+    overlay = {"patch_encoder": {"compared": {"uni": overlay["patch_encoder"]}}}
+    refused(snakemake, cohort, "patch_encoder.compared.uni.weights: no file gone.safetensors", overlay=overlay)
 
 
 def test_weights_of_another_architecture_are_refused(cohort, snakemake):
@@ -413,7 +413,7 @@ def test_weights_of_another_architecture_are_refused(cohort, snakemake):
     [
         ({"predict": {"sheet": "new.csv"}}, "predict.sheet: FINE-0 stand in the cohort's sheet too"),
         ({"predict": {"sheet": "gone.csv"}}, "gone.csv: no such sheet"),
-        ({"tissue": {"masks": "masks"}}, "tissue.masks: no slide of a sheet is called other.geojson"),
+        ({"tissue": {"masks_dir": "masks"}}, "tissue.masks_dir: no slide of a sheet is called other.geojson"),
     ],
     ids=["new slide of the cohort", "no sheet of new slides", "mask of no slide"],
 )
@@ -461,7 +461,9 @@ def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakema
     assert history["epoch"].tolist() == [0, 1]
     assert not [*folder.glob("patches/*.h5"), *folder.glob("patch_encoder/checkpoint*")]  # neither is needed any more
     assert snakemake(tmp_path, encoder, "-n", overlay=DINO).jobs == {}
-    changed = DINO | {"patch_encoder": DINO["patch_encoder"] | {"dino": DINO["patch_encoder"]["dino"] | {"stain": 0.1}}}
+    changed = DINO | {
+        "patch_encoder": DINO["patch_encoder"] | {"dino": DINO["patch_encoder"]["dino"] | {"stain_jitter": 0.1}}
+    }
     again = snakemake(tmp_path, encoder, "-n", overlay=changed).jobs
     assert again == {"patches": 6, "patch_encoder": 1}
     assert snakemake(tmp_path, "-n", encoder, overlay=DINO | {"tokens": {"batch_size": 4}}).jobs == {}
@@ -518,7 +520,7 @@ def test_the_folder_of_outlines_is_listed_once_and_by_the_jobs_that_read_one(coh
     (hook / "sitecustomize.py").write_text(NOTE_OPENED)
     monkeypatch.setenv("PYTHONPATH", str(hook))
     monkeypatch.setenv("OPENED", str(opened))
-    overlay = {"tissue": {"masks": str(masks)}}
+    overlay = {"tissue": {"masks_dir": str(masks)}}
 
     def count_listings(*words):
         opened.write_text("")
