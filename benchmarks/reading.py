@@ -18,7 +18,7 @@ from slpd_core.demo.picture import draw_slide
 from slpd_core.runtime import generator
 from slpd_core.wsi.read_plan import resample
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_pictures import find_jpeg_levels
+from slpd_core.wsi.tiff_levels import find_jpeg_levels
 from slpd_core.wsi.writer import write_slide
 
 REGION_PX, SLIDE_PX = 4096, 5120

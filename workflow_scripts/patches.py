@@ -24,6 +24,6 @@ with runtime.job(
         seed=snakemake.params.seed,
         state_dir=Path(snakemake.params.state),
         quarantine=errors.quarantine_errors(
-            snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
+            snakemake.config["ledger"]["on_bad_slide"], last_attempt=bool(snakemake.resources.last_attempt)
         ),
     )

@@ -24,7 +24,7 @@ with runtime.job(
         device=device,
         state_dir=Path(snakemake.params.state),
         quarantine=errors.quarantine_errors(
-            snakemake.config["ledger"]["on_bad_slide"], bool(snakemake.resources.last_attempt)
+            snakemake.config["ledger"]["on_bad_slide"], last_attempt=bool(snakemake.resources.last_attempt)
         ),
         cache_dir=snakemake.params.cache_dir and Path(snakemake.params.cache_dir),
     )

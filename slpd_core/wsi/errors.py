@@ -1,4 +1,4 @@
-"""Bad slides: what is the slide's own fault, what to do about it, and when it is quarantined."""
+"""Errors of bad slides, with remedies, and which of them quarantine a slide."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ from slpd_core.runtime import escape_controls
 MAX_REASON_CHARS = 1000
 COPY_AGAIN = "copy it again or remove it from the sheet"
 MISSING_TILES = (
-    "copy it again, set tissue.missing_tiles to white where its scanner leaves out tiles of glass, or remove it from "
-    "the sheet"
+    "copy it again, set tissue.missing_tiles to white if its scanner leaves out tiles of glass, or remove it from the "
+    "sheet"
 )
 TO_PYRAMID = "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90 --bigtiff"
 BY_BIO_FORMATS = (
@@ -23,14 +23,14 @@ SAVE_AS_RGB = "save it as RGB: vips copy IN OUT.tif[tile,pyramid,compression=jpe
 JOIN_CHANNELS = f'join them: vips bandjoin "IN[page=0] IN[page=1] IN[page=2]" JOINED.v; then {SAVE_AS_RGB}'.replace(
     "copy IN", "copy JOINED.v"
 )
-# What OpenSlide says of files that are whole and of a kind that it does not read.
+# OpenSlide's messages on files that are whole, but of a kind that it does not read.
 UNSUPPORTED = re.compile(
     r"unsupported|not supported|unrecognized|cannot handle|bad direction|dissimilar|found multiple|attribute \S+ value|"
     r"inconsistent (?:main|tile|tiff tile)|HiLo|"
     r"unexpected (?:magnification|tile join|media storage|image \(|encounter|directory layout)",
     re.IGNORECASE,
 )
-# The first bytes of files that are no slides to OpenSlide, what they are, and what converts them.
+# First bytes of files that OpenSlide does not know, their format, and the command that converts them.
 OTHER_FORMATS = (
     (b"\xff\xd8\xff", "a JPEG picture", TO_PYRAMID),
     (b"\x89PNG", "a PNG picture", TO_PYRAMID),
@@ -44,9 +44,9 @@ OTHER_FORMATS = (
 
 
 class SlideError(ValueError):
-    """What is wrong lies in the slide itself.
+    """An error of the slide itself.
 
-    Its message may quote the slide: what does not show is written out, and of a long one the middle is left out.
+    Its message may quote the slide, so control characters are escaped and the middle of a long message is cut.
     """
 
     def __init__(self, message: str) -> None:
@@ -56,12 +56,15 @@ class SlideError(ValueError):
 
 
 def explain_refusal(path: Path, vendor: str, error: Exception) -> SlideError:
-    """Name what OpenSlide says of a slide that it knows and does not open: unsupported, or broken.
+    """Explain why OpenSlide does not open a slide of a format that it knows: unsupported, or broken.
 
     Args:
-        path: the slide's file.
-        vendor: its format as OpenSlide calls it.
-        error: what OpenSlide raised.
+        path: The slide's file.
+        vendor: Its format, as OpenSlide calls it.
+        error: The error that OpenSlide raised.
+
+    Returns:
+        The error to raise, with the remedy.
     """
     if UNSUPPORTED.search(str(error)):
         command = TO_PYRAMID if vendor in ("generic-tiff", "aperio") else BY_BIO_FORMATS
@@ -70,10 +73,16 @@ def explain_refusal(path: Path, vendor: str, error: Exception) -> SlideError:
 
 
 def explain_unknown_format(path: Path) -> SlideError:
-    """Name what a file is that OpenSlide does not know, by its first bytes, and how to convert it.
+    """Name the format of a file that OpenSlide does not know, by its first bytes, and the command that converts it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The error to raise.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(16).removeprefix(b"\xef\xbb\xbf")
@@ -86,11 +95,15 @@ def explain_unknown_format(path: Path) -> SlideError:
     )
 
 
-def quarantine_errors(on_bad_slide: str, last_attempt: bool) -> tuple[type[Exception], ...]:
-    """The errors that quarantine a slide; all others fail the job, and Snakemake tries it again.
+def quarantine_errors(on_bad_slide: str, *, last_attempt: bool) -> tuple[type[Exception], ...]:
+    """Choose the errors that quarantine a slide; all others fail the job, and Snakemake retries it.
 
-    on_bad_slide: the ledger's setting; with "stop" nothing is quarantined. last_attempt: a file that still cannot be
-    read on the last attempt is the slide's own fault, before that perhaps the network's.
+    Args:
+        on_bad_slide: The ledger's setting; "stop" quarantines nothing.
+        last_attempt: Whether this is the last attempt: only then does a file that cannot be read quarantine the slide.
+
+    Returns:
+        Classes of errors.
     """
     if on_bad_slide == "stop":
         return ()

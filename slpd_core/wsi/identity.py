@@ -15,26 +15,35 @@ from slpd_core import artifacts
 from slpd_core.wsi.slide_files import slide_files
 
 N_SAMPLES, SAMPLE_BYTES = 64, 65_536
-Stamp = list[tuple[str, int, int, int, int]]
+FileStamps = list[tuple[str, int, int, int, int]]
 
 
-def file_stamps(path: Path) -> Stamp:
-    """Return name, bytes, dates of content and of inode (ns), and inode of each of a slide's files.
+def file_stamps(path: Path) -> FileStamps:
+    """Read the stamps of a slide's files: they change when a file does.
+
+    Args:
+        path: The file that the sheet names.
+
+    Returns:
+        Name, bytes, modification and change time (ns), and inode of each file.
 
     Raises:
-        OSError: A file is not there, or cannot be read.
+        OSError: A file is missing or cannot be read.
     """
     stats = [(file.name, file.stat()) for _, file in slide_files(path)]
     return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for name, stat in stats]
 
 
 def slide_fingerprint(path: Path, memo_path: Path | None = None) -> str:
-    """Hash every byte of a slide's files: 32 hex digits, whatever the slide is called and wherever it lies.
+    """Hash every byte of a slide's files, whatever the slide's name and folder.
 
     Args:
         path: The file that the sheet names.
-        memo_path: A JSON file of the last fingerprint, which holds while `stamp` is what it was; it is written anew
-            where it is another.
+        memo_path: JSON file of the last fingerprint. It is used while `file_stamps` are the same, and rewritten when
+            they are not.
+
+    Returns:
+        32 hex digits.
 
     Raises:
         OSError: A file cannot be read, or changed meanwhile.
@@ -43,20 +52,26 @@ def slide_fingerprint(path: Path, memo_path: Path | None = None) -> str:
     known = _read_memo(memo_path, now)
     if known:
         return known
-    found = artifacts.fingerprint(
+    digest = artifacts.fingerprint(
         *sorted(f"{name} {artifacts.file_fingerprint(file)}" for name, file in slide_files(path))
     )
     if file_stamps(path) != now:
         raise OSError(f"{path}: changed while it was read; run snakemake again once it is whole")
     if memo_path:
-        artifacts.write_json(memo_path, {"fingerprint": found, "stamp": now})
-    return found
+        artifacts.write_json(memo_path, {"fingerprint": digest, "stamp": now})
+    return digest
 
 
 def sample_fingerprint(path: Path) -> str:
-    """Hash some of a slide: evenly spaced blocks of each file, first and last included (whole when it is small).
+    """Hash a sample of a slide: evenly spaced blocks of each file, the first and last included.
 
-    Slides that differ in it are different; equal ones need not be the same.
+    Slides that differ in it are different; equal ones need not be the same. Small files are read whole.
+
+    Args:
+        path: The file that the sheet names.
+
+    Returns:
+        32 hex digits.
 
     Raises:
         OSError: A file cannot be read.
@@ -74,29 +89,29 @@ def sample_fingerprint(path: Path) -> str:
 
 
 def describe_files(paths: Mapping[str, Path]) -> dict[str, tuple[str, int]]:
-    """Return what tells each slide from what it was before, without reading it: names, sizes and dates of its files.
+    """Describe the files of each slide by names, sizes and dates, without reading them: to tell when a slide changes.
 
-    Where those are the same of several slides, some of their bytes are read. Folders are left out: slides may move.
+    Some bytes are read only of slides whose files would be described alike. Folders are left out, as slides may move.
 
     Args:
         paths: The file that the sheet names, by slide id.
 
     Returns:
-        A text, and the bytes of its files in all, by slide id; of a slide that is not there why, and 0.
+        A description and the bytes of all its files, by slide id; of a slide that cannot be read the error and 0.
     """
-    found = {slide_id: _describe(path) for slide_id, path in paths.items()}
-    counts = Counter(found.values())
-    for slide_id, (text, size) in found.items():
+    descriptions = {slide_id: _describe(path) for slide_id, path in paths.items()}
+    counts = Counter(descriptions.values())
+    for slide_id, (text, size) in descriptions.items():
         if size and counts[text, size] > 1:
             try:
-                found[slide_id] = f"{text}; {sample_fingerprint(paths[slide_id])}", size
+                descriptions[slide_id] = f"{text}; {sample_fingerprint(paths[slide_id])}", size
             except OSError as error:
-                found[slide_id] = _describe_unread(error)
-    return found
+                descriptions[slide_id] = _describe_unread(error)
+    return descriptions
 
 
 def _describe_unread(error: OSError) -> tuple[str, int]:
-    return f"not read: {error.strerror}", 0  # its jobs say so, after they tried again
+    return f"not read: {error.strerror}", 0  # its jobs report it, after a retry
 
 
 def _describe(path: Path) -> tuple[str, int]:
@@ -116,7 +131,7 @@ def find_copies(paths: Mapping[str, Path]) -> list[tuple[str, ...]]:
     Only files of equal sizes are sampled, and only those of equal samples read whole.
 
     Args:
-        paths: The file of each slide by its id. What cannot be read is left aside.
+        paths: The file of each slide by its id. Slides that cannot be read are skipped.
 
     Returns:
         The ids of each group of two or more, in the order of `paths`.
@@ -124,20 +139,20 @@ def find_copies(paths: Mapping[str, Path]) -> list[tuple[str, ...]]:
     groups: list[list[str]] = [[*paths]]
     for key in (lambda path: str(sorted(part[1] for part in file_stamps(path))), sample_fingerprint, slide_fingerprint):
         finer: dict[tuple[int, str], list[str]] = defaultdict(list)
-        for number, group in enumerate(groups):
+        for i, group in enumerate(groups):
             for slide_id in group:
                 try:
-                    finer[number, key(paths[slide_id])].append(slide_id)
+                    finer[i, key(paths[slide_id])].append(slide_id)
                 except OSError:
                     continue
         groups = [group for group in finer.values() if len(group) > 1]
     return [tuple(group) for group in groups]
 
 
-def _read_memo(memo_path: Path | None, now: Stamp) -> str:
-    """The fingerprint of a memo, "" where it is of other files, damaged or no memo."""
+def _read_memo(memo_path: Path | None, now: FileStamps) -> str:
+    """Fingerprint of a memo; "" if it is of other files, damaged or missing."""
     try:
         memo = artifacts.read_json(memo_path) if memo_path else None
-        return str(memo["fingerprint"]) if memo and [tuple(part) for part in memo["stamp"]] == now else ""
+        return str(memo["fingerprint"]) if memo and [tuple(stamp) for stamp in memo["stamp"]] == now else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -1,4 +1,4 @@
-"""Where the levels of a pyramid lie on the slide, when their sizes alone do not say it."""
+"""Downsample factors of pyramid levels, also where their sizes alone do not tell them."""
 
 import math
 from collections.abc import Sequence
@@ -8,46 +8,49 @@ MAX_POWER = 16  # of 2: no level is coarser than 1/65536 of level 0
 Size = tuple[int, int]
 
 
-def fit_levels(sizes: Sequence[Size], tiles: Sequence[Size], stated: Sequence[float] | None = None) -> list[float]:
-    """Find how many level-0 px a px of each level is, also where levels are padded to whole tiles.
+def fit_levels(sizes: Sequence[Size], tiles: Sequence[Size], reported: Sequence[float] | None = None) -> list[float]:
+    """Find the downsample factor of each level, also of levels that are padded to whole tiles.
 
-    A level whose width and height do not give the same factor shows another field than level 0. Where its sides are
-    those of a level of 1/2, 1/4, 1/8 ... filled up to whole tiles, that is its factor; else it cannot be placed.
+    A level whose width and height imply different factors shows another field than level 0. If its sides are those of
+    a level of 1/2, 1/4, 1/8 ... padded to whole tiles, that is its factor; otherwise it cannot be placed.
 
     Args:
-        sizes: (width, height) of each level in px, level 0 first.
-        tiles: (width, height) of each level's tiles in px; (0, 0) where they are not known.
-        stated: factors that a reader gives. One that is not the mean of the two ratios of sizes was stated by the
-            scanner and is believed.
+        sizes: (width, height) of each level, px, level 0 first.
+        tiles: (width, height) of each level's tiles, px; (0, 0) if unknown.
+        reported: Factors that OpenSlide reports. One that is not the mean of the two ratios of sizes comes from the
+            scanner and is used.
 
     Returns:
-        The factors, 1.0 for level 0 and math.inf for a level that cannot be placed or repeats the one before.
+        Level-0 px per px of each level: 1.0 for level 0, math.inf for a level that cannot be placed or repeats one.
     """
     base, factors = sizes[0], [1.0]
     ratios, fits = (
         [_ratio(base, size) for size in sizes],
-        [_padded(base, *one) for one in zip(sizes, tiles, strict=True)],
+        [_padded_factors(base, *level) for level in zip(sizes, tiles, strict=True)],
     )
     is_padded = any(fit and not _is_power(ratio) for ratio, fit in zip(ratios, fits, strict=True))
     for level in range(1, len(sizes)):
         *before, last = [0.0, *(factor for factor in factors if factor < math.inf)]
         factor, fit = ratios[level], fits[level]
-        if stated and abs(stated[level] - _mean_ratio(base, sizes[level])) > 1e-6 * stated[level]:
-            factor = stated[level]
+        if reported and abs(reported[level] - _mean_ratio(base, sizes[level])) > 1e-6 * reported[level]:
+            factor = reported[level]
         elif fit and is_padded:
             factor = fit[0] if len(fit) == 1 else None
         elif factor and len(fit) > 1 and before[-1] and factor / last != last / before[-1]:
-            factor = None  # one tile, which may be less than full: only in a pyramid of even steps it is surely full
+            factor = None  # a single tile may be partly empty, except in a pyramid of even steps
         factors.append(factor if factor and factor > last else math.inf)
     return factors
 
 
 def describe_levels(sizes: Sequence[Size], factors: Sequence[float]) -> tuple[str, ...]:
-    """Say in a sentence each which levels are padded, and which are not read.
+    """Describe which levels are padded, and which are not read.
 
     Args:
-        sizes: (width, height) of each level in px.
-        factors: of each, as `fit_levels` returns them.
+        sizes: (width, height) of each level, px.
+        factors: Of each level, as `fit_levels` returns them.
+
+    Returns:
+        Remarks, one sentence each.
     """
     padded = [
         f"level {level} is read as 1/{factor:g}"
@@ -60,17 +63,26 @@ def describe_levels(sizes: Sequence[Size], factors: Sequence[float]) -> tuple[st
         for level, (size, factor) in enumerate(zip(sizes, factors, strict=True))
         if factor == math.inf
     ]
-    said = [f"Levels are padded to whole tiles: {', '.join(padded)} of level 0."] if padded else []
+    remarks = [f"Levels are padded to whole tiles: {', '.join(padded)} of level 0."] if padded else []
     if unread:
-        said.append(
+        remarks.append(
             f"Level {', '.join(unread)} is not read, since it shows another field than level 0 "
             f"({sizes[0][0]} x {sizes[0][1]} px), or repeats one."
         )
-    return tuple(said)
+    return tuple(remarks)
 
 
 def clip_size(size: Size, base: Size, factor: float) -> Size:
-    """Return the part of a level, (width, height) in its px, that shows level 0 and no padding."""
+    """Clip a level to the part that shows level 0 and no padding.
+
+    Args:
+        size: (width, height) of the level, px.
+        base: (width, height) of level 0, px.
+        factor: The level's downsample factor.
+
+    Returns:
+        (width, height), px of the level.
+    """
     if factor == math.inf:
         return size
     width, height = (min(side, math.ceil(whole / factor - 1e-6)) for side, whole in zip(size, base, strict=True))
@@ -82,7 +94,7 @@ def _mean_ratio(base: Size, size: Size) -> float:
 
 
 def _ratio(base: Size, size: Size) -> float | None:
-    """The factor that both sides allow within rounding, a power of 2 or whole if one is; None without."""
+    """Factor that both sides allow within rounding, if possible a power of 2 or whole; None if there is none."""
     low = max(whole / (side + ROUNDING_PX) for whole, side in zip(base, size, strict=True))
     high = min(
         whole / (side - ROUNDING_PX) if side > ROUNDING_PX else math.inf for whole, side in zip(base, size, strict=True)
@@ -99,8 +111,8 @@ def _is_power(ratio: float | None) -> bool:
     return ratio is not None and ratio.is_integer() and int(ratio) & (int(ratio) - 1) == 0
 
 
-def _padded(base: Size, size: Size, tile: Size) -> list[float]:
-    """The powers of 2 at which level 0, filled up to whole tiles, has a level's size."""
+def _padded_factors(base: Size, size: Size, tile: Size) -> list[float]:
+    """Powers of 2 at which level 0, padded to whole tiles, has a level's size."""
     if not all(tile):
         return []
     return [

@@ -1,4 +1,4 @@
-"""Microns per pixel: where a slide states them, and what is plausible."""
+"""Micrometers per pixel (um/px, mpp): where a slide states them, and which are plausible."""
 
 import html
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 from slpd_core.runtime import log
 from slpd_core.wsi.errors import SlideError
 
-MPP_RANGE = (0.05, 5.0)  # um/px; outside it an mpp is a mistake
-SCALE_SNAP = 0.005  # see `scale_between`
-MPP_TOLERANCE = 0.02  # a request this much finer than a level is served from that level, enlarged
+MPP_RANGE = (0.05, 5.0)  # um/px; any other is a mistake
+SCALE_SNAP = 0.005  # a factor this near a whole number is that number, see `downsample_factor`
+MPP_TOLERANCE = 0.02  # a request this much finer than a level is read from that level, enlarged
 MAX_ANISOTROPY = 0.02  # between um/px along x and y
-MAX_MPP_DIFFERENCE = 0.05  # between the sheet's um/px and the slide's own, more than calibrations differ by
+MAX_MPP_DIFFERENCE = 0.05  # between the sheet's um/px and the slide's; calibrations differ by less
 MPP_REMEDY = "give the slide's um/px in the column mpp of the sheet"
 TIFF_UNITS_PER_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 OME_UNITS_IN_UM = {
@@ -24,19 +24,33 @@ OME_UNITS_IN_UM = {
     "mm": 1e3,
     "cm": 1e4,
 }
-AUTHORITATIVE_SOURCES = ("sheet", "ome", "vendor")  # sources whose implausible value is an error, not passed over
+AUTHORITATIVE_SOURCES = ("sheet", "ome", "vendor")  # an implausible value of these is an error; others are skipped
 
 
 def is_plausible(mpp: float) -> bool:
-    """Whether um/px lie within MPP_RANGE; nan does not."""
+    """Return whether um/px lie within MPP_RANGE.
+
+    Args:
+        mpp: um/px; nan is not plausible.
+
+    Returns:
+        Whether they do.
+    """
     return MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
 
 
 def downsample_factor(slide_mpp: float, mpp: float) -> float:
-    """Level-0 px a px at `mpp`.
+    """Compute the downsample factor from level 0 to `mpp`.
 
-    Within SAME_SCALE of a whole number it is that number: scanners are calibrated no better, and resampling by so
-    little would blur a picture in bands. So a slide of 0.499 um/px is read at 0.5 as it is.
+    Within SCALE_SNAP of a whole number it is that number. Scanners are calibrated no better, and resampling by so
+    little would blur a picture in bands. So a slide of 0.499 um/px is read at 0.5 without resampling.
+
+    Args:
+        slide_mpp: um/px of level 0.
+        mpp: um/px of the output.
+
+    Returns:
+        Level-0 pixels per output pixel.
     """
     scale = mpp / slide_mpp
     whole = max(1, round(scale))
@@ -44,10 +58,17 @@ def downsample_factor(slide_mpp: float, mpp: float) -> float:
 
 
 def region_side_level0(size_px: int, scale: float) -> int:
-    """Side in level-0 px of a square of `size_px` px, each `scale` level-0 px wide.
+    """Compute the side of a region, level-0 px.
 
-    Rounded to a multiple of the largest power of two within the scale, so that squares side by side begin at whole px
-    of the coarser levels too.
+    It is a multiple of the largest power of two within the scale, so that adjacent regions begin at whole px of the
+    coarser levels too.
+
+    Args:
+        size_px: Side of the region, output px.
+        scale: Level-0 pixels per output pixel.
+
+    Returns:
+        The side, level-0 px.
     """
     step = 1
     while 2 * step <= scale * (1 + MPP_TOLERANCE):
@@ -55,17 +76,28 @@ def region_side_level0(size_px: int, scale: float) -> int:
     return step * round(size_px * scale / step)
 
 
-def resolve_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> tuple[float, str]:
-    """The um/px of level 0 and its source: the sheet, the vendor, TIFF resolution tags, objective power, in that order.
+def resolve_mpp(properties: Mapping[str, str], mpp_override: float | None, path: Path) -> tuple[float, str]:
+    """Resolve the um/px of level 0: from the sheet, the vendor, TIFF resolution tags or the objective power.
 
-    properties: as OpenSlide gives them. The vendor of an OME-TIFF is its XML, source "ome". Resolution tags that are
-    implausible (72 dpi) are passed over where the objective power is known. Raises SlideError when there is none, when
-    it is implausible, or when x and y differ.
+    The sources are tried in that order. Of an OME-TIFF the XML stands for the vendor. Resolution tags that are
+    implausible (72 dpi) are skipped if the objective power is known.
+
+    Args:
+        properties: As OpenSlide names them.
+        mpp_override: um/px of the sheet; None if it has none.
+        path: The slide's file, for messages.
+
+    Returns:
+        um/px and its source: "sheet", "ome", "vendor", "tiff resolution" or "objective power".
+
+    Raises:
+        SlideError: There is none, it is implausible, or x and y differ.
     """
-    found = [*_candidates(properties, sheet_mpp, path)]
-    if not found:
+    candidates = _candidates(properties, mpp_override, path)
+    if not candidates:
         raise SlideError(f"{path}: no um/px in the slide; {MPP_REMEDY}")
-    mpp, source = next((one for one in found if is_plausible(one[0]) or one[1] in AUTHORITATIVE_SOURCES), found[0])
+    trusted = (pair for pair in candidates if is_plausible(pair[0]) or pair[1] in AUTHORITATIVE_SOURCES)
+    mpp, source = next(trusted, candidates[0])
     if not is_plausible(mpp):
         low, high = MPP_RANGE
         raise SlideError(f"{path}: {mpp:g} um/px ({source}) is implausible, outside {low}-{high}; {MPP_REMEDY}")
@@ -74,56 +106,67 @@ def resolve_mpp(properties: Mapping[str, str], sheet_mpp: float | None, path: Pa
     return mpp, source
 
 
-def describe_contradiction(properties: Mapping[str, str], sheet_mpp: float | None) -> str:
-    """Say where the sheet's um/px differ from those the slide itself states by more than CONTRADICTION; else "".
+def describe_contradiction(properties: Mapping[str, str], mpp_override: float | None) -> str:
+    """Describe a difference between the sheet's um/px and the slide's own of more than MAX_MPP_DIFFERENCE.
+
+    The objective power is too coarse to contradict the sheet.
 
     Args:
-        properties: as OpenSlide gives them.
-        sheet_mpp: the sheet's um/px, None without. The objective power says too little to contradict it.
+        properties: As OpenSlide names them.
+        mpp_override: um/px of the sheet; None if it has none.
+
+    Returns:
+        A remark; "" if they agree.
     """
-    if sheet_mpp is None:
+    if mpp_override is None:
         return ""
     with suppress(SlideError):  # x and y that differ are one reason to state um/px in the sheet
         for mpp, source in _candidates(properties, None, Path()):
             if source != "objective power" and is_plausible(mpp):
-                if abs(sheet_mpp / mpp - 1) <= MAX_MPP_DIFFERENCE:
+                if abs(mpp_override / mpp - 1) <= MAX_MPP_DIFFERENCE:
                     return ""
-                return f"The sheet says {sheet_mpp:g} um/px, the slide itself {mpp:g} ({source}); the sheet's are used."
+                return (
+                    f"The sheet says {mpp_override:g} um/px, the slide itself {mpp:g} ({source}); the sheet's are used."
+                )
     return ""
 
 
-def _candidates(properties: Mapping[str, str], sheet_mpp: float | None, path: Path) -> list[tuple[float, str]]:
-    """Every um/px stated, with its source, the best source first."""
-    if sheet_mpp is not None:
-        return [(float(sheet_mpp), "sheet")]
-    found: list[tuple[float, str]] = []
-    # OpenSlide states the resolution tags of a generic TIFF as its mpp.
+def _candidates(properties: Mapping[str, str], mpp_override: float | None, path: Path) -> list[tuple[float, str]]:
+    """Every um/px that is stated, with its source, the best source first."""
+    if mpp_override is not None:
+        return [(float(mpp_override), "sheet")]
+    candidates: list[tuple[float, str]] = []
+    # OpenSlide reports the resolution tags of a generic TIFF as its mpp.
     source = "tiff resolution" if properties.get("openslide.vendor") == "generic-tiff" else "vendor"
     pixels = ome_pixels(properties.get("openslide.comment"))
     sides = {
         "ome": [_ome_um(pixels, axis) for axis in "XY"],
-        source: [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"],
+        source: [_parse_float(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"],
     }
     for source, (x, y) in sides.items():
         if x and y:
             if abs(x - y) > MAX_ANISOTROPY * max(abs(x), abs(y)):
                 raise SlideError(f"{path}: {x:g} um/px along x but {y:g} along y ({source}); {MPP_REMEDY}")
-            found.append(((x + y) / 2, source))
+            candidates.append(((x + y) / 2, source))
             break
     unit = TIFF_UNITS_PER_UM.get(properties.get("tiff.ResolutionUnit", ""))
-    resolution = _number(properties.get("tiff.XResolution"))
+    resolution = _parse_float(properties.get("tiff.XResolution"))
     if unit and resolution and resolution > 1:
-        found.append((unit / resolution, "tiff resolution"))
-    power = _number(properties.get("openslide.objective-power"))
+        candidates.append((unit / resolution, "tiff resolution"))
+    power = _parse_float(properties.get("openslide.objective-power"))
     if power and power > 0:
-        found.append((10 / power, "objective power"))
-    return found
+        candidates.append((10 / power, "objective power"))
+    return candidates
 
 
 def ome_pixels(description: str | None) -> dict[str, str]:
-    """What the XML of an OME-TIFF states of its first picture's pixels, its channels' SamplesPerPixel with it.
+    """Parse the attributes of the first picture's `Pixels`, and its `SamplesPerPixel`, from an OME-XML.
 
-    description: the TIFF's ImageDescription. {} where that is no OME-XML.
+    Args:
+        description: The TIFF's ImageDescription.
+
+    Returns:
+        Values by attribute; {} if the description is no OME-XML.
     """
     element = re.search(r"<(?:\w+:)?Pixels\b([^<>]*)>", description or "")
     if not element:
@@ -134,13 +177,13 @@ def ome_pixels(description: str | None) -> dict[str, str]:
 
 
 def _ome_um(pixels: Mapping[str, str], axis: str) -> float | None:
-    """The um/px along an axis; None where it is not stated, or in no unit of length."""
-    size = _number(pixels.get(f"PhysicalSize{axis}"))
+    """um/px along an axis; None if it is not stated, or in no unit of length."""
+    size = _parse_float(pixels.get(f"PhysicalSize{axis}"))
     um = OME_UNITS_IN_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "um"))
     return size * um if size and um else None
 
 
-def _number(text: str | None) -> float | None:
+def _parse_float(text: str | None) -> float | None:
     try:
         return float(text) if text else None
     except ValueError:

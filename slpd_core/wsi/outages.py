@@ -1,6 +1,6 @@
 """Outages: slides whose files could not be read, and the later runs that try them again.
 
-Each job that reads a slide has a mark of its own: a run has it once, so that its failures in a row are runs.
+Each job that reads a slide has its own mark. A run runs a job once, so failures in a row count runs.
 """
 
 from collections import Counter
@@ -13,29 +13,42 @@ from slpd_core import artifacts
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import COPY_AGAIN, SlideError
 
-MAX_FAILED_RUNS = 3  # after so many runs that failed to read a slide it is left alone until its file is another
+MAX_FAILED_RUNS = 3  # in a row; then a slide is not tried again until its file changes
 SUFFIX = ".unread"
 
 
 class UnreadableSlideError(SlideError):
-    """A slide's file cannot be read: the fault of a disk or a network, perhaps, and not of its content."""
+    """A slide's file cannot be read; the disk or network may be at fault, not its content."""
 
 
 class Mark(NamedTuple):
-    """What is noted of a job's failures to read a slide."""
+    """A job's failures to read a slide.
 
-    failures: int = 0  # that another run is to follow; never fewer than before: it is a parameter of the slide's jobs
-    in_a_row: int = 0  # of them, since the job read the slide last
-    file: str = ""  # what the slide was known by then
+    Attributes:
+        failures: Failures that another run retries. It never decreases, as it is a parameter of the slide's jobs.
+        in_a_row: Failures since the job last read the slide.
+        file: Description of the slide's files at the last failure.
+    """
+
+    failures: int = 0
+    in_a_row: int = 0
+    file: str = ""
 
 
 @contextmanager
 def catch_os_errors(slide_path: Path, *, raise_slide_error: bool) -> Iterator[None]:
-    """Turn an OSError of the block into UnreadableError where a job gives up; let it pass where it is to be retried.
+    """Turn an OSError of the block into an UnreadableSlideError, if asked to.
+
+    Args:
+        slide_path: The file that the sheet names.
+        raise_slide_error: Whether to turn it; otherwise it passes, and the job is retried.
+
+    Yields:
+        Once.
 
     Raises:
-        UnreadableError: The file cannot be read, and raise_slide_error.
-        OSError: The same, and not raise_slide_error.
+        UnreadableSlideError: The file cannot be read, and `raise_slide_error`.
+        OSError: The file cannot be read, and not `raise_slide_error`.
     """
     try:
         yield
@@ -46,12 +59,28 @@ def catch_os_errors(slide_path: Path, *, raise_slide_error: bool) -> Iterator[No
 
 
 def name_mark(state_dir: Path | None, slide_id: str, out_path: Path) -> Path | None:
-    """Name the mark of the job on a slide that writes a file; None without a folder for it."""
+    """Name the file of a job's mark.
+
+    Args:
+        state_dir: Folder of marks; None keeps none.
+        slide_id: Id of the slide.
+        out_path: The file that the job writes.
+
+    Returns:
+        The mark's path; None without a folder.
+    """
     return state_dir and state_dir / f"{slide_id}.{artifacts.fingerprint(str(out_path))[:8]}{SUFFIX}"
 
 
 def count_failures(state_dir: Path) -> dict[str, int]:
-    """Count how often a job failed to read a slide and another run was to follow, by slide id."""
+    """Count the failures to read each slide that another run retries.
+
+    Args:
+        state_dir: Folder of marks.
+
+    Returns:
+        Failures of all its jobs by slide id.
+    """
     counts: Counter[str] = Counter()
     for path in state_dir.glob(f"*{SUFFIX}"):
         counts[path.name.removesuffix(SUFFIX).rpartition(".")[0]] += _read_mark(path).failures
@@ -59,12 +88,15 @@ def count_failures(state_dir: Path) -> dict[str, int]:
 
 
 def explain(error: SlideError, mark_path: Path | None, slide_path: Path) -> str:
-    """Return why a slide is quarantined; one that cannot be read is noted for the next run, which tries it again.
+    """Explain why a slide is quarantined; one that cannot be read is marked for the next run to try again.
 
     Args:
-        error: What is wrong.
-        mark_path: As `name_mark` names it.
+        error: The slide's error.
+        mark_path: The job's mark, as `name_mark` names it.
         slide_path: The file that the sheet names.
+
+    Returns:
+        The reason.
     """
     if not isinstance(error, UnreadableSlideError):
         return str(error)
@@ -79,13 +111,17 @@ def explain(error: SlideError, mark_path: Path | None, slide_path: Path) -> str:
 
 
 def note_read(mark_path: Path | None) -> None:
-    """Note that a job read its slide: a later outage is another one."""
+    """Note that a job has read its slide, so that failures count from 0 again.
+
+    Args:
+        mark_path: The job's mark, as `name_mark` names it.
+    """
     if mark_path and (mark := _read_mark(mark_path)).in_a_row:
         _write_mark(mark_path, mark._replace(in_a_row=0))
 
 
 def _read_mark(path: Path) -> Mark:
-    """A mark, an empty one where there is none or it is damaged."""
+    """Read a mark; an empty one if it is missing or damaged."""
     try:
         return Mark(**artifacts.read_json(path))
     except (FileNotFoundError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The files that a slide consists of, and where links to them lead."""
+"""The files that a slide consists of, and the targets of links to them."""
 
 import struct
 from collections import defaultdict
@@ -6,27 +6,30 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-# What is one file by these names is not looked into for others that belong to it.
+# Formats of a single file: other files are not looked for.
 SINGLE_FILE_SUFFIXES = frozenset(
     (".svs", ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".ndpi", ".scn", ".bif", ".svslide", ".czi")
 )
-MAX_INDEX_BYTES = 1 << 22  # of a text that names a slide's files, at most
-HEADER_BYTES = 1 << 16  # of a DICOM file, within which its series is named
+MAX_INDEX_BYTES = 1 << 22  # of a text that names a slide's files
+MAX_DICOM_HEADER_BYTES = 1 << 16  # a DICOM file names its series within them
 UNDEFINED_LENGTH = 0xFFFFFFFF
-# Of DICOM's values, those whose length takes 4 bytes.
+# DICOM's value representations with a length of 4 bytes.
 LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-DICOM_ITEM, DICOM_ITEM_END, DICOM_SEQUENCE_END, DICOM_SERIES_UID = (
-    (0xFFFE, 0xE000),
-    (0xFFFE, 0xE00D),
-    (0xFFFE, 0xE0DD),
-    (0x20, 0xE),
-)
+DICOM_ITEM, DICOM_ITEM_END, DICOM_SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
+DICOM_SERIES_UID = (0x20, 0xE)
 
 
 def locate(path: Path) -> Path:
-    """Return the name to open a slide by: where a link leads, unless what belongs to it lies beside the link.
+    """Choose the path to open a slide by: the target of a link, unless the slide's other files lie beside the link.
 
-    Raises OSError when the file cannot be read.
+    Args:
+        path: The file that the sheet names.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     if path.suffix.lower() in SINGLE_FILE_SUFFIXES:
         return path
@@ -35,14 +38,16 @@ def locate(path: Path) -> Path:
 
 
 def slide_files(path: Path) -> list[tuple[str, Path]]:
-    """List the files that a slide consists of, each after the name that the slide's index has for it.
+    """List the files that a slide consists of.
+
+    A MIRAX slide has a folder beside it, a VMS slide its pictures, a DICOM slide the other files of its series.
 
     Args:
-        path: The file that the sheet names. A MIRAX slide has a folder beside it, a VMS slide its pictures, a DICOM
-            slide the other files of its series.
+        path: The file that the sheet names.
 
     Returns:
-        Pairs of a name, "" where any other would do as well, and a file; the file that the sheet names first.
+        Pairs of the name that the slide's index has for a file, "" if any name would do, and the file. The file that
+        the sheet names is the first.
 
     Raises:
         OSError: A file cannot be read.
@@ -52,7 +57,7 @@ def slide_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def _companions(path: Path) -> list[tuple[str, Path]]:
-    """What belongs to a slide beside the file that the sheet names."""
+    """List the files of a slide other than the one that the sheet names."""
     kind = path.suffix.lower()
     if kind in SINGLE_FILE_SUFFIXES:
         return []
@@ -67,7 +72,7 @@ def _companions(path: Path) -> list[tuple[str, Path]]:
 
 
 def _named_files(index: Path) -> list[tuple[str, Path]]:
-    """The files beside an index, a text of lines `key = name`, that it names; by name."""
+    """List the files beside an index that it names by lines `key = name`, sorted by name."""
     with index.open("rb") as file:
         text = file.read(MAX_INDEX_BYTES).decode("utf-8-sig", errors="surrogateescape")
     named = {line.partition("=")[2].strip() for line in text.splitlines()} - {index.name}
@@ -75,30 +80,30 @@ def _named_files(index: Path) -> list[tuple[str, Path]]:
 
 
 def _series_files(path: Path) -> list[tuple[str, Path]]:
-    """The other DICOM files of a folder that are of the same series; their names say nothing."""
+    """List the other DICOM files of a folder that are of the same series, whatever their names."""
     series = _series_of_folder(path.parent, path.parent.stat().st_mtime_ns)
     return [("", path.parent / name) for name in series.get(_series_of_file(path), ()) if name != path.name]
 
 
 @lru_cache(64)
 def _series_of_folder(folder: Path, changed_ns: int) -> dict[str, tuple[str, ...]]:
-    """The names of each series' files in a folder: read once, for a folder may hold the files of many slides."""
+    """File names of a folder by DICOM series; cached, since a folder may hold many slides."""
     series: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for file in sorted(folder.iterdir()):
-        with suppress(PermissionError):  # what we may not read OpenSlide may not either
+        with suppress(PermissionError):  # OpenSlide may not read it either
             if file.is_file() and (uid := _series_of_file(file)):
                 series[uid] += (file.name,)
     return dict(series)
 
 
 def _series_of_file(path: Path) -> str:
-    """The SeriesInstanceUID of a DICOM file; "" where it names none, or is no DICOM file."""
+    """Read the SeriesInstanceUID of a DICOM file; "" if it has none, or is no DICOM file."""
     with path.open("rb") as file:
         data = file.read(132)
         if data[128:] != b"DICM":
             return ""
-        data += file.read(HEADER_BYTES)
-    at, depth = 132, 0  # depth: within how many sequences and items of no stated length
+        data += file.read(MAX_DICOM_HEADER_BYTES)
+    at, depth = 132, 0  # depth: of sequences and items of undefined length
     while at + 12 <= len(data):
         tag, (kind, short, length) = struct.unpack_from("<HH", data, at), struct.unpack_from("<2sHI", data, at + 4)
         if tag in (DICOM_ITEM, DICOM_ITEM_END, DICOM_SEQUENCE_END) or not kind.isalpha():

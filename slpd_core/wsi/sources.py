@@ -1,4 +1,4 @@
-"""A slide's file opened: which picture of it is the slide, what it states, and who reads which of its levels."""
+"""Sources: an opened slide file, its levels and properties, and whether OpenSlide or TiffTiles reads each level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +16,23 @@ from slpd_core.wsi.errors import (
     explain_unknown_format,
 )
 from slpd_core.wsi.slide_files import locate
+from slpd_core.wsi.tiff_levels import Level, find_jpeg_levels
 from slpd_core.wsi.tiff_limits import check_tiff, count_focal_planes
-from slpd_core.wsi.tiff_pictures import Level, Picture, find_jpeg_levels, find_picture
+from slpd_core.wsi.tiff_pictures import Picture, find_picture
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened slide's file: what it states, and who reads which of its levels.
+    """An opened slide file.
 
-    sizes, tile_px: (width, height) of each level and of its tiles in px, (0, 0) where they are not known. properties:
-    as OpenSlide names them. levels: those that are decoded straight from the file, by their number; OpenSlide reads
-    the others. slide: OpenSlide's, None where it is not needed. holds_all: whether a px that OpenSlide leaves
-    transparent is one whose tile is missing. remarks: how the picture was chosen, where there was a choice.
+    Attributes:
+        sizes: (width, height) of each level, px.
+        tile_px: (width, height) of each level's tiles, px; (0, 0) if unknown.
+        properties: As OpenSlide names them.
+        levels: By level, the tiles that TiffTiles decodes; OpenSlide reads the other levels.
+        slide: OpenSlide's; None if it is not needed.
+        transparent_is_missing: Whether a px that OpenSlide leaves transparent means a missing tile.
+        remarks: How the picture was chosen, if there was a choice.
     """
 
     sizes: list[tuple[int, int]]
@@ -40,19 +45,25 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Open a slide: a plain or OME TIFF by its tiles, whatever else by OpenSlide.
+    """Open a slide: a plain or OME TIFF by its tiles, any other by OpenSlide.
+
+    Args:
+        path: The slide's file.
+
+    Returns:
+        The source; its `slide` is the caller's to close.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        SlideError: it is no slide, or of a kind that is not read, with the remedy.
+        FileNotFoundError: There is no such file.
+        SlideError: It is no slide, or of a kind that is not read; names the remedy.
     """
     vendor = detect_vendor(path)
     picture = _find_picture(path) if vendor == "generic-tiff" else None
     if picture and picture.levels[0]:
         known = [(size, level) for size, level in zip(picture.sizes, picture.levels, strict=True) if level]
-        sizes, found = [size for size, _ in known], {number: level for number, (_, level) in enumerate(known)}
+        sizes, levels = [size for size, _ in known], dict(enumerate(level for _, level in known))
         tile_px = [level.tile_px for _, level in known]
-        return Source(sizes, tile_px, picture.properties, found, remarks=picture.remarks)
+        return Source(sizes, tile_px, picture.properties, levels, remarks=picture.remarks)
     try:
         slide = openslide.OpenSlide(str(locate(path)))
     except openslide.OpenSlideError as error:
@@ -65,6 +76,7 @@ def open_source(path: Path) -> Source:
 
 
 def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture | None, path: Path) -> Source:
+    """Check what OpenSlide opened, and find the JPEG levels of an Aperio slide that TiffTiles decodes."""
     sizes = list(slide.level_dimensions)
     if picture and (not picture.is_first or picture.sizes[0] != sizes[0]):
         width, height = picture.sizes[0]
@@ -72,26 +84,24 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
             f"{path}: its largest picture, {width} x {height} px, is of a kind that is not read; convert it: "
             f"{TO_PYRAMID}"
         )
-    properties = slide.properties  # a copy would fail on a name that is not UTF-8
-    known = [
-        tuple(properties.get(f"openslide.level[{number}].tile-{side}", "0") for side in ("width", "height"))
-        for number in range(len(sizes))
-    ]
-    found: dict[int, Level] = {}
     if sizes[0] in sizes[1:]:
         raise SlideError(
             f"{path}: several pictures of {sizes[0][0]} x {sizes[0][1]} px, planes of focus; {EXTRACT_PAGE}"
         )
+    properties = slide.properties  # a copy would fail on a name that is not UTF-8
+    tile_px = [
+        tuple(properties.get(f"openslide.level[{i}].tile-{side}", "0") for side in ("width", "height"))
+        for i in range(len(sizes))
+    ]
     remarks = picture.remarks if picture else ()
     if vendor == "hamamatsu" and (count := count_focal_planes(path)) > 1:
         remarks = (f"Of the slide's {count} planes of focus the one numbered 0 is read.",)
-    if vendor == "aperio":
-        found = {number: level for number, level in enumerate(_find_jpeg_levels(path, sizes)) if level}
+    jpeg_levels = _find_jpeg_levels(path, sizes) if vendor == "aperio" else []
     return Source(
         sizes,
-        [(int(width), int(height)) for width, height in known],
+        [(int(width), int(height)) for width, height in tile_px],
         properties,
-        found,
+        {i: level for i, level in enumerate(jpeg_levels) if level},
         slide,
         vendor == "aperio" or (picture is not None and picture.samples < 4),
         remarks,
@@ -99,11 +109,17 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
 
 
 def detect_vendor(path: Path) -> str:
-    """Name the format of a slide as OpenSlide does; bounds of a TIFF are checked before.
+    """Detect the format of a slide, after a check of the sizes that a TIFF states.
+
+    Args:
+        path: The slide's file.
+
+    Returns:
+        The vendor, as OpenSlide names it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        SlideError: OpenSlide knows no such format, with the remedy.
+        FileNotFoundError: There is no such file.
+        SlideError: OpenSlide does not know the format; names the remedy.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet")

@@ -12,7 +12,7 @@ import pyvips
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_pictures import Level, find_jpeg_levels
+from slpd_core.wsi.tiff_levels import Level, find_jpeg_levels
 
 SEED = 20
 COUNTS = {"cut": 40, "flip in a tile": 60, "zeros in tiles": 40, "flip in a directory": 40, "zeros in a directory": 20}

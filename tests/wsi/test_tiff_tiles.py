@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_pictures import find_jpeg_levels
+from slpd_core.wsi.tiff_levels import find_jpeg_levels
 from slpd_core.wsi.tiff_tiles import TiffTiles
 from slpd_core.wsi.writer import write_slide
 
