@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from benchmarks.timing import best_seconds, show
-from slpd_core.demo.picture import draw_slide
+from slpd_core.demo.picture import draw_slide_pixels
 from slpd_core.runtime import generator
 from slpd_core.wsi.read_plan import resample
 from slpd_core.wsi.reader import Slide
@@ -119,7 +119,7 @@ def half_scale(path: Path, mpp: float) -> None:
 def main() -> None:
     """Draw the slides and print the tables."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", SLIDE_PX)
+        picture = draw_slide_pixels(generator(1, "benchmark"), generator(1, "stain"), "glands", SLIDE_PX)
         write_slide(Path(folder, "20x.tiff"), picture, 0.5)
         level_0(Path(folder, "20x.tiff"))
         larger = pyvips.Image.new_from_array(picture).resize(1.75)

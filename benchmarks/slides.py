@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.timing import in_own_process
 from slpd_core import artifacts, config
-from slpd_core.demo.picture import draw_slide
+from slpd_core.demo.picture import draw_slide_pixels
 from slpd_core.runtime import generator
 from slpd_core.slides import regions, tissue
 from slpd_core.wsi.mpp import downsample_factor
@@ -57,7 +57,7 @@ def keep_regions(found: artifacts.Tissue) -> int:
 
 def write_small(path: Path) -> None:
     """Draw a slide of the demo's kind."""
-    picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", SMALL_PX)
+    picture = draw_slide_pixels(generator(1, "benchmark"), generator(1, "stain"), "glands", SMALL_PX)
     write_slide(path, picture, 0.5)
 
 

@@ -21,7 +21,7 @@ from torchvision import transforms
 from benchmarks.slides import settings
 from benchmarks.timing import best_seconds, in_own_process
 from slpd_core import artifacts, config
-from slpd_core.demo.picture import draw_slide
+from slpd_core.demo.picture import draw_slide_pixels
 from slpd_core.encoders.frozen_layers import FrozenLinear
 from slpd_core.encoders.precision import DTYPES, single_threaded_pool
 from slpd_core.encoders.vit_inference import optimize_for_inference
@@ -233,7 +233,7 @@ def memory(picture: np.ndarray) -> None:
 
 def main() -> None:
     """Draw the region and print the tables."""
-    picture = draw_slide(generator(1, "benchmark"), generator(1, "stain"), "glands", REGION_PX)
+    picture = draw_slide_pixels(generator(1, "benchmark"), generator(1, "stain"), "glands", REGION_PX)
     encoding(picture, "cpu", rounds=1)
     if torch.cuda.is_available():
         encoding(picture, "cuda", rounds=4)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from slpd_core.demo.cohort import Cohort, run
+from slpd_core.demo.cohort import DemoCohort, run
 
 ROOT = Path(__file__).parents[1]
 PLANS = {1_000: (6, 1_000), 10_000: (60, 1_000)}  # slides: at most so many seconds and MB
@@ -59,7 +59,7 @@ def plan(folder: Path, slides: int) -> tuple[float, float]:
 
 def overheads(folder: Path) -> dict[str, list[float]]:
     """Run a small cohort, one job at a time; gives for each stage the seconds of its jobs beside their work."""
-    run(out=folder / "drawn", cohort=Cohort(1, 4, 2304), processes=1)
+    run(out=folder / "drawn", cohort=DemoCohort(1, 4, 2304), processes=1)
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
     snakemake(folder, "--configfile", str(ROOT / "cohorts" / "demo.yaml"), "small.yaml")
     results, found = folder / "results" / "demo", defaultdict(list)

@@ -11,7 +11,6 @@ OF_EACH_STAGE = {"run", "main", "VERSION", "log"}
 DEFINED_TWICE = {
     "BLOCK_REGIONS",
     "CLASSIFIERS",
-    "Cohort",
     "ENTROPIES",
     "LOSSES",
     "MAX_BYTES",
@@ -23,7 +22,6 @@ DEFINED_TWICE = {
     "build",
     "choose_slides",
     "distil",
-    "draw_slide",
     "draw_views",
     "fingerprint",
     "load",

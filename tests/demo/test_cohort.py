@@ -7,14 +7,14 @@ from scipy.spatial.distance import pdist
 from skimage.color import rgb2lab
 
 from slpd_core.demo import cohort as demo
-from slpd_core.demo.layout import LABELS, lay_out
-from slpd_core.demo.picture import draw_slide, paint, stain
+from slpd_core.demo.layout import LABELS, create_layout
+from slpd_core.demo.picture import apply_stain, draw_slide_pixels, paint_dyes
 from slpd_core.runtime import generator
 from slpd_core.slides.sheet import read_sheet
 from slpd_core.wsi.reader import Slide
 
 JUST_NOTICEABLE = 2.3  # distance of two colours in CIELAB
-SMALL = demo.Cohort(seed=3, patients=1, side_px=768)
+SMALL = demo.DemoCohort(seed=3, patients=1, side_px=768)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def planes():
     for label in LABELS:
         for number in range(6):
             rng = generator(5, label, number)
-            layout = lay_out(rng, label, 1024)
+            layout = create_layout(rng, label, 1024)
             tissue = np.kron(layout.tissue > 0, np.ones((4, 4), bool))
-            slides.setdefault(label, []).append((tissue, *paint(rng, layout)))
+            slides.setdefault(label, []).append((tissue, *paint_dyes(rng, layout)))
     return slides
 
 
@@ -58,12 +58,12 @@ def test_a_written_slide_opens_with_its_um_per_px_and_its_pixels(drawn):
         assert slide.mpp == pytest.approx(0.5, rel=1e-3)
         assert slide.mpp_source == "tiff resolution"
     # Whatever else was drawn, and by which process: JPEG is all that lies between.
-    expected = draw_slide(generator(3, "demo", "nests-01-2"), generator(3, "stain", "nests-01-2"), "nests", 768)
+    expected = draw_slide_pixels(generator(3, "demo", "nests-01-2"), generator(3, "stain", "nests-01-2"), "nests", 768)
     assert np.abs(pixels.astype(int) - expected).mean() < 6
 
 
 def test_the_default_cohort_is_balanced_and_fills_four_folds():
-    rows = demo.list_slides(demo.Cohort(seed=1, patients=8, side_px=4608))
+    rows = demo.list_slides(demo.DemoCohort(seed=1, patients=8, side_px=4608))
     assert len(rows) == len({row.slide_id for row in rows}) == 20
     for label in LABELS:
         own = [row for row in rows if row.label == label]
@@ -89,9 +89,9 @@ def test_a_sheet_of_other_origin_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("cohort", "message"),
     [
-        (demo.Cohort(1, 1, 1022), "side of 1022 px: must be a multiple of 4"),
-        (demo.Cohort(1, 1, 256), "side of 256 px.* 512 or more"),
-        (demo.Cohort(1, 0, 512), "0 patients"),
+        (demo.DemoCohort(1, 1, 1022), "side of 1022 px: must be a multiple of 4"),
+        (demo.DemoCohort(1, 1, 256), "side of 256 px.* 512 or more"),
+        (demo.DemoCohort(1, 0, 512), "0 patients"),
     ],
 )
 def test_settings_that_cannot_be_drawn(tmp_path, cohort, message):
@@ -104,7 +104,7 @@ def test_colour_tells_the_stain_but_not_the_class(planes):
     """Colours are (label, stain, slide, mean or sd of red, green, blue); slides differ in how much shows the class."""
     colours = np.array(
         [
-            [[colour(stain(generator(seed), *dyes), tissue) for tissue, *dyes in slides] for seed in range(12)]
+            [[colour(apply_stain(generator(seed), *dyes), tissue) for tissue, *dyes in slides] for seed in range(12)]
             for slides in planes.values()
         ]
     )

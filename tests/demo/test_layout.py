@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
-from slpd_core.demo.layout import LABELS, lay_out, place_glands, place_nests
-from slpd_core.demo.shapes import SHRINK
+from slpd_core.demo.layout import LABELS, create_layout, place_glands, place_nests
+from slpd_core.demo.shapes import DOWNSAMPLE
 from slpd_core.runtime import generator
 
 
 @pytest.fixture(scope="module")
 def layouts():
-    return {label: [lay_out(generator(seed, label), label, 2048) for seed in range(4)] for label in LABELS}
+    return {label: [create_layout(generator(seed, label), label, 2048) for seed in range(4)] for label in LABELS}
 
 
 def at(level, nuclei):
     """The level at each nucleus."""
-    return level[(nuclei.y / SHRINK).astype(int), (nuclei.x / SHRINK).astype(int)]
+    return level[(nuclei.y / DOWNSAMPLE).astype(int), (nuclei.x / DOWNSAMPLE).astype(int)]
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -31,7 +31,7 @@ def test_nuclei_lie_where_they_belong(layouts, label):
 def parts(cells):
     """How many px2 of cells and of pale space there are, and how many nuclei."""
     holes = np.pi * (cells.vacuoles[:, 2] ** 2).sum()
-    area, pale = (where.sum() * SHRINK**2 for where in ((cells.epithelium > 0) & (cells.pale <= 0), cells.pale > 0))
+    area, pale = (where.sum() * DOWNSAMPLE**2 for where in ((cells.epithelium > 0) & (cells.pale <= 0), cells.pale > 0))
     return np.array([area - holes, pale + holes, len(cells.nuclei.x)])
 
 
@@ -53,5 +53,5 @@ def test_the_class_shows_in_part_of_the_tissue_only(layouts, label):
 def test_the_smallest_slide_can_be_laid_out():
     for label in LABELS:
         for seed in range(6):
-            layout = lay_out(generator(seed), label, 512)
+            layout = create_layout(generator(seed), label, 512)
             assert layout.tissue.shape == layout.across.shape == (128, 128)

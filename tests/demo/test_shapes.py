@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from slpd_core.demo.shapes import SHRINK, Blobs, changed, pack, scatter, smooth_noise
+from slpd_core.demo.shapes import DOWNSAMPLE, Blobs, pack_blobs, resize_blobs, scatter_points, smooth_noise
 from slpd_core.runtime import generator
 
 
@@ -13,11 +13,11 @@ def circles(*rows: tuple[float, float, float]) -> Blobs:
 
 def test_the_level_of_circles_is_the_distance_to_the_nearest_edge():
     blobs = circles((100, 60, 30), (180, 200, 40))
-    level = blobs.level(256)
+    level = blobs.signed_distance(256)
     assert level.shape == (64, 64)
     for row in range(0, 64, 5):
         for column in range(0, 64, 5):
-            x, y = (column + 0.5) * SHRINK, (row + 0.5) * SHRINK
+            x, y = (column + 0.5) * DOWNSAMPLE, (row + 0.5) * DOWNSAMPLE
             distance = max(30 - np.hypot(x - 100, y - 60), 40 - np.hypot(x - 180, y - 200))
             if distance > -60:
                 assert level[row, column] == pytest.approx(distance, abs=1e-3)
@@ -26,29 +26,29 @@ def test_the_level_of_circles_is_the_distance_to_the_nearest_edge():
 
 
 def test_without_blobs_nothing_is_inside():
-    assert (circles().level(64) < 0).all()
+    assert (circles().signed_distance(64) < 0).all()
 
 
 def test_changed_moves_and_shrinks():
-    blobs = changed(circles((10, 20, 30)), np.array([5.0]), np.array([[1.0], [-2.0]]), 1.0)
+    blobs = resize_blobs(circles((10, 20, 30)), np.array([5.0]), np.array([[1.0], [-2.0]]), 1.0)
     assert (blobs.x[0], blobs.y[0], blobs.radius[0]) == (11, 18, 5)
 
 
 def test_packed_blobs_keep_their_distance_and_cover_what_is_asked():
     allowed = np.zeros((200, 200), bool)
     allowed[20:180, 20:180] = True
-    blobs = pack(generator(1), allowed, (20, 40), 0.3, 10)
+    blobs = pack_blobs(generator(1), allowed, (20, 40), 0.3, 10)
     apart = np.hypot(*(part[:, None] - part for part in (blobs.x, blobs.y)))
     touching = blobs.radius[:, None] + blobs.radius + 10
     assert (apart + 1e9 * np.eye(len(apart)) >= touching).all()
     assert np.pi * (blobs.radius**2).sum() == pytest.approx(0.3 * 640**2, rel=0.05)
-    assert allowed[(blobs.y / SHRINK).astype(int), (blobs.x / SHRINK).astype(int)].all()
+    assert allowed[(blobs.y / DOWNSAMPLE).astype(int), (blobs.x / DOWNSAMPLE).astype(int)].all()
 
 
 def test_nowhere_to_go():
     nowhere = np.zeros((8, 8), bool)
-    assert len(pack(generator(1), nowhere, (5, 9), 0.5, 1).x) == 0
-    assert len(scatter(generator(1), nowhere, 5)[0]) == 0
+    assert len(pack_blobs(generator(1), nowhere, (5, 9), 0.5, 1).x) == 0
+    assert len(scatter_points(generator(1), nowhere, 5)[0]) == 0
 
 
 @pytest.mark.parametrize("wavelength", [3, 40])

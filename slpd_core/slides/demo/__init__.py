@@ -1,1 +1,0 @@
-"""The demo cohort: whole slides that the project draws itself, two classes that differ by architecture, not colour."""
