@@ -91,9 +91,9 @@ def test_levels_follow_their_own_picture(write):
             r"3 pictures of 256 x 192 px, colors or channels, .*vips bandjoin .* --interpretation srgb",
         ),
         ([RGB, RGB, RGB], r"3 pictures of 256 x 192 px, planes of focus.*vips tiffload IN OUT.tif.* --page 0"),
-        ([GRAY | {"extrasamples": [0, 0], "planarconfig": "contig"}], "marked as gray .* --interpretation srgb"),
+        ([GRAY | {"extrasamples": [0, 0], "planarconfig": "contig"}], "marked as gray, .* --interpretation srgb"),
     ],
-    ids=["colors", "focus", "marked as gray,"],
+    ids=["colors", "focus", "marked as gray"],
 )
 def test_planes_are_refused_by_name(write, pages, what):
     values = [
