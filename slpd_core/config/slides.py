@@ -76,6 +76,7 @@ class PatchEncoderConfig(Section):
 
     HUB: ClassVar[str] = "hf-hub:"
     FOLDER: ClassVar[str] = "local-dir:"
+    FROM_FILES: ClassVar[tuple[str, ...]] = ("hipt", "timm")  # sources whose weights may be local files
     # What timm.create_model takes beside an architecture's arguments: it would read files and fetch from addresses.
     NO_ARGUMENTS: ClassVar[tuple[str, ...]] = (
         *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_custom_load", "pretrained_filter_fn"),
@@ -142,7 +143,7 @@ class PatchEncoderConfig(Section):
     @property
     def files(self) -> list[str]:
         """The local files that the source reads."""
-        if self.source not in ("hipt", "timm"):
+        if self.source not in self.FROM_FILES:
             return []
         folder = sorted(str(path) for path in self.folder.iterdir() if path.is_file()) if self.folder else []
         return ([self.weights] if self.weights else []) + folder
@@ -152,7 +153,7 @@ class PatchEncoderConfig(Section):
 
         key: where the section stands in the config.
         """
-        if self.source not in ("hipt", "timm"):
+        if self.source not in self.FROM_FILES:
             return
         if self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(

@@ -171,7 +171,12 @@ class ViTWSI(AttentionClassifier):
         return self.classifier(self.global_rho((attention * x).sum(0))), attention[:, 0]
 
 
-CLASSIFIERS: dict[str, type[nn.Module]] = {"mil": MIL, "abmil": ABMIL, "dsmil": DSMIL, "vit_wsi": ViTWSI}
+CLASSIFIERS: dict[str, type[nn.Module]] = {
+    "mil": MIL,
+    "abmil": ABMIL,
+    "dsmil": DSMIL,
+    "vit_wsi": ViTWSI,
+}
 
 
 def build(name: str, dim: int, n_classes: int, dropout: float, seed: int) -> nn.Module:

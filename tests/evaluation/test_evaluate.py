@@ -17,7 +17,7 @@ from slpd_core.evaluation import features as features_of
 from slpd_core.report import metrics
 
 ROOT = Path(__file__).parents[2]
-CLASSIFIERS = ("knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi")
+CLASSIFIERS = config.CLASSIFIERS
 
 
 def predicted(slides, features, settings, classifier, epochs=20, fold=0):
