@@ -320,11 +320,15 @@ def test_a_slide_that_is_coarser_than_asked_for_is_refused(planted):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: slpd.build_patch_encoder("dino"), "cannot be built here; .* load_patch_encoder"),
+        (lambda: slpd.build_patch_encoder("dino"), "loads no weights; give random, hipt or timm.*load_patch_encoder"),
         (lambda: slpd.select_regions(None, edge="cut"), "edge"),
         (lambda: slpd.cluster_embeddings({}), "one slide at least"),
         (lambda: slpd.embed(np.zeros((2, 15, 8)), slpd.build_region_encoder(token_dim=8)), r"not \(regions, g \* g"),
         (lambda: slpd.embed(np.zeros((2, 16, 9)), slpd.build_region_encoder(token_dim=8)), "token_dim=9"),
+        (lambda: slpd.build_patch_encoder(**FAST | {"pooling": "max"}), "pooling: 'max' is none; give cls or cls_mean"),
+        (lambda: slpd.build_patch_encoder(**FAST | {"mean": (0.5,)}), r"mean: \[0\.5\] are not three numbers"),
+        (lambda: slpd.build_patch_encoder(**FAST | {"precision": "fp8"}), "precision: 'fp8' is none; give auto, fp32"),
+        (lambda: slpd.build_patch_encoder("hipt"), "weights: null, but source is hipt"),
         (lambda: slpd.draw_demo_slide("x.tiff", label="x"), "give one of glands, nests"),
         (lambda: slpd.draw_demo_slide("x.tiff", side_px=510), "must be a multiple"),
     ],

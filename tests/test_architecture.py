@@ -44,7 +44,7 @@ HOMES = {
     "safetensors": {"artifacts/weights.py", "artifacts/torch_files.py", "artifacts/probe.py"},
     "matplotlib": {"report/figures.py"},
     "timm": {"encoders/vit.py", "encoders/pretrained_weights.py", "encoders/region_encoder.py"},
-    "huggingface_hub": {"encoders/pretrained_weights.py"},
+    "huggingface_hub": {"encoders/hub.py"},
     "openpyxl": {"artifacts/spreadsheets.py"},
     "snakemake": set(),
 }

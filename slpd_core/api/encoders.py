@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from slpd_core import artifacts, config
-from slpd_core.encoders import patch_encoder as encoders
+from slpd_core import artifacts
 from slpd_core.encoders import region_encoder
+from slpd_core.encoders.patch_encoder import build_encoder, load_weights, read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.region_encoder import RegionEncoder
-from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.networks import torch_seed
 from slpd_core.pretraining.token_dataset import embed_regions
 from slpd_core.slides.tokens import RegionTokenizer, build_tokenizer, count_patches
@@ -66,32 +65,19 @@ def build_patch_encoder(
         ValueError: The weights do not fit the architecture, or do not say how pixels are normalized.
         FileNotFoundError: There is no such file of weights.
     """
-    _require_source(source)
-    settings = config.PatchEncoderConfig.model_validate(
-        {
-            "source": source,
-            "name": name,
-            "weights": None if weights is None else str(weights),
-            "model_kwargs": dict(model_kwargs or {}),
-            "patch_px": patch_px,
-            "input_px": input_px,
-            "pooling": pooling,
-            "mean": mean,
-            "std": std,
-            "interpolate_offset": interpolate_offset,
-        }
+    loaded = load_weights(
+        source, name, path=weights, model_kwargs=model_kwargs, patch_px=patch_px, input_px=input_px, seed=seed
     )
-    model, meta = patch_encoder.build(settings, patch_encoder.load_source(settings, seed), seed)
+    model, meta = build_encoder(
+        loaded,
+        patch_px=patch_px,
+        input_px=input_px,
+        pooling=pooling,
+        mean=mean,
+        std=std,
+        interpolate_offset=interpolate_offset,
+    )
     return _prepare(model.eval().requires_grad_(False), meta, precision, batch_size, device)
-
-
-def _require_source(source: str) -> None:
-    """Refuse sources whose weights a stage trains."""
-    if source not in ("random", "hipt", "timm"):
-        raise ValueError(
-            f"source: {source!r} cannot be built here; give random, hipt or timm, or load the weights.safetensors that "
-            "the stage patch_encoder wrote by load_patch_encoder"
-        )
 
 
 def load_patch_encoder(
@@ -114,7 +100,7 @@ def load_patch_encoder(
         FileNotFoundError: There is no such file.
         ValueError: The file is broken, or holds no patch encoder.
     """
-    return _prepare(*encoders.load(Path(path)), precision, batch_size, device)
+    return _prepare(*read_patch_encoder(Path(path)), precision, batch_size, device)
 
 
 def _prepare(

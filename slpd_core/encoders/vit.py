@@ -190,7 +190,7 @@ def resample_positions(positions: Tensor, model: Any, offset: float = 0.0) -> Te
     return torch.cat((positions[:, :prefix], grid.flatten(2).transpose(1, 2)), dim=1)
 
 
-def build_with_weights(
+def build_vit_from_state(
     name: str,
     input_px: int,
     model_kwargs: Mapping[str, Any],

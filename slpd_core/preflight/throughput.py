@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from slpd_core import config
-from slpd_core.encoders import patch_encoder as encoders
+from slpd_core.encoders.patch_encoder import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.evaluation import classifiers
 from slpd_core.pretraining import patch_encoder, stage_one
@@ -70,7 +70,7 @@ def time_patch_encoder(
     Raises:
         ValueError: The weights file is broken.
     """
-    meta = encoders.load(weights_path)[1]
+    meta = read_patch_encoder(weights_path)[1]
     chosen = choose_precision(precision, device, meta["token_dim"])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

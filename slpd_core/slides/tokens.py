@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slpd_core import artifacts, config
-from slpd_core.encoders import patch_encoder
+from slpd_core.encoders.patch_encoder import parse_metadata, read_patch_encoder
 from slpd_core.encoders.precision import choose_precision, single_threaded_pool
 from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.runtime import log, progress
@@ -178,7 +178,7 @@ def load_tokenizer(
     weights_path: Path, *, precision: str, device: str = "cpu", batch_size: int | str = "auto", compile: bool = False
 ) -> RegionTokenizer:
     """Load the encoder of a weights file, ready to run; the keywords are those of `build_tokenizer`."""
-    model, meta = patch_encoder.load(weights_path)
+    model, meta = read_patch_encoder(weights_path)
     return build_tokenizer(model, meta, precision=precision, device=device, batch_size=batch_size, compile=compile)
 
 
@@ -195,7 +195,7 @@ def build_tokenizer(
 
     Args:
         model: A timm ViT.
-        meta: Its metadata, as `encoders.patch_encoder.metadata` returns.
+        meta: Its metadata, as `parse_metadata` returns.
         precision: "fp32", "bf16" or "fp16".
         device: "cpu" or "cuda".
         batch_size: Patches per forward pass; "auto" by the memory.
@@ -235,7 +235,7 @@ def build_provenance(
     Args:
         settings: The stage's section.
         regions_meta: The metadata of the regions' file.
-        encoder_meta: The patch encoder's, as `encoders.patch_encoder.metadata` returns.
+        encoder_meta: The patch encoder's, as `parse_metadata` returns.
         precision: That the encoder ran in.
     """
     inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
@@ -284,7 +284,7 @@ def run(
     the slides' files.
     """
     regions, meta = artifacts.read_regions(regions_path)
-    encoder_meta = patch_encoder.metadata(artifacts.read_weights(weights_path)[1])
+    encoder_meta = parse_metadata(artifacts.read_weights(weights_path)[1])
     patch_px, dim = encoder_meta["patch_px"], encoder_meta["token_dim"]
     grid = count_patches(regions_path, regions.size_px, patch_px)
     precision = choose_precision(section.precision, device, dim)

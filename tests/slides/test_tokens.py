@@ -72,7 +72,7 @@ def encode(tmp_path, weights, settings):
 def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
     corners = [(0, 0), (256, 64), (300, 200)]
     found, meta = encode(slide, corners)
-    model, _ = encoders.load(weights)
+    model, _ = encoders.read_patch_encoder(weights)
     assert found.tokens.shape == (3, 16, 64)
     np.testing.assert_array_equal(found.coords, corners)
     with Slide(slide) as opened, torch.inference_mode():
