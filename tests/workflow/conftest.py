@@ -74,6 +74,25 @@ def finished(tmp_path_factory, snakemake, write_cohort) -> tuple[Path, str]:
     return folder, done.stdout + done.stderr
 
 
+@pytest.fixture(scope="session")
+def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
+    """A copy of that cohort with a compared patch encoder, a new slide and a table; its folder, overlay and run."""
+    folder = shutil.copytree(
+        finished[0], tmp_path_factory.mktemp("widened") / "cohort", symlinks=True, copy_function=shutil.copy2
+    )
+    shutil.copy(folder / "slides" / "fine-0.tiff", folder / "new.tiff")
+    (folder / "new.csv").write_text("slide_id,path\nnew,new.tiff\n")
+    overlay = {
+        "patch_encoder": {"compared": {"plain": {}}},
+        "evaluate": {"classifiers": {"plain": ["dsmil", "logreg"]}},
+        "predict": {"sheet": "new.csv"},
+        "report": {"tables": {"ours": {"cohorts": ["tiny"], "rows": ["slpd/vit_wsi"]}}},
+    }
+    done = snakemake(folder, "all", "predict", "tables", overlay=overlay)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, overlay, done
+
+
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     """A copy of that cohort's folder, to be changed."""

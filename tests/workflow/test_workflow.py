@@ -1,5 +1,6 @@
 """The whole workflow on a tiny cohort: from slides to tables, cached, resumable, and clear about what is wrong."""
 
+import inspect
 import json
 import os
 import re
@@ -11,7 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from slpd_core import artifacts
+from slpd_core import artifacts, config
+from slpd_core.artifacts.paths import CohortPaths
+from slpd_core.pretraining import embed
+from slpd_core.slides import ledger
+from tests.workflow.artifact_page import find_gaps, pattern, read_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,26 +129,72 @@ def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path)
     assert (jobs["tissue"], jobs["regions"], jobs["tokens"], jobs["ledger"]) == (1, 1, 1, 1)
 
 
-def with_other(**changed):
-    """The tiny cohort and another encoder that differs from the cohort's own in what is given."""
-    return {"patch_encoder": {"compared": {"plain": changed}}, "evaluate": {"classifiers": {"plain": ["dsmil"]}}}
-
-
-def test_another_encoder_has_its_row_and_its_settings_touch_nothing_else(copied, snakemake):
-    done = snakemake(copied, overlay=with_other())
-    jobs = {"other_patch_encoder": 1, "other_tokens": 10, "other_ledger": 1, "evaluate": 2, "report": 1}
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.jobs == jobs
-    results = copied / "results" / "tiny"
+def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widened, snakemake):
+    folder, overlay, done = widened
+    jobs = {"other_patch_encoder": 1, "other_tokens": 10, "other_ledger": 1, "evaluate": 4, "report": 1}
+    assert jobs.items() <= done.jobs.items()
+    results = folder / "results" / "tiny"
     table = pd.read_csv(results / "report" / "table.csv")
     rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
     assert rows[:3] == [["colour", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
     for fold in (0, 1):  # the same weights under another name
         paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch", "plain")]
         pd.testing.assert_frame_equal(*(artifacts.read_table(path, "evaluate")[0] for path in paths))
-    assert snakemake(copied, "-n", overlay=with_other()).jobs == {}
-    assert snakemake(copied, "-n", overlay=with_other(mean=[0.4, 0.4, 0.4])).jobs == jobs
-    assert snakemake(copied, "-n").jobs == {"report": 1}
+    assert snakemake(folder, "-n", overlay=overlay).jobs == {}
+    changed = overlay | {"patch_encoder": {"compared": {"plain": {"mean": [0.4, 0.4, 0.4]}}}}
+    assert snakemake(folder, "-n", overlay=changed).jobs == jobs
+    assert snakemake(folder, "-n").jobs == {"report": 1}
+
+
+@pytest.fixture
+def rare(finished, tmp_path) -> Path:
+    """Artifacts with what few have: attention, and outlines of no slide."""
+    made, results = finished[0] / "results" / "tiny", tmp_path / "results" / "rare"
+    slides = artifacts.read_table(made / "sheet" / "slides.parquet")[0]["slide_id"]
+    ledger.run(
+        sheet_path=made / "sheet" / "slides.parquet",
+        tissue_paths=[made / "tissue" / f"{slide}.geojson" for slide in slides],
+        encoded_paths=[made / "encoded" / f"{slide}.h5" for slide in slides],
+        out_path=results / "ledger" / "ledger.parquet",
+        section=config.LedgerConfig(on_bad_slide="quarantine"),
+        labeled=True,
+        unmatched=["notes.txt"],
+    )
+    embed.run(
+        ledger_path=made / "ledger" / "ledger.parquet",
+        cohort_ledger_path=made / "ledger" / "ledger.parquet",
+        tokens_dir=made / "tokens",
+        encoder_path=made / "pretrain" / "slpd" / "encoder.safetensors",
+        out_path=results / "embed" / "slpd.parquet",
+        section=config.EmbedConfig(batch_size="auto", attention=True),
+        device="cpu",
+    )
+    return results
+
+
+def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
+    folders = [widened[0] / "results" / "tiny", own_encoder[0] / "results" / "tiny", own_encoder[1], rare]
+    unmade = [
+        "patch_encoder/checkpoint.pt",
+        "pretrain/{run}/checkpoint.pt",
+        "predict/compared/{encoder}/ledger.parquet",
+        "state/{slide}.{mark}.unread",
+    ]
+    assert find_gaps(folders, unmade) == []
+
+
+def test_the_page_of_artifacts_names_every_path():
+    """Those of CohortPaths with any names in them; folders are no artifacts."""
+    methods = inspect.getmembers(CohortPaths, inspect.isfunction)
+    paths = {name: method for name, method in methods if not name.startswith("_") and not name.endswith("_dir")}
+    assert len(paths) > 20
+    names = [pattern(name) for section in read_page().values() for name in section.names]
+    for method in paths.values():
+        words = dict.fromkeys([*inspect.signature(method).parameters][1:], "x")
+        for encoder in ["x", ""] if "encoder" in words else ["x"]:
+            words = {name: encoder if name == "encoder" else "html" if name == "format" else "x" for name in words}
+            path = method(CohortPaths(Path()), **words).as_posix().replace("report/table.html", "report/table.md")
+            assert any(name.fullmatch(path) for name in names), path
 
 
 def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemake):
@@ -450,23 +501,34 @@ def test_a_bad_slide_is_named_at_the_end_and_taken_up_once_it_is_mended(cohort, 
 DINO = yaml.safe_load((Path(__file__).parent / "dino.yaml").read_text())
 
 
-def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(tmp_path, snakemake, write_cohort):
-    write_cohort(tmp_path, patients=2, with_bad=True)
-    encoder = "results/tiny/patch_encoder/weights.safetensors"
-    done = snakemake(tmp_path, encoder, overlay=DINO)
+@pytest.fixture(scope="session")
+def own_encoder(tmp_path_factory, snakemake, write_cohort) -> tuple[Path, Path]:
+    """A cohort whose patch encoder was trained on it; its folder, and a copy of one slide's patches."""
+    folder = tmp_path_factory.mktemp("own")
+    write_cohort(folder, patients=2, with_bad=True)
+    encoder, patches = "results/tiny/patch_encoder/weights.safetensors", folder / "results" / "tiny" / "patches"
+    done = snakemake(folder, "results/tiny/patches/fine-0.h5", overlay=DINO)
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "results" / "tiny"
-    assert json.loads(artifacts.read_weights(tmp_path / encoder)[1]["source"]) == "dino"
+    kept = shutil.copytree(patches, folder / "kept" / "results" / "tiny" / "patches")
+    done = snakemake(folder, encoder, overlay=DINO)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, kept.parent
+
+
+def test_a_patch_encoder_is_trained_on_the_cohorts_own_patches(own_encoder, snakemake):
+    cohort, _ = own_encoder
+    encoder = "results/tiny/patch_encoder/weights.safetensors"
+    folder = cohort / "results" / "tiny"
+    assert json.loads(artifacts.read_weights(cohort / encoder)[1]["source"]) == "dino"
     history = pd.read_csv(folder / "patch_encoder" / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert not [*folder.glob("patches/*.h5"), *folder.glob("patch_encoder/checkpoint*")]  # neither is needed any more
-    assert snakemake(tmp_path, encoder, "-n", overlay=DINO).jobs == {}
-    changed = DINO | {
-        "patch_encoder": DINO["patch_encoder"] | {"dino": DINO["patch_encoder"]["dino"] | {"stain_jitter": 0.1}}
-    }
-    again = snakemake(tmp_path, encoder, "-n", overlay=changed).jobs
+    assert snakemake(cohort, encoder, "-n", overlay=DINO).jobs == {}
+    recipe = DINO["patch_encoder"]["dino"] | {"stain_jitter": 0.1}
+    changed = DINO | {"patch_encoder": DINO["patch_encoder"] | {"dino": recipe}}
+    again = snakemake(cohort, encoder, "-n", overlay=changed).jobs
     assert again == {"patches": 6, "patch_encoder": 1}
-    assert snakemake(tmp_path, "-n", encoder, overlay=DINO | {"tokens": {"batch_size": 4}}).jobs == {}
+    assert snakemake(cohort, "-n", encoder, overlay=DINO | {"tokens": {"batch_size": 4}}).jobs == {}
 
 
 def test_how_an_encoder_would_be_trained_is_nothing_to_one_that_is_not(finished, snakemake):
