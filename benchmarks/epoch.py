@@ -11,28 +11,28 @@ import numpy as np
 import torch
 
 from benchmarks import prototypes, step
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.pretraining.stage_two import StageTwo
-from slpd_core.pretraining.token_dataset import Cohort
+from slpd_core.pretraining.token_dataset import TokenDataset
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import Networks
+from slpd_core.ssl.student_teacher import StudentTeacher
 from slpd_core.ssl.trainer import EpochState, train_epoch
 
 GRID, BATCH, AT_A_TIME = 16, 256, 1024
 MOST_GB = 12  # beside the tokens
 
 
-def cohort(device: str) -> Cohort:
+def cohort(device: str) -> TokenDataset:
     """Random tokens, on the device, of slides as large as those of the benchmark of prototypes."""
     R, (_, slide_of) = prototypes.REGIONS, prototypes.cohort()
     tokens = torch.empty(R, GRID, GRID, step.TOKEN_DIM, dtype=torch.float16, device=device)
     for part in tokens.split(AT_A_TIME):
         part.normal_()
     ids = [f"slide-{number}" for number in range(prototypes.SLIDES)]
-    return Cohort(tokens, slide_of, np.zeros((R, 2), np.int64), ids, ids, "f", [""] * len(ids))
+    return TokenDataset(tokens, slide_of, np.zeros((R, 2), np.int64), ids, ids, "f", [""] * len(ids))
 
 
-def first_slides(cohort: Cohort, count: int) -> Cohort:
+def first_slides(cohort: TokenDataset, count: int) -> TokenDataset:
     """A part of the cohort."""
     R, ids = int((cohort.slide_of < count).sum()), cohort.slide_ids[:count]
     part = replace(cohort, slide_ids=ids, patient_ids=ids, labels=cohort.labels[:count])
@@ -45,7 +45,7 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def timed(networks: Networks, cohort: Cohort, epoch: int, device: str) -> dict[str, float]:
+def timed(networks: StudentTeacher, cohort: TokenDataset, epoch: int, device: str) -> dict[str, float]:
     """Seconds of what an epoch consists of, and the GB of the GPU's memory that it takes beside the tokens."""
     section = step.section_of(BATCH, drop_path=0.1).model_copy(update={"prototype_start_epoch": 0})
     before = torch.cuda.memory_allocated()
@@ -66,7 +66,7 @@ def timed(networks: Networks, cohort: Cohort, epoch: int, device: str) -> dict[s
 def epochs(device: str) -> None:
     """Print the table of a device."""
     rate = step.multiplying(device)["bf16"]
-    networks = start_networks(step.section_of(BATCH, drop_path=0.1), step.TOKEN_DIM, 1, device)
+    networks = build_student_teacher(step.section_of(BATCH, drop_path=0.1), step.TOKEN_DIM, 1, device)
     made = cohort(device)
     timed(networks, first_slides(made, 40), 0, device)  # kernels are chosen, memory is taken
     whole = prototypes.REGIONS // BATCH * BATCH * step.operations(step.section_of(BATCH, 0.0))

@@ -45,10 +45,10 @@ import torch
 from benchmarks.slides import settings
 from slpd_core import config
 from slpd_core.pretraining import stage_two
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.pretraining.prototypes import Prototypes
 from slpd_core.pretraining.stage_two import StageTwo
-from slpd_core.pretraining.token_dataset import Cohort, embed_regions
+from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, keep_freed_memory
 from slpd_core.ssl.checkpoint import Checkpoint
 
@@ -113,7 +113,7 @@ WATCHED, WATCHED_SEEDS = ("dino", "slpd"), (2,)  # where SLPD fell furthest behi
 class Planted:
     """A cohort with its truth. labels: (slides,). phenotype: (regions,)."""
 
-    cohort: Cohort
+    cohort: TokenDataset
     labels: np.ndarray
     phenotype: np.ndarray
 
@@ -146,7 +146,7 @@ def plant(seed: int, grid: int = 8) -> Planted:
     coords = np.zeros((len(tokens), 2), np.int64)
     arranged = torch.from_numpy(tokens.reshape(-1, grid, grid, DIM)).half()
     unlabelled = [""] * SLIDES
-    cohort = Cohort(arranged, slide_of, coords, names, names, str(seed), unlabelled)
+    cohort = TokenDataset(arranged, slide_of, coords, names, names, str(seed), unlabelled)
     return Planted(cohort, labels, phenotype)
 
 
@@ -164,7 +164,7 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
         return cohort.tokens.float().mean((1, 2)).numpy()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if way == "untrained":
-        networks = start_networks(section_of("dino", grid), DIM, seed, device)
+        networks = build_student_teacher(section_of("dino", grid), DIM, seed, device)
     else:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
@@ -251,10 +251,10 @@ def targets_right(prototypes: Prototypes, planted: Planted) -> dict[str, float]:
     intra: the chance that another region of a region's prototype is of its phenotype; inter: that one of the matched
     prototype in the nearest slide is. apart: the same for any region of the slide, what chance gives.
     """
-    kind, M = np.minimum(planted.phenotype, PHENOTYPES - 2), prototypes.centres.shape[1]
+    kind, M = np.minimum(planted.phenotype, PHENOTYPES - 2), prototypes.centers.shape[1]
     count = np.zeros((SLIDES, M, PHENOTYPES - 1))
     np.add.at(count, (planted.cohort.slide_of, prototypes.assignment, kind), 1)
-    partner = count[prototypes.neighbours, prototypes.matches[:, 0]]
+    partner = count[prototypes.neighbors, prototypes.matches[:, 0]]
     share = partner / np.maximum(partner.sum(2, keepdims=True), 1)
 
     def alike(groups: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import best_seconds, in_own_process, show
 from slpd_core.pretraining import matching
-from slpd_core.pretraining.clustering import in_threads, kmeans
+from slpd_core.pretraining.clustering import kmeans, parallel_map
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
 from slpd_core.runtime import generator
 
@@ -40,14 +40,14 @@ def cohort() -> tuple[np.ndarray, np.ndarray]:
 
 
 def plain_kmeans(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One slide: all restarts at once, distances from the centres themselves."""
+    """One slide: all restarts at once, distances from the centers themselves."""
     mean = x.mean(0, dtype=np.float64)
     x = (x - mean).astype(np.float32)
     squared = (x**2).sum(1)
 
-    def distances(centres: np.ndarray) -> np.ndarray:
-        cross = (centres.reshape(-1, x.shape[1]) @ x.T).reshape(RESTARTS, M, -1)
-        return squared - 2 * cross + (centres**2).sum(2)[:, :, None]
+    def distances(centers: np.ndarray) -> np.ndarray:
+        cross = (centers.reshape(-1, x.shape[1]) @ x.T).reshape(RESTARTS, M, -1)
+        return squared - 2 * cross + (centers**2).sum(2)[:, :, None]
 
     distance = distances(x[np.stack([rng.choice(len(x), M, replace=False) for _ in range(RESTARTS)])])
     for _ in range(ITERATIONS):
@@ -55,8 +55,8 @@ def plain_kmeans(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
         sums = (member.reshape(RESTARTS * M, -1) @ x).reshape(RESTARTS, M, -1)
         distance = distances(sums / np.maximum(member.sum(2), 1)[:, :, None])
     best = distance.min(1).sum(1).argmin()
-    centres = np.stack([x[distance[best].argmin(0) == number].mean(0) for number in range(M)])
-    return (centres + mean).astype(np.float32), distance[best].argmin(0)
+    centers = np.stack([x[distance[best].argmin(0) == number].mean(0) for number in range(M)])
+    return (centers + mean).astype(np.float32), distance[best].argmin(0)
 
 
 def scikit_learn(x: np.ndarray, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,7 @@ def multiply(unit: np.ndarray) -> None:
     """The cosines of all pairs of prototypes, block by block as ours, and nothing else."""
     rows = unit.reshape(-1, DIM)
     size = M * matching.BLOCK_SLIDES
-    in_threads(lambda start: rows[start : start + size] @ rows.T, range(0, len(rows), size))
+    parallel_map(lambda start: rows[start : start + size] @ rows.T, range(0, len(rows), size))
 
 
 def within(embeddings: np.ndarray, rows_of: list[np.ndarray], assignment: np.ndarray) -> float:
@@ -115,19 +115,19 @@ def clustering(embeddings: np.ndarray, rows_of: list[np.ndarray]) -> None:
     show(title, seconds, sum(map(len, rows_of)) / 1e3, "thousand regions/s", "plain, slide by slide")
 
 
-def neighbours(centres: np.ndarray) -> None:
+def neighbors(centers: np.ndarray) -> None:
     """Print the table of the most similar slide of each slide."""
-    unit = centres / np.linalg.norm(centres, axis=2, keepdims=True)
-    same = np.array_equal(matching.nearest_slides(centres, 1)[0], all_permutations(unit))
+    unit = centers / np.linalg.norm(centers, axis=2, keepdims=True)
+    same = np.array_equal(matching.nearest_slides(centers, 1)[0], all_permutations(unit))
     seconds = best_seconds(
         {
             "all permutations, dense": lambda: all_permutations(unit),
-            "ours": lambda: matching.nearest_slides(centres, 1),
+            "ours": lambda: matching.nearest_slides(centers, 1),
             "floor: multiplying": lambda: multiply(unit),
         },
         rounds=7,
     )
-    title = f"Nearest slide of {len(unit):,} slides; neighbours {'identical' if same else 'DIFFERENT'}"
+    title = f"Nearest slide of {len(unit):,} slides; neighbors {'identical' if same else 'DIFFERENT'}"
     show(title, seconds, len(unit) ** 2 / 1e6, "million pairs/s", "all permutations, dense")
 
 
@@ -146,16 +146,16 @@ def by_prototypes() -> None:
 def many_slides(threads: int) -> float:
     """Seconds that the first TRIED_BLOCKS blocks of MANY_SLIDES take."""
     torch.set_num_threads(threads)
-    centres = generator(1, "benchmark").standard_normal((MANY_SLIDES, M, DIM), np.float32)
+    centers = generator(1, "benchmark").standard_normal((MANY_SLIDES, M, DIM), np.float32)
     spent = []
 
     def some(work, items) -> None:
         started = time.perf_counter()
-        in_threads(work, items[:TRIED_BLOCKS])
+        parallel_map(work, items[:TRIED_BLOCKS])
         spent.append(time.perf_counter() - started)
 
-    matching.in_threads = some
-    matching.nearest_slides(centres, 1)
+    matching.parallel_map = some
+    matching.nearest_slides(centers, 1)
     return spent[0]
 
 
@@ -184,7 +184,7 @@ def main() -> None:
         )
 
     found = cluster()
-    neighbours(found.centres[found.neighbours[:, 0] >= 0])
+    neighbors(found.centers[found.neighbors[:, 0] >= 0])
     whole = best_seconds({"it": cluster}, rounds=7)
     print(f"Clustering and matching in all: {whole['it']:.3f} s\n")
     by_prototypes()

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from benchmarks.timing import best_seconds, in_own_process
 from slpd_core import config
 from slpd_core.pretraining import reference
-from slpd_core.pretraining.networks import start_networks
-from slpd_core.pretraining.objective import Batch, distil, multiplying_in
+from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.objective import Batch, autocast, distil
 from slpd_core.runtime import keep_freed_memory
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import Networks, set_schedules, update
+from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, update_networks
 
 TOKEN_DIM = 384
 BATCHES = (64, 256)
@@ -39,9 +39,9 @@ def section_of(batch_size: int, drop_path: float) -> config.PretrainRunConfig:
     return settings().pretrain.run("slpd").model_copy(update=changes)
 
 
-def start(section: config.PretrainRunConfig, device: str) -> tuple[Networks, Batch]:
+def start(section: config.PretrainRunConfig, device: str) -> tuple[StudentTeacher, Batch]:
     """Networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
-    networks = start_networks(section, TOKEN_DIM, 1, device)
+    networks = build_student_teacher(section, TOKEN_DIM, 1, device)
     generator = torch.Generator().manual_seed(2)
 
     def normal(*shape: int) -> Tensor:
@@ -50,7 +50,7 @@ def start(section: config.PretrainRunConfig, device: str) -> tuple[Networks, Bat
     with torch.no_grad():
         for parameter in networks.teacher.parameters():
             parameter.add_(0.01 * normal(*parameter.shape))
-    networks.centres = {term: 0.02 * normal(section.out_dim) for term in networks.centres}
+    networks.centers = {term: 0.02 * normal(section.out_dim) for term in networks.centers}
     B = section.batch_size
     crops = ((section.n_global_crops, section.global_crop_size), (section.n_local_crops, section.local_crop_size))
     views = [normal(n, B, side, side, TOKEN_DIM) for n, side in crops]
@@ -81,10 +81,10 @@ def plain_head(head: Any, x: Tensor) -> Tensor:
     return F.linear(F.normalize(head.mlp(x), dim=-1), F.normalize(head.last_layer, dim=-1))
 
 
-def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRunConfig, dtype: torch.dtype) -> Tensor:
+def plain_loss(networks: StudentTeacher, batch: Batch, section: config.PretrainRunConfig, dtype: torch.dtype) -> Tensor:
     """Return the loss of a batch, pair by pair, as `pretraining.reference` has it."""
     student, teacher, G = networks.student, networks.teacher, section.n_global_crops
-    with multiplying_in(dtype, batch.views[0].device):
+    with autocast(dtype, batch.views[0].device):
         embedded = [plain_encoder(student.encoder, view.flatten(0, 1)) for view in batch.views]
         logits = plain_head(student.head, torch.cat(embedded))
         with torch.no_grad():
@@ -92,7 +92,7 @@ def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRunConf
             for term, (values, _) in batch.targets.items():
                 of_terms[term] = plain_head(teacher.head, values[:, 0])
     a = {
-        term: F.softmax((rows - networks.centres[term]) / section.teacher_temperature, dim=-1)
+        term: F.softmax((rows - networks.centers[term]) / section.teacher_temperature, dim=-1)
         for term, rows in of_terms.items()
     }
     crops = (logits / section.student_temperature).chunk(sum(len(view) for view in batch.views))
@@ -102,11 +102,11 @@ def plain_loss(networks: Networks, batch: Batch, section: config.PretrainRunConf
     with torch.no_grad():
         for term, rows in of_terms.items():
             counted = rows if term == "self" else rows[batch.targets[term][1][:, 0] > 0]
-            networks.centres[term] = 0.9 * networks.centres[term] + 0.1 * counted.float().mean(0)
+            networks.centers[term] = 0.9 * networks.centers[term] + 0.1 * counted.float().mean(0)
     return total
 
 
-def gradients(networks: Networks) -> Tensor:
+def gradients(networks: StudentTeacher) -> Tensor:
     """All of the student's, as one vector."""
     return torch.cat([p.grad.flatten() for p in networks.student.parameters() if p.grad is not None])
 
@@ -133,14 +133,14 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
     recipe = section.select(Recipe)
 
     def step() -> None:
-        momentum = set_schedules(networks, recipe, 0, 100, batch_size)["teacher_momentum"]
+        momentum = apply_schedules(networks, recipe, 0, 100, batch_size)["teacher_momentum"]
         if way == "plain":
             loss = plain_loss(networks, batch, section, DTYPES[precision])
             loss.item()
             loss.backward()
         else:
             distil(networks, batch, section, DTYPES[precision])
-        update(networks, recipe.clip_norm, momentum)
+        update_networks(networks, recipe.clip_norm, momentum)
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -28,8 +28,8 @@ from benchmarks.slides import settings
 from slpd_core import artifacts
 from slpd_core.evaluation import evaluate
 from slpd_core.pretraining import stage_two
-from slpd_core.pretraining.networks import start_networks
-from slpd_core.pretraining.token_dataset import Cohort, embed_regions, read_cohort
+from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions, read_token_dataset
 from slpd_core.report import metrics
 from slpd_core.runtime import keep_freed_memory
 from slpd_core.ssl.checkpoint import Checkpoint
@@ -49,11 +49,11 @@ def quarters(values: np.ndarray) -> np.ndarray:
     return parts.reshape(4 * R, grid // 2, grid // 2, C)
 
 
-def read(results: Path) -> tuple[Cohort, np.ndarray, pd.DataFrame]:
+def read(results: Path) -> tuple[TokenDataset, np.ndarray, pd.DataFrame]:
     """The cohort in quarters, the mean colour of each, (regions, 3), and the workflow's folds."""
     other = results.parent.name == "compared"
     ledger = results / ("ledger.parquet" if other else "ledger/ledger.parquet")
-    cohort = read_cohort(ledger, results / "tokens")
+    cohort = read_token_dataset(ledger, results / "tokens")
     grid = cohort.tokens.shape[1]
     colours = []
     for slide_id in cohort.slide_ids:
@@ -71,7 +71,7 @@ def read(results: Path) -> tuple[Cohort, np.ndarray, pd.DataFrame]:
     return smaller, rgb, folds
 
 
-def features(cohort: Cohort, colours: np.ndarray, way: str, seed: int) -> np.ndarray:
+def features(cohort: TokenDataset, colours: np.ndarray, way: str, seed: int) -> np.ndarray:
     """Each region by a way: float32 (regions, D)."""
     if way == "mean colour":
         return colours
@@ -80,7 +80,7 @@ def features(cohort: Cohort, colours: np.ndarray, way: str, seed: int) -> np.nda
     changes = RECIPE | CROPS[SIDE] | SIZE | RUNS.get(way, {})
     section = settings().pretrain.run("slpd").model_copy(update=changes)
     if way == "untrained":
-        networks = start_networks(section, cohort.tokens.shape[-1], seed, "cpu")
+        networks = build_student_teacher(section, cohort.tokens.shape[-1], seed, "cpu")
     else:
         with tempfile.TemporaryDirectory() as folder:
             networks, _ = stage_two.train(cohort, section, seed, "cpu", Checkpoint(Path(folder) / "c.pt", {}))

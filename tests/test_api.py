@@ -19,7 +19,7 @@ import slpd_core as slpd
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
 from slpd_core.pretraining import embed, patch_encoder
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.slides import ledger, regions, tissue, tokens
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.writer import write_slide
@@ -207,7 +207,7 @@ def test_weights_of_a_file_give_the_tokens_of_their_stage(results, slide_path, s
 
 
 def test_a_region_encoder_of_a_seed_is_what_a_run_of_it_begins_with(section):
-    networks = start_networks(section, 64, 5, "cpu")
+    networks = build_student_teacher(section, 64, 5, "cpu")
     shape = {"token_dim": 64, "embed_dim": section.embed_dim, "depth": section.depth, "n_heads": section.n_heads}
     before = torch.random.get_rng_state()
     built = slpd.build_region_encoder(**shape, grid=section.global_crop_size, seed=5, device="cpu")
@@ -236,18 +236,18 @@ def test_prototypes_are_the_planted_centers_and_match():
     }
     found = slpd.cluster_embeddings(embeddings)
     for slide in (0, 1):
-        nearest = np.linalg.norm(found.centres[slide][:, None] - kinds, axis=2).argmin(1)
+        nearest = np.linalg.norm(found.centers[slide][:, None] - kinds, axis=2).argmin(1)
         assert sorted(nearest) == [0, 1, 2, 3]
-        np.testing.assert_allclose(found.centres[slide], kinds[nearest], atol=0.05)
-    assert found.neighbours.tolist() == [[1], [0], [-1]]
-    assert not found.centres[2].any()
-    similarity, partner = slpd.match_prototypes(found.centres[0], found.centres[1])
+        np.testing.assert_allclose(found.centers[slide], kinds[nearest], atol=0.05)
+    assert found.neighbors.tolist() == [[1], [0], [-1]]
+    assert not found.centers[2].any()
+    similarity, partner = slpd.match_prototypes(found.centers[0], found.centers[1])
     np.testing.assert_array_equal(partner, found.matches[0, 0])
-    np.testing.assert_allclose(found.centres[1][partner], found.centres[0], atol=0.05)
+    np.testing.assert_allclose(found.centers[1][partner], found.centers[0], atol=0.05)
     assert similarity == pytest.approx(1, abs=1e-3)
-    assert slpd.nearest_slides(found.centres[:2], 1)[0].tolist() == [[1], [0]]
+    assert slpd.nearest_slides(found.centers[:2], 1)[0].tolist() == [[1], [0]]
     of_one = slpd.cluster_embeddings(embeddings, patients={"a": "p", "b": "p", "small": "q"})
-    assert (of_one.neighbours == -1).all()
+    assert (of_one.neighbors == -1).all()
 
 
 def test_every_artifact_is_read_by_its_path(results):
@@ -294,7 +294,7 @@ def test_an_empty_slide_has_no_regions_tokens_and_embeddings(planted):
     encoder = slpd.build_region_encoder(token_dim=64, device="cpu")
     embeddings = slpd.embed(tokens, encoder)
     assert (embeddings.shape, slpd.compute_attention(tokens, encoder).shape) == ((0, 192), (0, 16))
-    assert not slpd.cluster_embeddings({"empty": embeddings}).centres.any()
+    assert not slpd.cluster_embeddings({"empty": embeddings}).centers.any()
 
 
 def test_an_outline_takes_the_place_of_segmentation(planted, tmp_path):

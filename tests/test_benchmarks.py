@@ -175,7 +175,7 @@ def test_an_epoch(printed, monkeypatch):
 
 @pytest.mark.usefixtures("few_regions")
 def test_prototypes_are_those_of_plain_ways(printed, monkeypatch):
-    monkeypatch.setattr(matching, "in_threads", matching.in_threads)  # the benchmark puts its own in its place
+    monkeypatch.setattr(matching, "parallel_map", matching.parallel_map)  # the benchmark puts its own in its place
     small = {"MANY_SLIDES": 64, "TRIED_BLOCKS": 2, "SUBSETS": (2, 12), "FEW_SLIDES": 4}
     text, table = printed(prototypes, **small)
     assert "neighbours identical" in text

@@ -21,7 +21,7 @@ def test_a_slide_becomes_prototypes_in_twelve_lines(tmp_path, monkeypatch):
     count = len(names["regions"].coords)
     assert count >= 4
     assert (names["tokens"].shape, names["embeddings"].shape) == ((count, 4, 384), (count, 192))
-    centers = names["prototypes"].centres[0]
+    centers = names["prototypes"].centers[0]
     assigned = names["prototypes"].assignment
     for index, center in enumerate(centers):  # a prototype is the mean of its regions
         np.testing.assert_allclose(center, names["embeddings"][assigned == index].mean(0), atol=1e-4)

@@ -9,19 +9,15 @@ ROOT = Path(__file__).parents[1]
 OF_EACH_STAGE = {"run", "main", "VERSION", "log"}
 # Names that two modules still define; take a name out as soon as one of them has another.
 DEFINED_TWICE = {
-    "BLOCK_REGIONS",
     "CLASSIFIERS",
     "ENTROPIES",
     "LOSSES",
     "MAX_BYTES",
-    "PARTS",
     "PRESETS",
     "REMEDY",
     "SEPARATORS",
     "T",
     "choose_slides",
-    "distil",
-    "draw_views",
     "provenance",
     "read",
     "train",

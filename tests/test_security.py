@@ -87,7 +87,7 @@ class Harmful:
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_code_in_weights_or_a_checkpoint_is_not_run(tmp_path, protocol, zipped):
-    content = {name: Harmful(tmp_path / "ran") for name in ("made_by", "history", "more", "networks")}
+    content = {name: Harmful(tmp_path / "ran") for name in ("run_config", "history", "extra_state", "networks")}
     path = tmp_path / "a.pth"
     torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"patch_encoder\.weights: .*a\.pth: not a whole file of tensors"):

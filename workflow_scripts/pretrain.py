@@ -13,7 +13,7 @@ with runtime.job(
     gpus=snakemake.resources.gpu // snakemake.resources.nodes,
 ) as device:
     pretrain.run(
-        pretrain.Training(
+        pretrain.RunSpec(
             ledger_path=Path(snakemake.input.ledger),
             tokens_dir=Path(snakemake.params.tokens),
             folds_path=Path(snakemake.input.folds) if snakemake.input.folds else None,

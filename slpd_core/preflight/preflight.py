@@ -15,7 +15,7 @@ from slpd_core.preflight.forecast import Machine, StageForecast
 from slpd_core.preflight.slides import NO_OUTLINES, CohortSample, SlideProbe, probe_slides, sample_cohort
 from slpd_core.preflight.throughput import EncoderSpeed
 from slpd_core.pretraining import patch_encoder
-from slpd_core.pretraining.coverage import fewest_regions
+from slpd_core.pretraining.coverage import min_clustered_regions
 from slpd_core.pretraining.pretrain import MEMORY_SHARE
 from slpd_core.runtime import log
 from slpd_core.slides.sheet import read_sheet
@@ -145,7 +145,7 @@ def _check_runs(report: PreflightReport, settings: config.Config, sample: Cohort
         shape = (token_dim, run.embed_dim, run.depth, run.n_heads, run.global_crop_size)
         checks.check_start(report, run.init_from, shape)
         if run.uses_prototypes and run.clustering == "slide":
-            checks.check_prototypes(report, name, region_counts, fewest_regions(run, run.n_prototypes))
+            checks.check_prototypes(report, name, region_counts, min_clustered_regions(run, run.n_prototypes))
 
 
 def forecast_stages(

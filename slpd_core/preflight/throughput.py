@@ -12,9 +12,9 @@ from slpd_core.encoders.patch_encoder import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.evaluation import classifiers
 from slpd_core.pretraining import patch_encoder, stage_one
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.pretraining.stage_two import StageTwo
-from slpd_core.pretraining.token_dataset import Cohort
+from slpd_core.pretraining.token_dataset import TokenDataset
 from slpd_core.slides import tokens
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.trainer import EpochState, PretrainingStage, train_epoch
@@ -89,7 +89,7 @@ def time_patch_encoder(
     return EncoderSpeed(seconds, int(meta["token_dim"]), chosen, (region_px // side) ** 2, weights_gb)
 
 
-class NoisePatches(stage_one.Patches):
+class NoisePatches(stage_one.PatchDataset):
     """Patches of stage one without a file.
 
     Args:
@@ -166,8 +166,8 @@ def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, d
     short = run.model_copy(update=changes)
     ids, slide_of = ["a", "b"], np.repeat([0, 1], batch_size)
     noise = torch.randn(n_regions, grid, grid, token_dim).half()
-    cohort = Cohort(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids).near(device)
-    networks = start_networks(short, token_dim, 1, device)
+    cohort = TokenDataset(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids).to(device)
+    networks = build_student_teacher(short, token_dim, 1, device)
     return time_epoch(StageTwo(networks, cohort, short, short.select(Recipe), seed=1))
 
 

@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 GRAM_ROWS = 1024  # of a group at most, for its distances to come from the products of its rows
-BATCH_NUMBERS = 2**18  # in the largest array of a batch of groups: it stays in cache
+BATCH_VALUES = 2**18  # in the largest array of a batch of groups: it stays in cache
 DISTANCES_AT_ONCE = 2**24  # of a large group
 
 
-def in_threads(work: Callable[[T], None], items: Iterable[T]) -> None:
+def parallel_map(work: Callable[[T], None], items: Iterable[T]) -> None:
     """Call `work` on every item, as many at once as the job has threads; each multiplies matrices on its own thread."""
     threads = torch.get_num_threads()
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
@@ -35,37 +35,37 @@ def kmeans(
     """Euclidean k-means of each group, the best of several restarts from random rows; an empty cluster takes the
     worst-served row.
 
-    x: (R, D). groups: of each its rows, M or more; rngs: of each its own. Gives centres float32 (groups, M, D) and the
+    x: (R, D). groups: of each its rows, M or more; rngs: of each its own. Gives centers float32 (groups, M, D) and the
     assignment int64 (R,), -1 of a row in no group. A group's result depends on its own rows and generator alone, to the
     bit: groups of as many rows are clustered at once, but none is padded or multiplied with another.
     """
-    centres = np.zeros((len(groups), M, x.shape[1]), np.float32)
+    centers = np.zeros((len(groups), M, x.shape[1]), np.float32)
     assignment = np.full(len(x), -1, np.int64)
 
     def cluster(batch: np.ndarray) -> None:
         rows = np.stack([groups[number] for number in batch])
         starts = np.stack([rngs[number].random((restarts, rows.shape[1])).argsort(1)[:, :M] for number in batch])
-        centres[batch], assignment[rows] = _kmeans(x[rows], starts, iterations)
+        centers[batch], assignment[rows] = _kmeans(x[rows], starts, iterations)
 
     sizes = np.array([len(rows) for rows in groups], np.int64)
-    in_threads(cluster, _batches(np.where(sizes <= GRAM_ROWS, sizes, 0), restarts * M))
+    parallel_map(cluster, _batches(np.where(sizes <= GRAM_ROWS, sizes, 0), restarts * M))
     for number in np.flatnonzero(sizes > GRAM_ROWS):
         cluster(np.array([number]))
-    return centres, assignment
+    return centers, assignment
 
 
-def _batches(sizes: np.ndarray, centres: int) -> list[np.ndarray]:
+def _batches(sizes: np.ndarray, centers: int) -> list[np.ndarray]:
     """Numbers of groups of equal size, so many together as stay in cache; a group of size 0 is left out."""
     batches = []
     for size in np.unique(sizes[sizes > 0]):
         alike = np.flatnonzero(sizes == size)
-        together = max(1, BATCH_NUMBERS // (size * max(size, centres)))
+        together = max(1, BATCH_VALUES // (size * max(size, centers)))
         batches += [alike[start : start + together] for start in range(0, len(alike), together)]
     return batches
 
 
 def _kmeans(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of as many rows (G, L, D) from starts (G, restarts, M) → centres (G, M, D), assignment (G, L).
+    """Groups of as many rows (G, L, D) from starts (G, restarts, M) → centers (G, M, D), assignment (G, L).
 
     Works around a group's mean: squared distances between rows that share a large offset would drown in single
     precision.
@@ -73,23 +73,23 @@ def _kmeans(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndar
     mean = x.mean(1, keepdims=True)
     x = (x - mean).astype(np.float32)
     if x.shape[1] <= GRAM_ROWS:
-        centres, assignment = _by_products(x, starts, iterations)
+        centers, assignment = _kmeans_gram(x, starts, iterations)
     else:
-        each = [_by_rows(*group, iterations) for group in zip(x, starts, strict=True)]
-        centres, assignment = (np.stack(found) for found in zip(*each, strict=True))
-    return centres + mean, assignment
+        each = [_kmeans_blockwise(*group, iterations) for group in zip(x, starts, strict=True)]
+        centers, assignment = (np.stack(found) for found in zip(*each, strict=True))
+    return centers + mean, assignment
 
 
-def _by_products(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Small groups, all restarts at once. A centre is a mean of rows, so the products of the rows give its distances.
+def _kmeans_gram(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+    """Small groups, all restarts at once. A center is a mean of rows, so the products of the rows give its distances.
 
-    With the centres W x and the products P = x x^T: |(W x)_m - x_l|^2 = (W P W^T)_mm - 2 (W P)_ml + P_ll. A slide has
+    With the centers W x and the products P = x x^T: |(W x)_m - x_l|^2 = (W P W^T)_mm - 2 (W P)_ml + P_ll. A slide has
     fewer regions than they have dimensions: an iteration multiplies once with L x L, not twice with L x D.
     """
     G, L, _ = x.shape
     products = x @ x.transpose(0, 2, 1)
     weights = (starts[..., None] == np.arange(L)).astype(np.float32)
-    distance = _less_own_square(weights, products)
+    distance = _partial_squares(weights, products)
     for _ in range(iterations):
         member = _members(distance)
         size = member.sum(3)
@@ -97,13 +97,13 @@ def _by_products(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np
         for group, restart in np.argwhere((size == 0).any(2)):
             empty = np.flatnonzero(size[group, restart] == 0)
             served = distance[group, restart].min(0) + products[group].diagonal()
-            weights[group, restart, empty, _worst(served, len(empty))] = 1
-        distance = _less_own_square(weights, products)
+            weights[group, restart, empty, _farthest(served, len(empty))] = 1
+        distance = _partial_squares(weights, products)
     best = np.arange(G), distance.min(2).sum(2).argmin(1)
     return weights[best] @ x, distance[best].argmin(1)
 
 
-def _less_own_square(weights: np.ndarray, products: np.ndarray) -> np.ndarray:
+def _partial_squares(weights: np.ndarray, products: np.ndarray) -> np.ndarray:
     """(G, restarts, M, L), (G, L, L) → (G, restarts, M, L), squared distances less the squared norm of the row."""
     G, restarts, M, L = weights.shape
     cross = (weights.reshape(G, restarts * M, L) @ products).reshape(weights.shape)
@@ -111,49 +111,49 @@ def _less_own_square(weights: np.ndarray, products: np.ndarray) -> np.ndarray:
 
 
 def _members(distance: np.ndarray) -> np.ndarray:
-    """(G, restarts, M, L) → bool of the same shape, whose the row is; of equally near centres the first has it."""
+    """(G, restarts, M, L) → bool of the same shape, whose the row is; of equally near centers the first has it."""
     member = distance == distance.min(2, keepdims=True)
     if np.count_nonzero(member) > member[:, :, 0].size:
         return distance.argmin(2)[:, :, None] == np.arange(distance.shape[2])[:, None]
     return member
 
 
-def _by_rows(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+def _kmeans_blockwise(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """A large group (L, D), one restart (of restarts, M) after the other, its rows block by block."""
     M, L = starts.shape[1], len(x)
     least = np.inf
     for start in starts:
-        centres = x[start]
-        nearest, distance = _nearest(x, centres)
+        centers = x[start]
+        nearest, distance = _nearest(x, centers)
         for _ in range(iterations):
             member = csr_array((np.ones(L, np.float32), (nearest, np.arange(L))), shape=(M, L))
             size = np.bincount(nearest, minlength=M)
-            centres = (member @ x) / np.maximum(size, 1).astype(np.float32)[:, None]
+            centers = (member @ x) / np.maximum(size, 1).astype(np.float32)[:, None]
             empty = np.flatnonzero(size == 0)
-            centres[empty] = x[_worst(distance, len(empty))]
-            nearest, distance = _nearest(x, centres)
+            centers[empty] = x[_farthest(distance, len(empty))]
+            nearest, distance = _nearest(x, centers)
         if distance.sum() < least:
-            least, best = distance.sum(), (centres, nearest)
+            least, best = distance.sum(), (centers, nearest)
     return best
 
 
-def _nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(L, D), (M, D) → of each row its nearest centre and the squared distance to it."""
+def _nearest(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(L, D), (M, D) → of each row its nearest center and the squared distance to it."""
     nearest, distance = np.empty(len(x), np.int64), (x**2).sum(1)
-    half_square = (centres**2).sum(1) / 2
-    rows = max(1, DISTANCES_AT_ONCE // len(centres))
+    half_square = (centers**2).sum(1) / 2
+    rows = max(1, DISTANCES_AT_ONCE // len(centers))
 
     def compare(start: int) -> None:
         block = slice(start, start + rows)
-        closeness = x[block] @ centres.T
+        closeness = x[block] @ centers.T
         closeness -= half_square
         nearest[block] = closeness.argmax(1)
         distance[block] -= 2 * closeness.max(1)
 
-    in_threads(compare, range(0, len(x), rows))
+    parallel_map(compare, range(0, len(x), rows))
     return nearest, distance
 
 
-def _worst(distance: np.ndarray, count: int) -> np.ndarray:
-    """The rows farthest from their centres, one for each empty cluster."""
+def _farthest(distance: np.ndarray, count: int) -> np.ndarray:
+    """The rows farthest from their centers, one for each empty cluster."""
     return np.argsort(-distance, kind="stable")[:count]

@@ -3,13 +3,13 @@
 import numpy as np
 
 from slpd_core import config
-from slpd_core.pretraining.token_dataset import Cohort
+from slpd_core.pretraining.token_dataset import TokenDataset
 
 LOSSES = {"intra": "L_intra", "inter": "L_inter"}
 
 
 def clustering_groups(
-    cohort: Cohort, section: config.PretrainRunConfig
+    cohort: TokenDataset, section: config.PretrainRunConfig
 ) -> tuple[np.ndarray, list[str], list[str], int]:
     """Return what is clustered as one: the group of each region, names and patients of the groups, their prototypes.
 
@@ -21,26 +21,26 @@ def clustering_groups(
     return np.zeros_like(cohort.slide_of), [""], [""], total
 
 
-def related_slides(cohort: Cohort, section: config.PretrainRunConfig) -> np.ndarray:
+def related_slides(cohort: TokenDataset, section: config.PretrainRunConfig) -> np.ndarray:
     """Return int64 (N,), equal for slides that are no neighbors: of one patient, or every slide by itself."""
     if section.exclude_same_patient:
         return np.unique(cohort.patient_ids, return_inverse=True)[1]
     return np.arange(len(cohort.slide_ids))
 
 
-def fewest_regions(section: config.PretrainRunConfig, M: int) -> int:
+def min_clustered_regions(section: config.PretrainRunConfig, M: int) -> int:
     """Return the number of regions from which on a slide has prototypes, M of them."""
     return max(M, section.min_regions or 0)
 
 
-def reached_regions(cohort: Cohort, section: config.PretrainRunConfig) -> dict[str, np.ndarray]:
+def reached_regions(cohort: TokenDataset, section: config.PretrainRunConfig) -> dict[str, np.ndarray]:
     """Find the regions that have a target of each loss with prototypes that counts.
 
     Returns:
         Term -> number of targets per region, int64 (R,): prototypes of its slide, or neighbors, K at most.
     """
     group_of, names, _, M = clustering_groups(cohort, section)
-    clustered = np.bincount(group_of, minlength=len(names)) >= fewest_regions(section, M)
+    clustered = np.bincount(group_of, minlength=len(names)) >= min_clustered_regions(section, M)
     targets = {"intra": clustered[group_of].astype(np.int64)} if section.alpha_intra else {}
     if section.alpha_inter:
         related = related_slides(cohort, section)
@@ -54,7 +54,7 @@ def reached_regions(cohort: Cohort, section: config.PretrainRunConfig) -> dict[s
     return targets
 
 
-def describe_gaps(cohort: Cohort, section: config.PretrainRunConfig) -> list[str]:
+def describe_gaps(cohort: TokenDataset, section: config.PretrainRunConfig) -> list[str]:
     """Describe what the losses with prototypes do not reach in a cohort.
 
     Returns:
@@ -63,7 +63,7 @@ def describe_gaps(cohort: Cohort, section: config.PretrainRunConfig) -> list[str
     targets = reached_regions(cohort, section)
     dead = [LOSSES[term] for term, count in targets.items() if not count.any()]
     partial = [LOSSES[term] for term, count in targets.items() if count.any() and not count.all()]
-    fewest = fewest_regions(section, clustering_groups(cohort, section)[3])
+    fewest = min_clustered_regions(section, clustering_groups(cohort, section)[3])
     too_small = np.bincount(cohort.slide_of).max(initial=0) < fewest
     gaps = []
     if dead:
@@ -86,7 +86,7 @@ def describe_gaps(cohort: Cohort, section: config.PretrainRunConfig) -> list[str
     return gaps
 
 
-def _share(cohort: Cohort, reached: np.ndarray) -> str:
+def _share(cohort: TokenDataset, reached: np.ndarray) -> str:
     """Format how many slides and regions are not reached; reached: bool (R,)."""
     N, R = len(cohort.slide_ids), len(reached)
     slides, regions = N - len(np.unique(cohort.slide_of[reached])), R - int(reached.sum())

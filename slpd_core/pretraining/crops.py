@@ -26,7 +26,7 @@ def crop_indices(n_crops: int, grid: int, crop: int, augment: str, rng: np.rando
     return np.where(transposed[:, None, None], found.transpose(0, 2, 1), found)
 
 
-def cut(tokens: Tensor, regions: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+def gather_crops(tokens: Tensor, regions: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
     """The crops themselves on a device, in single precision.
 
     tokens: (R, grid, grid, C), anywhere. regions: int64 (B,), rows of it. indices: (n, B, crop, crop) on the
@@ -39,7 +39,7 @@ def cut(tokens: Tensor, regions: np.ndarray, indices: np.ndarray, device: torch.
     return found.float().reshape(n, B, crop, crop, tokens.shape[-1])
 
 
-def draw_views(
+def sample_crops(
     tokens: Tensor,
     regions: np.ndarray,
     rows: np.ndarray,
@@ -59,5 +59,5 @@ def draw_views(
         (section.n_local_crops, section.local_crop_size),
     ):
         where = crop_indices(number * n_regions, tokens.shape[1], side, section.augment, rng)
-        views.append(cut(tokens, regions, where.reshape(number, n_regions, side, side)[:, rows], device))
+        views.append(gather_crops(tokens, regions, where.reshape(number, n_regions, side, side)[:, rows], device))
     return views

@@ -8,7 +8,7 @@ import torch
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
-from slpd_core.pretraining.token_dataset import admitted_slides, embed_regions, read_slide
+from slpd_core.pretraining.token_dataset import embed_regions, read_slide, usable_slides
 from slpd_core.runtime import log, progress
 
 VERSION = 4
@@ -32,7 +32,7 @@ def run(
     cohort_ledger_path: of the slides that the encoder was trained on. Raises ValueError where it was trained on others,
     or the embeddings of a slide are not finite.
     """
-    slides, fingerprint = admitted_slides(ledger_path)
+    slides, fingerprint = usable_slides(ledger_path)
     encoder, encoder_meta = region_encoder.read_region_encoder(encoder_path)
     artifacts.check_ledger(
         encoder_path, encoder_meta, artifacts.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"]

@@ -30,7 +30,7 @@ class ReadRegions(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class PrototypeGallery:
     """The prototypes a run found in R regions of N slides; where it clusters the whole cohort as one, N is 1.
 
     titles: (N,), of the slides, and labels (N,). embeddings: float32 (R, D). slide_of: int64 (R,), row of titles.
@@ -52,20 +52,20 @@ class Found:
         return np.bincount(own, minlength=self.matches.shape[1])
 
 
-def spread(items: Sequence[T], count: int) -> list[T]:
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
     """As many of the items, evenly spaced and in their order; all where there are no more."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[place] for place in places]
 
 
-def choose_slides(labels: Sequence[str], candidates: Sequence[int], count: int) -> list[int]:
+def pick_slides(labels: Sequence[str], candidates: Sequence[int], count: int) -> list[int]:
     """Up to `count` of the candidates, about equally many a label, spread over those of each; by label.
 
     candidates: rows of labels.
     """
     kinds = sorted({labels[slide] for slide in candidates})
     each = -(-count // max(1, len(kinds)))
-    groups = [spread([slide for slide in candidates if labels[slide] == kind], each) for kind in kinds]
+    groups = [evenly_spaced([slide for slide in candidates if labels[slide] == kind], each) for kind in kinds]
     turns = [slide for turn in zip_longest(*groups) for slide in turn if slide is not None]
     return sorted(turns[:count], key=lambda slide: (labels[slide], slide))
 
@@ -79,7 +79,7 @@ def central_regions(embeddings: np.ndarray, members: np.ndarray) -> list[int]:
     return members[np.argsort(distance, kind="stable")[:MAX_TILES]].tolist()
 
 
-def show(found: Found, slide: int, prototypes: Iterable[int]) -> list[GalleryCell]:
+def show(found: PrototypeGallery, slide: int, prototypes: Iterable[int]) -> list[GalleryCell]:
     """A cell for each of some prototypes of a slide; an empty one for a prototype without regions."""
     in_slide = found.slide_of == slide
     members = [np.flatnonzero(in_slide & (found.assignment == prototype)) for prototype in prototypes]
@@ -92,11 +92,11 @@ def largest(sizes: np.ndarray, count: int) -> list[int]:
     return order[sizes[order] > 0].tolist()
 
 
-def plan_slides(found: Found, count: int) -> list[GalleryRow]:
+def plan_slides(found: PrototypeGallery, count: int) -> list[GalleryRow]:
     """Two strips for each of up to `count` slides: its largest prototypes; their partners in the most similar slide."""
     clustered = np.unique(found.slide_of[found.assignment >= 0]).tolist()
     strips = [] if clustered else [GalleryRow("No slide has prototypes: all have too few regions to cluster.", [])]
-    for slide in choose_slides(found.labels, clustered, count):
+    for slide in pick_slides(found.labels, clustered, count):
         shown = largest(found.sizes(slide), MAX_COLUMNS)
         strips.append(GalleryRow(found.titles[slide], show(found, slide, shown)))
         near = int(found.nearest[slide])
@@ -108,7 +108,7 @@ def plan_slides(found: Found, count: int) -> list[GalleryRow]:
     return strips
 
 
-def plan_cohort(found: Found) -> list[GalleryRow]:
+def plan_cohort(found: PrototypeGallery) -> list[GalleryRow]:
     """The largest prototypes of a run that clusters the whole cohort as one, MAX_COLUMNS per row."""
     shown = largest(found.sizes(0), COHORT_PROTOTYPES)
     M = found.matches.shape[1]
@@ -153,7 +153,7 @@ def read_tiles(
     return tiles
 
 
-def read_found(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) -> tuple[Found, bool]:
+def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeGallery, bool]:
     """What a run found, and whether it clustered the whole cohort as one.
 
     embed, sheet: the tables. Raises ValueError where the prototypes are of other regions than the embeddings.
@@ -168,7 +168,7 @@ def read_found(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) 
     slide_of = np.array([0 if as_one else row[name] for name in embed["slide_id"]], np.int64)
     labels = [label_of.get(name, "") for name in names]
     counts = np.bincount(slide_of, minlength=len(names)).tolist()
-    found = Found(
+    found = PrototypeGallery(
         titles=[
             f"{name} ({label}), {count} region{'s' * (count != 1)}"
             for name, label, count in zip(names, labels, counts, strict=True)
@@ -202,7 +202,7 @@ def run(
     embed, _ = artifacts.read_table(embed_path, "embed")
     trained, _ = artifacts.read_arrays(prototypes_path, ("region_slide",))
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
-    found, as_one = read_found(embed, sheet, prototypes_path)
+    found, as_one = load_gallery(embed, sheet, prototypes_path)
     strips = plan_cohort(found) if as_one else plan_slides(found, section.n_slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)

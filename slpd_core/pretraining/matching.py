@@ -6,12 +6,12 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from slpd_core.pretraining.clustering import in_threads
+from slpd_core.pretraining.clustering import parallel_map
 
 Matching = Literal["optimal", "nearest"]
 SUBSETS_UP_TO = 10  # prototypes; above it one Hungarian matching a pair of slides takes less than its subsets
 BLOCK_SLIDES = 128
-BLOCK_REGIONS = 128  # compared with all others at a time
+COMPARED_REGIONS = 128  # compared with all others at a time
 BLOCK_COSINES = 2**13  # of each of a block's slides at once: they stay in cache
 
 
@@ -26,22 +26,22 @@ def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def nearest_slides(
-    centres: np.ndarray, K: int, group: np.ndarray | None = None, matching: Matching = "optimal"
+    centers: np.ndarray, K: int, group: np.ndarray | None = None, matching: Matching = "optimal"
 ) -> tuple[np.ndarray, np.ndarray]:
     """The K most similar slides of each slide, and the partner of each prototype in them (paper, eq. 3 and 4).
 
-    centres: (N, M, D). group: int64 (N,), slides of the same group are no neighbours; without it every slide is a group
+    centers: (N, M, D). group: int64 (N,), slides of the same group are no neighbors; without it every slide is a group
     of its own. Slides are similar by their optimal pairing. matching: a prototype's partner is that of this pairing, or
     the nearest by cosine, which several may share.
 
-    Gives neighbours int64 (N, K), most similar first and of equals the lower index, and matches int64 (N, K, M); -1
+    Gives neighbors int64 (N, K), most similar first and of equals the lower index, and matches int64 (N, K, M); -1
     where fewer than K slides are allowed. Slides are compared block by block, no N x N array is kept.
     """
-    N, M, _ = centres.shape
+    N, M, _ = centers.shape
     group = np.arange(N) if group is None else group
-    neighbours = np.full((N, K), -1, np.int64)
+    neighbors = np.full((N, K), -1, np.int64)
     matches = np.full((N, K, M), -1, np.int64)
-    unit = _unit(centres.transpose(1, 0, 2))
+    unit = _unit(centers.transpose(1, 0, 2))
 
     def compare(start: int) -> None:
         block = slice(start, start + BLOCK_SLIDES)
@@ -49,24 +49,24 @@ def nearest_slides(
         similarity[group[block, None] == group] = -np.inf
         for rank, rows, nearest in _ranked(similarity, K):
             slides = start + rows
-            neighbours[slides, rank] = nearest
+            neighbors[slides, rank] = nearest
             matches[slides, rank] = _partners(unit[:, slides], unit[:, nearest], matching)
 
     if len(np.unique(group)) > 1:
-        in_threads(compare, range(0, N, BLOCK_SLIDES))
-    return neighbours, matches
+        parallel_map(compare, range(0, N, BLOCK_SLIDES))
+    return neighbors, matches
 
 
-def nearest_regions(clustered: np.ndarray, neighbours: np.ndarray, group_of: np.ndarray) -> np.ndarray:
-    """For each region the most similar one, by cosine, in each of its slide's neighbours: int64 (R, K), -1 for none.
+def nearest_regions(clustered: np.ndarray, neighbors: np.ndarray, group_of: np.ndarray) -> np.ndarray:
+    """For each region the most similar one, by cosine, in each of its slide's neighbors: int64 (R, K), -1 for none.
 
     The alternative to prototypes that the paper argues against (Table 2, inter-slide distillation by region).
     """
     unit = clustered / np.maximum(np.linalg.norm(clustered, axis=1, keepdims=True), 1e-12)
-    own = [np.flatnonzero(group_of == group) for group in range(len(neighbours))]
-    found = np.full((len(clustered), neighbours.shape[1]), -1)
-    for group, rank in np.argwhere(neighbours >= 0):
-        there = own[neighbours[group, rank]]
+    own = [np.flatnonzero(group_of == group) for group in range(len(neighbors))]
+    found = np.full((len(clustered), neighbors.shape[1]), -1)
+    for group, rank in np.argwhere(neighbors >= 0):
+        there = own[neighbors[group, rank]]
         found[own[group], rank] = there[(unit[own[group]] @ unit[there].T).argmax(1)]
     return found
 
@@ -87,14 +87,14 @@ def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> 
     unit, found = _unit(clustered), np.full((len(clustered), K), -1)
 
     def compare(start: int) -> None:
-        block = slice(start, start + BLOCK_REGIONS)
+        block = slice(start, start + COMPARED_REGIONS)
         cosine = unit[block] @ unit.T
         cosine[group[block, None] == group] = -np.inf
         for rank, rows, nearest in _ranked(cosine, K):
             found[start + rows, rank] = nearest
 
     if len(np.unique(group)) > 1:
-        in_threads(compare, range(0, len(clustered), BLOCK_REGIONS))
+        parallel_map(compare, range(0, len(clustered), COMPARED_REGIONS))
     return found
 
 

@@ -9,17 +9,17 @@ from slpd_core.encoders import region_encoder
 from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.runtime import generator
 from slpd_core.ssl.head import ProjectionHead
-from slpd_core.ssl.student_teacher import Network, Networks
+from slpd_core.ssl.student_teacher import Network, StudentTeacher
 
 TERMS = ("self", "intra", "inter")
 
 
-def centre_of(section: config.PretrainRunConfig, term: str) -> str:
-    """The name of the centre of a term's targets."""
+def center_name(section: config.PretrainRunConfig, term: str) -> str:
+    """The name of the center of a term's targets."""
     return "prototypes" if section.shared_center and term != "self" else term
 
 
-def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int, device: str) -> Networks:
+def build_student_teacher(section: config.PretrainRunConfig, token_dim: int, seed: int, device: str) -> StudentTeacher:
     """Student and teacher of a run: random weights that depend on the seed alone, or an encoder that others trained.
 
     Raises ValueError when that encoder is of another shape.
@@ -35,12 +35,14 @@ def start_networks(section: config.PretrainRunConfig, token_dim: int, seed: int,
             encoder, ProjectionHead(section.embed_dim, section.hidden_dim, section.bottleneck_dim, section.out_dim)
         )
 
-    dtype = multiplied_in(section.precision, device)
-    centres = tuple(dict.fromkeys(centre_of(section, term) for term in TERMS))
-    return Networks.start(build, centres, torch_seed(seed, "weights"), device, drop_path=section.drop_path, dtype=dtype)
+    dtype = autocast_dtype(section.precision, device)
+    centers = tuple(dict.fromkeys(center_name(section, term) for term in TERMS))
+    return StudentTeacher.create(
+        build, centers, torch_seed(seed, "weights"), device, drop_path=section.drop_path, dtype=dtype
+    )
 
 
-def multiplied_in(precision: str, device: str) -> torch.dtype:
+def autocast_dtype(precision: str, device: str) -> torch.dtype:
     """The dtype in which the networks multiply; auto: float32 on a CPU, on a GPU bfloat16 or, if it has none, float16.
 
     device: cpu or cuda.

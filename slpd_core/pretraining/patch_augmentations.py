@@ -27,7 +27,7 @@ SYMMETRIES = np.concatenate([TURNS, TURNS @ np.diag([-1.0, 1.0])])
 
 
 @dataclass(frozen=True)
-class Changes:
+class AugmentationParams:
     """What happens to each of a batch's crops, a row a crop.
 
     affine: (..., 2, 3), places of the crop to places of the patch, both in -1..1. stain: (..., 4, 3), optical density
@@ -41,24 +41,24 @@ class Changes:
     grey: np.ndarray
     blur: np.ndarray
 
-    def share(self, rows: Any) -> "Changes":
+    def share(self, rows: Any) -> "AugmentationParams":
         """The changes of some patches of the batch; the first axis counts crops, the second patches."""
-        return Changes(*(getattr(self, field.name)[:, rows] for field in fields(self)))
+        return AugmentationParams(*(getattr(self, field.name)[:, rows] for field in fields(self)))
 
 
-def draw_affine(shape: tuple[int, ...], area: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+def sample_affine(shape: tuple[int, ...], area: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Crops of a random share of the patch's area, shape and place, turned and mirrored: float64 (*shape, 2, 3).
 
     area: least and greatest share.
     """
     share, ratio = rng.uniform(*area, shape), np.exp(rng.uniform(-math.log(ASPECT), math.log(ASPECT), shape))
     sides = np.minimum(np.stack([np.sqrt(share * ratio), np.sqrt(share / ratio)], -1), 1)
-    centre = rng.uniform(-1, 1, (*shape, 2)) * (1 - sides)
+    center = rng.uniform(-1, 1, (*shape, 2)) * (1 - sides)
     turned = sides[..., None] * SYMMETRIES[rng.integers(len(SYMMETRIES), size=shape)]
-    return np.concatenate([turned, centre[..., None]], -1)
+    return np.concatenate([turned, center[..., None]], -1)
 
 
-def draw_stain(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> np.ndarray:
+def sample_stain(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> np.ndarray:
     """Haematoxylin, eosin and the rest each scaled by 1 ± strength and shifted: float64 (*shape, 4, 3).
 
     Colour deconvolution by the vectors of Ruifrok & Johnston (2001), jittered as by Tellez et al. (2019).
@@ -69,26 +69,26 @@ def draw_stain(shape: tuple[int, ...], strength: float, rng: np.random.Generator
     return np.concatenate([matrix, offset[..., None, :]], -2)
 
 
-def draw_changes(
+def sample_augmentations(
     shape: tuple[int, int],
     area: tuple[float, float],
     blurred: np.ndarray,
     section: config.StageOneConfig,
     rng: np.random.Generator,
-) -> Changes:
+) -> AugmentationParams:
     """Changes of (crops, patches); blurred: the probability of each crop to be blurred."""
     sigma = rng.uniform(*BLUR_SIGMA_PX, shape)
     jitter = section.contrast_jitter
-    return Changes(
-        affine=draw_affine(shape, area, rng),
-        stain=draw_stain(shape, section.stain_jitter, rng),
+    return AugmentationParams(
+        affine=sample_affine(shape, area, rng),
+        stain=sample_stain(shape, section.stain_jitter, rng),
         contrast=np.stack([rng.uniform(1 - jitter, 1 + jitter, shape), rng.uniform(-jitter, jitter, shape) / 2], -1),
         grey=(rng.random(shape) < section.grayscale_prob).astype(np.float64),
         blur=np.where(rng.random(shape) < blurred[:, None], sigma, 0.0),
     )
 
 
-def change(patches: Tensor, changes: Changes, out_px: int) -> Tensor:
+def augment(patches: Tensor, changes: AugmentationParams, out_px: int) -> Tensor:
     """Cut and change crops: (B, 3, P, P) of 0..1 → (crops * B, 3, out_px, out_px) of 0..1, crop after crop."""
     B = changes.grey.shape[1]
     on = {
@@ -99,14 +99,14 @@ def change(patches: Tensor, changes: Changes, out_px: int) -> Tensor:
     for affine in on["affine"].split(B):
         grid = F.affine_grid(affine, [B, 3, out_px, out_px], align_corners=False)
         cut.append(F.grid_sample(patches, grid, mode="bilinear", padding_mode="reflection", align_corners=False))
-    pixels = blur(recolour(torch.cat(cut), on["stain"]), on["blur"])
+    pixels = blur(jitter_stain(torch.cat(cut), on["stain"]), on["blur"])
     factor, shift = on["contrast"][:, :, None, None, None].unbind(1)
     pixels = (pixels - 0.5) * factor + 0.5 + shift
     luma = torch.einsum("nchw,c->nhw", pixels, pixels.new_tensor(LUMA))[:, None]
     return torch.lerp(pixels, luma.expand_as(pixels), on["grey"][:, None, None, None]).clamp_(0, 1)
 
 
-def recolour(pixels: Tensor, stain: Tensor) -> Tensor:
+def jitter_stain(pixels: Tensor, stain: Tensor) -> Tensor:
     """Change optical densities linearly: (n, 3, h, w) of 0..1, by matrices (n, 4, 3)."""
     n, _, h, w = pixels.shape
     density = (pixels + BRIGHTER).log().flatten(2)
@@ -127,7 +127,7 @@ def blur(pixels: Tensor, sigma: Tensor) -> Tensor:
     return pixels.index_copy(0, rows, chosen.view(len(rows), 3, *pixels.shape[2:]))
 
 
-def draw_views(
+def sample_patch_crops(
     patches: Tensor,
     rows: np.ndarray,
     n_patches: int,
@@ -145,5 +145,9 @@ def draw_views(
         (G, section.global_crops_scale, np.array([1.0] + [0.1] * (G - 1)), section.global_crop_px),
         (n, section.local_crops_scale, np.full(n, 0.5), section.local_crop_px),
     )
-    drawn = [(draw_changes((crops, n_patches), area, p, section, rng), side) for crops, area, p, side in kinds if crops]
-    return [change(pixels, changes.share(rows), side) for changes, side in drawn]
+    drawn = [
+        (sample_augmentations((crops, n_patches), area, p, section, rng), side)
+        for crops, area, p, side in kinds
+        if crops
+    ]
+    return [augment(pixels, changes.share(rows), side) for changes, side in drawn]

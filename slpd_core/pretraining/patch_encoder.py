@@ -17,7 +17,7 @@ from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights
 from slpd_core.pretraining import stage_one
 from slpd_core.runtime import log
-from slpd_core.ssl.distributed import train_as_one
+from slpd_core.ssl.distributed import launch_distributed
 
 VERSION = 5
 DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "interpolate_offset")  # settings that decide the tokens
@@ -87,7 +87,7 @@ def train_stage_one(
     plan = plan_stage_one(section, training.recipe, seed, training.device)
     how = (training.patches_paths, plan, training.checkpoint_path)
     if training.gpus > 1 and training.device == "cuda":
-        train_as_one(stage_one.train, training.gpus, training.device, *how)
+        launch_distributed(stage_one.train, training.gpus, training.device, *how)
     networks, history = stage_one.train(*how)  # after several processes: takes up what they have come to
     state = {name: tensor.cpu() for name, tensor in networks.teacher.encoder.state_dict().items()}
     origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"

@@ -6,25 +6,25 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from slpd_core.pretraining.prototypes import Prototypes, share_moved
-from slpd_core.pretraining.token_dataset import Cohort
+from slpd_core.pretraining.prototypes import Prototypes, reassigned_fraction
+from slpd_core.pretraining.token_dataset import TokenDataset
 
-MOST_PAIRED = 8192  # prototypes clustered as one; the table that pairs more, old with new, takes half a GB and more
+MAX_PAIRED = 8192  # prototypes clustered as one; the table that pairs more, old with new, takes half a GB and more
 
 
-def watch_prototypes(
-    cohort: Cohort, group_of: np.ndarray, before: Prototypes | None, now: Prototypes
+def prototype_stats(
+    cohort: TokenDataset, group_of: np.ndarray, before: Prototypes | None, now: Prototypes
 ) -> dict[str, float]:
-    """Shares of slides, neighbours and regions, and the size of the smallest cluster; nan where there is none.
+    """Shares of slides, neighbors and regions, and the size of the smallest cluster; nan where there is none.
 
     group_of: int64 (R,), the slide of each region, or what else was clustered as one. smallest_cluster: over the slides
     that have prototypes; 0 when a prototype has no region.
     """
-    N, M, _ = now.centres.shape
+    N, M, _ = now.centers.shape
     has = now.assignment >= 0
     patients = np.array(cohort.patient_ids)
-    slides, ranks = np.nonzero(now.neighbours >= 0)
-    same = patients[slides] == patients[now.neighbours[slides, ranks]]
+    slides, ranks = np.nonzero(now.neighbors >= 0)
+    same = patients[slides] == patients[now.neighbors[slides, ranks]]
     clusters = np.bincount(group_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
     without = 1 - len(np.unique(cohort.slide_of[has])) / len(cohort.slide_ids)
     return {
@@ -32,11 +32,11 @@ def watch_prototypes(
         "regions_without_prototypes": float(1 - has.mean()) if len(has) else math.nan,
         "smallest_cluster": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
         "same_patient_neighbours": float(same.mean()) if len(same) else math.nan,
-        "moved": share_moved(before, now, group_of) if before and M <= MOST_PAIRED else math.nan,
+        "moved": reassigned_fraction(before, now, group_of) if before and M <= MAX_PAIRED else math.nan,
     }
 
 
-def watch_targets(rows: Mapping[str, Tensor]) -> dict[str, float]:
+def target_stats(rows: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the share of regions that L_inter has no target for; nan where it does not count.
 
     Args:

@@ -15,23 +15,23 @@ from torch import Tensor
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import vit
-from slpd_core.pretraining.patch_augmentations import draw_views
+from slpd_core.pretraining.patch_augmentations import sample_patch_crops
 from slpd_core.runtime import generator
 from slpd_core.ssl import distributed, losses
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.head import ProjectionHead
-from slpd_core.ssl.losses import Logits
+from slpd_core.ssl.losses import LogitFactors
 from slpd_core.ssl.monitoring import effective_rank, fixed_sample
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import Network, Networks, move_centre
+from slpd_core.ssl.student_teacher import Network, StudentTeacher, move_center
 from slpd_core.ssl.trainer import fit, shuffled_batches
 
 VERSION = 3
-MEANS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
+METRICS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
 
 
-class Patches:
+class PatchDataset:
     """The sampled patches of all slides as one array, read from disk when asked for."""
 
     def __init__(self, paths: list[Path]) -> None:
@@ -45,7 +45,7 @@ class Patches:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, rows: np.ndarray) -> Tensor:
+    def get(self, rows: np.ndarray) -> Tensor:
         """uint8 (rows, P, P, 3)."""
         slides = np.searchsorted(self._starts, rows, side="right") - 1
         taken = [self._arrays[slide][row - self._starts[slide]] for slide, row in zip(slides, rows, strict=True)]
@@ -79,7 +79,7 @@ class Plan:
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
-    def start(self) -> Networks:
+    def start(self) -> StudentTeacher:
         """Student and teacher with heads."""
         recipe = self.recipe
 
@@ -93,11 +93,13 @@ class Plan:
             head = ProjectionHead(encoder.num_features, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim)
             return Network(encoder, head)
 
-        return Networks.start(build, ("self",), self.torch_seed("weights"), self.device, drop_path=recipe.drop_path)
+        return StudentTeacher.create(
+            build, ("self",), self.torch_seed("weights"), self.device, drop_path=recipe.drop_path
+        )
 
 
-def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
-    """Give the student the gradients of a batch's loss, and move the centre; gives MEANS of the batch, (4,).
+def step(networks: StudentTeacher, views: list[Tensor], plan: Plan) -> Tensor:
+    """Give the student the gradients of a batch's loss, and move the center; gives MEANS of the batch, (4,).
 
     The loss is DINO's own term and, weighted, KoLeo of the student's global crops, crop by crop (as in DINOv2).
 
@@ -111,19 +113,19 @@ def step(networks: Networks, views: list[Tensor], plan: Plan) -> Tensor:
         with torch.no_grad():
             wanted = teacher.head.bottleneck(teacher.encoder(views[0]))
     crops, wanted = (rows.view(-1, B, rows.shape[1]).transpose(0, 1) for rows in (crops, wanted))
-    counted, outputs = wanted.new_ones(B, G), teacher.head.output_rows()
-    centre = move_centre(networks, "self", wanted, outputs, counted, recipe.center_momentum)
-    own, _, entropy = losses.distil(
-        Logits(crops, student.head.output_rows(), recipe.student_temperature),
-        Logits(wanted, outputs, recipe.teacher_temperature),
-        centre.expand(G, -1),
-        losses.other_views(G, crops.shape[1]).to(crops).expand(B, -1, -1) / B,
+    counted, outputs = wanted.new_ones(B, G), teacher.head.normalized_weight()
+    center = move_center(networks, "self", wanted, outputs, counted, recipe.center_momentum)
+    own, _, entropy = losses.chunked_cross_entropy(
+        LogitFactors(crops, student.head.normalized_weight(), recipe.student_temperature),
+        LogitFactors(wanted, outputs, recipe.teacher_temperature),
+        center.expand(G, -1),
+        losses.cross_view_weights(G, crops.shape[1]).to(crops).expand(B, -1, -1) / B,
         torch.bfloat16 if plan.half else torch.float32,
     )
     koleo = losses.koleo_of_crops(embeddings[: G * B], G)
     loss = own + recipe.koleo_weight * koleo
     loss.backward()
-    return torch.stack([loss, own, koleo, losses.mean_that_counts(entropy, counted)]).detach()
+    return torch.stack([loss, own, koleo, losses.masked_mean(entropy, counted)]).detach()
 
 
 @dataclass
@@ -133,8 +135,8 @@ class StageOne:
     unit: ClassVar[str] = "patches"
     config_key: ClassVar[str] = "patch_encoder.dino"
 
-    networks: Networks
-    patches: Patches
+    networks: StudentTeacher
+    patches: PatchDataset
     plan: Plan
     recipe: Recipe
 
@@ -156,18 +158,18 @@ class StageOne:
         with closing(read_ahead(self.patches, batches[first:])) as reader:
             for i, pixels in enumerate(reader, start=first):
                 n, rng = len(batches[i]), generator(self.plan.seed, "dino_patches", "crops", epoch, i)
-                rows = distributed.own_share(np.arange(n))
-                views = draw_views(pixels.to(self.networks.device), rows, n, self.plan.recipe, rng)
+                rows = distributed.local_shard(np.arange(n))
+                views = sample_patch_crops(pixels.to(self.networks.device), rows, n, self.plan.recipe, rng)
                 yield [self.plan.normalise(view) for view in views]
 
     def backward(self, batch: list[Tensor]) -> dict[str, Tensor]:
         """Give the student the gradients of the loss."""
-        return dict(zip(MEANS, step(self.networks, batch, self.plan), strict=True))
+        return dict(zip(METRICS, step(self.networks, batch, self.plan), strict=True))
 
     def end_epoch(self) -> dict[str, float]:
         """Return the effective rank of some patches' tokens."""
-        watched = self.patches.take(fixed_sample(len(self.patches), WATCHED_PATCHES))
-        tokens = tokens_of(self.networks.teacher.encoder, watched, self.plan, self.plan.recipe.global_crop_px)
+        watched = self.patches.get(fixed_sample(len(self.patches), WATCHED_PATCHES))
+        tokens = embed_patches(self.networks.teacher.encoder, watched, self.plan, self.plan.recipe.global_crop_px)
         return {"effective_rank": effective_rank(tokens)}
 
     def torch_seed(self, *keys: str | int) -> int:
@@ -186,18 +188,18 @@ class StageOne:
         """Do nothing."""
 
 
-def read_ahead(patches: Patches, steps: list[np.ndarray]) -> Generator[Tensor]:
+def read_ahead(patches: PatchDataset, steps: list[np.ndarray]) -> Generator[Tensor]:
     """This process's share of each batch, uint8 (b, P, P, 3), the next one read while the last is worked on."""
     with ThreadPoolExecutor(1) as thread:
-        reading = [thread.submit(patches.take, distributed.own_share(batch)) for batch in steps[:2]]
+        reading = [thread.submit(patches.get, distributed.local_shard(batch)) for batch in steps[:2]]
         for number in range(len(steps)):
             yield reading.pop(0).result()
             if number + 2 < len(steps):
-                reading.append(thread.submit(patches.take, distributed.own_share(steps[number + 2])))
+                reading.append(thread.submit(patches.get, distributed.local_shard(steps[number + 2])))
 
 
 @torch.inference_mode()
-def tokens_of(encoder: Any, pixels: Tensor, plan: Plan, side_px: int, batch_size: int = 32) -> np.ndarray:
+def embed_patches(encoder: Any, pixels: Tensor, plan: Plan, side_px: int, batch_size: int = 32) -> np.ndarray:
     """Tokens of patches, uint8 (n, P, P, 3), brought to `side_px`: float32 (n, token_dim)."""
     found = []
     for batch in pixels.split(batch_size):
@@ -207,14 +209,14 @@ def tokens_of(encoder: Any, pixels: Tensor, plan: Plan, side_px: int, batch_size
     return torch.cat(found).numpy()
 
 
-def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple[Networks, pd.DataFrame]:
+def train(patches_paths: list[Path], plan: Plan, checkpoint_path: Path) -> tuple[StudentTeacher, pd.DataFrame]:
     """Train student and teacher; takes up the checkpoint where there is one, and leaves one after the last epoch.
 
     Gives the networks and one history row an epoch. Raises ValueError when there are no patches, or when a batch cannot
     be shared evenly among the processes.
     """
-    patches, recipe = Patches(patches_paths), plan.recipe
-    distributed.require_even_shares(min(recipe.batch_size, len(patches)), "patch_encoder.dino.batch_size", "patches")
+    patches, recipe = PatchDataset(patches_paths), plan.recipe
+    distributed.require_even_shards(min(recipe.batch_size, len(patches)), "patch_encoder.dino.batch_size", "patches")
     networks = plan.start()
     made_by = {key: value for key, value in asdict(plan).items() if key not in ("recipe", "device", "half")}
     made_by |= recipe.model_dump() | {"patches": patches.fingerprint, "version": VERSION}

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from slpd_core import config
 from slpd_core.pretraining.coverage import clustering_groups, related_slides
-from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.networks import multiplied_in, start_networks, torch_seed
-from slpd_core.pretraining.objective import Batch, EpochTargets, distil, find_targets
-from slpd_core.pretraining.prototype_stats import watch_prototypes, watch_targets
+from slpd_core.pretraining.crops import sample_crops
+from slpd_core.pretraining.networks import autocast_dtype, build_student_teacher, torch_seed
+from slpd_core.pretraining.objective import Batch, EpochTargets, assign_targets, distil
+from slpd_core.pretraining.prototype_stats import prototype_stats, target_stats
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
-from slpd_core.pretraining.token_dataset import Cohort, embed_regions
+from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, name_some
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.monitoring import effective_rank, fixed_sample, knn_accuracy
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import Networks
+from slpd_core.ssl.student_teacher import StudentTeacher
 from slpd_core.ssl.trainer import fit, shuffled_batches
 
 
@@ -39,8 +39,8 @@ class StageTwo:
     unit: ClassVar[str] = "regions"
     config_key: ClassVar[str] = "pretrain"
 
-    networks: Networks
-    cohort: Cohort
+    networks: StudentTeacher
+    cohort: TokenDataset
     section: config.PretrainRunConfig
     recipe: Recipe
     seed: int
@@ -64,10 +64,10 @@ class StageTwo:
             clustered = embed_for_clustering(self.networks, cohort, section, self.device)
             self.prototypes = cluster(cohort, clustered, section, self.seed, epoch)
             group_of = clustering_groups(cohort, section)[0]
-            row |= watch_prototypes(cohort, group_of, before, self.prototypes)
+            row |= prototype_stats(cohort, group_of, before, self.prototypes)
             apart = related_slides(cohort, section)[cohort.slide_of]
-            self.targets = find_targets(self.prototypes, clustered, group_of, section, self.device, apart)
-            row |= watch_targets(self.targets.rows)
+            self.targets = assign_targets(self.prototypes, clustered, group_of, section, self.device, apart)
+            row |= target_stats(self.targets.rows)
         sample = fixed_sample(len(cohort.tokens))
         sampled = embed_regions(self.networks.teacher.encoder, cohort.tokens[sample], self.device)
         row["effective_rank"] = effective_rank(sampled)
@@ -84,15 +84,15 @@ class StageTwo:
         """Yield the crops and targets of each batch."""
         device = self.networks.device
         for i, regions in enumerate(batches[first:], start=first):
-            share = distributed.own_share(np.arange(len(regions)))
+            share = distributed.local_shard(np.arange(len(regions)))
             rng = generator(self.seed, "crops", epoch, i)
-            views = draw_views(self.cohort.tokens, regions[share], share, len(regions), self.section, rng, device)
+            views = sample_crops(self.cohort.tokens, regions[share], share, len(regions), self.section, rng, device)
             rows = to_device(torch.from_numpy(regions[share]), device)
-            yield Batch(views, self.targets.of(rows) if self.targets else {})
+            yield Batch(views, self.targets.for_batch(rows) if self.targets else {})
 
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Give the student the gradients of the loss; returns MEASURED."""
-        return distil(self.networks, batch, self.section, multiplied_in(self.section.precision, self.device))
+        return distil(self.networks, batch, self.section, autocast_dtype(self.section.precision, self.device))
 
     def end_epoch(self) -> dict[str, float]:
         """Forget the targets."""
@@ -127,24 +127,24 @@ class StageTwo:
 
 
 def train(
-    cohort: Cohort, section: config.PretrainRunConfig, seed: int, device: str, checkpoint: Checkpoint
-) -> tuple[Networks, pd.DataFrame]:
+    cohort: TokenDataset, section: config.PretrainRunConfig, seed: int, device: str, checkpoint: Checkpoint
+) -> tuple[StudentTeacher, pd.DataFrame]:
     """Train by the algorithm of the paper, from the checkpoint on if there is one.
 
     Gives the trained networks and one history row an epoch. Raises ValueError when a batch cannot be shared evenly
     among the processes.
     """
     recipe = section.select(Recipe)
-    distributed.require_even_shares(min(recipe.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
-    networks = start_networks(section, cohort.tokens.shape[-1], seed, device)
-    stage = StageTwo(networks, cohort.near(device), section, recipe, seed)
+    distributed.require_even_shards(min(recipe.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
+    networks = build_student_teacher(section, cohort.tokens.shape[-1], seed, device)
+    stage = StageTwo(networks, cohort.to(device), section, recipe, seed)
     return networks, fit(stage, checkpoint)
 
 
 def embed_for_clustering(
-    networks: Networks, cohort: Cohort, section: config.PretrainRunConfig, device: str
+    networks: StudentTeacher, cohort: TokenDataset, section: config.PretrainRunConfig, device: str
 ) -> np.ndarray:
-    """What is clustered of each region, by the teacher, of its whole grid or a centre crop of it: float32 (R, D)."""
+    """What is clustered of each region, by the teacher, of its whole grid or a center crop of it: float32 (R, D)."""
     teacher, grid = networks.teacher, cohort.tokens.shape[1]
     side = section.cluster_crop or grid
     first = (grid - side) // 2
@@ -158,7 +158,7 @@ def embed_for_clustering(
 
 
 def cluster(
-    cohort: Cohort, clustered: np.ndarray, section: config.PretrainRunConfig, seed: int, epoch: int
+    cohort: TokenDataset, clustered: np.ndarray, section: config.PretrainRunConfig, seed: int, epoch: int
 ) -> Prototypes:
     """The prototypes of an epoch; clustered: float32 (R, D)."""
     group_of, names, _, M = clustering_groups(cohort, section)

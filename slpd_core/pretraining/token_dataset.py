@@ -20,7 +20,7 @@ ARRAYS_ALIVE = 16  # of the size of the tokens, in float32, that a pass has in m
 
 
 @dataclass(frozen=True)
-class Cohort:
+class TokenDataset:
     """All regions of the slides the ledger admits, slide after slide.
 
     tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
@@ -45,17 +45,17 @@ class Cohort:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state["file"]:
-            state["tokens"] = map_tokens(state["file"], state["tokens"])
+            state["tokens"] = memmap_tokens(state["file"], state["tokens"])
         vars(self).update(state)
 
-    def near(self, device: str) -> "Cohort":
+    def to(self, device: str) -> "TokenDataset":
         """The same, with its tokens on the device if half of its free memory holds them."""
         if device == "cpu" or self.tokens.nbytes > torch.cuda.mem_get_info()[0] / 2:
             return self
         return replace(self, tokens=self.tokens.to(device))
 
 
-def admitted_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
+def usable_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
     """The ledger's rows of the slides whose status is ok, and its fingerprint.
 
     Raises ValueError when there is none.
@@ -94,7 +94,7 @@ def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.
     return tokens.reshape(len(tokens), grid, grid, -1), coords
 
 
-def map_tokens(file: str, shape: tuple[int, ...]) -> torch.Tensor:
+def memmap_tokens(file: str, shape: tuple[int, ...]) -> torch.Tensor:
     """float16 of that shape in a file, made if need be; the system keeps in memory what it has room for.
 
     Raises OSError where the disk has no room: a file without its blocks would kill the process when they are missed.
@@ -113,20 +113,20 @@ def map_tokens(file: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_file(file, shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
 
 
-def read_cohort(
+def read_token_dataset(
     ledger_path: Path,
     tokens_dir: Path,
     only: set[str] | None = None,
     memory_bytes: float = math.inf,
     scratch: Path | None = None,
-) -> Cohort:
+) -> TokenDataset:
     """Read the tokens of every slide the ledger admits, once.
 
     only: the slide_ids to read, if not all. memory_bytes: up to which tokens are kept in memory; more are written to a
     file in `scratch` and mapped. Raises ValueError as `admitted_slides` and `read_slide` do, where none of `only` is
     admitted, and for a slide whose tokens have another shape than those of the first.
     """
-    slides, ledger = admitted_slides(ledger_path)
+    slides, ledger = usable_slides(ledger_path)
     fingerprint = ledger
     if only is not None:
         slides = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
@@ -147,7 +147,7 @@ def read_cohort(
             if scratch and 2 * math.prod(shape) > memory_bytes:
                 file = str(scratch / "tokens.bin")
                 log.info("tokens of %.1f GB are mapped from %s", 2 * math.prod(shape) / 1e9, file)
-            tokens = map_tokens(file, shape) if file else torch.empty(shape, dtype=torch.float16)
+            tokens = memmap_tokens(file, shape) if file else torch.empty(shape, dtype=torch.float16)
         if own.shape[1:] != tokens.shape[1:]:
             path = tokens_dir / f"{slide['slide_id']}.h5"
             raise ValueError(
@@ -159,10 +159,10 @@ def read_cohort(
         coords[start : start + len(own)] = corners
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
     labels = slides["label"].tolist()
-    return Cohort(tokens, slide_of, coords, ids, patients, fingerprint, labels, file, ledger)
+    return TokenDataset(tokens, slide_of, coords, ids, patients, fingerprint, labels, file, ledger)
 
 
-def regions_a_pass(tokens: torch.Tensor, device: str) -> int:
+def auto_batch_size(tokens: torch.Tensor, device: str) -> int:
     """How many whole regions go through an encoder at a time: as many as a third of a GPU's free memory holds."""
     if device == "cpu" or not len(tokens):
         return CPU_REGIONS
@@ -179,12 +179,12 @@ def embed_regions(
     encoder: float32 (B, grid, grid, dim) → (B, D), in eval mode, on the device. tokens: float16 (R, grid, grid, dim).
     batch_size: regions a pass, chosen by memory without one.
     """
-    batch_size = batch_size or regions_a_pass(tokens, device)
-    rows = distributed.own_share(torch.arange(len(tokens), device=tokens.device))
+    batch_size = batch_size or auto_batch_size(tokens, device)
+    rows = distributed.local_shard(torch.arange(len(tokens), device=tokens.device))
     own = torch.cat([encoder(tokens[batch].to(device).float()).float() for batch in rows.split(batch_size)])
-    if distributed.count() == 1:
+    if distributed.world_size() == 1:
         return own.cpu().numpy()
     everyone = own.new_zeros(len(tokens), own.shape[1])
     everyone[rows.to(device)] = own
-    distributed.add_up(everyone)
+    distributed.all_reduce_sum(everyone)
     return everyone.cpu().numpy()

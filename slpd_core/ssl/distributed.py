@@ -1,4 +1,4 @@
-"""Several processes, one a GPU, that train as one; alone, every function here leaves things as they are."""
+"""Distributed helpers, one process per GPU; without a process group every function is a no-op."""
 
 import logging
 import sys
@@ -17,36 +17,55 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from slpd_core.runtime import SECONDS_TO_STOP, TERMINATED, file_handler, log, sigterm_exits
-from slpd_core.ssl.slurm import Place
+from slpd_core.ssl.slurm import NodeInfo
 
-ALONE = Place()
-TO_MEET = timedelta(hours=1)  # a node may be much longer than another at reading the tokens
+SINGLE_NODE = NodeInfo()
+RENDEZVOUS_TIMEOUT = timedelta(hours=1)  # reading the tokens may take one node much longer
 
 
-def count() -> int:
-    """How many processes train together."""
+def world_size() -> int:
+    """Count the processes that train together.
+
+    Returns:
+        1 without a process group.
+    """
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Tell the processes apart.
+
+    Returns:
+        The index of this process, from 0.
+    """
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes files and the log."""
+def is_main_process() -> bool:
+    """Tell the process that writes files and the log.
+
+    Returns:
+        Whether this is the one.
+    """
     return rank() == 0
 
 
-def wait() -> None:
-    """Go on when all processes have come here."""
+def barrier() -> None:
+    """Wait until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def own_share(rows: Any) -> Any:
-    """This process's part of a batch; all parts are equally long if the batch divides by `count`."""
-    return rows[rank() :: count()]
+def local_shard(rows: Any) -> Any:
+    """Select this process's part of a batch.
+
+    Args:
+        rows: Of the batch, anything that slices.
+
+    Returns:
+        Its part; all are equally long if `world_size` divides the batch.
+    """
+    return rows[rank() :: world_size()]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -64,37 +83,69 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def require_even_shares(rows: int, key: str, what: str) -> None:
-    """Raise ValueError where the rows of a batch cannot be shared evenly; key: of the config that says how many."""
-    if rows % count():
+def require_even_shards(batch_size: int, key: str, unit: str) -> None:
+    """Check that a batch divides evenly among the processes.
+
+    Args:
+        batch_size: Rows per step.
+        key: Setting that says how many.
+        unit: Regions or patches.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if batch_size % world_size():
         raise ValueError(
-            f"{key}: {rows} {what} a step do not divide among {count()} GPUs; make it a multiple of their number, or "
-            "ask for fewer"
+            f"{key}: {batch_size} {unit} per step do not divide among {world_size()} GPUs; make it a multiple of their "
+            "number, or ask for fewer GPUs"
         )
 
 
-def add_up(*tensors: Tensor) -> None:
-    """Replace each tensor by its sum over the processes."""
+def all_reduce_sum(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over the processes.
+
+    Args:
+        tensors: Changed in place.
+    """
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
-def average(tensor: Tensor) -> None:
-    """Replace a tensor by its mean over the processes."""
-    add_up(tensor)
-    tensor /= count()
+def all_reduce_mean(tensor: Tensor) -> None:
+    """Replace a tensor by its mean over the processes.
+
+    Args:
+        tensor: Changed in place.
+    """
+    all_reduce_sum(tensor)
+    tensor /= world_size()
 
 
-def anyone(says: bool, device: torch.device) -> bool:
-    """Whether any of the processes says so; all of them have to ask."""
-    told = torch.tensor(float(says), device=device)
-    add_up(told)
-    return bool(told)
+def any_rank(device: torch.device, *, flag: bool) -> bool:
+    """Tell whether a flag is set in any process; all have to call this.
+
+    Args:
+        device: On which processes tell one another.
+        flag: Of this process.
+
+    Returns:
+        Whether any is set.
+    """
+    total = torch.tensor(float(flag), device=device)
+    all_reduce_sum(total)
+    return bool(total)
 
 
-def gathered(rows: Tensor) -> tuple[Tensor, int]:
-    """The rows of all processes, equally many each, and where one's own begin; gradients flow back to their owners."""
+def all_gather(rows: Tensor) -> tuple[Tensor, int]:
+    """Gather the rows of all processes; gradients flow back to their owners.
+
+    Args:
+        rows: Of this process, (n, ...); equally many in each.
+
+    Returns:
+        All rows, (world_size * n, ...), and the index of this process's first one.
+    """
     if not dist.is_initialized():
         return rows, 0
     return _Gather.apply(rows), rank() * len(rows)
@@ -103,7 +154,7 @@ def gathered(rows: Tensor) -> tuple[Tensor, int]:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(count())]
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
@@ -111,36 +162,48 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        return gradient.chunk(count())[rank()]
+        return gradient.chunk(world_size())[rank()]
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace the gradients by their means over the processes, all in one message."""
+def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace gradients by their means over the processes, all in one message.
+
+    Args:
+        parameters: Whose gradients are changed in place.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if dist.is_initialized() and gradients:
         vector = parameters_to_vector(gradients)
         dist.all_reduce(vector)
-        vector_to_parameters(vector / count(), gradients)
+        vector_to_parameters(vector / world_size(), gradients)
 
 
-def train_as_one(
-    work: Callable[..., object], processes: int, device: str, *arguments: Any, place: Place = ALONE
+def launch_distributed(
+    work: Callable[..., object], processes: int, device: str, *arguments: Any, node: NodeInfo = SINGLE_NODE
 ) -> None:
-    """Call work(*arguments) in so many processes, each with a GPU of its own on cuda; directly if one is enough.
+    """Call work(*arguments) in several processes, each with its own GPU on cuda; directly if one is enough.
 
-    place: of this node among those that train as one; all start equally many processes. Raises RuntimeError with the
-    last line of the traceback of the process that failed; the others are stopped.
+    Args:
+        work: Can be pickled.
+        processes: Of this node; all nodes start equally many.
+        device: cpu or cuda.
+        arguments: Of work.
+        node: This node.
+
+    Raises:
+        RuntimeError: A process failed: the last line of its traceback; the others are stopped.
+        SystemExit: A process was asked to stop, and did.
     """
     path = next((handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)), None)
     if processes == 1:
-        with joined(place, 0, 1, device):
+        with process_group(node, 0, 1, device):
             work(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        place = place if place.meet else replace(place, meet=f"file://{folder}/meet")
+        node = node if node.init_method else replace(node, init_method=f"file://{folder}/meet")
         started = mp.start_processes(
-            _one_of_them,
-            (place, processes, device, path, torch.get_num_threads(), work, arguments),
+            _worker,
+            (node, processes, device, path, torch.get_num_threads(), work, arguments),
             nprocs=processes,
             join=False,
             daemon=True,
@@ -165,23 +228,30 @@ def train_as_one(
 
 
 @contextmanager
-def joined(place: Place, number: int, of_node: int, device: str) -> Iterator[None]:
-    """Be one of the processes that train as one; one alone stays as it is.
+def process_group(node: NodeInfo, local_rank: int, per_node: int, device: str) -> Iterator[None]:
+    """Join the processes that train together; a single one stays alone.
 
-    number: among the `of_node` processes of this node, and of its GPU.
+    Args:
+        node: This node.
+        local_rank: Of this process on the node, and of its GPU.
+        per_node: Processes per node.
+        device: cpu or cuda.
+
+    Yields:
+        Nothing; the group ends with the block.
     """
-    processes = place.nodes * of_node
+    processes = node.num_nodes * per_node
     if processes == 1:
         yield
         return
     if device == "cuda":
-        torch.cuda.set_device(number)
+        torch.cuda.set_device(local_rank)
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
-        place.meet,
-        timeout=TO_MEET if place.nodes > 1 else None,
+        node.init_method,
+        timeout=RENDEZVOUS_TIMEOUT if node.num_nodes > 1 else None,
         world_size=processes,
-        rank=place.node * of_node + number,
+        rank=node.node_rank * per_node + local_rank,
     )
     try:
         yield
@@ -189,12 +259,20 @@ def joined(place: Place, number: int, of_node: int, device: str) -> Iterator[Non
         dist.destroy_process_group()
 
 
-def _one_of_them(
-    number: int, place: Place, of_node: int, device: str, log_path: str | None, threads: int, work: Any, arguments: Any
+def _worker(
+    local_rank: int,
+    node: NodeInfo,
+    per_node: int,
+    device: str,
+    log_path: str | None,
+    threads: int,
+    work: Callable[..., object],
+    arguments: tuple[Any, ...],
 ) -> None:
-    if number == 0 and log_path:
+    """Run one of the processes; the first adds to the job's log."""
+    if local_rank == 0 and log_path:
         log.addHandler(file_handler(log_path))
         log.setLevel(logging.INFO)
-    torch.set_num_threads(max(1, threads // of_node))
-    with joined(place, number, of_node, device), sigterm_exits():
+    torch.set_num_threads(max(1, threads // per_node))
+    with process_group(node, local_rank, per_node, device), sigterm_exits():
         work(*arguments)

@@ -36,12 +36,12 @@ class ProjectionHead(nn.Module):
         """(B, embed_dim) → (B, out_dim)."""
         bottleneck = self.bottleneck(embedding)
         with torch.autocast(embedding.device.type, enabled=False):
-            return bottleneck @ self.output_rows().T
+            return bottleneck @ self.normalized_weight().T
 
     def bottleneck(self, embedding: Tensor) -> Tensor:
         """(B, embed_dim) → (B, bottleneck_dim), of length one, in the precision of the weights."""
         return F.normalize(self.mlp(embedding).to(self.last_layer.dtype), dim=-1)
 
-    def output_rows(self) -> Tensor:
+    def normalized_weight(self) -> Tensor:
         """The weights of the outputs, (out_dim, bottleneck_dim), each of length one."""
         return F.normalize(self.last_layer, dim=-1)

@@ -11,7 +11,7 @@ from slpd_core.runtime import log
 from slpd_core.ssl import distributed
 
 SAMPLE = 2048
-KNN_NEIGHBOURS = 10
+KNN_NEIGHBORS = 10
 
 
 def fixed_sample(n_items: int, most: int = SAMPLE) -> np.ndarray:
@@ -22,14 +22,14 @@ def fixed_sample(n_items: int, most: int = SAMPLE) -> np.ndarray:
 def effective_rank(embeddings: np.ndarray) -> float:
     """RankMe: exponential of the entropy of the normalised singular values of embeddings (n, D) (Garrido et al. 2023).
 
-    Not centred: near 1 in a collapsed run, where what is left around the mean is noise of full rank.
+    Not centered: near 1 in a collapsed run, where what is left around the mean is noise of full rank.
     """
     values = np.linalg.svd(embeddings, compute_uv=False)
     share = values / max(values.sum(), 1e-12)
     return float(np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum()))
 
 
-def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, patients: np.ndarray, k: int = KNN_NEIGHBOURS) -> float:
+def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, patients: np.ndarray, k: int = KNN_NEIGHBORS) -> float:
     """How often the k most similar embeddings (cosine) of other patients have mostly one's own label.
 
     embeddings: (n, D); labels: text (n,), empty where there is none; patients: (n,). Nan where fewer than two labels
@@ -50,7 +50,7 @@ def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, patients: np.ndarra
 
 def to_tensorboard(folder: Path, row: Mapping[str, float]) -> None:
     """Add an epoch's row of the history to the scalars in a folder; its first epoch begins the folder anew."""
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return
     epoch = int(row["epoch"])
     try:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from slpd_core.ssl import distributed
 from slpd_core.ssl.head import ProjectionHead
-from slpd_core.ssl.losses import update_centre
+from slpd_core.ssl.losses import update_center
 from slpd_core.ssl.schedules import Recipe
 
-PARTS = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
+STATEFUL = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
 
 
 class Network(nn.Module):
@@ -35,25 +35,25 @@ class BuildNetwork(Protocol):
 
 
 @dataclass
-class Networks:
+class StudentTeacher:
     """Student and teacher, and what training moves along with them.
 
-    centres: (out_dim,), one a term of the loss. scaler: of losses whose gradients would underflow in float16.
+    centers: (out_dim,), one a term of the loss. scaler: of losses whose gradients would underflow in float16.
     """
 
     student: Network
     teacher: Network
     optimizer: torch.optim.AdamW
-    centres: dict[str, Tensor]
+    centers: dict[str, Tensor]
     scaler: torch.amp.GradScaler
 
     @property
     def device(self) -> torch.device:
         """The device of both."""
-        return next(iter(self.centres.values())).device
+        return next(iter(self.centers.values())).device
 
     @classmethod
-    def start(
+    def create(
         cls,
         build: BuildNetwork,
         terms: tuple[str, ...],
@@ -62,7 +62,7 @@ class Networks:
         *,
         drop_path: float = 0.1,
         dtype: torch.dtype = torch.float32,
-    ) -> "Networks":
+    ) -> "StudentTeacher":
         """Build student and teacher with random weights; the teacher begins as the student's copy.
 
         Args:
@@ -85,26 +85,26 @@ class Networks:
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        centres = {term: torch.zeros(len(student.head.last_layer), device=device) for term in terms}
+        centers = {term: torch.zeros(len(student.head.last_layer), device=device) for term in terms}
         scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
-        return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centres, scaler)
+        return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centers, scaler)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain values."""
-        parts = {name: getattr(self, name).state_dict() for name in PARTS}
-        return parts | {"centres": self.centres}
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return parts | {"centers": self.centers}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state` gave, be it of other precision: then there may be no scale to take up."""
-        for name in PARTS:
+        for name in STATEFUL:
             if name != "scaler" or state[name]:
                 getattr(self, name).load_state_dict(state[name])
-        for term, centre in self.centres.items():
-            centre.copy_(state["centres"][term])
+        for term, center in self.centers.items():
+            center.copy_(state["centers"][term])
 
 
-def set_schedules(
-    networks: Networks, recipe: Recipe, step: int, steps_per_epoch: int, batch_size: int
+def apply_schedules(
+    networks: StudentTeacher, recipe: Recipe, step: int, steps_per_epoch: int, batch_size: int
 ) -> dict[str, float]:
     """Set learning rate and weight decay of a step, and freeze the head's last layer in the first epochs.
 
@@ -126,7 +126,7 @@ def set_schedules(
     return values
 
 
-def update(networks: Networks, clip_norm: float, momentum: float) -> None:
+def update_networks(networks: StudentTeacher, clip_norm: float, momentum: float) -> None:
     """Move the student by its gradients, which are used up, and the teacher by moving average.
 
     Args:
@@ -135,9 +135,9 @@ def update(networks: Networks, clip_norm: float, momentum: float) -> None:
         momentum: Of the teacher.
     """
     parameters: list[Any] = list(networks.student.parameters())
-    distributed.average_gradients(parameters)
+    distributed.all_reduce_gradients(parameters)
     networks.scaler.unscale_(networks.optimizer)
-    clip_each([parameter.grad for parameter in parameters if parameter.grad is not None], clip_norm)
+    clip_grads_per_parameter([parameter.grad for parameter in parameters if parameter.grad is not None], clip_norm)
     networks.scaler.step(networks.optimizer)
     networks.scaler.update()
     networks.optimizer.zero_grad(set_to_none=True)
@@ -145,17 +145,17 @@ def update(networks: Networks, clip_norm: float, momentum: float) -> None:
         torch._foreach_lerp_(list(networks.teacher.parameters()), parameters, 1 - momentum)
 
 
-def clip_each(gradients: list[Tensor], most: float) -> None:
+def clip_grads_per_parameter(gradients: list[Tensor], most: float) -> None:
     """Scale each gradient down to a norm of `most` if it has a larger one (DINO clips parameter by parameter)."""
     if gradients:
         factors = (most / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1)
         torch._foreach_mul_(gradients, factors.unbind())
 
 
-def move_centre(
-    networks: Networks, term: str, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float
+def move_center(
+    networks: StudentTeacher, term: str, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float
 ) -> Tensor:
-    """Move a term's centre towards the teacher's cosines of this batch, as `update_centre`; gives it as it was."""
-    before = networks.centres[term]
-    networks.centres[term] = update_centre(before, vectors, outputs, weights, momentum)
+    """Move a term's center towards the teacher's cosines of this batch, as `update_center`; gives it as it was."""
+    before = networks.centers[term]
+    networks.centers[term] = update_center(before, vectors, outputs, weights, momentum)
     return before

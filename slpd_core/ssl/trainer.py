@@ -18,7 +18,7 @@ from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.monitoring import to_tensorboard
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import Networks, set_schedules, update
+from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, update_networks
 
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
 LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, teacher entropy %.3f, effective rank %.1f, %.1f %s/s"
@@ -35,7 +35,7 @@ class PretrainingStage(Protocol):
         config_key: The section of the config that errors name.
     """
 
-    networks: Networks
+    networks: StudentTeacher
     recipe: Recipe
     unit: ClassVar[str]
     config_key: ClassVar[str]
@@ -238,13 +238,13 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
     with closing(stage.load(epoch, batches, first)) as loader:
         for i in progress(range(first, n_steps), n_steps - first, f"epoch {epoch}", "steps"):
             torch.manual_seed(stage.torch_seed("drop_path", epoch, i) + distributed.rank())
-            state.row |= set_schedules(networks, stage.recipe, epoch * n_steps + i, n_steps, len(batches[i]))
+            state.row |= apply_schedules(networks, stage.recipe, epoch * n_steps + i, n_steps, len(batches[i]))
             losses = stage.backward(next(loader))
-            update(networks, stage.recipe.clip_norm, state.row["teacher_momentum"])
+            update_networks(networks, stage.recipe.clip_norm, state.row["teacher_momentum"])
             metrics.append(torch.stack([*losses.values()]))
-            distributed.average(metrics[-1])
+            distributed.all_reduce_mean(metrics[-1])
             last = i + 1 == n_steps
-            stop = not last and should_stop(i, asked_to_stop(), networks.device)
+            stop = not last and should_stop(i, networks.device, asked=asked_to_stop())
             if stop or last or (i + 1) % STEPS_BETWEEN_CHECKS == 0:
                 check_finite(torch.stack(metrics)[:, 0], epoch, batches, stage)
             if stop:
@@ -253,20 +253,20 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
     return True
 
 
-def should_stop(step: int, asked: bool, device: torch.device) -> bool:
+def should_stop(step: int, device: torch.device, *, asked: bool) -> bool:
     """Decide whether an epoch stops after a step; several processes stop at the same one.
 
     Args:
         step: From 0.
-        asked: Whether this process was asked to stop.
         device: On which processes tell one another, every STEPS_BETWEEN_CHECKS steps.
+        asked: Whether this process was asked to stop.
 
     Returns:
         Whether to stop.
     """
-    if distributed.count() == 1:
+    if distributed.world_size() == 1:
         return asked
-    return (step + 1) % STEPS_BETWEEN_CHECKS == 0 and distributed.anyone(asked, device)
+    return (step + 1) % STEPS_BETWEEN_CHECKS == 0 and distributed.any_rank(device, flag=asked)
 
 
 def check_finite(losses: Tensor, epoch: int, batches: list[np.ndarray], stage: PretrainingStage) -> None:

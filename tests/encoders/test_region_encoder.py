@@ -12,7 +12,7 @@ from torch import nn
 from slpd_core import artifacts
 from slpd_core.encoders import region_encoder
 from slpd_core.encoders.region_encoder import RegionEncoder
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +133,25 @@ def published(paper, tmp_path):
 
 def test_a_run_may_begin_with_the_published_weights(paper, published, section):
     shape = {"embed_dim": 192, "depth": 6, "n_heads": 6, "global_crop_size": 14, "init_from": str(published)}
-    networks = start_networks(section.model_copy(update=shape), 384, 1, "cpu")
+    networks = build_student_teacher(section.model_copy(update=shape), 384, 1, "cpu")
     for network in (networks.student, networks.teacher):
         for name, tensor in network.encoder.state_dict().items():
             assert torch.equal(tensor, paper.state_dict()[name])
 
 
 def test_a_run_may_begin_with_an_earlier_ones_encoder(section, tmp_path):
-    earlier = start_networks(section, 8, 7, "cpu").teacher.encoder
+    earlier = build_student_teacher(section, 8, 7, "cpu").teacher.encoder
     region_encoder.write_region_encoder(tmp_path / "e.safetensors", earlier, artifacts.provenance("pretrain", 1, {}))
     changed = section.model_copy(update={"init_from": str(tmp_path / "e.safetensors")})
-    found = start_networks(changed, 8, 1, "cpu").student.encoder
+    found = build_student_teacher(changed, 8, 1, "cpu").student.encoder
     assert torch.equal(found.pos_embed, earlier.pos_embed)
 
 
 def test_an_encoder_of_another_shape_is_refused(published, section, tmp_path):
     with pytest.raises(ValueError, match=r"init_from: .*h\.pth is no region encoder .*'embed_dim': 24.*set embed_dim"):
-        start_networks(section.model_copy(update={"init_from": str(published)}), 384, 1, "cpu")
+        build_student_teacher(section.model_copy(update={"init_from": str(published)}), 384, 1, "cpu")
     with pytest.raises(FileNotFoundError, match=r"pretrain\.init_from: no file .*none\.pth; give HIPT's"):
-        start_networks(section.model_copy(update={"init_from": str(tmp_path / "none.pth")}), 384, 1, "cpu")
+        build_student_teacher(section.model_copy(update={"init_from": str(tmp_path / "none.pth")}), 384, 1, "cpu")
 
 
 def test_positions_matter(paper):

@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 from slpd_core import config
 from slpd_core.pretraining import reference, stage_two
 from slpd_core.pretraining.crops import crop_indices
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.runtime import generator
 from slpd_core.ssl.checkpoint import Checkpoint
 
@@ -71,7 +71,7 @@ class Oracle(reference.SLPD):
     def __init__(self, cohort, section):
         self.section, self.history = section, []
         super().__init__(
-            start_networks(section, 8, SEED, "cpu").student,
+            build_student_teacher(section, 8, SEED, "cpu").student,
             cohort.tokens.float(),
             torch.from_numpy(cohort.slide_of) * (section.clustering != "global"),
             M=section.n_prototypes * (len(SIZES) if section.clustering == "global" else 1),
@@ -227,7 +227,7 @@ def test_training_is_the_algorithm_of_the_paper(run, make_cohort, tmp_path):
         expected |= {name: steps[-1][name] for name in ("lr", "weight_decay", "teacher_momentum")}
         row = history.iloc[epoch]
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4, nan_ok=True)
-    start = start_networks(run, 8, SEED, "cpu").student.state_dict()
+    start = build_student_teacher(run, 8, SEED, "cpu").student.state_dict()
     for ours, theirs in ((networks.student, oracle.student), (networks.teacher, oracle.teacher)):
         expected = without_key_bias(theirs.state_dict())
         for name, tensor in without_key_bias(ours.state_dict()).items():
@@ -236,6 +236,6 @@ def test_training_is_the_algorithm_of_the_paper(run, make_cohort, tmp_path):
             )
             moved = (expected[name] - without_key_bias(start)[name]).abs().max()
             assert moved > 1e-3, f"{name} moved by {moved} only: nothing is compared"
-    for term, centre in networks.centres.items():
-        torch.testing.assert_close(centre, oracle.center["intra" if term == "prototypes" else term], atol=1e-5, rtol=0)
-        assert centre.any() or (term == "inter" and not run.alpha_inter)
+    for term, center in networks.centers.items():
+        torch.testing.assert_close(center, oracle.center["intra" if term == "prototypes" else term], atol=1e-5, rtol=0)
+        assert center.any() or (term == "inter" and not run.alpha_inter)

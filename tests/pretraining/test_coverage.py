@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slpd_core.pretraining import coverage
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.ssl.schedules import Recipe
 
@@ -27,7 +27,7 @@ RUNS = {
 def test_the_regions_reached_are_those_that_get_targets(section, make_cohort, run, sizes):
     section = section.model_copy(update=RUNS[run])
     cohort = replace(make_cohort(*sizes), patient_ids=["p", "q", "p", "p"][: len(sizes)])
-    stage = StageTwo(start_networks(section, 8, 1, "cpu"), cohort, section, section.select(Recipe), seed=1)
+    stage = StageTwo(build_student_teacher(section, 8, 1, "cpu"), cohort, section, section.select(Recipe), seed=1)
     row = stage.begin_epoch(0)
     reached = coverage.reached_regions(cohort, section)
     assert reached.keys() == stage.targets.rows.keys()

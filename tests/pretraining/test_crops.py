@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from slpd_core.pretraining.crops import crop_indices, cut, draw_views
+from slpd_core.pretraining.crops import crop_indices, gather_crops, sample_crops
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def test_a_share_of_a_batch_has_the_crops_it_has_in_the_whole(section):
     tokens = torch.randn(9, 4, 4, 8, generator=torch.Generator().manual_seed(0))
     regions, rows = np.array([8, 1, 4, 6]), np.array([1, 3])
     whole, share = (
-        draw_views(tokens, regions[which], which, 4, section, np.random.default_rng(7), CPU)
+        sample_crops(tokens, regions[which], which, 4, section, np.random.default_rng(7), CPU)
         for which in (np.arange(4), rows)
     )
     for all_crops, own in zip(whole, share, strict=True):
@@ -60,7 +60,7 @@ def test_the_whole_grid_is_its_own_crop():
 def test_cutting_gathers_each_regions_own_tokens():
     tokens = torch.arange(3 * 16 * 3).view(3, 4, 4, 3)
     where = crop_indices(6, 4, 2, "hflip", np.random.default_rng(1)).reshape(3, 2, 2, 2)
-    found = cut(tokens, np.array([2, 0]), where, CPU)
+    found = gather_crops(tokens, np.array([2, 0]), where, CPU)
     assert found.shape == (3, 2, 2, 2, 3)
     for crop in range(3):
         for place, region in enumerate((2, 0)):
@@ -70,4 +70,4 @@ def test_cutting_gathers_each_regions_own_tokens():
 
 def test_no_crops_may_be_cut():
     where = crop_indices(0, 4, 2, "hflip", np.random.default_rng(1)).reshape(0, 5, 2, 2)
-    assert cut(torch.zeros(5, 4, 4, 3), np.arange(5), where, CPU).shape == (0, 5, 2, 2, 3)
+    assert gather_crops(torch.zeros(5, 4, 4, 3), np.arange(5), where, CPU).shape == (0, 5, 2, 2, 3)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from slpd_core.pretraining import stage_two
-from slpd_core.pretraining.networks import start_networks
-from slpd_core.pretraining.token_dataset import Cohort, embed_regions
+from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.schedules import Recipe
@@ -44,8 +44,8 @@ def test_no_step_waits_for_the_gpu(section, make_cohort, precision, koleo, on_gp
         update={"precision": precision, "koleo_weight": koleo, "prototype_start_epoch": 0, "batch_size": 6}
     )
     cohort = make_cohort(9, 1, 8, 7)
-    cohort = cohort.near("cuda") if on_gpu else cohort
-    networks = start_networks(section, 8, 1, "cuda")
+    cohort = cohort.to("cuda") if on_gpu else cohort
+    networks = build_student_teacher(section, 8, 1, "cuda")
     stage = stage_two.StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
     train_epoch(stage, EpochState(0, stage.begin_epoch(0)))  # what is done once may wait
     state, asked = EpochState(1, {}), []
@@ -76,7 +76,7 @@ def test_tokens_in_memory_train_as_those_on_the_gpu(section, make_cohort, tmp_pa
     cohort, found = make_cohort(9, 1, 8, 7), []
     for place in ("gpu", "memory"):
         if place == "memory":
-            monkeypatch.setattr(Cohort, "near", lambda self, device: replace(self))
+            monkeypatch.setattr(TokenDataset, "to", lambda self, device: replace(self))
         _, rows = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / f"{place}.pt", {}))
         found.append(rows["loss"])
     np.testing.assert_allclose(*found, rtol=1e-3)
@@ -90,11 +90,11 @@ def test_one_process_of_nccl_trains_as_none(section, make_cohort, tmp_path):
     torch.cuda.set_device(0)
     torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meet", world_size=1, rank=0)
     try:
-        assert distributed.count() == 1
-        assert not distributed.anyone(False, torch.device("cuda"))
-        assert distributed.anyone(True, torch.device("cuda"))
+        assert distributed.world_size() == 1
+        assert not distributed.any_rank(torch.device("cuda"), flag=False)
+        assert distributed.any_rank(torch.device("cuda"), flag=True)
         _, together = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "nccl.pt", {}))
-        distributed.wait()
+        distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
     np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-3)

@@ -23,11 +23,11 @@ STRIP_PX = LINE_PX + CELL_PX[1] + GAP_PX
 def make(tmp_path):
     """Run the stage on slides whose regions are painted one colour each; gives the picture, rows x columns x 3.
 
-    slides: id -> the colours of its regions, embedded as they are. assignment, neighbours (N, K) and matches (N, K, M):
+    slides: id -> the colours of its regions, embedded as they are. assignment, neighbors (N, K) and matches (N, K, M):
     as in prototypes.h5; names: the slides it names, where not those.
     """
 
-    def make(slides, assignment, M=2, neighbours=None, matches=None, names=None, missing=()):
+    def make(slides, assignment, M=2, neighbors=None, matches=None, names=None, missing=()):
         rows = []
         for slide, colours in slides.items():
             pixels = np.repeat(np.repeat(np.array([colours], np.uint8), SIDE, 0), SIDE, 1).reshape(SIDE, -1, 3)
@@ -48,7 +48,7 @@ def make(tmp_path):
         arrays = {
             "slides": np.array(names or [*slides]),
             "prototypes": np.zeros((N, M, 7), np.float32),  # of a space that is not the embeddings'
-            "neighbours": none[0] if neighbours is None else np.array(neighbours),
+            "neighbours": none[0] if neighbors is None else np.array(neighbors),
             "matches": none[1] if matches is None else np.array(matches),
             "region_slide": embed["slide_id"].to_numpy(str),
             "coords": embed[["x", "y"]].to_numpy(),
@@ -93,7 +93,7 @@ def rgb(text):
 
 def test_a_prototype_shows_its_own_regions_and_those_of_its_match(make):
     slides = {"a": [RED, BLUE, BLUE, RED, BLUE], "b": [BLUE, RED, RED]}
-    picture = make(slides, [1, 0, 0, 1, 0, 1, 0, 0], neighbours=[[1], [0]], matches=[[[1, 0]], [[1, 0]]])
+    picture = make(slides, [1, 0, 0, 1, 0, 1, 0, 0], neighbors=[[1], [0]], matches=[[[1, 0]], [[1, 0]]])
     # Strips: a, its nearest b, b, its nearest a; the largest prototype of a slide first, its match below it.
     for strip, (first, second) in enumerate([(BLUE, RED), (BLUE, RED), (RED, BLUE), (RED, BLUE)]):
         assert near(tile(picture, strip, 0, 0), first), strip
@@ -113,7 +113,7 @@ def test_the_most_central_regions_are_shown_first(make):
 
 def test_a_slide_that_cannot_be_read_is_grey_and_the_others_are_not(make):
     slides = {"a": [RED, BLUE], "b": [BLUE, RED]}
-    picture = make(slides, [0, 1, 0, 1], neighbours=[[1], [0]], matches=[[[1, 0]], [[1, 0]]], missing=["b"])
+    picture = make(slides, [0, 1, 0, 1], neighbors=[[1], [0]], matches=[[[1, 0]], [[1, 0]]], missing=["b"])
     assert near(tile(picture, 0, 0, 0), RED)
     assert near(tile(picture, 1, 0, 0), GREY)
     assert near(tile(picture, 2, 0, 0), GREY)
@@ -129,8 +129,8 @@ def test_one_slide_has_no_neighbour(make):
 
 def test_slides_without_regions_or_prototypes_are_passed_over(make):
     slides = {"none": [], "few": [GREEN], "a": [RED, BLUE], "b": [BLUE, RED]}
-    neighbours, matches = [[-1], [-1], [3], [2]], [[[-1, -1]], [[-1, -1]], [[1, 0]], [[1, 0]]]
-    picture = make(slides, [-1, 0, 1, 0, 1], neighbours=neighbours, matches=matches)
+    neighbors, matches = [[-1], [-1], [3], [2]], [[[-1, -1]], [[-1, -1]], [[1, 0]], [[1, 0]]]
+    picture = make(slides, [-1, 0, 1, 0, 1], neighbors=neighbors, matches=matches)
     assert len(picture) == 2 * MARGIN_PX + 4 * STRIP_PX
     assert not (np.abs(picture - np.array(GREEN)).max(2) < 12).any()
 
@@ -159,7 +159,7 @@ def test_prototypes_of_other_regions_are_refused(make, tmp_path):
     embed, _ = artifacts.read_table(tmp_path / "embed.parquet", "embed")
     sheet, _ = artifacts.read_table(tmp_path / "sheet.parquet", "sheet")
     with pytest.raises(ValueError, match=r"prototypes\.h5: not the regions of the embeddings; run snakemake"):
-        gallery.read_found(embed[::-1], sheet, tmp_path / "prototypes.h5")
+        gallery.load_gallery(embed[::-1], sheet, tmp_path / "prototypes.h5")
 
 
 def test_the_same_artifacts_give_the_same_picture(make, tmp_path):
@@ -175,7 +175,7 @@ def test_the_same_artifacts_give_the_same_picture(make, tmp_path):
 def test_the_slides_shown_are_few_and_of_every_label(slides, count):
     labels = [label for label, _ in slides]
     candidates = [number for number, (_, clustered) in enumerate(slides) if clustered]
-    chosen = gallery.choose_slides(labels, candidates, count)
+    chosen = gallery.pick_slides(labels, candidates, count)
     kinds = {labels[slide] for slide in candidates}
     assert len(chosen) == len(set(chosen)) <= count
     assert set(chosen) <= set(candidates)
@@ -185,7 +185,7 @@ def test_the_slides_shown_are_few_and_of_every_label(slides, count):
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 40))
 def test_what_is_spread_begins_with_the_first_and_ends_with_the_last(items, count):
-    places = gallery.spread(range(len(items)), count)
+    places = gallery.evenly_spaced(range(len(items)), count)
     assert places == sorted(set(places))
     assert len(places) == min(count, len(items))
     if count > 1 and items:

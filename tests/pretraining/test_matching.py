@@ -55,26 +55,26 @@ def test_the_similarity_of_all_pairs_is_the_best_of_all_permutations(M):
 def test_nearest_slides_agree_with_matching_every_pair(M, monkeypatch):
     monkeypatch.setattr(matching, "BLOCK_SLIDES", 4)
     monkeypatch.setattr(matching, "BLOCK_COSINES", 5 * M**2)
-    centres = np.random.default_rng(0).normal(size=(11, M, 16)).astype(np.float32)
-    given = centres.copy()
-    neighbours, matches = matching.nearest_slides(centres, 3)
-    np.testing.assert_array_equal(centres, given)
+    centers = np.random.default_rng(0).normal(size=(11, M, 16)).astype(np.float32)
+    given = centers.copy()
+    neighbors, matches = matching.nearest_slides(centers, 3)
+    np.testing.assert_array_equal(centers, given)
     for slide in range(11):
-        similarity = {other: matching.match_prototypes(centres[slide], centres[other])[0] for other in range(11)}
+        similarity = {other: matching.match_prototypes(centers[slide], centers[other])[0] for other in range(11)}
         del similarity[slide]
-        assert neighbours[slide].tolist() == sorted(similarity, key=similarity.__getitem__, reverse=True)[:3]
-        for rank, other in enumerate(neighbours[slide]):
-            pairing = matching.match_prototypes(centres[slide], centres[other])[1]
+        assert neighbors[slide].tolist() == sorted(similarity, key=similarity.__getitem__, reverse=True)[:3]
+        for rank, other in enumerate(neighbors[slide]):
+            pairing = matching.match_prototypes(centers[slide], centers[other])[1]
             np.testing.assert_array_equal(matches[slide, rank], pairing)
 
 
 def test_of_equally_similar_slides_the_lower_index_comes_first():
     """Whole numbers along axes: the cosines are exact."""
     a, b = np.eye(4)[:2], np.eye(4)[2:]
-    neighbours, _ = matching.nearest_slides(np.stack([a, b, a[::-1], 2 * a, b, 3 * a]), 5)
-    assert neighbours[0].tolist() == [2, 3, 5, 1, 4]
-    assert neighbours[3].tolist() == [0, 2, 5, 1, 4]
-    assert neighbours[4].tolist() == [1, 0, 2, 3, 5]
+    neighbors, _ = matching.nearest_slides(np.stack([a, b, a[::-1], 2 * a, b, 3 * a]), 5)
+    assert neighbors[0].tolist() == [2, 3, 5, 1, 4]
+    assert neighbors[3].tolist() == [0, 2, 5, 1, 4]
+    assert neighbors[4].tolist() == [1, 0, 2, 3, 5]
 
 
 def test_the_nearest_partner_may_be_shared_and_the_similarity_stays_optimal():
@@ -83,8 +83,8 @@ def test_the_nearest_partner_may_be_shared_and_the_similarity_stays_optimal():
     b = np.array([[-0.6, 0.8], [1.0, 0.1]])
     c = np.array([[0.9, 0.3], [-1.0, -0.9]])
     for way, partners in (("optimal", [1, 0]), ("nearest", [1, 1])):
-        neighbours, matches = matching.nearest_slides(np.stack([a, b, c]), 1, matching=way)
-        assert neighbours[0, 0] == 1
+        neighbors, matches = matching.nearest_slides(np.stack([a, b, c]), 1, matching=way)
+        assert neighbors[0, 0] == 1
         assert matches[0, 0].tolist() == partners
     shared = [matching._partners(a[:, None], other[:, None], "nearest")[0] for other in (b, c)]
     assert cosine_of(a, c, shared[1]) > cosine_of(a, b, shared[0])
@@ -92,50 +92,50 @@ def test_the_nearest_partner_may_be_shared_and_the_similarity_stays_optimal():
 
 @pytest.mark.parametrize(("N", "K", "found"), [(0, 1, 0), (1, 1, 0), (2, 1, 1), (3, 5, 2), (3, 0, 0)])
 @pytest.mark.parametrize("way", ["optimal", "nearest"])
-def test_a_cohort_smaller_than_the_number_of_neighbours(N, K, found, way):
-    neighbours, matches = matching.nearest_slides(np.random.default_rng(0).normal(size=(N, 2, 4)), K, matching=way)
-    assert neighbours.shape == (N, K)
-    assert ((neighbours >= 0).sum(1) == found).all()
-    assert ((neighbours >= 0)[:, :found]).all()
-    assert (matches[neighbours < 0] == -1).all()
-    assert (matches[neighbours >= 0] >= 0).all()
+def test_a_cohort_smaller_than_the_number_of_neighbors(N, K, found, way):
+    neighbors, matches = matching.nearest_slides(np.random.default_rng(0).normal(size=(N, 2, 4)), K, matching=way)
+    assert neighbors.shape == (N, K)
+    assert ((neighbors >= 0).sum(1) == found).all()
+    assert ((neighbors >= 0)[:, :found]).all()
+    assert (matches[neighbors < 0] == -1).all()
+    assert (matches[neighbors >= 0] >= 0).all()
 
 
-def test_slides_of_a_group_are_no_neighbours(monkeypatch):
+def test_slides_of_a_group_are_no_neighbors(monkeypatch):
     monkeypatch.setattr(matching, "BLOCK_SLIDES", 3)
-    centres = np.random.default_rng(1).normal(size=(8, 2, 4))
+    centers = np.random.default_rng(1).normal(size=(8, 2, 4))
     group = np.array([7, 3, 7, 7, 9, 3, 7, 7])
-    neighbours, matches = matching.nearest_slides(centres, 4, group)
+    neighbors, matches = matching.nearest_slides(centers, 4, group)
     for slide in range(8):
         others = np.flatnonzero(group != group[slide])
-        similarity = [matching.match_prototypes(centres[slide], centres[other])[0] for other in others]
+        similarity = [matching.match_prototypes(centers[slide], centers[other])[0] for other in others]
         wanted = others[np.argsort(similarity)[::-1]][:4].tolist()
-        assert neighbours[slide].tolist() == wanted + [-1] * (4 - len(wanted))
-    assert (neighbours[0] == -1).sum() == 1  # of group 7: three others only
-    assert ((matches >= 0).all(2) == (neighbours >= 0)).all()
+        assert neighbors[slide].tolist() == wanted + [-1] * (4 - len(wanted))
+    assert (neighbors[0] == -1).sum() == 1  # of group 7: three others only
+    assert ((matches >= 0).all(2) == (neighbors >= 0)).all()
 
 
 def test_one_group_has_no_neighbours_and_is_not_compared(monkeypatch):
     monkeypatch.setattr(matching, "_similarities", lambda *_: pytest.fail("compared"))
     for N in (0, 1, 5):
-        neighbours, matches = matching.nearest_slides(np.ones((N, 3, 2)), 2, np.full(N, 4))
-        assert (neighbours == -1).all()
+        neighbors, matches = matching.nearest_slides(np.ones((N, 3, 2)), 2, np.full(N, 4))
+        assert (neighbors == -1).all()
         assert (matches == -1).all()
 
 
 def test_prototypes_of_no_length_give_numbers():
-    centres = np.zeros((3, 2, 4))
-    centres[1] = 1
-    neighbours, matches = matching.nearest_slides(centres, 2)
-    assert neighbours.tolist() == [[1, 2], [0, 2], [0, 1]]
+    centers = np.zeros((3, 2, 4))
+    centers[1] = 1
+    neighbors, matches = matching.nearest_slides(centers, 2)
+    assert neighbors.tolist() == [[1, 2], [0, 2], [0, 1]]
     assert (matches >= 0).all()
-    assert matching.match_prototypes(centres[0], centres[1])[0] == 0
+    assert matching.match_prototypes(centers[0], centers[1])[0] == 0
 
 
 @pytest.mark.parametrize("K", [1, 3])
 def test_nearest_regions_of_all_are_those_of_comparing_every_pair(K, monkeypatch):
     """Of 5 slides, as of 2 patients; -1 where the others have fewer."""
-    monkeypatch.setattr(matching, "BLOCK_REGIONS", 4)
+    monkeypatch.setattr(matching, "COMPARED_REGIONS", 4)
     rng = np.random.default_rng(K)
     regions = rng.normal(size=(21, 6)).astype(np.float32)
     for group in (np.repeat(range(5), [6, 1, 5, 7, 2]), np.repeat([0, 1], [19, 2])):

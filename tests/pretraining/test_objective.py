@@ -9,48 +9,48 @@ from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
 from slpd_core.pretraining import objective, reference
-from slpd_core.pretraining.crops import draw_views
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.crops import sample_crops
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.pretraining.objective import Batch
 from slpd_core.pretraining.prototypes import Prototypes
-from slpd_core.ssl.student_teacher import Networks
+from slpd_core.ssl.student_teacher import StudentTeacher
 
 
 def views_of(tokens, section):
     everything = np.arange(len(tokens))
-    return draw_views(
+    return sample_crops(
         tokens, everything, everything, len(tokens), section, np.random.default_rng(0), torch.device("cpu")
     )
 
 
 def test_targets_are_the_own_prototype_and_its_partners(section):
-    centres = np.arange(3 * 2 * 4, dtype=np.float32).reshape(3, 2, 4)
+    centers = np.arange(3 * 2 * 4, dtype=np.float32).reshape(3, 2, 4)
     found = Prototypes(
-        centres,
+        centers,
         assignment=np.array([0, 1, -1, 1]),
-        neighbours=np.array([[2, -1], [-1, -1], [0, 1]]),
+        neighbors=np.array([[2, -1], [-1, -1], [0, 1]]),
         matches=np.array([[[1, 0], [-1, -1]], [[-1, -1], [-1, -1]], [[0, 1], [1, 0]]]),
     )
     slide_of = np.array([0, 0, 1, 2])
     clustered = np.zeros((4, 4), np.float32)
-    targets = objective.find_targets(found, clustered, slide_of, section, "cpu", slide_of)
-    targets = targets.of(torch.tensor([3, 0, 2, 1]))
+    targets = objective.assign_targets(found, clustered, slide_of, section, "cpu", slide_of)
+    targets = targets.for_batch(torch.tensor([3, 0, 2, 1]))
     values, weights = targets["intra"]
     np.testing.assert_array_equal(weights[:, 0], [1, 1, 0, 1])
-    np.testing.assert_array_equal(values[[0, 1, 3], 0], [centres[2, 1], centres[0, 0], centres[0, 1]])
+    np.testing.assert_array_equal(values[[0, 1, 3], 0], [centers[2, 1], centers[0, 0], centers[0, 1]])
     values, weights = targets["inter"]
     np.testing.assert_array_equal(weights, [[1, 1], [1, 0], [0, 0], [1, 0]])
-    np.testing.assert_array_equal(values[0], [centres[0, 1], centres[1, 0]])
-    np.testing.assert_array_equal(values[[1, 3], 0], [centres[2, 1], centres[2, 0]])
+    np.testing.assert_array_equal(values[0], [centers[0, 1], centers[1, 0]])
+    np.testing.assert_array_equal(values[[1, 3], 0], [centers[2, 1], centers[2, 0]])
 
 
 def test_a_region_may_be_distilled_towards_the_nearest_region_of_each_neighbour(section):
     rng = np.random.default_rng(0)
     slide_of, clustered = np.array([0, 0, 1, 1, 1, 2]), rng.normal(size=(6, 4)).astype(np.float32)
-    neighbours = np.array([[1, 2], [2, -1], [-1, -1]])
-    none = Prototypes(np.zeros((3, 2, 4), np.float32), np.zeros(6, np.int64), neighbours, np.full((3, 2, 2), -1))
+    neighbors = np.array([[1, 2], [2, -1], [-1, -1]])
+    none = Prototypes(np.zeros((3, 2, 4), np.float32), np.zeros(6, np.int64), neighbors, np.full((3, 2, 2), -1))
     section = section.model_copy(update={"inter_target": "region", "alpha_intra": 0.0})
-    targets = objective.find_targets(none, clustered, slide_of, section, "cpu", slide_of).of(torch.arange(6))
+    targets = objective.assign_targets(none, clustered, slide_of, section, "cpu", slide_of).for_batch(torch.arange(6))
     assert list(targets) == ["inter"]
     values, weights = targets["inter"]
     np.testing.assert_array_equal(weights, [[1, 1], [1, 1], [1, 0], [1, 0], [1, 0], [0, 0]])
@@ -67,14 +67,14 @@ def make_batch(section, make_cohort):
     In double precision; the inter-slide term has a prototype a neighbor, or fewer.
     """
 
-    def make(section: config.PretrainRunConfig) -> tuple[Networks, Batch]:
-        networks = start_networks(section, 8, 1, "cpu")
+    def make(section: config.PretrainRunConfig) -> tuple[StudentTeacher, Batch]:
+        networks = build_student_teacher(section, 8, 1, "cpu")
         for network in (networks.student, networks.teacher):
             network.double()
         with torch.no_grad():
             for parameter in networks.teacher.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
-        networks.centres = {term: 0.1 * torch.randn(section.out_dim, dtype=torch.float64) for term in networks.centres}
+        networks.centers = {term: 0.1 * torch.randn(section.out_dim, dtype=torch.float64) for term in networks.centers}
         views = [view.double() for view in views_of(make_cohort(5).tokens, section)]
         K = section.n_neighbors
         weights = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.float64)[:, :K]
@@ -106,7 +106,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     networks, batch = make_batch(section)
     if not section.alpha_intra:
         del batch.targets["intra"]
-    centres = dict(networks.centres)
+    centers = dict(networks.centers)
     found = objective.distil(networks, batch, section, torch.float32)
     gradients = {name: parameter.grad for name, parameter in networks.student.named_parameters()}
 
@@ -124,12 +124,12 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     targets, expected = {}, {}
     for term in logits:
         center = "prototypes" if section.shared_center and term != "self" else term
-        a = targets[term] = ((logits[term] - centres[center]) / section.teacher_temperature).softmax(-1)
+        a = targets[term] = ((logits[term] - centers[center]) / section.teacher_temperature).softmax(-1)
         if term == "self":
             expected[term] = reference.self_loss(a.unbind(1), b)
         else:
             expected[term] = reference.prototype_loss(a, b, exists[term], skip_crop_k=section.skip_crop_k)
-        centres[center] = 0.9 * centres[center] + 0.1 * logits[term][exists[term]].mean(0)
+        centers[center] = 0.9 * centers[center] + 0.1 * logits[term][exists[term]].mean(0)
     total = expected["self"] + sum(expected.get(term, 0) * alpha for term, alpha in (("intra", 0.7), ("inter", 0.3)))
     networks.student.zero_grad()
     total.backward()
@@ -139,8 +139,8 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
         if term in targets:
             entropy = -(targets[term] * targets[term].log()).sum(-1)
             torch.testing.assert_close(found[name], entropy[exists[term]].mean(), atol=1e-6, rtol=1e-6)
-    for term, centre in networks.centres.items():
-        torch.testing.assert_close(centre, centres[term], atol=1e-6, rtol=1e-6)
+    for term, center in networks.centers.items():
+        torch.testing.assert_close(center, centers[term], atol=1e-6, rtol=1e-6)
     for name, parameter in networks.student.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-6, msg=lambda m, n=name: n + m)
 
@@ -150,20 +150,20 @@ def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_batch):
     found = objective.distil(networks, replace(batch, targets={}), section, torch.float32)
     assert found["intra"] == found["inter"] == 0
     assert found["loss"] == found["self"] > 0
-    assert [name for name in objective.MEASURED if found[name].isnan()] == ["entropy_intra", "entropy_inter"]
+    assert [name for name in objective.METRIC_NAMES if found[name].isnan()] == ["entropy_intra", "entropy_inter"]
 
 
 def test_a_batch_none_of_whose_regions_has_a_prototype(section, make_batch):
-    """As of slides that are all too small: no loss and no gradient of the terms, no NaN, and their centres stay."""
+    """As of slides that are all too small: no loss and no gradient of the terms, no NaN, and their centers stay."""
     networks, batch = make_batch(section)
     without = {term: (values, 0 * weights) for term, (values, weights) in batch.targets.items()}
-    before = dict(networks.centres)
+    before = dict(networks.centers)
     found = objective.distil(networks, replace(batch, targets=without), section, torch.float32)
     assert found["intra"] == found["inter"] == 0
     assert found["loss"] == found["self"]
     assert all(parameter.grad.isfinite().all() for parameter in networks.student.parameters())
-    assert torch.equal(networks.centres["intra"], before["intra"])
-    assert not torch.equal(networks.centres["self"], before["self"])
+    assert torch.equal(networks.centers["intra"], before["intra"])
+    assert not torch.equal(networks.centers["self"], before["self"])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -173,15 +173,15 @@ def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype
     networks, batch = make_batch(section)
     for network in (networks.student, networks.teacher):
         network.float()
-    networks.centres = {term: centre.float() for term, centre in networks.centres.items()}
+    networks.centers = {term: center.float() for term, center in networks.centers.items()}
     batch = Batch(
         [view.float() for view in batch.views],
         {term: (values.float(), weights.float()) for term, (values, weights) in batch.targets.items()},
     )
     networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=dtype is torch.float16)
-    centres, found = dict(networks.centres), []
+    centers, found = dict(networks.centers), []
     for each in (torch.float32, dtype):
-        networks.centres = dict(centres)
+        networks.centers = dict(centers)
         loss = objective.distil(networks, batch, section, each)["loss"]
         gradient = torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
         networks.student.zero_grad()
@@ -192,7 +192,7 @@ def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype
 
 
 def test_koleo_takes_the_batch_as_one_block(section, make_batch, monkeypatch):
-    """Nearest neighbours are sought in the batch: with blocks of two there would be other ones."""
+    """Nearest neighbors are sought in the batch: with blocks of two there would be other ones."""
     section = section.model_copy(update={"drop_path": 0.0, "koleo_weight": 1.0})
     found = []
     for block in (2, 32):

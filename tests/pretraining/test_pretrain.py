@@ -12,11 +12,11 @@ import torch
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
 from slpd_core.pretraining import pretrain, stage_two
-from slpd_core.pretraining.networks import start_networks
+from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.runtime import TERMINATED, sigterm_exits
 from slpd_core.ssl import trainer
 from slpd_core.ssl.checkpoint import Checkpoint
-from slpd_core.ssl.distributed import train_as_one
+from slpd_core.ssl.distributed import launch_distributed
 from slpd_core.ssl.schedules import Recipe
 
 
@@ -42,7 +42,7 @@ def test_batches_cover_the_cohort_once(regions, sizes):
 
 def test_two_runs_see_the_same_crops_and_two_steps_do_not(section, make_cohort, tmp_path, monkeypatch):
     """All regions are alike here, so that views can differ by where they lie only."""
-    cohort, seen, draw_views = make_cohort(9, 8, 8), {"slpd": [], "dino": []}, stage_two.draw_views
+    cohort, seen, draw_views = make_cohort(9, 8, 8), {"slpd": [], "dino": []}, stage_two.sample_crops
     cohort = replace(cohort, tokens=cohort.tokens[:1].expand_as(cohort.tokens))
     for name, run in (("slpd", section), ("dino", alone(section))):
 
@@ -50,7 +50,7 @@ def test_two_runs_see_the_same_crops_and_two_steps_do_not(section, make_cohort, 
             views.append(draw_views(*arguments))
             return views[-1]
 
-        monkeypatch.setattr(stage_two, "draw_views", noted)
+        monkeypatch.setattr(stage_two, "sample_crops", noted)
         trained(cohort, run.model_copy(update={"epochs": 2}), tmp_path / f"{name}.pt")
     assert len(seen["slpd"]) == len(seen["dino"]) == 4
     for ours, theirs in zip(seen["slpd"], seen["dino"], strict=True):
@@ -92,7 +92,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     resumed, rows = trained(cohort, section, tmp_path / "cut.pt")
     assert same(whole.student.state_dict(), resumed.student.state_dict())
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
-    assert same(whole.centres, resumed.centres)
+    assert same(whole.centers, resumed.centers)
     pd.testing.assert_frame_equal(history, rows)
 
 
@@ -124,7 +124,7 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
     assert len(done) == 16
     assert same(whole.student.state_dict(), resumed.student.state_dict())
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
-    assert same(whole.centres, resumed.centres)
+    assert same(whole.centers, resumed.centers)
     pd.testing.assert_frame_equal(history, rows)
 
 
@@ -153,7 +153,7 @@ def test_a_run_without_local_crops_trains(section, make_cohort, tmp_path, run):
     section = run(section).model_copy(update={"n_local_crops": 0, "epochs": 2})
     networks, history = trained(make_cohort(9, 8), section, tmp_path / "a.pt")
     assert np.isfinite(history["loss"]).all()
-    start = start_networks(section, 8, 1, "cpu").student.state_dict()
+    start = build_student_teacher(section, 8, 1, "cpu").student.state_dict()
     assert not same(networks.student.state_dict(), start)
 
 
@@ -166,7 +166,7 @@ def test_entropies_are_recorded_where_there_are_prototypes(section, make_cohort,
 
 
 def test_the_entropy_of_an_epoch_is_that_of_the_steps_with_prototypes(section, make_cohort, tmp_path):
-    """One slide of two regions, alone with prototypes; most steps see none of its regions, and it has no neighbour."""
+    """One slide of two regions, alone with prototypes; most steps see none of its regions, and it has no neighbor."""
     section = section.model_copy(update={"batch_size": 2, "epochs": 1})
     _, history = trained(make_cohort(2, *[1] * 8), section, tmp_path / "a.pt")
     assert 0 < history["entropy_intra"][0] <= math.log(section.out_dim) + 1e-5
@@ -181,23 +181,23 @@ def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"preset": "authors_code", "cluster_crop": 3, "prototype_start_epoch": 1}])
 def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch, changes):
-    """Same losses, centres, prototypes; slide 1 has none, so the processes' shares of a batch differ in them."""
+    """Same losses, centers, prototypes; slide 1 has none, so the processes' shares of a batch differ in them."""
     preset = config.PRESETS.get(changes.get("preset"), {})
     values = preset | changes | {"drop_path": 0.0, "batch_size": 12, "min_regions": None, "base_lr": 0.2}
     section = section.model_copy(update={key: value for key, value in values.items() if key != "preset"})
     cohort = make_cohort(7, 1, 9, 8)
     single, history = trained(cohort, section, tmp_path / "alone.pt")
     together = Checkpoint(tmp_path / "together.pt", {})
-    train_as_one(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", together)
+    launch_distributed(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", together)
     trained_again = []
     monkeypatch.setattr(trainer, "train_epoch", lambda *_: trained_again.append(_))
     shared, found = stage_two.train(cohort, section, 1, "cpu", together)
     assert not trained_again  # what they have come to is taken up
     np.testing.assert_allclose(found, history, rtol=1e-3, atol=1e-4)
-    for term, centre in single.centres.items():
-        torch.testing.assert_close(shared.centres[term], centre, atol=1e-4, rtol=1e-3)
+    for term, center in single.centers.items():
+        torch.testing.assert_close(shared.centers[term], center, atol=1e-4, rtol=1e-3)
     first, second = (torch.cat([p.flatten() for p in n.teacher.parameters()]) for n in (single, shared))
-    start = torch.cat([p.flatten() for p in start_networks(section, 8, 1, "cpu").teacher.parameters()])
+    start = torch.cat([p.flatten() for p in build_student_teacher(section, 8, 1, "cpu").teacher.parameters()])
     assert (second - first).norm() < 0.02 * (first - start).norm()
 
 
@@ -220,14 +220,14 @@ def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, m
     section, cohort = section.model_copy(update={"batch_size": 2}), make_cohort(20, 20)
     checkpoints = [Checkpoint(tmp_path / name, {}) for name in ("whole.pt", "cut.pt")]
     with pytest.raises(SystemExit) as stop:
-        train_as_one(train_until_stopped, 2, "cpu", cohort, section, 1, "cpu", checkpoints[1])
+        launch_distributed(train_until_stopped, 2, "cpu", cohort, section, 1, "cpu", checkpoints[1])
     state = artifacts.read_torch(tmp_path / "cut.pt")
     assert stop.value.code == TERMINATED
     assert len(state["history"]) == 1
-    assert len(state["more"]["epoch"]["metrics"]) == 16
+    assert len(state["extra_state"]["epoch"]["metrics"]) == 16
     found = []
     for checkpoint in checkpoints:
-        train_as_one(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
+        launch_distributed(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
         found.append(stage_two.train(cohort, section, 1, "cpu", checkpoint))
     (whole, history), (resumed, rows) = found
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
@@ -252,17 +252,17 @@ def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(secti
     with sigterm_exits(), pytest.raises((RuntimeError, SystemExit)):
         trained(cohort, section, tmp_path / "a.pt")
     state = artifacts.read_torch(tmp_path / "a.pt")
-    assert (len(state["history"]), state["more"]["epoch"]) == (1, None)
+    assert (len(state["history"]), state["extra_state"]["epoch"]) == (1, None)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(section, make_cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage_two.distributed, "count", lambda: 5)
-    with pytest.raises(ValueError, match=r"pretrain\.batch_size: 12 regions a step do not divide among 5 GPUs"):
+    monkeypatch.setattr(stage_two.distributed, "world_size", lambda: 5)
+    with pytest.raises(ValueError, match=r"pretrain\.batch_size: 12 regions per step do not divide among 5 GPUs"):
         trained(make_cohort(9, 9), section, tmp_path / "c.pt")
 
 
-def test_what_is_clustered_may_be_the_bottleneck_of_a_centre_crop(section, make_cohort):
-    cohort, networks = make_cohort(3), start_networks(section, 8, 1, "cpu")
+def test_what_is_clustered_may_be_the_bottleneck_of_a_center_crop(section, make_cohort):
+    cohort, networks = make_cohort(3), build_student_teacher(section, 8, 1, "cpu")
     changed = section.model_copy(update={"cluster_space": "bottleneck", "cluster_crop": 2})
     with torch.no_grad():
         middle = networks.teacher.encoder(cohort.tokens[:, 1:3, 1:3].float())
@@ -294,7 +294,7 @@ def test_training_separates_planted_phenotypes(section, make_cohort, tmp_path):
     changes = {"epochs": 15, "base_lr": 0.05, "batch_size": 24, "teacher_momentum": 0.9}
     section = section.model_copy(update=changes)
     networks, _ = trained(cohort, section, tmp_path / "a.pt")
-    untrained = start_networks(section, 8, 1, "cpu")
+    untrained = build_student_teacher(section, 8, 1, "cpu")
     assert purity(untrained.teacher.encoder, cohort, section, kind) < 0.8
     assert purity(networks.teacher.encoder, cohort, section, kind) > 0.95
 
@@ -305,7 +305,7 @@ def run_stage(on_disk, tmp_path):
 
     def run(cohort, section, seed=1, out=tmp_path / "out", **nodes):
         ledger, tokens = on_disk(cohort)
-        training = pretrain.Training(
+        training = pretrain.RunSpec(
             ledger_path=ledger,
             tokens_dir=tokens,
             checkpoint_path=out / "checkpoint.pt",
@@ -408,7 +408,7 @@ def test_a_run_killed_under_other_settings_is_kept_beside_the_new_one(
 
 
 def test_a_global_run_clusters_the_cohort_as_one(run_stage, make_cohort, section):
-    """As many prototypes as the slides would have had, small slides included; no neighbours."""
+    """As many prototypes as the slides would have had, small slides included; no neighbors."""
     section = section.model_copy(update={"clustering": "global", "alpha_inter": 0.0, "epochs": 2})
     out = run_stage(make_cohort(9, 1, 8), section)
     arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("slides", "prototypes", "neighbours", "assignment"))
@@ -437,7 +437,7 @@ def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohor
     cohort.tokens[4] = cohort.tokens[0]
     changes = {"inter_target": "any_region", "alpha_intra": 0.0, "exclude_same_patient": excluded}
     section = section.model_copy(update=changes)
-    networks = start_networks(section, 8, 1, "cpu")
+    networks = build_student_teacher(section, 8, 1, "cpu")
     stage = stage_two.StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
     stage.begin_epoch(0)
     targets = stage.targets

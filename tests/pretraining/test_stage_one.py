@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from slpd_core import artifacts
 from slpd_core.pretraining import stage_one
-from slpd_core.pretraining.patch_augmentations import draw_views
+from slpd_core.pretraining.patch_augmentations import sample_patch_crops
 from slpd_core.runtime import sigterm_exits
 from slpd_core.ssl import trainer
-from slpd_core.ssl.distributed import train_as_one
+from slpd_core.ssl.distributed import launch_distributed
 from slpd_core.ssl.losses import koleo_loss
 
 SMALL = {
@@ -69,17 +69,17 @@ def weights(networks):
 
 
 def test_patches_of_all_slides_are_one_array(paths):
-    patches = stage_one.Patches(paths)
+    patches = stage_one.PatchDataset(paths)
     assert len(patches) == 21
     first, last = (artifacts.read_patches(path)[0] for path in (paths[0], paths[2]))
-    taken = patches.take(np.array([20, 0, 11, 12]))
+    taken = patches.get(np.array([20, 0, 11, 12]))
     np.testing.assert_array_equal(taken, np.stack([last[8], first[0], first[11], last[0]]))
-    assert stage_one.Patches(paths[:2]).fingerprint != patches.fingerprint
+    assert stage_one.PatchDataset(paths[:2]).fingerprint != patches.fingerprint
 
 
 def test_without_any_patch_there_is_nothing_to_train_on(paths):
     with pytest.raises(ValueError, match="no slide has patches"):
-        stage_one.Patches(paths[1:2])
+        stage_one.PatchDataset(paths[1:2])
 
 
 def test_the_loss_of_a_step_is_dinos(plan, paths):
@@ -87,14 +87,14 @@ def test_the_loss_of_a_step_is_dinos(plan, paths):
     networks, recipe = plan.start(), plan.recipe
     with torch.no_grad():
         networks.teacher.head.last_layer.add_(0.3 * torch.randn_like(networks.teacher.head.last_layer))
-    networks.centres["self"] = centre = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
-    pixels = stage_one.Patches(paths).take(np.arange(4))
-    views = [plan.normalise(v) for v in draw_views(pixels, np.arange(4), 4, recipe, np.random.default_rng(0))]
+    networks.centers["self"] = center = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
+    pixels = stage_one.PatchDataset(paths).get(np.arange(4))
+    views = [plan.normalise(v) for v in sample_patch_crops(pixels, np.arange(4), 4, recipe, np.random.default_rng(0))]
     loss, own, koleo, entropy = stage_one.step(networks, views, plan)
     found = [parameter.grad.clone() for parameter in networks.student.parameters()]
     crops = [crop for view in views for crop in view.split(4)]
     student = [F.log_softmax(networks.student(crop) / 0.1, -1) for crop in crops]
-    teacher = [F.softmax((networks.teacher(crop) - centre) / 0.04, -1) for crop in crops[:2]]
+    teacher = [F.softmax((networks.teacher(crop) - center) / 0.04, -1) for crop in crops[:2]]
     pairs = [-(t * s).sum(-1) for i, t in enumerate(teacher) for j, s in enumerate(student) if i != j]
     expected = torch.stack(pairs).mean(), sum(koleo_loss(networks.student.encoder(crop)) for crop in crops[:2]) / 2
     torch.testing.assert_close((own, koleo), expected)
@@ -103,7 +103,7 @@ def test_the_loss_of_a_step_is_dinos(plan, paths):
     torch.testing.assert_close(found, list(gradients), atol=1e-6, rtol=1e-3)
     torch.testing.assert_close(entropy, torch.stack([-(t * t.log()).sum(-1) for t in teacher]).mean())
     logits = torch.cat([networks.teacher(crop) for crop in crops[:2]])
-    torch.testing.assert_close(networks.centres["self"], 0.9 * centre + 0.1 * logits.mean(0))
+    torch.testing.assert_close(networks.centers["self"], 0.9 * center + 0.1 * logits.mean(0))
 
 
 def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path):
@@ -135,7 +135,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(plan, paths, tmp_path, monkeyp
     with sigterm_exits(), pytest.raises((KeyboardInterrupt, SystemExit)):
         stage_one.train(paths, plan, tmp_path / "cut.pt")
     state = artifacts.read_torch(tmp_path / "cut.pt")
-    epoch = state["more"]["epoch"]
+    epoch = state["extra_state"]["epoch"]
     assert (len(state["history"]), len(epoch["metrics"]) if epoch else 0) == (1, measured)
     resumed, again = stage_one.train(paths, plan, tmp_path / "cut.pt")
     assert len(done) == 3 + 4 - measured
@@ -152,7 +152,7 @@ def test_other_patches_begin_anew(plan, paths, tmp_path):
 
 def test_two_processes_train_as_one(plan, paths, tmp_path, monkeypatch):
     alone, history = stage_one.train(paths, plan, tmp_path / "alone.pt")
-    train_as_one(stage_one.train, 2, "cpu", paths, plan, tmp_path / "shared.pt")
+    launch_distributed(stage_one.train, 2, "cpu", paths, plan, tmp_path / "shared.pt")
     trained = []
     monkeypatch.setattr(trainer, "train_epoch", lambda *_: trained.append(_))
     shared, together = stage_one.train(paths, plan, tmp_path / "shared.pt")
@@ -164,11 +164,11 @@ def test_two_processes_train_as_one(plan, paths, tmp_path, monkeypatch):
 
 def test_a_process_that_fails_ends_all_with_its_message(plan, paths, tmp_path):
     with pytest.raises(RuntimeError, match=r"process [01]: ValueError: no slide has patches"):
-        train_as_one(stage_one.train, 2, "cpu", paths[1:2], plan, tmp_path / "c.pt")
+        launch_distributed(stage_one.train, 2, "cpu", paths[1:2], plan, tmp_path / "c.pt")
 
 
 def test_a_batch_that_cannot_be_shared_is_named(plan, paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage_one.distributed, "count", lambda: 3)
+    monkeypatch.setattr(stage_one.distributed, "world_size", lambda: 3)
     with pytest.raises(ValueError, match=r"patch_encoder\.dino\.batch_size: 8 patches .* among 3 GPUs"):
         stage_one.train(paths, plan, tmp_path / "c.pt")
 

@@ -13,7 +13,7 @@ import torch
 from slpd_core.artifacts.checksums import row_checksums
 from slpd_core.artifacts.hdf5 import seal_h5
 from slpd_core.encoders.region_encoder import RegionEncoder
-from slpd_core.pretraining.token_dataset import embed_regions, read_cohort
+from slpd_core.pretraining.token_dataset import embed_regions, read_token_dataset
 
 
 def rewrite(path, change):
@@ -28,7 +28,7 @@ def rewrite(path, change):
 
 def test_a_cohort_comes_back_slide_after_slide(on_disk, make_cohort):
     cohort = make_cohort(5, 0, 3, 1)
-    back = read_cohort(*on_disk(cohort))
+    back = read_token_dataset(*on_disk(cohort))
     assert torch.equal(back.tokens, cohort.tokens)
     np.testing.assert_array_equal(back.coords, cohort.coords)
     assert (back.slide_ids, back.patient_ids) == (["s0", "s2", "s3"], ["ps0", "ps2", "ps3"])
@@ -38,15 +38,15 @@ def test_a_cohort_comes_back_slide_after_slide(on_disk, make_cohort):
 def test_a_part_of_a_cohort_is_read_alone_and_has_a_fingerprint_of_its_own(on_disk, make_cohort):
     cohort = make_cohort(5, 2, 3)
     ledger, tokens = on_disk(cohort)
-    part = read_cohort(ledger, tokens, {"s2", "s0", "elsewhere"})
+    part = read_token_dataset(ledger, tokens, {"s2", "s0", "elsewhere"})
     assert part.slide_ids == ["s0", "s2"]
     assert torch.equal(part.tokens, cohort.tokens[[0, 1, 2, 3, 4, 7, 8, 9]])
-    assert len({read_cohort(ledger, tokens, only).fingerprint for only in (None, {"s0"}, {"s1"})}) == 3
+    assert len({read_token_dataset(ledger, tokens, only).fingerprint for only in (None, {"s0"}, {"s1"})}) == 3
 
 
 def test_a_fold_without_training_slides_is_named_with_the_remedy(on_disk, make_cohort):
     with pytest.raises(ValueError, match=r"ledger\.parquet: none of the 1 training slides of this fold .*n_folds"):
-        read_cohort(*on_disk(make_cohort(5, 0)), {"s1"})
+        read_token_dataset(*on_disk(make_cohort(5, 0)), {"s1"})
 
 
 def test_a_disk_without_room_for_the_tokens_is_named_with_the_remedy(on_disk, make_cohort, tmp_path, monkeypatch):
@@ -55,7 +55,7 @@ def test_a_disk_without_room_for_the_tokens_is_named_with_the_remedy(on_disk, ma
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"tokens\.bin: no room for tokens of 0\.0 GB \(No space left.*set TMPDIR"):
-        read_cohort(*on_disk(make_cohort(5)), None, 0, tmp_path)
+        read_token_dataset(*on_disk(make_cohort(5)), None, 0, tmp_path)
 
 
 def tokens_seen(rank, cohort, path):
@@ -66,8 +66,8 @@ def test_tokens_larger_than_memory_are_mapped_in_every_process(on_disk, make_coh
     cohort = make_cohort(5, 0, 3)
     ledger, tokens = on_disk(cohort)
     size = cohort.tokens.nbytes
-    assert read_cohort(ledger, tokens, None, size, tmp_path).file is None
-    mapped = read_cohort(ledger, tokens, None, size - 1, tmp_path)
+    assert read_token_dataset(ledger, tokens, None, size, tmp_path).file is None
+    mapped = read_token_dataset(ledger, tokens, None, size - 1, tmp_path)
     assert Path(mapped.file).stat().st_size == size
     assert torch.equal(mapped.tokens, cohort.tokens)
     torch.multiprocessing.spawn(tokens_seen, (mapped, tmp_path / "seen.npy"), nprocs=1)
@@ -76,14 +76,14 @@ def test_tokens_larger_than_memory_are_mapped_in_every_process(on_disk, make_coh
 
 def test_a_cohort_without_tissue_is_refused(on_disk, make_cohort):
     with pytest.raises(ValueError, match=r"ledger\.parquet: no slide with status ok"):
-        read_cohort(*on_disk(make_cohort(0, 0)))
+        read_token_dataset(*on_disk(make_cohort(0, 0)))
 
 
 def test_tokens_the_ledger_did_not_admit_are_refused(on_disk, make_cohort):
     ledger, tokens = on_disk(make_cohort(5, 5))
     (tokens / "s1.h5").write_bytes((tokens / "s0.h5").read_bytes())
     with pytest.raises(ValueError, match=r"s1\.h5: not the tokens the ledger admitted"):
-        read_cohort(ledger, tokens)
+        read_token_dataset(ledger, tokens)
 
 
 def test_a_flipped_bit_of_a_token_is_named_with_its_region(on_disk, make_cohort, tmp_path):
@@ -96,14 +96,14 @@ def test_a_flipped_bit_of_a_token_is_named_with_its_region(on_disk, make_cohort,
     path.write_bytes(content)
     for memory_bytes in (math.inf, 0):  # kept in memory, and mapped
         with pytest.raises(ValueError, match=r"s1\.h5: damaged, tokens 4 is not what .*; delete the file"):
-            read_cohort(ledger, tokens, None, memory_bytes, tmp_path)
+            read_token_dataset(ledger, tokens, None, memory_bytes, tmp_path)
 
 
 def test_tokens_that_are_no_square_are_refused(on_disk, make_cohort):
     ledger, tokens = on_disk(make_cohort(5, 6))
     rewrite(tokens / "s0.h5", lambda tokens: tokens[:, :15])
     with pytest.raises(ValueError, match=r"s0\.h5: 15 tokens a region are no square grid; delete the file"):
-        read_cohort(ledger, tokens)
+        read_token_dataset(ledger, tokens)
 
 
 def test_tokens_of_another_shape_name_both_slides(on_disk, make_cohort):
@@ -111,7 +111,7 @@ def test_tokens_of_another_shape_name_both_slides(on_disk, make_cohort):
     rewrite(tokens / "s1.h5", lambda tokens: tokens[:, :9])
     found = r"s1\.h5: tokens \(3, 3, 8\), those of slide s0 are \(4, 4, 8\); of the one that does not fit"
     with pytest.raises(ValueError, match=found):
-        read_cohort(ledger, tokens)
+        read_token_dataset(ledger, tokens)
 
 
 def test_the_batch_size_of_embedding_does_not_show(make_cohort):

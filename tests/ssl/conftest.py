@@ -5,7 +5,7 @@ from torch import nn
 
 from slpd_core.ssl.head import ProjectionHead
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import Network, Networks
+from slpd_core.ssl.student_teacher import Network, StudentTeacher
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,10 @@ def recipe() -> Recipe:
 def start():
     """Student and teacher with an encoder of one layer, 8 to `width` numbers."""
 
-    def start(seed: int, width: int = 24) -> Networks:
+    def start(seed: int, width: int = 24) -> StudentTeacher:
         def build(drop_path: float) -> Network:
             return Network(nn.Linear(8, width), ProjectionHead(width, 32, 16, 40))
 
-        return Networks.start(build, ("self",), seed)
+        return StudentTeacher.create(build, ("self",), seed)
 
     return start

@@ -23,23 +23,23 @@ def warnings(caplog):
     return caplog
 
 
-def made_by(recipe, **changes):
+def run_config(recipe, **changes):
     """The flat form `pretrain.run` gives."""
     return asdict(recipe) | {"seed": 1, "tokens": "f", "version": 3} | changes
 
 
 def test_what_is_saved_comes_back(recipe, networks, start, tmp_path):
     more = {"begun": {"row": {"epoch": 1.0}, "rows": torch.tensor([-1, 4])}, "nothing": None}
-    networks.centres["self"] += 1
-    Checkpoint(tmp_path / "a.pt", made_by(recipe)).save(networks, [{"epoch": 0.0}], more)
+    networks.centers["self"] += 1
+    Checkpoint(tmp_path / "a.pt", run_config(recipe)).save(networks, [{"epoch": 0.0}], more)
     other = start(2)
-    history, back = Checkpoint(tmp_path / "a.pt", made_by(recipe)).restore(other, [*more])
+    history, back = Checkpoint(tmp_path / "a.pt", run_config(recipe)).restore(other, [*more])
     assert history == [{"epoch": 0.0}]
     assert str(back) == str(more)
     assert all(
         torch.equal(a, b) for a, b in zip(other.student.parameters(), networks.student.parameters(), strict=True)
     )
-    assert torch.equal(other.centres["self"], networks.centres["self"])
+    assert torch.equal(other.centers["self"], networks.centers["self"])
 
 
 @pytest.mark.parametrize("enabled", [(True, False), (False, True), (True, True)])
@@ -54,21 +54,21 @@ def test_a_run_goes_on_where_another_precision_is_chosen(recipe, start, tmp_path
 
 
 def test_what_a_run_needs_is_missed(recipe, networks, tmp_path):
-    Checkpoint(tmp_path / "a.pt", {}).save(networks, [], {"centres": torch.zeros(2)})
+    Checkpoint(tmp_path / "a.pt", {}).save(networks, [], {"centers": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"a\.pt: not the state of this run .*rows.*delete it"):
-        Checkpoint(tmp_path / "a.pt", {}).restore(networks, ["centres", "rows"])
+        Checkpoint(tmp_path / "a.pt", {}).restore(networks, ["centers", "rows"])
 
 
 def test_a_checkpoint_of_other_settings_is_set_aside_with_the_difference(recipe, networks, tmp_path, warnings):
-    path, old = tmp_path / "checkpoint.pt", made_by(recipe, temperature=7)
+    path, old = tmp_path / "checkpoint.pt", run_config(recipe, temperature=7)
     Checkpoint(path, old).save(networks, [{"epoch": 0.0}], {})
     content = path.read_bytes()
-    now = made_by(recipe, base_lr=0.01, seed=2, patience=None)
+    now = run_config(recipe, base_lr=0.01, seed=2, patience=None)
     assert Checkpoint(path, now).restore(networks) == ([], {})
     expected = "base_lr 0.0005 -> 0.01, patience absent -> None, seed 1 -> 2, temperature 7 -> absent"
     assert f"of other settings ({expected})" in warnings.text
     (aside,) = tmp_path.iterdir()
-    assert aside.name == f"checkpoint.{artifacts.fingerprint(Checkpoint(path, old).made_by)[:8]}.pt"
+    assert aside.name == f"checkpoint.{artifacts.fingerprint(Checkpoint(path, old).run_config)[:8]}.pt"
     assert aside.name in warnings.text
     assert aside.read_bytes() == content
 
@@ -76,15 +76,15 @@ def test_a_checkpoint_of_other_settings_is_set_aside_with_the_difference(recipe,
 def test_two_checkpoints_of_other_settings_do_not_meet(recipe, networks, tmp_path):
     path = tmp_path / "checkpoint.pt"
     for seed in (1, 2, 3):
-        Checkpoint(path, made_by(recipe, seed=seed)).restore(networks)
-        Checkpoint(path, made_by(recipe, seed=seed)).save(networks, [], {})
+        Checkpoint(path, run_config(recipe, seed=seed)).restore(networks)
+        Checkpoint(path, run_config(recipe, seed=seed)).save(networks, [], {})
     assert len([*tmp_path.iterdir()]) == 3
 
 
-@pytest.mark.parametrize("state", [{}, {"made_by": "{}", "history": []}, [1, 2], torch.zeros(2)], ids=str)
+@pytest.mark.parametrize("state", [{}, {"run_config": "{}", "history": []}, [1, 2], torch.zeros(2)], ids=str)
 def test_a_file_of_another_kind_is_named_with_the_remedy(networks, tmp_path, state):
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt: no checkpoint of a training run, .*'networks'.*delete it"):
+    with pytest.raises(ValueError, match=r"a\.pt: no checkpoint of a training run: .*'networks'.*delete it"):
         Checkpoint(tmp_path / "a.pt", {}).restore(networks)
 
 
@@ -103,7 +103,7 @@ def test_a_broken_checkpoint_is_named_with_the_remedy(networks, tmp_path, conten
 
 
 def test_a_flipped_bit_of_a_checkpoint_is_named_or_changes_nothing(tmp_path):
-    state = {"made_by": "{}", "history": [{"epoch": 0.0}], "more": {}, "networks": {"a": torch.arange(500.0)}}
+    state = {"run_config": "{}", "history": [{"epoch": 0.0}], "extra_state": {}, "networks": {"a": torch.arange(500.0)}}
     path, rng = tmp_path / "a.pt", np.random.default_rng(0)
     torch.save(state, path)
     whole, named = path.read_bytes(), 0

@@ -1,11 +1,11 @@
-"""Losses and gradients agree with slow loops written from the formulas; entropy and centre have planted values."""
+"""Losses and gradients agree with slow loops written from the formulas; entropy and center have planted values."""
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from slpd_core.ssl import losses
-from slpd_core.ssl.losses import Logits
+from slpd_core.ssl.losses import LogitFactors
 
 B, T, CROPS, OUT, DIM = 5, 3, 4, 7, 6
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
@@ -18,7 +18,7 @@ def minus_a_log_b(a, b):
 
 @pytest.fixture
 def given():
-    """Vectors and outputs of student and teacher, centres, and pairs of which some do not count."""
+    """Vectors and outputs of student and teacher, centers, and pairs of which some do not count."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -31,20 +31,23 @@ def given():
     return crops, outputs, targets, rows, 0.1 * normal(T, OUT), pairs
 
 
-def distil(crops, outputs, targets, rows, centres, pairs, **options):
-    student, teacher = Logits(crops, outputs, STUDENT_TEMPERATURE), Logits(targets, rows, TEACHER_TEMPERATURE)
-    return losses.distil(student, teacher, centres, pairs, **options)
+def distil(crops, outputs, targets, rows, centers, pairs, **options):
+    student, teacher = (
+        LogitFactors(crops, outputs, STUDENT_TEMPERATURE),
+        LogitFactors(targets, rows, TEACHER_TEMPERATURE),
+    )
+    return losses.chunked_cross_entropy(student, teacher, centers, pairs, **options)
 
 
 @pytest.mark.parametrize("block", [1, 2 * (CROPS + 2 * T) * OUT, 10**6])
 def test_loss_and_gradients_are_those_of_the_formula(given, block, monkeypatch):
     """However many pictures are worked on at a time: one, two with one left over, all."""
     monkeypatch.setitem(losses.BLOCK_LOGITS, "cpu", block)
-    crops, outputs, targets, rows, centres, pairs = given
+    crops, outputs, targets, rows, centers, pairs = given
     total, cross_entropy, entropy = torch.zeros((), dtype=torch.float64), torch.zeros(B, T, CROPS), torch.zeros(B, T)
     for b in range(B):
         for t in range(T):
-            a = ((rows @ targets[b, t] - centres[t]) / TEACHER_TEMPERATURE).softmax(0)
+            a = ((rows @ targets[b, t] - centers[t]) / TEACHER_TEMPERATURE).softmax(0)
             entropy[b, t] = minus_a_log_b(a, a)
             for v in range(CROPS):
                 pair = minus_a_log_b(a, (outputs @ crops[b, v] / STUDENT_TEMPERATURE).softmax(0))
@@ -73,9 +76,16 @@ def test_half_precision_rounds_factors_and_no_products():
     generator = torch.Generator().manual_seed(0)
     rows = normalize(torch.randn(4096, 256, generator=generator), dim=-1)
     vectors = normalize(rows[:160] + 0.01 * torch.randn(160, 256, generator=generator), dim=-1).view(20, 8, 256)
-    student = Logits(vectors.clone().requires_grad_(), rows, STUDENT_TEMPERATURE)
-    teacher, centres, pairs = Logits(vectors, rows, TEACHER_TEMPERATURE), torch.zeros(8, 4096), torch.ones(20, 8, 8)
-    exact, half = (losses.distil(student, teacher, centres, pairs, dtype) for dtype in (torch.float32, torch.bfloat16))
+    student = LogitFactors(vectors.clone().requires_grad_(), rows, STUDENT_TEMPERATURE)
+    teacher, centers, pairs = (
+        LogitFactors(vectors, rows, TEACHER_TEMPERATURE),
+        torch.zeros(8, 4096),
+        torch.ones(20, 8, 8),
+    )
+    exact, half = (
+        losses.chunked_cross_entropy(student, teacher, centers, pairs, dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     torch.testing.assert_close(half.loss, exact.loss, atol=0, rtol=1e-3)
     rounded = (vectors @ rows.T).bfloat16().float() / TEACHER_TEMPERATURE
     mutant = torch.distributions.Categorical(logits=rounded).entropy()
@@ -87,23 +97,23 @@ def test_half_precision_rounds_factors_and_no_products():
 
 
 def test_the_pairs_of_self_distillation_are_those_of_different_crops():
-    pairs = losses.other_views(2, 5)
+    pairs = losses.cross_view_weights(2, 5)
     assert [(t, v) for t, v in pairs.nonzero().tolist()] == [(t, v) for t in range(2) for v in range(5) if t != v]
     torch.testing.assert_close(pairs[pairs > 0], torch.full((8,), 1 / 8))
 
 
 def test_the_mean_of_what_counts():
     values = torch.tensor([1.0, 2.0, 4.0])
-    assert losses.mean_that_counts(values, torch.tensor([0.0, 1.0, 1.0])) == 3
-    assert losses.mean_that_counts(values, torch.zeros(3)).isnan()
+    assert losses.masked_mean(values, torch.tensor([0.0, 1.0, 1.0])) == 3
+    assert losses.masked_mean(values, torch.zeros(3)).isnan()
 
 
 def test_the_centre_is_a_moving_average_of_the_cosines_that_count():
     """Of the rows that count the cosines are 3 and 1, 5 and 3, their means 4 and 2."""
-    centre, outputs = torch.tensor([1.0, -1.0]), torch.eye(2)
+    center, outputs = torch.tensor([1.0, -1.0]), torch.eye(2)
     vectors, weights = torch.tensor([[3.0, 1.0], [5.0, 3.0], [9.0, 9.0]]), torch.tensor([1.0, 1.0, 0.0])
-    torch.testing.assert_close(losses.update_centre(centre, vectors, outputs, weights, 0.9), torch.tensor([1.3, -0.7]))
-    assert torch.equal(losses.update_centre(centre, vectors, outputs, torch.zeros(3), 0.9), centre)
+    torch.testing.assert_close(losses.update_center(center, vectors, outputs, weights, 0.9), torch.tensor([1.3, -0.7]))
+    assert torch.equal(losses.update_center(center, vectors, outputs, torch.zeros(3), 0.9), center)
 
 
 def test_koleo_and_its_gradient():

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from slpd_core.ssl.head import ProjectionHead
-from slpd_core.ssl.student_teacher import Network, Networks, clip_each, set_schedules, update
+from slpd_core.ssl.student_teacher import (
+    Network,
+    StudentTeacher,
+    apply_schedules,
+    clip_grads_per_parameter,
+    update_networks,
+)
 
 
 def same(a, b):
@@ -33,7 +39,7 @@ def test_drop_path_is_in_the_student_only():
         rates.append(drop_path)
         return Network(nn.Linear(8, 24), ProjectionHead(24, 32, 16, 40))
 
-    networks = Networks.start(build, ("self",), 1, drop_path=0.3)
+    networks = StudentTeacher.create(build, ("self",), 1, drop_path=0.3)
     assert rates == [0.3, 0.0]
     assert networks.student.training
     assert not any(module.training for module in networks.teacher.modules())
@@ -56,7 +62,7 @@ SCHEDULE = {
 def test_schedules_of_a_step(recipe, start, step, expected):
     changes = {"base_lr": 0.02, "min_lr": 0.001, "epochs": 3, "warmup_epochs": 1, "teacher_momentum": 0.99}
     networks = start(1)
-    values = set_schedules(networks, replace(recipe, **changes), step, steps_per_epoch=4, batch_size=64)
+    values = apply_schedules(networks, replace(recipe, **changes), step, steps_per_epoch=4, batch_size=64)
     assert tuple(values.values()) == pytest.approx(expected, abs=1e-12)
     decayed, free = networks.optimizer.param_groups
     assert decayed["lr"] == free["lr"] == values["lr"]
@@ -65,16 +71,16 @@ def test_schedules_of_a_step(recipe, start, step, expected):
 
 @pytest.mark.parametrize("batch_size", [16, 256, 1024])
 def test_the_learning_rate_follows_the_batch(recipe, start, batch_size):
-    values = set_schedules(start(1), recipe, 4, 4, batch_size)
+    values = apply_schedules(start(1), recipe, 4, 4, batch_size)
     assert values["lr"] == pytest.approx(recipe.base_lr * batch_size / 256)
 
 
 def test_the_teacher_follows_the_student_and_gets_no_gradient(recipe, start):
     networks = start(1)
     before = {key: tensor.clone() for key, tensor in networks.teacher.state_dict().items()}
-    set_schedules(networks, recipe, 5, 4, 12)
+    apply_schedules(networks, recipe, 5, 4, 12)
     networks.student(torch.randn(6, 8)).pow(2).mean().backward()
-    update(networks, recipe.clip_norm, 0.9)
+    update_networks(networks, recipe.clip_norm, 0.9)
     student = networks.student.state_dict()
     for key, tensor in networks.teacher.state_dict().items():
         torch.testing.assert_close(tensor, 0.9 * before[key] + 0.1 * student[key], atol=1e-7, rtol=1e-5)
@@ -87,9 +93,9 @@ def test_the_last_layer_is_frozen_for_the_first_epochs(recipe, start, epoch):
     before = networks.student.head.last_layer.clone()
     recipe = replace(recipe, freeze_last_layer_epochs=1)
     for step in (4 * epoch, 4 * epoch + 3):
-        set_schedules(networks, recipe, step, 4, 12)
+        apply_schedules(networks, recipe, step, 4, 12)
         networks.student(torch.randn(6, 8))[:, 0].mean().backward()
-        update(networks, recipe.clip_norm, 0.9)
+        update_networks(networks, recipe.clip_norm, 0.9)
     assert torch.equal(networks.student.head.last_layer, before) is (epoch == 0)
 
 
@@ -97,7 +103,7 @@ def test_the_last_layer_thaws_with_the_first_step_after_the_frozen_epochs(recipe
     networks, recipe = start(1), replace(recipe, freeze_last_layer_epochs=2)
     trained = []
     for step in range(12):
-        set_schedules(networks, recipe, step, 4, 12)
+        apply_schedules(networks, recipe, step, 4, 12)
         trained.append(networks.student.head.last_layer.requires_grad)
     assert trained == [False] * 8 + [True] * 4
 
@@ -105,7 +111,7 @@ def test_the_last_layer_thaws_with_the_first_step_after_the_frozen_epochs(recipe
 def test_only_gradients_above_the_norm_are_scaled():
     small, large = torch.full((4,), 0.5), torch.full((4, 4), 3.0)
     clipped = [small.clone(), large.clone(), torch.zeros(3)]
-    clip_each(clipped, 3.0)
+    clip_grads_per_parameter(clipped, 3.0)
     assert torch.equal(clipped[0], small)
     torch.testing.assert_close(clipped[1], large / 4)
     assert torch.equal(clipped[2], torch.zeros(3))
@@ -113,7 +119,7 @@ def test_only_gradients_above_the_norm_are_scaled():
 
 def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch):
     networks = start(1)
-    set_schedules(networks, recipe, 5, 4, 12)
+    apply_schedules(networks, recipe, 5, 4, 12)
     (networks.student(torch.randn(6, 8)).pow(2).sum() * 1e6).backward()
     norms = []
     monkeypatch.setattr(
@@ -121,7 +127,7 @@ def test_gradients_are_clipped_parameter_by_parameter(recipe, start, monkeypatch
         "step",
         lambda: norms.extend(float(parameter.grad.norm()) for parameter in networks.student.parameters()),
     )
-    update(networks, recipe.clip_norm, 0.9)
+    update_networks(networks, recipe.clip_norm, 0.9)
     assert max(norms) == pytest.approx(recipe.clip_norm, rel=1e-3)
     assert math.hypot(*norms) > 1.5 * recipe.clip_norm
     assert all(parameter.grad is None for parameter in networks.student.parameters())
@@ -132,23 +138,23 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out(recipe, start):
     networks, plain = start(1), start(1)
     networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
     x, before = torch.randn(6, 8), copy.deepcopy(networks.student.state_dict())
-    set_schedules(networks, recipe, 5, 4, 12)
+    apply_schedules(networks, recipe, 5, 4, 12)
     networks.scaler.scale(networks.student(x).pow(2).sum()).backward()
-    update(networks, recipe.clip_norm, 0.9)
+    update_networks(networks, recipe.clip_norm, 0.9)
     assert same(networks.student.state_dict(), before)
     assert networks.scaler.get_scale() == 2.0**126
     networks.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for one in (networks, plain):
-        set_schedules(one, recipe, 5, 4, 12)
+        apply_schedules(one, recipe, 5, 4, 12)
         one.scaler.scale(one.student(x).pow(2).sum()).backward()
-        update(one, recipe.clip_norm, 0.9)
+        update_networks(one, recipe.clip_norm, 0.9)
     torch.testing.assert_close(networks.student.state_dict(), plain.student.state_dict())
     assert not same(networks.student.state_dict(), before)
 
 
 def test_no_decay_on_biases_and_vectors(recipe, start):
     networks = start(1)
-    values = set_schedules(networks, recipe, 8, 4, 12)
+    values = apply_schedules(networks, recipe, 8, 4, 12)
     decayed, free = networks.optimizer.param_groups
     assert decayed["weight_decay"] == values["weight_decay"] > recipe.weight_decay
     assert free["weight_decay"] == 0
