@@ -32,9 +32,14 @@ sys.exit(max(task.returncode for task in tasks))
 """
 
 
+# Files of tests that take longest, in the order of their begin: so no process is left alone with one at the end, and
+# only the first waits for the cohort that the workflow's tests share.
+LONGEST = ("test_workflow.py", "test_evaluate.py", "test_cohort.py", "test_reruns.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Whole runs first, which take longest: so no process is left alone with them at the end."""
-    items.sort(key=lambda item: "workflow" not in item.path.parts)
+    """Begin the longest files of tests first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 # What a machine may lack where CI=true: a GPU, data, rights and kernels. All else .ci/tools installs.

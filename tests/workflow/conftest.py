@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
@@ -65,13 +66,37 @@ def small() -> Snakemake:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, snakemake, write_cohort) -> tuple[Path, str]:
-    """A cohort of eight good slides, a torn one and a blank one, run to its report; its folder and what was printed."""
-    folder = tmp_path_factory.mktemp("cohort")
-    write_cohort(folder, patients=4, with_bad=True)
-    done = snakemake(folder)
+def finished_once(tmp_path_factory, worker_id, snakemake, fresh) -> Path:
+    """A finished cohort and what it printed: made by the first process that needs it, changed by none."""
+    root = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = root / "finished"
+    with FileLock(root / "finished.lock"):
+        if not (folder / "printed.txt").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            cohort = fresh(folder / "cohort", with_bad=True)
+            done = snakemake(cohort)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "printed.txt").write_text(done.stdout + done.stderr)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, finished_once) -> tuple[Path, str]:
+    """A cohort of four good slides, a torn one and a blank one, run to its report; its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("finished") / "cohort"
+    shutil.copytree(finished_once / "cohort", folder, symlinks=True, copy_function=shutil.copy2)
+    return folder, (finished_once / "printed.txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def finished_small(tmp_path_factory, finished_once, small) -> Path:
+    """A copy of that cohort, with the settings of `small`."""
+    folder = tmp_path_factory.mktemp("small") / "cohort"
+    shutil.copytree(finished_once / "cohort", folder, symlinks=True, copy_function=shutil.copy2)
+    done = small(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout + done.stderr
+    assert done.jobs == {"report": 1}
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -115,13 +140,13 @@ def results_of() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture(scope="session")
-def fresh(write_cohort) -> Callable[[Path], Path]:
+def fresh(write_cohort) -> Callable[..., Path]:
     """Write a cohort of four slides, one name and one label not in ASCII, one slide dated tomorrow."""
 
-    def write(folder: Path) -> Path:
-        write_cohort(folder, patients=2)
+    def write(folder: Path, with_bad: bool = False) -> Path:
+        write_cohort(folder, patients=2, with_bad=with_bad)
         sheet = folder / "slides.csv"
-        text = sheet.read_text().replace(",fine,", ",größer,").replace("fine-1,fine-1", "größe-1,fine-1")
+        text = sheet.read_text().replace(",fine,", ",größer,").replace("coarse-1,coarse-1", "größe-1,coarse-1")
         sheet.write_text(text, encoding="utf-8")
         tomorrow = time.time() + 86_400
         os.utime(folder / "slides" / "fine-1.tiff", (tomorrow, tomorrow))
