@@ -533,6 +533,36 @@ def test_the_slurm_profile_names_rules_that_are_there():
     assert yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["groups"].keys() <= blocks.keys()
 
 
+ANOTHER_RELEASE = """
+import atexit, importlib.metadata, os, sys
+
+real, release = importlib.metadata.version, os.environ["RELEASE"]
+importlib.metadata.version = lambda name: release if name == "snakemake" and release else real(name)
+
+@atexit.register
+def note():
+    module = sys.modules.get("snakemake.sourcecache")
+    with open(os.environ["PATCHED"], "a") as file:
+        print(hasattr(getattr(module, "parse_uri", None), "cache_info"), file=file)
+"""
+
+
+@pytest.mark.slow
+def test_another_release_of_snakemake_plans_without_the_patch(cohort, small, tmp_path, monkeypatch):
+    hook, plans = tmp_path / "hook", {}
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(ANOTHER_RELEASE)
+    monkeypatch.setenv("PYTHONPATH", str(hook))
+    for release, patched in (("", "True"), ("9.99.0", "False")):
+        monkeypatch.setenv("RELEASE", release)
+        monkeypatch.setenv("PATCHED", str(tmp_path / f"patched{release}"))
+        done = small(cohort, "-n")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert patched in (tmp_path / f"patched{release}").read_text().split()
+        plans[release] = done.jobs
+    assert plans[""] == plans["9.99.0"] != {}
+
+
 NOTE_OPENED = """
 import os, sys
 
