@@ -40,38 +40,35 @@ def require_cohort(
         parts["train_fold"] = _split_training(settings, sheet)
     for key, run in runs.items():
         problems += _check_run(key, run, settings, parts[run.train_on])
-    problems += _check_batches(settings, gpus)
+        problems += _check_batch(key, run.batch_size, gpus.get("pretrain", 1))
+    if recipe := settings.patch_encoder.recipe:
+        problems += _check_batch("patch_encoder.dino", recipe.batch_size, gpus.get("patch_encoder", 1))
     if problems:
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
 
 
-def find_cohort_doubts(settings: config.Config, sheet: pd.DataFrame) -> list[str]:
+def find_cohort_doubts(sheet: pd.DataFrame, split_paths: Sequence[Path] = ()) -> list[str]:
     """Find doubts about sheet and splits, which stop nothing but should be looked at.
 
     Args:
-        settings: The whole config.
         sheet: The cohort's sheet.
+        split_paths: Imported splits, one file per fold.
 
     Returns:
         One line per doubt.
     """
     doubts = sheets.find_ambiguities(sheet)
-    if settings.folds.splits_dir:
-        table, issues = imported_splits.import_folds(settings.folds.files, sheet.assign(status=artifacts.OK))
+    if split_paths:
+        table, issues = imported_splits.import_folds(split_paths, sheet.assign(status=artifacts.OK))
         issues += split_audit.audit_folds(table)
         doubts += [f"folds.splits_dir: {line}" for line in split_audit.describe_issues(issues)]
     return doubts
 
 
-def _check_batches(settings: config.Config, gpus: Mapping[str, int]) -> Iterator[str]:
-    """Yield every batch size that the GPUs of a job cannot share evenly."""
-    batches = {f"pretrain.runs.{name}": settings.pretrain.run(name).batch_size for name in settings.pretrain.runs}
-    jobs = [("pretrain", key, size) for key, size in batches.items()]
-    if settings.patch_encoder.recipe:
-        jobs.append(("patch_encoder", "patch_encoder.dino", settings.patch_encoder.recipe.batch_size))
-    for rule, key, size in jobs:
-        if size % (count := gpus.get(rule, 1)):
-            yield f"{key}.batch_size: {size} does not divide among {count} GPUs; make it a multiple of {count}"
+def _check_batch(key: str, batch_size: int, gpus: int) -> Iterator[str]:
+    """Yield the batch size where the GPUs of a job cannot share it evenly."""
+    if batch_size % gpus:
+        yield f"{key}.batch_size: {batch_size} does not divide among {gpus} GPUs; make it a multiple of {gpus}"
 
 
 def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.DataFrame]:

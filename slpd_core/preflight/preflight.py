@@ -52,7 +52,7 @@ def run(
     checks.check_machine(report, machine, gpus)
     tables = [read_sheet(path, labeled=i == 0) for i, path in enumerate(sheets)]
     rows, region_options = pd.concat(tables), settings.regions.model_dump()
-    checks.check_sheet(report, tables[0], consistency.find_cohort_doubts(settings, tables[0]))
+    checks.check_sheet(report, tables[0], consistency.find_cohort_doubts(tables[0], settings.folds.files))
     missing_tiles = settings.tissue.missing_tiles
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
     slides = checks.check_slides(report, probes, settings.ledger.on_bad_slide)

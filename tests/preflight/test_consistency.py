@@ -100,9 +100,9 @@ def test_sites_are_checked_where_they_are_kept_whole(settings):
     refused(settings(folds={"group_by": "site", "n_folds": 2}), "label 'a' has one site only")
 
 
-def test_what_is_in_doubt_is_said(settings, tmp_path):
+def test_what_is_in_doubt_is_said(tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,other\n")
-    doubts = consistency.find_cohort_doubts(settings(folds={"splits_dir": str(tmp_path)}), SHEET)
+    doubts = consistency.find_cohort_doubts(SHEET, [tmp_path / "splits_0.csv"])
     assert doubts[0] == "patient_id: 'p1', 'p01' look alike; if they are one, write them alike"
     assert "folds.splits_dir: in the splits, not in the sheet: 1 (other)" in doubts
     assert "folds.splits_dir: in no split: 2 (a2, b2)" in doubts
