@@ -1,4 +1,4 @@
-"""Ink of a pen, told from stains of its hue: ink is a smooth line or word, tissue fills an area and has texture."""
+"""Ink of a pen, told from stains of its hue: ink is smooth and ends sharply, tissue has texture."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 INK_HUES = (40.0, 232.0)  # degrees: yellow, green and blue ink; hematoxylin and eosin lie beyond, from blue to red
-MIN_SATURATION = 70.0  # ink is deep in color, 0..255
-MIN_STAIN_FRACTION = 0.1  # of what is no glass; with less of its hue nothing can be said of a stain
+MIN_SATURATION = 70.0  # of ink, 0..255
+MIN_STAIN_FRACTION = 0.1  # of all but glass; a hue that is rarer is never called a stain
 # Texture relative to other tissue: less is ink, more may be tissue.
 MAX_INK_TEXTURE, MIN_TISSUE_TEXTURE = 1 / 3, 2 / 3
 # Gray levels between a stain of ink's hue and other tissue. Ink ends sharply; textured stains may differ more.
@@ -17,10 +17,12 @@ BORDER_PX = 7  # width of the border that is compared
 
 @dataclass(frozen=True)
 class Ink:
-    """What of a thumbnail has the hue of ink.
+    """Pixels of a thumbnail that have the hue of ink.
 
-    mask: bool (rows, columns), deep in color. fraction: of what is no glass, 0..1, pale parts included. is_stain:
-    whether it looks like stained tissue.
+    Attributes:
+        mask: The saturated ones, bool (rows, columns).
+        fraction: Fraction of all but glass, pale pixels included, 0..1.
+        is_stain: Whether they look like stained tissue.
     """
 
     mask: np.ndarray
@@ -29,16 +31,19 @@ class Ink:
 
 
 def find_ink(pixels: np.ndarray, hue: np.ndarray, saturation: np.ndarray, colored: np.ndarray) -> Ink:
-    """Find what has the hue of ink, and whether it is a stain of the slide instead.
+    """Find the pixels that have the hue of ink, and whether they are a stain of the slide instead.
 
-    It is a stain where it is most of what is no glass or passes into other tissue without a great step, as the border
-    between two hues then runs through one stain; but not where it is smooth beside other tissue.
+    They are a stain if they are most of all but glass, or if they pass into other tissue without a great step: the
+    border between two hues then runs through one stain. They are no stain if they are smooth relative to other tissue.
 
     Args:
-        pixels: thumbnail, uint8 RGB (rows, columns, 3).
-        hue: degrees / 2, uint8 (rows, columns); it and `saturation` without noise and the glass's tint.
-        saturation: uint8 (rows, columns).
-        colored: what is no glass, bool (rows, columns).
+        pixels: Thumbnail, uint8 RGB (rows, columns, 3).
+        hue: Degrees / 2, uint8 (rows, columns), without noise and the glass's tint.
+        saturation: uint8 (rows, columns), likewise.
+        colored: Pixels that are not glass, bool (rows, columns).
+
+    Returns:
+        The ink.
     """
     hued = (hue > INK_HUES[0] / 2) & (hue < INK_HUES[1] / 2)
     mask = _open(hued & (saturation > MIN_SATURATION))
@@ -54,13 +59,13 @@ def find_ink(pixels: np.ndarray, hue: np.ndarray, saturation: np.ndarray, colore
 
 
 def _open(mask: np.ndarray) -> np.ndarray:
-    """Remove what is thinner than three px."""
+    """Remove parts thinner than three px."""
     cross = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, cross)) > 0
 
 
 def _measure_texture(pixels: np.ndarray, mask: np.ndarray) -> float:
-    """Measure how gray levels within a mask vary from px to px, away from its border; nan where it is too thin."""
+    """Measure the variation of gray levels inside a mask, away from its border; nan if it is too thin."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     variance = cv2.blur(gray**2, (3, 3)) - cv2.blur(gray, (3, 3)) ** 2
@@ -68,14 +73,14 @@ def _measure_texture(pixels: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _measure_step(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-    """Measure the median difference in color where two masks meet, gray levels; nan where they do not."""
+    """Measure the median difference in color where two masks meet, gray levels; nan if they do not."""
     masks = first.astype(np.uint8), second.astype(np.uint8)
-    shares = [cv2.boxFilter(mask, cv2.CV_32F, (BORDER_PX, BORDER_PX)) for mask in masks]
-    meet = np.minimum(*shares) > 2 / BORDER_PX**2
+    fractions = [cv2.boxFilter(mask, cv2.CV_32F, (BORDER_PX, BORDER_PX)) for mask in masks]
+    meet = np.minimum(*fractions) > 2 / BORDER_PX**2
     if not meet.any():
         return float("nan")
     sums = [
         cv2.boxFilter(cv2.bitwise_and(pixels, pixels, mask=mask), cv2.CV_32F, (BORDER_PX, BORDER_PX)) for mask in masks
     ]
-    means = [total[meet] / share[meet][:, None] for total, share in zip(sums, shares, strict=True)]
+    means = [total[meet] / fraction[meet][:, None] for total, fraction in zip(sums, fractions, strict=True)]
     return float(np.median(np.abs(means[0] - means[1]).max(1)))

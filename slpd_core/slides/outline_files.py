@@ -1,4 +1,4 @@
-"""The folder of outlines: which file in it is of which slide."""
+"""The folder of outlines: the file of each slide."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,32 +7,47 @@ from pathlib import Path
 from slpd_core.artifacts.ids import fold_id
 from slpd_core.runtime import name_some
 
-GEOJSON_SUFFIXES, JSON_SUFFIXES = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in small or capital letters
+GEOJSON_SUFFIXES, JSON_SUFFIXES = (".geojson", ".geojson.gz"), (".json", ".json.gz")  # in any case
 
 
 @dataclass(frozen=True)
 class Outlines:
-    """The outlines in a folder: the file of each slide that has one, and the names of files that are of no slide."""
+    """The outlines in a folder.
+
+    Attributes:
+        paths: By slide id, the file of each slide that has one.
+        unmatched: Names of files that belong to no slide.
+    """
 
     paths: dict[str, Path]
     unmatched: tuple[str, ...] = ()
 
     def describe(self, n_slides: int) -> str:
-        """Say how many slides have an outline, and which files are of none."""
+        """Describe how many slides have an outline, and which files belong to none.
+
+        Args:
+            n_slides: Slides of the cohort.
+
+        Returns:
+            One line.
+        """
         text = f"{len(self.paths):,} of {n_slides:,} slides have an outline"
         return text + (f"; of no slide: {name_some(self.unmatched)}" if self.unmatched else "")
 
 
 def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
-    """Find the outlines of slides in a folder, by their names: {slide_id}.geojson or .json, also packed as .gz.
+    """Find the outlines of slides in a folder by their names: {slide_id}.geojson or .json, also with .gz.
 
     Args:
-        folder: The setting tissue.masks_dir.
-        slide_ids: The slides of all sheets. As on some disks, capital and small letters are the same.
+        folder: The setting tissue.masks_dir; None has no outlines.
+        slide_ids: The slides of all sheets; case does not count.
+
+    Returns:
+        The outlines.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: A GeoJSON is of no slide, or two files are of one.
+        ValueError: A GeoJSON belongs to no slide, or two files to one slide.
     """
     if folder is None:
         return Outlines({})
@@ -46,29 +61,35 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
         if slide_id is None:
             unmatched.append(path.name)
         elif slide_id in paths:
-            raise ValueError(
-                f"tissue.masks_dir: {paths[slide_id]} and {path.name} are of one slide; remove one of them"
-            )
+            raise ValueError(f"tissue.masks_dir: {paths[slide_id]} and {path.name} are of one slide; remove one")
         else:
             paths[slide_id] = path
-    strange = [name for name in unmatched if fold_id(name).endswith(GEOJSON_SUFFIXES)]
-    if strange:
+    misnamed = [name for name in unmatched if fold_id(name).endswith(GEOJSON_SUFFIXES)]
+    if misnamed:
         free = next((slide_id for slide_id in ids.values() if slide_id not in paths), "")
         hint = f", for example {free}.geojson" if free else ""
         raise ValueError(
-            f"tissue.masks_dir: no slide of a sheet is called {name_some(strange)}; name it {{slide_id}}.geojson{hint}"
+            f"tissue.masks_dir: no slide of a sheet is called {name_some(misnamed)}; name it {{slide_id}}.geojson{hint}"
         )
     return Outlines(paths, tuple(unmatched))
 
 
 def find_outline(folder: str | None, slide_id: str) -> Path | None:
-    """Find the outline of one slide, where there is one, in a folder that `find_outlines` has gone through."""
+    """Find the outline of one slide in a folder that `find_outlines` has checked.
+
+    Args:
+        folder: The setting tissue.masks_dir; None has no outlines.
+        slide_id: Id of the slide.
+
+    Returns:
+        The file; None if the slide has none.
+    """
     paths = Path(folder).iterdir() if folder else ()
     return next((path for path in paths if _read_id(path.name) == fold_id(slide_id) and path.is_file()), None)
 
 
 def _read_id(name: str) -> str:
-    """The folded id of the slide that a file is named after; "" where the name is of no outline."""
+    """Folded id of the slide that a file is named after; "" if the name is no outline's."""
     folded = fold_id(name)
     suffix = next((suffix for suffix in (*GEOJSON_SUFFIXES, *JSON_SUFFIXES) if folded.endswith(suffix)), "")
     return fold_id(folded.removesuffix(suffix)) if suffix else ""

@@ -1,4 +1,4 @@
-"""Patches: a sample of a slide's patches, for the patch encoder to be trained on (patch_encoder.source dino)."""
+"""Patches: a sample of a slide's patches that the patch encoder is trained on (patch_encoder.source dino)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.region_reader import iter_region_pixels
 
 VERSION = 3
-MAX_DRAWS = 50  # draws a patch wanted, at most: a region holds at least a little tissue
+MAX_DRAWS = 50  # rounds of draws; a region holds at least a little tissue
 
 
 def draw_corners(
@@ -28,10 +28,10 @@ def draw_corners(
         tissue: Its tissue.
         patch_level0_px: Side of a patch, level-0 px.
         n: Patches to draw.
-        rng: The generator.
+        rng: Random generator.
 
     Returns:
-        Upper left corners, int64 (at most n, 2), level-0 px, row by row as the slide's file is laid out.
+        Upper left corners, int64 (at most n, 2), level-0 px, in rows from top to bottom.
     """
     polygons = shapely.union_all(tissue.polygons)
     shapely.prepare(polygons)
@@ -60,10 +60,18 @@ def run(
     quarantine: tuple[type[Exception], ...],
     state_dir: Path | None = None,
 ) -> None:
-    """Write a sample of a slide's patches; none of a slide without regions or one that breaks on the way.
+    """Write a sample of a slide's patches; none of a slide without regions or a slide that cannot be read.
 
-    quarantine: the errors that leave the slide without patches; others are raised. state_dir: what runs note of the
-    slides' files.
+    Args:
+        slide_path: The file that the sheet names.
+        tissue_path, regions_path: The slide's artifacts.
+        patches_path: The file to write.
+        section: The stage's settings.
+        patch_px: Side of a patch.
+        jpeg_scaled_decoding: As in `Slide`.
+        seed: Seed of the draws.
+        quarantine: Errors that leave the slide without patches; others are raised.
+        state_dir: Folder of memos and marks on the slides' files.
     """
     regions, meta = artifacts.read_regions(regions_path)
     tissue, _ = artifacts.read_tissue(tissue_path)
@@ -73,7 +81,7 @@ def run(
     rng = generator(seed, "patches", regions.slide.slide_id)
     corners = draw_corners(regions, tissue, side, section.patches_per_slide, rng)
     sample = replace(regions, coords=corners, size_px=patch_px, size_level0_px=side)
-    unread = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
+    mark_path = outages.name_mark(state_dir, regions.slide.slide_id, patches_path)
     try:
         with artifacts.create_patches(patches_path, sample, provenance) as patches:
             pixels = iter_region_pixels(
@@ -85,11 +93,11 @@ def run(
             )
             for i, patch in enumerate(progress(pixels, len(corners), regions.slide.slide_id, "patches")):
                 patches[i] = patch
-        outages.note_read(unread)
-        log.info("%d patches of %d wanted", len(corners), section.patches_per_slide)
+        outages.note_read(mark_path)
+        log.info("%d of %d patches", len(corners), section.patches_per_slide)
     except SlideError as error:
         if SlideError not in quarantine:
             raise
-        log.warning("no patches to train on: %s", outages.explain(error, unread, slide_path))
+        log.warning("no patches to train on: %s", outages.explain(error, mark_path, slide_path))
         with artifacts.create_patches(patches_path, replace(sample, coords=corners[:0]), provenance):
             pass

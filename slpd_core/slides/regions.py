@@ -1,4 +1,4 @@
-"""Regions: the grid of squares at the target um/px, kept where there is tissue."""
+"""Regions: the squares of a grid at the target um/px that hold enough tissue."""
 
 import io
 from dataclasses import replace
@@ -15,28 +15,40 @@ from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, downsample_factor, region_side_level0
 
 VERSION = 3
-ANCHOR_STEPS = 16  # shifts tried along a side with `anchor: tissue`
+ANCHOR_STEPS = 16  # shifts along each side that `anchor: tissue` compares
 
 
 def grid_coords(slide_px: tuple[int, int], region_px: int, edge: str, start: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Upper left corners of non-overlapping squares over a slide, row by row: int64 (cells, 2), (x, y).
+    """Compute the corners of a grid of squares over a slide.
 
-    slide_px: (width, height); region_px: side, both level-0 px. edge: "pad" keeps squares that hang over the slide's
-    edges, "drop" does not. start: (x, y), 0 or less, where the first square begins; "drop" takes the next within.
+    Args:
+        slide_px: (width, height), level-0 px.
+        region_px: Side of a square, level-0 px.
+        edge: "pad" keeps squares that hang over the slide's edges, "drop" does not.
+        start: (x, y) of the first square, level-0 px, 0 or less; "drop" begins at the next one within.
+
+    Returns:
+        Upper left corners row by row, int64 (squares, 2), level-0 px.
     """
     sides = []
     for begin, side in zip(start, slide_px, strict=True):
         corners = np.arange(begin, side, region_px)
         inside = (corners >= 0) & (corners + region_px <= side)
         sides.append(corners if edge == "pad" else corners[inside])
-    y, x = (part.ravel() for part in np.meshgrid(sides[1], sides[0], indexing="ij"))
+    y, x = (axis.ravel() for axis in np.meshgrid(sides[1], sides[0], indexing="ij"))
     return np.stack([x, y], axis=1).astype(np.int64)
 
 
 def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely.Polygon, ...]) -> np.ndarray:
-    """Exact share of each square that tissue covers: float32 (squares,).
+    """Compute the exact fraction of each square that tissue covers.
 
-    coords: (squares, 2) upper left corners; polygons: disjoint, in the same px.
+    Args:
+        coords: Upper left corners, (squares, 2), level-0 px.
+        region_px: Side of a square, level-0 px.
+        polygons: Disjoint polygons of tissue, level-0 px.
+
+    Returns:
+        float32 (squares,).
     """
     covered = np.zeros(len(coords))
     if len(coords) and polygons:
@@ -48,7 +60,15 @@ def tissue_fractions(coords: np.ndarray, region_px: int, polygons: tuple[shapely
 
 
 def has_enough_tissue(fractions: np.ndarray, min_tissue_fraction: float) -> np.ndarray:
-    """Return which squares are kept, bool (squares,): those with at least `min_tissue_fraction` and more than 0."""
+    """Return which squares hold enough tissue: at least `min_tissue_fraction` and more than 0.
+
+    Args:
+        fractions: Tissue fraction of each square, (squares,).
+        min_tissue_fraction: Least fraction.
+
+    Returns:
+        bool (squares,).
+    """
     return (fractions >= min_tissue_fraction) & (fractions > 0)
 
 
@@ -72,7 +92,7 @@ def select_tissue_regions(
         anchor: Where the grid begins: "slide" (its corner) or "tissue" (where most tissue is kept).
 
     Returns:
-        The regions; without any, their slide's `reason` says why.
+        The regions; if there are none, the slide's `reason` says why.
 
     Raises:
         SlideError: The slide is coarser than `target_mpp`.
@@ -95,10 +115,19 @@ def select_tissue_regions(
 
 
 def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, min_tissue_fraction: float) -> str:
-    """Explain why a slide has no regions, and what to do about it."""
+    """Explain why a slide has no regions, with the remedy.
+
+    Args:
+        tissue: The slide's tissue.
+        fractions: Tissue fraction of each square of the grid.
+        min_tissue_fraction: Least fraction of a region.
+
+    Returns:
+        The reason.
+    """
     max_fraction = float(fractions.max(initial=0))
     if not tissue.polygons:
-        # Its remarks may say why: what was left out as ink.
+        # Remarks may tell why, as of pixels that are excluded as ink.
         return " ".join(
             ["no tissue found; outline it by hand (tissue.masks_dir) if there is some.", *tissue.slide.remarks]
         )
@@ -124,8 +153,8 @@ def place_grid(
         tissue: The slide's tissue.
         region_px: Side of a square, level-0 px.
         min_tissue_fraction, edge: As in `select_regions`.
-        anchor: "slide" begins at its corner; "tissue" where the kept squares hold most tissue, of equals at the least
-            shift.
+        anchor: "slide" begins at its corner; "tissue" where kept squares hold most tissue, at the least shift of
+            equals.
 
     Returns:
         Upper left corners, int64 (squares, 2), level-0 px, and the tissue fraction of each, float32 (squares,).
@@ -140,7 +169,7 @@ def place_grid(
             held = float(fractions[has_enough_tissue(fractions, min_tissue_fraction)].sum(dtype=np.float64))
             if best is None or held > best[0] * (1 + 1e-6):
                 best = held, coords, fractions
-    assert best is not None  # there is one shift at least
+    assert best is not None  # there is at least one shift
     return best[1], best[2]
 
 
@@ -153,7 +182,17 @@ def draw_regions_overlay(
     edge: str,
     anchor: str,
 ) -> Image.Image:
-    """Draw a slide's squares, kept and dropped, on the picture of its tissue; a quarantined slide shows the reason."""
+    """Draw a slide's squares, kept and dropped, on the picture of its tissue; a slide without regions shows the reason.
+
+    Args:
+        outlined_path: Picture of the tissue stage.
+        tissue: The slide's tissue.
+        regions: Its regions.
+        min_tissue_fraction, edge, anchor: As in `select_tissue_regions`.
+
+    Returns:
+        The picture.
+    """
     with Image.open(io.BytesIO(artifacts.read_picture(outlined_path))) as file:
         outlined = file.convert("RGB")
     if tissue.slide.status != artifacts.OK:
@@ -177,9 +216,15 @@ def run(
     section: config.RegionsConfig,
     quarantine: tuple[type[Exception], ...],
 ) -> None:
-    """Lay a slide's regions and draw them; a slide coarser than the target um/px is quarantined with the reason.
+    """Write a slide's regions and their picture; a slide coarser than the target um/px is quarantined.
 
-    outlined_path: the tissue stage's picture. quarantine: the errors that do that, others are raised.
+    Args:
+        tissue_path: The slide's tissue.
+        outlined_path: Picture of the tissue stage.
+        regions_path: The file to write.
+        overlay_path: The picture to write.
+        section: The stage's settings.
+        quarantine: Errors that quarantine the slide; others are raised.
     """
     tissue, meta = artifacts.read_tissue(tissue_path)
     settings = section.model_dump()
@@ -187,8 +232,8 @@ def run(
         regions = select_tissue_regions(tissue, **settings)
     except quarantine as error:
         log.warning("quarantined: %s", error)
-        lost = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
-        regions = select_tissue_regions(replace(tissue, slide=lost), **settings)
+        slide = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
+        regions = select_tissue_regions(replace(tissue, slide=slide), **settings)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = artifacts.provenance("regions", VERSION, settings, meta["fingerprint"])
     grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})

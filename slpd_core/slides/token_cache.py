@@ -1,8 +1,9 @@
-"""Tokens that cohorts share: a folder of tokens files, each under the fingerprint of all that went into it.
+"""A cache of tokens that cohorts share: a folder of tokens files, named by the fingerprint of their inputs.
 
-The slide's bytes, the settings of tissue, regions and tokens, the patch encoder's weights and the stages' versions are
-in the fingerprint; the slide's name and the cohort are not. Several users may share the folder: its own permissions say
-who reads what is in it. What cannot be read or added costs the encoding, with a warning, and never ends a job.
+The fingerprint covers the slide's bytes, the settings of tissue, regions and tokens, the patch encoder's weights and
+the stages' versions. It does not cover the slide's name and the cohort. Several users may share the folder; its own
+permissions say who may read the files. A file that cannot be read or added costs an encoding and a warning, never the
+job.
 """
 
 import os
@@ -17,9 +18,21 @@ READ_BY_OTHERS = 0o044
 
 
 def get(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_path: Path) -> bool:
-    """Copy a slide's tokens out of the cache, under the slide's present name; False where they are not in it.
+    """Copy a slide's tokens out of the cache, under the slide's present name.
 
-    A file that can be read but is broken, or of other tokens, is removed from the cache, with a warning.
+    A broken file, or one of other tokens, is removed from the cache with a warning.
+
+    Args:
+        cache_dir: The cache.
+        fingerprint: Fingerprint of the tokens' inputs.
+        regions: The slide's regions.
+        tokens_path: The file to write.
+
+    Returns:
+        Whether the cache had them.
+
+    Raises:
+        OSError: `tokens_path` cannot be written.
     """
     cached = cache_dir / f"{fingerprint}.h5"
     try:
@@ -32,7 +45,7 @@ def get(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_pa
             cached.unlink()
         return False
     except OSError as error:
-        if error.filename != str(cached):  # of the slide's own tokens, as where the disk is full
+        if error.filename != str(cached):  # an error of `tokens_path`, as of a full disk
             raise
         log.warning("tokens.cache_dir cannot be read (%s): the slide is encoded", error)
         return False
@@ -41,7 +54,13 @@ def get(cache_dir: Path, fingerprint: str, regions: artifacts.Regions, tokens_pa
 
 
 def store(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
-    """Add tokens to the cache: another name for the same file where the file system has that, else a copy."""
+    """Add tokens to the cache: a hard link if the file system has them, else a copy.
+
+    Args:
+        cache_dir: The cache.
+        fingerprint: Fingerprint of the tokens' inputs.
+        tokens_path: The slide's tokens.
+    """
     cached = cache_dir / f"{fingerprint}.h5"
     try:
         if cached.exists():
@@ -54,7 +73,7 @@ def store(cache_dir: Path, fingerprint: str, tokens_path: Path) -> None:
         except OSError:
             with artifacts.atomic_write(cached) as part:
                 shutil.copyfile(tokens_path, part)
-        # Whoever may look into the folder may read what is in it, whatever this user's umask.
+        # Whoever may read the folder may read its files, whatever this user's umask.
         cached.chmod(cached.stat().st_mode | cache_dir.stat().st_mode & READ_BY_OTHERS)
     except OSError as error:
         log.warning("not added to tokens.cache_dir (%s)", error)
