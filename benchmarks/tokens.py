@@ -27,7 +27,7 @@ from slpd_core.encoders.precision import DTYPES, single_threaded_pool
 from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
-from slpd_core.slides import tokens
+from slpd_core.slides import patch_pixels, tokenizer, tokens
 from slpd_core.wsi.writer import write_slide
 
 REGION_PX, PATCH_PX = 4096, 256
@@ -82,7 +82,7 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
     def encode() -> torch.Tensor:
         batch = torch.stack([prepare(patch) for patch in patches])
         with torch.autocast(device, torch.bfloat16):
-            parts = batch.split(tokens.CPU_BATCH_SIZE if device == "cpu" else PUBLISHED_BATCH)
+            parts = batch.split(tokenizer.CPU_BATCH_SIZE if device == "cpu" else PUBLISHED_BATCH)
             return torch.cat([model(part.to(device)).float() for part in parts]).cpu()
 
     return encode
@@ -91,15 +91,16 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
     """A region's pixels as the stage encodes them."""
     frozen = optimize_for_inference(network(), mean=MEAN, std=STD, precision=precision, device=device)
-    encode = tokens.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokens.TRIAL_BATCH_SIZE)
-    encode.batch_size = tokens.choose_batch_size("auto", encode)
+    encode = tokenizer.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokenizer.TRIAL_BATCH_SIZE)
+    encode.batch_size = tokenizer.choose_batch_size("auto", encode)
     return lambda: torch.from_numpy(next(encode([region]))).float()
 
 
 def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], object], float]]:
     """Ways to multiply, by precision and shape, each with the operations of a call; on a CPU in all its threads."""
     ways: dict[tuple[str, str], tuple[Callable[[], object], float]] = {}
-    shapes = {f"{inside} x {outside}": (tokens.CPU_BATCH_SIZE * TOKENS, inside, outside) for inside, outside in LAYERS}
+    items = tokenizer.CPU_BATCH_SIZE * TOKENS
+    shapes = {f"{inside} x {outside}": (items, inside, outside) for inside, outside in LAYERS}
     threads = torch.get_num_threads() if device == "cpu" else 1
     pool = single_threaded_pool(threads)
 
@@ -159,7 +160,7 @@ def timed(
 
 def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
     """Print the table of a device; each way has a process of its own, one after the other, and all of them twice."""
-    patches = tokens.cut_patches(torch.from_numpy(picture), PATCH_PX).numpy()
+    patches = patch_pixels.cut_patches(torch.from_numpy(picture), PATCH_PX).numpy()
     before = peaks(device)
     ways = {
         "published: eager, fp32, batch 256": ("fp32", published, (patches,), False),

@@ -296,7 +296,7 @@ def test_names_that_a_disk_takes_for_one_are_two_slides():
         for name, path in (("größe", __file__), ("GRO\u0308ßE", sys.executable))
     ]
     (problem,) = sheet.find_sheet_problems(pd.DataFrame(slides))
-    assert "slide_id stands in row 0 already" in problem
+    assert "slide_id is already in row 0" in problem
 
 
 @pytest.mark.parametrize("column", ["slide_id", "patient_id", "label", "path", "site"])

@@ -16,7 +16,8 @@ from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.pretraining.networks import torch_seed
 from slpd_core.pretraining.token_dataset import embed_regions
-from slpd_core.slides.tokens import RegionTokenizer, build_tokenizer, count_patches
+from slpd_core.slides.patch_pixels import count_patches
+from slpd_core.slides.tokenizer import RegionTokenizer, build_tokenizer
 from slpd_core.wsi.reader import Slide
 from slpd_core.wsi.region_reader import iter_regions
 

@@ -15,7 +15,7 @@ from slpd_core.pretraining import patch_encoder, stage_one
 from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset
-from slpd_core.slides import tokens
+from slpd_core.slides import tokenizer
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.trainer import EpochState, PretrainingStage, train_epoch
 
@@ -75,7 +75,7 @@ def time_patch_encoder(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        encode = tokens.load_tokenizer(
+        encode = tokenizer.load_tokenizer(
             weights_path, precision=chosen, device=device, batch_size=batch_size, compile=compile
         )
         side, count = meta["patch_px"], GPU_PATCHES if device == "cuda" else CPU_PATCHES

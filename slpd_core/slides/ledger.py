@@ -1,8 +1,9 @@
-"""The ledger: one row a slide, what became of it. The one place where slides meet."""
+"""The ledger: one row per slide with its status and why. The one fan-in of slides."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +14,15 @@ VERSION = 5
 
 
 def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint: str) -> dict[str, object]:
-    """What became of a slide: its status, size, um/px, tissue and number of regions.
+    """Build a slide's row of the ledger.
 
-    encoded: its regions that have tokens. fingerprint: of those.
+    Args:
+        tissue: The slide's tissue.
+        encoded: Its regions that have tokens.
+        fingerprint: Fingerprint of `encoded`.
+
+    Returns:
+        Values by column: status, size, um/px, tissue and number of regions.
     """
     slide, regions = encoded.slide, len(encoded.coords)
     status = artifacts.EMPTY if slide.status == artifacts.OK and not regions else slide.status
@@ -35,31 +42,48 @@ def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint:
 
 
 def exclusion_messages(ledger: pd.DataFrame) -> list[str]:
-    """One line a slide that later stages leave out: its name and the reason."""
+    """List the slides that later stages leave out.
+
+    Args:
+        ledger: One row per slide.
+
+    Returns:
+        One line per slide: its id and the reason.
+    """
     out = ledger[ledger["status"] != artifacts.OK]
     words = {artifacts.QUARANTINED: "quarantined", artifacts.EMPTY: "left out"}
     return [f"{slide.slide_id} is {words[slide.status]}: {slide.reason}" for slide in out.itertuples()]
 
 
 def format_remarks(ledger: pd.DataFrame) -> list[str]:
-    """Format one line per slide that is used and has remarks: its name and what to know of it."""
+    """List the remarks on slides that are used.
+
+    Args:
+        ledger: One row per slide.
+
+    Returns:
+        One line per slide that has remarks: its id and the remarks.
+    """
     remarked = ledger[(ledger["status"] == artifacts.OK) & (ledger["remarks"] != "")]
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
 def compare_copies(copies: pd.DataFrame, *, labeled: bool) -> tuple[bool, str]:
-    """Compare what a sheet says of slides of equal content: whether that differs, and a sentence about it.
+    """Compare the patients and labels of slides of equal content.
 
     Args:
-        copies: Rows of the sheet, columns slide_id, patient_id and label.
-        labeled: False of slides to be predicted, whose patients and labels are not looked at.
+        copies: Their rows of the sheet, columns slide_id, patient_id and label.
+        labeled: False for slides to be predicted, whose patients and labels do not count.
+
+    Returns:
+        Whether they differ, and a sentence that names the slides.
     """
     names = ", ".join(copies["slide_id"])
-    told = copies[["patient_id", "label"]].drop_duplicates()
-    if len(told) == 1 or not labeled:
-        return False, f"One slide, byte for byte: {names}; keep one of them in the sheet."
-    of = ", ".join(f"patient {row.patient_id!r} with label {row.label!r}" for row in told.itertuples())
-    return True, f"{names} are one slide, byte for byte, of {of}; correct the sheet, or keep one of them in it"
+    owners = copies[["patient_id", "label"]].drop_duplicates()
+    if len(owners) == 1 or not labeled:
+        return False, f"The same slide, byte for byte: {names}; remove all but one from the sheet."
+    of = ", ".join(f"patient {row.patient_id!r} with label {row.label!r}" for row in owners.itertuples())
+    return True, f"{names} are the same slide, byte for byte, of {of}; correct the sheet or remove all but one"
 
 
 def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labeled: bool) -> pd.DataFrame:
@@ -67,11 +91,14 @@ def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labeled: boo
 
     Args:
         ledger: One row per slide.
-        contents: The fingerprint of each slide's bytes.
+        contents: Fingerprint of each slide's bytes.
         labeled: As in `compare_copies`.
 
+    Returns:
+        The ledger with the remarks.
+
     Raises:
-        ValueError: They are said to be of several patients, or of several labels: a leak that no grouping stops.
+        ValueError: The sheet says they are of several patients or labels: a leak that no grouping prevents.
     """
     remarks, problems = ledger["remarks"].copy(), []
     used = ledger[ledger["status"] == artifacts.OK]
@@ -86,7 +113,14 @@ def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labeled: boo
 
 
 def describe_leak(known_id: str) -> str:
-    """Say that a slide to be predicted is one of the cohort's."""
+    """Remark that a slide to be predicted is one of the cohort's.
+
+    Args:
+        known_id: The id of the cohort's slide.
+
+    Returns:
+        One sentence.
+    """
     return f"It is {known_id} of the cohort, byte for byte, on which classifiers are trained: no test of them."
 
 
@@ -95,8 +129,11 @@ def remark_leaks(ledger: pd.DataFrame, contents: Sequence[str], known: Mapping[s
 
     Args:
         ledger: One row per slide to be predicted.
-        contents: The fingerprint of each slide's bytes.
-        known: The id of the cohort's slide by the fingerprint of its bytes.
+        contents: Fingerprint of each slide's bytes.
+        known: Id of each of the cohort's slides by the fingerprint of its bytes.
+
+    Returns:
+        The ledger with the remarks.
     """
     leaks = [describe_leak(known[content]) if content in known else "" for content in contents]
     remarks = [f"{remark} {leak}".strip() for remark, leak in zip(ledger["remarks"], leaks, strict=True)]
@@ -108,7 +145,7 @@ def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
 
     Args:
         ledger: One row per slide.
-        on_bad_slide: "quarantine" leaves bad slides out; "stop" refuses them.
+        on_bad_slide: "quarantine" leaves bad slides out; "stop" raises an error.
 
     Raises:
         ValueError: There are bad slides and `on_bad_slide` is "stop", or no slide is left.
@@ -118,7 +155,7 @@ def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
     bad = ledger[ledger["status"] == artifacts.QUARANTINED]
     names = ", ".join(bad["slide_id"])
     if len(bad) and on_bad_slide == "stop":
-        raise ValueError(f"{len(bad)} bad slide(s): {names}; mend them or set ledger.on_bad_slide to quarantine")
+        raise ValueError(f"{len(bad)} bad slide(s): {names}; repair them or set ledger.on_bad_slide to quarantine")
     if not (ledger["status"] == artifacts.OK).any():
         raise ValueError(
             f"no slide has regions, {len(bad)} of {len(ledger)} are quarantined; the log names the reasons"
@@ -127,6 +164,22 @@ def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
 
 def _read_slide(tissue_path: Path) -> artifacts.SlideInfo:
     return artifacts.read_tissue(tissue_path)[0].slide
+
+
+def _build_rows(
+    slides: Iterable[Mapping[Any, Any]], tissue_paths: Sequence[Path], encoded_paths: Sequence[Path]
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Read the artifacts of the sheet's slides: rows of the ledger, its inputs, and the fingerprint of each slide."""
+    rows, inputs, contents = [], [], []
+    for slide, *paths in zip(slides, tissue_paths, encoded_paths, strict=True):
+        tissue, tissue_meta = artifacts.read_tissue(paths[0])
+        encoded, meta = artifacts.read_regions(paths[1])
+        row = slide_row(tissue, encoded, meta["fingerprint"])
+        inputs += [tissue_meta["fingerprint"], meta["fingerprint"]]
+        inputs += [str(row["status"]), str(row["regions"])]  # which may differ between runs of the same inputs
+        rows.append({key: slide[key] for key in ("slide_id", "patient_id", "label")} | row)
+        contents.append(tissue.slide.fingerprint)
+    return pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), inputs, contents
 
 
 def run(
@@ -143,31 +196,28 @@ def run(
     """Join all slides' artifacts into one table.
 
     Args:
-        tissue_paths, encoded_paths: Of each slide, in the order of the sheet.
+        sheet_path: The checked sheet.
+        tissue_paths, encoded_paths: Artifacts of each slide, in the order of the sheet.
+        out_path: The file to write.
+        section: The stage's settings.
         labeled: As in `read_sheet`.
-        known_tissue_paths: Of the cohort's slides, where the sheet is of slides to be predicted.
-        unmatched: Names of the files among the outlines that are of no slide.
+        known_tissue_paths: Those of the cohort's slides, if the sheet is of slides to be predicted.
+        unmatched: Names of files in tissue.masks_dir that belong to no slide.
+
+    Raises:
+        ValueError: As `remark_copies` and `check`.
     """
     sheet, sheet_meta = artifacts.read_table(sheet_path, "sheet")
-    rows, inputs, contents = [], [sheet_meta["fingerprint"]], []
-    for slide, *paths in zip(sheet.to_dict("records"), tissue_paths, encoded_paths, strict=True):
-        tissue, tissue_meta = artifacts.read_tissue(paths[0])
-        encoded, meta = artifacts.read_regions(paths[1])
-        row = slide_row(tissue, encoded, meta["fingerprint"])
-        inputs += [tissue_meta["fingerprint"], meta["fingerprint"]]
-        inputs += [str(row["status"]), str(row["regions"])]  # the same inputs can be quarantined, and mended
-        identity = {key: slide[key] for key in ("slide_id", "patient_id", "label")}
-        rows.append(identity | row)
-        contents.append(tissue.slide.fingerprint)
-    ledger = remark_copies(pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), contents, labeled=labeled)
+    ledger, inputs, contents = _build_rows(sheet.to_dict("records"), tissue_paths, encoded_paths)
+    ledger = remark_copies(ledger, contents, labeled=labeled)
     known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
     ledger = remark_leaks(ledger, contents, known)
-    inputs += [known[content] for content in contents if content in known]
+    inputs = [sheet_meta["fingerprint"], *inputs, *(known[content] for content in contents if content in known)]
     check(ledger, **section.model_dump())
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     meta = artifacts.provenance("ledger", VERSION, section.model_dump(), *inputs)
     if unmatched:
-        log.warning("files of tissue.masks_dir that are of no slide: %s", name_some(unmatched))
+        log.warning("files of tissue.masks_dir that belong to no slide: %s", name_some(unmatched))
         meta["unmatched_outlines"] = json.dumps(unmatched)
     artifacts.write_table(out_path, "ledger", ledger, meta)

@@ -246,9 +246,9 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
     checks.check_copies(report, [read_sheet(path)])
     out = capsys.readouterr().out
     if patient == "patient-0":
-        assert "note  copies       One slide, byte for byte: slide-0, slide-1; keep one of them" in out
+        assert "note  copies       The same slide, byte for byte: slide-0, slide-1; remove all but one" in out
     else:
-        assert "FAIL  copies       slide-0, slide-1 are one slide, byte for byte, of patient 'patient-0'" in out
+        assert "FAIL  copies       slide-0, slide-1 are the same slide, byte for byte, of patient 'patient-0'" in out
     assert report.failures == (patient == "patient-1")
 
 
@@ -310,5 +310,5 @@ def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
     new.write_text("slide_id,path,patient_id\nn,n.tiff,\nm,m.tiff,someone\n")
     report = checks.PreflightReport()
     checks.check_copies(report, [read_sheet(path), read_sheet(new, labeled=False)])
-    assert "note  copies       One slide, byte for byte: n, m; keep one of them" in capsys.readouterr().out
+    assert "note  copies       The same slide, byte for byte: n, m; remove all but one" in capsys.readouterr().out
     assert not report.failures

@@ -6,7 +6,7 @@ import timm
 import torch
 
 from slpd_core.encoders import vit_inference
-from slpd_core.slides import tokens
+from slpd_core.slides import tokenizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 META = {"mean": (0.6, 0.5, 0.7), "std": (0.2, 0.25, 0.3), "pooling": "cls"}
@@ -16,7 +16,7 @@ def patch_encoder(precision, device, batch_size):
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=0, img_size=64).eval().requires_grad_(False)
     frozen = vit_inference.optimize_for_inference(model, **META, precision=precision, device=device)
-    return tokens.RegionTokenizer(frozen, 64, 64, device, batch_size)
+    return tokenizer.RegionTokenizer(frozen, 64, 64, device, batch_size)
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def test_a_gpu_encodes_regions_in_their_order_as_the_cpu_does(regions, precision
 
 
 def test_the_batch_fits_half_of_the_free_memory(regions):
-    encode = patch_encoder("bf16", "cuda", tokens.TRIAL_BATCH_SIZE)
-    encode.batch_size = tokens.choose_batch_size("auto", encode)
-    assert encode.batch_size > tokens.TRIAL_BATCH_SIZE
+    encode = patch_encoder("bf16", "cuda", tokenizer.TRIAL_BATCH_SIZE)
+    encode.batch_size = tokenizer.choose_batch_size("auto", encode)
+    assert encode.batch_size > tokenizer.TRIAL_BATCH_SIZE
     torch.cuda.reset_peak_memory_stats()
     encode.encode(torch.zeros((encode.batch_size, 64, 64, 3), dtype=torch.uint8, device="cuda"))
     assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(0).total_memory / 2

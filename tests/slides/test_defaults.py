@@ -4,17 +4,17 @@ import inspect
 
 import pytest
 
-from slpd_core.slides import ledger, regions, tissue, tokens
+from slpd_core.slides import ledger, regions, segmentation, tissue, tokenizer
 
 SECTIONS = [
-    ("tissue", tissue.find_tissue),
-    ("tissue", tissue.clean_mask),
+    ("tissue", segmentation.find_tissue),
+    ("tissue", segmentation.clean_mask),
     ("tissue", tissue.segment_file),
     ("regions", regions.select_tissue_regions),
     ("regions", regions.place_grid),
     ("ledger", ledger.check),
-    ("tokens", tokens.load_tokenizer),
-    ("tokens", tokens.build_tokenizer),
+    ("tokens", tokenizer.load_tokenizer),
+    ("tokens", tokenizer.build_tokenizer),
 ]
 
 

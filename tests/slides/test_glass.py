@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from slpd_core.slides import glass, tissue
+from slpd_core.slides import glass, segmentation
 
 PINK, NUCLEI = (226, 158, 196), (116, 74, 142)
 GLASS = (243, 242, 244)
@@ -60,7 +60,7 @@ def assert_found(mask, truth, at_least=0.97):
 @pytest.mark.parametrize("hue", range(0, 360, 45))
 def test_tissue_is_found_on_glass_of_any_tint(hue, saturation):
     pixels, truth = draw(tint(hue, saturation))
-    mask, remarks = tissue.find_tissue(pixels, 8.0)
+    mask, remarks = segmentation.find_tissue(pixels, 8.0)
     assert_found(mask, truth)
     assert remarks == ()
 
@@ -69,14 +69,14 @@ def test_glass_of_any_tint_is_not_tissue():
     rng = np.random.default_rng(0)
     for hue in range(0, 360, 45):
         pixels = (tint(hue, 40) - rng.integers(0, 5, (150, 200, 3))).astype(np.uint8)
-        assert not tissue.find_tissue(pixels, 8.0)[0].any()
+        assert not segmentation.find_tissue(pixels, 8.0)[0].any()
 
 
 def test_tinted_glass_beside_white_that_was_not_scanned():
     """Or beyond the cover slip: of two kinds of glass neither is tissue."""
     pixels, truth = draw(tint(40, 30))
     pixels[:, :60][~truth[:, :60]] = 255
-    assert_found(tissue.find_tissue(pixels, 8.0)[0], truth)
+    assert_found(segmentation.find_tissue(pixels, 8.0)[0], truth)
     assert glass.find_glass_colors(pixels).tolist() == [pytest.approx(tint(40, 30), abs=2), [255, 255, 255]]
 
 
@@ -84,20 +84,20 @@ def test_tinted_glass_beside_white_that_was_not_scanned():
 def test_tissue_of_the_glass_s_own_hue_is_found_where_it_is_darker(hue):
     color = tint(hue, 40)
     pixels, truth = draw(color, matrix=np.array(color) * 0.85, nuclei=np.array(color) * 0.7, change=0)
-    assert_found(tissue.find_tissue(pixels, 8.0)[0], truth)
+    assert_found(segmentation.find_tissue(pixels, 8.0)[0], truth)
 
 
 def test_dust_and_marker_on_tinted_glass_are_not_tissue():
     for hue in range(0, 360, 45):
         pixels, truth = draw(tint(hue, 40))
         pixels[10:50, 200:250], pixels[150:190, 10:50] = (120, 120, 124), (70, 68, 72)
-        assert_found(tissue.find_tissue(pixels, 8.0)[0], truth)
+        assert_found(segmentation.find_tissue(pixels, 8.0)[0], truth)
 
 
 def test_a_slide_without_glass_is_taken_as_it_is():
     pixels = draw()[0][70:120, 80:140]
     assert glass.find_glass_colors(pixels).shape == (0, 3)
-    mask, remarks = tissue.find_tissue(np.tile(pixels, (3, 3, 1)), 8.0)
+    mask, remarks = segmentation.find_tissue(np.tile(pixels, (3, 3, 1)), 8.0)
     assert mask.all()
     assert remarks == ("Tissue covers 100% of the slide; if its overlay is wrong, outline it (tissue.masks_dir).",)
 
@@ -107,7 +107,7 @@ def test_a_slide_without_glass_is_taken_as_it_is():
 def test_blue_and_green_stains_are_tissue(density, nuclei):
     matrix = 255 * 10 ** (-0.4 * np.array(density))
     pixels, truth = draw(matrix=matrix, nuclei=nuclei)
-    mask, remarks = tissue.find_tissue(pixels, 8.0)
+    mask, remarks = segmentation.find_tissue(pixels, 8.0)
     assert_found(mask, truth)
     assert all("is kept as a stain; if it is ink, set tissue.ink: exclude" in remark for remark in remarks)
 
@@ -118,7 +118,7 @@ def test_collagen_in_blue_between_red_muscle_is_tissue():
     bundles = cv2.GaussianBlur(np.random.default_rng(1).normal(size=truth.shape), (0, 0), 5)
     share = 1 / (1 + np.exp(-(bundles - np.quantile(bundles, 0.6)) / bundles.std() * 5))[..., None]
     pixels = (share * blue + (1 - share) * red).astype(np.uint8)
-    assert_found(tissue.find_tissue(pixels, 8.0)[0], truth)
+    assert_found(segmentation.find_tissue(pixels, 8.0)[0], truth)
 
 
 @pytest.mark.parametrize("width", [6, 24])
@@ -129,20 +129,20 @@ def test_ink_is_left_out_and_said(color, width):
     cut = truth & (np.arange(256) >= 110)
     pixels[cut], truth = GLASS, truth & ~cut
     pixels, line = draw_pen(pixels, color, width)
-    mask, remarks = tissue.find_tissue(pixels, 8.0)
+    mask, remarks = segmentation.find_tissue(pixels, 8.0)
     assert_found(mask & ~line, truth & ~line, 0.95)
     assert (mask & line & ~truth).sum() < 0.05 * line.sum()
     assert len(remarks) == 1
-    assert "of what is no glass is left out as ink of a pen; if it is tissue, set tissue.ink: keep" in remarks[0]
+    assert "of all but glass is excluded as ink of a pen; if it is tissue, set tissue.ink: keep" in remarks[0]
 
 
 def test_a_setting_keeps_or_excludes_ink_whatever_it_looks_like():
     pixels, line = draw_pen(draw()[0], GREEN_PEN)
-    mask, remarks = tissue.find_tissue(pixels, 8.0, ink="keep")
+    mask, remarks = segmentation.find_tissue(pixels, 8.0, ink="keep")
     assert mask[line].all()
     assert remarks == ()
     stained, _ = draw(matrix=(119, 160, 217))
-    assert tissue.find_tissue(stained, 8.0)[0].any()
-    mask, remarks = tissue.find_tissue(stained, 8.0, ink="exclude")
+    assert segmentation.find_tissue(stained, 8.0)[0].any()
+    mask, remarks = segmentation.find_tissue(stained, 8.0, ink="exclude")
     assert not mask.any()
-    assert "is left out as ink" in remarks[0]
+    assert "is excluded as ink" in remarks[0]

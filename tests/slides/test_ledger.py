@@ -109,7 +109,7 @@ def test_remarks_on_slides_are_kept_and_named(run, caplog):
 
 
 def test_stop_names_the_bad_slides(run, tmp_path):
-    with pytest.raises(ValueError, match=r"1 bad slide\(s\): c; mend them or set ledger.on_bad_slide"):
+    with pytest.raises(ValueError, match=r"1 bad slide\(s\): c; repair them or set ledger.on_bad_slide"):
         run(MIXED, on_bad_slide="stop")
     assert not (tmp_path / "ledger.parquet").exists()
     assert len(run({"a": MIXED["a"], "b": MIXED["b"]}, on_bad_slide="stop")) == 2
@@ -126,11 +126,15 @@ FOUR = dict.fromkeys("abcd", (1, artifacts.OK, ""))
 @pytest.mark.parametrize(
     ("patients", "labels", "said"),
     [
-        ("pqrs", "xx", "a, c are one slide, byte for byte, of patient 'p' with label 'x', patient 'r' with label 'x';"),
+        (
+            "pqrs",
+            "xx",
+            "a, c are the same slide, byte for byte, of patient 'p' with label 'x', patient 'r' with label 'x';",
+        ),
         (
             "pqps",
             "xxyy",
-            "a, c are one slide, byte for byte, of patient 'p' with label 'x', patient 'p' with label 'y'",
+            "a, c are the same slide, byte for byte, of patient 'p' with label 'x', patient 'p' with label 'y'",
         ),
     ],
     ids=["patients", "labels"],
@@ -143,7 +147,7 @@ def test_one_slide_of_two_patients_or_labels_stops_the_run(run, tmp_path, patien
 
 def test_one_slide_twice_of_one_patient_is_remarked_on(run):
     remarks = run(FOUR, contents="1213", patients="pqps").set_index("slide_id")["remarks"]
-    assert remarks["a"] == remarks["c"] == "One slide, byte for byte: a, c; keep one of them in the sheet."
+    assert remarks["a"] == remarks["c"] == "The same slide, byte for byte: a, c; remove all but one from the sheet."
     assert remarks["b"] == remarks["d"] == ""
 
 
@@ -172,7 +176,7 @@ def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on
 def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rows = run(MIXED, unmatched=("notes.txt", "old.json"))
-    assert "files of tissue.masks_dir that are of no slide: notes.txt, old.json" in caplog.text
+    assert "files of tissue.masks_dir that belong to no slide: notes.txt, old.json" in caplog.text
     meta = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]
     assert json.loads(meta["unmatched_outlines"]) == ["notes.txt", "old.json"]
     pd.testing.assert_frame_equal(rows, run(MIXED))

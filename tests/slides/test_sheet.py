@@ -75,8 +75,8 @@ def test_ids_stay_texts(write):
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ("a,p,x,a.svs", "row 6, slide 'a': slide_id stands in row 2 already"),
-        ("A,p,x,a.svs", "row 6, slide 'A': slide_id stands in row 2 already"),
+        ("a,p,x,a.svs", "row 6, slide 'a': slide_id is already in row 2"),
+        ("A,p,x,a.svs", "row 6, slide 'A': slide_id is already in row 2"),
         ("../a,p,x,a.svs", "row 6, slide '../a': slide_id is no plain file name"),
         ("e/f,p,x,a.svs", "no plain file name"),
         ("e..f,p,x,a.svs", "no plain file name"),
@@ -84,7 +84,7 @@ def test_ids_stay_texts(write):
         ("$(rm),p,x,a.svs", "no plain file name"),
         ("{slide},p,x,a.svs", "no plain file name"),
         ("e" * 201 + ",p,x,a.svs", "no plain file name"),
-        ("e,p,x,a.svs", "row 6, slide 'e': path stands in row 2 already"),
+        ("e,p,x,a.svs", "row 6, slide 'e': path is already in row 2"),
         ("e,p,x,", "no file named"),
         ("e,p,x, y,a.svs", "row 6: 5 fields, the header has 4; quote a field that holds a comma"),
         (",p,x,a.svs", "no plain file name"),
@@ -94,9 +94,9 @@ def test_ids_stay_texts(write):
         ("e,1.23457E+18,x,a.svs", "row 6: patient_id is 1.23457E+18, a number that a spreadsheet has rounded"),
         ("e,p,#N/A,a.svs", "row 6: label is #N/A, the error of a formula"),
         ("e,p,x,a\x1b[31m.svs", r"row 6: path 'a\x1b[31m.svs' holds signs that do not show"),
-        ("e,p,x,./a.svs", "row 6, slide 'e': path stands in row 2 already"),
+        ("e,p,x,./a.svs", "row 6, slide 'e': path is already in row 2"),
         ("e,p,x,f.svs", "no file"),
-        ("e,p,z,a.svs", "row 6: label 'z' stands on one slide only"),
+        ("e,p,z,a.svs", "row 6: label 'z' is on one slide only"),
     ],
 )
 def test_a_problem_is_named_with_its_row(write, row, what):
@@ -225,7 +225,7 @@ def test_a_slide_of_the_cohort_is_not_predicted(write):
     frame = sheet.read_sheet(write(*GOOD))
     sheet.require_new(frame.iloc[:0], frame)
     sheet.require_new(frame.assign(slide_id="new"), frame)
-    with pytest.raises(ValueError, match=r"predict\.sheet: A stand in the cohort's sheet too"):
+    with pytest.raises(ValueError, match=r"predict\.sheet: A are in the cohort's sheet too"):
         sheet.require_new(frame.iloc[:1].assign(slide_id="A"), frame)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from shapely import Polygon, box, contains_xy, union_all
 
 from slpd_core import artifacts
-from slpd_core.slides import tissue
+from slpd_core.slides import segmentation, tissue
 from slpd_core.wsi import errors, identity
 
 REAL = Path(__file__).parents[3] / "shared"
@@ -83,7 +83,7 @@ def test_planted_tissue_is_found(planted, settings, tmp_path):
 def test_glass_is_not_tissue(noise):
     rng = np.random.default_rng(0)
     pixels = (244 - rng.integers(0, noise + 1, (300, 400, 3))).astype(np.uint8)
-    assert not tissue.find_tissue(pixels, 8.0)[0].any()
+    assert not segmentation.find_tissue(pixels, 8.0)[0].any()
 
 
 def test_grey_dust_and_black_edges_are_not_tissue():
@@ -91,7 +91,7 @@ def test_grey_dust_and_black_edges_are_not_tissue():
     pixels[100:200, 100:200] = PINK
     pixels[:, :20] = BLACK
     pixels[220:280, 300:360] = GREY
-    mask = tissue.find_tissue(pixels, 8.0)[0]
+    mask = segmentation.find_tissue(pixels, 8.0)[0]
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
@@ -102,7 +102,7 @@ def test_pen_marks_are_not_tissue(ink):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = PINK
     pixels[40:52, 30:380] = pixels[60:250, 300:312] = ink
-    mask = tissue.find_tissue(pixels, 8.0)[0]
+    mask = segmentation.find_tissue(pixels, 8.0)[0]
     truth = np.zeros_like(mask)
     truth[100:200, 100:200] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
@@ -112,7 +112,7 @@ def test_pen_marks_are_not_tissue(ink):
 def test_haematoxylin_and_eosin_are_no_ink(stain):
     pixels = np.full((300, 400, 3), 244, np.uint8)
     pixels[100:200, 100:200] = stain
-    assert tissue.find_tissue(pixels, 8.0)[0][102:198, 102:198].all()
+    assert segmentation.find_tissue(pixels, 8.0)[0][102:198, 102:198].all()
 
 
 def test_the_edge_of_a_coverslip_is_not_tissue():
@@ -121,7 +121,7 @@ def test_the_edge_of_a_coverslip_is_not_tissue():
     for row in range(300):
         pixels[row, 300 + row // 10 : 302 + row // 10] = (150, 170, 200)
     pixels[100:200, 100:200] = PINK
-    mask = tissue.find_tissue(pixels, 8.0)[0]
+    mask = segmentation.find_tissue(pixels, 8.0)[0]
     assert mask[102:198, 102:198].all()
     assert not mask[:, :90].any()
     assert not mask[:, 210:].any()
@@ -167,7 +167,7 @@ def test_specks_go_and_pinholes_close():
     pixels[100:300, 100:300] = PINK
     pixels[200:210, 200:210] = 244
     pixels[20:35, 20:35] = PINK
-    mask = tissue.find_tissue(pixels, 8.0)[0]
+    mask = segmentation.find_tissue(pixels, 8.0)[0]
     assert mask[100:300, 100:300].mean() > 0.99
     assert not mask[:60, :60].any()
 
@@ -179,14 +179,14 @@ def test_pieces_and_holes_of_just_the_least_area_go_and_larger_ones_stay():
     mask[25:28, 25:28] = mask[32:34, 32:37] = False
     cleaned = mask.copy()
     cleaned[2:5, 2:5], cleaned[25:28, 25:28] = False, True
-    np.testing.assert_array_equal(tissue.clean_mask(mask, 2.0, **least), cleaned)
+    np.testing.assert_array_equal(segmentation.clean_mask(mask, 2.0, **least), cleaned)
 
 
 def test_glass_cut_off_by_the_border_is_no_hole():
-    assert not tissue.find_tissue(np.full((20, 20, 3), 244, np.uint8), 8.0)[0].any()
+    assert not segmentation.find_tissue(np.full((20, 20, 3), 244, np.uint8), 8.0)[0].any()
     pixels = np.full((200, 200, 3), PINK, np.uint8)
     pixels[:12, :12] = pixels[100:110, :8] = pixels[100:110, 100:110] = 244
-    mask = tissue.find_tissue(pixels, 8.0)[0]
+    mask = segmentation.find_tissue(pixels, 8.0)[0]
     assert not mask[:8, :8].any()
     assert mask[100:110, 100:110].all()
 

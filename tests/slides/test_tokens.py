@@ -16,7 +16,7 @@ from PIL import Image
 from slpd_core import artifacts, config
 from slpd_core.encoders import patch_encoder as encoders
 from slpd_core.pretraining import patch_encoder
-from slpd_core.slides import tokens
+from slpd_core.slides import patch_pixels, tokenizer, tokens
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
@@ -192,7 +192,7 @@ def test_a_full_disk_is_not_the_slides_fault(encode, slide, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokens.RegionTokenizer, "encode", full)
+    monkeypatch.setattr(tokenizer.RegionTokenizer, "encode", full)
     with pytest.raises(OSError, match="No space left"):
         encode(slide, [(0, 0)], quarantine=(SlideError, OSError))
 
@@ -216,7 +216,7 @@ def test_a_real_slide_that_breaks_on_the_way_is_quarantined(encode, real, tmp_pa
 
 def test_patches_are_cut_row_by_row():
     region = torch.arange(6 * 6 * 3, dtype=torch.uint8).view(6, 6, 3)
-    patches = tokens.cut_patches(region, 2)
+    patches = patch_pixels.cut_patches(region, 2)
     assert patches.shape == (9, 2, 2, 3)
     for number, patch in enumerate(patches):
         row, column = divmod(number, 3)
@@ -225,10 +225,10 @@ def test_patches_are_cut_row_by_row():
 
 def test_patches_are_resized_as_pillow_does():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    found = tokens.resize(torch.from_numpy(pixels), 28).numpy()
+    found = patch_pixels.resize_patches(torch.from_numpy(pixels), 28).numpy()
     wanted = [np.asarray(Image.fromarray(patch).resize((28, 28), Image.Resampling.BICUBIC)) for patch in pixels]
     assert np.abs(found.astype(int) - np.stack(wanted)).max() <= 1
-    assert tokens.resize(torch.from_numpy(pixels), 32).numpy().tobytes() == pixels.tobytes()
+    assert patch_pixels.resize_patches(torch.from_numpy(pixels), 32).numpy().tobytes() == pixels.tobytes()
 
 
 class Flat(torch.nn.Module):
@@ -251,18 +251,18 @@ def regions_of_noise(count):
 
 def test_regions_come_back_in_their_order():
     regions = regions_of_noise(3)
-    found = list(tokens.RegionTokenizer(Flat(), 4, 4, "cpu", 5)(regions))
+    found = list(tokenizer.RegionTokenizer(Flat(), 4, 4, "cpu", 5)(regions))
     assert [encoded.shape for encoded in found] == [(16, 4)] * 3
     for region, encoded in zip(regions, found, strict=True):
-        patches = tokens.cut_patches(torch.from_numpy(region), 4)
+        patches = patch_pixels.cut_patches(torch.from_numpy(region), 4)
         np.testing.assert_array_equal(encoded, patches.flatten(1)[:, :4])
 
 
 def test_what_does_not_fit_is_halved_and_nothing_is_lost(caplog):
     small, large = Flat(fits=3), Flat()
-    encode = tokens.RegionTokenizer(small, 4, 4, "cpu", 8)
+    encode = tokenizer.RegionTokenizer(small, 4, 4, "cpu", 8)
     (found,) = encode(regions_of_noise(1))
-    (wanted,) = tokens.RegionTokenizer(large, 4, 4, "cpu", 8)(regions_of_noise(1))
+    (wanted,) = tokenizer.RegionTokenizer(large, 4, 4, "cpu", 8)(regions_of_noise(1))
     np.testing.assert_array_equal(found, wanted)
     assert encode.batch_size == 2
     assert sorted(set(small.tried)) == [2, 4, 8]
@@ -272,14 +272,14 @@ def test_what_does_not_fit_is_halved_and_nothing_is_lost(caplog):
 
 def test_a_patch_that_does_not_fit_stops_the_job():
     with pytest.raises(RuntimeError, match=r"memory does not hold .* set tokens.precision to bf16"):
-        list(tokens.RegionTokenizer(Flat(fits=0), 4, 4, "cpu", 8)(regions_of_noise(1)))
+        list(tokenizer.RegionTokenizer(Flat(fits=0), 4, 4, "cpu", 8)(regions_of_noise(1)))
 
 
 @pytest.mark.parametrize("patch_px", [1, 3, 12])
 def test_mean_colours_are_those_of_each_patch(patch_px):
     region = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     grid = 12 // patch_px
-    means = tokens.mean_colors(region, patch_px)
+    means = patch_pixels.mean_colors(region, patch_px)
     assert (means.shape, means.dtype) == ((grid * grid, 3), np.float16)
     for number, mean in enumerate(means):
         x, y = number % grid * patch_px, number // grid * patch_px
@@ -288,19 +288,19 @@ def test_mean_colours_are_those_of_each_patch(patch_px):
 
 
 def test_a_white_patch_is_white_however_large():
-    assert (tokens.mean_colors(np.full((2048, 2048, 3), 255, np.uint8), 1024) == 255).all()
+    assert (patch_pixels.mean_colors(np.full((2048, 2048, 3), 255, np.uint8), 1024) == 255).all()
 
 
 def test_tokens_float16_cannot_hold_stop_the_job():
     with pytest.raises(RuntimeError, match="float16 cannot hold"):
-        list(tokens.RegionTokenizer(Flat(factor=1e6), 4, 4, "cpu", 4)(regions_of_noise(1)))
+        list(tokenizer.RegionTokenizer(Flat(factor=1e6), 4, 4, "cpu", 4)(regions_of_noise(1)))
 
 
 def test_every_thread_has_patches_and_the_callers_threads_stay():
     flat, before = Flat(), torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        list(tokens.RegionTokenizer(flat, 4, 4, "cpu", 8)(regions_of_noise(1)))
+        list(tokenizer.RegionTokenizer(flat, 4, 4, "cpu", 8)(regions_of_noise(1)))
         assert (flat.tried, torch.get_num_threads()) == ([4] * 4, 4)
     finally:
         torch.set_num_threads(before)
@@ -308,7 +308,7 @@ def test_every_thread_has_patches_and_the_callers_threads_stay():
 
 def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkeypatch):
     events = []
-    read, encode_patches = Slide.read, tokens.RegionTokenizer.encode
+    read, encode_patches = Slide.read, tokenizer.RegionTokenizer.encode
     second = threading.Event()
 
     def reading(self, xy, *rest):
@@ -322,7 +322,7 @@ def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkey
         return encode_patches(self, patches)
 
     monkeypatch.setattr(Slide, "read", reading)
-    monkeypatch.setattr(tokens.RegionTokenizer, "encode", encoding)
+    monkeypatch.setattr(tokenizer.RegionTokenizer, "encode", encoding)
     assert len(encode(slide, [(0, 0), (64, 0)])[0].tokens) == 2
 
 
@@ -330,9 +330,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from slpd_core import config
-from slpd_core.slides import tokens
+from slpd_core.slides import tokenizer, tokens
 
-encode, seen = tokens.RegionTokenizer.encode, []
+encode, seen = tokenizer.RegionTokenizer.encode, []
 
 def killing(self, patches):
     seen.append(patches)
@@ -340,7 +340,7 @@ def killing(self, patches):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(self, patches)
 
-tokens.RegionTokenizer.encode = killing
+tokenizer.RegionTokenizer.encode = killing
 slide, regions, weights, written, section = sys.argv[1:]
 tokens.run(
     slide_path=Path(slide), regions_path=Path(regions), weights_path=Path(weights), tokens_path=Path(written),
@@ -387,7 +387,7 @@ def no_encoding(monkeypatch):
     def fail(self, patches):
         raise AssertionError("encoded once more")
 
-    return lambda: monkeypatch.setattr(tokens.RegionTokenizer, "encode", fail)
+    return lambda: monkeypatch.setattr(tokenizer.RegionTokenizer, "encode", fail)
 
 
 def test_a_slide_that_another_cohort_has_encoded_is_copied_under_its_own_name(encode, slide, tmp_path, no_encoding):

@@ -453,7 +453,7 @@ def test_weights_of_another_architecture_are_refused(cohort, snakemake):
 @pytest.mark.parametrize(
     ("overlay", "what"),
     [
-        ({"predict": {"sheet": "new.csv"}}, "predict.sheet: FINE-0 stand in the cohort's sheet too"),
+        ({"predict": {"sheet": "new.csv"}}, "predict.sheet: FINE-0 are in the cohort's sheet too"),
         ({"predict": {"sheet": "gone.csv"}}, "gone.csv: no such sheet"),
         ({"tissue": {"masks_dir": "masks"}}, "tissue.masks_dir: no slide of a sheet is called other.geojson"),
     ],
