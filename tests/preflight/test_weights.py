@@ -41,7 +41,7 @@ def problems(tmp_path):
         values = dict.fromkeys(PatchEncoderConfig.model_fields) | {
             "source": "timm",
             "name": name,
-            "arguments": arguments,
+            "model_kwargs": arguments,
         }
         values |= {
             "weights": str(tmp_path / "w.safetensors"),
