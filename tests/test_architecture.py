@@ -41,7 +41,7 @@ HOMES = {
     "tifffile": {"wsi/tiff_levels.py", "wsi/tiff_pictures.py"},
     "h5py": {"artifacts/hdf5.py"},
     "pyarrow": {"artifacts/tables.py"},
-    "safetensors": {"artifacts/weights.py", "artifacts/torch_files.py", "artifacts/probe.py"},
+    "safetensors": {"artifacts/weights.py", "artifacts/torch_files.py", "encoders/foreign_weights.py"},
     "matplotlib": {"report/figures.py"},
     "timm": {"encoders/vit.py", "encoders/pretrained_weights.py", "encoders/region_encoder.py"},
     "huggingface_hub": {"encoders/hub.py"},

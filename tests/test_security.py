@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from slpd_core import artifacts, config, runtime
 from slpd_core.encoders import pretrained_weights
+from slpd_core.encoders.foreign_weights import read_state_dict
 from slpd_core.report import table_format
 from slpd_core.report.html import render
 from slpd_core.runtime import gpus
@@ -91,7 +92,7 @@ def test_code_in_weights_or_a_checkpoint_is_not_run(tmp_path, protocol, zipped):
     path = tmp_path / "a.pth"
     torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"patch_encoder\.weights: .*a\.pth: not a whole file of tensors"):
-        artifacts.read_state_dict(path, "patch_encoder.weights")
+        read_state_dict(path, "patch_encoder.weights")
     with pytest.raises(ValueError, match=r"broken checkpoint .*a\.pth: not a whole file of tensors.*delete it"):
         Checkpoint(path, {}).restore(None)
     assert not (tmp_path / "ran").exists()
@@ -177,7 +178,7 @@ def of_one_place(path: Path) -> None:
 def test_weights_take_no_more_memory_than_their_file(tmp_path, name, write, what):
     write(tmp_path / name)
     with pytest.raises(ValueError, match=what):
-        artifacts.read_state_dict(tmp_path / name, "patch_encoder.weights")
+        read_state_dict(tmp_path / name, "patch_encoder.weights")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ from slpd_core.artifacts.hdf5 import (
     write_regions,
 )
 from slpd_core.artifacts.pictures import read_picture, write_picture
-from slpd_core.artifacts.probe import read_weights_shapes, require_weights_file
 from slpd_core.artifacts.schema import (
     EMPTY,
     ENCODER_META,
@@ -47,5 +46,5 @@ from slpd_core.artifacts.schema import (
     Tokens,
 )
 from slpd_core.artifacts.tables import read_table, write_both, write_table
-from slpd_core.artifacts.torch_files import read_state_dict, read_torch
+from slpd_core.artifacts.torch_files import read_torch
 from slpd_core.artifacts.weights import read_weights, write_weights

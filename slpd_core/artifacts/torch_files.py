@@ -1,4 +1,4 @@
-"""Weights from elsewhere: safetensors, or files that torch.save wrote; nothing they may hold is run."""
+"""Files of tensors, safetensors or of torch.save, of this pipeline or from elsewhere; no code they hold is run."""
 
 import io
 import zipfile
@@ -80,39 +80,3 @@ def _within(size: int) -> Callable[[Any, str], Any]:
         return storage
 
     return locate
-
-
-def read_state_dict(path: Path, key: str) -> dict[str, Any]:
-    """A network's tensors, half precision made float32, from .safetensors, .pth or .bin: nothing it may hold is run.
-
-    Of DINO's whole checkpoints, as HIPT's, they are the teacher's, named without `module.` and `backbone.`. key: of the
-    config that led to the file. Raises ValueError when the file holds something else.
-    """
-    import torch
-
-    try:
-        found = read_torch(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{key}: {error}; download it again, or convert it to a plain state dict of safetensors"
-        ) from error
-    for name in ("state_dict", "model", "teacher"):
-        found = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
-    ):
-        raise ValueError(f"{key}: {path} holds no state dict of tensors; save one with torch.save or safetensors")
-    for name, tensor in found.items():
-        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise ValueError(f"{key}: {path}: {name} states {[*tensor.shape]} numbers, more than it holds")
-    total, size = sum(tensor.nbytes for tensor in found.values()), path.stat().st_size
-    if total > 2 * size:  # a tensor may have two names, but not all of them thousands
-        raise ValueError(f"{key}: {path}: its names share tensors that would be {total:,} bytes, the file has {size:,}")
-    return {
-        strip_wrappers(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()
-    }
-
-
-def strip_wrappers(name: str) -> str:
-    """Return a tensor's name without those of the modules that DINO's checkpoints wrap an encoder in."""
-    return name.removeprefix("module.").removeprefix("backbone.")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slpd_core import artifacts
 from slpd_core.encoders import vit
+from slpd_core.encoders.foreign_weights import read_state_dict
 from slpd_core.encoders.hub import FOLDER, HUB, explain_hub_errors, find_file
 from slpd_core.runtime import log
 
@@ -114,7 +115,7 @@ def load_timm(
     if not is_published:
         return _load_known(architecture, kwargs)
     path, key = find_file(name, *WEIGHTS_FILES), f"patch_encoder.name: {name}"
-    state = artifacts.read_state_dict(path, key)
+    state = read_state_dict(path, key)
     fingerprint = artifacts.file_fingerprint(path)
     return PretrainedWeights("timm", architecture, kwargs, state, key, name, fingerprint, publisher_config)
 
@@ -145,7 +146,7 @@ def _load_file(
     source: str, name: str, model_kwargs: dict[str, Any], path: Path, publisher_config: Mapping[str, Any]
 ) -> PretrainedWeights:
     """Load a file that the config names."""
-    state = artifacts.read_state_dict(path, "patch_encoder.weights")
+    state = read_state_dict(path, "patch_encoder.weights")
     fingerprint, key = artifacts.file_fingerprint(path), f"patch_encoder.weights: {path}"
     return PretrainedWeights(source, name, model_kwargs, state, key, path.name, fingerprint, publisher_config)
 

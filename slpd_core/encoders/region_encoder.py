@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slpd_core import artifacts
+from slpd_core.encoders.foreign_weights import read_state_dict
 from slpd_core.encoders.initialization import init_linear
 
 INTERPOLATE_OFFSET = 0.1  # added to a grid's size when positions are resampled to it
@@ -226,7 +227,7 @@ def load_region_weights(path: Path, shape: tuple[int | None, int, int, int, int]
         raise FileNotFoundError(
             f"pretrain.init_from: no file {path}; give HIPT's vit4k_xs_dino.pth or the encoder.safetensors of a run"
         )
-    tensors = artifacts.read_state_dict(path, "pretrain.init_from")
+    tensors = read_state_dict(path, "pretrain.init_from")
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
     first = state.get("phi.0.weight")
     token_dim = shape[0] or (first.shape[-1] if first is not None and first.ndim else 1)

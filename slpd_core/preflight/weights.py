@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from slpd_core import artifacts, config
+from slpd_core import config
+from slpd_core.encoders.foreign_weights import read_weights_shapes, require_weights_file
 
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # of the weights among the files of a downloaded folder
 WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "huge": 1280}  # of ViTs, by timm's names
@@ -33,7 +34,7 @@ def find_weights_problems(key: str, encoder: config.PatchEncoderConfig) -> Itera
         if str(path) != encoder.weights and path.suffix not in WEIGHTS_SUFFIXES:
             continue
         try:
-            artifacts.require_weights_file(path, f"{key}.weights" if encoder.weights else f"{key}.name")
+            require_weights_file(path, f"{key}.weights" if encoder.weights else f"{key}.name")
         except ValueError as error:
             yield str(error)
             continue
@@ -77,7 +78,7 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 def _compare_sizes(key: str, path: Path, architecture: Mapping[str, int]) -> Iterator[str]:
     """Yield each stated size that the file contradicts."""
-    sizes = read_sizes(artifacts.read_weights_shapes(path))
+    sizes = read_sizes(read_weights_shapes(path))
     for size, value in architecture.items():
         if size in sizes and sizes[size] != value:
             yield (

@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
-from slpd_core import artifacts, config
+from slpd_core import config
 from slpd_core.encoders import region_encoder
+from slpd_core.encoders.foreign_weights import require_weights_file
 from slpd_core.preflight import consistency
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,7 @@ def legacy(path: Path) -> None:
 @pytest.mark.parametrize("write", [lambda path: torch.save({"a": torch.zeros(9)}, path), legacy])
 def test_weights_are_taken_for_weights(tmp_path, write):
     write(tmp_path / "a.pth")
-    artifacts.require_weights_file(tmp_path / "a.pth", "patch_encoder.weights")
+    require_weights_file(tmp_path / "a.pth", "patch_encoder.weights")
 
 
 @pytest.mark.parametrize(
