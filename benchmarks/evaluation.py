@@ -88,7 +88,7 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
         evaluate.run(
             folds_path=folder / "folds.parquet",
             fold=fold,
-            features="slpd" if embed else "patch",
+            features="slpd" if embed else "patch_tokens",
             classifier=classifier,
             embed_path=folder / embed if embed else None,
             tokens_dir=folder,

@@ -58,7 +58,7 @@ def read(results: Path) -> tuple[TokenDataset, np.ndarray, pd.DataFrame]:
     colours = []
     for slide_id in cohort.slide_ids:
         with artifacts.open_tokens(results / "tokens" / f"{slide_id}.h5") as (tokens, _):
-            colours.append(tokens.colour[()])
+            colours.append(tokens.mean_color[()])
     rgb = quarters(np.concatenate(colours).astype(np.float32).reshape(-1, grid, grid, 3)).mean((1, 2))
     of_cohort = results.parents[1] if other else results
     folds, _ = artifacts.read_table(of_cohort / "folds" / "folds.parquet", "folds")

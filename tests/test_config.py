@@ -165,7 +165,7 @@ def test_a_run_that_cannot_be_is_refused(values, run, message):
 @pytest.mark.parametrize("nothing", [None, []])
 def test_an_overlay_can_leave_a_row_out(values, nothing):
     settings = config.load(overlaid(values, {"evaluate": {"classifiers": {"dino": nothing}}}))
-    assert list(settings.evaluate.classifiers) == ["colour", "patch", "slpd"]
+    assert list(settings.evaluate.classifiers) == ["mean_color", "patch_tokens", "slpd"]
     assert list(settings.pretrain.runs) == ["dino", "slpd"]
 
 
@@ -173,7 +173,7 @@ def test_an_overlay_can_remove_a_run_and_its_row(values):
     overlay = {"pretrain": {"runs": {"dino": False}}, "evaluate": {"classifiers": {"dino": None}}}
     settings = config.load(overlaid(values, overlay))
     assert list(settings.pretrain.runs) == ["slpd"]
-    assert list(settings.evaluate.classifiers) == ["colour", "patch", "slpd"]
+    assert list(settings.evaluate.classifiers) == ["mean_color", "patch_tokens", "slpd"]
 
 
 def test_another_encoder_differs_from_the_own_in_its_overrides_alone(values):
@@ -275,15 +275,19 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         (
             {"evaluate": {"classifiers": {"slpdd": ["knn"]}}},
             "evaluate.classifiers.slpdd",
-            "there are colour, patch, dino, slpd",
+            "there are mean_color, patch_tokens, dino, slpd",
         ),
-        ({"evaluate": {"classifiers": {"patch": ["svm"]}}}, "evaluate.classifiers.patch.0", "'svm'"),
+        ({"evaluate": {"classifiers": {"patch_tokens": ["svm"]}}}, "evaluate.classifiers.patch_tokens.0", "'svm'"),
         (
-            {"evaluate": {"classifiers": {"patch": ["knn", "vit_wsi"]}}},
-            "evaluate.classifiers.patch",
+            {"evaluate": {"classifiers": {"patch_tokens": ["knn", "vit_wsi"]}}},
+            "evaluate.classifiers.patch_tokens",
             "leave it out there",
         ),
-        ({"evaluate": {"classifiers": {"colour": ["vit_wsi"]}}}, "evaluate.classifiers.colour", "leave it out there"),
+        (
+            {"evaluate": {"classifiers": {"mean_color": ["vit_wsi"]}}},
+            "evaluate.classifiers.mean_color",
+            "leave it out there",
+        ),
         (
             {"patch_encoder": {"compared": {"plain": {}}}, "evaluate": {"classifiers": {"plain": ["vit_wsi"]}}},
             "evaluate.classifiers.plain",
@@ -321,18 +325,18 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ),
         ({"pretrain": {"runs": {"colour": {}}}}, "pretrain.runs", "'colour'"),
         (
-            {"evaluate": {"classifiers": {"patch": ["knn", "knn"]}}},
-            "evaluate.classifiers.patch",
+            {"evaluate": {"classifiers": {"patch_tokens": ["knn", "knn"]}}},
+            "evaluate.classifiers.patch_tokens",
             "names a classifier twice",
         ),
         (
-            {"predict": {"classifiers": {"patch": ["vit_wsi"]}}},
-            "predict.classifiers.patch",
+            {"predict": {"classifiers": {"patch_tokens": ["vit_wsi"]}}},
+            "predict.classifiers.patch_tokens",
             "evaluate.classifiers does not train vit_wsi",
         ),
         ({"report": {"reference": "slpd/abmil"}}, "report.reference", "'slpd/abmil' is no row of evaluate.classifiers"),
         (
-            {"evaluate": {"classifiers": dict.fromkeys(("colour", "patch", "dino", "slpd"))}},
+            {"evaluate": {"classifiers": dict.fromkeys(("mean_color", "patch_tokens", "dino", "slpd"))}},
             "evaluate.classifiers",
             "keep one row",
         ),

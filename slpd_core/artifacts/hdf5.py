@@ -85,16 +85,16 @@ def read_regions(path: Path) -> tuple[Regions, Meta]:
 
 @contextmanager
 def create_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta) -> Iterator[Tokens]:
-    """Give Tokens to fill region by region: `written.tokens[i] = array`, and `written.colour[i]` the same way."""
+    """Give Tokens to fill region by region: `written.tokens[i] = array`, and `written.mean_color[i]` the same way."""
     with _writing_h5(path, {**meta, **_slide_attributes(regions.slide), "grid": grid, "token_dim": dim}) as file:
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
         coords.attrs.update(_trident_attributes(regions, path))
         shape = (len(regions.coords), grid * grid)
         with (
             _writing_rows(file, "tokens", (*shape, dim), np.float16) as tokens,
-            _writing_rows(file, "colour", (*shape, 3), np.float16) as colour,
+            _writing_rows(file, "mean_color", (*shape, 3), np.float16) as mean_color,
         ):
-            yield Tokens(regions.slide, tokens, colour, regions.coords)
+            yield Tokens(regions.slide, tokens, mean_color, regions.coords)
 
 
 def copy_tokens(source: Path, path: Path, regions: Regions, fingerprint: str) -> None:
@@ -116,31 +116,35 @@ def copy_tokens(source: Path, path: Path, regions: Regions, fingerprint: str) ->
         with create_tokens(path, regions, math.isqrt(patches), dim, meta) as written:
             for start in range(0, len(tokens.coords), 64):
                 rows = slice(start, start + 64)
-                written.tokens[rows], written.colour[rows] = tokens.tokens[rows], tokens.colour[rows]
+                written.tokens[rows], written.mean_color[rows] = tokens.tokens[rows], tokens.mean_color[rows]
 
 
 @contextmanager
 def open_tokens(path: Path, *, any_name: bool = False) -> Iterator[tuple[Tokens, Meta]]:
-    """Open what `writing_tokens` wrote; `tokens` and `colour` are read by slicing, and each region is checked.
+    """Open what `writing_tokens` wrote; `tokens` and `mean_color` are read by slicing, and each region is checked.
 
     any_name: whether it may have been written as another file, as those of a cache were. Raises ValueError when the
     file is broken.
     """
-    with _open_h5(path, ("coords",), rows=("tokens", "colour"), any_name=any_name) as file:
-        tokens, colour, coords = file["tokens"], file["colour"], file["coords"][()]
+    with _open_h5(path, ("coords",), rows=("tokens", "mean_color"), any_name=any_name) as file:
+        tokens, mean_color, coords = file["tokens"], file["mean_color"], file["coords"][()]
         if tokens.ndim != 3 or tokens.dtype != np.float16 or len(tokens) != len(coords):
             raise ValueError(broken(path, f"tokens {tokens.dtype} {tokens.shape} for {len(coords)} regions"))
-        if colour.shape != (*tokens.shape[:2], 3) or colour.dtype != np.float16:
-            raise ValueError(broken(path, f"colour {colour.dtype} {colour.shape} for tokens {tokens.shape}"))
-        checked = {name: CheckedRows(path, name, file[name], file[name + ROWS][()]) for name in ("tokens", "colour")}
+        if mean_color.shape != (*tokens.shape[:2], 3) or mean_color.dtype != np.float16:
+            raise ValueError(
+                broken(path, f"mean_color {mean_color.dtype} {mean_color.shape} for tokens {tokens.shape}")
+            )
+        checked = {
+            name: CheckedRows(path, name, file[name], file[name + ROWS][()]) for name in ("tokens", "mean_color")
+        }
         attrs = _attributes(file)
-        yield Tokens(_slide_info(path, attrs), checked["tokens"], checked["colour"], coords), _meta(attrs)
+        yield Tokens(_slide_info(path, attrs), checked["tokens"], checked["mean_color"], coords), _meta(attrs)
 
 
 def read_tokens(path: Path) -> tuple[Tokens, Meta]:
     """Read a slide's tokens whole into memory."""
     with open_tokens(path) as (tokens, meta):
-        return Tokens(tokens.slide, tokens.tokens[()], tokens.colour[()], tokens.coords), meta
+        return Tokens(tokens.slide, tokens.tokens[()], tokens.mean_color[()], tokens.coords), meta
 
 
 @contextmanager

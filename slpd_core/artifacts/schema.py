@@ -22,8 +22,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "remarks": ("remark", "id", "fold"),  # on the folds, texts
     "results": ("row", "patch_encoder", "splits"),  # of a report, a row of scores each
 }
-# The parts of a fold that pretraining sees: spare slides too, for it needs no labels.
-PRETRAINING_PARTS = ("train", "spare")
+# The parts of a fold that pretraining sees: unlabeled slides too, for it needs no labels.
+PRETRAINING_PARTS = ("train", "unlabeled")
 # What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
 PATCH_ENCODER_META = (
     *("name", "source", "model_kwargs", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),
@@ -97,10 +97,10 @@ class Regions:
 class Tokens:
     """Patch tokens of a slide: float16 (L, grid * grid, dim), row-major grid; coords as in Regions.
 
-    colour: mean RGB of each patch, float16 (L, grid * grid, 3), 0..255, in the order of the tokens.
+    mean_color: mean RGB of each patch, float16 (L, grid * grid, 3), 0..255, in the order of the tokens.
     """
 
     slide: SlideInfo
     tokens: Any  # np.ndarray, or the open HDF5 dataset inside `writing_tokens` and `open_tokens`
-    colour: Any  # the same
+    mean_color: Any  # the same
     coords: np.ndarray

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from slpd_core.config.base import (
     ATTENTION,
     CLASSIFIERS,
-    COLOUR_FEATURES,
+    COLOR_FEATURES,
     PATCH_FEATURES,
     PLAIN_NAME,
     Int,
@@ -53,7 +53,7 @@ from slpd_core.config.ssl import SelfDistillationConfig, StageOneConfig
 __all__ = [
     "ATTENTION",
     "CLASSIFIERS",
-    "COLOUR_FEATURES",
+    "COLOR_FEATURES",
     "PATCH_FEATURES",
     "PRESETS",
     "ClassifierTrainingConfig",
@@ -149,7 +149,7 @@ class Config(Section):
 
     def _problems_of_rows(self) -> list[str]:
         found = []
-        patches = [COLOUR_FEATURES, PATCH_FEATURES, *self.patch_encoder.compared]
+        patches = [COLOR_FEATURES, PATCH_FEATURES, *self.patch_encoder.compared]
         known = [*patches, *self.pretrain.runs]
         for features, names in self.evaluate.classifiers.items():
             if features not in known:

@@ -42,7 +42,9 @@ Fraction = Annotated[Number, Field(ge=0, le=1)]
 Classifier = Literal["knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi"]
 CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how much each region counts
-PATCH_FEATURES, COLOUR_FEATURES = "patch", "colour"  # the tokens of the patch encoder, the mean RGB of each patch
+PATCH_FEATURES, COLOR_FEATURES = "patch_tokens", "mean_color"  # the patch encoder's tokens; mean RGB of each patch
+# No run and no compared encoder is called so: names of other features, today's and those of earlier versions.
+RESERVED_NAMES = (PATCH_FEATURES, COLOR_FEATURES, "patch", "colour")
 MOST_VALUES = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -102,9 +104,10 @@ def check_overrides(key: str, overrides: Mapping[str, Any], settings_of: Callabl
     """Raise what is wrong with the names and settings of runs or other encoders, the values of `key`."""
     found = []
     for name in overrides:
-        if not PLAIN_NAME.fullmatch(name) or name in (PATCH_FEATURES, COLOUR_FEATURES):
+        if not PLAIN_NAME.fullmatch(name) or name in RESERVED_NAMES:
             found.append(
-                f"{key}: {name!r} cannot stand here; use letters, digits, - and _, and neither 'patch' nor 'colour'"
+                f"{key}: {name!r} cannot be a name here; use letters, digits, - and _, and none of "
+                f"{', '.join(RESERVED_NAMES)}"
             )
             continue
         try:

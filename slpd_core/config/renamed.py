@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from slpd_core.config.base import CLASSIFIERS
+
+FEATURES = {"colour": "mean_color", "patch": "patch_tokens"}
+ROWS = {f"{old}/{name}": f"{new}/{name}" for old, new in FEATURES.items() for name in CLASSIFIERS}
 # By the path of today's key: old key -> new key. Runs, compared encoders and tables stand below a name of their own.
 KEYS: dict[str, dict[str, str]] = {
     "tissue": {"masks": "masks_dir"},
@@ -41,14 +45,18 @@ KEYS: dict[str, dict[str, str]] = {
         "splits": "splits_dir",
     },
     "evaluate": {"rows": "classifiers", "knn_neighbours": "knn_n_neighbors"},
+    "evaluate.classifiers": FEATURES,
     "predict": {"rows": "classifiers"},
+    "predict.classifiers": FEATURES,
 }
 VALUES: dict[str, dict[str, str]] = {
     "pretrain.train_on": {"train_only": "train_fold"},
     "pretrain.preset": {"released": "authors_code"},
+    "report.reference": ROWS,
+    "report.tables": ROWS,
 }
 # Where keys are names: the path whose keys stand below each name.
-NAMED = {"pretrain.runs": "pretrain", "patch_encoder.compared": "patch_encoder"}
+NAMED = {"pretrain.runs": "pretrain", "patch_encoder.compared": "patch_encoder", "report.tables": "report.tables"}
 
 
 def find_renamed(values: Any, path: str = "", shown: str = "") -> Iterator[str]:
@@ -69,5 +77,8 @@ def find_renamed(values: Any, path: str = "", shown: str = "") -> Iterator[str]:
             if key != old:
                 yield f"{name}: this key is now {key}; rename it"
             yield from find_renamed(below, NAMED.get(path) or (f"{path}.{key}" if path else str(key)), name)
+    elif isinstance(values, list):
+        for value in values:
+            yield from find_renamed(value, path, shown)
     elif isinstance(values, str) and (value := VALUES.get(path, {}).get(values)):
         yield f"{shown}: {values!r} is now {value!r}; write that"

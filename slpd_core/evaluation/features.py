@@ -33,12 +33,12 @@ class SlideCache:
 
     def __init__(self, tokens_dir: Path, kind: str) -> None:
         self.tokens_dir, self.kind = tokens_dir, kind
-        self.scale = np.float32(1 / 255 if kind == "colour" else 1)
+        self.scale = np.float32(1 / 255 if kind == "mean_color" else 1)
         self.block, self.used = np.empty(CACHE_BYTES // 2, np.float16), 0
         self.kept: dict[str, np.ndarray] = {}
 
     def __call__(self, slide_id: str) -> np.ndarray:
-        """Features of the slide; a colour is brought from 0..255 to 0..1."""
+        """Features of the slide; a color is brought from 0..255 to 0..1."""
         patches = self.kept[slide_id] if slide_id in self.kept else self._read(slide_id)
         return np.multiply(patches, self.scale, dtype=np.float32)
 
@@ -60,8 +60,8 @@ def patch_features(
 ) -> tuple[ReadSlide, str]:
     """How to read all patches of a slide, float32 (L, D), and the fingerprint of them all.
 
-    ledger: of the tokens. kind: "tokens", or "colour" for the mean RGB of each, here 0..1. Raises ValueError naming a
-    slide the patch encoder left out, or whose tokens are not those the ledger admitted.
+    ledger: of the tokens. kind: "tokens", or "mean_color" for the mean RGB of each, here 0..1. Raises ValueError naming
+    a slide the patch encoder left out, or whose tokens are not those the ledger admitted.
     """
     read, prints = SlideCache(tokens_dir, kind), []
     admitted = dict(zip(ledger["slide_id"], ledger["fingerprint"], strict=True))
@@ -82,15 +82,15 @@ def patch_features(
 def read_features(
     features: str, embed_path: Path | None, tokens_dir: Path, slide_ids: list[str], ledger_path: Path
 ) -> tuple[str, ReadSlide, str]:
-    """What a row's features are of (region, patch or colour), how to read a slide's, the fingerprint of them all.
+    """What a row's features are of (region, patch or color), how to read a slide's, the fingerprint of them all.
 
     ledger_path: of the tokens that they come from. Raises ValueError where they are of another ledger.
     """
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     if embed_path:
         return "region", *region_features(embed_path, meta["fingerprint"])
-    kind = "colour" if features == config.COLOUR_FEATURES else "tokens"
-    return "colour" if kind == "colour" else "patch", *patch_features(tokens_dir, slide_ids, ledger, kind)
+    kind = "mean_color" if features == config.COLOR_FEATURES else "tokens"
+    return "color" if kind == "mean_color" else "patch", *patch_features(tokens_dir, slide_ids, ledger, kind)
 
 
 def patch_encoder_meta(tokens_path: Path) -> artifacts.Meta:

@@ -12,7 +12,7 @@ from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.runtime import generator, log
 
 VERSION = 8
-FOLD_PARTS = ("train", "val", "test", "spare")
+FOLD_PARTS = ("train", "val", "test", "unlabeled")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
 
@@ -195,7 +195,7 @@ def make_folds(
         n_repeats: Partitions.
         group_by: "patient" or "site", as in `group_ids`.
         val_fraction: Of the training patients, for validation.
-        train_fraction: Of the other training patients, those that train; the rest is `spare`.
+        train_fraction: Of the other training patients, those that train; the rest is `unlabeled`.
 
     Returns:
         Columns fold, slide_id, patient_id, label, part; a row per fold and slide.
@@ -219,7 +219,7 @@ def make_folds(
             part = np.where(test_fold == i, "test", "train").astype(object)
             for name, fraction, keys in (
                 ("val", val_fraction, (fold,)),
-                ("spare", 1 - train_fraction, ("spare", fold)),
+                ("unlabeled", 1 - train_fraction, ("spare", fold)),  # the seed keeps the part's first name
             ):
                 chosen = hold_out(groups[part == "train"], fraction, generator(seed, "folds", *keys))
                 part[(part == "train") & groups["patient_id"].isin(chosen).to_numpy()] = name

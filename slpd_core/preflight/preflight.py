@@ -213,5 +213,5 @@ def _feature_size(
     if features in settings.pretrain.runs:
         return round(regions_per_slide), settings.pretrain.run(features).embed_dim
     encoder = encoders.get(features, encoders[config.PATCH_FEATURES])
-    dim = 3 if features == config.COLOUR_FEATURES else encoder.token_dim
+    dim = 3 if features == config.COLOR_FEATURES else encoder.token_dim
     return round(regions_per_slide * encoder.patches_per_region), dim

@@ -158,7 +158,7 @@ def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path
 
     embed, sheet: the tables. Raises ValueError where the prototypes are of other regions than the embeddings.
     """
-    arrays, _ = artifacts.read_arrays(prototypes_path, ("slides", "neighbours", "matches", "coords", "assignment"))
+    arrays, _ = artifacts.read_arrays(prototypes_path, ("slides", "neighbors", "matches", "coords", "assignment"))
     if not np.array_equal(arrays["coords"].reshape(-1, 2), embed[["x", "y"]].to_numpy()):
         raise ValueError(f"{prototypes_path}: not the regions of the embeddings; run snakemake again to renew both")
     label_of = dict(zip(sheet["slide_id"], sheet["label"], strict=True))
@@ -177,7 +177,7 @@ def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path
         embeddings=np.stack(embed["embedding"].to_list()) if len(embed) else np.empty((0, 1), np.float32),
         slide_of=slide_of,
         assignment=arrays["assignment"].astype(np.int64),
-        nearest=arrays["neighbours"][:, 0],
+        nearest=arrays["neighbors"][:, 0],
         matches=arrays["matches"][:, 0],
     )
     return found, as_one

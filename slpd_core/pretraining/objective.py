@@ -18,7 +18,8 @@ from slpd_core.ssl.student_teacher import StudentTeacher, move_center
 
 # What is measured of a batch: the loss, its parts, and the entropy of the teacher's targets of each term.
 ENTROPIES = {"self": "teacher_entropy", "intra": "entropy_intra", "inter": "entropy_inter"}
-METRIC_NAMES = ("loss", *TERMS, "koleo", *ENTROPIES.values())
+LOSSES = {term: f"loss_{term}" for term in TERMS}
+METRIC_NAMES = ("loss", *LOSSES.values(), "koleo", *ENTROPIES.values())
 BLOCK_REGIONS = {"cpu": 32, "cuda": 128}  # that go through a network at a time
 # A term of the loss -> what each region of a batch is distilled towards (B, K, D), and 1 where there is such, else 0.
 BatchTargets = dict[str, tuple[Tensor, Tensor]]
@@ -122,10 +123,10 @@ def distil(
     found |= dict.fromkeys(ENTROPIES.values(), cross_entropy.new_full((), torch.nan))
     sizes = [rows.shape[1] for rows in vectors.values()]
     for term, own, entropies in zip(vectors, cross_entropy.split(sizes, 1), entropy.split(sizes, 1), strict=True):
-        found[term] = (pairs[term] * own).sum()
+        found[LOSSES[term]] = (pairs[term] * own).sum()
         found[ENTROPIES[term]] = losses.masked_mean(entropies, counted[term])
     found["koleo"] = koleo
-    found["loss"] = sum((weight[term] * found[term] for term in vectors), section.koleo_weight * koleo)
+    found["loss"] = sum((weight[term] * found[LOSSES[term]] for term in vectors), section.koleo_weight * koleo)
     return found
 
 

@@ -48,7 +48,7 @@ def prototype_arrays(
     return {
         "slides": np.array(clustering_groups(cohort, section)[1]),
         "prototypes": found.centers,
-        "neighbours": found.neighbors,
+        "neighbors": found.neighbors,
         "matches": found.matches,
         "region_slide": slides[cohort.slide_of],
         "coords": cohort.coords,

@@ -28,11 +28,11 @@ def prototype_stats(
     clusters = np.bincount(group_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
     without = 1 - len(np.unique(cohort.slide_of[has])) / len(cohort.slide_ids)
     return {
-        "share_without_prototypes": without,
-        "regions_without_prototypes": float(1 - has.mean()) if len(has) else math.nan,
-        "smallest_cluster": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
-        "same_patient_neighbours": float(same.mean()) if len(same) else math.nan,
-        "moved": reassigned_fraction(before, now, group_of) if before and M <= MAX_PAIRED else math.nan,
+        "slides_without_prototypes_fraction": without,
+        "regions_without_prototypes_fraction": float(1 - has.mean()) if len(has) else math.nan,
+        "min_cluster_size": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
+        "same_patient_fraction": float(same.mean()) if len(same) else math.nan,
+        "reassigned_fraction": reassigned_fraction(before, now, group_of) if before and M <= MAX_PAIRED else math.nan,
     }
 
 
@@ -43,4 +43,4 @@ def target_stats(rows: Mapping[str, Tensor]) -> dict[str, float]:
         rows: Term -> int64 (R, K), the targets of each region, -1 for none.
     """
     has = (rows["inter"] >= 0).any(1).float() if "inter" in rows else None
-    return {"regions_without_neighbors": math.nan if has is None or not len(has) else 1 - float(has.mean())}
+    return {"regions_without_neighbors_fraction": math.nan if has is None or not len(has) else 1 - float(has.mean())}

@@ -27,7 +27,7 @@ from slpd_core.ssl.student_teacher import Network, StudentTeacher, move_center
 from slpd_core.ssl.trainer import fit, shuffled_batches
 
 VERSION = 3
-METRICS = ("loss", "self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
+METRICS = ("loss", "loss_self", "koleo", "teacher_entropy")  # of history.csv: the means of an epoch's steps
 WATCHED_PATCHES = 256  # whose tokens the effective rank is of
 
 

@@ -68,9 +68,7 @@ def usable_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def training_slides(folds_path: Path, fold: int) -> set[str]:
-    """The slide_ids of a fold's training part, spare ones too, for it needs no labels: what an encoder may see that the
-    fold's test slides are to judge.
-    """
+    """Slide ids of the fold's training part, including `unlabeled` slides (pretraining uses no labels)."""
     folds, _ = artifacts.read_table(folds_path, "folds")
     return set(folds[(folds["fold"] == fold) & folds["part"].isin(artifacts.PRETRAINING_PARTS)]["slide_id"])
 

@@ -39,7 +39,7 @@ FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 MOST_MARKED_EPOCHS = 30
 CALIBRATION_BINS = 10
 # Columns of history.csv: column -> title. Losses and entropies are drawn beside ln(out_dim).
-LOSSES = {"self": "L_self", "intra": "L_intra", "inter": "L_inter"}
+LOSSES = {"loss_self": "L_self", "loss_intra": "L_intra", "loss_inter": "L_inter"}
 ENTROPIES = {
     "teacher_entropy": "teacher entropy (nats)",
     "entropy_intra": "entropy of the targets\nof L_intra (nats)",
@@ -49,10 +49,10 @@ WATCHED = {
     "effective_rank": "effective rank of the embeddings",
     "knn_accuracy": "labels by k-NN of regions",
     "koleo": "KoLeo (lower: further apart)",
-    "moved": "share of regions that\nchanged prototype",
-    "smallest_cluster": "smallest cluster (regions)",
-    "share_without_prototypes": "share of slides\nwithout prototypes",
-    "same_patient_neighbours": "share of neighbours\nof the same patient",
+    "reassigned_fraction": "share of regions that\nchanged prototype",
+    "min_cluster_size": "smallest cluster (regions)",
+    "slides_without_prototypes_fraction": "share of slides\nwithout prototypes",
+    "same_patient_fraction": "share of neighbours\nof the same patient",
 }
 
 
@@ -199,7 +199,9 @@ def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], ru
             marker = "." if len(frame) <= MOST_MARKED_EPOCHS else ""
             axis.plot(frame["epoch"], frame[name], label=run, marker=marker, **styles[run])
     if name in LOSSES | ENTROPIES:
-        for number, uniform in enumerate(sorted({frame["uniform"].iloc[0] for frame in drawn.values() if len(frame)})):
+        for number, uniform in enumerate(
+            sorted({frame["log_out_dim"].iloc[0] for frame in drawn.values() if len(frame)})
+        ):
             label = "" if number else "ln(out_dim)"
             axis.axhline(uniform, color=REFERENCE, linestyle=":", linewidth=1.2, label=label)
     least = min((frame[name].min() for frame in drawn.values()), default=0)

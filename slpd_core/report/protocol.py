@@ -26,7 +26,7 @@ PAPERS_SPLITS = {
 
 def describe_encoder(meta: artifacts.Meta) -> str:
     """Describe the patch encoder behind predictions, by their metadata; "" for colors, which need none."""
-    if meta["level"] == "colour":
+    if meta["level"] == "color":
         return ""
     source = meta["encoder_source"]
     return f"{meta['encoder_name']}, {WEIGHTS.get(source, source)}, RGB normalized by {meta['encoder_normalization']}"

@@ -141,7 +141,7 @@ def results(
         "tables": result_rows.as_tables(table),
         "reference": _reference(reference, table) if reference else None,
         "training": [f"{share:.0%}".replace("%", " %") for share in (uncertainty.TRAINING, uncertainty.KNN_TRAINING)],
-        "has_colour": any(row.level == "colour" for row in rows),
+        "has_color": any(row.level == "color" for row in rows),
         "per_fold": [
             (
                 row.names,

@@ -23,7 +23,7 @@ NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Cl
 INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC difference", "Detectable"
 # What a row is compared by -> the end of its columns.
 COMPARED = {"difference": "difference", "low": "difference_low", "high": "difference_high", "detectable": "detectable"}
-LEVELS = ("colour", "patch", "region")  # what features are of, in the order of the table
+LEVELS = ("color", "patch", "region")  # what features are of, in the order of the table
 # Where the weights of a patch encoder come from -> what the table says, and what it says of another encoder. A timm
 # model, which is not among them, is called by its name.
 SOURCES = {
@@ -57,7 +57,7 @@ class ResultRow:
     @property
     def names(self) -> dict[str, str]:
         """What the table calls the row: level of the features, what was pretrained to make them, classifier."""
-        pretrained = {"colour": NONE, "patch": self.patch_encoder, "region": self.features}
+        pretrained = {"color": NONE, "patch": self.patch_encoder, "region": self.features}
         return {
             "features": self.level,
             "pretraining": pretrained[self.level],
@@ -80,7 +80,7 @@ class ResultRow:
     def sentence(self) -> str:
         """The row as a sentence of the page names it."""
         on = {
-            "colour": "the mean colours of patches",
+            "color": "the mean colours of patches",
             "patch": "patches" if self.features == config.PATCH_FEATURES else f"patches of {self.features}",
             "region": f"regions of {self.features}",
         }

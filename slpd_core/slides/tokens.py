@@ -73,7 +73,7 @@ def _write_tokens(
     grid = regions.size_px // tokenizer.patch_px
     shown = progress(pixels, len(regions.coords), regions.slide.slide_id, "regions")
     with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance) as written:
-        for i, tokens in enumerate(tokenizer(record_mean_colors(shown, tokenizer.patch_px, written.colour))):
+        for i, tokens in enumerate(tokenizer(record_mean_colors(shown, tokenizer.patch_px, written.mean_color))):
             written.tokens[i] = tokens
 
 

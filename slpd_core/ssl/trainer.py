@@ -22,7 +22,7 @@ from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, updat
 
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
 LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, teacher entropy %.3f, effective rank %.1f, %.1f %s/s"
-LOGGED = ("loss", "self", "teacher_entropy", "effective_rank")  # columns of either stage's history
+LOGGED = ("loss", "loss_self", "teacher_entropy", "effective_rank")  # columns of either stage's history
 
 
 class PretrainingStage(Protocol):
@@ -186,7 +186,7 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
     for epoch in range(len(history), epochs):
         started = time.monotonic()
         if state is None:
-            row = {"epoch": epoch, "uniform": math.log(len(networks.teacher.head.last_layer))}
+            row = {"epoch": epoch, "log_out_dim": math.log(len(networks.teacher.head.last_layer))}
             state = EpochState(epoch, row | stage.begin_epoch(epoch))
         resumed_at = len(state.metrics)
         with deferred_sigterm() as asked_to_stop:

@@ -52,7 +52,7 @@ class Targets:
             if run_config.uses_prototypes
         ]
         # All that classifiers may be trained on, whether evaluate.classifiers names it or not.
-        plain = (config.COLOUR_FEATURES, config.PATCH_FEATURES)
+        plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
         self.features = [*plain, *settings.patch_encoder.compared, *self.runs]
 
     @property

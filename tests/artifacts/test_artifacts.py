@@ -157,14 +157,14 @@ def test_no_regions_come_back(tmp_path):
 
 def test_tokens_come_back(tmp_path):
     tokens = np.random.default_rng(0).normal(size=(2, 16, 8)).astype(np.float16)
-    colour = np.random.default_rng(1).uniform(0, 255, (2, 16, 3)).astype(np.float16)
+    mean_color = np.random.default_rng(1).uniform(0, 255, (2, 16, 3)).astype(np.float16)
     own = {"precision": "fp32", "encoder_source": "random", "encoder_name": "vit"}
     with artifacts.create_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META | own) as written:
         for number in range(2):
-            written.tokens[number], written.colour[number] = tokens[number], colour[number]
+            written.tokens[number], written.mean_color[number] = tokens[number], mean_color[number]
     back, meta = artifacts.read_tokens(tmp_path / "t.h5")
     np.testing.assert_array_equal(back.tokens, tokens)
-    np.testing.assert_array_equal(back.colour, colour)
+    np.testing.assert_array_equal(back.mean_color, mean_color)
     np.testing.assert_array_equal(back.coords, REGIONS.coords)
     assert back.slide == SLIDE
     assert meta == META | own
@@ -179,7 +179,7 @@ def test_the_tokens_of_an_empty_and_of_a_lost_slide_come_back(tmp_path):
             pass
         back, meta = artifacts.read_tokens(tmp_path / "t.h5")
         assert (back.tokens.shape, back.tokens.dtype) == ((0, 256, 384), np.float16)
-        assert (back.colour.shape, back.colour.dtype) == ((0, 256, 3), np.float16)
+        assert (back.mean_color.shape, back.mean_color.dtype) == ((0, 256, 3), np.float16)
         assert back.coords.shape == (0, 2)
         assert (back.slide.status, back.slide.reason) == (slide.status, slide.reason)
         assert meta == META
@@ -191,10 +191,10 @@ def test_colours_that_are_not_the_tokens_own_are_refused(tmp_path):
     with artifacts.create_tokens(tmp_path / "t.h5", REGIONS, 4, 8, META):
         pass
     with h5py.File(tmp_path / "t.h5", "r+") as file:
-        del file["colour"]
-        file["colour"] = np.zeros((2, 9, 3), np.float16)
+        del file["mean_color"]
+        file["mean_color"] = np.zeros((2, 9, 3), np.float16)
     seal_h5(tmp_path / "t.h5")
-    with pytest.raises(ValueError, match=r"colour float16 \(2, 9, 3\) for tokens \(2, 16, 8\); delete the file"):
+    with pytest.raises(ValueError, match=r"mean_color float16 \(2, 9, 3\) for tokens \(2, 16, 8\); delete the file"):
         artifacts.read_tokens(tmp_path / "t.h5")
 
 
@@ -271,7 +271,7 @@ def write_one_of_each(folder):
     artifacts.write_tissue(folder / "t.geojson", artifacts.Tissue(SLIDE, (Polygon([(0, 0), (9, 0), (9, 9)]),)), META)
     artifacts.write_regions(folder / "r.h5", REGIONS, META)
     with artifacts.create_tokens(folder / "k.h5", REGIONS, 4, 8, META) as tokens:
-        tokens.tokens[:], tokens.colour[:] = rng.normal(size=(2, 16, 8)), rng.uniform(0, 255, (2, 16, 3))
+        tokens.tokens[:], tokens.mean_color[:] = rng.normal(size=(2, 16, 8)), rng.uniform(0, 255, (2, 16, 3))
     with artifacts.create_patches(folder / "p.h5", replace(REGIONS, size_px=16), META) as patches:
         for number in range(2):
             patches[number] = rng.integers(0, 256, (16, 16, 3))
@@ -353,7 +353,7 @@ def test_arrays_that_overlap_are_a_broken_file(tmp_path):
     write_one_of_each(tmp_path)
     path = tmp_path / "k.h5"
     with h5py.File(path) as file:
-        tokens, color = (file[name].id.get_offset().to_bytes(8, "little") for name in ("tokens", "colour"))
+        tokens, color = (file[name].id.get_offset().to_bytes(8, "little") for name in ("tokens", "mean_color"))
     first, second = min(tokens, color), max(tokens, color)
     path.write_bytes(path.read_bytes().replace(second, (int.from_bytes(first, "little") + 1).to_bytes(8, "little")))
     with pytest.raises(ValueError, match=r"k\.h5: .*overlap.*delete the file"):
@@ -372,7 +372,7 @@ def test_a_slice_of_tokens_is_checked_by_itself(tmp_path):
     path.write_bytes(content)
     with artifacts.open_tokens(path) as (tokens, _):
         assert np.isfinite(tokens.tokens[0]).all()
-        assert tokens.colour[:].shape == (2, 16, 3)
+        assert tokens.mean_color[:].shape == (2, 16, 3)
         for rows in (1, slice(1, 2), slice(None), ()):
             with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 is not"):
                 tokens.tokens[rows]
@@ -458,7 +458,7 @@ def test_a_missing_artifact_is_a_missing_file(tmp_path, name):
 
 def test_an_artifact_of_another_kind_is_refused(tmp_path):
     write_one_of_each(tmp_path)
-    with pytest.raises(ValueError, match=r"without \['colour', 'colour_xxh3', 'tokens'"):
+    with pytest.raises(ValueError, match=r"without \['mean_color', 'mean_color_xxh3', 'tokens'"):
         artifacts.read_tokens(tmp_path / "r.h5")
     with pytest.raises(ValueError, match="embed table without"):
         artifacts.read_table(tmp_path / "t.parquet", "embed")

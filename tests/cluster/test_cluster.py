@@ -20,7 +20,7 @@ NAME = "snakemake-executor-plugin-slurm"
 PLUGIN = (f"{NAME}==2.8.0", f"{NAME}-jobstep==0.6.1", "throttler==1.2.3")
 ONE_ROW = {
     "pretrain": {"runs": {"slpd": False}},
-    "evaluate": {"classifiers": {"colour": None, "dino": None, "slpd": None, "patch": ["knn"]}},
+    "evaluate": {"classifiers": {"mean_color": None, "dino": None, "slpd": None, "patch_tokens": ["knn"]}},
 }
 SLIDES = ("coarse-0", "coarse-1", "fine-0", "fine-1")
 SECONDS = 600  # at most, for the run

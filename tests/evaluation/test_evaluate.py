@@ -247,7 +247,7 @@ def stored(make_slides, plant, settings, tmp_path):
         meta = artifacts.provenance("tokens", 1, {}) | encoder
         with artifacts.create_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
             written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
-            written.colour[:] = 200 if slide.startswith("x") else (200, 120, 160)
+            written.mean_color[:] = 200 if slide.startswith("x") else (200, 120, 160)
     ledger = pd.DataFrame({"slide_id": [*features], "fingerprint": meta["fingerprint"]})
     ledger = ledger.reindex(columns=[*artifacts.TABLES["ledger"]])
     artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger, artifacts.provenance("ledger", 1, {}))
@@ -282,11 +282,11 @@ def run(stored, settings):
     return run
 
 
-LEVELS = {"colour": "colour", "patch": "patch", "untrained": "patch", "slpd": "region"}
+LEVELS = {"mean_color": "color", "patch_tokens": "patch", "untrained": "patch", "slpd": "region"}
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-@pytest.mark.parametrize("features", ["patch", "slpd"])
+@pytest.mark.parametrize("features", ["patch_tokens", "slpd"])
 def test_the_stage_writes_its_predictions(run, features, classifier):
     table, meta = run(features, classifier)
     assert (meta["features"], meta["classifier"], json.loads(meta["classes"])) == (features, classifier, ["x", "y"])
@@ -307,24 +307,26 @@ def test_predictions_say_what_they_are_of_and_whose_tokens_they_come_from(run, f
 
 @pytest.mark.parametrize("classifier", ["knn", "dsmil"])
 def test_a_stain_that_goes_with_the_label_is_seen_in_colour_alone(run, classifier):
-    table, _ = run("colour", classifier)
+    table, _ = run("mean_color", classifier)
     assert metrics.fold_scores(table, ["x", "y"])["auc"][0] == 1
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mil", "dsmil"])
 def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, stored, classifier):
     shutil.copytree(stored / "tokens", stored / "untrained")
-    one, meta = run("patch", classifier)
+    one, meta = run("patch_tokens", classifier)
     other, other_meta = run("untrained", classifier, "untrained")
     pd.testing.assert_frame_equal(one, other)
     assert meta["fingerprint"] != other_meta["fingerprint"]
 
 
 def test_colours_are_read_from_0_to_1_a_patch_each(stored, ledger):
-    read, _ = features_of.patch_features(stored / "tokens", ["y00-0"], ledger, "colour")
+    read, _ = features_of.patch_features(stored / "tokens", ["y00-0"], ledger, "mean_color")
     whole, _ = artifacts.read_tokens(stored / "tokens" / "y00-0.h5")
     assert read("y00-0").dtype == np.float32
-    np.testing.assert_allclose(read("y00-0"), np.tile([[200, 120, 160]], (whole.colour[..., 0].size, 1)) / 255, 1e-6)
+    np.testing.assert_allclose(
+        read("y00-0"), np.tile([[200, 120, 160]], (whole.mean_color[..., 0].size, 1)) / 255, 1e-6
+    )
 
 
 def test_a_slide_that_only_this_encoder_left_out_is_named(stored, run):
@@ -338,14 +340,14 @@ def test_a_slide_that_only_this_encoder_left_out_is_named(stored, run):
         run("untrained", "knn")
 
 
-@pytest.mark.parametrize("features", ["patch", "colour"])
+@pytest.mark.parametrize("features", ["patch_tokens", "mean_color"])
 def test_tokens_of_another_cohort_are_refused(stored, run, features):
     """A slide of the same name and regions, with the tokens that another cohort has of it."""
     path = stored / "tokens" / "x01-0.h5"
     whole, meta = artifacts.read_tokens(path)
     regions = artifacts.Regions(whole.slide, whole.coords, np.ones(len(whole.coords)), 4, 4, 0.5)
     with artifacts.create_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
-        written.tokens[:], written.colour[:] = whole.tokens, whole.colour
+        written.tokens[:], written.mean_color[:] = whole.tokens, whole.mean_color
     with pytest.raises(ValueError, match=rf"{path}: not the tokens that the ledger admitted; delete the file"):
         run(features, "knn")
 
@@ -396,8 +398,8 @@ def test_the_fingerprint_covers_all_it_was_made_from(stored, settings):
     changes = [
         {},
         {"fold": 1},
-        {"features": "patch", "embed_path": None},
-        {"features": "colour", "embed_path": None},
+        {"features": "patch_tokens", "embed_path": None},
+        {"features": "mean_color", "embed_path": None},
         {"embed_path": stored / "other.parquet"},
         {"section": settings.evaluate.training.model_copy(update={"knn_n_neighbors": 3})},
         {"seed": 2},

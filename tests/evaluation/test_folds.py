@@ -181,7 +181,7 @@ def test_repeats_are_other_partitions_and_the_first_stays(make_slides):
 def test_a_share_of_the_training_patients_trains(make_slides):
     slides = make_slides(20, slides=(1,))
     counts = made(slides, train_fraction=0.25).groupby(["fold", "label", "part"]).size().unstack()
-    assert (counts == {"spare": 9, "test": 5, "train": 3, "val": 3}).all().all()
+    assert (counts == {"test": 5, "train": 3, "unlabeled": 9, "val": 3}).all().all()
 
 
 def with_sites(slides, sites):

@@ -138,7 +138,7 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
     nets = [abmil(tmp_path / "0.safetensors", 3)]
     run(
         ("slpd", "abmil", nets, [embed(tmp_path / "e.parquet", slides)]),
-        ("patch", "abmil", nets, []),
+        ("patch_tokens", "abmil", nets, []),
         ("slpd", "knn", [knn(tmp_path / "k.safetensors", 0, 0, 1)], [str(tmp_path / "e.parquet")]),
     )
     drawn = sorted(path.relative_to(tmp_path / "heatmaps").as_posix() for path in (tmp_path / "heatmaps").rglob("*.*"))
@@ -153,7 +153,7 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
 def test_patches_are_read_from_the_tokens(run, slides, tmp_path):
     nets = [abmil(tmp_path / "0.safetensors", 3)]
     regions = run(("slpd", "abmil", nets, [embed(tmp_path / "e.parquet", slides)]))
-    patches = run(("patch", "abmil", nets, []))
+    patches = run(("patch_tokens", "abmil", nets, []))
     columns = ["p_x", "p_y", "p_z"]
     np.testing.assert_allclose(patches[columns], regions[columns], atol=1e-3)  # the same, in float16
 

@@ -211,7 +211,7 @@ def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look)
         "out_dim": 16,
     }
     dino = config.load(yaml.safe_load((ROOT / "config.yaml").read_text())).patch_encoder.dino.model_dump() | recipe
-    rows = {"untrained": ["knn"], "patch": None, "colour": None, "dino": None}
+    rows = {"untrained": ["knn"], "patch_tokens": None, "mean_color": None, "dino": None}
     cohort([2] * 4)
     encoder = {"source": "dino", "dino": dino, "compared": {"untrained": {"source": "random"}}}
     out = look(settings(patch_encoder=encoder, evaluate={"classifiers": rows | {"slpd": ["knn"]}}))

@@ -65,6 +65,9 @@ def run(section, request):
     return section.model_copy(update=CHANGES | VARIANTS[request.param])
 
 
+NAMES = {"self": "loss_self", "intra": "loss_intra", "inter": "loss_inter"}  # columns of the history
+
+
 class Oracle(reference.SLPD):
     """The reference with the numbers of a run, its alternatives to the paper's text, and a history of the steps."""
 
@@ -136,11 +139,12 @@ class Oracle(reference.SLPD):
         return a
 
     def losses(self, regions, crops, *, clustered=True):
-        self.row = dict.fromkeys(("entropy_intra", "entropy_inter"), math.nan) | {"intra": 0.0, "inter": 0.0}
+        self.row = dict.fromkeys(("entropy_intra", "entropy_inter"), math.nan)
+        self.row |= {"loss_intra": 0.0, "loss_inter": 0.0}
         losses = super().losses(regions, crops, clustered=clustered)
         losses["koleo"] = self.koleo(crops)
         losses["loss"] = losses["loss"] + self.section.koleo_weight * losses["koleo"]
-        self.row |= {name: loss.item() for name, loss in losses.items()}
+        self.row |= {NAMES.get(name, name): loss.item() for name, loss in losses.items()}
         return losses
 
     def koleo(self, crops):

@@ -33,9 +33,9 @@ def test_the_regions_reached_are_those_that_get_targets(section, make_cohort, ru
     assert reached.keys() == stage.targets.rows.keys()
     for term, rows in stage.targets.rows.items():
         np.testing.assert_array_equal(reached[term], (rows >= 0).sum(1), err_msg=term)
-    assert row["regions_without_prototypes"] == pytest.approx((reached["intra"] == 0).mean())
+    assert row["regions_without_prototypes_fraction"] == pytest.approx((reached["intra"] == 0).mean())
     without = (reached["inter"] == 0).mean() if "inter" in reached else np.nan
-    assert row["regions_without_neighbors"] == pytest.approx(without, nan_ok=True)
+    assert row["regions_without_neighbors_fraction"] == pytest.approx(without, nan_ok=True)
     gaps = coverage.describe_gaps(cohort, section)
     whole = all((count >= (section.n_neighbors if term == "inter" else 1)).all() for term, count in reached.items())
     assert (gaps == []) is whole

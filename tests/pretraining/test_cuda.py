@@ -28,7 +28,7 @@ def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, mak
     section = section.model_copy(update={"precision": precision})
     networks, found = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "cuda.pt", {}))
     tolerance = 1e-2 if precision == "fp32" else 5e-2
-    for name in ("loss", "self", "intra", "inter", "teacher_entropy"):
+    for name in ("loss", "loss_self", "loss_intra", "loss_inter", "teacher_entropy"):
         np.testing.assert_allclose(found[name], expected[name], rtol=tolerance)
     again, rows = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "cuda.pt", {}))
     assert len(rows) == section.epochs

@@ -48,7 +48,7 @@ def make(tmp_path):
         arrays = {
             "slides": np.array(names or [*slides]),
             "prototypes": np.zeros((N, M, 7), np.float32),  # of a space that is not the embeddings'
-            "neighbours": none[0] if neighbors is None else np.array(neighbors),
+            "neighbors": none[0] if neighbors is None else np.array(neighbors),
             "matches": none[1] if matches is None else np.array(matches),
             "region_slide": embed["slide_id"].to_numpy(str),
             "coords": embed[["x", "y"]].to_numpy(),

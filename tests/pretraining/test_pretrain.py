@@ -134,10 +134,10 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
 def test_odd_cohorts_train_without_nan(section, make_cohort, tmp_path, sizes):
     section = section.model_copy(update={"n_neighbors": 3, "epochs": 2})
     networks, history = trained(make_cohort(*sizes), section, tmp_path / "a.pt")
-    assert np.isfinite(history[["loss", "self", "intra", "inter", "teacher_entropy"]]).all().all()
+    assert np.isfinite(history[["loss", "loss_self", "loss_intra", "loss_inter", "teacher_entropy"]]).all().all()
     assert all(torch.isfinite(tensor).all() for tensor in networks.teacher.state_dict().values())
     if max(sizes) < 2:
-        assert (history[["intra", "inter"]] == 0).all().all()
+        assert (history[["loss_intra", "loss_inter"]] == 0).all().all()
 
 
 def test_a_run_that_diverges_stops_with_its_slides_and_the_remedy(section, make_cohort, tmp_path):
@@ -175,8 +175,8 @@ def test_the_entropy_of_an_epoch_is_that_of_the_steps_with_prototypes(section, m
 
 def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
     _, history = trained(make_cohort(20, 20), section.model_copy(update={"base_lr": 1e-9}), tmp_path / "a.pt")
-    assert history["uniform"].iloc[0] == pytest.approx(math.log(section.out_dim))
-    assert history["self"].iloc[0] > 0.5 * math.log(section.out_dim)
+    assert history["log_out_dim"].iloc[0] == pytest.approx(math.log(section.out_dim))
+    assert history["loss_self"].iloc[0] > 0.5 * math.log(section.out_dim)
 
 
 @pytest.mark.parametrize("changes", [{}, {"preset": "authors_code", "cluster_crop": 3, "prototype_start_epoch": 1}])
@@ -341,21 +341,29 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     assert meta["ledger"] == artifacts.read_table(ledger, "ledger")[1]["fingerprint"]
     history = pd.read_csv(out / "history.csv")
     assert len(history) == section.epochs
-    assert {"epoch", "loss", "self", "intra", "inter", "uniform", "lr", "teacher_entropy", "effective_rank"} <= set(
-        history
-    )
+    assert {
+        "epoch",
+        "loss",
+        "loss_self",
+        "loss_intra",
+        "loss_inter",
+        "log_out_dim",
+        "lr",
+        "teacher_entropy",
+        "effective_rank",
+    } <= set(history)
     assert {"entropy_intra", "entropy_inter"} <= set(history)
-    names = ("slides", "prototypes", "neighbours", "matches", "region_slide", "coords", "assignment")
+    names = ("slides", "prototypes", "neighbors", "matches", "region_slide", "coords", "assignment")
     arrays, _ = artifacts.read_arrays(out / "prototypes.h5", names)
     assert arrays["slides"].tolist() == ["s0", "s1", "s3"]
     assert arrays["region_slide"].tolist() == ["s0"] * 9 + ["s1"] * 8 + ["s3"] * 7
     assert arrays["coords"].shape == (24, 2)
-    shapes = {name: arrays[name].shape for name in ("prototypes", "neighbours", "matches")}
-    assert shapes == {"prototypes": (3, 2, 24), "neighbours": (3, 1), "matches": (3, 1, 2)}
+    shapes = {name: arrays[name].shape for name in ("prototypes", "neighbors", "matches")}
+    assert shapes == {"prototypes": (3, 2, 24), "neighbors": (3, 1), "matches": (3, 1, 2)}
     clustered = run(section).uses_prototypes
     assert set(arrays["assignment"]) == ({0, 1} if clustered else {-1})
     assert arrays["prototypes"].any() == clustered
-    assert (arrays["neighbours"] >= 0).all() == (arrays["matches"] >= 0).all() == clustered
+    assert (arrays["neighbors"] >= 0).all() == (arrays["matches"] >= 0).all() == clustered
 
 
 def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path):
@@ -411,23 +419,23 @@ def test_a_global_run_clusters_the_cohort_as_one(run_stage, make_cohort, section
     """As many prototypes as the slides would have had, small slides included; no neighbors."""
     section = section.model_copy(update={"clustering": "global", "alpha_inter": 0.0, "epochs": 2})
     out = run_stage(make_cohort(9, 1, 8), section)
-    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("slides", "prototypes", "neighbours", "assignment"))
+    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("slides", "prototypes", "neighbors", "assignment"))
     assert arrays["slides"].tolist() == [""]
     assert arrays["prototypes"].shape == (1, 6, 24)
-    assert (arrays["neighbours"] == -1).all()
+    assert (arrays["neighbors"] == -1).all()
     assert set(arrays["assignment"]) == set(range(6))
     history = pd.read_csv(out / "history.csv")
-    assert (history["share_without_prototypes"] == 0).all()
-    assert np.isfinite(history["intra"]).all()
-    assert (history["inter"] == 0).all()
+    assert (history["slides_without_prototypes_fraction"] == 0).all()
+    assert np.isfinite(history["loss_intra"]).all()
+    assert (history["loss_inter"] == 0).all()
 
 
 def test_slides_of_one_patient_only_have_no_neighbours_where_those_are_excluded(run_stage, make_cohort, section):
     cohort = replace(make_cohort(9, 9, 8), patient_ids=["p"] * 3)
     out = run_stage(cohort, section.model_copy(update={"exclude_same_patient": True, "epochs": 2}))
-    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("neighbours",))
-    assert (arrays["neighbours"] == -1).all()
-    assert (pd.read_csv(out / "history.csv")["inter"] == 0).all()
+    arrays, _ = artifacts.read_arrays(out / "prototypes.h5", ("neighbors",))
+    assert (arrays["neighbors"] == -1).all()
+    assert (pd.read_csv(out / "history.csv")["loss_inter"] == 0).all()
 
 
 @pytest.mark.parametrize("excluded", [False, True])

@@ -14,10 +14,10 @@ def test_what_is_watched_of_the_prototypes(section, make_cohort):
     embeddings = np.random.default_rng(0).normal(size=(13, 24))
     found = pretrain.cluster(cohort, embeddings, section, 1, 0)
     row = prototype_stats.prototype_stats(replace(cohort, patient_ids=["p", "q", "p"]), cohort.slide_of, found, found)
-    assert row["share_without_prototypes"] == pytest.approx(1 / 3)
-    assert row["same_patient_neighbours"] == 1
-    assert row["moved"] == 0
-    assert row["smallest_cluster"] >= 1
+    assert row["slides_without_prototypes_fraction"] == pytest.approx(1 / 3)
+    assert row["same_patient_fraction"] == 1
+    assert row["reassigned_fraction"] == 0
+    assert row["min_cluster_size"] >= 1
 
 
 def test_a_dead_prototype_shows_as_a_cluster_of_none(section, make_cohort):
@@ -26,7 +26,7 @@ def test_a_dead_prototype_shows_as_a_cluster_of_none(section, make_cohort):
     centers, none = np.ones((3, 2, 24), np.float32), np.full((3, 1), -1)
     living = Prototypes(centers, np.array([0, 0, 1, 1, 1, 1, -1, 0, 1, 1, 1, 1]), none, np.full((3, 1, 2), -1))
     dead = replace(living, assignment=np.where(cohort.slide_of == 2, 0, living.assignment))
-    assert prototype_stats.prototype_stats(cohort, cohort.slide_of, None, living)["smallest_cluster"] == 1
-    assert prototype_stats.prototype_stats(cohort, cohort.slide_of, None, dead)["smallest_cluster"] == 0
+    assert prototype_stats.prototype_stats(cohort, cohort.slide_of, None, living)["min_cluster_size"] == 1
+    assert prototype_stats.prototype_stats(cohort, cohort.slide_of, None, dead)["min_cluster_size"] == 0
     nothing = replace(living, assignment=np.full(12, -1))
-    assert np.isnan(prototype_stats.prototype_stats(cohort, cohort.slide_of, None, nothing)["smallest_cluster"])
+    assert np.isnan(prototype_stats.prototype_stats(cohort, cohort.slide_of, None, nothing)["min_cluster_size"])

@@ -110,8 +110,8 @@ def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path)
     networks, history = stage_one.train(paths, plan, tmp_path / "c.pt")
     assert history["epoch"].tolist() == [0, 1, 2]
     assert np.isfinite(history.to_numpy()).all()
-    np.testing.assert_allclose(history["loss"], history["self"] + 0.1 * history["koleo"], rtol=1e-5)
-    assert history["uniform"].iloc[0] == pytest.approx(np.log(48))
+    np.testing.assert_allclose(history["loss"], history["loss_self"] + 0.1 * history["koleo"], rtol=1e-5)
+    assert history["log_out_dim"].iloc[0] == pytest.approx(np.log(48))
     assert (weights(networks) - weights(plan.start())).abs().max() > 0.003
     assert (tmp_path / "c.pt").exists()
 

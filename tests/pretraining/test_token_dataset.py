@@ -20,7 +20,7 @@ def rewrite(path, change):
     """Change the tokens of a file as a stage would not; its colours follow their shape."""
     with h5py.File(path, "r+") as file:
         tokens = change(file["tokens"][()])
-        for name, array in {"tokens": tokens, "colour": np.zeros((*tokens.shape[:2], 3), np.float16)}.items():
+        for name, array in {"tokens": tokens, "mean_color": np.zeros((*tokens.shape[:2], 3), np.float16)}.items():
             del file[name], file[f"{name}_xxh3"]
             file[name], file[f"{name}_xxh3"] = array, row_checksums(np.ascontiguousarray(array))
     seal_h5(path)

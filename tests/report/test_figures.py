@@ -102,17 +102,17 @@ def test_every_run_keeps_its_colour_and_patch_features_are_grey():
     alone = figures.roc({"MIL": {"slpd": curves(1)}}, ["dino", "slpd"])
     assert pixels(alone, ORANGE) > 100
     assert pixels(alone, BLUE) == 0
-    both = figures.roc({"MIL": {"patch": curves(0.5), "dino": curves(1)}}, ["dino", "slpd"])
+    both = figures.roc({"MIL": {"patch_tokens": curves(0.5), "dino": curves(1)}}, ["dino", "slpd"])
     assert pixels(both, BLUE) > 100
     assert pixels(both, GREY) > pixels(alone, GREY) + 100
 
 
 def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_same_everywhere():
-    styles = figures.reference_styles(["colour", "patch", *"abcdef"])
+    styles = figures.reference_styles(["mean_color", "patch_tokens", *"abcdef"])
     assert len({tuple(style.values()) for style in styles.values()}) == 8
-    for names in (["patch"], ["colour", "patch"], ["colour", "patch", "a"]):
-        assert figures.reference_styles(names)["patch"] == {"color": figures.REFERENCE, "linestyle": "-"}
-    assert "-" not in {style["linestyle"] for style in figures.reference_styles(["colour", "a"]).values()}
+    for names in (["patch_tokens"], ["mean_color", "patch_tokens"], ["mean_color", "patch_tokens", "a"]):
+        assert figures.reference_styles(names)["patch_tokens"] == {"color": figures.REFERENCE, "linestyle": "-"}
+    assert "-" not in {style["linestyle"] for style in figures.reference_styles(["mean_color", "a"]).values()}
 
 
 @pytest.mark.parametrize("level", [0.2, 1.0])
@@ -140,8 +140,10 @@ def test_panels_wrap():
 
 def history(intra, epochs=4):
     epoch = np.arange(epochs)
-    columns = {"epoch": epoch, "loss": 3.0, "self": 3.0 - epoch / epochs, "intra": intra, "inter": intra}
-    return pd.DataFrame(columns | {"uniform": 4.2, "teacher_entropy": 2.0, "effective_rank": 5.0, "moved": np.nan})
+    columns = {"epoch": epoch, "loss": 3.0, "loss_self": 3.0 - epoch / epochs, "loss_intra": intra, "loss_inter": intra}
+    return pd.DataFrame(
+        columns | {"log_out_dim": 4.2, "teacher_entropy": 2.0, "effective_rank": 5.0, "reassigned_fraction": np.nan}
+    )
 
 
 def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
@@ -158,10 +160,10 @@ def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
     [
         ("entropy_intra", True),
         ("entropy_inter", True),
-        ("moved", False),
-        ("smallest_cluster", False),
-        ("share_without_prototypes", False),
-        ("same_patient_neighbours", False),
+        ("reassigned_fraction", False),
+        ("min_cluster_size", False),
+        ("slides_without_prototypes_fraction", False),
+        ("same_patient_fraction", False),
     ],
 )
 def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, beside_uniform):
@@ -170,7 +172,7 @@ def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, besi
     having = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, 0.0, 1.0, np.inf]})})
     assert size(lacking) == size(figures.training({"dino": plain, "slpd": plain}))
     assert size(having)[1] > 1.5 * size(lacking)[1]
-    alone = {"slpd": plain[["epoch", "uniform"]].assign(**{column: [np.nan, 0.0, 1.0, np.inf]})}
+    alone = {"slpd": plain[["epoch", "log_out_dim"]].assign(**{column: [np.nan, 0.0, 1.0, np.inf]})}
     drawn = figures.training(alone)
     assert pixels(drawn, BLUE) > 100
     assert (pixels(drawn, GREY) > 200) == beside_uniform
@@ -179,13 +181,13 @@ def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, besi
 def test_one_legend_names_every_run():
     same = history(2.0)
     hidden = {"dino": same, "slpd": same}  # dino's lines lie beneath, its colour is left in the legend
-    one_panel = figures.training({run: frame[["epoch", "uniform", "self"]] for run, frame in hidden.items()})
+    one_panel = figures.training({run: frame[["epoch", "log_out_dim", "loss_self"]] for run, frame in hidden.items()})
     assert pixels(one_panel, BLUE) > 50
     assert pixels(figures.training(hidden), BLUE) == pytest.approx(pixels(one_panel, BLUE), rel=0.3)
 
 
 def test_training_does_with_the_columns_there_are():
-    frame = history(2.0)[["epoch", "loss", "self", "intra", "inter", "uniform"]]
+    frame = history(2.0)[["epoch", "loss", "loss_self", "loss_intra", "loss_inter", "log_out_dim"]]
     assert pixels(figures.training({"slpd": frame}), BLUE) > 100
     assert size(figures.training({"slpd": frame.iloc[:0]}))[0] > 300
 
@@ -256,7 +258,7 @@ def test_a_figure_is_the_same_twice():
 @pytest.mark.parametrize(("koleo", "floor_is_zero"), [([1.6, 0.5], True), ([0.3, -0.4], False)])
 def test_a_curve_below_zero_is_not_cut_off(koleo, floor_is_zero):
     axis = Figure().subplots()
-    frame = pd.DataFrame({"epoch": [0, 1], "koleo": koleo, "uniform": 5.0})
+    frame = pd.DataFrame({"epoch": [0, 1], "koleo": koleo, "log_out_dim": 5.0})
     figures._training_panel(axis, "koleo", {"dino": frame}, ["dino"])
     assert axis.get_ylim()[0] <= min(koleo)
     assert (axis.get_ylim()[0] == 0) == floor_is_zero

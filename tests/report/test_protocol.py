@@ -65,7 +65,7 @@ def test_an_encoder_is_the_papers_if_all_of_it_is(changes, level, papers):
 
 
 def test_colors_come_from_no_encoder():
-    assert protocol.describe_encoder(META | {"encoder_normalization": IMAGENET, "level": "colour"}) == ""
+    assert protocol.describe_encoder(META | {"encoder_normalization": IMAGENET, "level": "color"}) == ""
 
 
 @pytest.mark.parametrize(

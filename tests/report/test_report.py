@@ -64,12 +64,19 @@ def ledger_of(slides, left_out, slide_remarks):
 
 
 def level_of(features):
-    return features if features in ("colour", "patch") else "region" if features in ("dino", "slpd") else "patch"
+    return {"mean_color": "color", "dino": "region", "slpd": "region"}.get(features, "patch")
 
 
 def write_run(folder, run, slide_ids, remarks=""):
     """The history and the embeddings of a pretraining run, two regions a slide."""
-    epochs = {"epoch": [0, 1], "loss": 5.0, "self": [4.0, 3.0], "intra": [0.0, 1.0], "inter": 0.5, "uniform": 4.2}
+    epochs = {
+        "epoch": [0, 1],
+        "loss": 5.0,
+        "loss_self": [4.0, 3.0],
+        "loss_intra": [0.0, 1.0],
+        "loss_inter": 0.5,
+        "log_out_dim": 4.2,
+    }
     artifacts.write_table(folder / f"{run}.history.parquet", "history", pd.DataFrame(epochs), META)
     embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
     frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
@@ -168,8 +175,8 @@ def make(tmp_path, settings, monkeypatch):
     return make
 
 
-OWN = ("colour", "patch", "dino", "slpd")  # what comes from the cohort's own patch encoder, not another
-ROWS = {("patch", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
+OWN = ("mean_color", "patch_tokens", "dino", "slpd")  # what comes from the cohort's own patch encoder, not another
+ROWS = {("patch_tokens", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
 
 
 def test_leaks_of_the_folds_are_told(make):
@@ -235,10 +242,10 @@ def page_of(folder):
 
 
 def test_the_table_says_which_encoder_and_folds_it_rests_on(make):
-    table = pd.read_csv(make(ROWS | {("colour", "knn"): 0.2}, source="hipt") / "table.csv").set_index("row")
+    table = pd.read_csv(make(ROWS | {("mean_color", "knn"): 0.2}, source="hipt") / "table.csv").set_index("row")
     expected = "vit_s, HIPT's weights, RGB normalized by mean 0.5 0.5 0.5"
-    assert table.loc[["patch/mil", "slpd/vit_wsi"], "patch_encoder"].tolist() == [expected] * 2
-    assert pd.isna(table.loc["colour/knn", "patch_encoder"])
+    assert table.loc[["patch_tokens/mil", "slpd/vit_wsi"], "patch_encoder"].tolist() == [expected] * 2
+    assert pd.isna(table.loc["mean_color/knn", "patch_encoder"])
     assert set(table["splits"]) == {"3 folds drawn here, grouped by patient"}
 
 
@@ -348,7 +355,7 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 
 
 def test_without_runs_there_is_no_pretraining(make):
-    folder = make({("patch", "mil"): 1.0}, runs=(), drawn=True)
+    folder = make({("patch_tokens", "mil"): 1.0}, runs=(), drawn=True)
     pictures = {"roc.png", "predictions.png"}
     assert {path.name for path in folder.iterdir()} == pictures | {
         "index.html",
@@ -394,7 +401,7 @@ def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
     text = " ".join(page_of(make(ROWS)).text.split())
     assert "Patch encoder: vit_s, weights from a file. Pretrained region encoders" in text
     assert "mean RGB" not in text
-    beside = ROWS | {("plain", "mil"): 4.0, ("colour", "knn"): 0.5}
+    beside = ROWS | {("plain", "mil"): 4.0, ("mean_color", "knn"): 0.5}
     text = " ".join(page_of(make(beside)).text.split())
     assert "vit_s, weights from a file. To compare: plain (vit_s, random weights, untrained). Pretrained" in text
     assert "The reference row, ViT_WSI on regions of slpd, has" in text
@@ -407,7 +414,7 @@ def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
     assert (folder / "patch_encoder.png").stat().st_size
     assert {"patch-encoder", "pretraining"} <= page.ids
     assert "The patch encoder and the region encoders were pretrained, without labels" in page.text
-    alone = page_of(make({("patch", "mil"): 1.0}, runs=(), source="dino"))
+    alone = page_of(make({("patch_tokens", "mil"): 1.0}, runs=(), source="dino"))
     assert "patch-encoder" in alone.ids
     assert "pretraining" not in alone.ids
     assert "The patch encoder was pretrained, without labels" in alone.text
@@ -417,7 +424,12 @@ def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
     scores = predictions(0, 1.0)
     rows = [
         result_rows.ResultRow(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
-        for features, classifier in (("colour", "dsmil"), ("patch", "knn"), ("patch", "mil"), ("patch", "dsmil"))
+        for features, classifier in (
+            ("mean_color", "dsmil"),
+            ("patch_tokens", "knn"),
+            ("patch_tokens", "mil"),
+            ("patch_tokens", "dsmil"),
+        )
     ]
     monkeypatch.setattr(figures, "roc", lambda panels, _: list(panels))
     assert report.draw_roc(rows, []) == ["KNN (mean)", "MIL", "DS-MIL"]
@@ -514,7 +526,11 @@ def test_a_browser_shows_the_page(make, browser, width, dark):
         ("a-very-long-name" * 9, artifacts.EMPTY, "no-space-to-break-at" * 9),
     ]
     folder = make(
-        {("patch", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0}, left_out=lost, label="tumour" * 9, source="dino", drawn=True
+        {("patch_tokens", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0},
+        left_out=lost,
+        label="tumour" * 9,
+        source="dino",
+        drawn=True,
     )
     seen = browser(folder / "index.html", width, dark)
     assert seen["console"] == seen["broken"] == []

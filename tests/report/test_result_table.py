@@ -13,7 +13,7 @@ from slpd_core.report import result_table, table_format
 CLASSES = ["x", "y"]
 
 
-LEVELS = {"colour": "colour", "dino": "region", "slpd": "region"}  # all others are of patches
+LEVELS = {"mean_color": "color", "dino": "region", "slpd": "region"}  # all others are of patches
 
 
 def fold_of(features, classifier, fold, strength, n=12, source="random", name="vit"):
@@ -45,9 +45,9 @@ def mean_sd_by_hand(values):
 GIVEN = {
     ("slpd", "vit_wsi"): 2.0,
     ("dino", "mil"): 0.8,
-    ("patch", "dsmil"): 0.3,
+    ("patch_tokens", "dsmil"): 0.3,
     ("slpd", "knn"): 1.0,
-    ("patch", "knn"): 0,
+    ("patch_tokens", "knn"): 0,
 }
 
 
@@ -64,7 +64,13 @@ def table(folds):
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
     found = result_table.join_folds(folds, ["dino", "slpd"])
-    expected = [("patch", "knn"), ("patch", "dsmil"), ("dino", "mil"), ("slpd", "knn"), ("slpd", "vit_wsi")]
+    expected = [
+        ("patch_tokens", "knn"),
+        ("patch_tokens", "dsmil"),
+        ("dino", "mil"),
+        ("slpd", "knn"),
+        ("slpd", "vit_wsi"),
+    ]
     assert [(row.features, row.classifier) for row in found] == expected
     assert [row.features for row in result_table.join_folds(folds, ["slpd", "dino"])][2:] == ["slpd", "slpd", "dino"]
 
@@ -86,11 +92,11 @@ def test_baselines_stand_first_and_say_what_they_are():
         ("plain", "random", "vit_s"),
         ("same", "hipt", "vit_s"),
     ]
-    given += [("patch", "hipt", "vit_s"), ("colour", "hipt", "vit_s")]
+    given += [("patch_tokens", "hipt", "vit_s"), ("mean_color", "hipt", "vit_s")]
     folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in given]
     found = result_table.join_folds(folds, ["slpd"])
     assert [(row.names["features"], row.names["pretraining"]) for row in found] == [
-        ("colour", "–"),
+        ("color", "–"),
         ("patch", "HIPT"),
         ("patch", "uni (vit_l)"),
         ("patch", "plain (random)"),
@@ -108,12 +114,12 @@ def test_baselines_stand_first_and_say_what_they_are():
     ("source", "text"), [("timm", "vit_l"), ("dino", "DINO (stage one)"), ("random", "none (random)")]
 )
 def test_patches_are_called_by_the_weights_of_their_encoder(source, text):
-    (row,) = result_table.join_folds([fold_of("patch", "mil", 0, 1.0, source=source, name="vit_l")], [])
+    (row,) = result_table.join_folds([fold_of("patch_tokens", "mil", 0, 1.0, source=source, name="vit_l")], [])
     assert row.names["pretraining"] == text
 
 
 def test_means_and_deviations_are_those_counted_by_hand(folds, table):
-    for features, classifier, line in (("patch", "knn", 0), ("slpd", "vit_wsi", 4)):
+    for features, classifier, line in (("patch_tokens", "knn", 0), ("slpd", "vit_wsi", 4)):
         own = [frame for frame, meta in folds if (meta["features"], meta["classifier"]) == (features, classifier)]
         aucs = [auc_by_counting(frame) for frame in own]
         hits = [((frame["p_y"] > 0.5) == (frame["label"] == "y")).mean() for frame in own]
@@ -145,7 +151,7 @@ def test_every_row_stands_against_the_reference(table):
         columns = [f"{score}_difference{end}" for end in ("_low", "", "_high")] + [f"{score}_detectable"]
         assert table.loc[reference, columns].isna().all(axis=None)
         low, mean, high, detectable = table.loc[~reference, columns].to_numpy().T
-        np.testing.assert_allclose(mean, away[~reference])
+        np.testing.assert_allclose(mean, away[~reference], atol=1e-12)
         np.testing.assert_allclose(high - mean, mean - low)
         assert (detectable > high - mean).all()
     (printed,) = result_table.as_tables(table)
@@ -155,10 +161,12 @@ def test_every_row_stands_against_the_reference(table):
 
 def test_the_reference_is_the_row_named_or_the_last_whatever_the_scores(folds):
     given = result_table.join_folds(folds, ["slpd", "dino"])
-    assert result_table.reference_row(given, "patch/knn").key == "patch/knn"
+    assert result_table.reference_row(given, "patch_tokens/knn").key == "patch_tokens/knn"
     assert result_table.reference_row(given, None).key == "dino/mil"
     assert result_table.reference_row([], None) is None
-    with pytest.raises(ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch/knn, "):
+    with pytest.raises(
+        ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch_tokens/knn, "
+    ):
         result_table.reference_row(given, "slpd/mil")
 
 

@@ -13,7 +13,7 @@ from slpd_core.report import tables
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
-    "patch/mil": ("patch", "HIPT", "MIL"),
+    "patch_tokens/mil": ("patch", "HIPT", "MIL"),
     "slpd/mil": ("region", "slpd", "MIL"),
     "slpd/vit_wsi": ("region", "slpd", "ViT_WSI"),
 }
@@ -51,7 +51,7 @@ def run(tmp_path):
     return run
 
 
-FIRST = {"patch/mil": (0.7, 0.8), "slpd/mil": (0.9, 0.85), "slpd/vit_wsi": (0.8, 0.95)}
+FIRST = {"patch_tokens/mil": (0.7, 0.8), "slpd/mil": (0.9, 0.85), "slpd/vit_wsi": (0.8, 0.95)}
 SECOND = {"slpd/mil": (0.6, 0.6004), "slpd/vit_wsi": (0.5, 0.6001)}
 
 
@@ -89,8 +89,8 @@ def test_the_numbers_are_those_of_the_cohorts(run):
         own = frame[frame["cohort"] == cohort].set_index("row")
         for row, (accuracy, auc) in rows.items():
             assert own.loc[row, ["accuracy_mean", "auc_mean"]].tolist() == [accuracy, auc]
-    assert frame.set_index(["cohort", "row"]).loc[("b", "patch/mil"), ["accuracy_mean", "auc_sd"]].isna().all()
-    assert "b: not evaluated: patch/mil." in (run({"a": FIRST, "b": SECOND}) / "table1.md").read_text()
+    assert frame.set_index(["cohort", "row"]).loc[("b", "patch_tokens/mil"), ["accuracy_mean", "auc_sd"]].isna().all()
+    assert "b: not evaluated: patch_tokens/mil." in (run({"a": FIRST, "b": SECOND}) / "table1.md").read_text()
 
 
 def test_every_format_prints_the_same_cells(run):
@@ -120,8 +120,8 @@ def test_the_papers_numbers_stand_beside_ours_in_its_cohorts_only(run):
 
 def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
     """In its cohorts only; colours, which no encoder made, count for nothing."""
-    table = pd.concat([result_table(FIRST), result_table(FIRST, encoder="").iloc[:1].assign(row="colour/knn")])
-    rows, notes = [*NAMES, "colour/knn"], {}
+    table = pd.concat([result_table(FIRST), result_table(FIRST, encoder="").iloc[:1].assign(row="mean_color/knn")])
+    rows, notes = [*NAMES, "mean_color/knn"], {}
     for cohort in ("tcga_brca", "other"):
         path = write_results(tmp_path / "t.parquet", table)
         section = config.CohortTableConfig(cohorts=[cohort], rows=rows)

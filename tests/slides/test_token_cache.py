@@ -28,7 +28,7 @@ def write(path: Path, regions: artifacts.Regions, fingerprint: str) -> Path:
     with artifacts.create_tokens(path, regions, 2, 3, META | {"fingerprint": fingerprint}) as written:
         for number in range(len(regions.coords)):
             written.tokens[number] = np.full((4, 3), number, np.float16)
-            written.colour[number] = np.zeros((4, 3), np.float16)
+            written.mean_color[number] = np.zeros((4, 3), np.float16)
     return path
 
 

@@ -81,7 +81,7 @@ def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
             pixels = opened.read((x + 64 * column, y + 64 * row), (64, 64), 0.5)
             normalised = (torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
             np.testing.assert_allclose(found.tokens[region, patch], model(normalised)[0], atol=3e-3)
-            np.testing.assert_allclose(found.colour[region, patch], pixels.mean((0, 1)), atol=0.1)
+            np.testing.assert_allclose(found.mean_color[region, patch], pixels.mean((0, 1)), atol=0.1)
     assert meta["precision"] == "fp32"
     assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "test_vit")
     assert meta["encoder_normalization"] == "mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
@@ -395,7 +395,7 @@ def test_a_slide_that_another_cohort_has_encoded_is_copied_under_its_own_name(en
     no_encoding()
     second, same = encode(slide, [(0, 0), (256, 64)], cache=tmp_path / "cache", name="other")
     assert (second.slide.slide_id, same) == ("other", meta)
-    for name in ("tokens", "colour", "coords"):
+    for name in ("tokens", "mean_color", "coords"):
         np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
     with pytest.raises(AssertionError, match="encoded once more"):
         encode(slide, [(0, 0), (256, 64)], cache=tmp_path / "cache", batch_size=3)

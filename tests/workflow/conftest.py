@@ -61,7 +61,7 @@ def snakemake() -> Snakemake:
 @pytest.fixture(scope="session")
 def small() -> Snakemake:
     """One run and one row: every stage, few jobs."""
-    rows = {"colour": None, "patch": None, "dino": None, "slpd": ["vit_wsi"]}
+    rows = {"mean_color": None, "patch_tokens": None, "dino": None, "slpd": ["vit_wsi"]}
     return Snakemake({"pretrain": {"runs": {"dino": False}}, "evaluate": {"classifiers": rows}})
 
 

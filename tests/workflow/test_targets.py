@@ -28,7 +28,7 @@ def compared() -> Targets:
     return targets(
         pretrain={"runs": {"all": {}, "each": {"train_on": "train_fold", "init_from": "mine.safetensors"}}},
         patch_encoder={"compared": {"uni": {"source": "random", "pooling": "cls_mean"}}},
-        evaluate={"classifiers": {"colour": ["knn"], "uni": ["knn"], "all": ["vit_wsi"], "each": ["mil"]}},
+        evaluate={"classifiers": {"mean_color": ["knn"], "uni": ["knn"], "all": ["vit_wsi"], "each": ["mil"]}},
     )
 
 
@@ -49,7 +49,7 @@ def test_a_run_has_one_encoder_or_one_per_fold(compared):
     [
         ("each", f"{RESULTS}/embed/each.fold1.parquet", "ledger"),
         ("all", f"{RESULTS}/embed/all.parquet", "ledger"),
-        ("colour", [], "ledger"),
+        ("mean_color", [], "ledger"),
         ("uni", [], "compared/uni"),
     ],
 )
@@ -79,7 +79,7 @@ def test_the_report_joins_every_row_and_fold_and_shows_what_there_is(compared):
     assert compared.all_predictions()[3] == f"{RESULTS}/evaluate/uni/knn/fold1.parquet"
     assert compared.all_heatmaps() == [f"{RESULTS}/heatmaps/all/vit_wsi.jpg"]
     assert [*compared.figures] == ["roc", "predictions", "training", "tsne"]
-    plain = targets(pretrain={"runs": {}}, evaluate={"classifiers": {"patch": ["knn"]}})
+    plain = targets(pretrain={"runs": {}}, evaluate={"classifiers": {"patch_tokens": ["knn"]}})
     assert [*plain.figures] == ["roc", "predictions"]
     assert plain.all_heatmaps() == plain.galleries == []
 

@@ -136,9 +136,9 @@ def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widene
     results = folder / "results" / "tiny"
     table = pd.read_csv(results / "report" / "table.csv")
     rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
-    assert rows[:3] == [["colour", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
+    assert rows[:3] == [["color", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
     for fold in (0, 1):  # the same weights under another name
-        paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch", "plain")]
+        paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch_tokens", "plain")]
         pd.testing.assert_frame_equal(*(artifacts.read_table(path, "evaluate")[0] for path in paths))
     assert snakemake(folder, "-n", overlay=overlay).jobs == {}
     changed = overlay | {"patch_encoder": {"compared": {"plain": {"mean": [0.4, 0.4, 0.4]}}}}
