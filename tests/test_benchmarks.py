@@ -256,7 +256,7 @@ def write_results(folder):
         meta = artifacts.provenance("tokens", 1, {}, slide)
         with artifacts.create_tokens(folder / "tokens" / f"{slide}.h5", regions, 16, 8, meta) as written:
             written.tokens[:] = rng.normal(size=(2, 256, 8)) + (label == "y")
-            written.colour[:] = 200 if label == "y" else 100
+            written.mean_color[:] = 200 if label == "y" else 100
         rows.append((slide, slide, label, artifacts.OK, 2, meta["fingerprint"]))
     names = ("slide_id", "patient_id", "label", "status", "regions", "fingerprint")
     ledger = pd.DataFrame(rows, columns=[*names]).reindex(columns=[*artifacts.TABLES["ledger"]])
