@@ -34,7 +34,7 @@ use rule ledger as new_ledger with:
         labeled=False,
 
 
-use rule other_ledger as new_other_ledger with:
+use rule compared_ledger as new_compared_ledger with:
     input:
         sheet="<results>/predict/slides.parquet",
         tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),

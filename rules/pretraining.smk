@@ -40,7 +40,7 @@ rule patch_encoder:
 
 
 # The patch encoders to compare with: the same rule for each that a row of evaluate.classifiers names.
-use rule patch_encoder as other_patch_encoder with:
+use rule patch_encoder as compared_patch_encoder with:
     output:
         "<results>/compared/{encoder}/weights.safetensors",
     log:

@@ -161,7 +161,7 @@ rule ledger:
 # The patch encoders to compare with: tokens and ledger of each that a row of evaluate.classifiers names.
 
 
-use rule tokens as other_tokens with:
+use rule tokens as compared_tokens with:
     input:
         regions="<results>/regions/{slide}.h5",
         weights="<results>/compared/{encoder}/weights.safetensors",
@@ -174,7 +174,7 @@ use rule tokens as other_tokens with:
         "<benchmarks>/compared/{encoder}/tokens/{slide}.tsv"
 
 
-use rule ledger as other_ledger with:
+use rule ledger as compared_ledger with:
     input:
         sheet="<results>/sheet/slides.parquet",
         tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),

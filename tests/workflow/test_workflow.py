@@ -131,7 +131,7 @@ def test_a_mask_of_ones_own_reruns_its_slide_only(finished, snakemake, tmp_path)
 
 def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widened, snakemake):
     folder, overlay, done = widened
-    jobs = {"other_patch_encoder": 1, "other_tokens": 6, "other_ledger": 1, "evaluate": 4, "report": 1}
+    jobs = {"compared_patch_encoder": 1, "compared_tokens": 6, "compared_ledger": 1, "evaluate": 4, "report": 1}
     assert jobs.items() <= done.jobs.items()
     results = folder / "results" / "tiny"
     table = pd.read_csv(results / "report" / "table.csv")
