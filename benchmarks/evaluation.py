@@ -95,7 +95,7 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
             ledger_path=folder / "ledger.parquet",
             out_path=out,
             model_path=model,
-            section=settings().evaluate.model_copy(update=changes),
+            section=settings().evaluate.training.model_copy(update=changes),
             seed=1,
         )
     found, _ = artifacts.read_table(out, "evaluate")
@@ -150,7 +150,7 @@ def published_epoch(folder: Path, classifier: str) -> float:
     """Seconds of an epoch of fold 0, the second of two."""
     fold = evaluate.select_fold(artifacts.read_table(folder / "folds.parquet", "folds")[0], 0)
     data, weights = OfFiles(folder, fold), 1 / np.bincount(fold.labels)[fold.labels]
-    model = plain(networks.build(classifier, DIM, 2, 0.25, 1)).train()
+    model = plain(networks.build_network(classifier, DIM, 2, 0.25, 1)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=3.2e-4)
     spent = 0.0
     for _ in range(2):
@@ -172,8 +172,8 @@ def own_epoch(folder: Path, classifier: str) -> float:
     read, _ = features.region_features(folder / "embed.parquet")
     with limited_threads(1):
         for epochs in (1, 3):
-            section, started = settings().evaluate.model_copy(update={"epochs": epochs}), time.perf_counter()
-            evaluate.fit_and_predict(read, fold, classifier, section, 1)
+            started = time.perf_counter()
+            evaluate.fit_and_predict(read, fold, classifier, 1, epochs=epochs)
             spent = (time.perf_counter() - started) / epochs
     return spent
 

@@ -94,12 +94,12 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
     cohort, colours, folds = read(results)
     found = features(cohort, colours, way, seed)
     slides = {name: found[cohort.slide_of == number] for number, name in enumerate(cohort.slide_ids)}
-    section, rows = settings().evaluate.training, list[dict[str, object]]()
+    training, rows = settings().evaluate.training.model_dump(), list[dict[str, object]]()
     for number in sorted(folds["fold"].unique()):
         fold = evaluate.select_fold(folds, number)
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
         for name, classifier in CLASSIFIERS.items():
-            p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, section, seed)[1]
+            p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, seed, **training)[1]
             rows.append({"way": way, "seed": seed, "classifier": name} | metrics.scores(p, truth))
     return rows
 

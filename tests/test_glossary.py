@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 OF_EACH_STAGE = {"run", "main", "VERSION", "log"}
 # Names that two modules still define; take a name out as soon as one of them has another.
 DEFINED_TWICE = {
-    "CLASSIFIERS",
     "ENTROPIES",
     "LOSSES",
     "MAX_BYTES",
@@ -17,9 +16,7 @@ DEFINED_TWICE = {
     "REMEDY",
     "SEPARATORS",
     "T",
-    "choose_slides",
     "provenance",
-    "read",
     "train",
 }
 

@@ -8,7 +8,7 @@ with runtime.fast_imports():
 with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keeps_memory=False):
     predict.run(
         ledger_path=Path(snakemake.input.ledger),
-        rows=snakemake.params.rows,
+        models=snakemake.params.rows,
         tissue_dir=Path(snakemake.params.tissue),
         regions_dir=Path(snakemake.params.regions),
         heatmaps_dir=Path(snakemake.output.heatmaps),

@@ -1,27 +1,43 @@
-"""Models: a classifier trained on one fold, what it predicts of a slide, and the file it is kept in."""
+"""Slide classifiers: fitted on the features of training slides, applied to others, written and read."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
-from slpd_core import artifacts, config
+from slpd_core import artifacts
 from slpd_core.evaluation.features import ReadSlide
 from slpd_core.runtime import fast_imports, generator, progress
 
 # A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
 # which sums to 1; None of a classifier without attention.
-Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+PredictSlide = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+LR = 2e-4  # of Adam, as HIPT
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Options of `fit_classifier`; the defaults are HIPT's."""
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    dropout: float
+    knn_n_neighbors: int
+    logreg_c: float
 
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A trained classifier.
+    """A fitted classifier.
 
-    classes: the sorted labels of all folds. dim: D of the features it reads. arrays: the state dict of a network; of a
-    classifier of means, what it holds of the training slides.
+    Attributes:
+        classifier: Its kind: knn, logreg, mil, abmil, dsmil or vit_wsi.
+        classes: Sorted labels of all folds.
+        dim: D of the features that it reads.
+        arrays: State dict of a network, or the fitted arrays of knn and logreg.
     """
 
     classifier: str
@@ -30,41 +46,87 @@ class FittedClassifier:
     arrays: dict[str, np.ndarray]
 
 
-def train(
+def fit_classifier(
     read: ReadSlide,
     slide_ids: Sequence[str],
     labels: np.ndarray,
     classes: list[str],
     classifier: str,
-    section: config.ClassifierTrainingConfig,
     seed: int,
+    *,
+    epochs: int = 20,
+    lr: float = LR,
+    weight_decay: float = 3.2e-4,
+    dropout: float = 0.25,
+    knn_n_neighbors: int = 5,
+    logreg_c: float = 1.0,
 ) -> FittedClassifier:
-    """Train a classifier on slides; labels: their class indices, int64 (slides,)."""
+    """Fit a classifier on slides.
+
+    Args:
+        read: Returns the features of a slide.
+        slide_ids: Training slides.
+        labels: Their class indices, int64 (slides,).
+        classes: Labels of the classes; the training slides may lack some.
+        classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
+        seed: Of a network's weights, draws and dropout.
+        epochs, lr, weight_decay, dropout: Of a network, as in `train_network`.
+        knn_n_neighbors: As in `fit_knn`.
+        logreg_c: As in `fit_logreg`.
+
+    Returns:
+        The fitted classifier.
+    """
     dim = read(slide_ids[0]).shape[1]
     if classifier in ("knn", "logreg"):
-        means = np.stack([read(slide).mean(0) for slide in slide_ids])
-        arrays = neighbours(means, labels, section) if classifier == "knn" else regression(means, labels, section)
+        means = np.stack([read(slide_id).mean(0) for slide_id in slide_ids])
+        arrays = fit_knn(means, labels, knn_n_neighbors) if classifier == "knn" else fit_logreg(means, labels, logreg_c)
     else:
-        arrays = train_network(read, slide_ids, labels, (dim, len(classes)), classifier, section, seed)
+        arrays = train_network(
+            read,
+            slide_ids,
+            labels,
+            (dim, len(classes)),
+            classifier,
+            seed,
+            epochs=epochs,
+            lr=lr,
+            weight_decay=weight_decay,
+            dropout=dropout,
+        )
     return FittedClassifier(classifier, classes, dim, arrays)
 
 
-def neighbours(
-    means: np.ndarray, labels: np.ndarray, section: config.ClassifierTrainingConfig
-) -> dict[str, np.ndarray]:
-    """k nearest neighbours, unscaled, as HIPT: the training slides themselves. means: (slides, D)."""
-    return {"means": means, "labels": labels, "k": np.array([min(section.knn_n_neighbors, len(means))])}
+def fit_knn(means: np.ndarray, labels: np.ndarray, n_neighbors: int = 5) -> dict[str, np.ndarray]:
+    """Fit k nearest neighbors on unscaled mean features, as HIPT: keep the training slides.
+
+    Args:
+        means: Mean features of each slide, (slides, D).
+        labels: Class indices, int64 (slides,).
+        n_neighbors: At most as many as there are slides.
+
+    Returns:
+        means, labels and k.
+    """
+    return {"means": means, "labels": labels, "k": np.array([min(n_neighbors, len(means))])}
 
 
-def regression(
-    means: np.ndarray, labels: np.ndarray, section: config.ClassifierTrainingConfig
-) -> dict[str, np.ndarray]:
-    """Logistic regression with L2 on standardised embeddings, all classes of the same weight. means: (slides, D)."""
+def fit_logreg(means: np.ndarray, labels: np.ndarray, c: float = 1.0) -> dict[str, np.ndarray]:
+    """Fit logistic regression on standardized mean features, with L2 and balanced class weights.
+
+    Args:
+        means: Mean features of each slide, (slides, D).
+        labels: Class indices, int64 (slides,).
+        c: Inverse of the L2 strength.
+
+    Returns:
+        mean and scale of the features, (D,); coef and intercept; labels, the class indices of their rows.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(means)
-    model = LogisticRegression(C=section.logreg_c, class_weight="balanced", max_iter=1000)
+    model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
     model.fit(scaler.transform(means), labels)
     return {
         "mean": scaler.mean_,
@@ -75,8 +137,16 @@ def regression(
     }
 
 
-def sample_slides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One epoch: as many draws as slides, with replacement, each class equally likely; int64 (slides,)."""
+def sample_epoch(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw the slides of an epoch with replacement, each class equally likely.
+
+    Args:
+        labels: Class indices, int64 (slides,).
+        rng: Draws the slides.
+
+    Returns:
+        As many slide indices as slides, int64 (slides,).
+    """
     weight = 1 / np.bincount(labels)[labels]
     return rng.choice(len(labels), len(labels), p=weight / weight.sum())
 
@@ -87,41 +157,64 @@ def train_network(
     labels: np.ndarray,
     size: tuple[int, int],
     classifier: str,
-    section: config.ClassifierTrainingConfig,
     seed: int,
+    *,
+    epochs: int = 20,
+    lr: float = LR,
+    weight_decay: float = 3.2e-4,
+    dropout: float = 0.25,
 ) -> dict[str, np.ndarray]:
-    """Train MIL, ABMIL, DS-MIL or ViT_WSI, one slide a step; gives its state dict. size: D and C."""
+    """Train MIL, ABMIL, DS-MIL or ViT_WSI with Adam, one slide per step.
+
+    Args:
+        read, slide_ids, labels, classifier, seed: As in `fit_classifier`.
+        size: D of the features and C.
+        epochs: Passes; each draws as many slides as there are.
+        lr: Learning rate of Adam.
+        weight_decay: L2 inside Adam.
+        dropout: Rate of all dropout layers.
+
+    Returns:
+        The network's state dict.
+    """
     with fast_imports():
         import torch
         import torch.nn.functional as F
 
         from slpd_core.evaluation import networks
 
-    network = networks.build(classifier, *size, section.dropout, seed).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=section.lr, weight_decay=section.weight_decay, fused=True)
+    network = networks.build_network(classifier, *size, dropout, seed).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     targets = torch.from_numpy(labels)
 
     def draws() -> Iterator[int]:
-        for epoch in range(section.epochs):
-            yield from sample_slides(labels, generator(seed, "evaluate", epoch)).tolist()
+        for epoch in range(epochs):
+            yield from sample_epoch(labels, generator(seed, "evaluate", epoch)).tolist()
 
-    for slide in progress(draws(), section.epochs * len(slide_ids), classifier, "slides"):
-        logits = network(torch.from_numpy(read(slide_ids[slide])))
-        loss = F.cross_entropy(logits[None], targets[slide : slide + 1])
+    for i in progress(draws(), epochs * len(slide_ids), classifier, "slides"):
+        logits = network(torch.from_numpy(read(slide_ids[i])))
+        loss = F.cross_entropy(logits[None], targets[i : i + 1])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
-def predictor(model: FittedClassifier) -> Predict:
-    """What a trained classifier makes of a slide."""
+def build_predictor(model: FittedClassifier) -> PredictSlide:
+    """Build the function that predicts a slide with a fitted classifier.
+
+    Args:
+        model: The fitted classifier.
+
+    Returns:
+        A function from features to probabilities and attention.
+    """
     if model.classifier == "knn":
         return _knn_predictor(model)
     return _logreg_predictor(model) if model.classifier == "logreg" else _network_predictor(model)
 
 
-def _knn_predictor(model: FittedClassifier) -> Predict:
+def _knn_predictor(model: FittedClassifier) -> PredictSlide:
     from sklearn.neighbors import KNeighborsClassifier
 
     means, labels, k = (model.arrays[name] for name in ("means", "labels", "k"))
@@ -135,12 +228,11 @@ def _knn_predictor(model: FittedClassifier) -> Predict:
     return predict
 
 
-def _logreg_predictor(model: FittedClassifier) -> Predict:
+def _logreg_predictor(model: FittedClassifier) -> PredictSlide:
     from scipy.special import softmax
 
-    mean, scale, coef, intercept, labels = (
-        model.arrays[name] for name in ("mean", "scale", "coef", "intercept", "labels")
-    )
+    names = ("mean", "scale", "coef", "intercept", "labels")
+    mean, scale, coef, intercept, labels = (model.arrays[name] for name in names)
 
     def predict(slide: np.ndarray) -> tuple[np.ndarray, None]:
         logits = coef @ ((slide.mean(0) - mean) / scale) + intercept
@@ -151,14 +243,14 @@ def _logreg_predictor(model: FittedClassifier) -> Predict:
     return predict
 
 
-def _network_predictor(model: FittedClassifier) -> Predict:
+def _network_predictor(model: FittedClassifier) -> PredictSlide:
     with fast_imports():
         import torch
 
         from slpd_core.evaluation import networks
 
     tensors = {name: torch.from_numpy(array) for name, array in model.arrays.items()}
-    network = networks.build(model.classifier, model.dim, len(model.classes), 0.0, 0).eval()
+    network = networks.build_network(model.classifier, model.dim, len(model.classes), 0.0, 0).eval()
     network.load_state_dict(tensors)
 
     @torch.inference_mode()
@@ -166,22 +258,35 @@ def _network_predictor(model: FittedClassifier) -> Predict:
         instances = torch.from_numpy(slide)
         if not isinstance(network, networks.AttentionClassifier):
             return network(instances).softmax(0).double().numpy(), None
-        logits, attention = network.with_attention(instances)
+        logits, attention = network.forward_with_attention(instances)
         return logits.softmax(0).double().numpy(), attention.double().numpy()
 
     return predict
 
 
-def write(path: Path, model: FittedClassifier, meta: artifacts.Meta) -> None:
-    """Write a trained classifier; meta: texts only."""
-    own = {"classifier": model.classifier, "classes": json.dumps(model.classes), "dim": str(model.dim)}
-    artifacts.write_weights(path, model.arrays, meta | own)
+def write_classifier(path: Path, model: FittedClassifier, meta: artifacts.Meta) -> None:
+    """Write a fitted classifier.
+
+    Args:
+        path: A .safetensors file.
+        model: The fitted classifier.
+        meta: Its metadata, texts only.
+    """
+    description = {"classifier": model.classifier, "classes": json.dumps(model.classes), "dim": str(model.dim)}
+    artifacts.write_weights(path, model.arrays, meta | description)
 
 
-def read(path: Path) -> tuple[FittedClassifier, artifacts.Meta]:
-    """Read a trained classifier and its metadata.
+def read_classifier(path: Path) -> tuple[FittedClassifier, artifacts.Meta]:
+    """Read a fitted classifier.
 
-    Raises ValueError when the file is broken or holds something else.
+    Args:
+        path: A file of `write_classifier`.
+
+    Returns:
+        The classifier and its metadata.
+
+    Raises:
+        ValueError: The file is broken or holds something else.
     """
     arrays, meta = artifacts.read_weights(path)
     if "classifier" not in meta:

@@ -1,17 +1,19 @@
-"""Evaluation: train one classifier on one fold's training slides, predict its test slides.
+"""Evaluation: fit a classifier on a fold's training slides and predict its test slides.
 
-The protocol is HIPT's: the last epoch is evaluated; validation slides, where there are any, steer nothing.
+The protocol is HIPT's: the last epoch is evaluated; validation slides, if there are any, steer nothing.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.evaluation import classifiers
+from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
 from slpd_core.runtime import log
 
@@ -20,9 +22,12 @@ VERSION = 6
 
 @dataclass(frozen=True)
 class Fold:
-    """The slides of one fold that train and test, by slide_id, rows of the `folds` table.
+    """The training and test slides of a fold.
 
-    labels: class indices of the training slides, int64 (train slides,). classes: the sorted labels of all folds.
+    Attributes:
+        train, test: Rows of the `folds` table, by slide_id.
+        labels: Class indices of the training slides, int64 (train slides,).
+        classes: Sorted labels of all folds.
     """
 
     train: pd.DataFrame
@@ -31,48 +36,76 @@ class Fold:
     classes: list[str]
 
 
-def select_fold(folds: pd.DataFrame, number: int) -> Fold:
-    """One fold of the `folds` table; raises ValueError when its training part holds one class only."""
+def select_fold(folds: pd.DataFrame, fold: int) -> Fold:
+    """Select a fold.
+
+    Args:
+        folds: The `folds` table.
+        fold: Its index.
+
+    Returns:
+        Its training and test slides.
+
+    Raises:
+        ValueError: Its training part has one label only.
+    """
     classes = sorted(folds["label"].unique())
-    own = folds[folds["fold"] == number]
-    train, test = (own[own["part"] == part].sort_values("slide_id") for part in ("train", "test"))
+    rows = folds[folds["fold"] == fold]
+    train, test = (rows[rows["part"] == part].sort_values("slide_id") for part in ("train", "test"))
     labels = np.array([classes.index(label) for label in train["label"]], np.int64)
     if len(np.unique(labels)) < 2:
-        found = ", ".join(train["label"].unique()) or "none"
+        names = ", ".join(train["label"].unique()) or "none"
         raise ValueError(
-            f"fold {number}: its training slides show one label only ({found}); lower folds.n_folds or add slides"
+            f"fold {fold}: its training slides have one label only ({names}); lower folds.n_folds or add slides"
         )
     return Fold(train, test, labels, classes)
 
 
 def fit_and_predict(
-    read: ReadSlide, fold: Fold, classifier: str, section: config.ClassifierTrainingConfig, seed: int
-) -> tuple[classifiers.FittedClassifier, np.ndarray]:
-    """A classifier trained on a fold's training slides, and its probabilities of the test slides (test slides, C)."""
-    model = classifiers.train(read, [*fold.train["slide_id"]], fold.labels, fold.classes, classifier, section, seed)
-    predict = classifiers.predictor(model)
-    return model, np.array([predict(read(slide))[0] for slide in fold.test["slide_id"]]).reshape(-1, len(fold.classes))
+    read: ReadSlide, fold: Fold, classifier: str, seed: int, **training: Unpack[TrainingOptions]
+) -> tuple[FittedClassifier, np.ndarray]:
+    """Fit a classifier on a fold's training slides and predict its test slides.
+
+    Args:
+        read: Returns the features of a slide.
+        fold: Its slides.
+        classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
+        seed: Of the training.
+        training: Options of `fit_classifier`.
+
+    Returns:
+        The classifier, and the probabilities of the test slides, float64 (test slides, C).
+    """
+    slide_ids = fold.train["slide_id"].to_list()
+    model = classifiers.fit_classifier(read, slide_ids, fold.labels, fold.classes, classifier, seed, **training)
+    predict = classifiers.build_predictor(model)
+    probabilities = [predict(read(slide_id))[0] for slide_id in fold.test["slide_id"]]
+    return model, np.array(probabilities).reshape(-1, len(fold.classes))
 
 
 def predict_fold(
-    folds: pd.DataFrame,
-    number: int,
-    read: ReadSlide,
-    classifier: str,
-    section: config.ClassifierTrainingConfig,
-    seed: int,
-) -> tuple[classifiers.FittedClassifier, pd.DataFrame]:
-    """Train on a fold's training slides and predict its test slides; gives the model and the predictions.
+    folds: pd.DataFrame, fold: int, read: ReadSlide, classifier: str, seed: int, **training: Unpack[TrainingOptions]
+) -> tuple[FittedClassifier, pd.DataFrame]:
+    """Fit a classifier on a fold of a table and predict its test slides.
 
-    Raises ValueError when the training part holds one class only, a slide's features are missing, or the training
-    diverged.
+    Args:
+        folds: The `folds` table.
+        fold: Its index.
+        read, classifier, seed, training: As in `fit_and_predict`.
+
+    Returns:
+        The classifier, and the `evaluate` table of the test slides.
+
+    Raises:
+        ValueError: The training part has one label only, a slide has no features, or the training diverged.
     """
-    fold = select_fold(folds, number)
-    model, probabilities = fit_and_predict(validated(read), fold, classifier, section, seed)
+    slides = select_fold(folds, fold)
+    model, probabilities = fit_and_predict(validated(read), slides, classifier, seed, **training)
     if not np.isfinite(probabilities).all():
-        raise ValueError(f"fold {number}: {classifier} diverged while training; lower evaluate.lr ({section.lr:g})")
-    predictions = fold.test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
-    columns = {f"p_{label}": probabilities[:, c] for c, label in enumerate(fold.classes)}
+        lr = training.get("lr", classifiers.LR)
+        raise ValueError(f"fold {fold}: {classifier} diverged while training; lower evaluate.lr ({lr:g})")
+    predictions = slides.test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
+    columns = {f"p_{label}": probabilities[:, c] for c, label in enumerate(slides.classes)}
     return model, predictions.assign(**columns)
 
 
@@ -90,20 +123,29 @@ def run(
     section: config.ClassifierTrainingConfig,
     seed: int,
 ) -> None:
-    """Write the predictions of one fold of one row of the table, and the classifier that made them.
+    """Fit a classifier on one fold of one kind of features; write its predictions and the classifier.
 
-    embed_path: of the run the features name; None for features of patches, which come from the tokens.
-    tokens_dir, ledger_path: of the patch encoder the features name, else of the cohort's own.
+    Args:
+        folds_path: The cohort's folds.
+        fold: Index of the fold.
+        features: As evaluate.classifiers names them.
+        classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
+        embed_path: Embeddings of the run that the features name; None for features of patches, read from the tokens.
+        tokens_dir, ledger_path: Of the patch encoder that the features name, else of the cohort's.
+        out_path: The `evaluate` table.
+        model_path: The fitted classifier.
+        section: Of the config.
+        seed: Of the training.
     """
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
     level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
-    model, predictions = predict_fold(folds, fold, read, classifier, section, seed)
+    model, predictions = predict_fold(folds, fold, read, classifier, seed, **section.model_dump())
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}
     meta["ledger"] = folds_meta.get("ledger", "")
     meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")
-    classifiers.write(model_path, model, meta)
+    classifiers.write_classifier(model_path, model, meta)
     artifacts.write_table(out_path, "evaluate", predictions, meta)
     log.info("%d test slides predicted", len(predictions))

@@ -1,4 +1,4 @@
-"""Features: a slide's regions or patches as a classifier reads them, one slide at a time."""
+"""Features that classifiers read, one slide at a time: region embeddings, patch tokens or mean colors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +13,34 @@ ReadSlide = Callable[[str], np.ndarray]
 
 
 def region_features(embed_path: Path, ledger: str = "") -> tuple[ReadSlide, str]:
-    """How to read a slide's region embeddings, float32 (L, D), and the fingerprint of them all.
+    """Read region embeddings.
 
-    ledger: the fingerprint of the one they come from, if known. Raises ValueError where they were made from another.
+    Args:
+        embed_path: The embeddings of a run.
+        ledger: Fingerprint of the ledger that they must come from; "" to skip the check.
+
+    Returns:
+        A reader of a slide's embeddings, float32 (L, D), and the fingerprint of the table.
+
+    Raises:
+        ValueError: They were made from another ledger.
     """
     frame, meta = artifacts.read_table(embed_path, "embed")
     artifacts.check_ledger(embed_path, meta, ledger)
     slides = {slide_id: np.stack(rows["embedding"].to_list()) for slide_id, rows in frame.groupby("slide_id")}
-    none = np.empty((0, int(meta["embed_dim"])), np.float32)
-    return lambda slide_id: slides.get(slide_id, none), meta["fingerprint"]
+    empty = np.empty((0, int(meta["embed_dim"])), np.float32)
+    return lambda slide_id: slides.get(slide_id, empty), meta["fingerprint"]
 
 
 class SlideCache:
-    """Reads all patches of a slide, float32 (L, D), when asked for; what fits into CACHE_BYTES stays, as float16.
+    """Reads the patches of slides and keeps those that fit into CACHE_BYTES, as float16.
 
-    The cache is one block: slides that came and stayed in between those that go again would leave gaps that nothing
-    else fits into, and cost as much memory as they hold.
+    The cache is one block of memory: slides that stay between slides that are freed would leave gaps that cost as much
+    memory as the freed slides.
+
+    Args:
+        tokens_dir: Of {slide}.h5.
+        kind: Array to read, "tokens" or the mean colors.
     """
 
     def __init__(self, tokens_dir: Path, kind: str) -> None:
@@ -38,7 +50,14 @@ class SlideCache:
         self.kept: dict[str, np.ndarray] = {}
 
     def __call__(self, slide_id: str) -> np.ndarray:
-        """Features of the slide; a color is brought from 0..255 to 0..1."""
+        """Read the patches of a slide; mean colors are scaled from 0..255 to 0..1.
+
+        Args:
+            slide_id: Of the slide.
+
+        Returns:
+            float32 (L, D).
+        """
         patches = self.kept[slide_id] if slide_id in self.kept else self._read(slide_id)
         return np.multiply(patches, self.scale, dtype=np.float32)
 
@@ -48,43 +67,63 @@ class SlideCache:
             end = self.used + regions.size
             if end > len(self.block):
                 return regions[()].reshape(-1, regions.shape[-1])
-            place = self.block[self.used : end].reshape(regions.shape)
-            if place.size:
-                regions.read_direct(place)
-        self.kept[slide_id], self.used = place.reshape(-1, place.shape[-1]), end
+            array = self.block[self.used : end].reshape(regions.shape)
+            if array.size:
+                regions.read_direct(array)
+        self.kept[slide_id], self.used = array.reshape(-1, array.shape[-1]), end
         return self.kept[slide_id]
 
 
 def patch_features(
     tokens_dir: Path, slide_ids: list[str], ledger: pd.DataFrame, kind: str = "tokens"
 ) -> tuple[ReadSlide, str]:
-    """How to read all patches of a slide, float32 (L, D), and the fingerprint of them all.
+    """Read all patches of slides.
 
-    ledger: of the tokens. kind: "tokens", or "mean_color" for the mean RGB of each, here 0..1. Raises ValueError naming
-    a slide the patch encoder left out, or whose tokens are not those the ledger admitted.
+    Args:
+        tokens_dir: Of {slide}.h5.
+        slide_ids: Slides to read.
+        ledger: The ledger of the tokens.
+        kind: "tokens", or "mean_color" for the mean RGB of each patch, scaled to 0..1.
+
+    Returns:
+        A reader of a slide's patches, float32 (L, D), and the fingerprint of all tokens.
+
+    Raises:
+        ValueError: A slide was quarantined with this patch encoder, or its tokens are not those of the ledger.
     """
-    read, prints = SlideCache(tokens_dir, kind), []
-    admitted = dict(zip(ledger["slide_id"], ledger["fingerprint"], strict=True))
+    read, fingerprints = SlideCache(tokens_dir, kind), []
+    ledger_fingerprints = dict(zip(ledger["slide_id"], ledger["fingerprint"], strict=True))
     for slide_id in sorted(slide_ids):
         path = tokens_dir / f"{slide_id}.h5"
         with artifacts.open_tokens(path) as (opened, meta):
             if opened.slide.status == artifacts.QUARANTINED:
                 raise ValueError(
                     f"{path}: slide {slide_id} was quarantined with this patch encoder only ({opened.slide.reason}); "
-                    f"{artifacts.rebuild_hint(path)}; or leave the slide out of the sheet"
+                    f"{artifacts.rebuild_hint(path)}; or remove the slide from the sheet"
                 )
-            if meta["fingerprint"] != admitted.get(slide_id):
-                raise ValueError(f"{path}: not the tokens that the ledger admitted; {artifacts.rebuild_hint(path)}")
-            prints.append(meta["fingerprint"])
-    return read, artifacts.fingerprint(*prints)
+            if meta["fingerprint"] != ledger_fingerprints.get(slide_id):
+                raise ValueError(f"{path}: not the tokens of the ledger; {artifacts.rebuild_hint(path)}")
+            fingerprints.append(meta["fingerprint"])
+    return read, artifacts.fingerprint(*fingerprints)
 
 
 def read_features(
     features: str, embed_path: Path | None, tokens_dir: Path, slide_ids: list[str], ledger_path: Path
 ) -> tuple[str, ReadSlide, str]:
-    """What a row's features are of (region, patch or color), how to read a slide's, the fingerprint of them all.
+    """Read the features that a row of the result table names.
 
-    ledger_path: of the tokens that they come from. Raises ValueError where they are of another ledger.
+    Args:
+        features: As evaluate.classifiers names them.
+        embed_path: Embeddings of the run of that name; None for features of patches.
+        tokens_dir: Tokens of the patch encoder, for features of patches.
+        slide_ids: Slides to read.
+        ledger_path: The ledger of the tokens.
+
+    Returns:
+        Level of the features (region, patch or color), a reader of a slide's features, and their fingerprint.
+
+    Raises:
+        ValueError: They were made from another ledger, or a slide lacks them.
     """
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     if embed_path:
@@ -94,19 +133,33 @@ def read_features(
 
 
 def patch_encoder_meta(tokens_path: Path) -> artifacts.Meta:
-    """What a tokens file says of the patch encoder that made it: source and name."""
+    """Read the metadata of the patch encoder that made a tokens file.
+
+    Args:
+        tokens_path: {slide}.h5.
+
+    Returns:
+        Values of artifacts.ENCODER_META.
+    """
     with artifacts.open_tokens(tokens_path) as (_, meta):
         return {key: meta[key] for key in artifacts.ENCODER_META}
 
 
 def validated(read: ReadSlide) -> ReadSlide:
-    """The same reader; raises ValueError naming the slide that has no features (all that are written are finite)."""
+    """Wrap a reader of features so that a slide without any is an error.
+
+    Args:
+        read: Returns the features of a slide.
+
+    Returns:
+        The reader, which raises ValueError naming the slide.
+    """
 
     def read_checked(slide_id: str) -> np.ndarray:
         slide = read(slide_id)
         if not len(slide):
             raise ValueError(
-                f"slide {slide_id}: no features; delete its tokens or the run's embeddings and run snakemake again"
+                f"slide {slide_id}: no features; delete its tokens or the run's embeddings, and run snakemake again"
             )
         return slide
 

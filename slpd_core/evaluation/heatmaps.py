@@ -1,4 +1,4 @@
-"""Heat maps: how much a classifier attends to each region of a slide it was not trained on."""
+"""Heat maps: attention of a classifier to the regions of test slides."""
 
 import io
 from collections.abc import Sequence
@@ -17,13 +17,23 @@ from slpd_core.runtime import generator, log, progress
 VERSION = 1
 
 
-def draw_slide(
+def draw_slide_heatmap(
     tissue_dir: Path, regions_dir: Path, slide_id: str, attention: np.ndarray, size_px: int | None = None
 ) -> Image.Image:
-    """A slide's thumbnail, its regions coloured by the attention to each, (L,), in the order of its regions file.
+    """Color the regions of a slide's thumbnail by attention.
 
-    tissue_dir: of {slide}.png, the thumbnail with the tissue's outline. size_px: longer side, if smaller than that.
-    Raises ValueError where the regions are not those of the embeddings.
+    Args:
+        tissue_dir: Of {slide}.png, thumbnails with the outline of the tissue.
+        regions_dir: Of {slide}.h5.
+        slide_id: Of the slide.
+        attention: To each region, (L,), in the order of the regions file.
+        size_px: Longer side of the picture, if smaller than the thumbnail.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ValueError: The slide has another number of regions.
     """
     regions, _ = artifacts.read_regions(regions_dir / f"{slide_id}.h5")
     if len(attention) != len(regions.coords):
@@ -39,11 +49,20 @@ def draw_slide(
     return heatmap.draw_heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
 
 
-def choose_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
-    """A few random tested slides a label, each with the first fold that tests it; rows of the `folds` table."""
+def choose_test_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
+    """Choose random test slides of each label, each with the first fold that tests it.
+
+    Args:
+        folds: The `folds` table.
+        per_label: Slides of each label.
+        seed: Of the choice.
+
+    Returns:
+        Rows of the table.
+    """
     tested = folds[folds["part"] == "test"].sort_values(["slide_id", "fold"]).drop_duplicates("slide_id")
     rng = generator(seed, "heatmaps")
-    chosen = [own.iloc[np.sort(rng.permutation(len(own))[:per_label])] for _, own in tested.groupby("label")]
+    chosen = [rows.iloc[np.sort(rng.permutation(len(rows))[:per_label])] for _, rows in tested.groupby("label")]
     return pd.concat(chosen) if chosen else tested
 
 
@@ -58,24 +77,31 @@ def run(
     section: config.HeatmapsConfig,
     seed: int,
 ) -> None:
-    """Draw some slides of each label, each by the classifier of a fold that tests it.
+    """Draw heat maps of some slides of each label, each by the classifier of a fold that tests it.
 
-    model_paths, embed_paths: of each fold, in their order.
+    Args:
+        folds_path: The cohort's folds.
+        model_paths, embed_paths: Of each fold, in their order.
+        tissue_dir, regions_dir: As in `draw_slide_heatmap`.
+        out_path: A JPEG.
+        section: Of the config.
+        seed: Of the choice of slides.
     """
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     ledger = folds_meta.get("ledger", "")
-    chosen = choose_slides(folds, section.slides_per_label, seed)
+    chosen = choose_test_slides(folds, section.slides_per_label, seed)
     panels = []
-    for fold, own in progress(chosen.groupby("fold"), chosen["fold"].nunique(), "heat maps", "folds"):
-        model, meta = classifiers.read(model_paths[fold])
+    for fold, rows in progress(chosen.groupby("fold"), chosen["fold"].nunique(), "heat maps", "folds"):
+        model, meta = classifiers.read_classifier(model_paths[fold])
         artifacts.check_ledger(model_paths[fold], meta, ledger)
-        predict, (read, _) = classifiers.predictor(model), region_features(embed_paths[fold], ledger)
-        for slide_id, label in zip(own["slide_id"], own["label"], strict=True):
+        predict = classifiers.build_predictor(model)
+        read, _ = region_features(embed_paths[fold], ledger)
+        for slide_id, label in zip(rows["slide_id"], rows["label"], strict=True):
             probabilities, attention = predict(validated(read)(slide_id))
             assert attention is not None  # the rule names classifiers of config.ATTENTION only
-            picture = draw_slide(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
-            says = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"
-            panels.append((label, slide_id, says, picture))
+            picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
+            caption = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"
+            panels.append((label, slide_id, caption, picture))
     panels.sort(key=lambda panel: panel[:2])
     heatmap.save_jpeg(heatmap.draw_contact_sheet([panel[1:] for panel in panels]), out_path)
     log.info("%d slides", len(panels))

@@ -1,6 +1,6 @@
-"""Slide classifiers on region or patch features: those of HIPT's protocol, layer by layer, and ABMIL beside them.
+"""Networks that classify one slide by its features: MIL, DS-MIL and ViT_WSI as in HIPT, and ABMIL.
 
-Each takes one slide, float32 (L, D), and gives its logits (C,). State-dict keys are those of the published models.
+Each maps float32 (L, D) to logits (C,). State-dict keys are those of the published models.
 """
 
 import math
@@ -18,24 +18,31 @@ VIT_WSI_DIM, VIT_WSI_HEADS = 192, 3
 
 
 class Dropout(nn.Module):
-    """Dropout whose draws come from NumPy, 16 bits each: torch draws one by one, at six times the cost on a CPU."""
+    """Dropout that draws 16 bits per number from NumPy, at a sixth of the cost of torch's on a CPU."""
 
     def __init__(self, rate: float, rng: np.random.Generator) -> None:
         super().__init__()
-        self.least, self.scale, self.rng = round(rate * 2**16), 1 / (1 - rate), rng
+        self.threshold, self.scale, self.rng = round(rate * 2**16), 1 / (1 - rate), rng
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape; outside training as it is."""
-        if not self.training or not self.least:
+        """Drop numbers while training.
+
+        Args:
+            x: Any shape.
+
+        Returns:
+            The same shape; `x` itself outside training.
+        """
+        if not self.training or not self.threshold:
             return x
-        drawn = self.rng.bit_generator.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
-        return x * (torch.from_numpy(drawn >= self.least).view(x.shape) * self.scale)
+        bits = self.rng.bit_generator.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
+        return x * (torch.from_numpy(bits >= self.threshold).view(x.shape) * self.scale)
 
 
 class MIL(nn.Module):
-    """Max-instance MIL: the slide takes the logits of the instance with the highest P(class 1).
+    """Max-instance MIL: a slide has the logits of its instance with the highest probability of class 1.
 
-    With more than two classes, of the instance with the highest probability of any class.
+    With more than two classes: the instance with the highest probability of any class.
     """
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
@@ -46,7 +53,14 @@ class MIL(nn.Module):
             (nn.init.zeros_ if name.endswith("bias") else nn.init.xavier_normal_)(parameter)
 
     def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
+        """Classify a slide.
+
+        Args:
+            slide: (L, D).
+
+        Returns:
+            Logits, (C,).
+        """
         logits = self.classifier(slide)
         probabilities = logits.softmax(1)
         top = probabilities[:, 1] if logits.shape[1] == 2 else probabilities.amax(1)
@@ -54,7 +68,7 @@ class MIL(nn.Module):
 
 
 class DSMIL(nn.Module):
-    """DS-MIL (Li et al., CVPR 2021): max-instance scores and an attention of every instance to the critical one."""
+    """DS-MIL (Li et al., CVPR 2021): maximum of the instance scores, and attention to the critical instance."""
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
@@ -68,17 +82,24 @@ class DSMIL(nn.Module):
         )
 
     def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
+        """Classify a slide.
+
+        Args:
+            slide: (L, D).
+
+        Returns:
+            Logits, (C,).
+        """
         instance = self.i_classifier["fc"](slide)
         query, value = self.b_classifier["q"](slide), self.b_classifier["v"](slide)
         critical = query[instance.argmax(0)]
         attention = (query @ critical.T / math.sqrt(DSMIL_QUERY_DIM)).softmax(0)
-        whole = self.b_classifier["fcc"]((attention.T @ value)[None])[0, :, 0]
-        return (whole + instance.amax(0)) / 2
+        bag = self.b_classifier["fcc"]((attention.T @ value)[None])[0, :, 0]
+        return (bag + instance.amax(0)) / 2
 
 
 class GatedAttention(nn.Module):
-    """Gated attention scores (Ilse et al., ICML 2018): tanh ⊙ sigmoid, each with dropout → one score an instance."""
+    """Gated attention (Ilse et al., ICML 2018): tanh ⊙ sigmoid, each with dropout, then one score per instance."""
 
     def __init__(self, dim: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
@@ -87,27 +108,45 @@ class GatedAttention(nn.Module):
         self.attention_c = nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(L, dim) → (L, 1)."""
+        """Score the instances.
+
+        Args:
+            x: (L, dim).
+
+        Returns:
+            Scores before the softmax, (L, 1).
+        """
         return self.attention_c(self.attention_a(x) * self.attention_b(x))
 
 
 class AttentionClassifier(nn.Module):
-    """A classifier that says how much each instance counts for the slide."""
+    """A network with attention: how much each instance counts for the slide."""
 
     def forward(self, slide: Tensor) -> Tensor:
-        """(L, D) → (C,)."""
-        return self.with_attention(slide)[0]
+        """Classify a slide.
 
-    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, D) → logits (C,), and the attention (L,), which sums to 1."""
+        Args:
+            slide: (L, D).
+
+        Returns:
+            Logits, (C,).
+        """
+        return self.forward_with_attention(slide)[0]
+
+    def forward_with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify a slide and return the attention to its instances.
+
+        Args:
+            slide: (L, D).
+
+        Returns:
+            Logits, (C,), and attention, (L,), which sums to 1.
+        """
         raise NotImplementedError
 
 
 class ABMIL(AttentionClassifier):
-    """Attention-based MIL with the gated attention of Ilse et al. (ICML 2018), in the width CLAM made common.
-
-    A slide is the mean of its instances, each reduced to 256 dimensions, by attention.
-    """
+    """Attention-based MIL (Ilse et al., ICML 2018) of the usual width: gated attention pools 256 dimensions."""
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
@@ -115,17 +154,22 @@ class ABMIL(AttentionClassifier):
         self.attention = GatedAttention(ABMIL_DIM, dropout, rng)
         self.classifier = nn.Linear(ABMIL_DIM, n_classes)
 
-    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, D) → (C,), (L,)."""
+    def forward_with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify a slide and return the attention to its instances.
+
+        Args:
+            slide: (L, D).
+
+        Returns:
+            Logits, (C,), and attention, (L,), which sums to 1.
+        """
         x = self.reduce(slide)
         attention = self.attention(x).softmax(0)
         return self.classifier((attention * x).sum(0)), attention[:, 0]
 
 
 class EncoderLayer(nn.Module):
-    """A post-norm transformer layer of one slide, without the masks and batches of torch's, whose state-dict keys it
-    has.
-    """
+    """A post-norm transformer layer of one slide; state-dict keys as torch's TransformerEncoderLayer."""
 
     def __init__(self, dim: int, n_heads: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
@@ -135,12 +179,19 @@ class EncoderLayer(nn.Module):
         self.drop = Dropout(dropout, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(L, D) → (L, D)."""
-        x = self.norm1(x + self.drop(self.attend(x)))
+        """Apply the layer.
+
+        Args:
+            x: (L, D).
+
+        Returns:
+            (L, D).
+        """
+        x = self.norm1(x + self.drop(self._attend(x)))
         return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x).relu()))))
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Self-attention, with dropout of its weights while training; fused outside it, where L may be large."""
+    def _attend(self, x: Tensor) -> Tensor:
+        """Self-attention, with dropout of its weights while training; fused otherwise, where L may be large."""
         attn = self.self_attn
         qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
         q, k, v = qkv.view(len(x), 3, attn.num_heads, -1).permute(1, 2, 0, 3)
@@ -152,7 +203,7 @@ class EncoderLayer(nn.Module):
 
 
 class ViTWSI(AttentionClassifier):
-    """ViT_WSI-4096 (HIPT): a transformer over the slide's regions, no positions, then gated attention pooling."""
+    """ViT_WSI-4096 (HIPT): a transformer over the slide's regions without positions, then gated attention pooling."""
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__()
@@ -164,14 +215,22 @@ class ViTWSI(AttentionClassifier):
         self.global_rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), Dropout(dropout, rng))
         self.classifier = nn.Linear(width, n_classes)
 
-    def with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, D) → (C,), (L,); the attention is to each region as the transformer sees it among the others."""
+    def forward_with_attention(self, slide: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify a slide and return the attention to its instances.
+
+        Args:
+            slide: (L, D).
+
+        Returns:
+            Logits, (C,), and attention, (L,), which sums to 1: to each region as the transformer
+            sees it among the others.
+        """
         x = self.global_transformer["layers"](self.global_phi(slide))
         attention = self.global_attn_pool(x).softmax(0)
         return self.classifier(self.global_rho((attention * x).sum(0))), attention[:, 0]
 
 
-CLASSIFIERS: dict[str, type[nn.Module]] = {
+NETWORKS: dict[str, type[nn.Module]] = {
     "mil": MIL,
     "abmil": ABMIL,
     "dsmil": DSMIL,
@@ -179,7 +238,18 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
 }
 
 
-def build(name: str, dim: int, n_classes: int, dropout: float, seed: int) -> nn.Module:
-    """A classifier whose weights and draws depend on the seed alone."""
+def build_network(name: str, dim: int, n_classes: int, dropout: float, seed: int) -> nn.Module:
+    """Build a network whose weights and draws depend on the seed alone.
+
+    Args:
+        name: mil, abmil, dsmil or vit_wsi.
+        dim: D of the features.
+        n_classes: C.
+        dropout: Rate of all dropout layers.
+        seed: Of weights and dropout; torch's global generator is seeded too.
+
+    Returns:
+        The network, in training mode.
+    """
     torch.manual_seed(seed)
-    return CLASSIFIERS[name](dim, n_classes, dropout, generator(seed, "dropout"))
+    return NETWORKS[name](dim, n_classes, dropout, generator(seed, "dropout"))

@@ -1,4 +1,4 @@
-"""Predict: new slides by the classifiers of all folds, and where those with attention looked."""
+"""Predict new slides by the classifiers of all folds, and draw where those with attention looked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
 from slpd_core.evaluation import classifiers
+from slpd_core.evaluation.classifiers import PredictSlide
 from slpd_core.evaluation.features import ReadSlide, read_features, validated
-from slpd_core.evaluation.heatmaps import draw_slide
+from slpd_core.evaluation.heatmaps import draw_slide_heatmap
 from slpd_core.runtime import log, progress
 
 VERSION = 2
@@ -20,10 +21,14 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class PredictionModel:
-    """A row of the table that predicts: one classifier on one kind of features. All but these are paths.
+    """A model that predicts: the classifiers of all folds on one kind of features.
 
-    models: of each fold. embeds: of each fold, those of the run the features name; none for features of patches.
-    tokens, ledger: folder and table, of the patch encoder the features name, else of the cohort's own.
+    Attributes:
+        features: As evaluate.classifiers names them.
+        classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
+        models: Path of each fold's classifier.
+        embeds: Path of each fold's embeddings, of the run that the features name; none for features of patches.
+        tokens, ledger: Folder and table of the patch encoder that the features name, else of the cohort.
     """
 
     features: str
@@ -36,88 +41,127 @@ class PredictionModel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifiers of the folds make of a slide.
+    """A slide as the classifiers of the folds predict it.
 
-    folds: probabilities (folds, C). attention: the mean over the folds, (L,), None without.
+    Attributes:
+        folds: Probabilities, (folds, C).
+        attention: The mean over the folds, (L,); None without attention.
     """
 
     folds: np.ndarray
     attention: np.ndarray | None
 
     def columns(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The prediction as the table says it: the label of the highest mean probability, the share of the folds that
-        agree with it, the mean and the standard deviation (n − 1) over folds of each probability.
+        """Summarize the prediction over the folds.
+
+        Args:
+            classes: Labels in the order of the probabilities.
+
+        Returns:
+            predicted, the label of the highest mean probability; agree, the fraction of folds that predict it; the
+            mean and the standard deviation (n - 1) of each probability, p_{label} and sd_{label}.
         """
-        mean, best = self.folds.mean(0), int(self.folds.mean(0).argmax())
+        mean = self.folds.mean(0)
+        best = int(mean.argmax())
         sd = self.folds.std(0, ddof=1) if len(self.folds) > 1 else np.full(len(classes), np.nan)
         agree = float((self.folds.argmax(1) == best).mean())
-        named = {f"p_{label}": float(mean[c]) for c, label in enumerate(classes)}
-        spread = {f"sd_{label}": float(sd[c]) for c, label in enumerate(classes)}
-        return {"predicted": classes[best], "agree": agree} | named | spread
+        means = {f"p_{label}": float(mean[c]) for c, label in enumerate(classes)}
+        deviations = {f"sd_{label}": float(sd[c]) for c, label in enumerate(classes)}
+        return {"predicted": classes[best], "agree": agree} | means | deviations
 
 
-def ensemble(predictors: Sequence[classifiers.Predict], readers: Sequence[ReadSlide], slide_id: str) -> Prediction:
-    """What each fold's classifier makes of a slide, by features of that fold's encoder."""
-    found = [predict(read(slide_id)) for predict, read in zip(predictors, readers, strict=True)]
-    attentions = [attention for _, attention in found if attention is not None]
-    return Prediction(np.array([p for p, _ in found]), np.mean(attentions, 0) if attentions else None)
+def predict_ensemble(predictors: Sequence[PredictSlide], readers: Sequence[ReadSlide], slide_id: str) -> Prediction:
+    """Predict a slide by each fold's classifier.
+
+    Args:
+        predictors: Of each fold.
+        readers: Of the features by each fold's encoder.
+        slide_id: Of the slide.
+
+    Returns:
+        The predictions of all folds.
+    """
+    predictions = [predict(read(slide_id)) for predict, read in zip(predictors, readers, strict=True)]
+    attentions = [attention for _, attention in predictions if attention is not None]
+    return Prediction(np.array([p for p, _ in predictions]), np.mean(attentions, 0) if attentions else None)
 
 
-def readers_of(row: PredictionModel, slide_ids: list[str]) -> list[ReadSlide]:
-    """How to read a slide's features for the classifier of each fold; one reader where all folds share an encoder."""
-    paths: list[str | None] = [*row.embeds] or [None] * len(row.models)
-    where = Path(row.tokens), slide_ids, Path(row.ledger)
-    known = {
-        path: validated(read_features(row.features, Path(path) if path else None, *where)[1])
+def fold_readers(model: PredictionModel, slide_ids: list[str]) -> list[ReadSlide]:
+    """Read the features of slides for each fold's classifier, once for folds that share an encoder.
+
+    Args:
+        model: The model that predicts.
+        slide_ids: Slides to read.
+
+    Returns:
+        A reader per fold.
+    """
+    paths: list[str | None] = [*model.embeds] or [None] * len(model.models)
+    tokens = Path(model.tokens), slide_ids, Path(model.ledger)
+    readers = {
+        path: validated(read_features(model.features, Path(path) if path else None, *tokens)[1])
         for path in dict.fromkeys(paths)
     }
-    return [known[path] for path in paths]
+    return [readers[path] for path in paths]
 
 
-def predict_row(
-    row: PredictionModel, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
+def predict_slides(
+    model: PredictionModel, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
 ) -> list[dict[str, Any]]:
-    """The predictions of a row, one a slide; draws heatmaps_dir/{features}/{classifier}/{slide}.jpg where there is
-    attention.
+    """Predict slides, and draw {features}/{classifier}/{slide}.jpg of attention to regions.
+
+    Args:
+        model: The model that predicts.
+        slide_ids: Slides to predict.
+        heatmaps_dir: Where heat maps are written.
+        tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
+
+    Returns:
+        A row of the table per slide.
     """
-    trained = [classifiers.read(Path(path))[0] for path in row.models]
-    predictors, readers = [classifiers.predictor(model) for model in trained], readers_of(row, slide_ids)
+    fitted = [classifiers.read_classifier(Path(path))[0] for path in model.models]
+    predictors, readers = [classifiers.build_predictor(one) for one in fitted], fold_readers(model, slide_ids)
     rows = []
-    for slide_id in progress(slide_ids, len(slide_ids), f"{row.features}/{row.classifier}", "slides"):
-        found = ensemble(predictors, readers, slide_id)
-        columns = found.columns(trained[0].classes)
-        rows.append({"slide_id": slide_id, "features": row.features, "classifier": row.classifier} | columns)
-        if found.attention is not None and row.embeds:
-            picture = draw_slide(tissue_dir, regions_dir, slide_id, found.attention)
-            says = f"{row.classifier} on {row.features}: {columns['predicted']}, p {found.folds.mean(0).max():.2f}"
-            sheet = heatmap.draw_contact_sheet([(slide_id, says, picture)], max(picture.size))
-            heatmap.save_jpeg(sheet, heatmaps_dir / row.features / row.classifier / f"{slide_id}.jpg")
+    for slide_id in progress(slide_ids, len(slide_ids), f"{model.features}/{model.classifier}", "slides"):
+        prediction = predict_ensemble(predictors, readers, slide_id)
+        columns = prediction.columns(fitted[0].classes)
+        rows.append({"slide_id": slide_id, "features": model.features, "classifier": model.classifier} | columns)
+        if prediction.attention is not None and model.embeds:
+            picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, prediction.attention)
+            probability = prediction.folds.mean(0).max()
+            caption = f"{model.classifier} on {model.features}: {columns['predicted']}, p {probability:.2f}"
+            sheet = heatmap.draw_contact_sheet([(slide_id, caption, picture)], max(picture.size))
+            heatmap.save_jpeg(sheet, heatmaps_dir / model.features / model.classifier / f"{slide_id}.jpg")
     return rows
 
 
 def run(
     *,
     ledger_path: Path,
-    rows: Sequence[Mapping[str, Any]],
+    models: Sequence[Mapping[str, Any]],
     tissue_dir: Path,
     regions_dir: Path,
     heatmaps_dir: Path,
     out_path: Path,
 ) -> None:
-    """Write a line a slide and row: the ensemble's label and probabilities; of a slide left out its status and reason,
-    and what to know of each.
+    """Write the table of predictions, a row per slide and model; of a slide that is not usable, status and reason.
 
-    ledger_path: of the new slides. rows: the fields of a Row each.
+    Args:
+        ledger_path: Of the new slides.
+        models: The fields of a `PredictionModel` each.
+        tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
+        heatmaps_dir: Where heat maps are written.
+        out_path: A CSV.
     """
     ledger, _ = artifacts.read_table(ledger_path, "ledger")
-    admitted = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
+    usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
-    found = [
-        line
-        for row in rows
-        for line in predict_row(PredictionModel(**row), admitted, heatmaps_dir, tissue_dir, regions_dir)
+    rows = [
+        row
+        for model in models
+        for row in predict_slides(PredictionModel(**model), usable, heatmaps_dir, tissue_dir, regions_dir)
     ]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
-    table = slides.merge(pd.DataFrame(found, columns=None if found else ["slide_id"]), "left", "slide_id")
+    table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
     artifacts.write_csv(out_path, table, "%.6f")
-    log.info("%d of %d slides predicted by %d rows", len(admitted), len(ledger), len(rows))
+    log.info("%d of %d slides predicted by %d models", len(usable), len(ledger), len(models))

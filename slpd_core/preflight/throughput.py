@@ -185,9 +185,9 @@ def time_classifier(classifier: str, training: config.ClassifierTrainingConfig, 
     """
     slides = [str(i) for i in range(TIMED_SLIDES)]
     feature = np.random.default_rng(0).standard_normal((max(1, n_instances), dim)).astype(np.float32)
-    once, labels = training.model_copy(update={"epochs": 1}), np.arange(TIMED_SLIDES) % 2
+    once, labels = training.model_dump() | {"epochs": 1}, np.arange(TIMED_SLIDES) % 2
     started = time.perf_counter()
-    classifiers.train(lambda _: feature, slides, labels, ["0", "1"], classifier, once, 0)
+    classifiers.fit_classifier(lambda _: feature, slides, labels, ["0", "1"], classifier, 0, **once)
     return (time.perf_counter() - started) / TIMED_SLIDES
 
 

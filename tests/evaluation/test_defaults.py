@@ -4,9 +4,15 @@ import inspect
 
 import pytest
 
-from slpd_core.evaluation import folds
+from slpd_core.evaluation import classifiers, folds
 
-SECTIONS = [("folds", folds.make_folds), ("folds", folds.group_slides), ("folds", folds.require_folds)]
+SECTIONS = [
+    ("folds", folds.make_folds),
+    ("folds", folds.group_slides),
+    ("folds", folds.require_folds),
+    ("evaluate", classifiers.fit_classifier),
+    ("evaluate", classifiers.train_network),
+]
 
 
 @pytest.mark.parametrize(("section", "function"), SECTIONS, ids=[function.__name__ for _, function in SECTIONS])

@@ -20,57 +20,56 @@ ROOT = Path(__file__).parents[2]
 CLASSIFIERS = config.CLASSIFIERS
 
 
-def predicted(slides, features, settings, classifier, epochs=20, fold=0):
-    training = settings.evaluate.training.model_copy(update={"epochs": epochs})
+def predicted(slides, features, classifier, epochs=20, fold=0):
     parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
-    model, table = evaluate.predict_fold(parts, fold, features.__getitem__, classifier, training, 1)
+    model, table = evaluate.predict_fold(parts, fold, features.__getitem__, classifier, 1, epochs=epochs)
     return table, model.classes
 
 
 @pytest.mark.parametrize("labels", [("x", "y"), ("x", "y", "z")], ids=["two", "three"])
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_planted_classes_are_learnt(make_slides, plant, settings, classifier, labels):
+def test_planted_classes_are_learnt(make_slides, plant, classifier, labels):
     slides = make_slides(9, labels)
-    table, classes = predicted(slides, plant(slides, 1.5, dim=192), settings, classifier)
+    table, classes = predicted(slides, plant(slides, 1.5, dim=192), classifier)
     assert classes == list(labels)
     assert metrics.fold_scores(table, classes)["auc"][0] > 0.95
     np.testing.assert_allclose(table[[f"p_{label}" for label in labels]].sum(axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_labels_without_signal_are_chance(make_slides, plant, settings, classifier):
+def test_labels_without_signal_are_chance(make_slides, plant, classifier):
     slides = make_slides(30, slides=(1,))
     features = plant(slides, 0.0)
     aucs = [
-        metrics.fold_scores(*predicted(slides, features, settings, classifier, epochs=3, fold=fold))["auc"][0]
+        metrics.fold_scores(*predicted(slides, features, classifier, epochs=3, fold=fold))["auc"][0]
         for fold in range(3)
     ]
     assert 0.25 < np.mean(aucs) < 0.75  # 0.5 by design; its standard error over 3 x 20 slides is 0.075
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_no_auc_is_above_that_of_the_planted_distance(make_slides, settings, classifier):
+def test_no_auc_is_above_that_of_the_planted_distance(make_slides, classifier):
     """Two normal clouds 1.5 deviations apart can be told with an AUC of .856; logistic regression comes near it."""
     slides, rng, best = make_slides(300, slides=(1,)), np.random.default_rng(3), norm.cdf(1.5 / np.sqrt(2))
     shift = {"x": 0.0, "y": 1.5 / np.sqrt(8)}
     features = {row.slide_id: rng.normal(shift[row.label], size=(1, 8)).astype("f4") for row in slides.itertuples()}
-    tables = [predicted(slides, features, settings, classifier, epochs=2, fold=fold)[0] for fold in range(3)]
+    tables = [predicted(slides, features, classifier, epochs=2, fold=fold)[0] for fold in range(3)]
     found = np.mean([metrics.fold_scores(table, ["x", "y"])["auc"][0] for table in tables])
     # Three standard errors of the AUC of 600 slides are .05 (Hanley and McNeil, 1982); what was fitted loses .01.
     assert (best - 0.06 if classifier == "logreg" else 0.5) < found < best + 0.05
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_the_same_fold_twice_is_the_same_to_the_bit(make_slides, plant, settings, classifier):
+def test_the_same_fold_twice_is_the_same_to_the_bit(make_slides, plant, classifier):
     slides = make_slides(6)
-    one, other = (predicted(slides, plant(slides, 0.5), settings, classifier, epochs=2)[0] for _ in range(2))
+    one, other = (predicted(slides, plant(slides, 0.5), classifier, epochs=2)[0] for _ in range(2))
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_knn_is_the_vote_of_the_nearest_means(make_slides, plant, settings):
+def test_knn_is_the_vote_of_the_nearest_means(make_slides, plant):
     slides = make_slides(8, slides=(1,))
     features = plant(slides, 0.3)
-    table, _ = predicted(slides, features, settings, "knn")
+    table, _ = predicted(slides, features, "knn")
     parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
     train = parts[(parts["fold"] == 0) & (parts["part"] == "train")]
     for row in table.itertuples():
@@ -81,13 +80,13 @@ def test_knn_is_the_vote_of_the_nearest_means(make_slides, plant, settings):
         assert row.p_y == pytest.approx((nearest == "y").mean())
 
 
-def test_logistic_regression_is_at_its_minimum(make_slides, plant, settings):
+def test_logistic_regression_is_at_its_minimum(make_slides, plant):
     """Of the sum of weighted cross-entropies and half the squares of the weights by C, on standardised means."""
     from scipy.optimize import minimize
 
     slides = make_slides(9, slides=(1,)).iloc[:-4]  # nine and five
     features = plant(slides, 0.3, dim=3)
-    table, _ = predicted(slides, features, settings, "logreg")
+    table, _ = predicted(slides, features, "logreg")
     parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
     own = parts[parts["fold"] == 0]
     train = own[own["part"] == "train"]
@@ -107,7 +106,7 @@ def test_logistic_regression_is_at_its_minimum(make_slides, plant, settings):
 
 def test_slides_are_drawn_as_often_from_a_rare_class():
     labels = np.array([0] * 90 + [1] * 10)
-    drawn = classifiers.sample_slides(labels.repeat(50), np.random.default_rng(0))
+    drawn = classifiers.sample_epoch(labels.repeat(50), np.random.default_rng(0))
     assert len(drawn) == 5000
     assert (labels.repeat(50)[drawn] == 1).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -122,7 +121,7 @@ def adam(parameter, gradient, state, step, lr, weight_decay):
 
 
 @pytest.mark.parametrize("classifier", ["mil", "abmil", "dsmil", "vit_wsi"])
-def test_training_is_the_protocol_written_out(make_slides, plant, settings, classifier):
+def test_training_is_the_protocol_written_out(make_slides, plant, classifier):
     import torch
     from torch.func import functional_call
 
@@ -130,20 +129,18 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
 
     slides = make_slides(4)
     features = plant(slides, 0.5)
-    section = settings.evaluate.training.model_copy(
-        update={"epochs": 2, "lr": 1e-2, "weight_decay": 0.1, "dropout": 0.0}
-    )
+    training = {"epochs": 2, "lr": 1e-2, "weight_decay": 0.1, "dropout": 0.0}
     parts = folds.make_folds(slides, 1, n_folds=2)
-    _, table = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, section, 1)
+    _, table = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, 1, **training)
 
     train = parts[(parts["fold"] == 1) & (parts["part"] == "train")].sort_values("slide_id")
     targets = (train["label"] == "y").to_numpy().astype(int)
-    model = networks.build(classifier, 16, 2, 0.0, 1)
+    model = networks.build_network(classifier, 16, 2, 0.0, 1)
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     states = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in weights.items()}
     step = 0
     for epoch in range(2):
-        for draw in classifiers.sample_slides(targets, runtime.generator(1, "evaluate", epoch)):
+        for draw in classifiers.sample_epoch(targets, runtime.generator(1, "evaluate", epoch)):
             step += 1
             leaves = {name: value.requires_grad_() for name, value in weights.items()}
             logits = functional_call(model, leaves, torch.from_numpy(features[train["slide_id"].iloc[draw]]))
@@ -161,42 +158,39 @@ def test_training_is_the_protocol_written_out(make_slides, plant, settings, clas
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, settings, classifier):
+def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, classifier):
     import torch
 
     slides = make_slides(6)
     features = plant(slides, 0.5)
-    training = settings.evaluate.training.model_copy(update={"epochs": 2})
     parts = folds.make_folds(slides, 1, n_folds=3)
     own = parts[parts["fold"] == 0]
-    _, first = evaluate.predict_fold(own, 0, features.__getitem__, classifier, training, 1)
+    _, first = evaluate.predict_fold(own, 0, features.__getitem__, classifier, 1, epochs=2)
     torch.rand(7)
     np.random.default_rng(0).random()
     shuffled = own.assign(fold=5).sample(frac=1, random_state=2)
-    _, again = evaluate.predict_fold(shuffled, 5, features.__getitem__, classifier, training, 1)
+    _, again = evaluate.predict_fold(shuffled, 5, features.__getitem__, classifier, 1, epochs=2)
     pd.testing.assert_frame_equal(first.drop(columns="fold"), again.drop(columns="fold"))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_validation_slides_steer_nothing(make_slides, plant, settings, classifier):
+def test_validation_slides_steer_nothing(make_slides, plant, classifier):
     slides = make_slides(6)
     parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.3)
     unseen = set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "val"), "slide_id"])
     seen = {slide: array for slide, array in plant(slides, 1.0).items() if slide not in unseen}
-    training = settings.evaluate.training.model_copy(update={"epochs": 1})
-    _, table = evaluate.predict_fold(parts, 0, seen.__getitem__, classifier, training, 1)
+    _, table = evaluate.predict_fold(parts, 0, seen.__getitem__, classifier, 1, epochs=1)
     assert unseen
     assert set(table["slide_id"]) == set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"])
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_class_that_only_other_folds_train_keeps_its_column(plant, settings, classifier):
+def test_a_class_that_only_other_folds_train_keeps_its_column(plant, classifier):
     rows = [(0, slide, slide, slide[0], "test" if slide[1] == "0" else "train") for slide in ("b0", "b1", "c0", "c1")]
     rows += [(0, "a0", "a0", "a", "test"), (1, "a0", "a0", "a", "train")]
     parts = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
     features = plant(parts, 1.0)
-    training = settings.evaluate.training.model_copy(update={"epochs": 1})
-    model, table = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, training, 1)
+    model, table = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, 1, epochs=1)
     assert model.classes == ["a", "b", "c"]
     assert table.columns.tolist()[4:] == ["p_a", "p_b", "p_c"]
     assert table["slide_id"].tolist() == ["a0", "b0", "c0"]
@@ -204,33 +198,33 @@ def test_a_class_that_only_other_folds_train_keeps_its_column(plant, settings, c
         assert (table["p_a"] == 0).all()
 
 
-def test_a_training_that_diverges_says_so(make_slides, plant, settings):
+def test_a_training_that_diverges_says_so(make_slides, plant):
     slides = make_slides(6)
     features = {slide: array * np.float32(1e30) for slide, array in plant(slides, 1.0).items()}
     with pytest.raises(ValueError, match=r"fold 0: dsmil diverged while training; lower evaluate\.lr \(0\.0002\)"):
-        predicted(slides, features, settings, "dsmil", epochs=1)
+        predicted(slides, features, "dsmil", epochs=1)
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mil"])
-def test_a_slide_without_embeddings_is_named(stored, settings, classifier):
+def test_a_slide_without_embeddings_is_named(stored, classifier):
     parts, _ = artifacts.read_table(stored / "folds.parquet", "folds")
     lost = parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"].iloc[0]
     frame, meta = artifacts.read_table(stored / "slpd.parquet", "embed")
     artifacts.write_table(stored / "slpd.parquet", "embed", frame[frame["slide_id"] != lost], meta)
     read, _ = features_of.region_features(stored / "slpd.parquet")
     with pytest.raises(ValueError, match=f"slide {lost}: no features; delete"):
-        evaluate.predict_fold(parts, 0, read, classifier, settings.evaluate.training, 1)
+        evaluate.predict_fold(parts, 0, read, classifier, 1)
 
 
-def test_a_training_part_of_one_label_is_refused(settings):
+def test_a_training_part_of_one_label_is_refused():
     rows = [(0, "a", "p", "x", "train"), (0, "b", "q", "x", "train"), (0, "c", "r", "y", "test")]
     parts = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
-    with pytest.raises(ValueError, match=r"fold 0: its training slides show one label only \(x\)"):
-        evaluate.predict_fold(parts, 0, {}.__getitem__, "knn", settings.evaluate.training, 1)
+    with pytest.raises(ValueError, match=r"fold 0: its training slides have one label only \(x\)"):
+        evaluate.predict_fold(parts, 0, {}.__getitem__, "knn", 1)
 
 
 @pytest.fixture
-def stored(make_slides, plant, settings, tmp_path):
+def stored(make_slides, plant, tmp_path):
     """Folds, tokens and embeddings on disk that carry the same planted features."""
     slides = make_slides(6)
     features = plant(slides, 1.5, dim=8)
@@ -348,7 +342,7 @@ def test_tokens_of_another_cohort_are_refused(stored, run, features):
     regions = artifacts.Regions(whole.slide, whole.coords, np.ones(len(whole.coords)), 4, 4, 0.5)
     with artifacts.create_tokens(path, regions, 2, 8, meta | {"fingerprint": "of another"}) as written:
         written.tokens[:], written.mean_color[:] = whole.tokens, whole.mean_color
-    with pytest.raises(ValueError, match=rf"{path}: not the tokens that the ledger admitted; delete the file"):
+    with pytest.raises(ValueError, match=rf"{path}: not the tokens of the ledger; delete the file"):
         run(features, "knn")
 
 
@@ -436,10 +430,10 @@ def test_a_fold_imports_what_it_needs_and_no_more(stored, classifier):
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_a_model_read_again_predicts_what_was_written_of_the_test_slides(run, stored, classifier):
     table, meta = run("slpd", classifier)
-    model, model_meta = classifiers.read(stored / "out.safetensors")
+    model, model_meta = classifiers.read_classifier(stored / "out.safetensors")
     assert model_meta["fingerprint"] == meta["fingerprint"]
     read, _ = features_of.region_features(stored / "slpd.parquet")
-    predict = classifiers.predictor(model)
+    predict = classifiers.build_predictor(model)
     found = [predict(read(slide)) for slide in table["slide_id"]]
     np.testing.assert_array_equal([p for p, _ in found], table[["p_x", "p_y"]].to_numpy())
     if classifier not in config.ATTENTION:
@@ -454,4 +448,4 @@ def test_a_model_read_again_predicts_what_was_written_of_the_test_slides(run, st
 def test_a_file_without_a_classifier_is_named(tmp_path):
     artifacts.write_weights(tmp_path / "other.safetensors", {"a": np.ones(1)}, {"stage": "pretrain"})
     with pytest.raises(ValueError, match=r"other\.safetensors: no trained classifier"):
-        classifiers.read(tmp_path / "other.safetensors")
+        classifiers.read_classifier(tmp_path / "other.safetensors")

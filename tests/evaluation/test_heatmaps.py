@@ -73,10 +73,10 @@ def cohort(make_slides, plant, tmp_path):
         (tmp_path / "tissue").mkdir(exist_ok=True)
         artifacts.write_picture(tmp_path / "tissue" / f"{slide}.png", Image.new("RGB", (40 * len(array), 40), PAPER))
     for fold in range(3):  # untrained ones, whose attention differs from region to region and from fold to fold
-        network = networks.build("abmil", 8, 2, 0.0, fold)
+        network = networks.build_network("abmil", 8, 2, 0.0, fold)
         network.attention.attention_c.weight.data *= 40
         arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        classifiers.write(
+        classifiers.write_classifier(
             tmp_path / f"fold{fold}.safetensors", classifiers.FittedClassifier("abmil", ["x", "y"], 8, arrays), {}
         )
     return tmp_path
@@ -99,14 +99,14 @@ def draw(cohort, settings, per_label=3):
 def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort, settings):
     picture = draw(cohort, settings, per_label=1)
     table, _ = artifacts.read_table(cohort / "folds.parquet", "folds")
-    chosen = heatmaps.choose_slides(table, 1, 1).sort_values("label")
+    chosen = heatmaps.choose_test_slides(table, 1, 1).sort_values("label")
     read, _ = features.region_features(cohort / "embed.parquet")
     top = heatmap.GAP_PX + 2 * 24
     for column, (slide, fold) in enumerate(zip(chosen["slide_id"], chosen["fold"], strict=True)):
         attention = {}
         for number in range(3):
-            model, _ = classifiers.read(cohort / f"fold{number}.safetensors")
-            attention[number] = classifiers.predictor(model)(read(slide))[1]
+            model, _ = classifiers.read_classifier(cohort / f"fold{number}.safetensors")
+            attention[number] = classifiers.build_predictor(model)(read(slide))[1]
         own = heatmap.attention_colors(attention[fold] * len(attention[fold])).astype(float)
         left = heatmap.GAP_PX + column * (heatmap.TILE_PX + heatmap.GAP_PX)
         middles = picture[top + 20, left + 20 + 40 * np.arange(len(own))]
@@ -134,7 +134,7 @@ def test_what_another_cohort_made_is_refused(cohort, settings, name):
     if name == "embed.parquet":
         artifacts.write_table(cohort / name, "embed", frame, meta | {"ledger": "theirs"})
     else:
-        classifiers.write(cohort / name, classifiers.read(cohort / name)[0], {"ledger": "theirs"})
+        classifiers.write_classifier(cohort / name, classifiers.read_classifier(cohort / name)[0], {"ledger": "theirs"})
     with pytest.raises(ValueError, match=f"{name}: was made from another ledger"):
         draw(cohort, settings)
 
@@ -148,9 +148,9 @@ def test_the_slides_shown_are_tested_ones_of_each_label_in_any_order(per_label, 
         for n in range(4)
     ]
     table = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
-    chosen = heatmaps.choose_slides(table, per_label, seed)
+    chosen = heatmaps.choose_test_slides(table, per_label, seed)
     assert chosen["label"].value_counts().to_dict() == dict.fromkeys("xy", min(per_label, 4))
     assert (chosen["part"] == "test").all()
     assert not chosen["slide_id"].duplicated().any()
-    shuffled = heatmaps.choose_slides(table.sample(frac=1, random_state=0), per_label, seed)
+    shuffled = heatmaps.choose_test_slides(table.sample(frac=1, random_state=0), per_label, seed)
     pd.testing.assert_frame_equal(chosen.reset_index(drop=True), shuffled.reset_index(drop=True))

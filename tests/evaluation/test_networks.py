@@ -9,7 +9,7 @@ from slpd_core.evaluation import networks
 
 
 def built(name, dim=192, n_classes=2, dropout=0.25):
-    return networks.build(name, dim, n_classes, dropout, 1).eval()
+    return networks.build_network(name, dim, n_classes, dropout, 1).eval()
 
 
 def linear(layer, x):
@@ -59,7 +59,7 @@ def test_keys_are_those_of_the_published_models(name, keys):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("name", networks.CLASSIFIERS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 def test_one_slide_gives_one_row_of_logits_that_all_parameters_shape(name, n_classes, slide):
     model = built(name, n_classes=n_classes)
     logits = model(slide)
@@ -74,14 +74,14 @@ def test_one_slide_gives_one_row_of_logits_that_all_parameters_shape(name, n_cla
     assert model(slide[:1]).shape == (n_classes,)
 
 
-@pytest.mark.parametrize("name", networks.CLASSIFIERS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 def test_the_order_of_regions_does_not_matter(name, slide):
     model = built(name)
     with torch.no_grad():
         torch.testing.assert_close(model(slide), model(slide.flip(0)), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", networks.CLASSIFIERS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 def test_dropout_acts_while_training_only(name, slide):
     model = built(name, dropout=0.5)
     with torch.no_grad():
@@ -229,7 +229,7 @@ def test_a_published_state_dict_gives_the_published_logits(name, seed):
     torch.manual_seed(seed)
     dim = 384 if name != "vit_wsi" else 192
     parts, forward = published(name, dim, 2)
-    model = networks.build(name, dim, 2, 0.25, 1).eval()
+    model = networks.build_network(name, dim, 2, 0.25, 1).eval()
     model.load_state_dict(parts.state_dict())
     with torch.no_grad():
         for L in (1, 7, 300):
@@ -262,7 +262,7 @@ GATE_DROPOUTS = {"global_attn_pool.attention_a.2", "global_attn_pool.attention_b
 )
 def test_dropout_stands_where_hipt_has_it(name, paths):
     modules = built(name, dropout=0.125).named_modules()
-    found = {path: module.least / 2**16 for path, module in modules if isinstance(module, networks.Dropout)}
+    found = {path: module.threshold / 2**16 for path, module in modules if isinstance(module, networks.Dropout)}
     assert found == dict.fromkeys(paths, 0.125)
 
 

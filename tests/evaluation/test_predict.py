@@ -15,16 +15,16 @@ SIDE = 64
 def knn(path, *votes):
     """A classifier of all that is: its three neighbours are of these classes."""
     arrays = {"means": np.eye(3, 4, dtype=np.float32), "labels": np.array(votes), "k": np.array([3])}
-    classifiers.write(path, classifiers.FittedClassifier("knn", CLASSES, 4, arrays), {})
+    classifiers.write_classifier(path, classifiers.FittedClassifier("knn", CLASSES, 4, arrays), {})
     return str(path)
 
 
 def abmil(path, seed):
     """An untrained ABMIL whose attention differs from region to region."""
-    network = networks.build("abmil", 4, 3, 0.0, seed)
+    network = networks.build_network("abmil", 4, 3, 0.0, seed)
     network.attention.attention_c.weight.data *= 40
     arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    classifiers.write(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), {})
+    classifiers.write_classifier(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), {})
     return str(path)
 
 
@@ -76,7 +76,7 @@ def run(tmp_path, slides):
         paths = str(tmp_path / "tokens"), str(tmp_path / "ledger.parquet")
         predict.run(
             ledger_path=tmp_path / "ledger.parquet",
-            rows=[dict(zip(fields, (*row, *paths), strict=True)) for row in rows],
+            models=[dict(zip(fields, (*row, *paths), strict=True)) for row in rows],
             tissue_dir=tmp_path / "tissue",
             regions_dir=tmp_path / "regions",
             heatmaps_dir=tmp_path / "heatmaps",
@@ -126,7 +126,10 @@ def test_each_fold_reads_the_embeddings_of_its_own_encoder(run, slides, tmp_path
     shifts = (0.0, 1.5)
     embeds = [embed(tmp_path / f"e{fold}.parquet", slides, shift) for fold, shift in enumerate(shifts)]
     table = run(("slpd", "abmil", nets, embeds)).set_index("slide_id")
-    predictors = [classifiers.predictor(classifiers.read(tmp_path / f"{fold}.safetensors")[0]) for fold in range(2)]
+    predictors = [
+        classifiers.build_predictor(classifiers.read_classifier(tmp_path / f"{fold}.safetensors")[0])
+        for fold in range(2)
+    ]
     for slide, array in slides.items():
         own = [say(array + np.float32(shift))[0] for say, shift in zip(predictors, shifts, strict=True)]
         np.testing.assert_allclose(table.loc[slide, ["p_x", "p_y", "p_z"]].astype(float), np.mean(own, 0), atol=1e-5)
@@ -143,7 +146,7 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
     )
     drawn = sorted(path.relative_to(tmp_path / "heatmaps").as_posix() for path in (tmp_path / "heatmaps").rglob("*.*"))
     assert drawn == ["slpd/abmil/a.jpg", "slpd/abmil/b.jpg"]
-    attention = classifiers.predictor(classifiers.read(tmp_path / "0.safetensors")[0])(slides["b"])[1]
+    attention = classifiers.build_predictor(classifiers.read_classifier(tmp_path / "0.safetensors")[0])(slides["b"])[1]
     picture = np.asarray(Image.open(tmp_path / "heatmaps" / "slpd" / "abmil" / "b.jpg")).astype(int)
     row = picture[16 + 2 * 24 + 15, 16 + 15 + 30 * np.arange(5)]
     reddest = (row[:, 0] - row[:, 2]).argmax()
