@@ -52,7 +52,7 @@ def segment(path: Path, mpp: float) -> artifacts.Tissue:
 
 def keep_regions(found: artifacts.Tissue) -> int:
     """The regions stage's work; gives their number."""
-    return len(regions.select_tissue_regions(found).coords)
+    return len(regions.select_regions(found).coords)
 
 
 def write_small(path: Path) -> None:

@@ -1,7 +1,7 @@
 """SLPD: from whole-slide images to slide-level results. See README.md for the map.
 
-The names below are the package's front door: from a slide to prototypes, and to every artifact of a finished run. Each
-is imported when it is first used: `import slpd_core` alone loads nothing else.
+The names below are the front door: from a slide to its regions, tokens, embeddings and prototypes, and the artifacts of
+a finished run. Each is imported when it is first used: `import slpd_core` alone loads nothing else.
 """
 
 from importlib import import_module
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
         load_region_encoder,
     )
     from slpd_core.api.prototypes import cluster_embeddings
-    from slpd_core.api.slides import segment_tissue, select_regions
+    from slpd_core.api.slides import segment_tissue
     from slpd_core.artifacts.by_path import read, read_metadata
     from slpd_core.config import default_config
     from slpd_core.demo.cohort import draw_demo_slide
     from slpd_core.drawing.overlays import draw_overlay
     from slpd_core.pretraining.matching import match_prototypes, nearest_slides
+    from slpd_core.slides.regions import select_regions
     from slpd_core.wsi.reader import Slide
     from slpd_core.wsi.region_reader import iter_regions
 
@@ -69,7 +70,7 @@ _MODULES = {  # where each name but the version is
     "read": "artifacts.by_path",
     "read_metadata": "artifacts.by_path",
     "segment_tissue": "api.slides",
-    "select_regions": "api.slides",
+    "select_regions": "slides.regions",
 }
 
 

@@ -321,7 +321,8 @@ def test_a_slide_that_is_coarser_than_asked_for_is_refused(planted):
     ("call", "message"),
     [
         (lambda: slpd.build_patch_encoder("dino"), "loads no weights; give random, hipt or timm.*load_patch_encoder"),
-        (lambda: slpd.select_regions(None, edge="cut"), "edge"),
+        (lambda: slpd.select_regions(None, edge="cut"), "no edge 'cut'.*give pad or drop"),
+        (lambda: slpd.segment_tissue(None, ink="drop"), "ink: 'drop' is none; give auto, exclude or keep"),
         (lambda: slpd.cluster_embeddings({}), "one slide at least"),
         (lambda: slpd.embed(np.zeros((2, 15, 8)), slpd.build_region_encoder(token_dim=8)), r"not \(regions, g \* g"),
         (lambda: slpd.embed(np.zeros((2, 16, 9)), slpd.build_region_encoder(token_dim=8)), "token_dim=9"),

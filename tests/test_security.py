@@ -458,7 +458,7 @@ small = {"name": "vit_tiny_patch16_224", "model_kwargs": {"depth": 1}, "patch_px
 section = config.PatchEncoderConfig(**settings.patch_encoder.cohort_encoder.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
 found, _ = tissue.segment_file("a", folder / "a.tiff")
-kept = regions.select_tissue_regions(found, size_px=512)
+kept = regions.select_regions(found, size_px=512)
 artifacts.write_regions(folder / "r.h5", kept, artifacts.provenance("regions", 1, {}))
 tokens.run(
     slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",

@@ -1,5 +1,5 @@
-"""The steps from a slide to prototypes as functions of arrays, for notebooks and scripts.
+"""The functions of the front door that compose rooms, or take what a notebook has: arrays, open slides and paths.
 
-They need no settings file and no artifacts. Each does what the stage of the same step does: its results equal the
-stage's. Defaults are those of config.yaml: the paper's values. `import slpd_core` exports these functions.
+Their results equal those of the stages; their defaults are those of config.yaml, the paper's values. The rest of the
+front door is the rooms' own functions: see `slpd_core`.
 """

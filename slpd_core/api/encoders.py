@@ -45,26 +45,27 @@ def build_patch_encoder(
     """Build a frozen patch encoder, ready to run.
 
     Args:
-        source: "random" (seeded, untrained: a baseline), "hipt" (its vit256_small_dino.pth, as the paper) or "timm".
+        source: "random" (untrained: a baseline), "hipt" (HIPT's vit256_small_dino.pth, as in the paper) or "timm".
         name: The timm architecture; with "timm" also hf-hub:OWNER/MODEL or local-dir:DIR.
-        weights: Path of the checkpoint for "hipt", of a state dict for "timm"; None: those that go by the name.
+        weights: Path of the checkpoint for "hipt", of a state dict for "timm"; None: those published under the name.
         model_kwargs: Further arguments of the architecture, as for timm.create_model.
         patch_px: Side of a patch within the region (paper: 256).
         input_px: Side that a patch is resized to; None: the encoder's own for "timm", else patch_px.
         pooling: A patch's token: "cls" ([CLS]; paper) or "cls_mean" ([CLS], then the mean of the other tokens).
         mean, std: Normalization of RGB in 0..1, three numbers each; None: the encoder's own.
         interpolate_offset: Added to the grid when positions are resampled; None: 0.1 for "hipt", else 0.
-        precision: "auto" takes half precision where the device is fast at it.
-        batch_size: Patches per forward pass; "auto" by the memory.
+        precision: "fp32", "bf16", "fp16", or "auto": half precision where the device is fast at it.
+        batch_size: Patches per forward pass; "auto": by the free memory.
         device: "cpu" or "cuda"; None: a GPU if there is one.
-        seed: Of a random encoder.
+        seed: Seed of random weights.
 
     Returns:
-        The encoder: an iterable of regions, uint8 (side, side, 3), to float16 (g * g, D) each; see `encode`.
+        The encoder for `encode`: it maps an iterable of regions, uint8 (side, side, 3), to float16 (g * g, D) each.
 
     Raises:
-        ValueError: The weights do not fit the architecture, or do not say how pixels are normalized.
+        ValueError: The weights do not fit the architecture, or do not state how pixels are normalized.
         FileNotFoundError: There is no such file of weights.
+        RuntimeError: The hub fails, or refuses access.
     """
     loaded = load_weights(
         source, name, path=weights, model_kwargs=model_kwargs, patch_px=patch_px, input_px=input_px, seed=seed
@@ -91,7 +92,7 @@ def load_patch_encoder(
     """Load a patch encoder that the pipeline wrote, ready to run.
 
     Args:
-        path: Of its `weights.safetensors`.
+        path: Path of its `weights.safetensors`.
         precision, batch_size, device: As in `build_patch_encoder`.
 
     Returns:
@@ -114,7 +115,7 @@ def _prepare(
 
 
 def _device(device: Device) -> Literal["cpu", "cuda"]:
-    """The device itself, or a GPU if there is one."""
+    """Return the device, or a GPU if there is one."""
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -124,7 +125,7 @@ def encode(slide: Slide, regions: artifacts.Regions, encoder: RegionTokenizer) -
     Args:
         slide: An open slide.
         regions: Its regions, as `select_regions` returns.
-        encoder: Of `build_patch_encoder` or `load_patch_encoder`.
+        encoder: From `build_patch_encoder` or `load_patch_encoder`.
 
     Returns:
         Tokens, float16 (L, g * g, D): the g * g patches of a region row by row.
@@ -152,17 +153,17 @@ def build_region_encoder(
     device: Device = None,
     seed: int = 1,
 ) -> RegionEncoder:
-    """Build a region encoder ViT4096-256: random, or of HIPT's published weights.
+    """Build a region encoder ViT4096-256, with random weights or with HIPT's.
 
     Args:
-        weights: HIPT's vit4k_xs_dino.pth; None: random, the weights that a run of this seed begins with.
-        token_dim: D of the tokens.
-        embed_dim: Of the embeddings (paper: 192).
+        weights: Path of HIPT's vit4k_xs_dino.pth; None: random weights, those that a run of this seed begins with.
+        token_dim: D, length of a token (384 of ViT-S).
+        embed_dim: Length of an embedding (paper: 192).
         depth: Transformer blocks (paper: 6).
         n_heads: Attention heads (paper: 6).
         grid: Side of the learned positions in tokens: that of the global crop (paper: 14).
         device: "cpu" or "cuda"; None: a GPU if there is one.
-        seed: Of random weights.
+        seed: Seed of random weights.
 
     Returns:
         The encoder, frozen.
@@ -185,7 +186,7 @@ def load_region_encoder(path: str | Path, *, device: Device = None) -> RegionEnc
     """Load a region encoder that the pipeline pretrained.
 
     Args:
-        path: Of a run's `encoder.safetensors`.
+        path: Path of a run's `encoder.safetensors`.
         device: "cpu" or "cuda"; None: a GPU if there is one.
 
     Returns:
@@ -199,18 +200,18 @@ def load_region_encoder(path: str | Path, *, device: Device = None) -> RegionEnc
 
 
 def embed(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size: int | None = None) -> np.ndarray:
-    """Embed whole regions.
+    """Embed regions by the region encoder, each as a whole grid of tokens.
 
     Args:
         tokens: float16 (L, g * g, D), as `encode` returns or a tokens file holds.
-        encoder: Of `build_region_encoder` or `load_region_encoder`.
-        batch_size: Regions per forward pass; None: by the memory.
+        encoder: From `build_region_encoder` or `load_region_encoder`.
+        batch_size: Regions per forward pass; None: by the free memory.
 
     Returns:
         Embeddings, float32 (L, embed_dim).
 
     Raises:
-        ValueError: The tokens of a region are no square grid, or of another length than the encoder's.
+        ValueError: The tokens of a region are no square grid, or their length is not the encoder's token_dim.
     """
     return embed_regions(encoder, _token_grid(tokens, encoder), _device_of(encoder), batch_size)
 
@@ -222,7 +223,7 @@ def compute_attention(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size:
         tokens, encoder, batch_size: As in `embed`.
 
     Returns:
-        Attention, float32 (L, g * g), row by row; with what [CLS] leaves for itself a region's add up to 1.
+        Attention, float32 (L, g * g), row by row; with the attention of [CLS] to itself each row sums to 1.
 
     Raises:
         ValueError: As `embed`.
@@ -235,7 +236,7 @@ def compute_attention(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size:
 
 
 def _token_grid(tokens: np.ndarray, encoder: RegionEncoder) -> torch.Tensor:
-    """Tokens (L, g * g, D) as (L, g, g, D), if the encoder takes them."""
+    """Arrange tokens (L, g * g, D) as (L, g, g, D), if the encoder takes them."""
     if tokens.ndim != 3 or math.isqrt(tokens.shape[1]) ** 2 != tokens.shape[1]:
         raise ValueError(f"tokens: {tokens.shape}, not (regions, g * g, D); give what encode returns")
     if tokens.shape[2] != encoder.hparams["token_dim"]:
@@ -248,5 +249,5 @@ def _token_grid(tokens: np.ndarray, encoder: RegionEncoder) -> torch.Tensor:
 
 
 def _device_of(encoder: nn.Module) -> str:
-    """The device that an encoder's weights are on."""
+    """Return the device of an encoder's weights."""
     return next(encoder.parameters()).device.type

@@ -26,20 +26,21 @@ def cluster_embeddings(
     """Cluster each slide's regions into prototypes, and match them with those of its most similar slides.
 
     Args:
-        embeddings: Of each slide by its id, float32 (L, D).
+        embeddings: float32 (L, D) per slide, by the slide's id.
         n_prototypes: M, prototypes per slide (paper: 4 on NSCLC, 2 on BRCA).
         n_neighbors: K, most similar slides (paper: 1).
-        min_regions: A slide of fewer has no prototypes; None: M.
-        kmeans_restarts, kmeans_iterations: Of k-means.
+        min_regions: Slides of fewer regions have no prototypes; None: M.
+        kmeans_restarts, kmeans_iterations: Random restarts of k-means, and iterations of each.
         matching: A prototype's partner in a neighbor: "optimal" (one to one, eq. 3) or "nearest" (many to one).
-        patients: Of each slide by its id; slides of one patient are no neighbors then.
-        center_slides: Compare slides by their prototypes less the mean of their regions.
-        seed, epoch: Of the random restarts: those of a pretraining run at that epoch.
+        patients: Patient per slide, by the slide's id; slides of one patient are then no neighbors.
+        center_slides: Whether to compare slides by their prototypes less the mean of their regions.
+        seed, epoch: Seed of the restarts; a pretraining run of this seed has the same at this epoch.
 
     Returns:
-        Prototypes of N slides, in the order given: float32 (N, M, D), zero for a slide of too few regions; the
-        prototype of each region, (R,), slide after slide; each slide's K most similar slides, (N, K), and the partners
-        of its prototypes there, (N, K, M). -1 stands for none (paper, sec. 2.2).
+        The prototypes of N slides, in the order of `embeddings`: `centers` float32 (N, M, D), zero for slides of too
+        few regions; `assignment` (R,), the prototype of each region, slide after slide; `neighbors` (N, K), the most
+        similar slides; `matches` (N, K, M), the partners of a slide's prototypes there. -1 stands for none (paper,
+        sec. 2.2).
 
     Raises:
         ValueError: There is no slide.

@@ -70,7 +70,7 @@ def probe_slides(
 
     Args:
         sheet: Rows with slide_id, path and mpp.
-        region_options: The keywords of `select_tissue_regions`; a slide coarser than regions are read is a problem.
+        region_options: The keywords of `select_regions`; a slide coarser than regions are read is a problem.
         missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
         threads: Slides opened at a time.
 
@@ -85,7 +85,7 @@ def probe_slides(
                 info = artifacts.SlideInfo(
                     unopened.slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source
                 )
-                regions.select_tissue_regions(artifacts.Tissue(info, ()), **region_options)
+                regions.select_regions(artifacts.Tissue(info, ()), **region_options)
                 return SlideProbe(row, slide.size, slide.mpp, slide.bounds_xy, remarks=slide.remarks)
         except (SlideError, OSError) as error:
             return replace(unopened, problem=str(error))
@@ -138,7 +138,7 @@ def sample_cohort(
     Args:
         slides: One or more that open.
         tissue_options: The keywords of `segment_file`, but for the outline's path.
-        region_options: The keywords of `select_tissue_regions`.
+        region_options: The keywords of `select_regions`.
         jpeg_scaled_decoding: Whether JPEG tiles are decoded at half size.
         outlines: By slide id, the outline by hand.
 
@@ -154,7 +154,7 @@ def sample_cohort(
             outlined, _ = tissue.segment_file(
                 slide.slide_id, slide.path, slide.sheet_mpp, mask_path=mask_path, **tissue_options
             )
-            yield regions.select_tissue_regions(outlined, **region_options)
+            yield regions.select_regions(outlined, **region_options)
 
     started = time.perf_counter()
     sampled = [*progress(iter_regions(), len(picked), "tissue", "slides")]

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import shapely
@@ -72,31 +73,35 @@ def has_enough_tissue(fractions: np.ndarray, min_tissue_fraction: float) -> np.n
     return (fractions >= min_tissue_fraction) & (fractions > 0)
 
 
-def select_tissue_regions(
+def select_regions(
     tissue: artifacts.Tissue,
     *,
     size_px: int = 4096,
     target_mpp: float = 0.5,
     min_tissue_fraction: float = 0.25,
-    edge: str = "pad",
-    anchor: str = "slide",
+    edge: Literal["pad", "drop"] = "pad",
+    anchor: Literal["slide", "tissue"] = "slide",
 ) -> artifacts.Regions:
-    """Select the regions of a slide that hold enough tissue; a quarantined slide has none.
+    """Lay a grid of squares over a slide and select those with enough tissue; a quarantined slide has none.
 
     Args:
-        tissue: The slide's tissue.
+        tissue: The slide's tissue, as `segment_tissue` returns.
         size_px: Side of a region at `target_mpp` (paper: 4096).
         target_mpp: um/px at which regions are read (paper: 0.5).
         min_tissue_fraction: Squares with less tissue are dropped, and those without any.
-        edge: Squares that hang over the slide's edge: "pad" or "drop".
+        edge: Squares that hang over the slide's edge: "pad" (with white) or "drop".
         anchor: Where the grid begins: "slide" (its corner) or "tissue" (where most tissue is kept).
 
     Returns:
-        The regions; if there are none, the slide's `reason` says why.
+        The regions: `coords` int64 (L, 2), level-0 px of the upper left corners, and `tissue_fraction` float32 (L,); if
+        there are none, `slide.reason` says why.
 
     Raises:
         SlideError: The slide is coarser than `target_mpp`.
+        ValueError: There is no such edge or anchor.
     """
+    if edge not in ("pad", "drop") or anchor not in ("slide", "tissue"):
+        raise ValueError(f"regions: no edge {edge!r} with anchor {anchor!r}; give pad or drop, and slide or tissue")
     slide = tissue.slide
     if slide.status != artifacts.OK:
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
@@ -188,7 +193,7 @@ def draw_regions_overlay(
         outlined_path: Picture of the tissue stage.
         tissue: The slide's tissue.
         regions: Its regions.
-        min_tissue_fraction, edge, anchor: As in `select_tissue_regions`.
+        min_tissue_fraction, edge, anchor: As in `select_regions`.
 
     Returns:
         The picture.
@@ -229,11 +234,11 @@ def run(
     tissue, meta = artifacts.read_tissue(tissue_path)
     settings = section.model_dump()
     try:
-        regions = select_tissue_regions(tissue, **settings)
+        regions = select_regions(tissue, **settings)
     except quarantine as error:
         log.warning("quarantined: %s", error)
         slide = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
-        regions = select_tissue_regions(replace(tissue, slide=slide), **settings)
+        regions = select_regions(replace(tissue, slide=slide), **settings)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = artifacts.provenance("regions", VERSION, settings, meta["fingerprint"])
     grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})

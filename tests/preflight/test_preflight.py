@@ -111,7 +111,7 @@ def test_the_sample_finds_what_the_stages_find(settings, probed):
     for slide, of_slide in zip(sample.slides, sample.regions, strict=True):
         outlined, _ = tissue.segment_file(slide.slide_id, slide.path, **settings().tissue.segmentation.model_dump())
         np.testing.assert_array_equal(
-            of_slide.coords, regions.select_tissue_regions(outlined, **settings().regions.model_dump()).coords
+            of_slide.coords, regions.select_regions(outlined, **settings().regions.model_dump()).coords
         )
 
 

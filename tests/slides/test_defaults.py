@@ -10,7 +10,7 @@ SECTIONS = [
     ("tissue", segmentation.find_tissue),
     ("tissue", segmentation.clean_mask),
     ("tissue", tissue.segment_file),
-    ("regions", regions.select_tissue_regions),
+    ("regions", regions.select_regions),
     ("regions", regions.place_grid),
     ("ledger", ledger.check),
     ("tokens", tokenizer.load_tokenizer),

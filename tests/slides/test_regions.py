@@ -47,7 +47,7 @@ def test_fractions_add_up_to_the_tissue(x, y, radius):
 
 
 def test_no_tissue_no_regions():
-    kept = regions.select_tissue_regions(artifacts.Tissue(SLIDE, ()))
+    kept = regions.select_regions(artifacts.Tissue(SLIDE, ()))
     assert kept.coords.shape == (0, 2)
     assert kept.slide.status == artifacts.OK
 
@@ -57,14 +57,14 @@ def test_no_tissue_no_regions():
 )
 def test_a_region_spans_the_same_microns_on_every_slide(slide_mpp, side):
     slide = replace(SLIDE, width_px=20_000, height_px=20_000, mpp=slide_mpp)
-    kept = regions.select_tissue_regions(artifacts.Tissue(slide, (box(0, 0, 20_000, 20_000),)))
+    kept = regions.select_regions(artifacts.Tissue(slide, (box(0, 0, 20_000, 20_000),)))
     assert kept.size_level0_px == side
     assert set(np.diff(np.unique(kept.coords[:, 0]))) == {side}
 
 
 @pytest.mark.parametrize(("edge", "count"), [("pad", 9), ("drop", 4)])
 def test_regions_over_the_edge_are_padded_or_dropped(edge, count):
-    kept = regions.select_tissue_regions(
+    kept = regions.select_regions(
         artifacts.Tissue(SLIDE, (box(0, 0, 10_000, 9_000),)), edge=edge, min_tissue_fraction=0.01
     )
     assert len(kept.coords) == count
@@ -74,17 +74,17 @@ def test_regions_over_the_edge_are_padded_or_dropped(edge, count):
 def test_a_slide_smaller_than_a_region_is_padded_or_dropped():
     small = replace(SLIDE, width_px=3000, height_px=2500)
     tissue = artifacts.Tissue(small, (box(0, 0, 3000, 2500),))
-    kept = regions.select_tissue_regions(tissue)
+    kept = regions.select_regions(tissue)
     assert kept.coords.tolist() == [[0, 0]]
     assert kept.tissue_fraction == pytest.approx([3000 * 2500 / 4096**2])
-    assert len(regions.select_tissue_regions(tissue, edge="drop").coords) == 0
+    assert len(regions.select_regions(tissue, edge="drop").coords) == 0
 
 
 def test_too_little_tissue_is_dropped():
     tissue = artifacts.Tissue(SLIDE, (box(0, 0, 4096, 1200), box(4096, 0, 6000, 4096)))
-    kept = regions.select_tissue_regions(tissue)
+    kept = regions.select_regions(tissue)
     np.testing.assert_array_equal(kept.coords, [[0, 0], [4096, 0]])
-    np.testing.assert_array_equal(regions.select_tissue_regions(tissue, min_tissue_fraction=0.3).coords, [[4096, 0]])
+    np.testing.assert_array_equal(regions.select_regions(tissue, min_tissue_fraction=0.3).coords, [[4096, 0]])
 
 
 @pytest.fixture
@@ -144,29 +144,29 @@ def test_a_slide_without_regions_says_why(run):
         r"no tissue found; .* if there is some\. 100% is ink\.", run(artifacts.Tissue(inked, ())).slide.reason
     )
     small = artifacts.Tissue(replace(SLIDE, width_px=3000, height_px=3000), (box(0, 0, 3000, 3000),))
-    assert "set regions.edge to pad" in regions.select_tissue_regions(small, edge="drop").slide.reason
+    assert "set regions.edge to pad" in regions.select_regions(small, edge="drop").slide.reason
 
 
 @pytest.mark.parametrize(("side", "kept"), [(2048, 1), (2047, 0)])
 def test_a_square_with_just_enough_tissue_is_kept(side, kept):
     """A quarter, to the last px; what is dropped is what is not kept."""
-    regions_of_slide = regions.select_tissue_regions(artifacts.Tissue(SLIDE, (box(0, 0, 2048, side),)))
+    regions_of_slide = regions.select_regions(artifacts.Tissue(SLIDE, (box(0, 0, 2048, side),)))
     assert len(regions_of_slide.coords) == kept
     fractions = np.array([0, 0.2, 0.25, 1], np.float32)
     assert regions.has_enough_tissue(fractions, 0.25).tolist() == [False, False, True, True]
 
 
 def test_a_square_without_tissue_is_never_kept():
-    kept = regions.select_tissue_regions(artifacts.Tissue(SLIDE, (box(4096, 0, 4200, 100),)), min_tissue_fraction=0.0)
+    kept = regions.select_regions(artifacts.Tissue(SLIDE, (box(4096, 0, 4200, 100),)), min_tissue_fraction=0.0)
     np.testing.assert_array_equal(kept.coords, [[4096, 0]])
     assert regions.has_enough_tissue(np.array([0, 1e-6], np.float32), 0.0).tolist() == [False, True]
 
 
 def test_a_slide_a_little_coarser_than_the_target_is_enlarged_and_no_more():
     tissue = artifacts.Tissue(replace(SLIDE, mpp=0.509), (box(0, 0, 9000, 9000),))
-    assert len(regions.select_tissue_regions(tissue).coords)
+    assert len(regions.select_regions(tissue).coords)
     with pytest.raises(SlideError, match=r"0\.512 um/px .* is coarser than regions\.target_mpp 0\.5"):
-        regions.select_tissue_regions(replace(tissue, slide=replace(SLIDE, mpp=0.512)))
+        regions.select_regions(replace(tissue, slide=replace(SLIDE, mpp=0.512)))
 
 
 def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path, settings):
@@ -183,14 +183,14 @@ def test_a_bad_slide_stops_the_stage_where_it_is_not_to_be_quarantined(tmp_path,
 def test_of_two_anchors_that_keep_as_much_the_one_further_along_the_row_is_taken():
     """Tissue the same along both axes, which a shift along one of them keeps whole."""
     tissue = artifacts.Tissue(replace(SLIDE, width_px=200, height_px=200), (L_SHAPE,))
-    assert regions.select_tissue_regions(tissue, anchor="tissue", size_px=64).coords.tolist() == [[24, 60], [88, 60]]
+    assert regions.select_regions(tissue, anchor="tissue", size_px=64).coords.tolist() == [[24, 60], [88, 60]]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_anchored_grid_moves_along_the_axis_where_it_keeps_more(axis):
     corners = [[4096 - 1100, 0], [4096 + 1100, 2200]]
     low, high = ([corner[axis], corner[1 - axis]] for corner in corners)
-    kept = regions.select_tissue_regions(artifacts.Tissue(SLIDE, (box(*low, *high),)), anchor="tissue")
+    kept = regions.select_regions(artifacts.Tissue(SLIDE, (box(*low, *high),)), anchor="tissue")
     assert len(kept.coords) == 1
     assert kept.coords[0, 1 - axis] == 0
     assert high[axis] - 4096 <= kept.coords[0, axis] <= low[axis]
@@ -199,8 +199,8 @@ def test_an_anchored_grid_moves_along_the_axis_where_it_keeps_more(axis):
 def test_the_grid_can_be_anchored_where_it_keeps_most_tissue():
     """A biopsy across the corner of four cells: none holds a quarter, one of its own holds all."""
     tissue = artifacts.Tissue(SLIDE, (box(4096 - 1100, 4096 - 1100, 4096 + 1100, 4096 + 1100),))
-    assert len(regions.select_tissue_regions(tissue).coords) == 0
-    kept = regions.select_tissue_regions(tissue, anchor="tissue")
+    assert len(regions.select_regions(tissue).coords) == 0
+    kept = regions.select_regions(tissue, anchor="tissue")
     assert kept.tissue_fraction.tolist() == pytest.approx([2200**2 / 4096**2])
     assert (kept.coords[0] <= 4096 - 1100).all()
     assert (kept.coords[0] + 4096 >= 4096 + 1100).all()
@@ -211,9 +211,7 @@ def test_an_anchored_grid_never_keeps_less():
     for _ in range(5):
         x, y, radius = rng.uniform(1000, 8000, 3)
         tissue = artifacts.Tissue(SLIDE, (Point(x, y).buffer(radius).intersection(box(0, 0, 10_000, 9_000)),))
-        held = [
-            regions.select_tissue_regions(tissue, anchor=anchor).tissue_fraction.sum() for anchor in ("slide", "tissue")
-        ]
+        held = [regions.select_regions(tissue, anchor=anchor).tissue_fraction.sum() for anchor in ("slide", "tissue")]
         assert held[1] >= held[0]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shapely import box
 
 from slpd_core import artifacts
-from slpd_core.slides.regions import select_tissue_regions
+from slpd_core.slides.regions import select_regions
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import describe_contradiction, downsample_factor, is_plausible, resolve_mpp
@@ -90,7 +90,7 @@ def test_what_is_read_of_a_region_is_what_the_grid_lays(slide_mpp):
     """The side that `regions` steps by and the side that `read` covers are the same level-0 px."""
     side = 40_000
     slide = artifacts.SlideInfo("s", artifacts.OK, "", side, side, slide_mpp, "sheet", "")
-    laid = select_tissue_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)))
+    laid = select_regions(artifacts.Tissue(slide, (box(0, 0, side, side),)))
     plan = plan_read((1.0, 4.0), ((), ()), downsample_factor(slide_mpp, 0.5), (0, 0), (laid.size_px, laid.size_px))
     assert plan.box[2] == pytest.approx(laid.size_level0_px, abs=1)
 
