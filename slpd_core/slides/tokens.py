@@ -1,11 +1,9 @@
 """Tokens: every patch of a slide's regions, encoded by the frozen patch encoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder import parse_metadata
@@ -60,21 +58,41 @@ def build_provenance(
     }
 
 
-def _write_tokens(
-    tokens_path: Path,
+def _encode_slide(
+    slide_path: Path,
     regions: artifacts.Regions,
-    pixels: Iterable[np.ndarray],
     tokenizer: RegionTokenizer,
+    tokens_path: Path,
     *,
     token_dim: int,
     provenance: artifacts.Meta,
-) -> None:
-    """Encode the pixels of a slide's regions, and write tokens and mean colors region by region."""
-    grid = regions.size_px // tokenizer.patch_px
-    shown = progress(pixels, len(regions.coords), regions.slide.slide_id, "regions")
-    with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance) as written:
-        for i, tokens in enumerate(tokenizer(record_mean_colors(shown, tokenizer.patch_px, written.mean_color))):
-            written.tokens[i] = tokens
+    jpeg_scaled_decoding: bool,
+    quarantine: tuple[type[Exception], ...],
+    state_dir: Path | None,
+) -> artifacts.Regions:
+    """Write the tokens and mean colors of a slide's regions; return the regions, none if the slide is quarantined."""
+    slide_id, patch_px = regions.slide.slide_id, tokenizer.patch_px
+    mark_path = outages.name_mark(state_dir, slide_id, tokens_path)
+    pixels = iter_region_pixels(
+        slide_path,
+        regions,
+        jpeg_scaled_decoding=jpeg_scaled_decoding,
+        raise_slide_error=OSError in quarantine,
+        state_dir=state_dir,
+    )
+    shown = progress(pixels, len(regions.coords), slide_id, "regions")
+    grid = regions.size_px // patch_px
+    try:
+        with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance) as written:
+            for i, tokens in enumerate(tokenizer(record_mean_colors(shown, patch_px, written.mean_color))):
+                written.tokens[i] = tokens
+        outages.note_read(mark_path)
+    except SlideError as error:  # other errors, as of a full disk, are not the slide's
+        if SlideError not in quarantine:
+            raise
+        regions = as_quarantined(regions, outages.explain(error, mark_path, slide_path))
+        log.warning("quarantined: %s", regions.slide.reason)
+    return regions
 
 
 def run(
@@ -97,8 +115,8 @@ def run(
         regions_path: The slide's regions.
         weights_path: The patch encoder.
         tokens_path: The file to write.
-        encoded_path: The encoded regions without tokens, to write for the ledger. Rebuilt tokens leave it the same, and
-            Snakemake compares small files by content, so nothing after the ledger reruns.
+        encoded_path: The encoded regions without tokens, to write for the ledger. Rebuilt tokens leave this small file
+            the same, so Snakemake does not rerun the stages after the ledger.
         section: The stage's settings.
         device: "cpu" or "cuda".
         quarantine: Errors that quarantine the slide; others are raised.
@@ -112,38 +130,22 @@ def run(
     precision = choose_precision(section.precision, device, token_dim)
     provenance = build_provenance(section.model_dump(), regions_meta, encoder_meta, precision)
     fingerprint = provenance["fingerprint"]
-    if not len(regions.coords):
-        _write_no_tokens(tokens_path, regions, grid, token_dim, provenance)
-    elif not (cache_dir and token_cache.get(cache_dir, fingerprint, regions, tokens_path)):
-        mark_path = outages.name_mark(state_dir, regions.slide.slide_id, tokens_path)
+    if len(regions.coords) and not (cache_dir and token_cache.get(cache_dir, fingerprint, regions, tokens_path)):
         options = section.model_dump(include={"batch_size", "compile"})
-        tokenizer = load_tokenizer(weights_path, precision=precision, device=device, **options)
-        pixels = iter_region_pixels(
+        regions = _encode_slide(
             slide_path,
             regions,
+            load_tokenizer(weights_path, precision=precision, device=device, **options),
+            tokens_path,
+            token_dim=token_dim,
+            provenance=provenance,
             jpeg_scaled_decoding=section.jpeg_scaled_decoding,
-            raise_slide_error=OSError in quarantine,
+            quarantine=quarantine,
             state_dir=state_dir,
         )
-        try:
-            _write_tokens(tokens_path, regions, pixels, tokenizer, token_dim=token_dim, provenance=provenance)
-            outages.note_read(mark_path)
-        except SlideError as error:  # other errors, as of a full disk, are not the slide's
-            if SlideError not in quarantine:
-                raise
-            reason = outages.explain(error, mark_path, slide_path)
-            log.warning("quarantined: %s", reason)
-            regions = as_quarantined(regions, reason)
-            _write_no_tokens(tokens_path, regions, grid, token_dim, provenance)
-        else:
-            if cache_dir:
-                token_cache.store(cache_dir, fingerprint, tokens_path)
+        if cache_dir and len(regions.coords):
+            token_cache.store(cache_dir, fingerprint, tokens_path)
+    if not len(regions.coords):
+        with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance):
+            pass
     artifacts.write_regions(encoded_path, regions, provenance)
-
-
-def _write_no_tokens(
-    tokens_path: Path, regions: artifacts.Regions, grid: int, token_dim: int, provenance: artifacts.Meta
-) -> None:
-    """Write the tokens of a slide without regions."""
-    with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance):
-        pass
