@@ -97,7 +97,7 @@ TRAINING = dict.fromkeys(SCORERS, uncertainty.TRAINING) | {"fixed": 0.0, "neares
 
 
 def auc_influence(scores: np.ndarray, tested: np.ndarray, labels: np.ndarray, training: float) -> uncertainty.Influence:
-    """Return the AUC's influence as `uncertainty.influences` does, by placements (DeLong et al., 1988).
+    """Return the AUC's influence as `uncertainty.compute_influences` does, by placements (DeLong et al., 1988).
 
     Args:
         scores: of the patients that each fold tests, (F, n_test).

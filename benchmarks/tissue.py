@@ -100,7 +100,7 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
         for name, classifier in CLASSIFIERS.items():
             p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, seed, **training)[1]
-            rows.append({"way": way, "seed": seed, "classifier": name} | metrics.scores(p, truth))
+            rows.append({"way": way, "seed": seed, "classifier": name} | metrics.score_predictions(p, truth))
     return rows
 
 

@@ -379,7 +379,7 @@ HOSTILE = "\\input{/etc/passwd} ^^5cinput $x$ ~ <script>alert(1)</script> ![a](h
 def test_a_text_in_a_table_is_text_in_latex_and_markdown():
     cells = [".9"]
     table = table_format.Table(["Row"], ["AUC"], [([HOSTILE], cells)], [(HOSTILE, 1)], [HOSTILE])
-    latex, markdown = table_format.latex(table), table_format.markdown(table)
+    latex, markdown = table_format.format_latex(table), table_format.format_markdown(table)
     body = latex.replace(r"\textbackslash{}", "").replace(r"\textasciicircum{}", "").replace(r"\$", "")
     assert not re.search(r"\\input|\^|\$", body.partition("\n%")[0])
     assert all(line.startswith("%") for line in latex.partition("\\end{tabular}\n")[2].splitlines())

@@ -145,7 +145,10 @@ def results(
         "per_fold": [
             (
                 row.names,
-                {score: [table_format.number(value) for value in scores[score]] for score in table_format.SHOWN},
+                {
+                    score: [table_format.format_score(value) for value in scores[score]]
+                    for score in table_format.SHOWN_SCORES
+                },
             )
             for row, scores in zip(rows, per_fold, strict=True)
         ],
@@ -156,11 +159,13 @@ def results(
 def _reference(reference: result_rows.ResultRow, table: pd.DataFrame) -> dict[str, str]:
     """The reference row as the page opens with it: its AUC, its interval, the range of differences detectable to it."""
     line = table[table["row"] == reference.key].iloc[0]
-    ends = [table_format.number(value) for value in (table["auc_detectable"].min(), table["auc_detectable"].max())]
+    ends = [
+        table_format.format_score(value) for value in (table["auc_detectable"].min(), table["auc_detectable"].max())
+    ]
     return {
         "sentence": reference.sentence,
-        "auc": table_format.number(line["auc_mean"]),
-        "interval": table_format.interval(line["auc_low"], line["auc_high"]),
+        "auc": table_format.format_score(line["auc_mean"]),
+        "interval": table_format.format_interval(line["auc_low"], line["auc_high"]),
         "detectable": " to ".join(dict.fromkeys(ends)),
     }
 
@@ -198,7 +203,7 @@ def write_outputs(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame,
             part.write_bytes(png)
     tables = result_rows.as_tables(table)
     artifacts.write_both(out_dir / "table.parquet", "results", table, meta)
-    for suffix, print_table in {"md": table_format.markdown, "tex": table_format.latex}.items():
+    for suffix, print_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(print_table, tables)))
 
 
@@ -224,7 +229,7 @@ def describe_runs(history_paths: Mapping[str, Path], metas: Mapping[str, artifac
 
 def write_page(path: Path, **context: Any) -> None:
     """Write the report's page; context: what its template names."""
-    page = render("report.html.j2", names=result_rows.NAMES, scores=table_format.SHOWN, **context)
+    page = render("report.html.j2", names=result_rows.NAME_COLUMNS, scores=table_format.SHOWN_SCORES, **context)
     artifacts.write_text(path, page)
 
 

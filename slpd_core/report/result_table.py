@@ -9,7 +9,7 @@ import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.report import metrics, significance, table_format, uncertainty
-from slpd_core.report.table_format import NONE, SHOWN
+from slpd_core.report.table_format import NONE, SHOWN_SCORES
 
 CLASSIFIER_NAMES = {
     "knn": "KNN (mean)",
@@ -19,7 +19,7 @@ CLASSIFIER_NAMES = {
     "dsmil": "DS-MIL",
     "vit_wsi": "ViT_WSI",
 }
-NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
+NAME_COLUMNS = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
 INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC difference", "Detectable"
 # What a row is compared by -> the end of its columns.
 COMPARED = {"difference": "difference", "low": "difference_low", "high": "difference_high", "detectable": "detectable"}
@@ -103,7 +103,7 @@ def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Seque
         meta = parts[0][1]
         encoder, classes = (meta["encoder_source"], meta["encoder_name"]), json.loads(meta["classes"])
         predictions = pd.concat([frame for frame, _ in parts], ignore_index=True)
-        scores = metrics.fold_scores(predictions, classes)
+        scores = metrics.score_folds(predictions, classes)
         rows.append(ResultRow(name, meta["level"], classifier, encoder, classes, predictions, scores))
     return sorted(
         rows,
@@ -137,30 +137,38 @@ def make_table(
         row and names; folds, auc_folds, those in which the AUC is defined, and partial_folds, how many of them lack a
         label; of each score {score}_mean and _sd over
         folds, _low and _high, the 95 % interval of that mean; the same by patient as patient_{score}_...; reference,
-        and of the scores in SHOWN {score}_difference, _difference_low, _difference_high and _detectable, as
+        and of the scores in SHOWN_SCORES {score}_difference, _difference_low, _difference_high and _detectable, as
         `compare.compare_with_reference` returns them (nan in the reference row).
     """
-    influences = {row.key: uncertainty.influences(row.predictions, row.classes, row.training) for row in rows}
+    influences = {row.key: uncertainty.compute_influences(row.predictions, row.classes, row.training) for row in rows}
     lines = []
     for row in rows:
         auc_folds = int(row.per_fold["auc"].notna().sum())
-        line = {"row": row.key, **row.names, **metrics.summary(row.per_fold), "auc_folds": auc_folds}
+        line = {"row": row.key, **row.names, **metrics.summarize_folds(row.per_fold), "auc_folds": auc_folds}
         line["partial_folds"] = int(row.per_fold["fold"].isin(partial_folds).sum())
         line |= _intervals(influences[row.key])
-        patients = metrics.patient_predictions(row.predictions, row.classes)
-        by_patient = metrics.summary(metrics.fold_scores(patients, row.classes))
-        by_patient |= _intervals(uncertainty.influences(patients, row.classes, row.training))
+        patients = metrics.average_by_patient(row.predictions, row.classes)
+        by_patient = metrics.summarize_folds(metrics.score_folds(patients, row.classes))
+        by_patient |= _intervals(uncertainty.compute_influences(patients, row.classes, row.training))
         line |= {f"patient_{name}": value for name, value in by_patient.items()}
         if reference is not None and row is not reference:
-            for score in SHOWN:
+            for score in SHOWN_SCORES:
                 against = significance.compare_with_reference(
                     influences[row.key][score], influences[reference.key][score]
                 )
                 line |= {f"{score}_{COMPARED[what]}": value for what, value in against.items()}
         lines.append(line | {"reference": reference.key if reference else ""})
     scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd", "low", "high")]
-    compared = [f"{score}_{what}" for score in SHOWN for what in COMPARED.values()]
-    columns = ["row", *NAMES, "folds", "auc_folds", "partial_folds", *scores, *[f"patient_{name}" for name in scores]]
+    compared = [f"{score}_{what}" for score in SHOWN_SCORES for what in COMPARED.values()]
+    columns = [
+        "row",
+        *NAME_COLUMNS,
+        "folds",
+        "auc_folds",
+        "partial_folds",
+        *scores,
+        *[f"patient_{name}" for name in scores],
+    ]
     return pd.DataFrame(lines, columns=[*columns, "reference", *compared])
 
 
@@ -178,15 +186,15 @@ def as_tables(table: pd.DataFrame) -> list[table_format.Table]:
     """
     lines = table.to_dict("records")
     marked = [line for line in lines if line["partial_folds"]]
-    notes = [table_format.mark_note(marked[0]["partial_folds"], marked[0]["folds"])] if marked else []
+    notes = [table_format.explain_mark(marked[0]["partial_folds"], marked[0]["folds"])] if marked else []
     by_slide = table_format.Table(
-        [*NAMES.values()],
+        [*NAME_COLUMNS.values()],
         [*_score_heads(""), DIFFERENCE, INTERVAL, DETECTABLE],
         [(_names(line), [*_scores(line, ""), *_differences(line)]) for line in lines],
         notes=notes,
     )
     by_patient = table_format.Table(
-        [*NAMES.values()],
+        [*NAME_COLUMNS.values()],
         _score_heads(" by patient"),
         [(_names(line), _scores(line, "patient_")) for line in lines],
         notes=notes,
@@ -197,28 +205,28 @@ def as_tables(table: pd.DataFrame) -> list[table_format.Table]:
 
 
 def _score_heads(by: str) -> list[str]:
-    return [head for title in SHOWN.values() for head in (title + by, INTERVAL)]
+    return [head for title in SHOWN_SCORES.values() for head in (title + by, INTERVAL)]
 
 
 def _names(line: Mapping[str, Any]) -> list[str]:
-    return [line[name] for name in NAMES]
+    return [line[name] for name in NAME_COLUMNS]
 
 
 def _scores(line: Mapping[str, Any], prefix: str) -> list[str]:
     """Mean and deviation of each score, and its interval, as texts."""
     cells = []
-    for score in [prefix + score for score in SHOWN]:
-        mean = table_format.mean_sd(line[f"{score}_mean"], line[f"{score}_sd"])
-        cells.append(table_format.mark(mean, line["partial_folds"]))
-        cells.append(table_format.interval(line[f"{score}_low"], line[f"{score}_high"]))
+    for score in [prefix + score for score in SHOWN_SCORES]:
+        mean = table_format.format_mean_sd(line[f"{score}_mean"], line[f"{score}_sd"])
+        cells.append(table_format.mark_partial(mean, line["partial_folds"]))
+        cells.append(table_format.format_interval(line[f"{score}_low"], line[f"{score}_high"]))
     return cells
 
 
 def _differences(line: Mapping[str, Any]) -> list[str]:
     """The difference to the reference row, its interval, and what could have been detected, as texts."""
     difference, low, high, detectable = (line[f"auc_{what}"] for what in COMPARED.values())
-    text = "reference" if line["row"] == line["reference"] else table_format.signed(difference)
-    return [text, table_format.signed_interval(low, high), table_format.number(detectable)]
+    text = "reference" if line["row"] == line["reference"] else table_format.format_difference(difference)
+    return [text, table_format.format_difference_interval(low, high), table_format.format_score(detectable)]
 
 
 def find_partial_folds(found: pd.DataFrame) -> set[int]:

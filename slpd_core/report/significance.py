@@ -1,4 +1,4 @@
-"""How far each row of the table is from a reference row, and what these folds could have shown."""
+"""Differences between rows of the result table and a reference row, and the smallest detectable one."""
 
 import math
 
@@ -8,16 +8,16 @@ POWER = 0.8
 
 
 def compare_with_reference(row: Influence, reference: Influence) -> dict[str, float]:
-    """Return the paired difference of a row's mean score to the reference's, with its interval.
+    """Compare a row's mean score with the reference row's, paired by fold and patient.
 
     Args:
-        row: the row's score in each fold, and each patient's part in it.
-        reference: those of the reference row.
+        row: The row's score, with the influence of each patient.
+        reference: The reference row's score.
 
     Returns:
         difference (row - reference), low and high (its interval at LEVEL), and detectable: the smallest true difference
-        whose interval leaves out 0 with a probability of POWER. nan where no fold defines both, or where no test
-        patient tells the rows apart.
+        whose interval excludes 0 with probability POWER. nan if no fold defines both, or no test patient distinguishes
+        the rows.
     """
     both = row.minus(reference)
     difference, error = float(both.values.mean()), both.standard_error()

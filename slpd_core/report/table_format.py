@@ -1,4 +1,4 @@
-"""Tables as people read them: numbers as the paper prints them, in Markdown and LaTeX."""
+"""Tables for people: numbers as the paper prints them, in Markdown and LaTeX."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from slpd_core.runtime import escape_controls
 
-SHOWN = {"accuracy": "Accuracy", "auc": "AUC"}
+SHOWN_SCORES = {"accuracy": "Accuracy", "auc": "AUC"}
 NONE = "–"
 MINUS = "−"
-MARK = "†"  # of a mean over folds some of which lack a label
+MARK = "†"  # of a mean over folds of which some lack a label
 IN_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", NONE: "--"} | {sign: rf"\{sign}" for sign in "_&%#${}"}
 IN_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$", MARK: r"$\dagger$"}
 IN_MARKDOWN = {sign: rf"\{sign}" for sign in "\\|*`<>["}
@@ -19,8 +19,12 @@ IN_MARKDOWN = {sign: rf"\{sign}" for sign in "\\|*`<>["}
 class Table:
     """A table to print.
 
-    groups: of the columns, title and number of columns; none of a table of one cohort. lines: the names of a row, one
-    per head, and its cells, one per column. notes: what stands below.
+    Attributes:
+        heads: Titles of the columns that name a row.
+        columns: Titles of the other columns.
+        lines: Of each row, its names, one per head, and its cells, one per column.
+        groups: Of the columns: title and number of columns; none in a table of one cohort.
+        notes: Sentences below the table.
     """
 
     heads: Sequence[str]
@@ -30,74 +34,147 @@ class Table:
     notes: Sequence[str] = ()
 
 
-def number(value: float) -> str:
-    """.864 as the paper prints it; – where there is no number."""
+def format_score(value: float) -> str:
+    """Format a score as the paper prints it.
+
+    Args:
+        value: 0 to 1, or nan.
+
+    Returns:
+        Such as .864; – for nan.
+    """
     return NONE if math.isnan(value) else f"{value:.3f}".removeprefix("0")
 
 
-def mean_sd(mean: float, sd: float) -> str:
-    """.864±.042 as the paper prints it; – where there is no number."""
-    return NONE if math.isnan(mean) else f"{number(mean)}±{number(sd)}"
+def format_mean_sd(mean: float, sd: float) -> str:
+    """Format a mean and its standard deviation as the paper prints them.
+
+    Args:
+        mean, sd: Of a score.
+
+    Returns:
+        Such as .864±.042; – for a mean of nan.
+    """
+    return NONE if math.isnan(mean) else f"{format_score(mean)}±{format_score(sd)}"
 
 
-def mark(text: str, partial_folds: float) -> str:
-    """Return the text of a mean over folds, marked where some of them lack a label."""
+def mark_partial(text: str, partial_folds: float) -> str:
+    """Mark the mean over folds of which some lack a label.
+
+    Args:
+        text: The formatted mean.
+        partial_folds: How many folds lack a label.
+
+    Returns:
+        The text, with MARK if there are such folds.
+    """
     return f"{text}{MARK}" if partial_folds > 0 and text != NONE else text
 
 
-def mark_note(partial_folds: float, folds: float) -> str:
-    """Return what the mark means."""
+def explain_mark(partial_folds: float, folds: float) -> str:
+    """Explain the mark in a note.
+
+    Args:
+        partial_folds: How many folds lack a label.
+        folds: How many folds there are.
+
+    Returns:
+        A sentence.
+    """
     return (
         f"{MARK} In {partial_folds:.0f} of {folds:.0f} folds a label is missing from the slides that train or test: "
         "scores there are over fewer labels, and count in this mean."
     )
 
 
-def interval(low: float, high: float) -> str:
-    """.781 to .923; – where there is none."""
-    return NONE if math.isnan(low) else f"{number(low)} to {number(high)}"
+def format_interval(low: float, high: float) -> str:
+    """Format the interval of a score.
+
+    Args:
+        low, high: Its ends, or nan.
+
+    Returns:
+        Such as .781 to .923; – for nan.
+    """
+    return NONE if math.isnan(low) else f"{format_score(low)} to {format_score(high)}"
 
 
-def signed(value: float) -> str:
-    """+.021, −.021 or .000, a difference; – where there is none."""
-    text = number(abs(value))
+def format_difference(value: float) -> str:
+    """Format a difference of scores with its sign.
+
+    Args:
+        value: -1 to 1, or nan.
+
+    Returns:
+        Such as +.021, −.021 or .000; – for nan.
+    """
+    text = format_score(abs(value))
     return text if text in (NONE, ".000") else f"{'+' if value > 0 else MINUS}{text}"
 
 
-def signed_interval(low: float, high: float) -> str:
-    """−.060 to +.018; – where there is none."""
-    return NONE if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+def format_difference_interval(low: float, high: float) -> str:
+    """Format the interval of a difference of scores.
+
+    Args:
+        low, high: Its ends, or nan.
+
+    Returns:
+        Such as −.060 to +.018; – for nan.
+    """
+    return NONE if math.isnan(low) else f"{format_difference(low)} to {format_difference(high)}"
 
 
-def escaped(text: str, signs: dict[str, str]) -> str:
-    """The text with each of the signs replaced, and what does not show written out, such as the end of a line."""
+def escape(text: str, signs: dict[str, str]) -> str:
+    """Escape signs of a format, and write control characters out, such as the end of a line.
+
+    Args:
+        text: Any text.
+        signs: Each sign and its replacement.
+
+    Returns:
+        The escaped text.
+    """
     return "".join(signs.get(sign, sign) for sign in escape_controls(text))
 
 
-def markdown(table: Table) -> str:
-    """The table in Markdown; groups stand in the heads."""
-    groups = [f"{escaped(title, IN_MARKDOWN)} " for title, count in table.groups for _ in range(count)]
+def format_markdown(table: Table) -> str:
+    """Write a table in Markdown, with the titles of its groups in the heads of the columns.
+
+    Args:
+        table: The table.
+
+    Returns:
+        Markdown.
+    """
+    groups = [f"{escape(title, IN_MARKDOWN)} " for title, count in table.groups for _ in range(count)]
     columns = [f"{group}{name}" for group, name in zip(groups or [""] * len(table.columns), table.columns, strict=True)]
-    body = [[escaped(name, IN_MARKDOWN) for name in names] + [*cells] for names, cells in table.lines]
+    body = [[escape(name, IN_MARKDOWN) for name in names] + [*cells] for names, cells in table.lines]
     rule = ["---"] * len(table.heads) + ["---:"] * len(table.columns)
     lines = [f"| {' | '.join(cells)} |\n" for cells in [[*table.heads, *columns], rule, *body]]
-    return "".join(lines) + "".join(f"\n{escaped(note, IN_MARKDOWN)}\n" for note in table.notes)
+    return "".join(lines) + "".join(f"\n{escape(note, IN_MARKDOWN)}\n" for note in table.notes)
 
 
-def latex(table: Table) -> str:
-    """The table in LaTeX (package booktabs)."""
-    body = [[escaped(text, IN_LATEX) for text in (*names, *cells)] for names, cells in table.lines]
-    spans = [rf"\multicolumn{{{count}}}{{c}}{{{escaped(title, IN_LATEX)}}}" for title, count in table.groups]
+def format_latex(table: Table) -> str:
+    """Write a table in LaTeX (package booktabs), its notes as comments.
+
+    Args:
+        table: The table.
+
+    Returns:
+        LaTeX.
+    """
+    body = [[escape(text, IN_LATEX) for text in (*names, *cells)] for names, cells in table.lines]
+    spans = [rf"\multicolumn{{{count}}}{{c}}{{{escape(title, IN_LATEX)}}}" for title, count in table.groups]
     above = [" & ".join([""] * len(table.heads) + spans) + r" \\"] if spans else []
     parts = [
         rf"\begin{{tabular}}{{{'l' * len(table.heads)}{'c' * len(table.columns)}}}",
         r"\toprule",
         *above,
-        " & ".join(escaped(title, IN_LATEX) for title in (*table.heads, *table.columns)) + r" \\",
+        " & ".join(escape(title, IN_LATEX) for title in (*table.heads, *table.columns)) + r" \\",
         r"\midrule",
         *(" & ".join(cells) + r" \\" for cells in body),
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"% {escaped(note, {})}" for note in table.notes),
+        *(f"% {escape(note, {})}" for note in table.notes),
     ]
     return "\n".join(parts) + "\n"

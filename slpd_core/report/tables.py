@@ -1,7 +1,7 @@
-"""Tables over cohorts: chosen rows of the result tables of several cohorts, the paper's numbers beside its own."""
+"""Tables over cohorts: chosen rows of the result tables of several cohorts, beside the paper's numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,143 +10,184 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.report import protocol, table_format
 from slpd_core.report.html import render
-from slpd_core.report.result_table import CLASSIFIER_NAMES, NAMES
+from slpd_core.report.result_table import CLASSIFIER_NAMES, NAME_COLUMNS
 from slpd_core.runtime import log
 
 VERSION = 4
-# Yu, Lin & Xu (MICCAI 2023), Tables 1 and 2, by our names. A row of Table 2 has a deviation where it is one of Table 1,
-# as M = 4 on NSCLC; those of the others are not at hand. Its "region" stands for both readings.
+# Yu, Lin & Xu (MICCAI 2023), Tables 1 and 2, under our names of rows. Table 2 has no deviations: its rows have one
+# where they are also in Table 1, as M = 4 on NSCLC. Its row "region" may mean either reading.
 PUBLISHED = Path(__file__).with_name("published.csv")
 PAPER = "paper"
-PROTOCOL = ("patch_encoder", "splits")  # columns of a result table: what its scores rest on
+PROTOCOL = ("patch_encoder", "splits")  # columns of a result table that describe the protocol of its scores
 
 
 @dataclass(frozen=True)
 class CohortTable:
-    """A table over cohorts in numbers.
+    """Chosen rows of the result tables of several cohorts, in numbers.
 
-    frame: a line a row and cohort: label, row, cohort, of each score mean, sd, and the paper's
-    (paper_{score}, _sd); nan where there is none. missing: cohorts without results, with the file that is not there.
+    Attributes:
+        rows: Label to row, features/classifier.
+        has_labels: Whether rows have labels of their own.
+        frame: A line per row and cohort: label, row, cohort, of each score mean, sd and the paper's
+            (paper_{score}, _sd); nan where there is none.
+        missing: Cohorts without results, and the file that does not exist.
     """
 
-    section: config.CohortTableConfig
+    rows: Mapping[str, str]
+    has_labels: bool
     frame: pd.DataFrame
     missing: dict[str, Path]
 
 
 def read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    """The result table of each cohort that has one, by row.
+    """Read the result table of each cohort that has one.
 
-    Raises ValueError naming a damaged table and its cohort.
+    Args:
+        paths: Cohort to report/table.parquet.
+
+    Returns:
+        Cohort to its table, indexed by row.
+
+    Raises:
+        ValueError: A table is damaged.
     """
-    found = {}
+    tables = {}
     for cohort, path in paths.items():
         if path.exists():
             try:
                 table, _ = artifacts.read_table(path, "results")
             except ValueError as error:
                 raise ValueError(f"{error}, by the configuration of cohort {cohort}") from error
-            found[cohort] = table.set_index("row")
-    return found
+            tables[cohort] = table.set_index("row")
+    return tables
 
 
-def join(section: config.CohortTableConfig, paths: Mapping[str, Path]) -> CohortTable:
-    """The table from the report/table.parquet of each of its cohorts.
+def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, str]) -> CohortTable:
+    """Join chosen rows of the result tables of several cohorts.
 
-    Raises ValueError where none of its cohorts has any of its rows.
+    Args:
+        paths: Cohort to its report/table.parquet, in the order of the table.
+        rows: features/classifier, or label to that.
+
+    Returns:
+        The table in numbers.
+
+    Raises:
+        ValueError: No cohort has any of the rows.
     """
-    results = read_results({cohort: paths[cohort] for cohort in section.cohorts})
+    row_of = dict(rows) if isinstance(rows, Mapping) else {row: row for row in rows}
+    results = read_results(paths)
     published = pd.read_csv(PUBLISHED).set_index(["cohort", "row"])
     lines = []
-    for cohort in section.cohorts:
-        for label, row in section.labelled.items():
-            own = results[cohort].loc[row] if cohort in results and row in results[cohort].index else {}
+    for cohort in paths:
+        for label, row in row_of.items():
+            scores = results[cohort].loc[row] if cohort in results and row in results[cohort].index else {}
             paper = published.loc[cohort, row] if (cohort, row) in published.index else {}
             line = {"label": label, "row": row, "cohort": cohort}
-            for score in table_format.SHOWN:
-                line |= {f"{score}_{what}": own.get(f"{score}_{what}", math.nan) for what in ("mean", "sd")}
-                line |= {f"{PAPER}_{score}{what}": paper.get(f"{score}{what}", math.nan) for what in ("", "_sd")}
-            line |= {name: own.get(name, math.nan) for name in ("folds", "partial_folds")}
-            lines.append(line | {name: own.get(name, "") for name in (*NAMES, *PROTOCOL)})
+            for score in table_format.SHOWN_SCORES:
+                line |= {f"{score}_{part}": scores.get(f"{score}_{part}", math.nan) for part in ("mean", "sd")}
+                line |= {f"{PAPER}_{score}{part}": paper.get(f"{score}{part}", math.nan) for part in ("", "_sd")}
+            line |= {name: scores.get(name, math.nan) for name in ("folds", "partial_folds")}
+            lines.append(line | {name: scores.get(name, "") for name in (*NAME_COLUMNS, *PROTOCOL)})
     frame = pd.DataFrame(lines)
     if frame["accuracy_mean"].isna().all():
         raise ValueError(
-            f"none of its rows, {', '.join(section.labelled.values())}, is in "
-            f"{' or '.join(str(paths[cohort]) for cohort in section.cohorts)}; name rows as features/classifier of "
-            "evaluate.classifiers, and run the cohorts first"
+            f"none of its rows, {', '.join(row_of.values())}, is in {' or '.join(map(str, paths.values()))}; name rows "
+            "as features/classifier of evaluate.classifiers, and run the cohorts first"
         )
-    return CohortTable(section, frame, {cohort: paths[cohort] for cohort in section.cohorts if cohort not in results})
+    missing = {cohort: path for cohort, path in paths.items() if cohort not in results}
+    return CohortTable(row_of, isinstance(rows, Mapping), frame, missing)
 
 
-def names_of(section: config.CohortTableConfig, frame: pd.DataFrame) -> dict[str, list[str]]:
-    """What each row is called, by its label: the label, or where rows have none of their own the three names of the
-    result table.
+def name_rows(table: CohortTable) -> dict[str, list[str]]:
+    """Name the rows of a table: by its label, or by the three names of the result table.
+
+    Args:
+        table: The table in numbers.
+
+    Returns:
+        Label to the names.
     """
-    if isinstance(section.rows, dict):
-        return {label: [label] for label in section.rows}
-    found = {}
-    for row in section.rows:
+    if table.has_labels:
+        return {label: [label] for label in table.rows}
+    names = {}
+    for row in table.rows:
         features, _, classifier = row.partition("/")
-        known = frame[(frame["row"] == row) & (frame["features"] != "")]
-        unknown = {"features": table_format.NONE, "pretraining": features, "classifier": CLASSIFIER_NAMES[classifier]}
-        found[row] = [(known.iloc[0] if len(known) else unknown)[name] for name in NAMES]
-    return found
+        evaluated = table.frame[(table.frame["row"] == row) & (table.frame["features"] != "")]
+        default = {"features": table_format.NONE, "pretraining": features, "classifier": CLASSIFIER_NAMES[classifier]}
+        names[row] = [(evaluated.iloc[0] if len(evaluated) else default)[name] for name in NAME_COLUMNS]
+    return names
 
 
-def format_rows(joined: CohortTable) -> table_format.Table:
-    """The table to print: two columns a cohort, four where the paper has numbers of it."""
-    section, frame = joined.section, joined.frame
-    names = names_of(section, frame)
+def format_rows(table: CohortTable) -> table_format.Table:
+    """Format a table: two columns per cohort, four where the paper has numbers of it.
+
+    Args:
+        table: The table in numbers.
+
+    Returns:
+        The table to print.
+    """
+    names = name_rows(table)
     columns, groups = [], []
     cells: dict[str, list[str]] = {label: [] for label in names}
     notes = [
         f"{cohort}: no results yet ({path} is not there). Run it with the same report.tables."
-        for cohort, path in joined.missing.items()
+        for cohort, path in table.missing.items()
     ]
-    for cohort, own in frame.groupby("cohort", sort=False):
-        with_paper = own[[f"{PAPER}_{score}" for score in table_format.SHOWN]].notna().any(axis=None)
+    for cohort, lines in table.frame.groupby("cohort", sort=False):
+        with_paper = lines[[f"{PAPER}_{score}" for score in table_format.SHOWN_SCORES]].notna().any(axis=None)
         kinds = [("", "_mean"), *([(f"{PAPER}_", "")] if with_paper else [])]
-        encoders, splits = (own.loc[own["auc_mean"].notna(), name].replace("", pd.NA).dropna() for name in PROTOCOL)
-        if with_paper and len(encoders):
-            notes.append(protocol.compare_with_paper(str(cohort), encoders.unique(), splits.unique()))
-        groups.append((str(cohort), len(kinds) * len(table_format.SHOWN)))
+        groups.append((str(cohort), len(kinds) * len(table_format.SHOWN_SCORES)))
         for prefix, mean in kinds:
-            columns += [title + (f", {PAPER}" if prefix else "") for title in table_format.SHOWN.values()]
-            for line in own.to_dict("records"):
-                for score in table_format.SHOWN:
-                    text = table_format.mean_sd(line[f"{prefix}{score}{mean}"], line[f"{prefix}{score}_sd"])
+            columns += [title + (f", {PAPER}" if prefix else "") for title in table_format.SHOWN_SCORES.values()]
+            for line in lines.to_dict("records"):
+                for score in table_format.SHOWN_SCORES:
+                    text = table_format.format_mean_sd(line[f"{prefix}{score}{mean}"], line[f"{prefix}{score}_sd"])
                     text = text.removesuffix(f"±{table_format.NONE}")
-                    cells[line["label"]].append(text if prefix else table_format.mark(text, line["partial_folds"]))
-        partial = own[own["partial_folds"] > 0]
-        if len(partial):
-            notes.append(f"{cohort}: {table_format.mark_note(*partial[['partial_folds', 'folds']].iloc[0])}")
-        lacking = own.loc[own["auc_mean"].isna() & own["accuracy_mean"].isna(), "row"]
-        if cohort not in joined.missing and len(lacking):
-            notes.append(f"{cohort}: not evaluated: {', '.join(lacking)}.")
-    heads: Sequence[str] = ["Row"] if isinstance(section.rows, dict) else [*NAMES.values()]
+                    text = text if prefix else table_format.mark_partial(text, line["partial_folds"])
+                    cells[line["label"]].append(text)
+        notes += _cohort_notes(str(cohort), lines, with_paper=with_paper, missing=cohort in table.missing)
+    heads: Sequence[str] = ["Row"] if table.has_labels else [*NAME_COLUMNS.values()]
     return table_format.Table(heads, columns, [(names[label], cells[label]) for label in names], groups, notes)
 
 
-def run(*, paths: Mapping[str, str], sections: Mapping[str, config.CohortTableConfig], out_dir: Path) -> None:
-    """Write each table as {name}.csv, in numbers, and as .md, .tex and .html, as it is printed.
+def _cohort_notes(cohort: str, lines: pd.DataFrame, *, with_paper: bool, missing: bool) -> Iterator[str]:
+    """Notes on a cohort: the protocol beside the paper's, folds that lack a label, rows that were not evaluated."""
+    encoders, splits = (lines.loc[lines["auc_mean"].notna(), name].replace("", pd.NA).dropna() for name in PROTOCOL)
+    if with_paper and len(encoders):
+        yield protocol.compare_with_paper(cohort, encoders.unique(), splits.unique())
+    partial = lines[lines["partial_folds"] > 0]
+    if len(partial):
+        yield f"{cohort}: {table_format.explain_mark(*partial[['partial_folds', 'folds']].iloc[0])}"
+    lacking = lines.loc[lines["auc_mean"].isna() & lines["accuracy_mean"].isna(), "row"]
+    if not missing and len(lacking):
+        yield f"{cohort}: not evaluated: {', '.join(lacking)}."
 
-    paths: cohort → its report/table.parquet, whether it is there or not.
+
+def run(*, paths: Mapping[str, str], sections: Mapping[str, config.CohortTableConfig], out_dir: Path) -> None:
+    """Write each table as {name}.csv, in numbers, and as .md, .tex and .html, formatted.
+
+    Args:
+        paths: Cohort to its report/table.parquet, which may not exist.
+        sections: Name of a table to its config.
+        out_dir: Where the files are written.
     """
     files = {cohort: Path(path) for cohort, path in paths.items()}
     for name, section in sections.items():
         try:
-            joined = join(section, files)
+            cohort_table = join_cohorts({cohort: files[cohort] for cohort in section.cohorts}, section.rows)
         except ValueError as error:
             raise ValueError(f"report.tables.{name}: {error}") from error
-        table = format_rows(joined)
+        table = format_rows(cohort_table)
         page = render("tables.html.j2", title=name, table=table)
-        artifacts.write_csv(out_dir / f"{name}.csv", joined.frame)
+        artifacts.write_csv(out_dir / f"{name}.csv", cohort_table.frame)
         for suffix, text in {
-            "md": table_format.markdown(table),
-            "tex": table_format.latex(table),
+            "md": table_format.format_markdown(table),
+            "tex": table_format.format_latex(table),
             "html": page,
         }.items():
             artifacts.write_text(out_dir / f"{name}.{suffix}", text)
-        log.info("%s: %d rows of %d cohorts", name, len(table.lines), len(section.cohorts) - len(joined.missing))
+        log.info("%s: %d rows of %d cohorts", name, len(table.lines), len(section.cohorts) - len(cohort_table.missing))
         for note in table.notes:
             log.warning("%s: %s", name, note)

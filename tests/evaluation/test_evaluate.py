@@ -32,7 +32,7 @@ def test_planted_classes_are_learnt(make_slides, plant, classifier, labels):
     slides = make_slides(9, labels)
     table, classes = predicted(slides, plant(slides, 1.5, dim=192), classifier)
     assert classes == list(labels)
-    assert metrics.fold_scores(table, classes)["auc"][0] > 0.95
+    assert metrics.score_folds(table, classes)["auc"][0] > 0.95
     np.testing.assert_allclose(table[[f"p_{label}" for label in labels]].sum(axis=1), 1, atol=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_labels_without_signal_are_chance(make_slides, plant, classifier):
     slides = make_slides(30, slides=(1,))
     features = plant(slides, 0.0)
     aucs = [
-        metrics.fold_scores(*predicted(slides, features, classifier, epochs=3, fold=fold))["auc"][0]
+        metrics.score_folds(*predicted(slides, features, classifier, epochs=3, fold=fold))["auc"][0]
         for fold in range(3)
     ]
     assert 0.25 < np.mean(aucs) < 0.75  # 0.5 by design; its standard error over 3 x 20 slides is 0.075
@@ -54,7 +54,7 @@ def test_no_auc_is_above_that_of_the_planted_distance(make_slides, classifier):
     shift = {"x": 0.0, "y": 1.5 / np.sqrt(8)}
     features = {row.slide_id: rng.normal(shift[row.label], size=(1, 8)).astype("f4") for row in slides.itertuples()}
     tables = [predicted(slides, features, classifier, epochs=2, fold=fold)[0] for fold in range(3)]
-    found = np.mean([metrics.fold_scores(table, ["x", "y"])["auc"][0] for table in tables])
+    found = np.mean([metrics.score_folds(table, ["x", "y"])["auc"][0] for table in tables])
     # Three standard errors of the AUC of 600 slides are .05 (Hanley and McNeil, 1982); what was fitted loses .01.
     assert (best - 0.06 if classifier == "logreg" else 0.5) < found < best + 0.05
 
@@ -285,7 +285,7 @@ def test_the_stage_writes_its_predictions(run, features, classifier):
     table, meta = run(features, classifier)
     assert (meta["features"], meta["classifier"], json.loads(meta["classes"])) == (features, classifier, ["x", "y"])
     assert (table["fold"] == 1).all()
-    assert metrics.fold_scores(table, ["x", "y"])["accuracy"][0] > 0.9
+    assert metrics.score_folds(table, ["x", "y"])["accuracy"][0] > 0.9
 
 
 @pytest.mark.parametrize("features", LEVELS)
@@ -302,7 +302,7 @@ def test_predictions_say_what_they_are_of_and_whose_tokens_they_come_from(run, f
 @pytest.mark.parametrize("classifier", ["knn", "dsmil"])
 def test_a_stain_that_goes_with_the_label_is_seen_in_colour_alone(run, classifier):
     table, _ = run("mean_color", classifier)
-    assert metrics.fold_scores(table, ["x", "y"])["auc"][0] == 1
+    assert metrics.score_folds(table, ["x", "y"])["auc"][0] == 1
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mil", "dsmil"])

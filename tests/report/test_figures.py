@@ -81,7 +81,7 @@ def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
     labels = rng.integers(min(C, present), size=300)
     probabilities = rng.dirichlet(np.ones(C), 300) + 0.3 * np.eye(C)[labels]
     area = np.trapezoid(figures.fold_curves([(probabilities, labels)])[0], figures.FALSE_POSITIVE_RATES)
-    assert area == pytest.approx(metrics.scores(probabilities, labels)["auc"], abs=0.01, nan_ok=True)
+    assert area == pytest.approx(metrics.score_predictions(probabilities, labels)["auc"], abs=0.01, nan_ok=True)
 
 
 def test_the_band_is_the_deviation_of_a_sample():

@@ -16,7 +16,7 @@ def two(p):
 
 
 def test_by_hand():
-    found = metrics.scores(two([0.1, 0.4, 0.6, 0.9, 0.3]), np.array([0, 1, 0, 1, 1]))
+    found = metrics.score_predictions(two([0.1, 0.4, 0.6, 0.9, 0.3]), np.array([0, 1, 0, 1, 1]))
     assert found["accuracy"] == pytest.approx(2 / 5)
     assert found["auc"] == pytest.approx(4 / 6)  # of 2 x 3 pairs, .1 below all three and .6 below .9 only
     assert found["balanced_accuracy"] == pytest.approx((1 / 2 + 1 / 3) / 2)
@@ -30,7 +30,7 @@ def test_by_hand():
 def test_auc_counts_the_pairs_in_order_ties_half(cases):
     p, labels = np.array([p / 4 for p, _ in cases]), np.array([int(label) for _, label in cases])
     pairs = [(a > b) + 0.5 * (a == b) for a in p[labels == 1] for b in p[labels == 0]]
-    found = metrics.scores(two(p), labels)["auc"]
+    found = metrics.score_predictions(two(p), labels)["auc"]
     assert found == pytest.approx(np.mean(pairs)) if pairs else math.isnan(found)
 
 
@@ -48,7 +48,7 @@ def test_scores_are_those_of_scikit_learn(C, n, seed):
     labels = np.append(np.arange(C), rng.integers(C, size=n))
     p = rng.dirichlet(np.ones(C), len(labels)).round(2) + 1e-9  # rounded: with ties
     p /= p.sum(1, keepdims=True)
-    found = metrics.scores(p, labels)
+    found = metrics.score_predictions(p, labels)
     auc = roc_auc_score(labels, p[:, 1]) if C == 2 else roc_auc_score(labels, p, multi_class="ovr", average="macro")
     assert found["auc"] == pytest.approx(auc)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(1)))
@@ -60,10 +60,10 @@ def test_scores_are_those_of_scikit_learn(C, n, seed):
 
 def test_three_classes_are_one_against_the_rest():
     p = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [0.1, 0.6, 0.3]])
-    found = metrics.scores(p, np.array([0, 1, 2, 2]))
+    found = metrics.score_predictions(p, np.array([0, 1, 2, 2]))
     assert found["auc"] == pytest.approx(np.mean([1.0, 2 / 3, (1 + 1 + 1 + 0.5) / 4]))
     assert found["accuracy"] == 0.75
-    without = metrics.scores(p[:2], np.array([0, 1]))
+    without = metrics.score_predictions(p[:2], np.array([0, 1]))
     assert without["auc"] == 1.0
 
 
@@ -84,15 +84,17 @@ def test_classes_count_that_stand_beside_others(labels, C, counted):
 
 
 def test_one_class_in_the_test_part_has_no_auc():
-    found = metrics.scores(two([0.2, 0.7]), np.array([1, 1]))
+    found = metrics.score_predictions(two([0.2, 0.7]), np.array([1, 1]))
     assert math.isnan(found["auc"])
     assert found["accuracy"] == 0.5
     assert found["balanced_accuracy"] == 0.5
-    assert math.isnan(metrics.scores(np.full((2, 3), 1 / 3), np.array([2, 2]))["auc"])
+    assert math.isnan(metrics.score_predictions(np.full((2, 3), 1 / 3), np.array([2, 2]))["auc"])
 
 
 def test_no_slide_has_no_scores():
-    assert all(math.isnan(score) for score in metrics.scores(np.empty((0, 2)), np.empty(0, np.int64)).values())
+    assert all(
+        math.isnan(score) for score in metrics.score_predictions(np.empty((0, 2)), np.empty(0, np.int64)).values()
+    )
 
 
 def predictions():
@@ -111,7 +113,7 @@ def test_a_slide_that_several_folds_test_counts_once():
 def test_a_patient_is_the_mean_of_its_slides_in_each_fold():
     rows = [(0, "p", "a", 0.2), (0, "p", "a", 0.6), (1, "p", "a", 0.8), (1, "q", "b", 0.9), (1, "q", "a", 0.7)]
     frame = pd.DataFrame(rows, columns=["fold", "patient_id", "label", "p_b"]).assign(p_a=lambda own: 1 - own["p_b"])
-    found = metrics.patient_predictions(frame, ["a", "b"])
+    found = metrics.average_by_patient(frame, ["a", "b"])
     assert found[["fold", "patient_id", "label"]].to_numpy().tolist() == [
         [0, "p", "a"],
         [1, "p", "a"],
@@ -123,29 +125,29 @@ def test_a_patient_is_the_mean_of_its_slides_in_each_fold():
 
 
 def test_folds_and_their_summary():
-    per_fold = metrics.fold_scores(predictions(), ["a", "b"])
+    per_fold = metrics.score_folds(predictions(), ["a", "b"])
     assert per_fold["accuracy"].tolist() == [1, 0, 1]
     assert per_fold["n"].tolist() == [2, 2, 1]
     assert per_fold["auc"].tolist()[:2] == [1, 0]
     assert math.isnan(per_fold["auc"][2])
-    found = metrics.summary(per_fold)
+    found = metrics.summarize_folds(per_fold)
     assert found["accuracy_mean"] == pytest.approx(2 / 3)
     assert found["accuracy_sd"] == pytest.approx(math.sqrt(((1 / 3) ** 2 * 2 + (2 / 3) ** 2) / 2))
     assert (found["auc_mean"], found["folds"]) == (0.5, 3)
 
 
 def test_one_fold_has_no_deviation():
-    found = metrics.summary(metrics.fold_scores(predictions().query("fold == 0"), ["a", "b"]))
+    found = metrics.summarize_folds(metrics.score_folds(predictions().query("fold == 0"), ["a", "b"]))
     assert found["accuracy_mean"] == 1
     assert math.isnan(found["accuracy_sd"])
 
 
 def test_folds_whose_auc_is_undefined_leave_the_rest():
     per_fold = pd.DataFrame({"auc": [1, math.nan, 0.5]} | {key: [1, 0.5, 0] for key in {*metrics.SCORES} - {"auc"}})
-    found = metrics.summary(per_fold)
+    found = metrics.summarize_folds(per_fold)
     assert (found["auc_mean"], found["folds"]) == (0.75, 3)
     assert found["auc_sd"] == pytest.approx(math.sqrt(2 * 0.25**2))
-    undefined = metrics.summary(per_fold.assign(auc=math.nan))
+    undefined = metrics.summarize_folds(per_fold.assign(auc=math.nan))
     assert math.isnan(undefined["auc_mean"])
     assert math.isnan(undefined["auc_sd"])
-    assert metrics.summary(metrics.fold_scores(predictions().head(0), ["a", "b"]))["folds"] == 0
+    assert metrics.summarize_folds(metrics.score_folds(predictions().head(0), ["a", "b"]))["folds"] == 0

@@ -20,7 +20,7 @@ def predictions(scores, labels, folds):
 
 
 def influence(scores, labels, folds, score="auc"):
-    return uncertainty.influences(predictions(scores, labels, folds), ["a", "b"])[score]
+    return uncertainty.compute_influences(predictions(scores, labels, folds), ["a", "b"])[score]
 
 
 def test_a_difference_in_accuracy_on_one_test_set_is_the_paired_t_test():
@@ -60,7 +60,7 @@ def test_slides_that_one_row_lacks_count_for_the_other():
     rng = np.random.default_rng(4)
     labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
     whole = predictions(rng.normal(size=40) + labels, labels, folds)
-    row, lacking = (uncertainty.influences(table, ["a", "b"])["auc"] for table in (whole, whole.iloc[5:]))
+    row, lacking = (uncertainty.compute_influences(table, ["a", "b"])["auc"] for table in (whole, whole.iloc[5:]))
     parts = row.minus(lacking).parts
     assert parts["p0"].dropna().tolist() == pytest.approx(row.parts["p0"].dropna().tolist())
     assert parts["p9"].dropna().item() == pytest.approx((row.parts["p9"] - lacking.parts["p9"]).dropna().item())

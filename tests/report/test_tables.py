@@ -124,8 +124,7 @@ def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
     rows, notes = [*NAMES, "mean_color/knn"], {}
     for cohort in ("tcga_brca", "other"):
         path = write_results(tmp_path / "t.parquet", table)
-        section = config.CohortTableConfig(cohorts=[cohort], rows=rows)
-        notes[cohort] = tables.format_rows(tables.join(section, {cohort: path})).notes
+        notes[cohort] = tables.format_rows(tables.join_cohorts({cohort: path}, rows)).notes
     assert notes["other"] == []
     assert notes["tcga_brca"] == [
         "tcga_brca: our numbers are of vit, HIPT's weights; 10 folds. The paper's are of vit_small_patch16_224, HIPT's "
@@ -137,8 +136,7 @@ def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
 def test_a_number_published_without_deviation_has_none(tmp_path):
     table = result_table({"slpd/vit_wsi": (0.8, 0.9)}).assign(row="k3/vit_wsi")
     path = write_results(tmp_path / "t.parquet", table)
-    section = config.CohortTableConfig(cohorts=["tcga_brca"], rows={"K = 3": "k3/vit_wsi"})
-    table = tables.format_rows(tables.join(section, {"tcga_brca": path}))
+    table = tables.format_rows(tables.join_cohorts({"tcga_brca": path}, {"K = 3": "k3/vit_wsi"}))
     assert table.heads == ["Row"]
     assert table.lines == [
         (
@@ -167,7 +165,7 @@ def test_a_damaged_result_table_is_named_with_its_cohort(tmp_path):
     assert number in whole
     path.write_bytes(whole.replace(number, struct.pack("<d", 0.95)))
     with pytest.raises(ValueError, match=r"table\.parquet: damaged.*delete the file.*configuration of cohort a"):
-        tables.join(config.CohortTableConfig(cohorts=["a"], rows=["slpd/mil"]), {"a": path})
+        tables.join_cohorts({"a": path}, ["slpd/mil"])
 
 
 LABEL = "a_b & <i>50 %</i> | *x* {y} $z$ #1 \\n"

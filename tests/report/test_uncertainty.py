@@ -78,14 +78,14 @@ def test_every_weighted_score_is_that_of_scikit_learn(seed, n, C):
 @given(st.integers(0, 99), st.integers(2, 3), st.integers(1, 2))
 def test_the_parts_are_those_of_leaving_each_patient_out_one_by_one(seed, C, slides):
     predictions, classes = planted(seed, 12 * C, 3, C, slides)
-    found = uncertainty.influences(predictions, classes)
-    scores = metrics.fold_scores(predictions, classes).set_index("fold")
+    found = uncertainty.compute_influences(predictions, classes)
+    scores = metrics.score_folds(predictions, classes).set_index("fold")
     for score in metrics.SCORES:
         assert found[score].values.to_dict() == pytest.approx(scores[score].to_dict())
     for patient in ("p0", "p7"):
         fold = predictions.loc[predictions["patient_id"] == patient, "fold"].iloc[0]
         part = predictions[predictions["fold"] == fold]
-        rest = metrics.fold_scores(part[part["patient_id"] != patient], classes).iloc[0]
+        rest = metrics.score_folds(part[part["patient_id"] != patient], classes).iloc[0]
         for score in metrics.SCORES:
             n = part["patient_id"].nunique() // (1 if score == "accuracy" else C)
             moved = (scores.loc[fold, score] - rest[score]) * math.sqrt((n - 1) / n)
@@ -104,15 +104,15 @@ def test_the_error_of_a_mean_auc_is_that_of_delong_fold_by_fold():
     labels, scores = (predictions["label"] == "b").to_numpy().astype(int), predictions["p_b"].to_numpy()
     folds = [predictions["fold"].to_numpy() == fold for fold in range(3)]
     variance = sum(delong(labels[fold], scores[fold]) for fold in folds) / 9
-    found = uncertainty.influences(predictions, classes)["auc"].standard_error()
+    found = uncertainty.compute_influences(predictions, classes)["auc"].standard_error()
     assert found == pytest.approx(math.sqrt((1 + uncertainty.TRAINING) * variance))
 
 
 def test_what_training_adds_widens_the_interval_and_that_of_a_difference():
     predictions, classes = planted(1, 40, 2)
-    plain, wide = (uncertainty.influences(predictions, classes, training)["auc"] for training in (0.0, 3.0))
+    plain, wide = (uncertainty.compute_influences(predictions, classes, training)["auc"] for training in (0.0, 3.0))
     assert wide.standard_error() == pytest.approx(2 * plain.standard_error())
-    other = uncertainty.influences(planted(2, 40, 2)[0], classes, 0.0)["auc"]
+    other = uncertainty.compute_influences(planted(2, 40, 2)[0], classes, 0.0)["auc"]
     for ends in ((other, wide), (wide, other)):
         wider = ends[0].minus(ends[1]).standard_error()
         assert wider == pytest.approx(math.sqrt(2.5) * other.minus(plain).standard_error())  # the mean of 3 and 0
@@ -120,7 +120,7 @@ def test_what_training_adds_widens_the_interval_and_that_of_a_difference():
 
 def test_the_error_of_an_accuracy_is_that_of_a_share():
     predictions = table_of(np.zeros(20, int), np.array([0.1] * 15 + [0.9] * 5))
-    found = uncertainty.influences(predictions, ["a", "b"])["accuracy"].standard_error()
+    found = uncertainty.compute_influences(predictions, ["a", "b"])["accuracy"].standard_error()
     assert found == pytest.approx(math.sqrt((1 + uncertainty.TRAINING) * 0.75 * 0.25 / 19))
 
 
@@ -129,9 +129,9 @@ def test_patients_are_left_out_whole():
     rng = np.random.default_rng(1)
     labels = np.arange(40) % 2
     scores = rng.random(40) + labels / 2
-    one = uncertainty.influences(table_of(labels, scores), ["a", "b"])
+    one = uncertainty.compute_influences(table_of(labels, scores), ["a", "b"])
     patients = [f"p{n}" for n in range(40)] * 10
-    ten = uncertainty.influences(table_of(np.tile(labels, 10), np.tile(scores, 10), patients), ["a", "b"])
+    ten = uncertainty.compute_influences(table_of(np.tile(labels, 10), np.tile(scores, 10), patients), ["a", "b"])
     for score in metrics.SCORES:
         assert ten[score].interval() == pytest.approx(one[score].interval())
 
@@ -140,7 +140,7 @@ def test_patients_are_left_out_whole():
 def test_testing_the_same_again_makes_nothing_surer(times):
     predictions, classes = planted(2, 40, 2)
     again = pd.concat([predictions.assign(fold=predictions["fold"] + 2 * i) for i in range(times)])
-    once, often = (uncertainty.influences(table, classes)["auc"] for table in (predictions, again))
+    once, often = (uncertainty.compute_influences(table, classes)["auc"] for table in (predictions, again))
     assert often.interval() == pytest.approx(once.interval())
 
 
@@ -148,7 +148,7 @@ def test_testing_the_same_again_makes_nothing_surer(times):
 def test_a_patient_may_have_slides_of_each_label(p):
     """As tumors beside normal tissue: each label is shown by all six patients."""
     patients = [f"p{n}" for n in np.arange(12) // 2]
-    found = uncertainty.influences(table_of(np.arange(12) % 2, p, patients), ["a", "b"])
+    found = uncertainty.compute_influences(table_of(np.arange(12) % 2, p, patients), ["a", "b"])
     for score in ("accuracy", "auc", "f1"):
         assert found[score].n_effective == 6
         low, high = found[score].interval()
@@ -158,7 +158,7 @@ def test_a_patient_may_have_slides_of_each_label(p):
 def test_repeats_that_disagree_are_halfway_between_patients_tested_once_and_parts_that_average():
     tables = [planted(seed, 40, 2)[0] for seed in (2, 3)]
     both = pd.concat([tables[0], tables[1].assign(fold=tables[1]["fold"] + 2)])
-    one, other, found = (uncertainty.influences(table, ["a", "b"], 0.0)["auc"] for table in (*tables, both))
+    one, other, found = (uncertainty.compute_influences(table, ["a", "b"], 0.0)["auc"] for table in (*tables, both))
     once = (one.standard_error() ** 2 + other.standard_error() ** 2) / 2
     averaged = sum((one.parts[name].sum() + other.parts[name].sum()) ** 2 for name in one.parts) / 4**2
     assert found.standard_error() ** 2 == pytest.approx((once + averaged) / 2)
@@ -171,20 +171,22 @@ def test_what_training_adds_does_not_fall_where_patients_are_tested_again():
     added = [added_by_training(table) for table in (*tables, both)]
     assert added[2] == pytest.approx((added[0] + added[1]) / 2)
     some = both[(both["fold"] < 2) | both["patient_id"].isin(["p0", "p1"])]  # these two twice, the others once
-    parts = uncertainty.influences(some, ["a", "b"])["auc"].parts / some["fold"].nunique()
+    parts = uncertainty.compute_influences(some, ["a", "b"])["auc"].parts / some["fold"].nunique()
     assert added_by_training(some) == pytest.approx((parts**2).sum(axis=None))
 
 
 def added_by_training(table):
     """The difference in variance between training 1 and 0."""
-    with_it, without = (uncertainty.influences(table, ["a", "b"], share)["auc"].standard_error() for share in (1, 0))
+    with_it, without = (
+        uncertainty.compute_influences(table, ["a", "b"], share)["auc"].standard_error() for share in (1, 0)
+    )
     return with_it**2 - without**2
 
 
 def test_the_only_patient_of_a_label_takes_its_fold_along():
     labels, folds = np.array([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]), np.arange(12) // 4
     predictions = table_of(labels, np.random.default_rng(3).random(12), folds=folds)
-    found = uncertainty.influences(predictions, ["a", "b"])["auc"]
+    found = uncertainty.compute_influences(predictions, ["a", "b"])["auc"]
     mean, rest = found.values.mean(), found.values[[0, 2]].mean()
     assert found.parts.loc[1, "p7"] / 3 == pytest.approx(mean - rest)
 
@@ -192,7 +194,7 @@ def test_the_only_patient_of_a_label_takes_its_fold_along():
 def test_the_interval_is_wilsons():
     """Of one fold's accuracy: that of statsmodels' formula, for as many patients as its error amounts to."""
     predictions = table_of(np.zeros(40, int), np.array([0.1] * 30 + [0.9] * 10))
-    found = uncertainty.influences(predictions, ["a", "b"])["accuracy"]
+    found = uncertainty.compute_influences(predictions, ["a", "b"])["accuracy"]
     low, high = found.interval()
     n, t = 0.75 * 0.25 / found.standard_error() ** 2, scipy.stats.t.ppf(0.975, 39)
     for end in (low, high):
@@ -201,7 +203,7 @@ def test_the_interval_is_wilsons():
 
 def test_perfect_predictions_are_no_certainty():
     labels = np.arange(40) % 2
-    found = uncertainty.influences(table_of(labels, labels * 0.8 + 0.1), ["a", "b"])
+    found = uncertainty.compute_influences(table_of(labels, labels * 0.8 + 0.1), ["a", "b"])
     for score, least in (("auc", 0.8), ("accuracy", 0.88)):
         low, high = found[score].interval()
         assert 1 - 5 / (1 - least) * 0.01 < low < 0.95
@@ -210,13 +212,13 @@ def test_perfect_predictions_are_no_certainty():
 
 
 def test_one_label_has_no_interval_of_its_auc():
-    found = uncertainty.influences(table_of(np.zeros(4, int), np.ones(4)), ["a", "b"])
+    found = uncertainty.compute_influences(table_of(np.zeros(4, int), np.ones(4)), ["a", "b"])
     nothing = {score for score in metrics.SCORES if math.isnan(found[score].interval()[0])}
     assert nothing == {"auc", "average_precision"}
 
 
 def test_no_slide_has_no_interval():
-    found = uncertainty.influences(table_of(np.zeros(0, int), np.ones(0)), ["a", "b"])
+    found = uncertainty.compute_influences(table_of(np.zeros(0, int), np.ones(0)), ["a", "b"])
     assert all(np.isnan(found[score].interval()).all() for score in metrics.SCORES)
 
 
@@ -229,7 +231,7 @@ def test_what_is_simulated_is_what_the_table_has(design):
     p = rng.random(tested.shape).round(1)
     columns = {"fold": np.arange(len(tested)).repeat(tested.shape[1]), "patient_id": tested.ravel()}
     table = pd.DataFrame(columns | {"label": np.array(["a", "b"])[labels[tested.ravel()]], "p_b": p.ravel()})
-    of_table = uncertainty.influences(table.assign(p_a=1 - table["p_b"]), ["a", "b"], 0.3)["auc"]
+    of_table = uncertainty.compute_influences(table.assign(p_a=1 - table["p_b"]), ["a", "b"], 0.3)["auc"]
     simulated = intervals.auc_influence(p, tested, labels, 0.3)
     assert simulated.values.to_list() == pytest.approx(of_table.values.to_list())
     assert simulated.interval() == pytest.approx(of_table.interval())
