@@ -103,7 +103,7 @@ class NoisePatches(stage_one.PatchDataset):
     def __len__(self) -> int:
         return self.count
 
-    def take(self, rows: np.ndarray) -> torch.Tensor:
+    def get(self, rows: np.ndarray) -> torch.Tensor:
         """Draw patches.
 
         Args:
