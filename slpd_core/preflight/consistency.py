@@ -33,7 +33,8 @@ def require_cohort(
     except ValueError as error:
         problems.append(str(error))
     for key, encoder in settings.patch_encoder.encoders().items():
-        problems += weights.find_weights_problems(key, encoder)
+        paths, options = [*map(Path, encoder.files)], encoder.model_dump(include={"weights", "model_kwargs"})
+        problems += weights.find_weights_problems(key, paths, encoder.name, **options)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
     parts = {"all": [sheet]}
     if any(run.train_on == "train_fold" for run in runs.values()):

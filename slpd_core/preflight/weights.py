@@ -5,11 +5,11 @@ the first job check them against the architecture.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from slpd_core import config
 from slpd_core.encoders.foreign_weights import read_weights_shapes, require_weights_file
 
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")  # of the weights among the files of a downloaded folder
@@ -20,26 +20,36 @@ PATCH_PROJECTION = "patch_embed.proj.weight"  # (embed_dim, 3, patch_size, patch
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
-def find_weights_problems(key: str, encoder: config.PatchEncoderConfig) -> Iterator[str]:
+def find_weights_problems(
+    key: str,
+    paths: Sequence[Path],
+    name: str,
+    *,
+    weights: str | None = None,
+    model_kwargs: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[str]:
     """Check the weights files of an encoder.
 
     Args:
         key: Its section of the config.
-        encoder: Its settings; the files exist.
+        paths: The files that it reads.
+        name: The timm architecture.
+        weights: The file that the section names; None where the name leads to the files.
+        model_kwargs: Further arguments of the architecture.
 
     Yields:
         One sentence per problem.
     """
-    for path in map(Path, encoder.files):
-        if str(path) != encoder.weights and path.suffix not in WEIGHTS_SUFFIXES:
+    for path in paths:
+        if str(path) != weights and path.suffix not in WEIGHTS_SUFFIXES:
             continue
         try:
-            require_weights_file(path, f"{key}.weights" if encoder.weights else f"{key}.name")
+            require_weights_file(path, f"{key}.weights" if weights else f"{key}.name")
         except ValueError as error:
             yield str(error)
             continue
         if path.suffix == ".safetensors":
-            yield from _compare_sizes(key, path, stated_sizes(encoder.name, encoder.model_kwargs))
+            yield from _compare_sizes(key, path, stated_sizes(name, model_kwargs))
 
 
 def stated_sizes(name: str, model_kwargs: Mapping[str, Any]) -> dict[str, int]:
@@ -47,7 +57,7 @@ def stated_sizes(name: str, model_kwargs: Mapping[str, Any]) -> dict[str, int]:
 
     Args:
         name: The architecture.
-        arguments: Its further arguments.
+        model_kwargs: Its further arguments.
 
     Returns:
         embed_dim, patch_size and depth, as far as they are stated.

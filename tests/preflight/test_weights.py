@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 
-from slpd_core.config import PatchEncoderConfig
 from slpd_core.encoders import vit
 from slpd_core.preflight import weights
 
@@ -38,19 +37,9 @@ def problems(tmp_path):
         with (tmp_path / "w.safetensors").open("wb") as file:
             file.write(header)
             file.truncate(size)
-        values = dict.fromkeys(PatchEncoderConfig.model_fields) | {
-            "source": "timm",
-            "name": name,
-            "model_kwargs": arguments,
-        }
-        values |= {
-            "weights": str(tmp_path / "w.safetensors"),
-            "patch_px": 256,
-            "pooling": "cls",
-            "mean": [0.5] * 3,
-            "std": [0.5] * 3,
-        }
-        return [*weights.find_weights_problems("patch_encoder", PatchEncoderConfig(**values))]
+        path = tmp_path / "w.safetensors"
+        options = {"weights": str(path), "model_kwargs": arguments}
+        return [*weights.find_weights_problems("patch_encoder", [path], name, **options)]
 
     return find
 
