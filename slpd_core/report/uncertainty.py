@@ -176,17 +176,8 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
         return np.where(defined, values, 0.0).sum(1) / defined.sum(1)
 
 
-def weighted_scores(p: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute each score of `metrics.score_predictions` under many weightings of the same predictions.
-
-    Args:
-        p: Probabilities, (n, C).
-        labels: Class indices, (n,).
-        weights: (B, n).
-
-    Returns:
-        Score to (B,); AUC and average precision are nan without `metrics.scored_classes`.
-    """
+def _weighted_scores(p: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Each score of `metrics.score_predictions` under the weightings (B, n): (B,), nan where it is undefined."""
     scored = metrics.scored_classes(labels, p.shape[1])
     aucs = np.array([weighted_auc(p[:, c], labels == c, weights) for c in scored]).reshape(-1, len(weights))
     precisions = np.array([weighted_average_precision(p[:, c], labels == c, weights) for c in scored])
@@ -199,7 +190,7 @@ def _scores_without_each(p: np.ndarray, labels: np.ndarray, patient: np.ndarray)
     """Each score without each patient, (patients,), nan if undefined; patient: index of each case's patient."""
     n_patients, step = patient.max() + 1, max(1, MAX_WEIGHTS // len(patient))
     blocks = [
-        weighted_scores(p, labels, (np.arange(start, min(start + step, n_patients))[:, None] != patient).astype(float))
+        _weighted_scores(p, labels, (np.arange(start, min(start + step, n_patients))[:, None] != patient).astype(float))
         for start in range(0, n_patients, step)
     ]
     return {score: np.concatenate([block[score] for block in blocks]) for score in metrics.SCORES}
@@ -230,7 +221,7 @@ def compute_influences(
     for i in range(len(folds)):
         tested = fold == i
         ids, local = np.unique(patient[tested], return_inverse=True)
-        whole = weighted_scores(p[tested], labels[tested], np.ones((1, tested.sum())))
+        whole = _weighted_scores(p[tested], labels[tested], np.ones((1, tested.sum())))
         without = _scores_without_each(p[tested], labels[tested], local)
         local_label = np.zeros((len(ids), len(classes)), bool)
         local_label[local, labels[tested]] = True

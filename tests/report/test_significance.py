@@ -1,4 +1,4 @@
-"""Differences to a reference row: against scipy, by hand, and their error where rows are equal."""
+"""Differences to a reference row equal those of scipy and by hand; equal rows seldom differ."""
 
 import math
 
@@ -24,39 +24,41 @@ def influence(scores, labels, folds, score="auc"):
 
 
 def test_a_difference_in_accuracy_on_one_test_set_is_the_paired_t_test():
-    """Of one fold, up to the allowance for training: scipy's interval of the mean of paired differences."""
+    """The interval of one fold is scipy's for the mean of paired differences, wider by the allowance for training."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     right = [rng.random(60) < share for share in (0.8, 0.6)]
-    rows = [influence(np.where(own, 1.0, -1.0) * (labels * 2 - 1), labels, 0, "accuracy") for own in right]
-    found = significance.compare_with_reference(*rows)
+    rows = [influence(np.where(hits, 1.0, -1.0) * (labels * 2 - 1), labels, 0, "accuracy") for hits in right]
+    comparison = significance.compare_with_reference(*rows)
     plain = stats.ttest_1samp(right[0].astype(float) - right[1], 0).confidence_interval(0.95)
     half = (plain.high - plain.low) / 2 * math.sqrt(1 + uncertainty.TRAINING)
     mean = right[0].mean() - right[1].mean()
-    assert (found["difference"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half))
+    assert (comparison["difference"], comparison["low"], comparison["high"]) == pytest.approx(
+        (mean, mean - half, mean + half)
+    )
 
 
 def test_rows_that_predict_alike_tell_nothing():
     rng = np.random.default_rng(1)
     labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
     row = influence(rng.normal(size=40) + labels, labels, folds)
-    found = significance.compare_with_reference(row, row)
-    assert found["difference"] == 0
-    assert [math.isnan(found[name]) for name in ("low", "high", "detectable")] == [True] * 3
+    comparison = significance.compare_with_reference(row, row)
+    assert comparison["difference"] == 0
+    assert [math.isnan(comparison[name]) for name in ("low", "high", "detectable")] == [True] * 3
 
 
 def test_only_folds_where_both_are_defined_count():
     labels, folds = np.array([0, 1, 0, 1, 0, 1, 0, 1, 1, 1]), np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
     rng = np.random.default_rng(2)
     row, other = (influence(rng.normal(size=10), labels, folds) for _ in range(2))
-    found = significance.compare_with_reference(row, other)
-    assert found["difference"] == pytest.approx((row.values - other.values)[:2].mean())
+    comparison = significance.compare_with_reference(row, other)
+    assert comparison["difference"] == pytest.approx((row.values - other.values)[:2].mean())
     nothing = influence(np.zeros(2), np.ones(2, int), np.zeros(2, int))
     assert math.isnan(significance.compare_with_reference(nothing, nothing)["difference"])
 
 
 def test_slides_that_one_row_lacks_count_for_the_other():
-    """Another encoder may have left out slides: what they add to one row's mean is part of the difference's spread."""
+    """Another encoder may lack slides; their parts of one row's mean are parts of the difference too."""
     rng = np.random.default_rng(4)
     labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
     whole = predictions(rng.normal(size=40) + labels, labels, folds)
@@ -73,6 +75,6 @@ def test_equal_rows_seldom_differ_and_what_is_detectable_is_mostly_detected(desi
     assert np.mean([intervals.differs(*rows) for rows in equal]) < 0.08
     detectable = np.mean([significance.compare_with_reference(*rows)["detectable"] for rows in equal])
     auc = stats.norm.cdf(shift / math.sqrt(2))
-    higher = math.sqrt(2) * stats.norm.ppf(auc + detectable)  # labels that far apart have an AUC so much higher
+    higher = math.sqrt(2) * stats.norm.ppf(auc + detectable)  # its AUC is higher by the detectable difference
     unequal = [intervals.simulate_rows(design, "fixed", 120, 3, (higher, shift), rng) for _ in range(200)]
     assert np.mean([intervals.differs(*rows) for rows in unequal]) > 0.7

@@ -20,29 +20,27 @@ NAMES = {
 
 
 def result_table(rows, encoder="vit, HIPT's weights", splits="10 folds"):
-    """A report's table: row -> (accuracy, auc), a deviation of .01 each."""
-    lines = [
-        (row, *NAMES[row], accuracy, 0.01, auc, 0.01, encoder, splits) for row, (accuracy, auc) in rows.items()
-    ]  # as the report's table, the columns that count
+    """The columns of a report's table that are read; rows: row -> (accuracy, auc), with a deviation of .01 each."""
+    lines = [(row, *NAMES[row], accuracy, 0.01, auc, 0.01, encoder, splits) for row, (accuracy, auc) in rows.items()]
     names = ("row", "features", "pretraining", "classifier", "accuracy_mean", "accuracy_sd", "auc_mean", "auc_sd")
     return pd.DataFrame(lines, columns=[*names, "patch_encoder", "splits"])
 
 
 def write_results(path, table):
-    """Write the result table of a cohort; gives its path."""
+    """Write the result table of a cohort; return its path."""
     artifacts.write_table(path, "results", table, artifacts.provenance("report", 1, {}))
     return path
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Join the result tables of cohorts: name -> rows, None of one without results; gives the folder."""
+    """Join the result tables of cohorts (name -> rows, None without results); return the folder."""
 
     def run(cohorts, rows=tuple(NAMES)):
         paths = {cohort: tmp_path / cohort / "table.parquet" for cohort in cohorts}
-        for cohort, own in cohorts.items():
-            if own is not None:
-                write_results(paths[cohort], result_table(own))
+        for cohort, scores in cohorts.items():
+            if scores is not None:
+                write_results(paths[cohort], result_table(scores))
         section = config.CohortTableConfig(cohorts=[*cohorts], rows=rows)
         named = {cohort: str(path) for cohort, path in paths.items()}
         tables.run(paths=named, sections={"table1": section}, out_dir=tmp_path / "tables")
@@ -86,9 +84,9 @@ def test_scores_over_fewer_labels_stay_marked(run, tmp_path):
 def test_the_numbers_are_those_of_the_cohorts(run):
     frame = pd.read_csv(run({"a": FIRST, "b": SECOND}) / "table1.csv", keep_default_na=False, na_values=[""])
     for cohort, rows in (("a", FIRST), ("b", SECOND)):
-        own = frame[frame["cohort"] == cohort].set_index("row")
+        table = frame[frame["cohort"] == cohort].set_index("row")
         for row, (accuracy, auc) in rows.items():
-            assert own.loc[row, ["accuracy_mean", "auc_mean"]].tolist() == [accuracy, auc]
+            assert table.loc[row, ["accuracy_mean", "auc_mean"]].tolist() == [accuracy, auc]
     assert frame.set_index(["cohort", "row"]).loc[("b", "patch_tokens/mil"), ["accuracy_mean", "auc_sd"]].isna().all()
     assert "b: not evaluated: patch_tokens/mil." in (run({"a": FIRST, "b": SECOND}) / "table1.md").read_text()
 
@@ -118,8 +116,8 @@ def test_the_papers_numbers_stand_beside_ours_in_its_cohorts_only(run):
     ]
 
 
-def test_what_numbers_beside_the_papers_rest_on_is_said(tmp_path):
-    """In its cohorts only; colours, which no encoder made, count for nothing."""
+def test_the_protocol_of_numbers_beside_the_papers_is_noted(tmp_path):
+    """Only in its cohorts. A row of mean colors has no encoder, and adds nothing."""
     table = pd.concat([result_table(FIRST), result_table(FIRST, encoder="").iloc[:1].assign(row="mean_color/knn")])
     rows, notes = [*NAMES, "mean_color/knn"], {}
     for cohort in ("tcga_brca", "other"):
@@ -161,9 +159,9 @@ def test_nothing_to_show_is_an_error(run):
 
 def test_a_damaged_result_table_is_named_with_its_cohort(tmp_path):
     path = write_results(tmp_path / "table.parquet", result_table(FIRST))
-    whole, number = path.read_bytes(), struct.pack("<d", FIRST["slpd/mil"][1])
-    assert number in whole
-    path.write_bytes(whole.replace(number, struct.pack("<d", 0.95)))
+    content, value = path.read_bytes(), struct.pack("<d", FIRST["slpd/mil"][1])
+    assert value in content
+    path.write_bytes(content.replace(value, struct.pack("<d", 0.95)))
     with pytest.raises(ValueError, match=r"table\.parquet: damaged.*delete the file.*configuration of cohort a"):
         tables.join_cohorts({"a": path}, ["slpd/mil"])
 
@@ -194,7 +192,7 @@ def test_the_published_numbers_are_all_of_both_tables():
 
 @pytest.mark.parametrize(("cohort", "row"), [("tcga_nsclc", "m4/vit_wsi"), ("tcga_brca", "m2/vit_wsi")])
 def test_a_row_of_table_2_that_is_one_of_table_1_has_its_deviation(cohort, row):
-    """Each cohort's own M: the others' deviations are not at hand."""
+    """The row of the cohort's M is in Table 1; Table 2 has no other deviations."""
     frame = pd.read_csv(tables.PUBLISHED).set_index(["cohort", "row"]).drop(columns="table")
     assert frame.loc[(cohort, row)].tolist() == frame.loc[(cohort, "slpd/vit_wsi")].tolist()
     of_table_2 = pd.read_csv(tables.PUBLISHED).query("table == 2 and accuracy_sd == accuracy_sd")
@@ -207,8 +205,10 @@ def test_a_row_of_table_2_that_is_one_of_table_1_has_its_deviation(cohort, row):
 def test_the_papers_settings_make_every_row_of_its_tables():
     overlay = yaml.safe_load((ROOT / "cohorts" / "paper.yaml").read_text())
     published = pd.read_csv(tables.PUBLISHED)
-    trained = {f"{name}/{one}" for name, names in overlay["evaluate"]["classifiers"].items() for one in names}
-    named = {name: config.CohortTableConfig(**own).labelled for name, own in overlay["report"]["tables"].items()}
+    trained = {
+        f"{name}/{classifier}" for name, names in overlay["evaluate"]["classifiers"].items() for classifier in names
+    }
+    named = {name: config.CohortTableConfig(**table).labelled for name, table in overlay["report"]["tables"].items()}
     assert {name: len(rows) for name, rows in named.items()} == {"table1": 13, "table2": 11}
     for rows in named.values():
         assert set(rows.values()) <= trained

@@ -1,4 +1,4 @@
-"""Standard errors and intervals against slow definitions, and cohorts whose truth is known."""
+"""Standard errors and intervals equal slow definitions, and hold the truth of simulated cohorts."""
 
 import math
 
@@ -22,7 +22,7 @@ def table_of(labels, p, patients=None, folds=0):
 
 
 def planted(seed, n, n_folds, C=2, slides=1):
-    """Predictions of `slides` per patient, the folds calibrated differently; labels in turn."""
+    """Predictions of `slides` per patient with alternating labels; each fold is calibrated differently."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % C
     names = [*"abcd"[:C]]
@@ -42,8 +42,8 @@ def test_the_weighted_auc_is_that_of_scikit_learn(seed, n):
     rng = np.random.default_rng(seed)
     scores, positive = rng.integers(0, 6, n) / 5, np.append([True, False], rng.random(n - 2) < 0.5)
     weights = rng.integers(0, 4, (5, n)).astype(float)
-    found = uncertainty.weighted_auc(scores, positive, weights)
-    for auc, weight in zip(found, weights, strict=True):
+    aucs = uncertainty.weighted_auc(scores, positive, weights)
+    for auc, weight in zip(aucs, weights, strict=True):
         if weight[positive].sum() and weight[~positive].sum():
             assert auc == pytest.approx(sklearn.metrics.roc_auc_score(positive, scores, sample_weight=weight))
         else:
@@ -59,7 +59,7 @@ def test_every_weighted_score_is_that_of_scikit_learn(seed, n, C):
     hits = uncertainty.weighted_hits(p.argmax(1), labels, C, weights)
     precision = uncertainty.weighted_average_precision(p[:, 1], labels == 1, weights)
     for i, weight in enumerate(weights):
-        times = weight.astype(int)  # a resample is the cohort with its slides that often
+        times = weight.astype(int)  # a weight of 2 counts a slide twice
         again, guessed = labels.repeat(times), p.argmax(1).repeat(times)
         assert hits["accuracy"][i] == pytest.approx(sklearn.metrics.accuracy_score(again, guessed))
         recalls = sklearn.metrics.recall_score(again, guessed, average=None, labels=np.unique(again), zero_division=0)
@@ -78,10 +78,10 @@ def test_every_weighted_score_is_that_of_scikit_learn(seed, n, C):
 @given(st.integers(0, 99), st.integers(2, 3), st.integers(1, 2))
 def test_the_parts_are_those_of_leaving_each_patient_out_one_by_one(seed, C, slides):
     predictions, classes = planted(seed, 12 * C, 3, C, slides)
-    found = uncertainty.compute_influences(predictions, classes)
+    influences = uncertainty.compute_influences(predictions, classes)
     scores = metrics.score_folds(predictions, classes).set_index("fold")
     for score in metrics.SCORES:
-        assert found[score].values.to_dict() == pytest.approx(scores[score].to_dict())
+        assert influences[score].values.to_dict() == pytest.approx(scores[score].to_dict())
     for patient in ("p0", "p7"):
         fold = predictions.loc[predictions["patient_id"] == patient, "fold"].iloc[0]
         part = predictions[predictions["fold"] == fold]
@@ -89,8 +89,8 @@ def test_the_parts_are_those_of_leaving_each_patient_out_one_by_one(seed, C, sli
         for score in metrics.SCORES:
             n = part["patient_id"].nunique() // (1 if score == "accuracy" else C)
             moved = (scores.loc[fold, score] - rest[score]) * math.sqrt((n - 1) / n)
-            assert found[score].parts.loc[fold, patient] == pytest.approx(moved)
-            assert found[score].parts[patient].notna().sum() == 1
+            assert influences[score].parts.loc[fold, patient] == pytest.approx(moved)
+            assert influences[score].parts[patient].notna().sum() == 1
 
 
 def delong(labels, scores):
@@ -104,8 +104,8 @@ def test_the_error_of_a_mean_auc_is_that_of_delong_fold_by_fold():
     labels, scores = (predictions["label"] == "b").to_numpy().astype(int), predictions["p_b"].to_numpy()
     folds = [predictions["fold"].to_numpy() == fold for fold in range(3)]
     variance = sum(delong(labels[fold], scores[fold]) for fold in folds) / 9
-    found = uncertainty.compute_influences(predictions, classes)["auc"].standard_error()
-    assert found == pytest.approx(math.sqrt((1 + uncertainty.TRAINING) * variance))
+    error = uncertainty.compute_influences(predictions, classes)["auc"].standard_error()
+    assert error == pytest.approx(math.sqrt((1 + uncertainty.TRAINING) * variance))
 
 
 def test_what_training_adds_widens_the_interval_and_that_of_a_difference():
@@ -120,12 +120,12 @@ def test_what_training_adds_widens_the_interval_and_that_of_a_difference():
 
 def test_the_error_of_an_accuracy_is_that_of_a_share():
     predictions = table_of(np.zeros(20, int), np.array([0.1] * 15 + [0.9] * 5))
-    found = uncertainty.compute_influences(predictions, ["a", "b"])["accuracy"].standard_error()
-    assert found == pytest.approx(math.sqrt((1 + uncertainty.TRAINING) * 0.75 * 0.25 / 19))
+    error = uncertainty.compute_influences(predictions, ["a", "b"])["accuracy"].standard_error()
+    assert error == pytest.approx(math.sqrt((1 + uncertainty.TRAINING) * 0.75 * 0.25 / 19))
 
 
 def test_patients_are_left_out_whole():
-    """Ten slides alike of each patient are worth one."""
+    """Ten equal slides per patient have the interval of one."""
     rng = np.random.default_rng(1)
     labels = np.arange(40) % 2
     scores = rng.random(40) + labels / 2
@@ -146,26 +146,26 @@ def test_testing_the_same_again_makes_nothing_surer(times):
 
 @pytest.mark.parametrize("p", [np.tile([0.2, 0.8], 6), np.tile([0.2, 0.8, 0.7, 0.3], 3)], ids=["perfect", "chance"])
 def test_a_patient_may_have_slides_of_each_label(p):
-    """As tumors beside normal tissue: each label is shown by all six patients."""
+    """As tumors beside normal tissue: all six patients have each label."""
     patients = [f"p{n}" for n in np.arange(12) // 2]
-    found = uncertainty.compute_influences(table_of(np.arange(12) % 2, p, patients), ["a", "b"])
+    influences = uncertainty.compute_influences(table_of(np.arange(12) % 2, p, patients), ["a", "b"])
     for score in ("accuracy", "auc", "f1"):
-        assert found[score].n_effective == 6
-        low, high = found[score].interval()
+        assert influences[score].n_effective == 6
+        low, high = influences[score].interval()
         assert 0 <= low < high <= 1
 
 
 def test_repeats_that_disagree_are_halfway_between_patients_tested_once_and_parts_that_average():
     tables = [planted(seed, 40, 2)[0] for seed in (2, 3)]
     both = pd.concat([tables[0], tables[1].assign(fold=tables[1]["fold"] + 2)])
-    one, other, found = (uncertainty.compute_influences(table, ["a", "b"], 0.0)["auc"] for table in (*tables, both))
+    one, other, repeated = (uncertainty.compute_influences(table, ["a", "b"], 0.0)["auc"] for table in (*tables, both))
     once = (one.standard_error() ** 2 + other.standard_error() ** 2) / 2
     averaged = sum((one.parts[name].sum() + other.parts[name].sum()) ** 2 for name in one.parts) / 4**2
-    assert found.standard_error() ** 2 == pytest.approx((once + averaged) / 2)
+    assert repeated.standard_error() ** 2 == pytest.approx((once + averaged) / 2)
 
 
 def test_what_training_adds_does_not_fall_where_patients_are_tested_again():
-    """It is that of one partition; of hold-outs, that of as many tests as the median patient has."""
+    """It equals that of one partition; in hold-outs, that of the number of tests of the median patient."""
     tables = [planted(seed, 40, 2)[0] for seed in (2, 3)]
     both = pd.concat([tables[0], tables[1].assign(fold=tables[1]["fold"] + 2)])
     added = [added_by_training(table) for table in (*tables, both)]
@@ -186,45 +186,45 @@ def added_by_training(table):
 def test_the_only_patient_of_a_label_takes_its_fold_along():
     labels, folds = np.array([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]), np.arange(12) // 4
     predictions = table_of(labels, np.random.default_rng(3).random(12), folds=folds)
-    found = uncertainty.compute_influences(predictions, ["a", "b"])["auc"]
-    mean, rest = found.values.mean(), found.values[[0, 2]].mean()
-    assert found.parts.loc[1, "p7"] / 3 == pytest.approx(mean - rest)
+    auc = uncertainty.compute_influences(predictions, ["a", "b"])["auc"]
+    mean, rest = auc.values.mean(), auc.values[[0, 2]].mean()
+    assert auc.parts.loc[1, "p7"] / 3 == pytest.approx(mean - rest)
 
 
 def test_the_interval_is_wilsons():
-    """Of one fold's accuracy: that of statsmodels' formula, for as many patients as its error amounts to."""
+    """The ends for one fold's accuracy solve Wilson's equation, with the sample size that its error implies."""
     predictions = table_of(np.zeros(40, int), np.array([0.1] * 30 + [0.9] * 10))
-    found = uncertainty.compute_influences(predictions, ["a", "b"])["accuracy"]
-    low, high = found.interval()
-    n, t = 0.75 * 0.25 / found.standard_error() ** 2, scipy.stats.t.ppf(0.975, 39)
+    accuracy = uncertainty.compute_influences(predictions, ["a", "b"])["accuracy"]
+    low, high = accuracy.interval()
+    n, t = 0.75 * 0.25 / accuracy.standard_error() ** 2, scipy.stats.t.ppf(0.975, 39)
     for end in (low, high):
-        assert (0.75 - end) ** 2 == pytest.approx(t**2 * end * (1 - end) / n)  # the ends solve it
+        assert (0.75 - end) ** 2 == pytest.approx(t**2 * end * (1 - end) / n)
 
 
 def test_perfect_predictions_are_no_certainty():
     labels = np.arange(40) % 2
-    found = uncertainty.compute_influences(table_of(labels, labels * 0.8 + 0.1), ["a", "b"])
+    influences = uncertainty.compute_influences(table_of(labels, labels * 0.8 + 0.1), ["a", "b"])
     for score, least in (("auc", 0.8), ("accuracy", 0.88)):
-        low, high = found[score].interval()
+        low, high = influences[score].interval()
         assert 1 - 5 / (1 - least) * 0.01 < low < 0.95
         assert high == pytest.approx(1)
-    assert found["auc"].interval()[0] < found["accuracy"].interval()[0]  # of twenty patients, not of forty
+    assert influences["auc"].interval()[0] < influences["accuracy"].interval()[0]  # of twenty patients, not of forty
 
 
 def test_one_label_has_no_interval_of_its_auc():
-    found = uncertainty.compute_influences(table_of(np.zeros(4, int), np.ones(4)), ["a", "b"])
-    nothing = {score for score in metrics.SCORES if math.isnan(found[score].interval()[0])}
-    assert nothing == {"auc", "average_precision"}
+    influences = uncertainty.compute_influences(table_of(np.zeros(4, int), np.ones(4)), ["a", "b"])
+    undefined = {score for score in metrics.SCORES if math.isnan(influences[score].interval()[0])}
+    assert undefined == {"auc", "average_precision"}
 
 
 def test_no_slide_has_no_interval():
-    found = uncertainty.compute_influences(table_of(np.zeros(0, int), np.ones(0)), ["a", "b"])
-    assert all(np.isnan(found[score].interval()).all() for score in metrics.SCORES)
+    influences = uncertainty.compute_influences(table_of(np.zeros(0, int), np.ones(0)), ["a", "b"])
+    assert all(np.isnan(influences[score].interval()).all() for score in metrics.SCORES)
 
 
 @pytest.mark.parametrize("design", ["partition", "repeats", "10 hold-outs"])
 def test_what_is_simulated_is_what_the_table_has(design):
-    """The influence by placements is that of leaving each patient out."""
+    """The influence by placements equals that of leaving each patient out."""
     rng = np.random.default_rng(4)
     labels = np.arange(40) % 2
     _, tested = intervals.split(design, labels, rng)
