@@ -3,10 +3,11 @@
 The rules write the same names as patterns; a test holds both equal.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-PREDICT = "predict"  # the folder of new slides' tables
+from string import Formatter
 
 
 def split_encoder_name(name: str) -> tuple[str, int | None]:
@@ -23,13 +24,54 @@ def split_encoder_name(name: str) -> tuple[str, int | None]:
 
 
 def join_encoder_name(run: str, fold: int | None) -> str:
-    """Name the trained region encoder of a run, and of a fold where it has one per fold."""
+    """Join a run and a fold to the name of a trained region encoder.
+
+    Args:
+        run: The pretraining run.
+        fold: The fold whose training slides the encoder saw; None for an encoder of all slides.
+
+    Returns:
+        The name, as `split_encoder_name` reads it.
+    """
     return run if fold is None else f"{run}.fold{fold}"
+
+
+class PathPattern:
+    """A file or folder of a cohort; as an attribute of `CohortPaths` it is called with the names in its braces.
+
+    Args:
+        pattern: Path below the cohort's folder, as the rules write it.
+        compared: The same of a compared patch encoder, whose name comes first; "" where there is none.
+    """
+
+    def __init__(self, pattern: str, compared: str = "") -> None:
+        self.pattern, self.compared = pattern, compared
+
+    def __get__(self, paths: "CohortPaths", _: type) -> Callable[..., Path]:
+        return partial(self.fill, paths.root)
+
+    def fill(self, root: Path, *names: str | int, encoder: str = "") -> Path:
+        """Fill names into the pattern.
+
+        Args:
+            root: The cohort's folder.
+            names: One per pair of braces, in their order.
+            encoder: A compared patch encoder; "" for the cohort's own.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: The pattern has more braces or fewer.
+        """
+        pattern, values = (self.compared, (encoder, *names)) if encoder else (self.pattern, names)
+        fields = [field for _, field, _, _ in Formatter().parse(pattern) if field]
+        return root / pattern.format(**dict(zip(fields, values, strict=True)))
 
 
 @dataclass(frozen=True)
 class CohortPaths:
-    """The files of one cohort.
+    """The files of one cohort: `paths.tissue("slide-7")`, `paths.ledger(encoder="hipt")`.
 
     Args:
         root: The folder results/{cohort}.
@@ -37,172 +79,51 @@ class CohortPaths:
 
     root: Path
 
-    # Pixels to tokens, one file per slide. encoder: a compared patch encoder; "" is the cohort's own.
+    # Pixels to tokens
+    sheet = PathPattern("sheet/slides.parquet")
+    tissue = PathPattern("tissue/{slide}.geojson")
+    tissue_overlay = PathPattern("tissue/{slide}.png")
+    regions = PathPattern("regions/{slide}.h5")
+    regions_overlay = PathPattern("regions/{slide}.png")
+    patches = PathPattern("patches/{slide}.h5")  # deleted once stage one has trained
+    patch_encoder = PathPattern("patch_encoder/weights.safetensors", "compared/{encoder}/weights.safetensors")
+    patch_history = PathPattern("patch_encoder/history.parquet")  # and .csv
+    patch_checkpoint = PathPattern("patch_encoder/checkpoint.pt")
+    tokens = PathPattern("tokens/{slide}.h5", "compared/{encoder}/tokens/{slide}.h5")
+    encoded = PathPattern("encoded/{slide}.h5", "compared/{encoder}/encoded/{slide}.h5")  # read by the ledger
+    ledger = PathPattern("ledger/ledger.parquet", "compared/{encoder}/ledger.parquet")
 
-    def sheet(self) -> Path:
-        """Return the checked sheet."""
-        return self.root / "sheet" / "slides.parquet"
-
-    def tissue(self, slide: str) -> Path:
-        """Return a slide's tissue polygons."""
-        return self.tissue_dir() / f"{slide}.geojson"
-
-    def tissue_overlay(self, slide: str) -> Path:
-        """Return the picture of a slide's tissue."""
-        return self.tissue_dir() / f"{slide}.png"
-
-    def regions(self, slide: str) -> Path:
-        """Return a slide's grid of regions."""
-        return self.regions_dir() / f"{slide}.h5"
-
-    def regions_overlay(self, slide: str) -> Path:
-        """Return the picture of a slide's regions."""
-        return self.regions_dir() / f"{slide}.png"
-
-    def patches(self, slide: str) -> Path:
-        """Return a slide's patches for stage one; deleted once it has trained."""
-        return self.root / "patches" / f"{slide}.h5"
-
-    def patch_encoder(self, encoder: str = "") -> Path:
-        """Return the weights of a patch encoder."""
-        return self._encoder_dir(encoder, "patch_encoder") / "weights.safetensors"
-
-    def patch_history(self) -> Path:
-        """Return the training curves of the patch encoder; beside it the same as CSV."""
-        return self.root / "patch_encoder" / "history.parquet"
-
-    def patch_checkpoint(self) -> Path:
-        """Return the state from which a stopped training of the patch encoder resumes."""
-        return self.root / "patch_encoder" / "checkpoint.pt"
-
-    def tokens(self, slide: str, encoder: str = "") -> Path:
-        """Return a slide's tokens."""
-        return self.tokens_dir(encoder) / f"{slide}.h5"
-
-    def encoded(self, slide: str, encoder: str = "") -> Path:
-        """Return the small file that says which tokens a slide has; the ledger reads it instead of them."""
-        return self._encoder_dir(encoder) / "encoded" / f"{slide}.h5"
-
-    def ledger(self, encoder: str = "") -> Path:
-        """Return the ledger, one row per slide."""
-        return self._encoder_dir(encoder, "ledger") / "ledger.parquet"
-
-    # Tokens to embeddings. name: of a trained region encoder, see `split_encoder_name`.
-
-    def encoder(self, name: str) -> Path:
-        """Return the weights of a trained region encoder."""
-        return self.root / "pretrain" / name / "encoder.safetensors"
-
-    def history(self, name: str) -> Path:
-        """Return the training curves of a region encoder; beside it the same as CSV."""
-        return self.root / "pretrain" / name / "history.parquet"
-
-    def prototypes(self, name: str) -> Path:
-        """Return the slide prototypes that a run ended with."""
-        return self.root / "pretrain" / name / "prototypes.h5"
-
-    def checkpoint(self, name: str) -> Path:
-        """Return the state from which a stopped run resumes."""
-        return self.root / "pretrain" / name / "checkpoint.pt"
-
-    def embed(self, name: str) -> Path:
-        """Return the cohort's embeddings, one row per region."""
-        return self.root / "embed" / f"{name}.parquet"
-
-    def gallery(self, name: str) -> Path:
-        """Return the picture of the prototypes."""
-        return self.root / "gallery" / f"{name}.png"
+    # Tokens to embeddings; `run` is the name of a trained region encoder, see `split_encoder_name`
+    encoder = PathPattern("pretrain/{run}/encoder.safetensors")
+    history = PathPattern("pretrain/{run}/history.parquet")  # and .csv
+    prototypes = PathPattern("pretrain/{run}/prototypes.h5")
+    checkpoint = PathPattern("pretrain/{run}/checkpoint.pt")
+    embed = PathPattern("embed/{run}.parquet")
+    gallery = PathPattern("gallery/{run}.png")
 
     # Embeddings to numbers
+    folds = PathPattern("folds/folds.parquet")
+    remarks = PathPattern("folds/remarks.parquet")  # and .csv
+    predictions = PathPattern("evaluate/{features}/{classifier}/fold{fold}.parquet")
+    classifier = PathPattern("evaluate/{features}/{classifier}/fold{fold}.safetensors")
+    heatmaps = PathPattern("heatmaps/{features}/{classifier}.jpg")
+    page = PathPattern("report/index.html")
+    result_table = PathPattern("report/table.{format}")
+    figure = PathPattern("report/{figure}.png")
+    cohort_table = PathPattern("tables/{table}.{format}")  # over several cohorts
 
-    def folds(self) -> Path:
-        """Return the folds."""
-        return self.root / "folds" / "folds.parquet"
-
-    def remarks(self) -> Path:
-        """Return the audit of the folds; beside it the same as CSV."""
-        return self.root / "folds" / "remarks.parquet"
-
-    def predictions(self, features: str, classifier: str, fold: int | str) -> Path:
-        """Return the predictions on a fold's test slides."""
-        return self.root / "evaluate" / features / classifier / f"fold{fold}.parquet"
-
-    def classifier(self, features: str, classifier: str, fold: int | str) -> Path:
-        """Return the classifier trained on a fold."""
-        return self.root / "evaluate" / features / classifier / f"fold{fold}.safetensors"
-
-    def heatmaps(self, features: str, classifier: str) -> Path:
-        """Return the picture of a row's attention."""
-        return self.root / "heatmaps" / features / f"{classifier}.jpg"
-
-    def page(self) -> Path:
-        """Return the report."""
-        return self.root / "report" / "index.html"
-
-    def result_table(self, format: str = "parquet") -> Path:
-        """Return the cohort's result table, in one of its formats."""
-        return self.root / "report" / f"table.{format}"
-
-    def figure(self, figure: str) -> Path:
-        """Return a figure of the report."""
-        return self.root / "report" / f"{figure}.png"
-
-    def cohort_table(self, table: str, format: str) -> Path:
-        """Return a table over several cohorts, in one of its formats."""
-        return self.tables_dir() / f"{table}.{format}"
-
-    # New slides to predictions. Their tissue, regions and tokens lie beside the cohort's.
-
-    def new_sheet(self) -> Path:
-        """Return the checked sheet of new slides."""
-        return self.root / PREDICT / "slides.parquet"
-
-    def new_ledger(self, encoder: str = "") -> Path:
-        """Return the ledger of new slides."""
-        return CohortPaths(self.root / PREDICT)._encoder_dir(encoder) / "ledger.parquet"
-
-    def new_embed(self, name: str) -> Path:
-        """Return the embeddings of new slides."""
-        return self.root / PREDICT / "embed" / f"{name}.parquet"
-
-    def new_predictions(self) -> Path:
-        """Return the predictions on new slides."""
-        return self.root / PREDICT / "predictions.csv"
-
-    def new_heatmaps_dir(self) -> Path:
-        """Return the folder of new slides' heat maps."""
-        return self.root / PREDICT / "heatmaps"
+    # New slides to predictions; their tissue, regions and tokens lie beside the cohort's
+    new_sheet = PathPattern("predict/slides.parquet")
+    new_ledger = PathPattern("predict/ledger.parquet", "predict/compared/{encoder}/ledger.parquet")
+    new_embed = PathPattern("predict/embed/{run}.parquet")
+    new_predictions = PathPattern("predict/predictions.csv")
+    new_heatmaps_dir = PathPattern("predict/heatmaps")
 
     # Folders that stages read as a whole
-
-    def tissue_dir(self) -> Path:
-        """Return the folder of tissue polygons."""
-        return self.root / "tissue"
-
-    def regions_dir(self) -> Path:
-        """Return the folder of grids of regions."""
-        return self.root / "regions"
-
-    def tokens_dir(self, encoder: str = "") -> Path:
-        """Return the folder of tokens."""
-        return self._encoder_dir(encoder) / "tokens"
-
-    def tables_dir(self) -> Path:
-        """Return the folder of tables over several cohorts."""
-        return self.root / "tables"
-
-    def state_dir(self) -> Path:
-        """Return the folder of notes on slides' files, kept from run to run: fingerprints and failures to read."""
-        return self.root / "state"
-
-    def logs_dir(self) -> Path:
-        """Return the folder of logs, one per job."""
-        return self.root / "logs"
-
-    def benchmarks_dir(self) -> Path:
-        """Return the folder of times and memory, one file per job."""
-        return self.root / "benchmarks"
-
-    def _encoder_dir(self, encoder: str, folder: str = "") -> Path:
-        """The folder of a compared patch encoder, else that of the cohort's own."""
-        return self.root / "compared" / encoder if encoder else self.root / folder
+    tissue_dir = PathPattern("tissue")
+    regions_dir = PathPattern("regions")
+    tokens_dir = PathPattern("tokens", "compared/{encoder}/tokens")
+    tables_dir = PathPattern("tables")
+    state_dir = PathPattern("state")  # fingerprints of slides' files and failures to read, kept from run to run
+    logs_dir = PathPattern("logs")
+    benchmarks_dir = PathPattern("benchmarks")

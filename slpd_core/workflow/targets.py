@@ -70,7 +70,7 @@ class Targets:
     def result_tables(self) -> dict[str, str]:
         """The result table of each cohort that report.tables names."""
         cohorts = [cohort for table in self.settings.report.tables.values() for cohort in table.cohorts]
-        return {cohort: str(CohortPaths(Path("results", cohort)).result_table()) for cohort in cohorts}
+        return {cohort: str(CohortPaths(Path("results", cohort)).result_table("parquet")) for cohort in cohorts}
 
     # Patch encoders: the compared one that a wildcard names, else the cohort's own
 
@@ -244,7 +244,7 @@ class Targets:
         Returns:
             The table.
         """
-        return str(self.paths.ledger(self._compared(wildcards.features)))
+        return str(self.paths.ledger(encoder=self._compared(wildcards.features)))
 
     def tokens_dir(self, wildcards: Any) -> str:
         """Return the folder of the tokens behind a row.
@@ -255,7 +255,7 @@ class Targets:
         Returns:
             The folder.
         """
-        return str(self.paths.tokens_dir(self._compared(wildcards.features)))
+        return str(self.paths.tokens_dir(encoder=self._compared(wildcards.features)))
 
     def row_models(self, wildcards: Any) -> list[str]:
         """Return the trained classifiers of a row.
@@ -320,8 +320,8 @@ class Targets:
                     "classifier": classifier,
                     "models": self._models(features, classifier),
                     "embeds": [str(self.paths.new_embed(name)) for name in names if name],
-                    "tokens": str(self.paths.tokens_dir(self._compared(features))),
-                    "ledger": str(self.paths.new_ledger(self._compared(features))),
+                    "tokens": str(self.paths.tokens_dir(encoder=self._compared(features))),
+                    "ledger": str(self.paths.new_ledger(encoder=self._compared(features))),
                 }
             )
         return rows

@@ -1,6 +1,5 @@
 """The whole workflow on a tiny cohort: from slides to tables, cached, resumable, and clear about what is wrong."""
 
-import inspect
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from slpd_core import artifacts, config
-from slpd_core.artifacts.paths import CohortPaths
+from slpd_core.artifacts.paths import CohortPaths, PathPattern
 from slpd_core.pretraining import embed
 from slpd_core.slides import ledger
 from tests.workflow.artifact_page import find_gaps, pattern, read_page
@@ -185,16 +184,14 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
 
 def test_the_page_of_artifacts_names_every_path():
     """Those of CohortPaths with any names in them; folders are no artifacts."""
-    methods = inspect.getmembers(CohortPaths, inspect.isfunction)
-    paths = {name: method for name, method in methods if not name.startswith("_") and not name.endswith("_dir")}
-    assert len(paths) > 20
+    members = {name: member for name, member in vars(CohortPaths).items() if isinstance(member, PathPattern)}
+    files = [member for name, member in members.items() if not name.endswith("_dir")]
+    assert len(files) > 20
     names = [pattern(name) for section in read_page().values() for name in section.names]
-    for method in paths.values():
-        words = dict.fromkeys([*inspect.signature(method).parameters][1:], "x")
-        for encoder in ["x", ""] if "encoder" in words else ["x"]:
-            words = {name: encoder if name == "encoder" else "html" if name == "format" else "x" for name in words}
-            path = method(CohortPaths(Path()), **words).as_posix().replace("report/table.html", "report/table.md")
-            assert any(name.fullmatch(path) for name in names), path
+    for text in [text for member in files for text in (member.pattern, member.compared) if text]:
+        format = "md" if text.startswith("report/") else "html"
+        path = re.sub(r"\{\w+\}", "x", text.replace("{format}", format))
+        assert any(name.fullmatch(path) for name in names), path
 
 
 def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemake):
