@@ -6,7 +6,7 @@ from typing import Any
 from slpd_core.config.base import CLASSIFIERS
 
 FEATURES = {"colour": "mean_color", "patch": "patch_tokens"}
-ROWS = {f"{old}/{name}": f"{new}/{name}" for old, new in FEATURES.items() for name in CLASSIFIERS}
+RESULT_ROWS = {f"{old}/{name}": f"{new}/{name}" for old, new in FEATURES.items() for name in CLASSIFIERS}
 # By the path of today's key: old key -> new key. Runs, compared encoders and tables stand below a name of their own.
 KEYS: dict[str, dict[str, str]] = {
     "tissue": {"masks": "masks_dir"},
@@ -52,8 +52,8 @@ KEYS: dict[str, dict[str, str]] = {
 VALUES: dict[str, dict[str, str]] = {
     "pretrain.train_on": {"train_only": "train_fold"},
     "pretrain.preset": {"released": "authors_code"},
-    "report.reference": ROWS,
-    "report.tables": ROWS,
+    "report.reference": RESULT_ROWS,
+    "report.tables": RESULT_ROWS,
 }
 # Where keys are names: the path whose keys stand below each name.
 NAMED = {"pretrain.runs": "pretrain", "patch_encoder.compared": "patch_encoder", "report.tables": "report.tables"}

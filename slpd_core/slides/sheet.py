@@ -18,7 +18,7 @@ VERSION = 5
 COLUMNS = ("slide_id", "patient_id", "label", "path")
 UNLABELED_COLUMNS = ("slide_id", "path")  # required of slides to be predicted
 OPTIONAL_COLUMNS = ("mpp", "site")
-NAME_COLUMNS = ("slide_id", "patient_id", "label", "site")
+ID_COLUMNS = ("slide_id", "patient_id", "label", "site")
 # Besides letters and digits of any script: characters without a meaning to file systems, shells and patterns.
 ID_PUNCTUATION = " ._-()+"
 UNSAFE_ID = re.compile(r"^[ .+-]|[ .]$|\.\.")
@@ -55,7 +55,7 @@ def read_sheet(path: Path, *, labeled: bool = True) -> pd.DataFrame:
     )
     frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS, *OPTIONAL_COLUMNS], dtype=str).fillna("")
     frame.index = pd.Index([row_index for row_index, _ in table.rows], dtype=int)
-    for column in NAME_COLUMNS:
+    for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["path"] = [os.path.join(path.parent, name) if name else "" for name in frame["path"]]
     recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}

@@ -72,7 +72,7 @@ def test_all_old_names_are_said_at_once():
     ]
 
 
-@pytest.mark.parametrize(("old", "new"), renamed.ROWS.items())
+@pytest.mark.parametrize(("old", "new"), renamed.RESULT_ROWS.items())
 @pytest.mark.parametrize("with_labels", [False, True])
 def test_a_row_of_a_table_by_its_old_name_names_the_new_one(old, new, with_labels):
     rows = {"ours": "slpd/mil", "theirs": old} if with_labels else ["slpd/mil", old]
