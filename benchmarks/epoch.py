@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from benchmarks import prototypes, step
-from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.networks import NetworkParams, build_student_teacher
+from slpd_core.pretraining.pretrain import select_arguments
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset
-from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import StudentTeacher
 from slpd_core.ssl.trainer import EpochState, train_epoch
 
@@ -51,7 +51,9 @@ def timed(networks: StudentTeacher, cohort: TokenDataset, epoch: int, device: st
     before = torch.cuda.memory_allocated()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    stage = StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
+    parts = select_arguments(section)
+    del parts["network"]
+    stage = StageTwo(networks, cohort, **parts, seed=1)
     started = time.perf_counter()
     state = EpochState(epoch, stage.begin_epoch(epoch))
     wait(device)
@@ -66,7 +68,7 @@ def timed(networks: StudentTeacher, cohort: TokenDataset, epoch: int, device: st
 def epochs(device: str) -> None:
     """Print the table of a device."""
     rate = step.multiplying(device)["bf16"]
-    networks = build_student_teacher(step.section_of(BATCH, drop_path=0.1), step.TOKEN_DIM, 1, device)
+    networks = build_student_teacher(step.TOKEN_DIM, NetworkParams(), seed=1, device=device)
     made = cohort(device)
     timed(networks, first_slides(made, 40), 0, device)  # kernels are chosen, memory is taken
     whole = prototypes.REGIONS // BATCH * BATCH * step.operations(step.section_of(BATCH, 0.0))

@@ -45,8 +45,8 @@ import torch
 from benchmarks.slides import settings
 from slpd_core import config
 from slpd_core.pretraining import stage_two
-from slpd_core.pretraining.networks import build_student_teacher
-from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, keep_freed_memory
@@ -164,11 +164,13 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
         return cohort.tokens.float().mean((1, 2)).numpy()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if way == "untrained":
-        networks = build_student_teacher(section_of("dino", grid), DIM, seed, device)
+        arguments = select_arguments(section_of("dino", grid))
+        networks = StageTwo.create(cohort, seed=seed, device=device, **arguments).networks
     else:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
-            networks, _ = stage_two.train(cohort, section_of(way, grid), seed, device, checkpoint)
+            arguments = select_arguments(section_of(way, grid))
+            networks, _ = stage_two.train(cohort, checkpoint, seed=seed, device=device, **arguments)
     return embed_regions(networks.teacher.encoder, cohort.tokens, device)
 
 
@@ -269,17 +271,22 @@ def watch(seed: int, way: str) -> pd.DataFrame:
     torch.set_num_threads(1)
     keep_freed_memory()
     planted, rows, begin = plant(seed), [], StageTwo.begin_epoch
-    clustering = section_of("slpd")
+    clustering = section_of("slpd").select(ClusteringParams)
 
     def noted(stage: StageTwo, epoch: int) -> dict[str, float]:
-        clustered = stage_two.embed_for_clustering(stage.networks, stage.cohort, stage.section, "cpu")
-        prototypes = stage_two.cluster(stage.cohort, clustered, clustering, seed, epoch)
+        clustered = stage_two.embed_for_clustering(
+            stage.networks,
+            stage.dataset,
+            cluster_space=stage.objective.cluster_space,
+            cluster_crop=stage.clustering.cluster_crop,
+        )
+        prototypes = stage_two.cluster_dataset(stage.dataset, clustered, clustering, seed=seed, epoch=epoch)
         rows.append({"seed": seed, "way": way, "epoch": epoch} | targets_right(prototypes, planted))
         return begin(stage, epoch)
 
     with tempfile.TemporaryDirectory() as folder, patch.object(StageTwo, "begin_epoch", noted):
         checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
-        stage_two.train(planted.cohort, section_of(way), seed, "cpu", checkpoint)
+        stage_two.train(planted.cohort, checkpoint, seed=seed, **select_arguments(section_of(way)))
     return pd.DataFrame(rows)
 
 

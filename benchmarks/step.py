@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from benchmarks.timing import best_seconds, in_own_process
 from slpd_core import config
 from slpd_core.pretraining import reference
-from slpd_core.pretraining.networks import build_student_teacher
-from slpd_core.pretraining.objective import Batch, autocast, distil
+from slpd_core.pretraining.networks import NetworkParams, build_student_teacher
+from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.runtime import keep_freed_memory
 from slpd_core.ssl.schedules import Recipe
-from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, update_networks
+from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, autocast, update_networks
 
 TOKEN_DIM = 384
 BATCHES = (64, 256)
@@ -41,7 +41,7 @@ def section_of(batch_size: int, drop_path: float) -> config.PretrainRunConfig:
 
 def start(section: config.PretrainRunConfig, device: str) -> tuple[StudentTeacher, Batch]:
     """Networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
-    networks = build_student_teacher(section, TOKEN_DIM, 1, device)
+    networks = build_student_teacher(TOKEN_DIM, section.select(NetworkParams), seed=1, device=device)
     generator = torch.Generator().manual_seed(2)
 
     def normal(*shape: int) -> Tensor:
@@ -115,11 +115,12 @@ def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[f
     """The loss and the gradients of the first step, without drop path."""
     section = section_of(batch_size, drop_path=0.0)
     networks, batch = start(section, device)
+    networks.dtype = DTYPES[precision]
     if way == "plain":
         loss = plain_loss(networks, batch, section, DTYPES[precision])
         loss.backward()
     else:
-        loss = distil(networks, batch, section, DTYPES[precision])["loss"]
+        loss = section.select(SlpdObjective).backward(networks, batch)["loss"]
     return loss.item(), gradients(networks).cpu()
 
 
@@ -130,7 +131,8 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
         keep_freed_memory()  # as our jobs do
     section = section_of(batch_size, drop_path=0.1)
     networks, batch = start(section, device)
-    recipe = section.select(Recipe)
+    networks.dtype = DTYPES[precision]
+    recipe, objective = section.select(Recipe), section.select(SlpdObjective)
 
     def step() -> None:
         momentum = apply_schedules(networks, recipe, 0, 100, batch_size)["teacher_momentum"]
@@ -139,7 +141,7 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
             loss.item()
             loss.backward()
         else:
-            distil(networks, batch, section, DTYPES[precision])
+            objective.backward(networks, batch)
         update_networks(networks, recipe.clip_norm, momentum)
         if device == "cuda":
             torch.cuda.synchronize()

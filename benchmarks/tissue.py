@@ -28,7 +28,8 @@ from benchmarks.slides import settings
 from slpd_core import artifacts
 from slpd_core.evaluation import evaluate
 from slpd_core.pretraining import stage_two
-from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions, read_token_dataset
 from slpd_core.report import metrics
 from slpd_core.runtime import keep_freed_memory
@@ -80,10 +81,11 @@ def features(cohort: TokenDataset, colours: np.ndarray, way: str, seed: int) -> 
     changes = RECIPE | CROPS[SIDE] | SIZE | RUNS.get(way, {})
     section = settings().pretrain.run("slpd").model_copy(update=changes)
     if way == "untrained":
-        networks = build_student_teacher(section, cohort.tokens.shape[-1], seed, "cpu")
+        networks = StageTwo.create(cohort, seed=seed, **select_arguments(section)).networks
     else:
         with tempfile.TemporaryDirectory() as folder:
-            networks, _ = stage_two.train(cohort, section, seed, "cpu", Checkpoint(Path(folder) / "c.pt", {}))
+            checkpoint = Checkpoint(Path(folder) / "c.pt", {})
+            networks, _ = stage_two.train(cohort, checkpoint, seed=seed, **select_arguments(section))
     return embed_regions(networks.teacher.encoder, cohort.tokens, "cpu")
 
 

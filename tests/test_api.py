@@ -19,10 +19,10 @@ import slpd_core as slpd
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
 from slpd_core.pretraining import embed, patch_encoder
-from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.slides import ledger, regions, tissue, tokens
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.writer import write_slide
+from tests.fixtures.pretraining import build_student_teacher
 
 ROOT = Path(__file__).parents[1]
 FAST = {"name": "test_vit", "patch_px": 64, "precision": "fp32", "device": "cpu"}

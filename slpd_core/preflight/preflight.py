@@ -145,7 +145,8 @@ def _check_runs(report: PreflightReport, settings: config.Config, sample: Cohort
         shape = (token_dim, run.embed_dim, run.depth, run.n_heads, run.global_crop_size)
         checks.check_start(report, run.init_from, shape)
         if run.uses_prototypes and run.clustering == "slide":
-            checks.check_prototypes(report, name, region_counts, min_clustered_regions(run, run.n_prototypes))
+            fewest = min_clustered_regions(run.n_prototypes, run.min_regions)
+            checks.check_prototypes(report, name, region_counts, fewest)
 
 
 def forecast_stages(

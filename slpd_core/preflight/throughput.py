@@ -11,12 +11,10 @@ from slpd_core import config
 from slpd_core.encoders.patch_encoder import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.evaluation import classifiers
-from slpd_core.pretraining import patch_encoder, stage_one
-from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining import patch_encoder, pretrain, stage_one
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset
 from slpd_core.slides import tokenizer
-from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.trainer import EpochState, PretrainingStage, train_epoch
 
 CPU_PATCHES, GPU_PATCHES = 16, 2048  # encoded to time one
@@ -143,9 +141,9 @@ def time_stage_one(encoder: config.PatchEncoderConfig, recipe: config.StageOneCo
     """
     batch_size = training_batch(recipe.batch_size, device)
     short = recipe.model_copy(update={"batch_size": batch_size, "epochs": 2, "warmup_epochs": 0})
-    plan = patch_encoder.plan_stage_one(encoder, short, 1, device)
-    noise = NoisePatches(2 * batch_size, encoder.patch_px)
-    return time_epoch(stage_one.StageOne(plan.start(), noise, plan, short.select(Recipe)))
+    noise, vit_params = NoisePatches(2 * batch_size, encoder.patch_px), patch_encoder.select_vit(encoder, short, device)
+    arguments = patch_encoder.select_stage_one(short)
+    return time_epoch(stage_one.StageOne.create(noise, vit_params, seed=1, device=device, **arguments))
 
 
 def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, device: str) -> float:
@@ -166,9 +164,8 @@ def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, d
     short = run.model_copy(update=changes)
     ids, slide_of = ["a", "b"], np.repeat([0, 1], batch_size)
     noise = torch.randn(n_regions, grid, grid, token_dim).half()
-    cohort = TokenDataset(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids).to(device)
-    networks = build_student_teacher(short, token_dim, 1, device)
-    return time_epoch(StageTwo(networks, cohort, short, short.select(Recipe), seed=1))
+    dataset = TokenDataset(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids)
+    return time_epoch(StageTwo.create(dataset, seed=1, device=device, **pretrain.select_arguments(short)))
 
 
 def time_classifier(classifier: str, training: config.ClassifierTrainingConfig, n_instances: int, dim: int) -> float:

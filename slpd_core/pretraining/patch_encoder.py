@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from slpd_core.encoders.patch_encoder import build_encoder, load_weights
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights
 from slpd_core.pretraining import stage_one
+from slpd_core.pretraining.patch_augmentations import PatchCropParams
 from slpd_core.runtime import log
 from slpd_core.ssl.distributed import launch_distributed
+from slpd_core.ssl.schedules import Recipe
 
 VERSION = 5
 DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "interpolate_offset")  # settings that decide the tokens
@@ -41,7 +44,16 @@ def _fingerprint(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any], glo
 
 @dataclass(frozen=True)
 class StageOneSpec:
-    """What source dino trains with, and where it leaves its history and the checkpoint it goes on from."""
+    """What source dino is trained on, how and where.
+
+    Attributes:
+        recipe: Settings of stage one.
+        patches_paths: Of the slides' patches.
+        history_path: Of its history, one row per epoch.
+        checkpoint_path: Of the run.
+        device: cpu or cuda.
+        gpus: One process per GPU.
+    """
 
     recipe: config.StageOneConfig
     patches_paths: list[Path]
@@ -51,54 +63,86 @@ class StageOneSpec:
     gpus: int = 0
 
 
-def plan_stage_one(
-    section: config.PatchEncoderConfig, recipe: config.StageOneConfig, seed: int, device: str
-) -> stage_one.Plan:
-    """How stage one trains the section's encoder.
+def select_vit(section: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> stage_one.VitParams:
+    """Select what stage one trains from the settings.
 
-    Raises ValueError when a crop's side is not a multiple of the encoder's own patches.
+    Args:
+        section: Of the patch encoder.
+        recipe: Of stage one.
+        device: cpu or cuda.
+
+    Returns:
+        Encoder, head and precision.
+
+    Raises:
+        ValueError: A crop's side is not a multiple of the encoder's own patches.
     """
     model_kwargs, input_px = vit.architecture_kwargs(section.model_kwargs), section.input_px or section.patch_px
     shape = vit.build_vit(section.name, input_px, model_kwargs, "meta")
-    side, width = vit.patch_stride(shape), int(shape.num_features)
+    stride = vit.patch_stride(shape)
     for key in ("global_crop_px", "local_crop_px"):
-        if (crop_px := getattr(recipe, key)) % side:
+        if (crop_px := getattr(recipe, key)) % stride:
             raise ValueError(
-                f"patch_encoder.dino.{key}: {crop_px} is not a multiple of the {side} px that a token of "
-                f"{section.name} covers; set it to {max(1, crop_px // side) * side}"
+                f"patch_encoder.dino.{key}: {crop_px} is not a multiple of the {stride} px that a token of "
+                f"{section.name} covers; set it to {max(1, crop_px // stride) * stride}"
             )
-    return stage_one.Plan(
+    return stage_one.VitParams(
         name=section.name,
         input_px=input_px,
         model_kwargs=model_kwargs,
         mean=section.mean or HALF_RGB,
         std=section.std or HALF_RGB,
-        recipe=recipe,
-        seed=seed,
-        device=device,
-        half=choose_precision("auto", device, width) == "bf16",
+        drop_path=recipe.drop_path,
+        hidden_dim=recipe.hidden_dim,
+        bottleneck_dim=recipe.bottleneck_dim,
+        out_dim=recipe.out_dim,
+        half=choose_precision("auto", device, int(shape.num_features)) == "bf16",
     )
 
 
+def select_stage_one(recipe: config.StageOneConfig) -> dict[str, Any]:
+    """Sort the settings of stage one into keyword arguments of `stage_one.train`.
+
+    Args:
+        recipe: The settings.
+
+    Returns:
+        Its `crops`, `objective` and `recipe`.
+    """
+    return {
+        "crops": recipe.select(PatchCropParams),
+        "objective": recipe.select(stage_one.DinoObjective),
+        "recipe": recipe.select(Recipe),
+    }
+
+
 def train_stage_one(
-    section: config.PatchEncoderConfig, training: StageOneSpec, seed: int
+    vit_params: stage_one.VitParams, spec: StageOneSpec, seed: int
 ) -> tuple[PretrainedWeights, pd.DataFrame]:
-    """The teacher that stage one trains, and its history, one row an epoch; on several GPUs by a process each."""
-    plan = plan_stage_one(section, training.recipe, seed, training.device)
-    how = (training.patches_paths, plan, training.checkpoint_path)
-    if training.gpus > 1 and training.device == "cuda":
-        launch_distributed(stage_one.train, training.gpus, training.device, *how)
-    networks, history = stage_one.train(*how)  # after several processes: takes up what they have come to
+    """Train the encoder, on several GPUs by one process each.
+
+    Args:
+        vit_params: Encoder and head.
+        spec: What it is trained on.
+        seed: Alone decides all that is random.
+
+    Returns:
+        The teacher's weights, and one history row per epoch.
+    """
+    train: Callable[..., Any] = partial(stage_one.train, seed=seed, device=spec.device, **select_stage_one(spec.recipe))
+    arguments = (spec.patches_paths, vit_params, spec.checkpoint_path)
+    if spec.gpus > 1 and spec.device == "cuda":
+        launch_distributed(train, spec.gpus, spec.device, *arguments)
+    networks, history = train(*arguments)  # after several processes: loads what they have trained
     state = {name: tensor.cpu() for name, tensor in networks.teacher.encoder.state_dict().items()}
-    origin = f"trained on {len(training.patches_paths)} slides, seed {seed}"
     weights = PretrainedWeights(
         "dino",
-        section.name,
-        plan.model_kwargs,
+        vit_params.name,
+        vit_params.model_kwargs,
         state,
         "patch_encoder.dino",
-        origin,
-        publisher_config={"mean": plan.mean, "std": plan.std},
+        f"trained on {len(spec.patches_paths)} slides, seed {seed}",
+        publisher_config={"mean": vit_params.mean, "std": vit_params.std},
     )
     return weights, history
 
@@ -119,7 +163,8 @@ def run(
         ValueError: The weights do not fit the settings.
     """
     if training:
-        weights, history = train_stage_one(section, training, seed)
+        vit_params = select_vit(section, training.recipe, training.device)
+        weights, history = train_stage_one(vit_params, training, seed)
         provenance = artifacts.provenance("patch_encoder", VERSION, training.recipe.model_dump(), weights.origin)
         artifacts.write_both(training.history_path, "history", history, provenance)
     else:

@@ -1,10 +1,12 @@
-"""Stage two: SLPD pretraining of the region encoder (paper, sec. 2)."""
+"""The pretrain stage: one run of SLPD, from the tokens of the slides to a region encoder."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -12,56 +14,97 @@ from pydantic import BaseModel, ConfigDict
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
 from slpd_core.pretraining.coverage import clustering_groups, describe_gaps
-from slpd_core.pretraining.prototypes import Prototypes
-from slpd_core.pretraining.stage_two import cluster, embed_for_clustering, train
+from slpd_core.pretraining.crops import CropParams
+from slpd_core.pretraining.networks import NetworkParams
+from slpd_core.pretraining.objective import SlpdObjective
+from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes
+from slpd_core.pretraining.stage_two import cluster_dataset, embed_for_clustering, train
 from slpd_core.pretraining.token_dataset import TokenDataset, read_token_dataset, training_slides
 from slpd_core.runtime import log
 from slpd_core.ssl.checkpoint import Checkpoint
-from slpd_core.ssl.distributed import launch_distributed
+from slpd_core.ssl.distributed import SINGLE_NODE, launch_distributed
+from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.slurm import NodeInfo, srun_per_node
 
 VERSION = 8
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 
-def empty_prototypes(cohort: TokenDataset, section: config.PretrainRunConfig) -> Prototypes:
-    """Prototypes of a cohort none of whose slides has any."""
-    _, names, _, M = clustering_groups(cohort, section)
-    N, K = len(names), section.n_neighbors
-    centers = np.zeros((N, M, section.embed_dim), np.float32)
-    return Prototypes(centers, np.full(len(cohort.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
+def select_arguments(section: config.PretrainRunConfig) -> dict[str, Any]:
+    """Sort the settings of a run into the keyword arguments of `stage_two.train`.
 
+    Args:
+        section: Of the run.
 
-def prototype_arrays(
-    cohort: TokenDataset, section: config.PretrainRunConfig, found: Prototypes | None
-) -> dict[str, np.ndarray]:
-    """What prototypes.h5 holds of N slides and R regions; found is None in a run without prototypes.
-
-    A row a slide: slides (N,), their ids; prototypes float32 (N, M, D), zero where a slide has none; neighbors int64
-    (N, K), rows of slides; matches int64 (N, K, M), the partner of each prototype in that neighbor. Where clustering
-    is global, there is one such row, its id empty. A row a region: region_slide (R,), its slide's id; coords int64
-    (R, 2), level-0 px; assignment int32 (R,), its prototype. -1 stands for none.
+    Returns:
+        Its `network`, `crops`, `clustering`, `objective` and `recipe`.
     """
-    if found is None:
-        found = empty_prototypes(cohort, section)
-    slides = np.array(cohort.slide_ids)
     return {
-        "slides": np.array(clustering_groups(cohort, section)[1]),
-        "prototypes": found.centers,
-        "neighbors": found.neighbors,
-        "matches": found.matches,
-        "region_slide": slides[cohort.slide_of],
-        "coords": cohort.coords,
-        "assignment": found.assignment.astype(np.int32),
+        "network": section.select(NetworkParams),
+        "crops": section.select(CropParams),
+        "clustering": section.select(ClusteringParams),
+        "objective": section.select(SlpdObjective),
+        "recipe": section.select(Recipe),
+    }
+
+
+def empty_prototypes(dataset: TokenDataset, params: ClusteringParams, dim: int) -> Prototypes:
+    """Build the prototypes of a dataset none of whose slides has any.
+
+    Args:
+        dataset: N slides of R regions.
+        params: Of clustering and matching.
+        dim: D, of the prototypes.
+
+    Returns:
+        Zeros, and -1 for every index.
+    """
+    _, names, M = clustering_groups(dataset, params)
+    N, K = len(names), params.n_neighbors
+    centers = np.zeros((N, M, dim), np.float32)
+    return Prototypes(centers, np.full(len(dataset.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
+
+
+def prototype_arrays(dataset: TokenDataset, names: list[str], prototypes: Prototypes) -> dict[str, np.ndarray]:
+    """Lay out prototypes.h5.
+
+    Args:
+        dataset: R regions.
+        names: Of the N groups that were clustered: slide ids, or where clustering is global one empty name.
+        prototypes: Of these.
+
+    Returns:
+        Per group: `slides` (N,), names; `prototypes` float32 (N, M, D), zero where there are none; `neighbors` int64
+        (N, K), rows of slides; `matches` int64 (N, K, M), the partner of each prototype in that neighbor. Per region:
+        `region_slide` (R,), its slide's id; `coords` int64 (R, 2), level-0 px; `assignment` int32 (R,), its prototype.
+        -1 stands for none.
+    """
+    return {
+        "slides": np.array(names),
+        "prototypes": prototypes.centers,
+        "neighbors": prototypes.neighbors,
+        "matches": prototypes.matches,
+        "region_slide": np.array(dataset.slide_ids)[dataset.slide_of],
+        "coords": dataset.coords,
+        "assignment": prototypes.assignment.astype(np.int32),
     }
 
 
 class RunSpec(BaseModel):
-    """What a run is trained on, how, and on what; JSON takes it to other nodes.
+    """What a run is trained on, how and where; JSON takes it to other nodes.
 
-    fold: of `folds_path`, whose training slides alone are seen; all slides without one. gpus: of each node, a process
-    each. memory_mb: that the job may use on a node; tokens which fill it, or which several processes share, are mapped
-    from a file in the system's temporary folder.
+    Attributes:
+        ledger_path: Of the slides.
+        tokens_dir: Of their tokens.
+        folds_path: Of the folds, if the run sees one fold's training slides alone.
+        fold: Which one.
+        checkpoint_path: Of the run.
+        section: Its settings.
+        seed: Alone decides all that is random.
+        device: cpu or cuda.
+        gpus: Of each node, one process per GPU.
+        memory_mb: That the job may use on a node; tokens that fill it, or that several processes share, are mapped from
+            a file in the system's temporary folder.
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
@@ -79,49 +122,52 @@ class RunSpec(BaseModel):
 
     @property
     def processes(self) -> int:
-        """How many a node trains by."""
+        """Processes per node."""
         return max(1, self.gpus) if self.device == "cuda" else 1
 
     @property
     def init_fingerprint(self) -> str:
-        """The fingerprint of the weights that it begins with, if any."""
+        """Fingerprint of the weights that the run begins with, or ""."""
         return artifacts.file_fingerprint(Path(self.section.init_from)) if self.section.init_from else ""
 
 
 @contextmanager
-def open_run(training: RunSpec) -> Iterator[tuple[TokenDataset, Checkpoint]]:
-    """The cohort in memory, or mapped while within, and the run's checkpoint."""
-    own = training
-    only = training_slides(own.folds_path, own.fold) if own.folds_path and own.fold is not None else None
-    in_memory = 0 if own.processes > 1 else MEMORY_SHARE * own.memory_mb * 1e6
+def open_run(spec: RunSpec) -> Iterator[tuple[TokenDataset, Checkpoint]]:
+    """Read the tokens of a run and open its checkpoint.
+
+    Args:
+        spec: Of the run.
+
+    Yields:
+        The dataset, in memory or mapped within the block, and the checkpoint.
+    """
+    section = spec.section
+    only = training_slides(spec.folds_path, spec.fold) if spec.folds_path and spec.fold is not None else None
+    in_memory = 0 if spec.processes > 1 else MEMORY_SHARE * spec.memory_mb * 1e6
     with TemporaryDirectory() as scratch:
-        cohort = read_token_dataset(own.ledger_path, own.tokens_dir, only, in_memory, Path(scratch))
-        R, grid = cohort.tokens.shape[:2]
-        log.info("%s regions of %d slides, grid %d", f"{R:,}", len(cohort.slide_ids), grid)
-        for gap in describe_gaps(cohort, own.section):
+        dataset = read_token_dataset(spec.ledger_path, spec.tokens_dir, only, in_memory, Path(scratch))
+        R, grid = dataset.tokens.shape[:2]
+        log.info("%s regions of %d slides, grid %d", f"{R:,}", len(dataset.slide_ids), grid)
+        for gap in describe_gaps(dataset, section.select(ClusteringParams), section.select(SlpdObjective)):
             log.warning("%s", gap)
-        made_by = own.section.model_dump() | {"seed": own.seed, "tokens": cohort.fingerprint, "version": VERSION}
-        yield cohort, Checkpoint(own.checkpoint_path, made_by | {"begun_with": own.init_fingerprint})
+        run_config = section.model_dump() | {"seed": spec.seed, "tokens": dataset.fingerprint, "version": VERSION}
+        yield dataset, Checkpoint(spec.checkpoint_path, run_config | {"begun_with": spec.init_fingerprint})
 
 
-def train_on_node(training: RunSpec, node: NodeInfo) -> None:
-    """A node's part in training, which ends in the checkpoint."""
-    with open_run(training) as (cohort, checkpoint):
-        launch_distributed(
-            train,
-            training.processes,
-            training.device,
-            cohort,
-            training.section,
-            training.seed,
-            training.device,
-            checkpoint,
-            node=node,
-        )
+def train_on_node(spec: RunSpec, node: NodeInfo = SINGLE_NODE) -> None:
+    """Train on a node's GPUs, one process each; the result is in the checkpoint.
+
+    Args:
+        spec: Of the run.
+        node: This one of those that train together.
+    """
+    with open_run(spec) as (dataset, checkpoint):
+        work = partial(train, seed=spec.seed, device=spec.device, **select_arguments(spec.section))
+        launch_distributed(work, spec.processes, spec.device, dataset, checkpoint, node=node)
 
 
 def run(
-    training: RunSpec,
+    spec: RunSpec,
     *,
     encoder_path: Path,
     history_path: Path,
@@ -130,30 +176,42 @@ def run(
     threads: int = 1,
     log_path: str = "",
 ) -> None:
-    """Pretrain one run, on several GPUs by a process each: writes the teacher's encoder, the history and the final
-    prototypes.
+    """Pretrain one run and write the teacher's encoder, the history and the final prototypes.
 
-    nodes: of the Slurm job; threads, log_path: of the job on each.
+    Args:
+        spec: Of the run.
+        encoder_path: Of the encoder.
+        history_path: Of the history, one row per epoch.
+        prototypes_path: Of the prototypes.
+        nodes: Of the Slurm job.
+        threads: Of the job on each node.
+        log_path: Of the job.
     """
     if nodes > 1:
-        arguments = {"spec": training.model_dump(mode="json"), "threads": threads, "log_path": log_path}
+        arguments = {"spec": spec.model_dump(mode="json"), "threads": threads, "log_path": log_path}
         srun_per_node(nodes, "slpd_core.pretraining", arguments, threads)
-    section, seed, device = training.section, training.seed, training.device
-    with open_run(training) as (cohort, checkpoint):
-        if nodes == 1 and training.processes > 1:
-            launch_distributed(train, training.processes, device, cohort, section, seed, device, checkpoint)
-        networks, history = train(cohort, section, seed, device, checkpoint)  # takes up what several have come to
-        origin = (cohort.fingerprint, str(seed), training.init_fingerprint)
-        gaps = describe_gaps(cohort, section)
-        meta = artifacts.provenance("pretrain", VERSION, section.model_dump(), *origin)
-        meta |= {"remarks": "\n".join(gaps), "ledger": cohort.ledger}
-        found = None
-        if section.uses_prototypes:
-            clustered = embed_for_clustering(networks, cohort, section, device)
-            found = cluster(cohort, clustered, section, seed, section.epochs)
-        artifacts.write_arrays(prototypes_path, prototype_arrays(cohort, section, found), {}, meta)
+    parts = select_arguments(spec.section)
+    clustering, objective = parts["clustering"], parts["objective"]
+    with open_run(spec) as (dataset, checkpoint):
+        if nodes == 1 and spec.processes > 1:
+            work = partial(train, seed=spec.seed, device=spec.device, **parts)
+            launch_distributed(work, spec.processes, spec.device, dataset, checkpoint)
+        # After several processes: loads what they have trained.
+        networks, history = train(dataset, checkpoint, seed=spec.seed, device=spec.device, **parts)
+        gaps = describe_gaps(dataset, clustering, objective)
+        origin = (dataset.fingerprint, str(spec.seed), spec.init_fingerprint)
+        meta = artifacts.provenance("pretrain", VERSION, spec.section.model_dump(), *origin)
+        meta |= {"remarks": "\n".join(gaps), "ledger": dataset.ledger}
+        if objective.uses_prototypes:
+            space, crop = objective.cluster_space, clustering.cluster_crop
+            clustered = embed_for_clustering(networks, dataset, cluster_space=space, cluster_crop=crop)
+            prototypes = cluster_dataset(dataset, clustered, clustering, seed=spec.seed, epoch=spec.section.epochs)
+        else:
+            prototypes = empty_prototypes(dataset, clustering, spec.section.embed_dim)
+        names = clustering_groups(dataset, clustering)[1]
+        artifacts.write_arrays(prototypes_path, prototype_arrays(dataset, names, prototypes), {}, meta)
         artifacts.write_both(history_path, "history", history, meta)
         region_encoder.write_region_encoder(encoder_path, networks.teacher.encoder, meta)
-        training.checkpoint_path.unlink(missing_ok=True)
+        spec.checkpoint_path.unlink(missing_ok=True)
         for gap in gaps:
             log.warning("%s", gap)

@@ -1,6 +1,7 @@
 """Prototypes: the centers of each slide's regions, and how slides' prototypes match (paper, sec. 2.2)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -11,12 +12,45 @@ from slpd_core.runtime import generator
 
 
 @dataclass(frozen=True)
-class Prototypes:
-    """The prototypes of a cohort's slides at one epoch.
+class ClusteringParams:
+    """How slides are clustered and matched; the defaults are the paper's.
 
-    centers: float32 (N, M, D), zero where a slide has none. assignment: int64 (R,), each region's prototype within its
-    slide, -1 where it has none. neighbors: int64 (N, K), the most similar slides, -1 where there are fewer.
-    matches: int64 (N, K, M), the partner of each prototype in that neighbor, -1 likewise.
+    Attributes:
+        clustering: slide: each slide by itself; global: all regions at once.
+        n_prototypes: M, per slide.
+        min_regions: A slide of fewer has no prototypes; None for M.
+        cluster_crop: Side in tokens of the center crop that is clustered; None for the whole grid.
+        prototype_start_epoch: First epoch that uses prototypes.
+        kmeans_restarts: Of which the best counts.
+        kmeans_iterations: Per restart.
+        n_neighbors: K, most similar slides.
+        exclude_same_patient: Whether slides of the same patient are no neighbors.
+        center_slides: Whether slides are compared by their prototypes less the mean of their regions.
+        matching: A prototype's partner: optimal (one to one, eq. 3), or the nearest.
+    """
+
+    clustering: Literal["slide", "global"] = "slide"
+    n_prototypes: int = 4
+    min_regions: int | None = None
+    cluster_crop: int | None = None
+    prototype_start_epoch: int = 0
+    kmeans_restarts: int = 5
+    kmeans_iterations: int = 10
+    n_neighbors: int = 1
+    exclude_same_patient: bool = False
+    center_slides: bool = False
+    matching: Matching = "optimal"
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The prototypes of N slides of R regions.
+
+    Attributes:
+        centers: float32 (N, M, D), zero where a slide has none.
+        assignment: int64 (R,), each region's prototype within its slide, -1 where it has none.
+        neighbors: int64 (N, K), the most similar slides, -1 where there are fewer.
+        matches: int64 (N, K, M), the partner of each prototype in that neighbor, -1 likewise.
     """
 
     centers: np.ndarray
@@ -30,10 +64,10 @@ def cluster_slides(
     slide_of: np.ndarray,
     slide_ids: list[str],
     *,
-    M: int,
-    K: int,
-    restarts: int,
-    iterations: int,
+    M: int = 4,
+    K: int = 1,
+    restarts: int = 5,
+    iterations: int = 10,
     seed: int,
     epoch: int,
     min_regions: int | None = None,
@@ -41,13 +75,28 @@ def cluster_slides(
     matching: Matching = "optimal",
     center_slides: bool = False,
 ) -> Prototypes:
-    """Cluster each slide's regions, then find each slide's nearest slides and matched prototypes.
+    """Cluster each slide's regions, then find each slide's nearest slides and matched prototypes (paper, sec. 2.2).
 
-    embeddings: (R, D); slide_of: int64 (R,), index into `slide_ids`. A slide of fewer than M regions, or than
-    min_regions, gets no prototypes and is nobody's neighbor. A slide's k-means depends on its own regions, the seed
-    and the epoch alone; all regions as one slide are clustered globally. group: int64 (N,), the patient of each slide
-    where slides of a patient shall not be neighbors. matching: as in `nearest_slides`. center_slides: whether slides
-    are compared by their prototypes less the mean of their regions.
+    A slide's k-means depends on its own regions, the seed and the epoch alone. All regions as one slide are clustered
+    globally.
+
+    Args:
+        embeddings: float32 (R, D).
+        slide_of: int64 (R,), index into `slide_ids`.
+        slide_ids: (N,).
+        M: Prototypes per slide.
+        K: Nearest slides.
+        restarts: Of k-means.
+        iterations: Of k-means.
+        seed: Of the run.
+        epoch: From 0.
+        min_regions: A slide of fewer, or of fewer than M, has no prototypes and is nobody's neighbor.
+        group: int64 (N,), equal for slides that are no neighbors; None: every slide is a group.
+        matching: As in `nearest_slides`.
+        center_slides: Whether slides are compared by their prototypes less the mean of their regions.
+
+    Returns:
+        The prototypes, neighbors and matches.
     """
     N = len(slide_ids)
     sizes = np.bincount(slide_of, minlength=N)
@@ -74,10 +123,18 @@ def cluster_slides(
 
 
 def reassigned_fraction(before: Prototypes, after: Prototypes, slide_of: np.ndarray) -> float:
-    """Share of regions that changed prototype; nan without prototypes.
+    """Compute the fraction of regions that changed prototype.
 
     A slide's old and new prototypes are paired by the regions they have in common, as many as possible, so that neither
-    their order nor a turn of the embedding space counts as a move.
+    their order nor a turn of the embedding space counts as a change.
+
+    Args:
+        before: Of the last epoch.
+        after: Of this one.
+        slide_of: int64 (R,).
+
+    Returns:
+        The fraction; nan without prototypes.
     """
     N, M, _ = after.centers.shape
     has = after.assignment >= 0

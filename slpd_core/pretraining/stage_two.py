@@ -1,21 +1,20 @@
-"""Stage two: SLPD pretraining of the region encoder, Algorithm 1 of the paper; its page is `reference`."""
+"""Stage two: SLPD pretraining of the region encoder (paper, Algorithm 1); plainly in `reference.SLPD.train`."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from slpd_core import config
 from slpd_core.pretraining.coverage import clustering_groups, related_slides
-from slpd_core.pretraining.crops import sample_crops
-from slpd_core.pretraining.networks import autocast_dtype, build_student_teacher, torch_seed
-from slpd_core.pretraining.objective import Batch, EpochTargets, assign_targets, distil
+from slpd_core.pretraining.crops import CropParams, sample_crops
+from slpd_core.pretraining.networks import NetworkParams, build_student_teacher, torch_seed
+from slpd_core.pretraining.objective import Batch, EpochTargets, SlpdObjective, assign_targets
 from slpd_core.pretraining.prototype_stats import prototype_stats, target_stats
-from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
+from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes, cluster_slides
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, name_some
 from slpd_core.ssl import distributed
@@ -25,6 +24,28 @@ from slpd_core.ssl.monitoring import effective_rank, fixed_sample, knn_accuracy
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import StudentTeacher
 from slpd_core.ssl.trainer import fit, shuffled_batches
+
+
+def train(dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any) -> tuple[StudentTeacher, pd.DataFrame]:
+    """Train by Algorithm 1 of the paper, from the checkpoint on if there is one.
+
+    Per epoch, `StageTwo.begin_epoch` clusters each slide (k-means) and matches the slides (eq. 3). Per step: `fit` →
+    `train_epoch` → `SlpdObjective.backward` (eq. 1, 2, 4) → `chunked_cross_entropy` (H).
+
+    Args:
+        dataset: Tokens of the slides to train on.
+        checkpoint: Of the run.
+        arguments: Of `StageTwo.create`.
+
+    Returns:
+        Student and teacher, and one history row per epoch.
+
+    Raises:
+        ValueError: A batch does not divide evenly among the processes.
+        RuntimeError: A loss is not finite.
+    """
+    stage = StageTwo.create(dataset, **arguments)
+    return stage.networks, fit(stage, checkpoint)
 
 
 @dataclass
@@ -40,76 +61,160 @@ class StageTwo:
     config_key: ClassVar[str] = "pretrain"
 
     networks: StudentTeacher
-    cohort: TokenDataset
-    section: config.PretrainRunConfig
+    dataset: TokenDataset
+    crops: CropParams
+    clustering: ClusteringParams
+    objective: SlpdObjective
     recipe: Recipe
     seed: int
     prototypes: Prototypes | None = None
     targets: EpochTargets | None = None
 
+    @classmethod
+    def create(
+        cls,
+        dataset: TokenDataset,
+        *,
+        seed: int,
+        device: str = "cpu",
+        network: NetworkParams | None = None,
+        crops: CropParams | None = None,
+        clustering: ClusteringParams | None = None,
+        objective: SlpdObjective | None = None,
+        recipe: Recipe | None = None,
+    ) -> "StageTwo":
+        """Build student and teacher, and move the tokens to the device if it has room for them.
+
+        Args:
+            dataset: Tokens of the slides to train on.
+            seed: Alone decides all that is random.
+            device: cpu or cuda.
+            network: Encoder and head; like what follows, the paper's by default.
+            crops: Of regions.
+            clustering: Of slides, and their matching.
+            objective: Losses.
+            recipe: Epochs, batch size and schedules.
+
+        Returns:
+            The stage, before its first epoch.
+        """
+        crops, objective = crops or CropParams(), objective or SlpdObjective()
+        networks = build_student_teacher(
+            dataset.tokens.shape[-1],
+            network or NetworkParams(),
+            seed=seed,
+            grid=crops.global_crop_size,
+            centers=objective.center_of.values(),
+            device=device,
+        )
+        clustering, recipe = clustering or ClusteringParams(), recipe or Recipe()
+        return cls(networks, dataset.to(device), crops, clustering, objective, recipe, seed)
+
     def __len__(self) -> int:
         """Return the number of regions."""
-        return len(self.cohort.tokens)
-
-    @property
-    def device(self) -> str:
-        """The device of the networks."""
-        return self.networks.device.type
+        return len(self.dataset.tokens)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Cluster each slide and match the slides, if the epoch needs it; returns what is watched of both."""
-        cohort, section, row = self.cohort, self.section, dict[str, float]()
-        before, self.prototypes = self.prototypes, None
-        if section.uses_prototypes and epoch >= section.prototype_start_epoch:
-            clustered = embed_for_clustering(self.networks, cohort, section, self.device)
-            self.prototypes = cluster(cohort, clustered, section, self.seed, epoch)
-            group_of = clustering_groups(cohort, section)[0]
-            row |= prototype_stats(cohort, group_of, before, self.prototypes)
-            apart = related_slides(cohort, section)[cohort.slide_of]
-            self.targets = assign_targets(self.prototypes, clustered, group_of, section, self.device, apart)
+        """Cluster each slide, match the slides and assign targets, if the epoch needs it.
+
+        Args:
+            epoch: From 0.
+
+        Returns:
+            Statistics of prototypes, targets and embeddings.
+        """
+        dataset, clustering, device = self.dataset, self.clustering, self.networks.device.type
+        row: dict[str, float] = {}
+        before, self.prototypes, self.targets = self.prototypes, None, None
+        if self.objective.uses_prototypes and epoch >= clustering.prototype_start_epoch:
+            clustered = embed_for_clustering(
+                self.networks,
+                dataset,
+                cluster_space=self.objective.cluster_space,
+                cluster_crop=clustering.cluster_crop,
+            )
+            self.prototypes = cluster_dataset(dataset, clustered, clustering, seed=self.seed, epoch=epoch)
+            group_of = clustering_groups(dataset, clustering)[0]
+            row |= prototype_stats(dataset, group_of, before, self.prototypes)
+            related = related_slides(dataset, exclude_same_patient=clustering.exclude_same_patient)[dataset.slide_of]
+            self.targets = assign_targets(self.prototypes, clustered, group_of, related, self.objective, device)
             row |= target_stats(self.targets.rows)
-        sample = fixed_sample(len(cohort.tokens))
-        sampled = embed_regions(self.networks.teacher.encoder, cohort.tokens[sample], self.device)
-        row["effective_rank"] = effective_rank(sampled)
-        slides = cohort.slide_of[sample]
-        labels, patients = np.array(cohort.labels)[slides], np.array(cohort.patient_ids)[slides]
-        row["knn_accuracy"] = knn_accuracy(sampled, labels, patients)
+        sample = fixed_sample(len(dataset.tokens))
+        embeddings = embed_regions(self.networks.teacher.encoder, dataset.tokens[sample], device)
+        row["effective_rank"] = effective_rank(embeddings)
+        slides = dataset.slide_of[sample]
+        labels, patients = np.array(dataset.labels)[slides], np.array(dataset.patient_ids)[slides]
+        row["knn_accuracy"] = knn_accuracy(embeddings, labels, patients)
         return row
 
     def shuffle(self, epoch: int) -> list[np.ndarray]:
-        """Draw the batches of an epoch."""
+        """Draw the batches of an epoch.
+
+        Args:
+            epoch: From 0.
+
+        Returns:
+            Rows of each step, int64 (batch_size,).
+        """
         return shuffled_batches(len(self), self.recipe.batch_size, generator(self.seed, "batches", epoch))
 
     def load(self, epoch: int, batches: list[np.ndarray], first: int) -> Generator[Batch]:
-        """Yield the crops and targets of each batch."""
+        """Sample crops and look up targets, batch by batch.
+
+        Args:
+            epoch: From 0.
+            batches: Rows of each step.
+            first: Step to begin with.
+
+        Yields:
+            This process's share of each batch.
+        """
         device = self.networks.device
         for i, regions in enumerate(batches[first:], start=first):
-            share = distributed.local_shard(np.arange(len(regions)))
-            rng = generator(self.seed, "crops", epoch, i)
-            views = sample_crops(self.cohort.tokens, regions[share], share, len(regions), self.section, rng, device)
-            rows = to_device(torch.from_numpy(regions[share]), device)
-            yield Batch(views, self.targets.for_batch(rows) if self.targets else {})
-
-    def backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Give the student the gradients of the loss; returns MEASURED."""
-        return distil(self.networks, batch, self.section, autocast_dtype(self.section.precision, self.device))
+            rows = distributed.local_shard(np.arange(len(regions)))
+            shard, rng = regions[rows], generator(self.seed, "crops", epoch, i)
+            views = sample_crops(self.dataset.tokens, shard, rows, len(regions), self.crops, rng, device)
+            index = to_device(torch.from_numpy(shard), device)
+            yield Batch(views, self.targets.for_batch(index) if self.targets else {})
 
     def end_epoch(self) -> dict[str, float]:
-        """Forget the targets."""
+        """Drop the targets.
+
+        Returns:
+            No further columns.
+        """
         self.targets = None
         return {}
 
     def torch_seed(self, *keys: str | int) -> int:
-        """Derive a seed for torch."""
+        """Derive a seed for torch from the run's seed and the use.
+
+        Args:
+            keys: The use.
+
+        Returns:
+            The seed.
+        """
         return torch_seed(self.seed, *keys)
 
     def describe(self, rows: np.ndarray) -> str:
-        """Name the slides of a batch."""
-        slides = sorted({self.cohort.slide_ids[slide] for slide in self.cohort.slide_of[rows]})
+        """Name the slides of a batch.
+
+        Args:
+            rows: Of the batch.
+
+        Returns:
+            Text that follows the number of the step.
+        """
+        slides = sorted({self.dataset.slide_ids[slide] for slide in self.dataset.slide_of[rows]})
         return f", slides {name_some(slides)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect prototypes and targets, as tensors."""
+        """Collect prototypes and targets.
+
+        Returns:
+            Tensors, nested.
+        """
         arrays = vars(self.prototypes).items() if self.prototypes else ()
         return {
             "prototypes": {name: torch.from_numpy(array) for name, array in arrays},
@@ -117,63 +222,78 @@ class StageTwo:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore prototypes and targets."""
-        arrays = {name: tensor.numpy() for name, tensor in state["prototypes"].items()}
-        self.prototypes = Prototypes(**arrays) if arrays else None
+        """Restore prototypes and targets.
+
+        Args:
+            state: As `state_dict` returned it.
+        """
+        arrays, targets, device = state["prototypes"], state["targets"], self.networks.device
+        self.prototypes = Prototypes(**{name: tensor.numpy() for name, tensor in arrays.items()}) if arrays else None
         self.targets = None
-        if state["targets"]:
-            rows = {term: rows.to(self.device) for term, rows in state["targets"]["rows"].items()}
-            self.targets = EpochTargets(state["targets"]["vectors"].to(self.device), rows)
-
-
-def train(
-    cohort: TokenDataset, section: config.PretrainRunConfig, seed: int, device: str, checkpoint: Checkpoint
-) -> tuple[StudentTeacher, pd.DataFrame]:
-    """Train by the algorithm of the paper, from the checkpoint on if there is one.
-
-    Gives the trained networks and one history row an epoch. Raises ValueError when a batch cannot be shared evenly
-    among the processes.
-    """
-    recipe = section.select(Recipe)
-    distributed.require_even_shards(min(recipe.batch_size, len(cohort.tokens)), "pretrain.batch_size", "regions")
-    networks = build_student_teacher(section, cohort.tokens.shape[-1], seed, device)
-    stage = StageTwo(networks, cohort.to(device), section, recipe, seed)
-    return networks, fit(stage, checkpoint)
+        if targets:
+            rows = {term: index.to(device) for term, index in targets["rows"].items()}
+            self.targets = EpochTargets(targets["vectors"].to(device), rows)
 
 
 def embed_for_clustering(
-    networks: StudentTeacher, cohort: TokenDataset, section: config.PretrainRunConfig, device: str
+    networks: StudentTeacher,
+    dataset: TokenDataset,
+    *,
+    cluster_space: Literal["embedding", "bottleneck"] = "embedding",
+    cluster_crop: int | None = None,
 ) -> np.ndarray:
-    """What is clustered of each region, by the teacher, of its whole grid or a center crop of it: float32 (R, D)."""
-    teacher, grid = networks.teacher, cohort.tokens.shape[1]
-    side = section.cluster_crop or grid
+    """Embed all regions by the teacher, to be clustered.
+
+    Args:
+        networks: The teacher.
+        dataset: R regions.
+        cluster_space: Embeddings, or the head's bottleneck.
+        cluster_crop: Side in tokens of the center crop; None for the whole grid.
+
+    Returns:
+        float32 (R, D).
+    """
+    teacher, grid = networks.teacher, dataset.tokens.shape[1]
+    side = cluster_crop or grid
     first = (grid - side) // 2
     crop = slice(first, first + side)
 
     def embed(tokens: Tensor) -> Tensor:
         embeddings = teacher.encoder(tokens[:, crop, crop])
-        return teacher.head.bottleneck(embeddings) if section.cluster_space == "bottleneck" else embeddings
+        return teacher.head.bottleneck(embeddings) if cluster_space == "bottleneck" else embeddings
 
-    return embed_regions(embed, cohort.tokens, device)
+    return embed_regions(embed, dataset.tokens, networks.device.type)
 
 
-def cluster(
-    cohort: TokenDataset, clustered: np.ndarray, section: config.PretrainRunConfig, seed: int, epoch: int
+def cluster_dataset(
+    dataset: TokenDataset, clustered: np.ndarray, params: ClusteringParams, *, seed: int, epoch: int
 ) -> Prototypes:
-    """The prototypes of an epoch; clustered: float32 (R, D)."""
-    group_of, names, _, M = clustering_groups(cohort, section)
+    """Cluster and match the slides of a dataset.
+
+    Args:
+        dataset: N slides of R regions.
+        clustered: float32 (R, D), of `embed_for_clustering`.
+        params: Of clustering and matching.
+        seed: Of the run.
+        epoch: From 0.
+
+    Returns:
+        The prototypes of the epoch.
+    """
+    group_of, names, M = clustering_groups(dataset, params)
+    related = related_slides(dataset, exclude_same_patient=params.exclude_same_patient)
     return cluster_slides(
         clustered,
         group_of,
         names,
         M=M,
-        K=section.n_neighbors,
-        restarts=section.kmeans_restarts,
-        iterations=section.kmeans_iterations,
+        K=params.n_neighbors,
+        restarts=params.kmeans_restarts,
+        iterations=params.kmeans_iterations,
         seed=seed,
         epoch=epoch,
-        min_regions=section.min_regions,
-        group=related_slides(cohort, section) if section.clustering == "slide" else None,
-        matching=section.matching,
-        center_slides=section.center_slides,
+        min_regions=params.min_regions,
+        group=related if params.clustering == "slide" else None,
+        matching=params.matching,
+        center_slides=params.center_slides,
     )

@@ -26,6 +26,17 @@ class LogitFactors(NamedTuple):
     outputs: Tensor
     temperature: float
 
+    def select(self, rows: slice) -> "LogitFactors":
+        """Select those of some images.
+
+        Args:
+            rows: Of the batch.
+
+        Returns:
+            The same for these alone.
+        """
+        return self._replace(vectors=self.vectors[rows])
+
 
 class DistillationOutput(NamedTuple):
     """A loss, and without gradients what it is made of.
@@ -82,7 +93,7 @@ class _Distil(torch.autograd.Function):
         size = max(1, BLOCK_LOGITS[vectors.device.type] // ((n + 2 * T) * out_dim))
         for first in range(0, B, size):
             b = slice(first, first + size)
-            own = LogitFactors(vectors[b], outputs, temperature), teacher._replace(vectors=teacher.vectors[b])
+            own = LogitFactors(vectors[b], outputs, temperature), teacher.select(b)
             cross_entropy[b], entropy[b], towards = _block(*own, centers, share[b])
             gradient[b] = (towards @ outputs).view(-1, n, outputs.shape[1])
             if of_outputs is not None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from slpd_core.ssl import distributed
 from slpd_core.ssl.head import ProjectionHead
-from slpd_core.ssl.losses import update_center
 from slpd_core.ssl.schedules import Recipe
 
 STATEFUL = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
@@ -46,6 +45,7 @@ class StudentTeacher:
     optimizer: torch.optim.AdamW
     centers: dict[str, Tensor]
     scaler: torch.amp.GradScaler
+    dtype: torch.dtype = torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +87,7 @@ class StudentTeacher:
         ]
         centers = {term: torch.zeros(len(student.head.last_layer), device=device) for term in terms}
         scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
-        return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centers, scaler)
+        return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centers, scaler, dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain values."""
@@ -152,10 +152,14 @@ def clip_grads_per_parameter(gradients: list[Tensor], most: float) -> None:
         torch._foreach_mul_(gradients, factors.unbind())
 
 
-def move_center(
-    networks: StudentTeacher, term: str, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float
-) -> Tensor:
-    """Move a term's center towards the teacher's cosines of this batch, as `update_center`; gives it as it was."""
-    before = networks.centers[term]
-    networks.centers[term] = update_center(before, vectors, outputs, weights, momentum)
-    return before
+def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Multiply matrices in half precision within a block; float32 changes nothing.
+
+    Args:
+        dtype: Of the products.
+        device: Of the matrices.
+
+    Returns:
+        The context.
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)

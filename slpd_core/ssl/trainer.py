@@ -25,20 +25,41 @@ LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, teacher entropy %.3f, effectiv
 LOGGED = ("loss", "loss_self", "teacher_entropy", "effective_rank")  # columns of either stage's history
 
 
+class Objective(Protocol):
+    """The loss of a stage."""
+
+    def backward(self, networks: StudentTeacher, batch: Any) -> dict[str, Tensor]:
+        """Give the student the gradients of a batch's loss, and move the centers.
+
+        Args:
+            networks: Student and teacher.
+            batch: As `PretrainingStage.load` yields it.
+
+        Returns:
+            The loss first, then its parts, each ().
+        """
+        ...
+
+
 class PretrainingStage(Protocol):
     """One of the two stages, as the trainer runs it: all that they do differently.
 
     Attributes:
-        networks: Student and teacher.
-        recipe: Epochs, batch size and schedules.
         unit: The rows of a batch: regions or patches.
         config_key: The section of the config that errors name.
+        networks: Student and teacher.
+        recipe: Epochs, batch size and schedules.
     """
 
-    networks: StudentTeacher
-    recipe: Recipe
     unit: ClassVar[str]
     config_key: ClassVar[str]
+    networks: StudentTeacher
+    recipe: Recipe
+
+    @property
+    def objective(self) -> Objective:
+        """The loss."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of rows to train on."""
@@ -75,18 +96,7 @@ class PretrainingStage(Protocol):
             first: Step to begin with.
 
         Yields:
-            What `backward` takes; of several processes this one's share.
-        """
-        ...
-
-    def backward(self, batch: Any) -> dict[str, Tensor]:
-        """Give the student the gradients of a batch's loss and move the centers.
-
-        Args:
-            batch: As `load` yields it.
-
-        Returns:
-            The loss first, then its parts, each ().
+            What `Objective.backward` takes; of several processes this one's share.
         """
         ...
 
@@ -144,7 +154,7 @@ class EpochState:
     Attributes:
         index: From 0.
         row: Its history row so far.
-        metrics: What `PretrainingStage.backward` returned in the steps done, each (metrics,), mean over the processes.
+        metrics: What `Objective.backward` returned in the steps done, each (metrics,), mean over the processes.
     """
 
     index: int
@@ -178,10 +188,12 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
         One history row per epoch: `begin_epoch`, the schedules' last values, means over the steps, `end_epoch`.
 
     Raises:
+        ValueError: A batch does not divide evenly among the processes.
         RuntimeError: A loss is not finite.
         SystemExit: SIGTERM came within an epoch; the checkpoint holds its steps so far.
     """
-    networks, epochs = stage.networks, stage.recipe.epochs
+    networks, epochs, batch_size = stage.networks, stage.recipe.epochs, min(stage.recipe.batch_size, len(stage))
+    distributed.require_even_shards(batch_size, f"{stage.config_key}.batch_size", stage.unit)
     history, state = _resume(stage, checkpoint)
     for epoch in range(len(history), epochs):
         started = time.monotonic()
@@ -199,8 +211,7 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
             history.append(row)
             checkpoint.save(networks, history, {"epoch": None, "stage": stage.state_dict()})
             to_tensorboard(checkpoint.path.with_name("tensorboard"), row)
-        n_rows = (len(state.metrics) - resumed_at) * min(stage.recipe.batch_size, len(stage))
-        rate = n_rows / (time.monotonic() - started)
+        rate = (len(state.metrics) - resumed_at) * batch_size / (time.monotonic() - started)
         log.info(LOG_LINE, epoch + 1, epochs, *(row[name] for name in LOGGED), rate, stage.unit)
         state = None
     return pd.DataFrame(history)
@@ -239,7 +250,7 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
         for i in progress(range(first, n_steps), n_steps - first, f"epoch {epoch}", "steps"):
             torch.manual_seed(stage.torch_seed("drop_path", epoch, i) + distributed.rank())
             state.row |= apply_schedules(networks, stage.recipe, epoch * n_steps + i, n_steps, len(batches[i]))
-            losses = stage.backward(next(loader))
+            losses = stage.objective.backward(networks, next(loader))
             update_networks(networks, stage.recipe.clip_norm, state.row["teacher_momentum"])
             metrics.append(torch.stack([*losses.values()]))
             distributed.all_reduce_mean(metrics[-1])

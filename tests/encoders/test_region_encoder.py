@@ -12,7 +12,7 @@ from torch import nn
 from slpd_core import artifacts
 from slpd_core.encoders import region_encoder
 from slpd_core.encoders.region_encoder import RegionEncoder
-from slpd_core.pretraining.networks import build_student_teacher
+from tests.fixtures.pretraining import build_student_teacher
 
 
 @pytest.fixture(scope="module")

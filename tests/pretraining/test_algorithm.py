@@ -11,11 +11,11 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
-from slpd_core.pretraining import reference, stage_two
+from slpd_core.pretraining import reference
 from slpd_core.pretraining.crops import crop_indices
-from slpd_core.pretraining.networks import build_student_teacher
 from slpd_core.runtime import generator
 from slpd_core.ssl.checkpoint import Checkpoint
+from tests.fixtures.pretraining import build_student_teacher, train_run
 
 SEED = 5
 BATCH = 6
@@ -221,7 +221,7 @@ def without_key_bias(state):
 
 def test_training_is_the_algorithm_of_the_paper(run, make_cohort, tmp_path):
     cohort = make_cohort(*SIZES)
-    networks, history = stage_two.train(cohort, run, SEED, "cpu", Checkpoint(tmp_path / "a.pt", {}))
+    networks, history = train_run(cohort, run, SEED, "cpu", Checkpoint(tmp_path / "a.pt", {}))
     oracle = Oracle(cohort, run)
     oracle.train(run.epochs, oracle.draw_batches, oracle.draw_crops, oracle.draw_starts, oracle.schedule)
     per_epoch = len(oracle.history) // run.epochs

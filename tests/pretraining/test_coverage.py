@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from slpd_core.pretraining import coverage
-from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.objective import SlpdObjective
+from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.prototypes import ClusteringParams
 from slpd_core.pretraining.stage_two import StageTwo
-from slpd_core.ssl.schedules import Recipe
+
+
+def params(section):
+    """The settings that decide which regions are reached."""
+    return section.select(ClusteringParams), section.select(SlpdObjective)
+
 
 RUNS = {
     "slpd": {},
@@ -27,16 +34,16 @@ RUNS = {
 def test_the_regions_reached_are_those_that_get_targets(section, make_cohort, run, sizes):
     section = section.model_copy(update=RUNS[run])
     cohort = replace(make_cohort(*sizes), patient_ids=["p", "q", "p", "p"][: len(sizes)])
-    stage = StageTwo(build_student_teacher(section, 8, 1, "cpu"), cohort, section, section.select(Recipe), seed=1)
+    stage = StageTwo.create(cohort, seed=1, **select_arguments(section))
     row = stage.begin_epoch(0)
-    reached = coverage.reached_regions(cohort, section)
+    reached = coverage.reached_regions(cohort, *params(section))
     assert reached.keys() == stage.targets.rows.keys()
     for term, rows in stage.targets.rows.items():
         np.testing.assert_array_equal(reached[term], (rows >= 0).sum(1), err_msg=term)
     assert row["regions_without_prototypes_fraction"] == pytest.approx((reached["intra"] == 0).mean())
     without = (reached["inter"] == 0).mean() if "inter" in reached else np.nan
     assert row["regions_without_neighbors_fraction"] == pytest.approx(without, nan_ok=True)
-    gaps = coverage.describe_gaps(cohort, section)
+    gaps = coverage.describe_gaps(cohort, *params(section))
     whole = all((count >= (section.n_neighbors if term == "inter" else 1)).all() for term, count in reached.items())
     assert (gaps == []) is whole
     plain = not any(count.any() for count in reached.values())
@@ -65,9 +72,9 @@ FEW = "n_neighbors is 2, but some slides have only 1 to be compared with."
 )
 def test_gaps_are_told_with_their_shares(section, make_cohort, sizes, K, gaps):
     section = section.model_copy(update={"min_regions": 5, "n_neighbors": K})
-    assert coverage.describe_gaps(make_cohort(*sizes), section) == gaps
+    assert coverage.describe_gaps(make_cohort(*sizes), *params(section)) == gaps
 
 
 def test_a_run_without_such_losses_has_no_gaps(section, make_cohort):
     section = section.model_copy(update={"min_regions": 5, "alpha_intra": 0.0, "alpha_inter": 0.0})
-    assert coverage.describe_gaps(make_cohort(4, 2), section) == []
+    assert coverage.describe_gaps(make_cohort(4, 2), *params(section)) == []

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from slpd_core.pretraining import stage_two
-from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
-from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.trainer import EpochState, train_epoch
+from tests.fixtures.pretraining import train_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -24,13 +24,13 @@ def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, mak
     """Without drop path, whose draws differ; half precision keeps the losses near."""
     changes = {"drop_path": 0.0, "koleo_weight": koleo, "n_neighbors": 2}
     section, cohort = section.model_copy(update=changes), make_cohort(9, 1, 8, 7)
-    _, expected = stage_two.train(cohort, section, 1, "cpu", Checkpoint(tmp_path / "cpu.pt", {}))
+    _, expected = train_run(cohort, section, 1, "cpu", Checkpoint(tmp_path / "cpu.pt", {}))
     section = section.model_copy(update={"precision": precision})
-    networks, found = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "cuda.pt", {}))
+    networks, found = train_run(cohort, section, 1, "cuda", Checkpoint(tmp_path / "cuda.pt", {}))
     tolerance = 1e-2 if precision == "fp32" else 5e-2
     for name in ("loss", "loss_self", "loss_intra", "loss_inter", "teacher_entropy"):
         np.testing.assert_allclose(found[name], expected[name], rtol=tolerance)
-    again, rows = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "cuda.pt", {}))
+    again, rows = train_run(cohort, section, 1, "cuda", Checkpoint(tmp_path / "cuda.pt", {}))
     assert len(rows) == section.epochs
     embedded = [embed_regions(each.teacher.encoder, cohort.tokens, "cuda") for each in (networks, again)]
     np.testing.assert_allclose(*embedded, rtol=1e-5, atol=1e-6)
@@ -39,14 +39,14 @@ def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, mak
 @pytest.mark.parametrize("koleo", [0.0, 0.1])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("on_gpu", [True, False], ids=["tokens on the GPU", "tokens in memory"])
-def test_no_step_waits_for_the_gpu(section, make_cohort, precision, koleo, on_gpu):
+def test_no_step_waits_for_the_gpu(section, make_cohort, precision, koleo, on_gpu, monkeypatch):
     section = section.model_copy(
         update={"precision": precision, "koleo_weight": koleo, "prototype_start_epoch": 0, "batch_size": 6}
     )
     cohort = make_cohort(9, 1, 8, 7)
-    cohort = cohort.to("cuda") if on_gpu else cohort
-    networks = build_student_teacher(section, 8, 1, "cuda")
-    stage = stage_two.StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
+    if not on_gpu:
+        monkeypatch.setattr(TokenDataset, "to", lambda self, device: self)
+    stage = StageTwo.create(cohort, seed=1, device="cuda", **select_arguments(section))
     train_epoch(stage, EpochState(0, stage.begin_epoch(0)))  # what is done once may wait
     state, asked = EpochState(1, {}), []
 
@@ -77,7 +77,7 @@ def test_tokens_in_memory_train_as_those_on_the_gpu(section, make_cohort, tmp_pa
     for place in ("gpu", "memory"):
         if place == "memory":
             monkeypatch.setattr(TokenDataset, "to", lambda self, device: replace(self))
-        _, rows = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / f"{place}.pt", {}))
+        _, rows = train_run(cohort, section, 1, "cuda", Checkpoint(tmp_path / f"{place}.pt", {}))
         found.append(rows["loss"])
     np.testing.assert_allclose(*found, rtol=1e-3)
 
@@ -86,14 +86,14 @@ def test_one_process_of_nccl_trains_as_none(section, make_cohort, tmp_path):
     """All that processes tell one another goes through NCCL, though there is but one."""
     cohort = make_cohort(9, 1, 8, 7)
     section = section.model_copy(update={"koleo_weight": 0.1})
-    _, alone = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "alone.pt", {}))
+    _, alone = train_run(cohort, section, 1, "cuda", Checkpoint(tmp_path / "alone.pt", {}))
     torch.cuda.set_device(0)
     torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meet", world_size=1, rank=0)
     try:
         assert distributed.world_size() == 1
         assert not distributed.any_rank(torch.device("cuda"), flag=False)
         assert distributed.any_rank(torch.device("cuda"), flag=True)
-        _, together = stage_two.train(cohort, section, 1, "cuda", Checkpoint(tmp_path / "nccl.pt", {}))
+        _, together = train_run(cohort, section, 1, "cuda", Checkpoint(tmp_path / "nccl.pt", {}))
         distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()

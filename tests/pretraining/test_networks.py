@@ -2,7 +2,7 @@
 
 import pytest
 
-from slpd_core.pretraining.networks import build_student_teacher
+from tests.fixtures.pretraining import build_student_teacher
 
 
 def test_drop_path_is_in_the_student_only(section):

@@ -9,17 +9,23 @@ from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
 from slpd_core.pretraining import objective, reference
-from slpd_core.pretraining.crops import sample_crops
-from slpd_core.pretraining.networks import build_student_teacher
-from slpd_core.pretraining.objective import Batch
+from slpd_core.pretraining.crops import CropParams, sample_crops
+from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.pretraining.prototypes import Prototypes
 from slpd_core.ssl.student_teacher import StudentTeacher
+from tests.fixtures.pretraining import build_student_teacher
 
 
 def views_of(tokens, section):
     everything = np.arange(len(tokens))
     return sample_crops(
-        tokens, everything, everything, len(tokens), section, np.random.default_rng(0), torch.device("cpu")
+        tokens,
+        everything,
+        everything,
+        len(tokens),
+        section.select(CropParams),
+        np.random.default_rng(0),
+        torch.device("cpu"),
     )
 
 
@@ -33,7 +39,7 @@ def test_targets_are_the_own_prototype_and_its_partners(section):
     )
     slide_of = np.array([0, 0, 1, 2])
     clustered = np.zeros((4, 4), np.float32)
-    targets = objective.assign_targets(found, clustered, slide_of, section, "cpu", slide_of)
+    targets = objective.assign_targets(found, clustered, slide_of, slide_of, section.select(SlpdObjective))
     targets = targets.for_batch(torch.tensor([3, 0, 2, 1]))
     values, weights = targets["intra"]
     np.testing.assert_array_equal(weights[:, 0], [1, 1, 0, 1])
@@ -50,7 +56,9 @@ def test_a_region_may_be_distilled_towards_the_nearest_region_of_each_neighbour(
     neighbors = np.array([[1, 2], [2, -1], [-1, -1]])
     none = Prototypes(np.zeros((3, 2, 4), np.float32), np.zeros(6, np.int64), neighbors, np.full((3, 2, 2), -1))
     section = section.model_copy(update={"inter_target": "region", "alpha_intra": 0.0})
-    targets = objective.assign_targets(none, clustered, slide_of, section, "cpu", slide_of).for_batch(torch.arange(6))
+    targets = objective.assign_targets(none, clustered, slide_of, slide_of, section.select(SlpdObjective)).for_batch(
+        torch.arange(6)
+    )
     assert list(targets) == ["inter"]
     values, weights = targets["inter"]
     np.testing.assert_array_equal(weights, [[1, 1], [1, 1], [1, 0], [1, 0], [1, 0], [0, 0]])
@@ -107,7 +115,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     if not section.alpha_intra:
         del batch.targets["intra"]
     centers = dict(networks.centers)
-    found = objective.distil(networks, batch, section, torch.float32)
+    found = section.select(SlpdObjective).backward(networks, batch)
     gradients = {name: parameter.grad for name, parameter in networks.student.named_parameters()}
 
     crops = [*batch.views[0], *batch.views[1]]
@@ -134,7 +142,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     networks.student.zero_grad()
     total.backward()
     for term, loss in (expected | {"loss": total}).items():
-        torch.testing.assert_close(found[objective.LOSSES.get(term, term)], loss, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found[objective.LOSS_NAMES.get(term, term)], loss, atol=1e-6, rtol=1e-6)
     for term, name in objective.ENTROPIES.items():
         if term in targets:
             entropy = -(targets[term] * targets[term].log()).sum(-1)
@@ -147,10 +155,10 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
 
 def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_batch):
     networks, batch = make_batch(section)
-    found = objective.distil(networks, replace(batch, targets={}), section, torch.float32)
+    found = section.select(SlpdObjective).backward(networks, replace(batch, targets={}))
     assert found["loss_intra"] == found["loss_inter"] == 0
     assert found["loss"] == found["loss_self"] > 0
-    assert [name for name in objective.METRIC_NAMES if found[name].isnan()] == ["entropy_intra", "entropy_inter"]
+    assert [name for name in objective.METRICS if found[name].isnan()] == ["entropy_intra", "entropy_inter"]
 
 
 def test_a_batch_none_of_whose_regions_has_a_prototype(section, make_batch):
@@ -158,7 +166,7 @@ def test_a_batch_none_of_whose_regions_has_a_prototype(section, make_batch):
     networks, batch = make_batch(section)
     without = {term: (values, 0 * weights) for term, (values, weights) in batch.targets.items()}
     before = dict(networks.centers)
-    found = objective.distil(networks, replace(batch, targets=without), section, torch.float32)
+    found = section.select(SlpdObjective).backward(networks, replace(batch, targets=without))
     assert found["loss_intra"] == found["loss_inter"] == 0
     assert found["loss"] == found["loss_self"]
     assert all(parameter.grad.isfinite().all() for parameter in networks.student.parameters())
@@ -182,7 +190,8 @@ def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype
     centers, found = dict(networks.centers), []
     for each in (torch.float32, dtype):
         networks.centers = dict(centers)
-        loss = objective.distil(networks, batch, section, each)["loss"]
+        networks.dtype = each
+        loss = section.select(SlpdObjective).backward(networks, batch)["loss"]
         gradient = torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
         networks.student.zero_grad()
         found.append((loss, gradient / networks.scaler.get_scale()))
@@ -199,6 +208,6 @@ def test_koleo_takes_the_batch_as_one_block(section, make_batch, monkeypatch):
         monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
         torch.manual_seed(0)
         networks, batch = make_batch(section)
-        objective.distil(networks, batch, section, torch.float32)
+        section.select(SlpdObjective).backward(networks, batch)
         found.append([parameter.grad for parameter in networks.student.parameters()])
     torch.testing.assert_close(*found)

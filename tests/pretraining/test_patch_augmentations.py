@@ -7,15 +7,10 @@ from scipy.ndimage import gaussian_filter
 from skimage.color import hed_from_rgb, rgb_from_hed
 
 from slpd_core.pretraining import patch_augmentations
-from slpd_core.pretraining.patch_augmentations import SYMMETRIES, AugmentationParams
+from slpd_core.pretraining.patch_augmentations import SYMMETRIES, AugmentationParams, PatchCropParams
 
 WHOLE = np.concatenate([np.eye(2), np.zeros((2, 1))], 1)
 SAME_STAIN = np.concatenate([np.eye(3), np.zeros((1, 3))])
-
-
-@pytest.fixture
-def recipe(settings):
-    return settings.patch_encoder.dino
 
 
 @pytest.fixture
@@ -25,7 +20,7 @@ def pixels():
 
 def changes(n=2, **changed):
     """No change of one crop of each of n patches, but for those given."""
-    plain = {"affine": WHOLE, "stain": SAME_STAIN, "contrast": np.array([1.0, 0.0]), "grey": 0.0, "blur": 0.0}
+    plain = {"affine": WHOLE, "stain": SAME_STAIN, "contrast": np.array([1.0, 0.0]), "gray": 0.0, "blur": 0.0}
     return AugmentationParams(
         **{name: np.broadcast_to(value, (1, n, *np.shape(value))) for name, value in (plain | changed).items()}
     )
@@ -93,7 +88,7 @@ def test_blur_is_gaussian_and_only_where_asked_for(pixels):
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
 
 
-def test_the_first_global_crop_is_blurred_the_second_hardly_ever_a_local_one_every_other_time(recipe, monkeypatch):
+def test_the_first_global_crop_is_blurred_the_second_hardly_ever_a_local_one_every_other_time(monkeypatch):
     blurred, draw = [], patch_augmentations.sample_augmentations
 
     def drawing(*args):
@@ -102,34 +97,33 @@ def test_the_first_global_crop_is_blurred_the_second_hardly_ever_a_local_one_eve
         return drawn
 
     monkeypatch.setattr(patch_augmentations, "sample_augmentations", drawing)
-    recipe = recipe.model_copy(update={"global_crop_px": 16, "local_crop_px": 16, "n_local_crops": 3})
+    params = PatchCropParams(global_crop_px=16, local_crop_px=16, n_local_crops=3)
     patches = torch.zeros(1, 20, 20, 3, dtype=torch.uint8)
-    patch_augmentations.sample_patch_crops(patches, np.arange(1), 4000, recipe, np.random.default_rng(1))
+    patch_augmentations.sample_patch_crops(patches, np.arange(1), 4000, params, np.random.default_rng(1))
     assert blurred == [1.0, *(pytest.approx(share, abs=0.03) for share in (0.1, 0.5, 0.5, 0.5))]
 
 
 def test_contrast_and_greyscale(pixels):
     found = patch_augmentations.augment(pixels, changes(contrast=np.array([0.5, 0.1])), 16)
     torch.testing.assert_close(found, (pixels - 0.5) * 0.5 + 0.6, atol=1e-5, rtol=1e-5)
-    grey = patch_augmentations.augment(pixels, changes(grey=1.0), 16)
+    grey = patch_augmentations.augment(pixels, changes(gray=1.0), 16)
     luma = 0.299 * pixels[:, 0] + 0.587 * pixels[:, 1] + 0.114 * pixels[:, 2]
     torch.testing.assert_close(grey, luma[:, None].expand(-1, 3, -1, -1), atol=1e-5, rtol=1e-5)
 
 
-def test_views_have_their_sizes_and_a_share_of_a_batch_is_that_share(recipe):
-    recipe = recipe.model_copy(update={"global_crop_px": 32, "local_crop_px": 16, "n_local_crops": 3})
+def test_views_have_their_sizes_and_a_share_of_a_batch_is_that_share():
+    params = PatchCropParams(global_crop_px=32, local_crop_px=16, n_local_crops=3)
     patches = torch.randint(0, 256, (6, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    whole = patch_augmentations.sample_patch_crops(patches, np.arange(6), 6, recipe, np.random.default_rng(1))
-    assert [view.shape for view in whole] == [(12, 3, 32, 32), (18, 3, 16, 16)]
+    whole = patch_augmentations.sample_patch_crops(patches, np.arange(6), 6, params, np.random.default_rng(1))
+    assert [view.shape for view in whole] == [(2, 6, 3, 32, 32), (3, 6, 3, 16, 16)]
     assert all((view >= 0).all() and (view <= 1).all() for view in whole)
     rows = np.array([1, 4])
-    part = patch_augmentations.sample_patch_crops(patches[rows], rows, 6, recipe, np.random.default_rng(1))
-    for one, all_of_them, crops in zip(part, whole, (2, 3), strict=True):
-        expected = all_of_them.view(crops, 6, *all_of_them.shape[1:])[:, rows].flatten(0, 1)
-        torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-5)
+    part = patch_augmentations.sample_patch_crops(patches[rows], rows, 6, params, np.random.default_rng(1))
+    for one, all_of_them in zip(part, whole, strict=True):
+        torch.testing.assert_close(one, all_of_them[:, rows], atol=1e-6, rtol=1e-5)
 
 
-def test_without_local_crops_there_are_the_global_ones(recipe):
-    recipe = recipe.model_copy(update={"n_local_crops": 0, "global_crop_px": 16})
+def test_without_local_crops_there_are_the_global_ones():
+    params = PatchCropParams(n_local_crops=0, global_crop_px=16)
     patches = torch.zeros(2, 20, 20, 3, dtype=torch.uint8)
-    assert len(patch_augmentations.sample_patch_crops(patches, np.arange(2), 2, recipe, np.random.default_rng(1))) == 1
+    assert len(patch_augmentations.sample_patch_crops(patches, np.arange(2), 2, params, np.random.default_rng(1))) == 1

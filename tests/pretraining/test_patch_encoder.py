@@ -545,8 +545,8 @@ def test_the_settings_normalisation_goes_before_what_the_source_says(section, fo
     for changed in (named(section, f"local-dir:{folder(published())}", **given), section.model_copy(update=given)):
         _, meta = made(changed)
         assert [json.loads(meta[key]) for key in ("mean", "std")] == [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
-    plan = patch_encoder.plan_stage_one(section.model_copy(update=given), settings.patch_encoder.dino, 1, "cpu")
-    assert (plan.mean, plan.std) == (given["mean"], given["std"])
+    vit = patch_encoder.select_vit(section.model_copy(update=given), settings.patch_encoder.dino, "cpu")
+    assert (vit.mean, vit.std) == (given["mean"], given["std"])
 
 
 @pytest.mark.parametrize("text", ['{"architectures": ["ViTModel"]}', "[]", "{"])

@@ -12,12 +12,14 @@ import torch
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
 from slpd_core.pretraining import pretrain, stage_two
-from slpd_core.pretraining.networks import build_student_teacher
+from slpd_core.pretraining.objective import SlpdObjective
+from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.prototypes import ClusteringParams
 from slpd_core.runtime import TERMINATED, sigterm_exits
 from slpd_core.ssl import trainer
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import launch_distributed
-from slpd_core.ssl.schedules import Recipe
+from tests.fixtures.pretraining import build_student_teacher, train_run
 
 
 def alone(section):
@@ -25,7 +27,7 @@ def alone(section):
 
 
 def trained(cohort, section, path, seed=1):
-    return stage_two.train(cohort, section, seed, "cpu", Checkpoint(path, section.model_dump() | {"seed": seed}))
+    return train_run(cohort, section, seed, "cpu", Checkpoint(path, section.model_dump() | {"seed": seed}))
 
 
 def same(a, b):
@@ -107,15 +109,15 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
     """The signal comes within a step, of 4 epochs of 4; the step is finished, and none is done twice."""
     section, cohort = section.model_copy(update={"batch_size": 6, "inter_target": inter}), make_cohort(9, 8, 7)
     whole, history = trained(cohort, section, tmp_path / "whole.pt")
-    done, distil = [], stage_two.distil
+    done, backward = [], SlpdObjective.backward
 
-    def counted(networks, batch, *arguments):
+    def counted(*arguments):
         if len(done) == step and step not in done:
             signal.raise_signal(signal.SIGTERM)
         done.append(len(done))
-        return distil(networks, batch, *arguments)
+        return backward(*arguments)
 
-    monkeypatch.setattr(stage_two, "distil", counted)
+    monkeypatch.setattr(SlpdObjective, "backward", counted)
     with sigterm_exits(), pytest.raises(SystemExit) as stop:
         trained(cohort, section, tmp_path / "cut.pt")
     assert (stop.value.code, len(done)) == (TERMINATED, step + 1)
@@ -188,10 +190,10 @@ def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch,
     cohort = make_cohort(7, 1, 9, 8)
     single, history = trained(cohort, section, tmp_path / "alone.pt")
     together = Checkpoint(tmp_path / "together.pt", {})
-    launch_distributed(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", together)
+    launch_distributed(train_run, 2, "cpu", cohort, section, 1, "cpu", together)
     trained_again = []
     monkeypatch.setattr(trainer, "train_epoch", lambda *_: trained_again.append(_))
-    shared, found = stage_two.train(cohort, section, 1, "cpu", together)
+    shared, found = train_run(cohort, section, 1, "cpu", together)
     assert not trained_again  # what they have come to is taken up
     np.testing.assert_allclose(found, history, rtol=1e-3, atol=1e-4)
     for term, center in single.centers.items():
@@ -203,16 +205,16 @@ def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch,
 
 def train_until_stopped(cohort, section, seed, device, checkpoint):
     """Train as one of several processes, of which the second gets SIGTERM in step 4 of its second epoch."""
-    distil, done = stage_two.distil, []
+    backward, done = SlpdObjective.backward, []
 
     def counted(*arguments):
         done.append(1)
         if stage_two.distributed.rank() == 1 and len(done) == 25:
             signal.raise_signal(signal.SIGTERM)
-        return distil(*arguments)
+        return backward(*arguments)
 
-    stage_two.distil = counted
-    stage_two.train(cohort, section, seed, device, checkpoint)
+    SlpdObjective.backward = counted
+    train_run(cohort, section, seed, device, checkpoint)
 
 
 def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, make_cohort, tmp_path):
@@ -227,8 +229,8 @@ def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, m
     assert len(state["extra_state"]["epoch"]["metrics"]) == 16
     found = []
     for checkpoint in checkpoints:
-        launch_distributed(stage_two.train, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
-        found.append(stage_two.train(cohort, section, 1, "cpu", checkpoint))
+        launch_distributed(train_run, 2, "cpu", cohort, section, 1, "cpu", checkpoint)
+        found.append(train_run(cohort, section, 1, "cpu", checkpoint))
     (whole, history), (resumed, rows) = found
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
     pd.testing.assert_frame_equal(history, rows)
@@ -237,18 +239,18 @@ def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, m
 def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(section, make_cohort, tmp_path, monkeypatch):
     """The loss turns nan in step 1 of the second epoch, SIGTERM comes in step 2, long before losses are looked at."""
     section, cohort = section.model_copy(update={"batch_size": 6}), make_cohort(9, 8, 7)
-    distil, done = stage_two.distil, []
+    backward, done = SlpdObjective.backward, []
 
-    def spoiled(networks, *arguments):
+    def spoiled(objective, networks, batch):
         done.append(1)
         if len(done) == 6:
             with torch.no_grad():
                 networks.student.encoder.norm.weight.fill_(torch.nan)
         if len(done) == 7:
             signal.raise_signal(signal.SIGTERM)
-        return distil(networks, *arguments)
+        return backward(objective, networks, batch)
 
-    monkeypatch.setattr(stage_two, "distil", spoiled)
+    monkeypatch.setattr(SlpdObjective, "backward", spoiled)
     with sigterm_exits(), pytest.raises((RuntimeError, SystemExit)):
         trained(cohort, section, tmp_path / "a.pt")
     state = artifacts.read_torch(tmp_path / "a.pt")
@@ -263,16 +265,22 @@ def test_a_batch_that_cannot_be_shared_is_named(section, make_cohort, tmp_path, 
 
 def test_what_is_clustered_may_be_the_bottleneck_of_a_center_crop(section, make_cohort):
     cohort, networks = make_cohort(3), build_student_teacher(section, 8, 1, "cpu")
-    changed = section.model_copy(update={"cluster_space": "bottleneck", "cluster_crop": 2})
+    changed = {"cluster_space": "bottleneck", "cluster_crop": 2}
     with torch.no_grad():
         middle = networks.teacher.encoder(cohort.tokens[:, 1:3, 1:3].float())
         expected = torch.nn.functional.normalize(networks.teacher.head.mlp(middle), dim=1)
-    np.testing.assert_allclose(stage_two.embed_for_clustering(networks, cohort, changed, "cpu"), expected, atol=1e-6)
+    np.testing.assert_allclose(stage_two.embed_for_clustering(networks, cohort, **changed), expected, atol=1e-6)
 
 
 def purity(encoder, cohort, section, kind):
     """Mean share of a slide's regions whose prototype is their kind, the two prototypes named as fits best."""
-    found = stage_two.cluster(cohort, stage_two.embed_regions(encoder, cohort.tokens, "cpu"), section, 1, 9)
+    found = stage_two.cluster_dataset(
+        cohort,
+        stage_two.embed_regions(encoder, cohort.tokens, "cpu"),
+        section.select(ClusteringParams),
+        seed=1,
+        epoch=9,
+    )
     agree = kind == found.assignment
     shares = [agree[cohort.slide_of == slide].mean() for slide in range(len(cohort.slide_ids))]
     return np.mean(np.maximum(shares, 1 - np.array(shares)))
@@ -384,8 +392,8 @@ def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path)
 def test_the_encoder_written_is_the_teachers(run_stage, section, make_cohort, monkeypatch):
     trained_networks, train = [], stage_two.train
 
-    def noted(*arguments):
-        trained_networks.append(train(*arguments))
+    def noted(*arguments, **settings):
+        trained_networks.append(train(*arguments, **settings))
         return trained_networks[-1]
 
     monkeypatch.setattr(pretrain, "train", noted)
@@ -445,8 +453,7 @@ def test_the_nearest_of_any_regions_may_be_the_same_patients(section, make_cohor
     cohort.tokens[4] = cohort.tokens[0]
     changes = {"inter_target": "any_region", "alpha_intra": 0.0, "exclude_same_patient": excluded}
     section = section.model_copy(update=changes)
-    networks = build_student_teacher(section, 8, 1, "cpu")
-    stage = stage_two.StageTwo(networks, cohort, section, section.select(Recipe), seed=1)
+    stage = stage_two.StageTwo.create(cohort, seed=1, **select_arguments(section))
     stage.begin_epoch(0)
     targets = stage.targets
     nearest = targets.rows["inter"][:, 0].numpy() - (len(targets.vectors) - 9)  # behind the prototypes

@@ -10,26 +10,13 @@ import torch.nn.functional as F
 
 from slpd_core import artifacts
 from slpd_core.pretraining import stage_one
-from slpd_core.pretraining.patch_augmentations import sample_patch_crops
+from slpd_core.pretraining.patch_augmentations import PatchCropParams, sample_patch_crops
+from slpd_core.pretraining.stage_one import DinoObjective, VitParams
 from slpd_core.runtime import sigterm_exits
 from slpd_core.ssl import trainer
 from slpd_core.ssl.distributed import launch_distributed
 from slpd_core.ssl.losses import koleo_loss
-
-SMALL = {
-    "n_local_crops": 2,
-    "global_crop_px": 32,
-    "local_crop_px": 16,
-    "drop_path": 0.0,
-    "hidden_dim": 32,
-    "bottleneck_dim": 16,
-    "out_dim": 48,
-    "epochs": 3,
-    "batch_size": 8,
-    "base_lr": 0.5,
-    "warmup_epochs": 1,
-    "teacher_momentum": 0.9,
-}
+from slpd_core.ssl.schedules import Recipe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,12 +27,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def plan(settings):
-    """A tiny ViT for pictures of 48 px, in single precision."""
-    recipe = settings.patch_encoder.dino.model_copy(update=SMALL)
-    rgb = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return stage_one.Plan("test_vit", 48, {}, *rgb, recipe, seed=3, device="cpu", half=False)
+VIT = VitParams("test_vit", 48, {}, drop_path=0.0, hidden_dim=32, bottleneck_dim=16, out_dim=48)  # of pictures of 48 px
+CROPS = PatchCropParams(n_local_crops=2, global_crop_px=32, local_crop_px=16)
+RECIPE = Recipe(epochs=3, batch_size=8, base_lr=0.5, warmup_epochs=1, teacher_momentum=0.9)
+
+
+def train(paths, checkpoint_path, vit=VIT, device="cpu"):
+    return stage_one.train(paths, vit, checkpoint_path, seed=3, device=device, crops=CROPS, recipe=RECIPE)
+
+
+def start():
+    return stage_one.build_patch_student_teacher(VIT, seed=3)
 
 
 @pytest.fixture
@@ -82,46 +74,49 @@ def test_without_any_patch_there_is_nothing_to_train_on(paths):
         stage_one.PatchDataset(paths[1:2])
 
 
-def test_the_loss_of_a_step_is_dinos(plan, paths):
+def test_the_loss_of_a_step_is_dinos(paths):
     """Each student crop against each of the teacher's global crops but itself; KoLeo of each global crop."""
-    networks, recipe = plan.start(), plan.recipe
+    networks = start()
     with torch.no_grad():
         networks.teacher.head.last_layer.add_(0.3 * torch.randn_like(networks.teacher.head.last_layer))
     networks.centers["self"] = center = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
     pixels = stage_one.PatchDataset(paths).get(np.arange(4))
-    views = [plan.normalise(v) for v in sample_patch_crops(pixels, np.arange(4), 4, recipe, np.random.default_rng(0))]
-    loss, own, koleo, entropy = stage_one.step(networks, views, plan)
+    views = sample_patch_crops(pixels, np.arange(4), 4, CROPS, np.random.default_rng(0))
+    views = [VIT.normalize(view) for view in views]
+    metrics = DinoObjective().backward(networks, views)
     found = [parameter.grad.clone() for parameter in networks.student.parameters()]
-    crops = [crop for view in views for crop in view.split(4)]
+    crops = [crop for view in views for crop in view]
     student = [F.log_softmax(networks.student(crop) / 0.1, -1) for crop in crops]
     teacher = [F.softmax((networks.teacher(crop) - center) / 0.04, -1) for crop in crops[:2]]
     pairs = [-(t * s).sum(-1) for i, t in enumerate(teacher) for j, s in enumerate(student) if i != j]
     expected = torch.stack(pairs).mean(), sum(koleo_loss(networks.student.encoder(crop)) for crop in crops[:2]) / 2
-    torch.testing.assert_close((own, koleo), expected)
-    torch.testing.assert_close(loss, expected[0] + 0.1 * expected[1])
+    torch.testing.assert_close((metrics["loss_self"], metrics["koleo"]), expected)
+    torch.testing.assert_close(metrics["loss"], expected[0] + 0.1 * expected[1])
     gradients = torch.autograd.grad(expected[0] + 0.1 * expected[1], list(networks.student.parameters()))
     torch.testing.assert_close(found, list(gradients), atol=1e-6, rtol=1e-3)
-    torch.testing.assert_close(entropy, torch.stack([-(t * t.log()).sum(-1) for t in teacher]).mean())
+    torch.testing.assert_close(
+        metrics["teacher_entropy"], torch.stack([-(t * t.log()).sum(-1) for t in teacher]).mean()
+    )
     logits = torch.cat([networks.teacher(crop) for crop in crops[:2]])
     torch.testing.assert_close(networks.centers["self"], 0.9 * center + 0.1 * logits.mean(0))
 
 
-def test_training_changes_the_teacher_and_keeps_a_history(plan, paths, tmp_path):
-    networks, history = stage_one.train(paths, plan, tmp_path / "c.pt")
+def test_training_changes_the_teacher_and_keeps_a_history(paths, tmp_path):
+    networks, history = train(paths, tmp_path / "c.pt")
     assert history["epoch"].tolist() == [0, 1, 2]
     assert np.isfinite(history.to_numpy()).all()
     np.testing.assert_allclose(history["loss"], history["loss_self"] + 0.1 * history["koleo"], rtol=1e-5)
     assert history["log_out_dim"].iloc[0] == pytest.approx(np.log(48))
-    assert (weights(networks) - weights(plan.start())).abs().max() > 0.003
+    assert (weights(networks) - weights(start())).abs().max() > 0.003
     assert (tmp_path / "c.pt").exists()
 
 
 @pytest.mark.parametrize(("stop", "measured"), [(KeyboardInterrupt, 0), (signal.SIGTERM, 1)], ids=["killed", "SIGTERM"])
-def test_resumed_equals_uninterrupted_bit_for_bit(plan, paths, tmp_path, monkeypatch, stop, measured):
+def test_resumed_equals_uninterrupted_bit_for_bit(paths, tmp_path, monkeypatch, stop, measured):
     """Ended in the first of two steps of the second epoch: what kills loses that epoch, SIGTERM waits for the step."""
-    plan = replace(plan, recipe=plan.recipe.model_copy(update={"drop_path": 0.3}))
-    whole, history = stage_one.train(paths, plan, tmp_path / "whole.pt")
-    step, done = stage_one.step, []
+    vit = replace(VIT, drop_path=0.3)
+    whole, history = train(paths, tmp_path / "whole.pt", vit)
+    backward, done = DinoObjective.backward, []
 
     def ended(*arguments):
         done.append(1)
@@ -129,66 +124,66 @@ def test_resumed_equals_uninterrupted_bit_for_bit(plan, paths, tmp_path, monkeyp
             raise stop
         if len(done) == 3:
             signal.raise_signal(stop)
-        return step(*arguments)
+        return backward(*arguments)
 
-    monkeypatch.setattr(stage_one, "step", ended)
+    monkeypatch.setattr(DinoObjective, "backward", ended)
     with sigterm_exits(), pytest.raises((KeyboardInterrupt, SystemExit)):
-        stage_one.train(paths, plan, tmp_path / "cut.pt")
+        train(paths, tmp_path / "cut.pt", vit)
     state = artifacts.read_torch(tmp_path / "cut.pt")
     epoch = state["extra_state"]["epoch"]
     assert (len(state["history"]), len(epoch["metrics"]) if epoch else 0) == (1, measured)
-    resumed, again = stage_one.train(paths, plan, tmp_path / "cut.pt")
+    resumed, again = train(paths, tmp_path / "cut.pt", vit)
     assert len(done) == 3 + 4 - measured
     assert torch.equal(weights(resumed), weights(whole))
     assert again.equals(history)
 
 
-def test_other_patches_begin_anew(plan, paths, tmp_path):
-    stage_one.train(paths, plan, tmp_path / "c.pt")
-    _, history = stage_one.train(paths[:1], plan, tmp_path / "c.pt")
+def test_other_patches_begin_anew(paths, tmp_path):
+    train(paths, tmp_path / "c.pt")
+    _, history = train(paths[:1], tmp_path / "c.pt")
     assert len(history) == 3
     assert len([*tmp_path.glob("c.*.pt")]) == 1
 
 
-def test_two_processes_train_as_one(plan, paths, tmp_path, monkeypatch):
-    alone, history = stage_one.train(paths, plan, tmp_path / "alone.pt")
-    launch_distributed(stage_one.train, 2, "cpu", paths, plan, tmp_path / "shared.pt")
+def test_two_processes_train_as_one(paths, tmp_path, monkeypatch):
+    alone, history = train(paths, tmp_path / "alone.pt")
+    launch_distributed(train, 2, "cpu", paths, tmp_path / "shared.pt")
     trained = []
     monkeypatch.setattr(trainer, "train_epoch", lambda *_: trained.append(_))
-    shared, together = stage_one.train(paths, plan, tmp_path / "shared.pt")
+    shared, together = train(paths, tmp_path / "shared.pt")
     assert not trained  # what they have come to is taken up, in another process than theirs
     np.testing.assert_allclose(together, history, rtol=1e-3, atol=1e-4)
-    changed, apart = weights(alone) - weights(plan.start()), weights(shared) - weights(alone)
+    changed, apart = weights(alone) - weights(start()), weights(shared) - weights(alone)
     assert apart.norm() < 0.02 * changed.norm()
 
 
-def test_a_process_that_fails_ends_all_with_its_message(plan, paths, tmp_path):
+def test_a_process_that_fails_ends_all_with_its_message(paths, tmp_path):
     with pytest.raises(RuntimeError, match=r"process [01]: ValueError: no slide has patches"):
-        launch_distributed(stage_one.train, 2, "cpu", paths[1:2], plan, tmp_path / "c.pt")
+        launch_distributed(train, 2, "cpu", paths[1:2], tmp_path / "c.pt")
 
 
-def test_a_batch_that_cannot_be_shared_is_named(plan, paths, tmp_path, monkeypatch):
+def test_a_batch_that_cannot_be_shared_is_named(paths, tmp_path, monkeypatch):
     monkeypatch.setattr(stage_one.distributed, "world_size", lambda: 3)
     with pytest.raises(ValueError, match=r"patch_encoder\.dino\.batch_size: 8 patches .* among 3 GPUs"):
-        stage_one.train(paths, plan, tmp_path / "c.pt")
+        train(paths, tmp_path / "c.pt")
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_remedy(plan, paths, tmp_path, monkeypatch):
-    def step(networks, views, plan):
-        return next(networks.student.parameters()).sum() * torch.tensor([torch.nan, 1.0, 1.0, 1.0])
+def test_a_loss_that_is_not_finite_stops_with_the_remedy(paths, tmp_path, monkeypatch):
+    def backward(objective, networks, batch):
+        return {"loss": torch.tensor(torch.nan), "loss_self": torch.tensor(1.0)}
 
-    monkeypatch.setattr(stage_one, "step", step)
+    monkeypatch.setattr(DinoObjective, "backward", backward)
     with pytest.raises(RuntimeError, match=r"loss nan in epoch 0, step 0: lower patch_encoder\.dino\.base_lr"):
-        stage_one.train(paths, plan, tmp_path / "c.pt")
+        train(paths, tmp_path / "c.pt")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("half", "epochs", "tolerance"), [(False, 3, 1e-2), (True, 1, 1e-2)])
-def test_a_gpu_trains_as_the_cpu_does(plan, paths, tmp_path, half, epochs, tolerance):
+def test_a_gpu_trains_as_the_cpu_does(paths, tmp_path, half, epochs, tolerance):
     """In half precision for an epoch: at this rate of learning small differences grow fast."""
     found = {}
     for device in ("cpu", "cuda"):
-        there = replace(plan, device=device, half=half and device == "cuda")
-        _, rows = stage_one.train(paths, there, tmp_path / f"{device}.pt")
+        vit = replace(VIT, half=half and device == "cuda")
+        _, rows = train(paths, tmp_path / f"{device}.pt", vit, device)
         found[device] = rows["loss"]
     np.testing.assert_allclose(found["cuda"][:epochs], found["cpu"][:epochs], rtol=tolerance)
