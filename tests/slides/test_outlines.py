@@ -6,7 +6,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from shapely import LineString, Point, Polygon, box, make_valid, union_all
+from shapely import LineString, MultiPolygon, Point, Polygon, box, make_valid, union_all
 from shapely.geometry import mapping
 
 from slpd_core import artifacts
@@ -142,6 +142,7 @@ def test_the_folder_of_outlines_says_what_it_has(tmp_path):
         (tmp_path / name).touch()
     found = outline_files.find_outlines(str(tmp_path), ["M\u00fcller", "b"])
     assert found.paths.keys() == {"M\u00fcller"}
+    assert outline_files.find_outline(str(tmp_path), "M\u00fcller") == found.paths["M\u00fcller"]
     assert found.describe(2) == "1 of 2 slides have an outline; of no slide: notes.txt, project.json"
 
 
@@ -176,6 +177,11 @@ def test_an_outline_on_a_slide_with_bounds_needs_an_origin(tmp_path, settings, p
         tissue.segment_file("a", path, mask_path=mask, **settings.tissue.outline.model_dump())
     found, _ = tissue.segment_file("b", planted((640, 480), {}), mask_path=mask, **settings.tissue.outline.model_dump())
     assert (found.source, area(found.polygons)) == ("outline", 900)
+
+
+def test_polygons_are_ordered_by_rows():
+    right, left = box(10, 0, 20, 5), box(0, 6, 5, 9)
+    assert outlines.sorted_polygons(MultiPolygon([left, right])) == (right, left)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from shapely import Polygon, box, contains_xy, union_all
 from slpd_core import artifacts
 from slpd_core.slides import segmentation, tissue
 from slpd_core.wsi import errors, identity
+from slpd_core.wsi.reader import Slide
 
 REAL = Path(__file__).parents[3] / "shared"
 PINK, GREY, BLACK = (200, 120, 170), (120, 120, 124), (8, 8, 8)
@@ -180,6 +181,14 @@ def test_pieces_and_holes_of_just_the_least_area_go_and_larger_ones_stay():
     cleaned = mask.copy()
     cleaned[2:5, 2:5], cleaned[25:28, 25:28] = False, True
     np.testing.assert_array_equal(segmentation.clean_mask(mask, 2.0, **least), cleaned)
+
+
+def test_a_slide_coarser_than_the_thumbnail_is_measured_at_its_own_um_per_px(planted):
+    """Its 60 x 60 px are 57,600 um2 at 4 um/px: larger than the least island."""
+    path = planted((300, 200), {(100, 50, 60, 60): PINK})
+    with Slide(path, 4.0) as slide:
+        found, _ = tissue.segment_slide("s", slide, thumbnail_mpp=2.0)
+    assert [polygon.bounds for polygon in found.polygons] == [(100, 50, 160, 110)]
 
 
 def test_glass_cut_off_by_the_border_is_no_hole():
