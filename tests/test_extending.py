@@ -56,3 +56,8 @@ def test_an_extension_is_a_diff_that_applies_and_works(tree, section):
         assert done.returncode == 0, done.stdout + done.stderr
         if command.startswith("snakemake"):
             assert re.search(r"^density +1$", done.stdout + done.stderr, re.MULTILINE)
+
+
+def test_there_are_four_extensions():
+    headings = [section.partition("\n")[0] for section in SECTIONS]
+    assert headings == ["A classifier", "A source of patch encoders", "An objective", "A stage"]
