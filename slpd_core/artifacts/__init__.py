@@ -16,18 +16,7 @@ from slpd_core.artifacts.files import (
     write_text,
 )
 from slpd_core.artifacts.geojson import Area, read_geojson_polygons, read_tissue, write_tissue
-from slpd_core.artifacts.hdf5 import (
-    copy_tokens,
-    create_patches,
-    create_tokens,
-    open_tokens,
-    read_arrays,
-    read_patches,
-    read_regions,
-    read_tokens,
-    write_arrays,
-    write_regions,
-)
+from slpd_core.artifacts.hdf5 import read_arrays, write_arrays
 from slpd_core.artifacts.pictures import read_picture, write_picture
 from slpd_core.artifacts.schema import (
     EMPTY,
@@ -44,6 +33,16 @@ from slpd_core.artifacts.schema import (
     SlideInfo,
     Tissue,
     Tokens,
+)
+from slpd_core.artifacts.slide_arrays import (
+    copy_tokens,
+    create_patches,
+    create_tokens,
+    open_tokens,
+    read_patches,
+    read_regions,
+    read_tokens,
+    write_regions,
 )
 from slpd_core.artifacts.tables import read_table, write_both, write_table
 from slpd_core.artifacts.torch_files import read_torch

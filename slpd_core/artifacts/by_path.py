@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from slpd_core.artifacts.geojson import read_tissue
-from slpd_core.artifacts.hdf5 import list_arrays, read_arrays, read_patches, read_regions, read_tokens
+from slpd_core.artifacts.hdf5 import list_arrays, read_arrays
 from slpd_core.artifacts.pictures import read_picture
+from slpd_core.artifacts.slide_arrays import read_patches, read_regions, read_tokens
 from slpd_core.artifacts.tables import read_table
 from slpd_core.artifacts.weights import read_weights
 

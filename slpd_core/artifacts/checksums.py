@@ -1,7 +1,7 @@
-"""Checksums: a file says which bytes it holds, and long arrays say so row by row, so that a slice is checked by itself.
+"""Checksums: each file carries one of its bytes, and long arrays one per row, so that a slice is checked by itself.
 
-The hash is xxh3 (github.com/Cyan4973/xxHash), at more than 10 GB/s faster than any disk. It is against chance, as a
-flipped bit, not against malice.
+The hash is xxh3 (github.com/Cyan4973/xxHash): more than 10 GB/s, faster than any disk. It finds accidents such as a
+flipped bit. It is no protection against an attacker.
 """
 
 import io
@@ -19,58 +19,78 @@ from slpd_core.artifacts.reading import open_file
 from slpd_core.artifacts.schema import Meta
 
 MARK, DIGITS, PIECE = b"xxh3-128:", 32, 1 << 18
-UNSEALED = MARK.decode() + "0" * DIGITS  # stands in a file's metadata until it is sealed
+UNSEALED = MARK.decode() + "0" * DIGITS  # in a file's metadata until it is sealed
 
 
 def find_name(path: Path) -> str:
-    """Return an artifact's path within its cohort's results, as `embed/slpd.parquet`; empty for a file elsewhere."""
+    """Find an artifact's name: its path within the cohort's results.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The name, such as `embed/slpd.parquet`; "" for a file outside results.
+    """
     within = re.match(r"(?:.*/)?results/[^/]+/([^/]+/.+)", Path(path).as_posix())
     return within[1] if within else ""
 
 
-def check_name(path: Path, name: str) -> None:
-    """Raise ValueError where a file was written as another artifact than the one in whose place it is.
-
-    Args:
-        path: where it is; elsewhere than in results it may have any name.
-        name: what `find_name` returned for the path it was written to.
-    """
+def _check_name(path: Path, name: str) -> None:
+    """Raise ValueError where a file in results was written as another artifact, `name` of `find_name`."""
     if name and find_name(path) not in ("", name):
-        raise ValueError(broken(path, f"was written as {name}, and is in another's place; put each back where it was"))
+        raise ValueError(broken(path, f"was written as {name} and is now in its place; move both back"))
 
 
 def stamp(path: Path) -> Meta:
-    """Return what an artifact's metadata says of itself: which one it is, and the place of its checksum."""
+    """Make the entries of an artifact's metadata that name it and hold its checksum.
+
+    Args:
+        path: Of the file to write.
+
+    Returns:
+        `artifact`, its name, and `checksum`, which `write_sealed` fills in.
+    """
     return {"artifact": find_name(path), "checksum": UNSEALED}
 
 
 def unstamp(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata without what `stamp` added; raises ValueError where the file is in another's place."""
-    check_name(path, meta.get("artifact", ""))
+    """Remove the entries of `stamp` from metadata.
+
+    Args:
+        path: Of the file that was read.
+        meta: Its metadata.
+
+    Returns:
+        The other entries.
+
+    Raises:
+        ValueError: The file was written as another artifact.
+    """
+    _check_name(path, meta.get("artifact", ""))
     return {key: value for key, value in meta.items() if key not in ("artifact", "checksum")}
 
 
 def seal(path: Path, data: bytes) -> tuple[int, bytes]:
-    """Compute the checksum of a file's bytes, which say UNSEALED once.
+    """Compute the checksum of a file's bytes, which contain UNSEALED once.
 
     Args:
-        path: of the file, for the error.
-        data: its bytes.
+        path: Of the file, for the error.
+        data: Its bytes.
 
     Returns:
-        Where in the bytes the checksum's 32 hex digits go, and the digits.
+        Offset of the checksum's 32 hex digits in the bytes, and the digits.
 
     Raises:
-        ValueError: Where the mark of a checksum stands there twice, or not at all.
+        ValueError: The text that marks the checksum is in the bytes twice or not at all.
     """
     if data.count(MARK) != 1:
-        raise ValueError(f"{path}: holds the text {MARK.decode()!r}, which marks its checksum, twice or not at all")
+        raise ValueError(f"{path}: contains the text {MARK.decode()!r}, which marks its checksum, twice or not at all")
     start = data.index(MARK) + len(MARK)
     return start, _checksum(io.BytesIO(data), start)
 
 
 def _checksum(file: io.BufferedIOBase, start: int, out: memoryview | None = None) -> bytes:
-    """The checksum of a file's bytes but those where it stands itself, from `start` on; they are read into `out`."""
+    """The checksum of a file's bytes but its own digits from `start` on; the bytes are read into `out`."""
     digest, view, position = xxhash.xxh3_128(), memoryview(bytearray(PIECE)), 0
     file.seek(0)
     while read := file.readinto(view := view if out is None else out[position : position + PIECE]):
@@ -82,23 +102,32 @@ def _checksum(file: io.BufferedIOBase, start: int, out: memoryview | None = None
 
 
 def check_seal(path: Path, file: io.BufferedIOBase, out: memoryview | None = None) -> None:
-    """Raise ValueError naming the file whose bytes are not those that were sealed; out: where to read them, if kept."""
+    """Check a file's bytes against its checksum.
+
+    Args:
+        path: Of the file, for the error.
+        file: The open file.
+        out: Buffer of the file's size to read its bytes into; without it they are not kept.
+
+    Raises:
+        ValueError: The file is damaged or has no checksum.
+    """
     damage = find_damage(file, out)
     if damage:
         raise ValueError(broken(path, damage))
 
 
 def read_sealed(path: Path) -> np.ndarray:
-    """Read a file whole, its checksum computed while it is read.
+    """Read a file and check it on the way.
 
     Args:
-        path: of a file that `write_sealed` wrote.
+        path: Of a file that `write_sealed` wrote.
 
     Returns:
         Its bytes, uint8 (n,).
 
     Raises:
-        ValueError: Where they are not those that were sealed.
+        ValueError: The file is damaged or has no checksum.
     """
     with open_file(path) as file:
         data = np.empty(file.seek(0, os.SEEK_END), np.uint8)
@@ -107,7 +136,15 @@ def read_sealed(path: Path) -> np.ndarray:
 
 
 def find_damage(file: io.BufferedIOBase, out: memoryview | None = None) -> str:
-    """Say what is wrong with a file's checksum; empty where its bytes, read into `out`, are those that were sealed."""
+    """Compare a file's bytes with its checksum.
+
+    Args:
+        file: The open file.
+        out: Buffer of the file's size to read its bytes into; without it they are not kept.
+
+    Returns:
+        The damage in words; "" for a whole file.
+    """
     for offset in (0, max(0, file.seek(0, os.SEEK_END) - PIECE)):  # metadata come first or last
         file.seek(offset)
         piece = file.read(PIECE)
@@ -115,38 +152,68 @@ def find_damage(file: io.BufferedIOBase, out: memoryview | None = None) -> str:
             start = offset + piece.index(MARK) + len(MARK)
             file.seek(start)
             same = file.read(DIGITS) == _checksum(file, start, out)
-            return "" if same else "damaged, its bytes are not those that its checksum is of"
+            return "" if same else "damaged, its checksum does not match"
     return "damaged, of an earlier version or from elsewhere: it carries no checksum"
 
 
 def write_sealed(path: Path, data: bytes) -> None:
-    """Write a file whole, with its checksum where its bytes say UNSEALED."""
+    """Write a file with its checksum.
+
+    Args:
+        path: Of the file.
+        data: Its bytes; the checksum replaces UNSEALED in them.
+
+    Raises:
+        ValueError: The text that marks the checksum is in the bytes twice or not at all.
+    """
     start, digits = seal(path, data)
     with atomic_write(path) as part:
         part.write_bytes(data[:start] + digits + data[start + DIGITS :])
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write values of JSON, with their checksum and the file's name."""
+    """Write a JSON object with its checksum.
+
+    Args:
+        path: Of the file.
+        content: The object's members.
+    """
     write_sealed(path, json.dumps(content | stamp(path)).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote.
+    """Read a file that `write_json` wrote.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The object's members.
 
     Raises:
-        ValueError: Where it is damaged, or in another's place.
+        ValueError: The file is damaged or was written as another artifact.
     """
     return unstamp(path, json.loads(read_sealed(path).tobytes()))
 
 
 def row_checksums(rows: np.ndarray) -> np.ndarray:
-    """Hash each row of an array, C-contiguous (n, ...), by itself: uint64 (n,)."""
+    """Hash each row of an array.
+
+    Args:
+        rows: C-contiguous array (n, ...).
+
+    Returns:
+        xxh3 of each row, uint64 (n,).
+    """
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(rows))
 
 
 class RowWriter:
-    """Rows of an array in a file, written by `writer[i] = row` or `writer[i:j] = rows`; `checksums` are of all rows."""
+    """Writes rows of an array in a file by `writer[i] = row` or `writer[i:j] = rows`, and computes their checksums.
+
+    Args:
+        array: HDF5 dataset (n, ...) of zeros; `checksums`, uint64 (n,), follows what is written.
+    """
 
     def __init__(self, array: Any) -> None:
         self._array = array
@@ -154,18 +221,24 @@ class RowWriter:
         self.checksums = np.repeat(never_written, len(array))
 
     def __setitem__(self, rows: int | slice, values: Any) -> None:
-        wanted = self.checksums[rows]
-        block = np.empty((*wanted.shape, *self._array.shape[1:]), self._array.dtype)
+        old = self.checksums[rows]
+        block = np.empty((*old.shape, *self._array.shape[1:]), self._array.dtype)
         block[...] = values
         self._array[rows] = block
-        self.checksums[rows] = row_checksums(block.reshape(-1, *block.shape[wanted.ndim :])).reshape(wanted.shape)
+        self.checksums[rows] = row_checksums(block.reshape(-1, *block.shape[old.ndim :])).reshape(old.shape)
 
 
 class CheckedRows:
     """Rows of an array in a file, each checked when it is read: `rows[i]`, `rows[i:j]` and `rows[()]` for all.
 
-    array: HDF5 dataset or numpy array (n, ...). checksums: uint64 (n,), as `row_checksums` computes. Reading raises
-    ValueError naming the file and the first row that is damaged.
+    Args:
+        path: Of the file, for the error.
+        name: Of the array, for the error.
+        array: HDF5 dataset or numpy array (n, ...).
+        checksums: As `row_checksums` returns, uint64 (n,).
+
+    Raises:
+        ValueError: On reading, a row is damaged.
     """
 
     def __init__(self, path: Path, name: str, array: Any, checksums: np.ndarray) -> None:
@@ -182,13 +255,20 @@ class CheckedRows:
         return block
 
     def read_direct(self, out: np.ndarray) -> None:
-        """Read all rows into a C-contiguous array of the same shape and dtype."""
+        """Read all rows into an array, as h5py's method of this name.
+
+        Args:
+            out: C-contiguous array of the same shape and dtype.
+
+        Raises:
+            ValueError: A row is damaged.
+        """
         self._array.read_direct(out)
         self._check(out, ())
 
     def _check(self, block: np.ndarray, rows: int | slice | tuple[()]) -> None:
-        wanted = np.atleast_1d(self._checksums[rows])
-        differs = row_checksums(block.reshape(len(wanted), *self.shape[1:])) != wanted
+        expected = np.atleast_1d(self._checksums[rows])
+        differs = row_checksums(block.reshape(len(expected), *self.shape[1:])) != expected
         if differs.any():
             row = np.atleast_1d(np.arange(len(self))[rows])[differs.argmax()]
-            raise ValueError(broken(self._path, f"damaged, {self._name} {row} is not what its checksum is of"))
+            raise ValueError(broken(self._path, f"damaged, {self._name} {row} does not match its checksum"))

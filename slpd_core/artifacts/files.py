@@ -1,4 +1,4 @@
-"""Whole files or none: written beside their name and renamed; fingerprints, and what a broken file is answered with."""
+"""Whole files or none: written beside their name and renamed; fingerprints; errors of broken and missing files."""
 
 import errno
 import glob
@@ -21,13 +21,20 @@ import xxhash
 from slpd_core import __version__
 from slpd_core.artifacts.schema import Meta
 
-# Where a spreadsheet would begin a formula: at a cell's start, or behind what another country's separates cells by.
+# A spreadsheet begins a formula at a cell's start, or behind the separator that another country's uses.
 FORMULA = re.compile(r"(^|[;\t|])(?=[\s\"]*[=+\-@＝＋－＠])")
 SECONDS_OF_A_DAY = 86_400
 
 
 def fingerprint(*parts: str) -> str:
-    """Hash texts into 32 hex digits; names of files in them need not be UTF-8."""
+    """Hash texts; names of files in them need not be UTF-8.
+
+    Args:
+        parts: The texts, in order.
+
+    Returns:
+        32 hex digits.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(f"{len(part)}:{part}".encode(errors="surrogateescape"))
@@ -35,7 +42,13 @@ def fingerprint(*parts: str) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Hash every byte of a file into 32 hex digits (xxh3_128, as fast as the file is read).
+    """Hash every byte of a file (xxh3_128, as fast as the file is read).
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        32 hex digits.
 
     Raises:
         OSError: The file cannot be read.
@@ -45,10 +58,16 @@ def file_fingerprint(path: Path) -> str:
 
 
 def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: str) -> Meta:
-    """The metadata every artifact carries.
+    """Make the metadata that every artifact carries.
 
-    inputs: fingerprints of what the stage read. The artifact's own fingerprint covers the stage, its version, its
-    section and those.
+    Args:
+        stage: The stage's word.
+        version: The stage's VERSION.
+        section: The stage's settings, as JSON holds them.
+        inputs: Fingerprints of the stage's inputs.
+
+    Returns:
+        These, the package's version and `fingerprint`, a hash of all but that version.
     """
     text = json.dumps(section, sort_keys=True)
     return {
@@ -61,12 +80,15 @@ def provenance(stage: str, version: int, section: Mapping[str, Any], *inputs: st
 
 
 def check_ledger(path: Path, meta: Meta, ledger: str) -> None:
-    """Raise ValueError where an artifact was made from another ledger, as that of another cohort.
+    """Check that an artifact was made from the ledger that it is used with.
 
     Args:
-        path: of the artifact, for the error.
-        meta: its metadata; `ledger` is the fingerprint of the ledger that it was made from.
-        ledger: the fingerprint of the ledger that it is used with; "" where it is not known.
+        path: Of the artifact, for the error.
+        meta: Its metadata; `ledger` is the fingerprint of the ledger that it was made from.
+        ledger: Fingerprint of the ledger that it is used with; "" if unknown.
+
+    Raises:
+        ValueError: It was made from another ledger, for example another cohort's.
     """
     made_from = meta.get("ledger", "")
     if made_from and ledger and made_from != ledger:
@@ -75,10 +97,18 @@ def check_ledger(path: Path, meta: Meta, ledger: str) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the name `path` when the block ends well and is removed otherwise.
+    """Write a file whole or not at all: it is renamed to `path` when the block ends well, else removed.
 
-    Other processes may write the same artifact meanwhile; whatever killed ones left of it is removed. Raises OSError
-    naming the artifact when the disk or a quota is full, whatever the library that writes says of it.
+    Other processes may write the same file meanwhile. Temporary files of killed processes are removed.
+
+    Args:
+        path: Of the file; its folder is created.
+
+    Yields:
+        A temporary path in the same folder, to write to.
+
+    Raises:
+        OSError: The disk or a quota is full; the error names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +133,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @cache
 def _machine() -> str:
-    """What process ids belong to: the machine since it started, and the container on it; 8 hex digits."""
+    """The scope of process ids, in 8 hex digits: the machine since it started, and the container on it."""
     parts = [os.uname().nodename]
     with suppress(OSError):  # elsewhere than on Linux
         parts += [os.readlink("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id").read_text()]
@@ -111,12 +141,12 @@ def _machine() -> str:
 
 
 def _is_left(part: Path) -> bool:
-    """Whether no process writes a temporary file any more: its own has ended; of another machine's, for a day."""
-    _, machine, number, *_ = ("", "", *part.name.split("."))[-5:]
+    """Whether a temporary file is abandoned: its process has ended; another machine's file is a day old."""
+    _, machine, pid, *_ = ("", "", *part.name.split("."))[-5:]
     try:
         if machine != _machine():
             return time.time() - part.stat().st_mtime > SECONDS_OF_A_DAY
-        os.kill(int(number), 0)
+        os.kill(int(pid), 0)
     except (ProcessLookupError, FileNotFoundError):
         return True
     except (PermissionError, ValueError, OverflowError):
@@ -125,30 +155,66 @@ def _is_left(part: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole (CSV, Markdown, LaTeX, HTML)."""
+    """Write a text file whole (CSV, Markdown, LaTeX, HTML).
+
+    Args:
+        path: Of the file.
+        text: Its content.
+    """
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table for people's spreadsheets, which would run a text that begins as a formula: a ' goes before it."""
+    """Write a CSV that is safe to open in a spreadsheet: a ' precedes a text that begins as a formula.
+
+    Args:
+        path: Of the file.
+        frame: The table.
+        float_format: Format of floats, such as "%.4f"; without it as pandas writes them.
+    """
     plain = frame.rename(columns=_as_text).map(_as_text)
     write_text(path, plain.to_csv(index=False, float_format=float_format))
 
 
 def _as_text(cell: Any) -> Any:
-    """A cell as one text of one line, to the spreadsheets of every country."""
+    """A text as one line that no country's spreadsheet reads as a formula; any other value as it is."""
     return FORMULA.sub(r"\1'", re.sub(r"[\r\n]", " ", cell)) if isinstance(cell, str) else cell
 
 
 def rebuild_hint(path: Path) -> str:
-    """The remedy for a broken or missing artifact: its file by name, as a finished run misses none that it has used."""
-    return f"delete the file and make it anew: snakemake --cores all {shlex.quote(str(path))}"
+    """Word the remedy for a broken artifact: delete it, and rebuild it by its name.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The remedy, with the command.
+    """
+    # The command names the file: a finished run does not miss a file that it has used.
+    return f"delete the file and rebuild it: snakemake --cores all {shlex.quote(str(path))}"
 
 
-def broken(path: Path, found: str) -> str:
-    return f"{path}: {found}; {rebuild_hint(path)}"
+def broken(path: Path, problem: str) -> str:
+    """Word the error of a broken artifact.
+
+    Args:
+        path: Of the file.
+        problem: The problem in words.
+
+    Returns:
+        The file, the problem and the remedy.
+    """
+    return f"{path}: {problem}; {rebuild_hint(path)}"
 
 
 def missing_file(path: Path) -> FileNotFoundError:
-    return FileNotFoundError(f"{path}: no such file; make it: snakemake --cores all {shlex.quote(str(path))}")
+    """Make the error of a missing artifact.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The error, with the command that builds the file.
+    """
+    return FileNotFoundError(f"{path}: no such file; build it: snakemake --cores all {shlex.quote(str(path))}")

@@ -210,7 +210,7 @@ def test_a_truncated_artifact_is_named_with_its_remedy(cohort, start, undisturbe
     run = start(cohort, str(target))
     output, _ = run.communicate()
     assert run.returncode != 0, output
-    remedy = f"delete the file and make it anew: snakemake --cores all {path}"
+    remedy = f"delete the file and rebuild it: snakemake --cores all {path}"
     assert re.search(rf"^\[{user}.*{re.escape(str(path))}: .*{re.escape(remedy)}", output, re.MULTILINE), output
     (cohort / path).unlink()
     run = start(cohort, str(path))
