@@ -38,7 +38,9 @@ def find_name(path: Path) -> str:
 def _check_name(path: Path, name: str) -> None:
     """Raise ValueError where a file in results was written as another artifact, `name` of `find_name`."""
     if name and find_name(path) not in ("", name):
-        raise ValueError(broken(path, f"was written as {name} and is now in its place; move both back"))
+        raise ValueError(
+            broken(path, f"was written as {name}, but is in the place of {find_name(path)}; move each back")
+        )
 
 
 def stamp(path: Path) -> Meta:

@@ -374,9 +374,9 @@ def test_a_slice_of_tokens_is_checked_by_itself(tmp_path):
         assert np.isfinite(tokens.tokens[0]).all()
         assert tokens.mean_color[:].shape == (2, 16, 3)
         for rows in (1, slice(1, 2), slice(None), ()):
-            with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 is not"):
+            with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 does not match its checksum"):
                 tokens.tokens[rows]
-    with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 is not"):
+    with pytest.raises(ValueError, match=r"k\.h5: damaged, tokens 1 does not match its checksum"):
         artifacts.copy_tokens(path, tmp_path / "copy.h5", REGIONS, META["fingerprint"])
     assert not (tmp_path / "copy.h5").exists()
 
