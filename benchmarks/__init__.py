@@ -1,1 +1,1 @@
-"""What is measured, how, against which alternative and which floor: python -m benchmarks [NAME ...]."""
+"""Measurements beside an alternative and a floor in the same run: python -m benchmarks [NAME ...]."""

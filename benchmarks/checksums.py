@@ -22,7 +22,7 @@ ROUNDS = 15
 
 
 def write_tokens(path: Path) -> None:
-    """Random tokens of a slide."""
+    """Write random tokens of a slide."""
     coords = np.stack([np.arange(REGIONS) * 4096, np.zeros(REGIONS, np.int64)], axis=1)
     info = artifacts.SlideInfo("slide", artifacts.OK, "", 10**6, 10**6, 0.5, "sheet", "f")
     regions = artifacts.Regions(info, coords, np.ones(REGIONS, np.float32), 4096, 4096, 0.5)
@@ -33,19 +33,19 @@ def write_tokens(path: Path) -> None:
 
 
 def read_bare(path: Path) -> np.ndarray:
-    """Tokens as h5py reads them."""
+    """Read tokens by h5py alone."""
     with h5py.File(path, "r") as file:
         return file["tokens"][()]
 
 
 def read_checked(path: Path) -> np.ndarray:
-    """Tokens as the stages read them."""
+    """Read tokens as the stages do."""
     with artifacts.open_tokens(path) as (tokens, _):
         return tokens.tokens[()]
 
 
 def read_bare_table(path: Path) -> pd.DataFrame:
-    """A table of embeddings as pyarrow reads it, a row each."""
+    """Read a table of embeddings by pyarrow alone, one row per region."""
     with pq.ParquetFile(path) as file:
         table = file.read()
     frame, column = table.drop_columns(["embedding"]).to_pandas(), table.column("embedding").combine_chunks()
@@ -54,17 +54,17 @@ def read_bare_table(path: Path) -> pd.DataFrame:
 
 
 def stack(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The embeddings of each slide, as the classifiers read them."""
+    """Stack the embeddings of each slide, as the classifiers do."""
     return {slide: np.stack(rows["embedding"].to_list()) for slide, rows in frame.groupby("slide_id")}
 
 
 def all_finite(arrays: Mapping[str, np.ndarray]) -> bool:
-    """The pass that checksums replace."""
+    """Check that all values are finite: the pass that checksums replace."""
     return all(bool(np.isfinite(array).all()) for array in arrays.values())
 
 
 def compare(title: str, ways: dict[str, Callable[[], object]], path: Path) -> None:
-    """Time the ways to read a file; the first is the baseline."""
+    """Time several ways to read a file; the first is the baseline."""
     show(title, best_seconds(ways, ROUNDS), path.stat().st_size / 1e6, "MB/s", next(iter(ways)))
 
 

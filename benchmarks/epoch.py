@@ -23,7 +23,7 @@ MOST_GB = 12  # beside the tokens
 
 
 def cohort(device: str) -> TokenDataset:
-    """Random tokens, on the device, of slides as large as those of the benchmark of prototypes."""
+    """Draw random tokens on the device, of slides as large as those of the benchmark of prototypes."""
     R, (_, slide_of) = prototypes.REGIONS, prototypes.cohort()
     tokens = torch.empty(R, GRID, GRID, step.TOKEN_DIM, dtype=torch.float16, device=device)
     for part in tokens.split(AT_A_TIME):
@@ -33,20 +33,20 @@ def cohort(device: str) -> TokenDataset:
 
 
 def first_slides(cohort: TokenDataset, count: int) -> TokenDataset:
-    """A part of the cohort."""
+    """Select a part of the cohort."""
     R, ids = int((cohort.slide_of < count).sum()), cohort.slide_ids[:count]
     part = replace(cohort, slide_ids=ids, patient_ids=ids, labels=cohort.labels[:count])
     return replace(part, tokens=cohort.tokens[:R], slide_of=cohort.slide_of[:R], coords=cohort.coords[:R])
 
 
 def wait(device: str) -> None:
-    """Wait for a GPU to have done what it was given."""
+    """Wait until the GPU is idle."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def timed(networks: StudentTeacher, cohort: TokenDataset, epoch: int, device: str) -> dict[str, float]:
-    """Seconds of what an epoch consists of, and the GB of the GPU's memory that it takes beside the tokens."""
+    """Measure the seconds of an epoch's parts, and the GPU memory beside the tokens, GB."""
     section = step.section_of(BATCH, drop_path=0.1).model_copy(update={"prototype_start_epoch": 0})
     before = torch.cuda.memory_allocated()
     if device == "cuda":
@@ -88,7 +88,7 @@ def epochs(device: str) -> None:
 
 
 def main() -> None:
-    """Print the table; without a GPU say that there is none."""
+    """Print the table, or that there is no GPU."""
     if torch.cuda.is_available():
         epochs("cuda")
     else:

@@ -38,14 +38,14 @@ TOKENS_META = artifacts.provenance("tokens", 1, {}) | dict.fromkeys(artifacts.EN
 
 
 def slides() -> pd.DataFrame:
-    """A patient a slide, two labels."""
-    names = [f"slide-{number:04d}" for number in range(SLIDES)]
+    """List slides, one per patient, of two labels."""
+    names = [f"slide-{i:04d}" for i in range(SLIDES)]
     labels = np.where(np.arange(SLIDES) % 2, "b", "a")
     return pd.DataFrame({"slide_id": names, "patient_id": names, "label": labels})
 
 
 def write_folds(path: Path) -> None:
-    """The default folds of the slides, and beside them their ledger."""
+    """Write the default folds of the slides, and their ledger."""
     ledger = slides().assign(fingerprint=TOKENS_META["fingerprint"]).reindex(columns=[*artifacts.TABLES["ledger"]])
     artifacts.write_table(path.with_name("ledger.parquet"), "ledger", ledger, artifacts.provenance("ledger", 1, {}))
     artifacts.write_table(
@@ -54,7 +54,7 @@ def write_folds(path: Path) -> None:
 
 
 def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:
-    """The tokens of a slide, (R, patches, D)."""
+    """Write the tokens of a slide, (R, patches, D)."""
     R, patches, dim = tokens.shape
     info = artifacts.SlideInfo(slide_id, artifacts.OK, "", 9000, 9000, 0.5, "sheet", "f")
     regions = artifacts.Regions(info, np.zeros((R, 2), np.int64), np.ones(R, np.float32), 4096, 4096, 0.5)
@@ -63,7 +63,7 @@ def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:
 
 
 def write_regions(folder: Path) -> None:
-    """Folds, embeddings, tokens files that say of which encoder they are; a tensor a slide for the DataLoader."""
+    """Write folds, embeddings, tokens files that name their encoder, and one tensor per slide for the DataLoader."""
     write_folds(folder / "folds.parquet")
     rng, frame = generator(1, "evaluation"), slides()
     shift = np.where(frame["label"] == "b", 0.1, -0.1).astype(np.float32)
@@ -73,13 +73,13 @@ def write_regions(folder: Path) -> None:
     artifacts.write_table(
         folder / "embed.parquet", "embed", rows.assign(embedding=list(embedded.reshape(-1, DIM))), meta
     )
-    for slide_id, own in zip(frame["slide_id"], embedded, strict=True):
+    for slide_id, vectors in zip(frame["slide_id"], embedded, strict=True):
         write_tokens(folder, slide_id, np.zeros((1, 1, 3), np.float16))
-        torch.save(torch.from_numpy(own.copy()), folder / f"{slide_id}.pt")
+        torch.save(torch.from_numpy(vectors.copy()), folder / f"{slide_id}.pt")
 
 
 def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.parquet", **changes: Any) -> float:
-    """A job of the workflow but for Snakemake: one fold of one classifier; gives the AUC of its test slides."""
+    """Run a job of the workflow without Snakemake: one fold of one classifier; return the AUC of its test slides."""
     from sklearn.metrics import roc_auc_score
 
     out = folder / f"{embed}-{classifier}-{fold}.parquet"
@@ -98,19 +98,19 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
             section=settings().evaluate.training.model_copy(update=changes),
             seed=1,
         )
-    found, _ = artifacts.read_table(out, "evaluate")
-    return float(roc_auc_score(found["label"] == "b", found["p_b"]))
+    table, _ = artifacts.read_table(out, "evaluate")
+    return float(roc_auc_score(table["label"] == "b", table["p_b"]))
 
 
 def all_folds(folder: Path) -> None:
-    """Print how long all jobs take, a process each, one a core."""
+    """Print the seconds of all jobs, one process per job and core."""
     cores, jobs = os.cpu_count() or 1, list(product(CLASSIFIERS, range(FOLDS)))
     context, started = multiprocessing.get_context("spawn"), time.perf_counter()
     with ProcessPoolExecutor(cores, mp_context=context, max_tasks_per_child=1) as pool:
         auc = list(pool.map(job, [folder] * len(jobs), *zip(*jobs, strict=True)))
     minutes = (time.perf_counter() - started) / 60
     means = ", ".join(
-        f"{name} {np.mean([a for a, (own, _) in zip(auc, jobs, strict=True) if own == name]):.3f}"
+        f"{name} {np.mean([a for a, (classifier, _) in zip(auc, jobs, strict=True) if classifier == name]):.3f}"
         for name in CLASSIFIERS
     )
     over = f" (more than {MOST_MINUTES})" if minutes > MOST_MINUTES else ""
@@ -128,12 +128,12 @@ class OfFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        return torch.load(self.paths[number]), int(self.labels[number])
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.load(self.paths[i]), int(self.labels[i])
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The same classifier of torch's own layers."""
+    """Build the same classifier of torch's own layers."""
     for name, child in model.named_children():
         if isinstance(child, networks.Dropout):
             setattr(model, name, nn.Dropout(0.25))
@@ -147,7 +147,7 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def published_epoch(folder: Path, classifier: str) -> float:
-    """Seconds of an epoch of fold 0, the second of two."""
+    """Time an epoch of fold 0, the second of two."""
     fold = evaluate.select_fold(artifacts.read_table(folder / "folds.parquet", "folds")[0], 0)
     data, weights = OfFiles(folder, fold), 1 / np.bincount(fold.labels)[fold.labels]
     model = plain(networks.build_network(classifier, DIM, 2, 0.25, 1)).train()
@@ -167,7 +167,7 @@ def published_epoch(folder: Path, classifier: str) -> float:
 
 
 def own_epoch(folder: Path, classifier: str) -> float:
-    """Seconds of an epoch of fold 0 in one thread, of three after a first that is not counted."""
+    """Time an epoch of fold 0 in one thread: the mean of three after one that does not count."""
     fold = evaluate.select_fold(artifacts.read_table(folder / "folds.parquet", "folds")[0], 0)
     read, _ = features.region_features(folder / "embed.parquet")
     with limited_threads(1):
@@ -194,17 +194,17 @@ def epochs(folder: Path) -> None:
 
 
 def memory() -> None:
-    """Print what a fold of each classifier takes on patches that do not fit into memory; one epoch."""
+    """Print the cost of a fold of each classifier on patches that do not fit into memory; one epoch."""
     if shutil.disk_usage(tempfile.gettempdir()).free < NEEDED_GB * 1e9:
-        print(f"Patch features left out: they need {NEEDED_GB} GB of disk in {tempfile.gettempdir()}.")
+        print(f"Patch features skipped: they need {NEEDED_GB} GB of disk in {tempfile.gettempdir()}.")
         return
     rng, side = generator(1, "patches"), int(PATCHES**0.5)
     pool = rng.standard_normal((4, side, side, PATCH_DIM), np.float32).astype(np.float16)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folds(folder / "folds.parquet")
-        for number, slide_id in enumerate(slides()["slide_id"]):
-            write_tokens(folder, slide_id, np.roll(pool[number % 4], number, axis=0).reshape(1, side * side, PATCH_DIM))
+        for i, slide_id in enumerate(slides()["slide_id"]):
+            write_tokens(folder, slide_id, np.roll(pool[i % 4], i, axis=0).reshape(1, side * side, PATCH_DIM))
         held = SLIDES * side * side * PATCH_DIM * 2 / 1e9
         print(f"\n{SLIDES} slides x {side * side} patches x {PATCH_DIM}: {held:.1f} GB; one epoch of a fold\n")
         print("| classifier | seconds | peak memory, MB |\n|---|---:|---:|")
@@ -215,7 +215,7 @@ def memory() -> None:
 
 
 def on_patches(folder: Path, classifier: str) -> float:
-    """The job on patches."""
+    """Run the job on patches."""
     return job(folder, classifier, 0, None, epochs=1)
 
 

@@ -1,4 +1,4 @@
-"""What `import slpd_core` takes, and the first use of its names: each in a process of its own, the least of five."""
+"""Time of `import slpd_core` and of the first use of its names: each in a new process, the least of five."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ CODE = "import time; started = time.perf_counter(); import slpd_core as slpd; {}
 
 
 def seconds(use: str) -> float:
-    """The least seconds of an import and one use of a name."""
+    """Return the least seconds of an import and one use of a name."""
     command = [sys.executable, "-c", CODE.format(use or "pass")]
     return min(float(subprocess.check_output(command)) for _ in range(ROUNDS))
 

@@ -73,7 +73,7 @@ def score_network(train: np.ndarray, labels: np.ndarray, test: np.ndarray, rng: 
     hidden = rng.normal(size=(len(train), dims, HIDDEN)) / math.sqrt(dims)
     out = rng.normal(size=(len(train), HIDDEN, 1)) / math.sqrt(HIDDEN)
     bias = np.zeros((len(train), 1, HIDDEN))
-    x, y, z, *weights = (torch.from_numpy(given).float() for given in (train, labels, test, hidden, bias, out))
+    x, y, z, *weights = (torch.from_numpy(array).float() for array in (train, labels, test, hidden, bias, out))
 
     def logits(features: torch.Tensor) -> torch.Tensor:
         return (torch.tanh(torch.baddbmm(weights[1], features, weights[0])) @ weights[2])[..., 0]
@@ -192,8 +192,8 @@ def main() -> None:
     print(f"| folds | score | patients | features | AUC | {' | '.join(NAMES)} |")
     print("|---|---|---:|---:|---:|" + "---:|" * len(NAMES))
     for case in cases():
-        found = rates(*case, COHORTS)
+        shares = rates(*case, COHORTS)
         print(
-            f"| {' | '.join(map(str, case[:4]))} | {' | '.join(f'{value:.3f}' for value in found.values())} |",
+            f"| {' | '.join(map(str, case[:4]))} | {' | '.join(f'{value:.3f}' for value in shares.values())} |",
             flush=True,
         )

@@ -119,11 +119,11 @@ class Planted:
 
 
 def plant(seed: int, grid: int = 8) -> Planted:
-    """The cohort of a seed."""
+    """Draw the cohort of a seed."""
     rng = generator(seed, "planted")
     words = rng.normal(size=(WORDS, DIM))
-    own, shared = rng.dirichlet(np.full(WORDS, 0.5), size=PHENOTYPES), rng.dirichlet(np.full(WORDS, 2.0))
-    composition = BACKGROUND * shared + (1 - BACKGROUND) * own
+    distinct, shared = rng.dirichlet(np.full(WORDS, 0.5), size=PHENOTYPES), rng.dirichlet(np.full(WORDS, 2.0))
+    composition = BACKGROUND * shared + (1 - BACKGROUND) * distinct
     composition[-1] = composition[-2]
     labels = rng.permutation(np.arange(SLIDES) % 2)
     log_share = SHIFT * np.where(labels[:, None], LABEL_SHIFT, -LABEL_SHIFT)
@@ -141,7 +141,7 @@ def plant(seed: int, grid: int = 8) -> Planted:
             where = clump.ravel() if kind == PHENOTYPES - 1 else rng.permutation(clump.ravel())
             tokens[region] = words[drawn[where]] + stain
     tokens += NOISE * rng.standard_normal(tokens.shape, np.float32)
-    names = [f"slide-{number:02d}" for number in range(SLIDES)]
+    names = [f"slide-{i:02d}" for i in range(SLIDES)]
     slide_of = np.repeat(np.arange(SLIDES), REGIONS)
     coords = np.zeros((len(tokens), 2), np.int64)
     arranged = torch.from_numpy(tokens.reshape(-1, grid, grid, DIM)).half()
@@ -151,12 +151,12 @@ def plant(seed: int, grid: int = 8) -> Planted:
 
 
 def section_of(run: str, grid: int = 8) -> config.PretrainRunConfig:
-    """The settings of a run."""
+    """Return the settings of a run."""
     return settings().pretrain.run("slpd").model_copy(update=RECIPE | CROPS[grid] | (RUNS | AFTERWARDS)[run])
 
 
 def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarray:
-    """The regions by a run or a reference: (regions, D)."""
+    """Embed the regions by a run or a reference: (regions, D)."""
     cohort = planted.cohort
     if way == "oracle":
         return np.eye(PHENOTYPES)[planted.phenotype]
@@ -175,27 +175,27 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
 
 
 def auc(features: np.ndarray, labels: np.ndarray, model: Any, seed: int) -> float:
-    """Of out-of-fold probabilities, the mean of REPEATS times five folds."""
+    """Return the AUC of out-of-fold probabilities, the mean of REPEATS times five folds."""
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    found = []
+    scores = []
     for repeat in range(REPEATS):
         folds = StratifiedKFold(5, shuffle=True, random_state=100 * seed + repeat)
         predicted = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")[:, 1]
-        found.append(roc_auc_score(labels, predicted))
-    return float(np.mean(found))
+        scores.append(roc_auc_score(labels, predicted))
+    return float(np.mean(scores))
 
 
 def variance_between(embedded: np.ndarray, groups: np.ndarray) -> float:
-    """The share of the variance that lies between groups (eta squared)."""
+    """Return the fraction of the variance between groups (eta squared)."""
     centred = embedded - embedded.mean(0)
     within = sum(((centred[groups == g] - centred[groups == g].mean(0)) ** 2).sum() for g in np.unique(groups))
     return float(1 - within / (centred**2).sum())
 
 
 def measures(embedded: np.ndarray, planted: Planted, seed: int) -> dict[str, float]:
-    """All that is measured of a run."""
+    """Measure a run."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
@@ -221,7 +221,7 @@ def measures(embedded: np.ndarray, planted: Planted, seed: int) -> dict[str, flo
 
 
 def one(way: str, seed: int, grid: int) -> dict[str, Any]:
-    """The row of a run and a seed."""
+    """Return the row of a run and a seed."""
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -232,7 +232,7 @@ def one(way: str, seed: int, grid: int) -> dict[str, Any]:
 
 
 def collect(path: Path, grid: int, seeds: range, ways: tuple[str, ...]) -> pd.DataFrame:
-    """All rows; those that `path` holds are not made again."""
+    """Collect all rows; those in the file are not computed again."""
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {(row["grid"], row["seed"], row["way"]) for row in rows}
     missing = [(way, seed, grid) for seed in seeds for way in ways if (grid, seed, way) not in done]
@@ -243,15 +243,15 @@ def collect(path: Path, grid: int, seeds: range, ways: tuple[str, ...]) -> pd.Da
             path.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_csv(path, index=False)
             print(f"{len(rows) - len(done)} of {len(missing)}: {rows[-1]}", file=sys.stderr, flush=True)
-    found = pd.DataFrame(rows)
-    return found[(found["grid"] == grid) & found["seed"].isin(seeds) & found["way"].isin(ways)]
+    table = pd.DataFrame(rows)
+    return table[(table["grid"] == grid) & table["seed"].isin(seeds) & table["way"].isin(ways)]
 
 
 def targets_right(prototypes: Prototypes, planted: Planted) -> dict[str, float]:
-    """How right what regions are distilled towards is, the last two phenotypes counted as one.
+    """Measure how right the targets of regions are, the last two phenotypes counted as one.
 
-    intra: the chance that another region of a region's prototype is of its phenotype; inter: that one of the matched
-    prototype in the nearest slide is. apart: the same for any region of the slide, what chance gives.
+    intra: the chance that another region of a region's prototype is of its phenotype. inter: the chance that one of the
+    matched prototype in the nearest slide is. apart: the chance that any other region of the slide is.
     """
     kind, M = np.minimum(planted.phenotype, PHENOTYPES - 2), prototypes.centers.shape[1]
     count = np.zeros((SLIDES, M, PHENOTYPES - 1))
@@ -267,7 +267,7 @@ def targets_right(prototypes: Prototypes, planted: Planted) -> dict[str, float]:
 
 
 def watch(seed: int, way: str) -> pd.DataFrame:
-    """How right the targets of a run are as it trains, a row an epoch; of DINO those that it would have had."""
+    """Measure how right a run's targets are, one row per epoch; of DINO the targets that it would have had."""
     torch.set_num_threads(1)
     keep_freed_memory()
     planted, rows, begin = plant(seed), [], StageTwo.begin_epoch
@@ -291,7 +291,7 @@ def watch(seed: int, way: str) -> pd.DataFrame:
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Return p-values corrected for being many (Holm, 1979); nan, of rows that are the same on every seed, is 1."""
+    """Return p-values corrected for multiple tests (Holm, 1979); nan, of rows equal on every seed, becomes 1."""
     values = np.nan_to_num(np.array(p, float), nan=1.0)
     order = np.argsort(values)
     corrected = np.empty(len(values))
@@ -299,41 +299,41 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def tables(found: pd.DataFrame, claims: dict[str, tuple[str, str]]) -> str:
-    """Means with standard deviations over the seeds, and the claims: difference, seeds won, Holm's p."""
+def tables(table: pd.DataFrame, claims: dict[str, tuple[str, str]]) -> str:
+    """Format means and standard deviations over the seeds, and the claims: difference, seeds won, Holm's p."""
     from scipy import stats
 
-    names = [name for name in found.columns if name not in ("grid", "seed", "way")]
-    ways = [way for way in (*REFERENCES, *RUNS, *AFTERWARDS) if way in set(found["way"])]
+    names = [name for name in table.columns if name not in ("grid", "seed", "way")]
+    ways = [way for way in (*REFERENCES, *RUNS, *AFTERWARDS) if way in set(table["way"])]
     head = "| | " + " | ".join(names) + " |\n|---|" + "---:|" * len(names) + "\n"
-    lines = [f"{found['seed'].nunique()} seeds, mean ± standard deviation\n\n" + head]
+    lines = [f"{table['seed'].nunique()} seeds, mean ± standard deviation\n\n" + head]
     for way in ways:
-        own = found[found["way"] == way]
-        cells = (f"{own[name].mean():.3f} ± {own[name].std():.3f}" for name in names)
+        of_way = table[table["way"] == way]
+        cells = (f"{of_way[name].mean():.3f} ± {of_way[name].std():.3f}" for name in names)
         lines.append(f"| {way} | " + " | ".join(cells) + " |\n")
     lines.append("\nDifferences, seeds in which the first is higher, p after Holm\n\n" + head)
-    by_seed = {way: found[found["way"] == way].set_index("seed")[names].sort_index() for way in ways}
+    by_seed = {way: table[table["way"] == way].set_index("seed")[names].sort_index() for way in ways}
     away = {claim: by_seed[one] - by_seed[other] for claim, (one, other) in claims.items()}
     p = {name: holm([stats.ttest_1samp(d[name], 0).pvalue for d in away.values()]) for name in names}
-    for number, (claim, d) in enumerate(away.items()):
-        cells = (f"{d[name].mean():+.3f} ({(d[name] > 0).sum()}/{len(d)}, p {p[name][number]:.2g})" for name in names)
+    for i, (claim, d) in enumerate(away.items()):
+        cells = (f"{d[name].mean():+.3f} ({(d[name] > 0).sum()}/{len(d)}, p {p[name][i]:.2g})" for name in names)
         lines.append(f"| {claim} | " + " | ".join(cells) + " |\n")
     return "".join(lines)
 
 
 def main() -> None:
-    """Run what is missing and print the tables, and what was added afterwards apart."""
+    """Run the missing rows and print the tables; later additions are printed apart."""
     results = Path("results/benchmarks")
-    found = collect(results / "planted.csv", 8, SEEDS, (*REFERENCES, *RUNS))
-    print(tables(found, CLAIMS))
+    table = collect(results / "planted.csv", 8, SEEDS, (*REFERENCES, *RUNS))
+    print(tables(table, CLAIMS))
     ways = ("dino", "slpd", "late")
     print("\nAdded afterwards, on the same seeds\n")
     print(tables(collect(results / "planted.csv", 8, SEEDS, ways), CLAIMS_AFTERWARDS))
     print("\nOn fresh seeds\n")
     print(tables(collect(results / "planted.csv", 8, FRESH_SEEDS, (*ways, "centred")), CLAIMS_ON_FRESH))
     print("\nRegions of 16 x 16\n")
-    found = collect(results / "planted.csv", 16, SEEDS, (*REFERENCES, *ways))
-    print(tables(found, CLAIMS_ON_16 | CLAIMS_AFTERWARDS))
+    table = collect(results / "planted.csv", 16, SEEDS, (*REFERENCES, *ways))
+    print(tables(table, CLAIMS_ON_16 | CLAIMS_AFTERWARDS))
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(watch, seed, way) for seed in WATCHED_SEEDS for way in WATCHED]
         watched = pd.concat([job.result() for job in jobs])

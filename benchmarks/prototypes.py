@@ -27,7 +27,7 @@ FEW_SLIDES = 128
 
 
 def cohort() -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings float32 (REGIONS, DIM) and the slide of each; sizes of slides are drawn from a gamma of shape 2."""
+    """Draw embeddings, float32 (REGIONS, DIM), and the slide of each; sizes of slides are gamma of shape 2."""
     rng = generator(1, "benchmark")
     share = rng.gamma(2.0, size=SLIDES)
     sizes = np.maximum(1, np.floor(share / share.sum() * REGIONS)).astype(int)
@@ -40,7 +40,7 @@ def cohort() -> tuple[np.ndarray, np.ndarray]:
 
 
 def plain_kmeans(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One slide: all restarts at once, distances from the centers themselves."""
+    """Cluster one slide: all restarts at once, distances from the centers themselves."""
     mean = x.mean(0, dtype=np.float64)
     x = (x - mean).astype(np.float32)
     squared = (x**2).sum(1)
@@ -55,17 +55,17 @@ def plain_kmeans(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
         sums = (member.reshape(RESTARTS * M, -1) @ x).reshape(RESTARTS, M, -1)
         distance = distances(sums / np.maximum(member.sum(2), 1)[:, :, None])
     best = distance.min(1).sum(1).argmin()
-    centers = np.stack([x[distance[best].argmin(0) == number].mean(0) for number in range(M)])
+    centers = np.stack([x[distance[best].argmin(0) == i].mean(0) for i in range(M)])
     return (centers + mean).astype(np.float32), distance[best].argmin(0)
 
 
 def scikit_learn(x: np.ndarray, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    found = KMeans(M, init="random", n_init=RESTARTS, max_iter=ITERATIONS, tol=0, random_state=0).fit(x)
-    return found.cluster_centers_, found.labels_
+    model = KMeans(M, init="random", n_init=RESTARTS, max_iter=ITERATIONS, tol=0, random_state=0).fit(x)
+    return model.cluster_centers_, model.labels_
 
 
 def all_permutations(unit: np.ndarray, K: int = 1) -> np.ndarray:
-    """Every permutation of every pair of slides at once, then a whole sort."""
+    """Match by every permutation of every pair of slides at once, then a whole sort."""
     cosine = np.einsum("amd,bkd->abmk", unit, unit, optimize=True)
     each = np.stack([cosine[:, :, range(M), order].mean(2) for order in permutations(range(M))])
     similarity = each.max(0)
@@ -74,34 +74,34 @@ def all_permutations(unit: np.ndarray, K: int = 1) -> np.ndarray:
 
 
 def multiply(unit: np.ndarray) -> None:
-    """The cosines of all pairs of prototypes, block by block as ours, and nothing else."""
+    """Compute the cosines of all pairs of prototypes, block by block as the package, and nothing else."""
     rows = unit.reshape(-1, DIM)
     size = M * matching.BLOCK_SLIDES
     parallel_map(lambda start: rows[start : start + size] @ rows.T, range(0, len(rows), size))
 
 
 def within(embeddings: np.ndarray, rows_of: list[np.ndarray], assignment: np.ndarray) -> float:
-    """Mean squared distance of a region to the mean of its cluster."""
+    """Return the mean squared distance of a region to the mean of its cluster."""
     total = 0.0
     for rows in rows_of:
-        for number in range(M):
-            own = embeddings[rows[assignment[rows] == number]].astype(np.float64)
-            total += ((own - own.mean(0)) ** 2).sum() if len(own) else 0.0
+        for i in range(M):
+            members = embeddings[rows[assignment[rows] == i]].astype(np.float64)
+            total += ((members - members.mean(0)) ** 2).sum() if len(members) else 0.0
     return total / sum(map(len, rows_of))
 
 
 def clustering(embeddings: np.ndarray, rows_of: list[np.ndarray]) -> None:
-    """Print the table of k-means of each slide by itself, and how close the clusters are."""
+    """Print the table of k-means per slide, and how tight the clusters are."""
 
     def ours() -> np.ndarray:
-        rngs = [generator(1, "kmeans", 0, number) for number in range(len(rows_of))]
+        rngs = [generator(1, "kmeans", 0, i) for i in range(len(rows_of))]
         return kmeans(embeddings, rows_of, M, restarts=RESTARTS, iterations=ITERATIONS, rngs=rngs)[1]
 
     def each(way) -> np.ndarray:
         assignment = np.full(len(embeddings), -1)
         with threadpool_limits(1):  # matrices this small are slower on more threads
-            for number, rows in enumerate(rows_of):
-                assignment[rows] = way(embeddings[rows], generator(1, "kmeans", 0, number))[1]
+            for i, rows in enumerate(rows_of):
+                assignment[rows] = way(embeddings[rows], generator(1, "kmeans", 0, i))[1]
         return assignment
 
     ways = {
@@ -132,19 +132,19 @@ def neighbors(centers: np.ndarray) -> None:
 
 
 def by_prototypes() -> None:
-    """Print what a pair of slides costs by the number of prototypes."""
+    """Print the cost of a pair of slides by the number of prototypes."""
     print("Similarity of a pair of slides, one thread\n\n| prototypes | microseconds | way |\n|---:|---:|---|")
-    for number in SUBSETS:
-        unit = generator(1, "benchmark").standard_normal((number, FEW_SLIDES, DIM), np.float32)
+    for count in SUBSETS:
+        unit = generator(1, "benchmark").standard_normal((count, FEW_SLIDES, DIM), np.float32)
         with threadpool_limits(1):
             spent = best_seconds({"it": partial(matching._similarities, unit, unit)}, rounds=3)["it"]
-        way = "subsets" if number <= matching.SUBSETS_UP_TO else "Hungarian"
-        print(f"| {number} | {spent / FEW_SLIDES**2 * 1e6:.2f} | {way} |")
+        way = "subsets" if count <= matching.SUBSETS_UP_TO else "Hungarian"
+        print(f"| {count} | {spent / FEW_SLIDES**2 * 1e6:.2f} | {way} |")
     print(flush=True)
 
 
 def many_slides(threads: int) -> float:
-    """Seconds that the first TRIED_BLOCKS blocks of MANY_SLIDES take."""
+    """Time the first TRIED_BLOCKS blocks of MANY_SLIDES."""
     torch.set_num_threads(threads)
     centers = generator(1, "benchmark").standard_normal((MANY_SLIDES, M, DIM), np.float32)
     spent = []
@@ -160,7 +160,7 @@ def many_slides(threads: int) -> float:
 
 
 def globally(threads: int) -> float:
-    """Seconds of global clustering with one restart of one iteration, two passes over all distances."""
+    """Time global clustering with one restart of one iteration: two passes over all distances."""
     torch.set_num_threads(threads)
     embeddings = cohort()[0]
     started = time.perf_counter()
@@ -172,8 +172,8 @@ def globally(threads: int) -> float:
 def main() -> None:
     """Draw the cohort and print the tables."""
     embeddings, slide_of = cohort()
-    ids = [f"slide-{number}" for number in range(SLIDES)]
-    rows_of = [rows for number in range(SLIDES) if len(rows := np.flatnonzero(slide_of == number)) >= M]
+    ids = [f"slide-{i}" for i in range(SLIDES)]
+    rows_of = [rows for i in range(SLIDES) if len(rows := np.flatnonzero(slide_of == i)) >= M]
     print(f"{SLIDES:,} slides, {REGIONS:,} regions, {DIM}-d, {M} prototypes, {torch.get_num_threads()} threads\n")
     clustering(embeddings, rows_of)
 
@@ -183,8 +183,8 @@ def main() -> None:
             embeddings, slide_of, ids, M=M, K=1, restarts=restarts, iterations=iterations, seed=1, epoch=0
         )
 
-    found = cluster()
-    neighbors(found.centers[found.neighbors[:, 0] >= 0])
+    clustered = cluster()
+    neighbors(clustered.centers[clustered.neighbors[:, 0] >= 0])
     whole = best_seconds({"it": cluster}, rounds=7)
     print(f"Clustering and matching in all: {whole['it']:.3f} s\n")
     by_prototypes()

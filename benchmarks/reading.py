@@ -1,4 +1,4 @@
-"""Reading regions of 4096 px: ours against OpenSlide in the same run, and against the floor, decoding JPEG alone.
+"""Reading regions of 4096 px, against OpenSlide in the same run and against the floor: decoding JPEG alone.
 
 The slide is one of the demo's, drawn as level 0 of a pyramid at 0.5 um/px and of one at 0.25 um/px without a 0.5 level.
 """
@@ -26,19 +26,19 @@ AT = (300, 420)  # no multiple of a tile
 
 
 def openslide_rgb(path: Path, size_px: int) -> np.ndarray:
-    """The way most tools read: read_region, RGBA to RGB."""
+    """Read as most tools do: read_region, RGBA to RGB."""
     with openslide.OpenSlide(str(path)) as slide:
         return np.asarray(slide.read_region(AT, 0, (size_px, size_px)).convert("RGB"))
 
 
 def ours(path: Path, mpp: float, jpeg_scaled_decoding: bool = True, threads: int = 1) -> np.ndarray:
-    """A region at 0.5 um/px of a slide of `mpp`."""
+    """Read a region at 0.5 um/px of a slide of `mpp`."""
     with Slide(path, mpp, jpeg_scaled_decoding=jpeg_scaled_decoding, threads=threads) as slide:
         return slide.read(AT, (REGION_PX, REGION_PX), 0.5)
 
 
 def streams(path: Path, size_px: int) -> list[bytes]:
-    """Whole JPEG streams of as many tiles as a region of that side holds, in memory."""
+    """Return JPEG streams of as many tiles as a region of that side holds."""
     with openslide.OpenSlide(str(path)) as slide:
         level = find_jpeg_levels(path, slide.level_dimensions)[0]
     assert level is not None  # it is a JPEG TIFF
@@ -49,7 +49,7 @@ def streams(path: Path, size_px: int) -> list[bytes]:
 
 
 def decode(streams: list[bytes], shrink: int = 1) -> None:
-    """Decode tiles of 256 px, one after the other into the same buffer."""
+    """Decode tiles of 256 px one after the other into the same buffer."""
     side = 256 // shrink
     buffer = np.empty((side, side, 3), np.uint8)
     smaller = {"min_factor": shrink, "min_height": side, "min_width": side} if shrink > 1 else {}
@@ -63,7 +63,7 @@ def two_threads(way, *arguments) -> None:
 
 
 def level_0(path: Path) -> None:
-    """A region as it lies in level 0."""
+    """Time a region at the um/px of level 0."""
     encoded = streams(path, REGION_PX)
     same = np.array_equal(ours(path, 0.5), openslide_rgb(path, REGION_PX))
     slide = Slide(path, 0.5)  # open for all its regions, as the tokens stage reads
@@ -90,7 +90,7 @@ def level_0(path: Path) -> None:
 
 
 def half_scale(path: Path, mpp: float) -> None:
-    """A region at 0.5 um/px of a slide without such a level."""
+    """Time a region at 0.5 um/px of a slide without such a level."""
     side = round(REGION_PX * 0.5 / mpp)
     encoded = streams(path, 2 * REGION_PX)
 

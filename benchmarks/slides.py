@@ -31,38 +31,38 @@ MOST_MB = 1500  # of memory, whatever the slide's size
 
 
 def settings() -> config.Config:
-    """config.yaml as it stands."""
+    """Return config.yaml as it is."""
     return config.load(yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text()))
 
 
 def nothing() -> None:
-    """What the libraries take alone."""
+    """Import the libraries and nothing more."""
 
 
 def thumbnail(path: Path, mpp: float) -> None:
-    """The picture that is segmented."""
+    """Read the thumbnail that is segmented."""
     with Slide(path, mpp) as slide:
         slide.thumbnail(settings().tissue.thumbnail_mpp)
 
 
 def segment(path: Path, mpp: float) -> artifacts.Tissue:
-    """The tissue stage's work but for writing its files."""
+    """Do the tissue stage's work without writing its files."""
     return tissue.segment_file("benchmark", path, mpp)[0]
 
 
-def keep_regions(found: artifacts.Tissue) -> int:
-    """The regions stage's work; gives their number."""
-    return len(regions.select_regions(found).coords)
+def keep_regions(segmented: artifacts.Tissue) -> int:
+    """Do the regions stage's work and return the number of regions."""
+    return len(regions.select_regions(segmented).coords)
 
 
 def write_small(path: Path) -> None:
-    """Draw a slide of the demo's kind."""
+    """Draw a slide of the demo cohort's kind."""
     picture = draw_slide_pixels(generator(1, "benchmark"), generator(1, "stain"), "glands", SMALL_PX)
     write_slide(path, picture, 0.5)
 
 
 def write_large(small: Path, path: Path) -> None:
-    """Lay the small slide side by side until it fills the large one, a pyramid of JPEG tiles."""
+    """Tile the large slide, a pyramid of JPEG tiles, with the small one."""
     picture = pyvips.Image.tiffload(str(small)).copy_memory()
     across, down = (-(-side // SMALL_PX) for side in LARGE_PX)
     large = picture.replicate(across, down).crop(0, 0, *LARGE_PX)
@@ -72,7 +72,7 @@ def write_large(small: Path, path: Path) -> None:
 
 
 def check_plan(path: Path, mpp: float) -> str:
-    """The level that the thumbnail is read from, which is not level 0, in words."""
+    """Describe the level that the thumbnail is read from, which is not level 0."""
     wanted = settings().tissue.thumbnail_mpp
     with Slide(path, mpp) as slide:
         scale = downsample_factor(mpp, wanted)
@@ -92,10 +92,10 @@ def measure(title: str, path: Path, mpp: float) -> None:
     }
     print(f"{title}; thumbnail from {check_plan(path, mpp)}\n")
     print("| what | seconds | peak memory, MB | read from the file, MB |\n|---|---:|---:|---:|")
-    for what, (work, arguments) in ways.items():
+    for name, (work, arguments) in ways.items():
         result, cost = in_own_process(work, *arguments)
         over = "" if cost.peak_mb < MOST_MB else f" (more than {MOST_MB})"
-        print(f"| {what} | {cost.seconds:.2f} | {cost.peak_mb:.0f}{over} | {cost.read_mb:.1f} |", flush=True)
+        print(f"| {name} | {cost.seconds:.2f} | {cost.peak_mb:.0f}{over} | {cost.read_mb:.1f} |", flush=True)
     count, cost = in_own_process(keep_regions, result)
     pieces = len(result.polygons)
     print(f"| regions: keep_regions, {count} on {pieces} piece(s) | {cost.seconds:.2f} | {cost.peak_mb:.0f} | 0 |\n")
@@ -109,7 +109,7 @@ def main() -> None:
         measure(f"{SMALL_PX} x {SMALL_PX} px at 0.5 um/px", small, 0.5)
         free_gb = shutil.disk_usage(folder).free / 1e9
         if free_gb < NEEDED_GB:
-            print(f"The large slide is left out: {free_gb:.1f} GB of disk are free, it takes up to {NEEDED_GB}")
+            print(f"The large slide is skipped: it needs up to {NEEDED_GB} GB of disk, {free_gb:.1f} are free")
             return
         started = time.perf_counter()
         in_own_process(write_large, small, large)

@@ -32,7 +32,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def section_of(batch_size: int, drop_path: float) -> config.PretrainRunConfig:
-    """The run slpd of the config as it comes, but without frozen last layer: the first step is measured."""
+    """Return the run slpd of the config, without frozen last layer: the first step is measured."""
     from benchmarks.slides import settings
 
     changes = {"batch_size": batch_size, "drop_path": drop_path, "freeze_last_layer_epochs": 0, "warmup_epochs": 0}
@@ -40,7 +40,7 @@ def section_of(batch_size: int, drop_path: float) -> config.PretrainRunConfig:
 
 
 def start(section: config.PretrainRunConfig, device: str) -> tuple[StudentTeacher, Batch]:
-    """Networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
+    """Build networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
     networks = build_student_teacher(TOKEN_DIM, section.select(NetworkParams), seed=1, device=device)
     generator = torch.Generator().manual_seed(2)
 
@@ -59,7 +59,7 @@ def start(section: config.PretrainRunConfig, device: str) -> tuple[StudentTeache
 
 
 def plain_encoder(encoder: Any, tokens: Tensor) -> Tensor:
-    """A region encoder written plainly."""
+    """Embed crops by a region encoder in plain torch."""
     B, side, _, _ = tokens.shape
     x = torch.cat([encoder.cls_token.expand(B, -1, -1), encoder.phi(tokens.flatten(1, 2))], 1)
     x = x + encoder.interpolate_positions(side, side)
@@ -107,12 +107,12 @@ def plain_loss(networks: StudentTeacher, batch: Batch, section: config.PretrainR
 
 
 def gradients(networks: StudentTeacher) -> Tensor:
-    """All of the student's, as one vector."""
+    """Return all gradients of the student as one vector."""
     return torch.cat([p.grad.flatten() for p in networks.student.parameters() if p.grad is not None])
 
 
 def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[float, Tensor]:
-    """The loss and the gradients of the first step, without drop path."""
+    """Compute the loss and the gradients of the first step, without drop path."""
     section = section_of(batch_size, drop_path=0.0)
     networks, batch = start(section, device)
     networks.dtype = DTYPES[precision]
@@ -125,7 +125,7 @@ def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[f
 
 
 def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float, float]:
-    """Least seconds of a whole step, and the MB a GPU's tensors take at most; on a CPU of this process before it."""
+    """Measure the least seconds of a step, and the peak MB of the GPU's tensors, or of this process on a CPU."""
     torch.set_num_threads(os.cpu_count() or 1)
     if way == "ours":
         keep_freed_memory()  # as our jobs do
@@ -152,7 +152,7 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
 
 
 def operations(section: config.PretrainRunConfig) -> float:
-    """Floating-point operations a region: networks and last layers, the student's thrice, for its gradients."""
+    """Count floating-point operations per region: networks and last layers, the student's thrice, for its gradients."""
     D, layers = section.embed_dim, 12 * section.embed_dim**2
 
     def encoder(side: int) -> float:
@@ -170,7 +170,7 @@ def operations(section: config.PretrainRunConfig) -> float:
 
 
 def multiplying(device: str) -> dict[str, float]:
-    """The best rate of multiplying matrices, operations a second, a precision."""
+    """Measure the best rate of matmul per precision, operations per second."""
     rates = {}
     for precision, dtype in DTYPES.items():
         ways, work = {}, {}
@@ -190,19 +190,19 @@ def multiplying(device: str) -> dict[str, float]:
 
 
 def agreement(device: str) -> None:
-    """Print how far loss and gradients of the first step are from the plain way's in fp32."""
-    wanted, reference = in_own_process(losses_of, "plain", "fp32", BATCHES[0], device)[0]
+    """Print how far loss and gradients of the first step are from those of plain torch in fp32."""
+    expected, reference = in_own_process(losses_of, "plain", "fp32", BATCHES[0], device)[0]
     print(f"Against the plain way in fp32, batch {BATCHES[0]}, {device}\n\n| way | loss off by | gradients off by |")
     print("|---|---:|---:|")
     for way, precision in (("plain", "bf16"), ("ours", "fp32"), ("ours", "bf16")):
-        loss, found = in_own_process(losses_of, way, precision, BATCHES[0], device)[0]
-        away = (found - reference).norm() / reference.norm()
-        print(f"| {way}, {precision} | {abs(loss / wanted - 1):.1e} | {away:.1e} |")
+        loss, gradients = in_own_process(losses_of, way, precision, BATCHES[0], device)[0]
+        away = (gradients - reference).norm() / reference.norm()
+        print(f"| {way}, {precision} | {abs(loss / expected - 1):.1e} | {away:.1e} |")
     print(flush=True)
 
 
 def speed(device: str) -> None:
-    """Print the table of a device; each way has a process of its own."""
+    """Print the table of a device; each way runs in a new process."""
     before, per_region = multiplying(device), operations(section_of(64, 0.0))
     rows = []
     for precision in DTYPES:

@@ -13,18 +13,18 @@ Way = TypeVar("Way", bound=Hashable)
 
 
 def best_seconds(ways: Mapping[Way, Callable[[], object]], rounds: int = 5) -> dict[Way, float]:
-    """The least seconds of each way, taken in turn, so that what else the machine does falls on all alike."""
-    found = dict.fromkeys(ways, float("inf"))
+    """Return the least seconds of each way, timed in turn, so that other load on the machine affects all alike."""
+    least = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
-            found[name] = min(found[name], time.perf_counter() - started)
-    return found
+            least[name] = min(least[name], time.perf_counter() - started)
+    return least
 
 
 def show(title: str, seconds: Mapping[str, float], work: float, unit: str, baseline: str) -> None:
-    """Print a table: the rate of each way and its ratio to the baseline's."""
+    """Print a table: the rate of each way, and its ratio to the baseline."""
     print(f"{title}\n\n| way | {unit} | ratio |\n|---|---:|---:|")
     for name, spent in seconds.items():
         print(f"| {name} | {work / spent:.1f} | {seconds[baseline] / spent:.2f} |")
@@ -41,9 +41,9 @@ class Cost:
 
 
 def in_own_process(work: Callable[..., Any], *arguments: object) -> tuple[Any, Cost]:
-    """Call `work` in a new process; gives its result with what it cost.
+    """Call `work` in a new process; return its result and cost.
 
-    The process is forked from a server without libraries: one started from here would count this one's peak as its own.
+    The process is forked from a server without libraries: a fork of this one would inherit its peak memory.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([])
@@ -60,6 +60,6 @@ def _measured(work: Callable[..., Any], *arguments: object) -> tuple[Any, Cost]:
 
 
 def _bytes_read() -> int:
-    """What this process has read from files so far, cached or not; Linux alone counts it, elsewhere 0."""
+    """Return the bytes that this process has read from files, cached or not; 0 where not on Linux."""
     counts = Path("/proc/self/io")
     return int(counts.read_text().split()[1]) if counts.exists() else 0

@@ -51,7 +51,7 @@ def quarters(values: np.ndarray) -> np.ndarray:
 
 
 def read(results: Path) -> tuple[TokenDataset, np.ndarray, pd.DataFrame]:
-    """The cohort in quarters, the mean colour of each, (regions, 3), and the workflow's folds."""
+    """Read the cohort in quarters, the mean color of each, (regions, 3), and the workflow's folds."""
     other = results.parent.name == "compared"
     ledger = results / ("ledger.parquet" if other else "ledger/ledger.parquet")
     cohort = read_token_dataset(ledger, results / "tokens")
@@ -73,7 +73,7 @@ def read(results: Path) -> tuple[TokenDataset, np.ndarray, pd.DataFrame]:
 
 
 def features(cohort: TokenDataset, colours: np.ndarray, way: str, seed: int) -> np.ndarray:
-    """Each region by a way: float32 (regions, D)."""
+    """Embed each region by a way: float32 (regions, D)."""
     if way == "mean colour":
         return colours
     if way == "mean token":
@@ -90,15 +90,15 @@ def features(cohort: TokenDataset, colours: np.ndarray, way: str, seed: int) -> 
 
 
 def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
-    """The scores of a way and a seed: a row a classifier and fold."""
+    """Score a way and a seed: one row per classifier and fold."""
     torch.set_num_threads(1)
     keep_freed_memory()
     cohort, colours, folds = read(results)
-    found = features(cohort, colours, way, seed)
-    slides = {name: found[cohort.slide_of == number] for number, name in enumerate(cohort.slide_ids)}
+    embeddings = features(cohort, colours, way, seed)
+    slides = {name: embeddings[cohort.slide_of == i] for i, name in enumerate(cohort.slide_ids)}
     training, rows = settings().evaluate.training.model_dump(), list[dict[str, object]]()
-    for number in sorted(folds["fold"].unique()):
-        fold = evaluate.select_fold(folds, number)
+    for fold_index in sorted(folds["fold"].unique()):
+        fold = evaluate.select_fold(folds, fold_index)
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
         for name, classifier in CLASSIFIERS.items():
             p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, seed, **training)[1]
@@ -107,20 +107,20 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Train what is to be trained and print the table."""
+    """Train the runs and print the table."""
     if "TISSUE_RESULTS" not in os.environ:
-        print("left out: TISSUE_RESULTS names no results/{cohort} of a workflow")
+        print("skipped: TISSUE_RESULTS names no results/{cohort} of a workflow")
         return
     results = Path(os.environ["TISSUE_RESULTS"]).resolve()
     rows = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for found in pool.map(one, *zip(*((results, way, seed) for seed in SEEDS for way in WAYS), strict=True)):
-            rows += found
+        for scores in pool.map(one, *zip(*((results, way, seed) for seed in SEEDS for way in WAYS), strict=True)):
+            rows += scores
     means = pd.DataFrame(rows).groupby(["classifier", "way", "seed"])[["auc", "accuracy"]].mean()
     print(f"{len(SEEDS)} seeds\n\n| classifier | features | AUC | accuracy |\n|---|---|---:|---:|")
     for classifier in CLASSIFIERS:
         for way in WAYS:
-            own = means.loc[classifier, way]
-            cells = (f"{own[name].mean():.3f} ± {own[name].std():.3f}" for name in ("auc", "accuracy"))
+            of_way = means.loc[classifier, way]
+            cells = (f"{of_way[name].mean():.3f} ± {of_way[name].std():.3f}" for name in ("auc", "accuracy"))
             print(f"| {classifier} | {way} | " + " | ".join(cells) + " |")
     print(flush=True)

@@ -42,7 +42,7 @@ LAYERS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WI
 
 
 def operations(last_block_whole: bool = False) -> float:
-    """Floating-point operations a patch; the last block gives [CLS] alone, so of it only keys and values are whole."""
+    """Count floating-point operations per patch; the last block computes [CLS] alone, but all its keys and values."""
     multiplied = sum(inside * outside for inside, outside in LAYERS)
     block = 2 * TOKENS * multiplied + 4 * TOKENS**2 * WIDTH
     first = 2 * TOKENS * 2 * WIDTH**2 + 2 * (multiplied - 2 * WIDTH**2) + 4 * TOKENS * WIDTH
@@ -51,14 +51,14 @@ def operations(last_block_whole: bool = False) -> float:
 
 
 def network() -> torch.nn.Module:
-    """The network with seeded weights; a new one each time, as `freeze` changes it."""
+    """Build the network with seeded weights; a new one each time, as `optimize_for_inference` changes it."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return timm.create_model(NAME, num_classes=0, img_size=PATCH_PX).eval().requires_grad_(False)
 
 
 def published(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
-    """ToTensor and Normalize a patch, then timm with attention multiplied out, fp32, 256 patches at a time."""
+    """Encode by ToTensor and Normalize, then timm with unfused attention, fp32, 256 patches at a time."""
     model = network().to(device)
     blocks: Any = model.blocks
     for block in blocks:
@@ -74,7 +74,7 @@ def published(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 
 
 def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
-    """The same images through timm as it is, under autocast to bf16, in batches as ours."""
+    """Encode the same images by timm as it is, under autocast to bf16, in the package's batches."""
     model = network().to(device)
     prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
@@ -89,7 +89,7 @@ def autocast(patches: np.ndarray, device: str) -> Callable[[], torch.Tensor]:
 
 
 def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.Tensor]:
-    """A region's pixels as the stage encodes them."""
+    """Encode a region's pixels as the stage does."""
     frozen = optimize_for_inference(network(), mean=MEAN, std=STD, precision=precision, device=device)
     encode = tokenizer.RegionTokenizer(frozen, PATCH_PX, PATCH_PX, device, tokenizer.TRIAL_BATCH_SIZE)
     encode.batch_size = tokenizer.choose_batch_size("auto", encode)
@@ -97,7 +97,7 @@ def ours(region: np.ndarray, precision: str, device: str) -> Callable[[], torch.
 
 
 def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], object], float]]:
-    """Ways to multiply, by precision and shape, each with the operations of a call; on a CPU in all its threads."""
+    """List ways to multiply by precision and shape, with the operations of a call; on a CPU in all its threads."""
     ways: dict[tuple[str, str], tuple[Callable[[], object], float]] = {}
     items = tokenizer.CPU_BATCH_SIZE * TOKENS
     shapes = {f"{inside} x {outside}": (items, inside, outside) for inside, outside in LAYERS}
@@ -121,7 +121,7 @@ def multiplications(device: str) -> dict[tuple[str, str], tuple[Callable[[], obj
 
 @torch.inference_mode()
 def multiply(layer: torch.nn.Module, x: torch.Tensor) -> None:
-    """Some calls one after the other, waiting for a GPU to have done them."""
+    """Call a layer several times and wait for the GPU."""
     for _ in range(CALLS):
         layer(x)
     if x.device.type == "cuda":
@@ -129,7 +129,7 @@ def multiply(layer: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def peaks(device: str, rounds: int = 8) -> dict[str, tuple[float, str]]:
-    """The best rate of each precision, operations a second, and the shape that reached it."""
+    """Measure the best rate per precision, operations per second, and the shape that reached it."""
     ways = multiplications(device)
     seconds = best_seconds({key: way for key, (way, _) in ways.items()}, rounds)
     rates = {key: work / seconds[key] for key, (_, work) in ways.items()}
@@ -140,26 +140,26 @@ def peaks(device: str, rounds: int = 8) -> dict[str, tuple[float, str]]:
     return best
 
 
-def agreement(found: torch.Tensor, wanted: torch.Tensor) -> str:
-    """Relative error, and the median cosine with the mean token removed."""
-    centred = found - found.mean(0), wanted - wanted.mean(0)
-    return f"{(found - wanted).norm() / wanted.norm():.1e} | {F.cosine_similarity(*centred).median():.4f}"
+def agreement(encoded: torch.Tensor, expected: torch.Tensor) -> str:
+    """Format the relative error, and the median cosine with the mean token removed."""
+    centred = encoded - encoded.mean(0), expected - expected.mean(0)
+    return f"{(encoded - expected).norm() / expected.norm():.1e} | {F.cosine_similarity(*centred).median():.4f}"
 
 
 def timed(
-    way: Callable[..., Callable[[], torch.Tensor]], given: tuple[object, ...], device: str, keep: bool, rounds: int
+    way: Callable[..., Callable[[], torch.Tensor]], arguments: tuple[object, ...], device: str, keep: bool, rounds: int
 ) -> tuple[torch.Tensor, float]:
-    """A region's tokens by a way and its least seconds; keep: in a process that keeps freed memory, as our jobs do."""
+    """Encode a region by a way and time it; keep: keep freed memory in the process, as the jobs do."""
     if keep:
         keep_freed_memory()
     torch.set_num_threads(os.cpu_count() or 1)
-    encode = way(*given, device)
-    found = encode()
-    return found, best_seconds({"it": encode}, rounds)["it"]
+    encode = way(*arguments, device)
+    encoded = encode()
+    return encoded, best_seconds({"it": encode}, rounds)["it"]
 
 
 def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
-    """Print the table of a device; each way has a process of its own, one after the other, and all of them twice."""
+    """Print the table of a device; each way runs in a new process, one after the other, and all of them twice."""
     patches = patch_pixels.cut_patches(torch.from_numpy(picture), PATCH_PX).numpy()
     before = peaks(device)
     ways = {
@@ -171,8 +171,8 @@ def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
     }
     results, seconds = {}, dict.fromkeys(ways, float("inf"))
     for _ in range(2):
-        for name, (_, way, given, keep) in ways.items():
-            (results[name], spent), _ = in_own_process(timed, way, given, device, keep, rounds)
+        for name, (_, way, arguments, keep) in ways.items():
+            (results[name], spent), _ = in_own_process(timed, way, arguments, device, keep, rounds)
             seconds[name] = min(seconds[name], spent)
     after = peaks(device)
     rates = {precision: max(before[precision], after[precision]) for precision in before}
@@ -195,7 +195,7 @@ def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
 
 
 def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
-    """The stage's whole work on a slide of one region; gives the precision it took."""
+    """Run the stage on a slide of one region; return its precision."""
     keep_freed_memory()
     torch.set_num_threads(2)
     section = config.TokenEncodingConfig(
@@ -215,7 +215,7 @@ def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
 
 
 def memory(picture: np.ndarray) -> None:
-    """Print what a job takes, its libraries included."""
+    """Print the cost of a job, its libraries included."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_slide(folder / "slide.tiff", picture, 0.5)

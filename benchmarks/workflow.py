@@ -33,7 +33,7 @@ SMALL = {
 
 
 def snakemake(folder: Path, *arguments: str) -> tuple[float, float]:
-    """Run Snakemake in a folder; gives its seconds and the peak of its own memory in MB."""
+    """Run Snakemake in a folder; return its seconds and its own peak memory, MB."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", *arguments]
     started = time.perf_counter()
     with open(folder / "output.txt", "w") as output:
@@ -47,7 +47,7 @@ def snakemake(folder: Path, *arguments: str) -> tuple[float, float]:
 
 
 def plan(folder: Path, slides: int) -> tuple[float, float]:
-    """Plan a cohort twice; gives the lesser seconds, and MB."""
+    """Plan a cohort twice; return the lesser seconds, and MB."""
     (folder / "slides").mkdir(parents=True)
     rows = ["slide_id,patient_id,label,path"]
     for number in range(slides):
@@ -58,17 +58,17 @@ def plan(folder: Path, slides: int) -> tuple[float, float]:
 
 
 def overheads(folder: Path) -> dict[str, list[float]]:
-    """Run a small cohort, one job at a time; gives for each stage the seconds of its jobs beside their work."""
+    """Run a small cohort, one job at a time; return per stage the seconds of its jobs beside their work."""
     run(out=folder / "drawn", cohort=DemoCohort(1, 4, 2304), processes=1)
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
     snakemake(folder, "--configfile", str(ROOT / "cohorts" / "demo.yaml"), "small.yaml")
-    results, found = folder / "results" / "demo", defaultdict(list)
+    results, seconds = folder / "results" / "demo", defaultdict(list)
     for path in sorted((results / "benchmarks").rglob("*.tsv")):
         name = path.relative_to(results / "benchmarks").with_suffix("")
         whole = float(path.read_text().splitlines()[1].split()[0])
         work = re.findall(r"done in ([\d.]+) s", (results / "logs" / name.with_suffix(".log")).read_text())[-1]
-        found[name.parts[0]].append(whole - float(work))
-    return found
+        seconds[name.parts[0]].append(whole - float(work))
+    return seconds
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def test_prototypes_are_those_of_plain_ways(printed, monkeypatch):
     monkeypatch.setattr(matching, "parallel_map", matching.parallel_map)  # the benchmark puts its own in its place
     small = {"MANY_SLIDES": 64, "TRIED_BLOCKS": 2, "SUBSETS": (2, 12), "FEW_SLIDES": 4}
     text, table = printed(prototypes, **small)
-    assert "neighbours identical" in text
+    assert "neighbors identical" in text
     spread = dict(re.findall(r"(scikit-learn|plain|ours)\b(?:, slide by slide)? (\d+\.\d+)", text))
     assert float(spread["ours"]) == pytest.approx(float(spread["scikit-learn"]), rel=0.1)
     assert [cells[2] for cells in table if cells[0] in ("2", "12")] == ["subsets", "Hungarian"]
@@ -271,7 +271,7 @@ def write_results(folder):
 
 
 def test_tissue_reads_what_a_run_has_left(printed, monkeypatch, tmp_path):
-    assert "left out" in printed(tissue)[0]
+    assert "skipped" in printed(tissue)[0]
     write_results(tmp_path / "results")
     monkeypatch.setenv("TISSUE_RESULTS", str(tmp_path / "results"))
     small = {"SEEDS": range(1), "RECIPE": TRAINED["RECIPE"], "CROPS": TRAINED["CROPS"], "SIZE": {}}
