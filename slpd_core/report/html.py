@@ -1,4 +1,4 @@
-"""What pages are made of: a template filled in, pictures inline."""
+"""HTML pages: templates, and pictures inside the page."""
 
 import base64
 import io
@@ -16,7 +16,15 @@ THUMBNAIL_PX = 200
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of a template of this folder, everything inline."""
+    """Render a template of this folder.
+
+    Args:
+        template: Its file name.
+        values: By the template's names.
+
+    Returns:
+        HTML, everything inline.
+    """
     loader = jinja2.PackageLoader("slpd_core.report", ".")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -25,14 +33,28 @@ def render(template: str, **values: Any) -> str:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """The address of an inline picture."""
+    """Encode a picture as an address inside the page.
+
+    Args:
+        kind: "png" or "jpeg".
+        content: Of the file.
+
+    Returns:
+        A data URI.
+    """
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
-    """A PNG or JPEG for the page: inline address, width and height in CSS px, of which 96 are an inch.
+def inline_picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
+    """Prepare a PNG or JPEG for the page.
 
-    file: what it is called beside the page.
+    Args:
+        content: Of the file.
+        file: Its name beside the page.
+        dpi: Pixels per inch of the picture.
+
+    Returns:
+        src, a data URI; file; width and height in CSS px, 96 per inch.
     """
     with Image.open(io.BytesIO(content)) as opened:
         kind, (width, height) = str(opened.format).lower(), opened.size
@@ -40,12 +62,18 @@ def picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
     return {"src": data_uri(kind, content), "file": file} | px
 
 
-def thumbnails(overlays_dir: Path, slide_ids: Sequence[str], room: int) -> dict[str, str]:
-    """Small inline JPEGs of the slides' overlays, {slide}.png: slide → address, as long as they take `room` bytes.
+def inline_thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: int) -> dict[str, str]:
+    """Make small inline JPEGs of slides' overlays until they fill the page.
 
-    "" where a slide has no overlay; slides from the first that does not fit are left out.
+    Args:
+        overlays_dir: Of {slide}.png.
+        slide_ids: In the order of the page.
+        max_bytes: Of all data URIs.
+
+    Returns:
+        Slide to data URI, "" without an overlay; slides from the first that does not fit are missing.
     """
-    found: dict[str, str] = {}
+    uris: dict[str, str] = {}
     for slide in progress(slide_ids, len(slide_ids), "thumbnails", "slides"):
         uri, path = "", overlays_dir / f"{slide}.png"
         if path.exists():
@@ -55,8 +83,8 @@ def thumbnails(overlays_dir: Path, slide_ids: Sequence[str], room: int) -> dict[
             buffer = io.BytesIO()
             small.save(buffer, format="JPEG", quality=80)
             uri = data_uri("jpeg", buffer.getvalue())
-        room -= len(uri)
-        if room < 0:
+        max_bytes -= len(uri)
+        if max_bytes < 0:
             break
-        found[slide] = uri
-    return found
+        uris[slide] = uri
+    return uris

@@ -1,4 +1,4 @@
-"""Where a report comes from: files and their settings, versions, and the time each stage took."""
+"""Provenance of a report: files and their settings, versions, and the time of each stage."""
 
 import csv
 import json
@@ -19,24 +19,43 @@ LIBRARIES = (
 )
 
 
-def provenance(files: Mapping[str, artifacts.Meta]) -> list[dict[str, Any]]:
-    """What the files a report was made from say of themselves; those of one stage and settings stand together."""
+def group_files(files: Mapping[str, artifacts.Meta]) -> list[dict[str, Any]]:
+    """Group the files that a report was made from by stage and settings.
+
+    Args:
+        files: Name of each to its metadata.
+
+    Returns:
+        Of each group, stage, version, settings, slpd_version, and files, name to fingerprint.
+    """
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for name, meta in files.items():
         key = tuple(meta[part] for part in ("stage", "stage_version", "section", "slpd_version"))
         groups.setdefault(key, {})[name] = meta["fingerprint"]
     return [
-        {"stage": stage, "version": version, "settings": json.loads(section), "slpd_version": slpd, "files": named}
-        for (stage, version, section, slpd), named in groups.items()
+        {
+            "stage": stage,
+            "version": version,
+            "settings": json.loads(section),
+            "slpd_version": slpd,
+            "files": fingerprints,
+        }
+        for (stage, version, section, slpd), fingerprints in groups.items()
     ]
 
 
-def stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
-    """What each stage took by Snakemake's benchmark files: jobs, time of all and of the longest one, most memory.
+def read_stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
+    """Read time and memory of each stage from Snakemake's benchmark files.
 
-    What a job's file does not say, as the memory of one that ended at once, counts as nothing.
+    A value that a file lacks, such as the memory of a job that ended at once, counts as 0.
+
+    Args:
+        benchmarks_dir: Of the files, by stage.
+
+    Returns:
+        Of each stage that ran, stage, jobs, time of all and of the longest job, and peak memory (GB).
     """
-    found = []
+    times = []
     for stage in STAGES:
         jobs = []
         for path in sorted((benchmarks_dir / stage).rglob("*.tsv")):
@@ -46,16 +65,16 @@ def stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
                 ]
         if jobs:
             seconds, memory = zip(*jobs, strict=True)
-            found.append(
+            times.append(
                 {
                     "stage": "other patch encoders" if stage == "compared" else stage,
                     "jobs": len(jobs),
-                    "all": clock(sum(seconds)),
-                    "longest": clock(max(seconds)),
+                    "all": format_seconds(sum(seconds)),
+                    "longest": format_seconds(max(seconds)),
                     "memory": f"{max(memory) / 1000:.1f}" if max(memory) else "–",
                 }
             )
-    return found
+    return times
 
 
 def _number(text: str | None) -> float:
@@ -66,17 +85,42 @@ def _number(text: str | None) -> float:
     return value if value == value else 0.0
 
 
-def clock(seconds: float) -> str:
-    """A time as hours:minutes:seconds."""
+def format_seconds(seconds: float) -> str:
+    """Format a time as hours:minutes:seconds.
+
+    Args:
+        seconds: The time.
+
+    Returns:
+        Such as 1:02:03.
+    """
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def versions() -> dict[str, str]:
-    """Python and the libraries that results depend on, in the environment that reports."""
+def read_versions() -> dict[str, str]:
+    """Read the versions of Python and of the libraries that results depend on, in this environment.
+
+    Returns:
+        Name to version.
+    """
     return {"Python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
 def provenance_context(files: Mapping[str, artifacts.Meta], benchmarks_dir: Path, seed: int) -> dict[str, Any]:
-    """What the page says of where it comes from."""
-    return {"provenance": provenance(files), "times": stage_times(benchmarks_dir), "versions": versions(), "seed": seed}
+    """Collect the provenance of a report.
+
+    Args:
+        files: Name of each file that it was made from to its metadata.
+        benchmarks_dir: Of Snakemake's benchmark files, by stage.
+        seed: Of the config.
+
+    Returns:
+        Values by the template's names.
+    """
+    return {
+        "provenance": group_files(files),
+        "times": read_stage_times(benchmarks_dir),
+        "versions": read_versions(),
+        "seed": seed,
+    }

@@ -1,4 +1,4 @@
-"""The rows of the result table, in numbers."""
+"""The result table: a row of scores per classifier and kind of features."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ CLASSIFIER_NAMES = {
     "dsmil": "DS-MIL",
     "vit_wsi": "ViT_WSI",
 }
-NAME_COLUMNS = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
+ROW_NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
 INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC difference", "Detectable"
-# What a row is compared by -> the end of its columns.
+# Result of a comparison -> the end of its columns.
 COMPARED = {"difference": "difference", "low": "difference_low", "high": "difference_high", "detectable": "detectable"}
-LEVELS = ("color", "patch", "region")  # what features are of, in the order of the table
-# Where the weights of a patch encoder come from -> what the table says, and what it says of another encoder. A timm
-# model, which is not among them, is called by its name.
+LEVELS = ("color", "patch", "region")  # of features, in the order of the table
+# Source of the weights of a patch encoder -> its name in the table, as the cohort's and as another encoder. A timm
+# model, which is not among them, has its own name.
 SOURCES = {
     "random": ("none (random)", "random"),
     "hipt": ("HIPT", "HIPT"),
@@ -37,8 +37,14 @@ SOURCES = {
 class ResultRow:
     """A row of the table: one classifier on one kind of features.
 
-    features: as evaluate.classifiers names them; level: one of LEVELS. encoder: source and name of the patch encoder
-    they come from. predictions: the `evaluate` tables of all folds; per_fold: their scores, a row a fold.
+    Attributes:
+        features: As evaluate.classifiers names them.
+        level: One of LEVELS.
+        classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
+        encoder: Source and name of the patch encoder.
+        classes: Labels in the order of the probabilities.
+        predictions: The `evaluate` tables of all folds.
+        per_fold: Their scores, a row per fold.
     """
 
     features: str
@@ -51,12 +57,12 @@ class ResultRow:
 
     @property
     def key(self) -> str:
-        """The row as report.tables names it: features/classifier."""
+        """Name of the row in report.tables: features/classifier."""
         return f"{self.features}/{self.classifier}"
 
     @property
     def names(self) -> dict[str, str]:
-        """What the table calls the row: level of the features, what was pretrained to make them, classifier."""
+        """Names of the row in the table: level of the features, pretraining, classifier."""
         pretrained = {"color": NONE, "patch": self.patch_encoder, "region": self.features}
         return {
             "features": self.level,
@@ -66,19 +72,19 @@ class ResultRow:
 
     @property
     def training(self) -> float:
-        """What training adds to the variance of the row's scores."""
+        """Variance that training adds to the row's scores, as in `uncertainty.Influence`."""
         return uncertainty.KNN_TRAINING if self.classifier == "knn" else uncertainty.TRAINING
 
     @property
     def patch_encoder(self) -> str:
-        """What the patch encoder's weights are; another encoder than the cohort's own has its name before that."""
+        """Weights of the patch encoder; before them the name of an encoder other than the cohort's."""
         source, name = self.encoder
-        own, other = SOURCES.get(source, (name, name))
-        return own if self.features == config.PATCH_FEATURES else f"{self.features} ({other})"
+        as_cohorts, as_other = SOURCES.get(source, (name, name))
+        return as_cohorts if self.features == config.PATCH_FEATURES else f"{self.features} ({as_other})"
 
     @property
     def sentence(self) -> str:
-        """The row as a sentence of the page names it."""
+        """Name of the row in a sentence."""
         on = {
             "color": "the mean colours of patches",
             "patch": "patches" if self.features == config.PATCH_FEATURES else f"patches of {self.features}",
@@ -88,18 +94,23 @@ class ResultRow:
 
 
 def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Sequence[str]) -> list[ResultRow]:
-    """The rows of the table from the `evaluate` tables of all folds.
+    """Join the predictions of all folds to the rows of the table.
 
-    Colours stand first, then patches (other encoders after the cohort's own, as they come), then the runs in the order
-    given; classifiers in the order of CLASSIFIER_NAMES.
+    Args:
+        folds: The `evaluate` tables and their metadata.
+        runs: Pretraining runs, in the order of the table.
+
+    Returns:
+        Rows: mean colors, then patches (the cohort's encoder, then others as they come), then the runs; within them
+        classifiers in the order of CLASSIFIER_NAMES.
     """
-    found: dict[tuple[str, str], list[tuple[pd.DataFrame, artifacts.Meta]]] = {}
+    parts_of: dict[tuple[str, str], list[tuple[pd.DataFrame, artifacts.Meta]]] = {}
     for frame, meta in folds:
-        found.setdefault((meta["features"], meta["classifier"]), []).append((frame, meta))
-    others = [features for features, _ in found if features != config.PATCH_FEATURES and features not in runs]
+        parts_of.setdefault((meta["features"], meta["classifier"]), []).append((frame, meta))
+    others = [features for features, _ in parts_of if features != config.PATCH_FEATURES and features not in runs]
     features, classifiers = [config.PATCH_FEATURES, *others, *runs], [*CLASSIFIER_NAMES]
     rows = []
-    for (name, classifier), parts in found.items():
+    for (name, classifier), parts in parts_of.items():
         meta = parts[0][1]
         encoder, classes = (meta["encoder_source"], meta["encoder_name"]), json.loads(meta["classes"])
         predictions = pd.concat([frame for frame, _ in parts], ignore_index=True)
@@ -111,34 +122,41 @@ def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Seque
     )
 
 
-def reference_row(rows: Sequence[ResultRow], key: str | None) -> ResultRow | None:
-    """Return the row that all others are compared with: the one named, or the last of the table; None without rows.
+def select_reference(rows: Sequence[ResultRow], key: str | None = None) -> ResultRow | None:
+    """Select the row that all others are compared with.
+
+    Args:
+        rows: Of the table.
+        key: features/classifier; None for the last row.
+
+    Returns:
+        The row; None without rows.
 
     Raises:
-        ValueError: no row is of that name.
+        ValueError: No row has that key.
     """
-    named = [row for row in rows if key in (None, row.key)]
-    if rows and not named:
+    candidates = [row for row in rows if key in (None, row.key)]
+    if rows and not candidates:
         raise ValueError(f"report.reference: {key!r} was not evaluated; name one of {', '.join(r.key for r in rows)}")
-    return named[-1] if named else None
+    return candidates[-1] if candidates else None
 
 
 def make_table(
     rows: Sequence[ResultRow], reference: ResultRow | None, partial_folds: Collection[int] = ()
 ) -> pd.DataFrame:
-    """Return the result table in numbers, a line per row.
+    """Make the result table in numbers.
 
     Args:
-        rows: in the order of the table.
-        reference: the row that all others are compared with.
-        partial_folds: those that lack a label among the slides that train or test.
+        rows: In the order of the table.
+        reference: The row that all others are compared with.
+        partial_folds: Folds that lack a label among the slides that train or test.
 
     Returns:
-        row and names; folds, auc_folds, those in which the AUC is defined, and partial_folds, how many of them lack a
-        label; of each score {score}_mean and _sd over
-        folds, _low and _high, the 95 % interval of that mean; the same by patient as patient_{score}_...; reference,
-        and of the scores in SHOWN_SCORES {score}_difference, _difference_low, _difference_high and _detectable, as
-        `compare.compare_with_reference` returns them (nan in the reference row).
+        A line per row. row and its names; folds, auc_folds (in which the AUC is defined), partial_folds (their number);
+        of each score {score}_mean and _sd over folds, _low and _high, the 95 % interval of that mean; the same by
+        patient as patient_{score}_...; reference, and of SHOWN_SCORES {score}_difference, _difference_low,
+        _difference_high and _detectable, as `significance.compare_with_reference` returns them (nan in the reference
+        row).
     """
     influences = {row.key: uncertainty.compute_influences(row.predictions, row.classes, row.training) for row in rows}
     lines = []
@@ -153,16 +171,16 @@ def make_table(
         line |= {f"patient_{name}": value for name, value in by_patient.items()}
         if reference is not None and row is not reference:
             for score in SHOWN_SCORES:
-                against = significance.compare_with_reference(
+                comparison = significance.compare_with_reference(
                     influences[row.key][score], influences[reference.key][score]
                 )
-                line |= {f"{score}_{COMPARED[what]}": value for what, value in against.items()}
+                line |= {f"{score}_{COMPARED[name]}": value for name, value in comparison.items()}
         lines.append(line | {"reference": reference.key if reference else ""})
-    scores = [f"{score}_{what}" for score in metrics.SCORES for what in ("mean", "sd", "low", "high")]
-    compared = [f"{score}_{what}" for score in SHOWN_SCORES for what in COMPARED.values()]
+    scores = [f"{score}_{end}" for score in metrics.SCORES for end in ("mean", "sd", "low", "high")]
+    compared = [f"{score}_{end}" for score in SHOWN_SCORES for end in COMPARED.values()]
     columns = [
         "row",
-        *NAME_COLUMNS,
+        *ROW_NAMES,
         "folds",
         "auc_folds",
         "partial_folds",
@@ -180,21 +198,26 @@ def _intervals(influences: Mapping[str, uncertainty.Influence]) -> dict[str, flo
     return columns
 
 
-def as_tables(table: pd.DataFrame) -> list[table_format.Table]:
-    """Return the tables as people read them: scores by slide with the difference to the reference row in AUC, and
-    scores by patient where they are other numbers.
+def format_tables(table: pd.DataFrame) -> list[table_format.Table]:
+    """Format the result table: scores by slide with the difference in AUC, and scores by patient if they differ.
+
+    Args:
+        table: As `make_table` returns it.
+
+    Returns:
+        One table, or two.
     """
     lines = table.to_dict("records")
     marked = [line for line in lines if line["partial_folds"]]
     notes = [table_format.explain_mark(marked[0]["partial_folds"], marked[0]["folds"])] if marked else []
     by_slide = table_format.Table(
-        [*NAME_COLUMNS.values()],
+        [*ROW_NAMES.values()],
         [*_score_heads(""), DIFFERENCE, INTERVAL, DETECTABLE],
         [(_names(line), [*_scores(line, ""), *_differences(line)]) for line in lines],
         notes=notes,
     )
     by_patient = table_format.Table(
-        [*NAME_COLUMNS.values()],
+        [*ROW_NAMES.values()],
         _score_heads(" by patient"),
         [(_names(line), _scores(line, "patient_")) for line in lines],
         notes=notes,
@@ -209,11 +232,11 @@ def _score_heads(by: str) -> list[str]:
 
 
 def _names(line: Mapping[str, Any]) -> list[str]:
-    return [line[name] for name in NAME_COLUMNS]
+    return [line[name] for name in ROW_NAMES]
 
 
 def _scores(line: Mapping[str, Any], prefix: str) -> list[str]:
-    """Mean and deviation of each score, and its interval, as texts."""
+    """Texts of each score: mean and deviation, interval."""
     cells = []
     for score in [prefix + score for score in SHOWN_SCORES]:
         mean = table_format.format_mean_sd(line[f"{score}_mean"], line[f"{score}_sd"])
@@ -223,16 +246,19 @@ def _scores(line: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _differences(line: Mapping[str, Any]) -> list[str]:
-    """The difference to the reference row, its interval, and what could have been detected, as texts."""
-    difference, low, high, detectable = (line[f"auc_{what}"] for what in COMPARED.values())
+    """Texts of the comparison with the reference row: difference, interval, smallest detectable difference."""
+    difference, low, high, detectable = (line[f"auc_{end}"] for end in COMPARED.values())
     text = "reference" if line["row"] == line["reference"] else table_format.format_difference(difference)
     return [text, table_format.format_difference_interval(low, high), table_format.format_score(detectable)]
 
 
-def find_partial_folds(found: pd.DataFrame) -> set[int]:
-    """Return the folds in which a label is missing from the slides that train or from those that test.
+def find_partial_folds(remarks: pd.DataFrame) -> set[int]:
+    """Find the folds in which a label is missing from the slides that train or from those that test.
 
     Args:
-        found: the table of remarks, texts.
+        remarks: The `remarks` table.
+
+    Returns:
+        Their indices.
     """
-    return {int(fold) for fold in found.loc[found["remark"].isin(artifacts.REMARKS_OF_LABELS.values()), "fold"]}
+    return {int(fold) for fold in remarks.loc[remarks["remark"].isin(artifacts.REMARKS_OF_LABELS.values()), "fold"]}

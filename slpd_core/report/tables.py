@@ -10,7 +10,7 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.report import protocol, table_format
 from slpd_core.report.html import render
-from slpd_core.report.result_table import CLASSIFIER_NAMES, NAME_COLUMNS
+from slpd_core.report.result_table import CLASSIFIER_NAMES, ROW_NAMES
 from slpd_core.runtime import log
 
 VERSION = 4
@@ -88,7 +88,7 @@ def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, s
                 line |= {f"{score}_{part}": scores.get(f"{score}_{part}", math.nan) for part in ("mean", "sd")}
                 line |= {f"{PAPER}_{score}{part}": paper.get(f"{score}{part}", math.nan) for part in ("", "_sd")}
             line |= {name: scores.get(name, math.nan) for name in ("folds", "partial_folds")}
-            lines.append(line | {name: scores.get(name, "") for name in (*NAME_COLUMNS, *PROTOCOL)})
+            lines.append(line | {name: scores.get(name, "") for name in (*ROW_NAMES, *PROTOCOL)})
     frame = pd.DataFrame(lines)
     if frame["accuracy_mean"].isna().all():
         raise ValueError(
@@ -115,7 +115,7 @@ def name_rows(table: CohortTable) -> dict[str, list[str]]:
         features, _, classifier = row.partition("/")
         evaluated = table.frame[(table.frame["row"] == row) & (table.frame["features"] != "")]
         default = {"features": table_format.NONE, "pretraining": features, "classifier": CLASSIFIER_NAMES[classifier]}
-        names[row] = [(evaluated.iloc[0] if len(evaluated) else default)[name] for name in NAME_COLUMNS]
+        names[row] = [(evaluated.iloc[0] if len(evaluated) else default)[name] for name in ROW_NAMES]
     return names
 
 
@@ -148,7 +148,7 @@ def format_rows(table: CohortTable) -> table_format.Table:
                     text = text if prefix else table_format.mark_partial(text, line["partial_folds"])
                     cells[line["label"]].append(text)
         notes += _cohort_notes(str(cohort), lines, with_paper=with_paper, missing=cohort in table.missing)
-    heads: Sequence[str] = ["Row"] if table.has_labels else [*NAME_COLUMNS.values()]
+    heads: Sequence[str] = ["Row"] if table.has_labels else [*ROW_NAMES.values()]
     return table_format.Table(heads, columns, [(names[label], cells[label]) for label in names], groups, notes)
 
 

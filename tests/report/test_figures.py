@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from slpd_core.report import figures, metrics
+from slpd_core.report import curves, figures, metrics, projection
 
 BLUE, ORANGE = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)  # of the first and the second run
 GREY = (round(0.45 * 255),) * 3
@@ -31,26 +31,26 @@ def test_the_area_under_the_drawn_curve_is_the_auc(ties):
     truth = rng.random(400) < 0.4
     score = truth + rng.normal(size=400)
     score = score.round() if ties else score
-    area = np.trapezoid(figures.roc_curve(truth, score), figures.FALSE_POSITIVE_RATES)
+    area = np.trapezoid(curves.roc_curve(truth, score), curves.FALSE_POSITIVE_RATES)
     assert area == pytest.approx(roc_auc_score(truth, score), abs=0.01)
 
 
 def test_a_perfect_curve_starts_in_the_corner():
-    curve = figures.roc_curve(np.array([False, True, True]), np.array([0.1, 0.8, 0.9]))
+    curve = curves.roc_curve(np.array([False, True, True]), np.array([0.1, 0.8, 0.9]))
     assert curve[0] == 0
     assert (curve[1:] == 1).all()
 
 
 def test_curves_of_three_classes_are_their_mean():
     probabilities, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
-    each = [figures.roc_curve(labels == c, probabilities[:, c]) for c in range(3)]
-    np.testing.assert_allclose(figures.fold_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
+    each = [curves.roc_curve(labels == c, probabilities[:, c]) for c in range(3)]
+    np.testing.assert_allclose(curves.fold_roc_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
 
 
 def test_calibration_by_hand():
     """Ten slides predicted at .6, of which six are right, and ten at .9, of which all are."""
     p = np.array([[0.4, 0.6]] * 10 + [[0.9, 0.1]] * 10)
-    sure, right, error = figures.calibration(p, np.array([1] * 6 + [0] * 4 + [0] * 10))
+    sure, right, error = curves.calibration_curve(p, np.array([1] * 6 + [0] * 4 + [0] * 10))
     assert sorted({round(value, 6) for value in sure}) == [0.6, 0.9]
     assert right[:2].mean() == pytest.approx(0.6)
     assert right[2:].tolist() == [1, 1]
@@ -62,7 +62,7 @@ def test_a_calibrated_model_lies_on_the_diagonal():
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(3), 30_000)
     labels = (p.cumsum(1) < rng.random((len(p), 1))).sum(1)
-    sure, right, error = figures.calibration(p, labels)
+    sure, right, error = curves.calibration_curve(p, labels)
     assert len(sure) == 10
     assert (abs(sure - right) < 4 * error).all()
 
@@ -71,7 +71,7 @@ def test_a_calibrated_model_lies_on_the_diagonal():
 def test_predictions_are_drawn_of_any_number_of_slides(n):
     rng = np.random.default_rng(n)
     p = rng.dirichlet(np.ones(3), n)
-    assert size(figures.predictions("MIL on <$x$>", p, rng.integers(3, size=n), ["a", "b$", "c_d"])) == (1200, 585)
+    assert size(figures.plot_predictions("MIL on <$x$>", p, rng.integers(3, size=n), ["a", "b$", "c_d"])) == (1200, 585)
 
 
 @pytest.mark.parametrize("C", [2, 3, 4])
@@ -80,29 +80,29 @@ def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
     rng = np.random.default_rng([C, present])
     labels = rng.integers(min(C, present), size=300)
     probabilities = rng.dirichlet(np.ones(C), 300) + 0.3 * np.eye(C)[labels]
-    area = np.trapezoid(figures.fold_curves([(probabilities, labels)])[0], figures.FALSE_POSITIVE_RATES)
+    area = np.trapezoid(curves.fold_roc_curves([(probabilities, labels)])[0], curves.FALSE_POSITIVE_RATES)
     assert area == pytest.approx(metrics.score_predictions(probabilities, labels)["auc"], abs=0.01, nan_ok=True)
 
 
 def test_the_band_is_the_deviation_of_a_sample():
     """Of 0.4, 0.5 and 0.9 the mean is 0.6, the sum of squares 0.14, the deviation √(0.14 / 2); 0, 0, 1 fall below 0."""
-    low, high = figures.deviation_band(np.array([[0.4, 0.0], [0.5, 0.0], [0.9, 1.0]]))
+    low, high = curves.deviation_band(np.array([[0.4, 0.0], [0.5, 0.0], [0.9, 1.0]]))
     np.testing.assert_allclose(low, [0.6 - 0.07**0.5, 0])
     np.testing.assert_allclose(high, [0.6 + 0.07**0.5, 1 / 3 + (1 / 3) ** 0.5])
-    assert figures.deviation_band(np.array([[0.8], [0.9], [1.0], [1.0]]))[1] == [1]
+    assert curves.deviation_band(np.array([[0.8], [0.9], [1.0], [1.0]]))[1] == [1]
 
 
-def curves(level, folds=3):
+def planted_curves(level, folds=3):
     """Made-up ROC curves, the higher the level the better."""
-    x = figures.FALSE_POSITIVE_RATES
+    x = curves.FALSE_POSITIVE_RATES
     return np.stack([np.clip(x + level * x * (1 - x) + fold / 50, 0, 1) for fold in range(folds)])
 
 
 def test_every_run_keeps_its_colour_and_patch_features_are_grey():
-    alone = figures.roc({"MIL": {"slpd": curves(1)}}, ["dino", "slpd"])
+    alone = figures.plot_roc({"MIL": {"slpd": planted_curves(1)}}, ["dino", "slpd"])
     assert pixels(alone, ORANGE) > 100
     assert pixels(alone, BLUE) == 0
-    both = figures.roc({"MIL": {"patch_tokens": curves(0.5), "dino": curves(1)}}, ["dino", "slpd"])
+    both = figures.plot_roc({"MIL": {"patch_tokens": planted_curves(0.5), "dino": planted_curves(1)}}, ["dino", "slpd"])
     assert pixels(both, BLUE) > 100
     assert pixels(both, GREY) > pixels(alone, GREY) + 100
 
@@ -118,22 +118,26 @@ def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_sa
 @pytest.mark.parametrize("level", [0.2, 1.0])
 def test_the_band_is_about_the_last_line_of_a_panel_whichever_is_best(level):
     band = [tuple(round(255 - 0.18 * (255 - part)) for part in colour) for colour in (BLUE, ORANGE)]
-    drawn = figures.roc({"MIL": {"dino": curves(0.5), "slpd": curves(level)}}, ["dino", "slpd"])
+    drawn = figures.plot_roc({"MIL": {"dino": planted_curves(0.5), "slpd": planted_curves(level)}}, ["dino", "slpd"])
     assert pixels(drawn, band[1]) > 1000
     assert pixels(drawn, band[0]) < 100  # edges of its line
-    one_fold = figures.roc({"MIL": {"dino": curves(0.5, 1), "slpd": curves(1, 1)}}, ["dino", "slpd"])
+    one_fold = figures.plot_roc(
+        {"MIL": {"dino": planted_curves(0.5, 1), "slpd": planted_curves(1, 1)}}, ["dino", "slpd"]
+    )
     assert pixels(one_fold, band[1]) < 100
 
 
 def test_roc_without_a_defined_fold_or_without_rows_says_so():
-    undefined = figures.fold_curves([(np.array([[0.3, 0.7]]), np.array([1]))])
+    undefined = curves.fold_roc_curves([(np.array([[0.3, 0.7]]), np.array([1]))])
     assert np.isnan(undefined).all()
-    assert pixels(figures.roc({"MIL": {"slpd": undefined}}, ["slpd"]), BLUE) == 0
-    assert size(figures.roc({}, []))[0] > 300
+    assert pixels(figures.plot_roc({"MIL": {"slpd": undefined}}, ["slpd"]), BLUE) == 0
+    assert size(figures.plot_roc({}, []))[0] > 300
 
 
 def test_panels_wrap():
-    wide, wrapped = (size(figures.roc({str(i): {"dino": curves(1)} for i in range(n)}, ["dino"])) for n in (4, 5))
+    wide, wrapped = (
+        size(figures.plot_roc({str(i): {"dino": planted_curves(1)} for i in range(n)}, ["dino"])) for n in (4, 5)
+    )
     assert wrapped[0] == wide[0]
     assert wrapped[1] > 1.5 * wide[1]
 
@@ -147,8 +151,8 @@ def history(intra, epochs=4):
 
 
 def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
-    one = figures.training({"dino": history(0.0)})
-    two = figures.training({"dino": history(0.0), "slpd": history(2.0)})
+    one = figures.plot_training({"dino": history(0.0)})
+    two = figures.plot_training({"dino": history(0.0), "slpd": history(2.0)})
     assert pixels(one, BLUE) > 100
     assert pixels(one, ORANGE) == 0
     assert pixels(two, ORANGE) > 100
@@ -168,12 +172,13 @@ def test_training_draws_a_line_a_run_and_leaves_out_what_no_run_has():
 )
 def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, beside_uniform):
     plain = history(0.0)  # three panels, one row
-    lacking = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, np.inf, -np.inf, np.nan]})})
-    having = figures.training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, 0.0, 1.0, np.inf]})})
-    assert size(lacking) == size(figures.training({"dino": plain, "slpd": plain}))
+    infinite = plain.assign(**{column: [np.nan, np.inf, -np.inf, np.nan]})
+    lacking = figures.plot_training({"dino": plain, "slpd": infinite})
+    having = figures.plot_training({"dino": plain, "slpd": plain.assign(**{column: [np.nan, 0.0, 1.0, np.inf]})})
+    assert size(lacking) == size(figures.plot_training({"dino": plain, "slpd": plain}))
     assert size(having)[1] > 1.5 * size(lacking)[1]
     alone = {"slpd": plain[["epoch", "log_out_dim"]].assign(**{column: [np.nan, 0.0, 1.0, np.inf]})}
-    drawn = figures.training(alone)
+    drawn = figures.plot_training(alone)
     assert pixels(drawn, BLUE) > 100
     assert (pixels(drawn, GREY) > 200) == beside_uniform
 
@@ -181,15 +186,16 @@ def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, besi
 def test_one_legend_names_every_run():
     same = history(2.0)
     hidden = {"dino": same, "slpd": same}  # dino's lines lie beneath, its colour is left in the legend
-    one_panel = figures.training({run: frame[["epoch", "log_out_dim", "loss_self"]] for run, frame in hidden.items()})
+    columns = ["epoch", "log_out_dim", "loss_self"]
+    one_panel = figures.plot_training({run: frame[columns] for run, frame in hidden.items()})
     assert pixels(one_panel, BLUE) > 50
-    assert pixels(figures.training(hidden), BLUE) == pytest.approx(pixels(one_panel, BLUE), rel=0.3)
+    assert pixels(figures.plot_training(hidden), BLUE) == pytest.approx(pixels(one_panel, BLUE), rel=0.3)
 
 
 def test_training_does_with_the_columns_there_are():
     frame = history(2.0)[["epoch", "loss", "loss_self", "loss_intra", "loss_inter", "log_out_dim"]]
-    assert pixels(figures.training({"slpd": frame}), BLUE) > 100
-    assert size(figures.training({"slpd": frame.iloc[:0]}))[0] > 300
+    assert pixels(figures.plot_training({"slpd": frame}), BLUE) > 100
+    assert size(figures.plot_training({"slpd": frame.iloc[:0]}))[0] > 300
 
 
 def two_clouds(n=20, dim=8):
@@ -198,22 +204,22 @@ def two_clouds(n=20, dim=8):
 
 
 def test_the_projection_keeps_groups_apart_and_is_the_same_twice():
-    plane = figures.project(two_clouds(), 30, 1)
+    plane = projection.fit_tsne(two_clouds(), 30, seed=1)
     a, b = plane[:20], plane[20:]
     within = max(np.linalg.norm(group - group.mean(0), axis=1).max() for group in (a, b))
     assert np.linalg.norm(a.mean(0) - b.mean(0)) > 2 * within
-    np.testing.assert_array_equal(plane, figures.project(two_clouds(), 30, 1))
+    np.testing.assert_array_equal(plane, projection.fit_tsne(two_clouds(), 30, seed=1))
 
 
 @pytest.mark.parametrize(("n", "drawn"), [(0, 0), (1, 0), (4, 0), (5, 5), (6, 6)])
 def test_fewer_than_five_regions_are_not_projected(n, drawn):
-    plane = figures.project(np.random.default_rng(0).normal(size=(n, 8)), 30, 1)
+    plane = projection.fit_tsne(np.random.default_rng(0).normal(size=(n, 8)), 30, seed=1)
     assert plane.shape == (drawn, 2)
     assert np.isfinite(plane).all()
 
 
 def test_a_collapsed_run_is_not_projected():
-    assert len(figures.project(np.ones((50, 8)), 30, 1)) == 0
+    assert len(projection.fit_tsne(np.ones((50, 8)), 30, seed=1)) == 0
 
 
 def plane_of(points, labels="xy"):
@@ -222,8 +228,8 @@ def plane_of(points, labels="xy"):
 
 
 def test_tsne_shows_labels_or_says_that_there_is_nothing():
-    drawn = figures.tsne({"slpd": plane_of(two_clouds(dim=2))})
-    empty = figures.tsne({"slpd": plane_of(np.empty((0, 2)))})
+    drawn = figures.plot_tsne({"slpd": plane_of(two_clouds(dim=2))})
+    empty = figures.plot_tsne({"slpd": plane_of(np.empty((0, 2)))})
     assert min(pixels(drawn, colour, 60) for colour in (BLUE, ORANGE)) > 100
     assert max(pixels(empty, colour, 60) for colour in (BLUE, ORANGE)) == 0
 
@@ -231,17 +237,17 @@ def test_tsne_shows_labels_or_says_that_there_is_nothing():
 def test_runs_stand_side_by_side_and_wrap():
     """Each has its two panels, and what the last runs leave over is blank."""
     one, *sizes = [
-        size(figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "abcdefg"[:n]})) for n in (1, 2, 3, 4)
+        size(figures.plot_tsne({run: plane_of(two_clouds(dim=2)) for run in "abcdefg"[:n]})) for n in (1, 2, 3, 4)
     ]
     assert sizes == [(2 * one[0], one[1]), (3 * one[0], one[1]), (3 * one[0], 2 * one[1])]
-    four = figures.tsne({run: plane_of(two_clouds(dim=2)) for run in "abcd"})
+    four = figures.plot_tsne({run: plane_of(two_clouds(dim=2)) for run in "abcd"})
     over = np.asarray(Image.open(io.BytesIO(four)).convert("L"))[one[1] + 20 :, 3 * one[0] // 2 :]
     assert (over == 255).all()
 
 
 def test_a_label_is_text_whatever_it_holds():
     label = r"$\frac{1$"
-    assert size(figures.tsne({"slpd": plane_of(two_clouds(dim=2), [label, "<b>"])}))[0] > 300
+    assert size(figures.plot_tsne({"slpd": plane_of(two_clouds(dim=2), [label, "<b>"])}))[0] > 300
 
 
 def test_a_dozen_runs_are_told_apart():
@@ -251,8 +257,9 @@ def test_a_dozen_runs_are_told_apart():
 
 def test_a_figure_is_the_same_twice():
     histories = {"dino": history(0.0), "slpd": history(2.0)}
-    assert figures.training(histories) == figures.training(histories)
-    assert figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"]) == figures.roc({"MIL": {"slpd": curves(1)}}, ["slpd"])
+    assert figures.plot_training(histories) == figures.plot_training(histories)
+    one, other = (figures.plot_roc({"MIL": {"slpd": planted_curves(1)}}, ["slpd"]) for _ in range(2))
+    assert one == other
 
 
 @pytest.mark.parametrize(("koleo", "floor_is_zero"), [([1.6, 0.5], True), ([0.3, -0.4], False)])

@@ -58,7 +58,7 @@ IMAGENET = "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
 )
 def test_an_encoder_is_the_papers_if_all_of_it_is(changes, level, papers):
     found = protocol.describe_encoder(META | {"encoder_normalization": IMAGENET, "level": level} | changes)
-    assert (found == protocol.PAPERS_ENCODER) is papers
+    assert (found == protocol.PAPER_ENCODER) is papers
     note = protocol.compare_with_paper("tcga_brca", [found], ["HIPT's ten splits of TCGA-BRCA"])
     assert note.endswith("The paper's are of the same.") is papers
     assert ("may come from that alone" in note) is not papers

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import artifacts
-from slpd_core.report import figures, report, uncertainty
+from slpd_core.report import figures, projection, report, uncertainty
 from slpd_core.report import html as page_parts
 from slpd_core.report import result_table as result_rows
 
@@ -128,10 +128,10 @@ def make(tmp_path, settings, monkeypatch):
         drawn=False,
         ledger_of_fold=META["fingerprint"],
     ):
-        for name in () if drawn else ("roc", "predictions", "training", "tsne"):
+        for name in () if drawn else ("plot_roc", "plot_predictions", "plot_training", "plot_tsne"):
             monkeypatch.setattr(figures, name, blank_figure)
         if not drawn:
-            monkeypatch.setattr(figures, "project", lambda embeddings, *_: embeddings[:, :2])
+            monkeypatch.setattr(projection, "fit_tsne", lambda embeddings, *_, seed: embeddings[:, :2])
         paths = []
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
@@ -431,7 +431,7 @@ def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
             ("patch_tokens", "dsmil"),
         )
     ]
-    monkeypatch.setattr(figures, "roc", lambda panels, _: list(panels))
+    monkeypatch.setattr(figures, "plot_roc", lambda panels, _: list(panels))
     assert report.draw_roc(rows, []) == ["KNN (mean)", "MIL", "DS-MIL"]
 
 
@@ -446,24 +446,24 @@ def test_the_slides_shown_in_the_plane_are_the_same_in_any_order():
         {"slide_id": [f"s{i:02d}" for i in range(20)], "label": list("xy") * 10, "status": artifacts.OK}
     )
     ledger.loc[3, "status"] = artifacts.QUARANTINED
-    chosen = report.choose_slides(ledger, 4, seed=1)
+    chosen = projection.choose_slides(ledger, 4, seed=1)
     assert sorted(chosen.values()) == ["x"] * 4 + ["y"] * 4
-    assert chosen == report.choose_slides(ledger[::-1], 4, seed=1)
-    assert set(chosen) != set(report.choose_slides(ledger, 4, seed=2))
-    assert "s03" not in report.choose_slides(ledger, 20, seed=1)
+    assert chosen == projection.choose_slides(ledger[::-1], 4, seed=1)
+    assert set(chosen) != set(projection.choose_slides(ledger, 4, seed=2))
+    assert "s03" not in projection.choose_slides(ledger, 20, seed=1)
 
 
 def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
     for name in "abc":
         artifacts.write_picture(tmp_path / f"{name}.png", Image.new("RGBA", (900, 300), "pink"))
     slides = ["a", "missing", "b", "c"]
-    whole = page_parts.thumbnails(tmp_path, slides, room=10**6)
+    whole = page_parts.inline_thumbnails(tmp_path, slides, max_bytes=10**6)
     assert list(whole) == ["a", "missing", "b", "c"]
     assert whole["missing"] == ""
     jpeg = base64.b64decode(whole["a"].removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(jpeg)).size == (200, 67)
-    assert list(page_parts.thumbnails(tmp_path, slides, room=2 * len(whole["a"]))) == ["a", "missing", "b"]
-    assert page_parts.thumbnails(tmp_path, slides, room=-1) == {}
+    assert list(page_parts.inline_thumbnails(tmp_path, slides, max_bytes=2 * len(whole["a"]))) == ["a", "missing", "b"]
+    assert page_parts.inline_thumbnails(tmp_path, slides, max_bytes=-1) == {}
 
 
 def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):

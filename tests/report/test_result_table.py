@@ -59,7 +59,7 @@ def folds():
 @pytest.fixture(scope="module")
 def table(folds):
     given = result_table.join_folds(folds, ["dino", "slpd"])
-    return result_table.make_table(given, result_table.reference_row(given, "slpd/knn"))
+    return result_table.make_table(given, result_table.select_reference(given, "slpd/knn"))
 
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
@@ -154,20 +154,20 @@ def test_every_row_stands_against_the_reference(table):
         np.testing.assert_allclose(mean, away[~reference], atol=1e-12)
         np.testing.assert_allclose(high - mean, mean - low)
         assert (detectable > high - mean).all()
-    (printed,) = result_table.as_tables(table)
+    (printed,) = result_table.format_tables(table)
     column = printed.columns.index("AUC difference")
     assert [cells[column] == "reference" for _, cells in printed.lines] == [*reference]
 
 
 def test_the_reference_is_the_row_named_or_the_last_whatever_the_scores(folds):
     given = result_table.join_folds(folds, ["slpd", "dino"])
-    assert result_table.reference_row(given, "patch_tokens/knn").key == "patch_tokens/knn"
-    assert result_table.reference_row(given, None).key == "dino/mil"
-    assert result_table.reference_row([], None) is None
+    assert result_table.select_reference(given, "patch_tokens/knn").key == "patch_tokens/knn"
+    assert result_table.select_reference(given, None).key == "dino/mil"
+    assert result_table.select_reference([], None) is None
     with pytest.raises(
         ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch_tokens/knn, "
     ):
-        result_table.reference_row(given, "slpd/mil")
+        result_table.select_reference(given, "slpd/mil")
 
 
 def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
@@ -182,11 +182,11 @@ def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
     table = result_table.make_table(given, given[0])
     assert table.loc[0, "accuracy_mean"] == pytest.approx(1 - 6 / 24)
     assert table.loc[0, ["patient_accuracy_mean", "patient_auc_mean"]].tolist() == [1, 1]
-    (_, by_patient) = result_table.as_tables(table)
+    (_, by_patient) = result_table.format_tables(table)
     assert by_patient.columns == ["Accuracy by patient", "95 % interval", "AUC by patient", "95 % interval"]
     assert [text for text, _ in zip(*[iter(by_patient.lines[0][1])] * 2, strict=True)] == ["1.000±–", "1.000±–"]
     whole = result_table.join_folds([(frame, meta)], ["slpd"])
-    assert len(result_table.as_tables(result_table.make_table(whole, whole[0]))) == 1
+    assert len(result_table.format_tables(result_table.make_table(whole, whole[0]))) == 1
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (math.nan, "–")])
@@ -199,7 +199,7 @@ def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
     given = result_table.join_folds(folds, ["dino", "slpd"])
     whole, partial = (result_table.make_table(given, given[0], lacking) for lacking in ((), {1, 7}))
     assert (whole["partial_folds"].tolist(), partial["partial_folds"].tolist()) == ([0] * 5, [1] * 5)
-    (plain,), (marked,) = result_table.as_tables(whole), result_table.as_tables(partial)
+    (plain,), (marked,) = result_table.format_tables(whole), result_table.format_tables(partial)
     assert plain.notes == []
     assert marked.notes[0].startswith("† In 1 of 3 folds a label is missing")
     for (_, without), (_, cells) in zip(plain.lines, marked.lines, strict=True):
@@ -211,7 +211,7 @@ def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
 def test_no_rows_are_a_table_with_a_head_only():
     table = result_table.make_table([], None)
     assert table.empty
-    assert len(table_format.format_markdown(result_table.as_tables(table)[0]).splitlines()) == 2
+    assert len(table_format.format_markdown(result_table.format_tables(table)[0]).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_numbers_look_like_the_papers(mean, sd, text):
 
 
 def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
-    (printed,) = result_table.as_tables(table)
+    (printed,) = result_table.format_tables(table)
     cells = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in table_format.format_markdown(printed).splitlines()[2:]
@@ -259,7 +259,7 @@ def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
 
 
 def test_no_row_is_a_winner(table):
-    (printed,) = result_table.as_tables(table)
+    (printed,) = result_table.format_tables(table)
     assert not re.search(
         r"\*\*|<u>|textbf|underline", table_format.format_markdown(printed) + table_format.format_latex(printed)
     )

@@ -1,0 +1,184 @@
+"""The report's page: summaries, results and pictures as its template names them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from slpd_core import artifacts, config
+from slpd_core.report import figures, protocol, result_table, table_format, uncertainty
+from slpd_core.report.html import inline_picture, inline_thumbnails, render
+from slpd_core.report.result_table import ResultRow
+
+MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
+
+
+def summarize_cohort(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
+    """Summarize a cohort: numbers of slides, labels, patients, regions and folds.
+
+    Args:
+        ledger: The cohort's ledger.
+        folds: The `folds` table.
+
+    Returns:
+        Values by the template's names.
+    """
+    usable = ledger[ledger["status"] == artifacts.OK]
+    return {
+        "slides": len(ledger),
+        "admitted": len(usable),
+        "patients": int(usable["patient_id"].nunique()),
+        "labels": usable["label"].value_counts().sort_index().to_dict(),
+        "regions": int(usable["regions"].sum()),
+        "tissue_mm2": float(usable["tissue_mm2"].sum()),
+        "remarks": ledger[(ledger["status"] == artifacts.OK) & (ledger["remarks"] != "")].to_dict("records"),
+        "left_out": {
+            status: ledger[ledger["status"] == status].to_dict("records")
+            for status in (artifacts.QUARANTINED, artifacts.EMPTY)
+        },
+        "folds": int(folds["fold"].nunique()),
+    }
+
+
+def summarize_issues(remarks: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Summarize the remarks on the folds, except those on slides that the page lists anyway.
+
+    Args:
+        remarks: The `remarks` table.
+
+    Returns:
+        Kind of remark to ids, its slides, patients or labels, and folds, how many it is about; 0 if it is about all.
+    """
+    remarks = remarks[~remarks["remark"].isin(artifacts.REMARKS_OF_STATUS.values())]
+    kinds = remarks.groupby("remark", sort=False)
+    return {remark: {"ids": [*rows["id"].unique()], "folds": len({*rows["fold"]} - {""})} for remark, rows in kinds}
+
+
+def list_patch_encoders(rows: Sequence[ResultRow]) -> list[str]:
+    """List the patch encoders of the rows, the cohort's first.
+
+    Args:
+        rows: Of the result table.
+
+    Returns:
+        Architecture and origin of the weights of each.
+    """
+    names: dict[str, str] = {}
+    for row in rows:
+        source, name = row.encoder
+        other = row.features if row.level == "patch" and row.features != config.PATCH_FEATURES else ""
+        description = f"{name}, {protocol.WEIGHTS.get(source, source)}"
+        names[other] = f"{other} ({description})" if other else description
+    return [names[key] for key in sorted(names, key=bool)]
+
+
+def describe_results(rows: Sequence[ResultRow], reference: ResultRow | None, table: pd.DataFrame) -> dict[str, Any]:
+    """Describe the scores: the formatted tables, the reference row, every fold, folds without AUC.
+
+    Args:
+        rows: Of the result table.
+        reference: The row that all others are compared with.
+        table: As `result_table.make_table` returns it.
+
+    Returns:
+        Values by the template's names.
+    """
+    folds = sorted({fold for row in rows for fold in row.per_fold["fold"]})
+    per_fold = [row.per_fold.set_index("fold").reindex(folds) for row in rows]
+    return {
+        "folds": folds,
+        "tables": result_table.format_tables(table),
+        "reference": _reference(reference, table) if reference else None,
+        "training": [f"{share:.0%}".replace("%", " %") for share in (uncertainty.TRAINING, uncertainty.KNN_TRAINING)],
+        "has_color": any(row.level == "color" for row in rows),
+        "per_fold": [
+            (
+                row.names,
+                {
+                    score: [table_format.format_score(value) for value in scores[score]]
+                    for score in table_format.SHOWN_SCORES
+                },
+            )
+            for row, scores in zip(rows, per_fold, strict=True)
+        ],
+        "undefined": sorted({fold for scores in per_fold for fold in scores.index[scores["auc"].isna()]}),
+    }
+
+
+def _reference(reference: ResultRow, table: pd.DataFrame) -> dict[str, str]:
+    """The reference row: its AUC with the interval, and the range of detectable differences."""
+    line = table[table["row"] == reference.key].iloc[0]
+    ends = [
+        table_format.format_score(value) for value in (table["auc_detectable"].min(), table["auc_detectable"].max())
+    ]
+    return {
+        "sentence": reference.sentence,
+        "auc": table_format.format_score(line["auc_mean"]),
+        "interval": table_format.format_interval(line["auc_low"], line["auc_high"]),
+        "detectable": " to ".join(dict.fromkeys(ends)),
+    }
+
+
+def collect_pictures(
+    pngs: Mapping[str, bytes],
+    gallery_paths: Sequence[Path],
+    heatmap_paths: Sequence[Path],
+    overlays_dir: Path,
+    slide_ids: Sequence[str],
+) -> dict[str, Any]:
+    """Collect the page's pictures, and as many thumbnails of slides as fit beside them.
+
+    Args:
+        pngs: Figures by name.
+        gallery_paths: {run}.png.
+        heatmap_paths: {run}/{classifier}.jpg.
+        overlays_dir: Of {slide}.png.
+        slide_ids: In the order of the page.
+
+    Returns:
+        pictures by name; galleries, the names by run; heatmaps, the names by run and classifier; overlays, thumbnails
+        by slide.
+    """
+    galleries = {path.stem: f"gallery/{path.stem}" for path in gallery_paths}
+    heatmaps = {
+        (path.parent.name, result_table.CLASSIFIER_NAMES[path.stem]): f"heatmaps/{path.parent.name}/{path.stem}"
+        for path in heatmap_paths
+    }
+    names = [*galleries.values(), *heatmaps.values()]
+    drawn = {
+        name: inline_picture(artifacts.read_picture(path), f"{name}{path.suffix}")
+        for name, path in zip(names, [*gallery_paths, *heatmap_paths], strict=True)
+    }
+    drawn |= {name: inline_picture(png, f"{name}.png", figures.DPI) for name, png in pngs.items()}
+    max_bytes = MAX_PICTURE_BYTES - sum(len(picture["src"]) for picture in drawn.values())
+    overlays = inline_thumbnails(overlays_dir, slide_ids, max_bytes)
+    return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
+
+
+def describe_runs(history_paths: Mapping[str, Path], metas: Mapping[str, artifacts.Meta]) -> dict[str, Any]:
+    """Describe the pretraining runs: their names, remarks, and those with an encoder per fold.
+
+    Args:
+        history_paths: As in `report.run`.
+        metas: Metadata of each run's embeddings.
+
+    Returns:
+        Values by the template's names.
+    """
+    return {
+        "runs": list(history_paths),
+        "run_remarks": {run: meta["remarks"].splitlines() for run, meta in metas.items() if meta["remarks"]},
+        "by_fold": [run for run, path in history_paths.items() if path.parent.name == f"{run}.fold0"],
+    }
+
+
+def write_page(path: Path, **context: Any) -> None:
+    """Write the report's page.
+
+    Args:
+        path: An HTML file.
+        context: Values by the template's names.
+    """
+    page = render("report.html.j2", names=result_table.ROW_NAMES, scores=table_format.SHOWN_SCORES, **context)
+    artifacts.write_text(path, page)
