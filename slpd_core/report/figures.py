@@ -84,12 +84,13 @@ def plot_roc(panels: Mapping[str, Mapping[str, np.ndarray]], runs: Sequence[str]
 
 
 def _roc_panel(axis: Axes, lines: Mapping[str, np.ndarray], styles: Mapping[str, Any]) -> None:
+    """Draw one classifier's curves: the mean of each line, and the band about the last."""
     axis.plot([0, 1], [0, 1], color=REFERENCE, linewidth=0.8, linestyle=":")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if not lines:
         axis.text(0.5, 0.3, "no fold holds two labels", ha="center")
         return
-    last = [*lines][-1]  # a fixed one: a band about the best would follow chance
+    last = [*lines][-1]  # not the best: that one would depend on chance
     for name, curves in lines.items():
         axis.plot(FALSE_POSITIVE_RATES, curves.mean(0), label=name, linewidth=1.8, **styles[name])
         if name == last and len(curves) > 1:
@@ -165,6 +166,7 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> bytes:
 
 
 def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> None:
+    """Draw one column of the histories, a line per run."""
     styles = line_styles(runs)
     for run, frame in drawn.items():
         if frame[name].notna().any():
@@ -182,6 +184,7 @@ def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], ru
 
 
 def _shared_legend(figure: Figure, columns: int) -> None:
+    """Draw one legend above the panels, each label once."""
     legends = [axis.get_legend_handles_labels() for axis in figure.axes]
     lines = {label: line for drawn, labels in legends for line, label in zip(drawn, labels, strict=True)}
     if lines:
@@ -217,6 +220,7 @@ def plot_tsne(planes: Mapping[str, pd.DataFrame]) -> bytes:
 
 
 def _scatter(axis: Axes, plane: pd.DataFrame, column: str) -> None:
+    """Draw projected regions, a color and marker per value of a column."""
     groups = list(plane.groupby(column))
     for i, (name, points) in enumerate(groups):
         marker = MARKERS[i // len(PALETTE) % len(MARKERS)]
@@ -264,11 +268,13 @@ def reference_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _write_text(axis: Axes, text: str) -> None:
+    """Draw a text in place of the panel."""
     axis.set_axis_off()
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
 
 
 def _png(figure: Figure) -> bytes:
+    """Bytes of the figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

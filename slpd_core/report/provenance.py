@@ -19,15 +19,8 @@ LIBRARIES = (
 )
 
 
-def group_files(files: Mapping[str, artifacts.Meta]) -> list[dict[str, Any]]:
-    """Group the files that a report was made from by stage and settings.
-
-    Args:
-        files: Name of each to its metadata.
-
-    Returns:
-        Of each group, stage, version, settings, slpd_version, and files, name to fingerprint.
-    """
+def _group_files(files: Mapping[str, artifacts.Meta]) -> list[dict[str, Any]]:
+    """Groups of files of one stage and settings; files: fingerprints by name."""
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for name, meta in files.items():
         key = tuple(meta[part] for part in ("stage", "stage_version", "section", "slpd_version"))
@@ -44,17 +37,8 @@ def group_files(files: Mapping[str, artifacts.Meta]) -> list[dict[str, Any]]:
     ]
 
 
-def read_stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
-    """Read time and memory of each stage from Snakemake's benchmark files.
-
-    A value that a file lacks, such as the memory of a job that ended at once, counts as 0.
-
-    Args:
-        benchmarks_dir: Of the files, by stage.
-
-    Returns:
-        Of each stage that ran, stage, jobs, time of all and of the longest job, and peak memory (GB).
-    """
+def _read_stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
+    """Number of jobs, total and longest time, and peak memory (GB) of each stage, from Snakemake's benchmark files."""
     times = []
     for stage in STAGES:
         jobs = []
@@ -69,8 +53,8 @@ def read_stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
                 {
                     "stage": "other patch encoders" if stage == "compared" else stage,
                     "jobs": len(jobs),
-                    "all": format_seconds(sum(seconds)),
-                    "longest": format_seconds(max(seconds)),
+                    "all": _format_seconds(sum(seconds)),
+                    "longest": _format_seconds(max(seconds)),
                     "memory": f"{max(memory) / 1000:.1f}" if max(memory) else "–",
                 }
             )
@@ -78,6 +62,7 @@ def read_stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
 
 
 def _number(text: str | None) -> float:
+    """Number in a benchmark file; 0 if it is missing, such as the memory of a job that ended at once."""
     try:
         value = float(text or 0)
     except ValueError:
@@ -85,25 +70,14 @@ def _number(text: str | None) -> float:
     return value if value == value else 0.0
 
 
-def format_seconds(seconds: float) -> str:
-    """Format a time as hours:minutes:seconds.
-
-    Args:
-        seconds: The time.
-
-    Returns:
-        Such as 1:02:03.
-    """
+def _format_seconds(seconds: float) -> str:
+    """Time as hours:minutes:seconds, such as 1:02:03."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def read_versions() -> dict[str, str]:
-    """Read the versions of Python and of the libraries that results depend on, in this environment.
-
-    Returns:
-        Name to version.
-    """
+def _read_versions() -> dict[str, str]:
+    """Version of Python and of each library in this environment."""
     return {"Python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
@@ -119,8 +93,8 @@ def provenance_context(files: Mapping[str, artifacts.Meta], benchmarks_dir: Path
         Values by the template's names.
     """
     return {
-        "provenance": group_files(files),
-        "times": read_stage_times(benchmarks_dir),
-        "versions": read_versions(),
+        "provenance": _group_files(files),
+        "times": _read_stage_times(benchmarks_dir),
+        "versions": _read_versions(),
         "seed": seed,
     }

@@ -34,41 +34,23 @@ def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
     return figures.plot_roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
-def draw_predictions(row: ResultRow) -> bytes:
-    """Draw confusion and calibration of a row over all test slides.
-
-    Args:
-        row: Of the result table.
-
-    Returns:
-        A PNG.
-    """
+def _draw_predictions(row: ResultRow) -> bytes:
+    """PNG of the confusion matrix and the calibration of a row over all test slides."""
     p, labels = metrics.probability_matrix(metrics.pool_predictions(row.predictions, row.classes), row.classes)
     return figures.plot_predictions(row.sentence, p, labels, row.classes)
 
 
-def draw_figures(
+def _draw_figures(
     rows: Sequence[ResultRow],
     reference: ResultRow | None,
     histories: Mapping[str, pd.DataFrame],
     patch_history: pd.DataFrame | None,
     planes: Mapping[str, pd.DataFrame],
 ) -> dict[str, bytes]:
-    """Draw the report's figures.
-
-    Args:
-        rows: Of the result table.
-        reference: The row that all others are compared with.
-        histories: Run to its `history` table.
-        patch_history: That of the patch encoder, if it was trained.
-        planes: Run to its projection, as `project_regions` returns it.
-
-    Returns:
-        PNGs by name; training curves and t-SNE only if there are runs.
-    """
+    """PNGs by name; training curves and t-SNE only if there are runs."""
     pngs = {"roc": draw_roc(rows, list(histories))}
     if reference is not None:
-        pngs["predictions"] = draw_predictions(reference)
+        pngs["predictions"] = _draw_predictions(reference)
     if patch_history is not None:
         pngs["patch_encoder"] = figures.plot_training({"dino": patch_history})
     if histories:
@@ -76,15 +58,8 @@ def draw_figures(
     return pngs
 
 
-def write_outputs(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, meta: artifacts.Meta) -> None:
-    """Write the figures, and the result table in numbers and formatted, as files of their own.
-
-    Args:
-        out_dir: Where they are written.
-        pngs: Figures by name.
-        table: The result table.
-        meta: Its metadata.
-    """
+def _write_outputs(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame, meta: artifacts.Meta) -> None:
+    """Write the figures and the result table, in numbers and formatted, as files of their own."""
     for name, png in pngs.items():
         with artifacts.atomic_write(out_dir / f"{name}.png") as part:
             part.write_bytes(png)
@@ -94,34 +69,14 @@ def write_outputs(out_dir: Path, pngs: Mapping[str, bytes], table: pd.DataFrame,
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, tables)))
 
 
-def add_protocol(table: pd.DataFrame, metas: Iterable[artifacts.Meta], splits: str) -> pd.DataFrame:
-    """Add the protocol of the scores to the result table.
-
-    Args:
-        table: The result table.
-        metas: Metadata of the predictions of all rows' folds.
-        splits: Description of the folds.
-
-    Returns:
-        The table with columns patch_encoder and splits.
-    """
+def _add_protocol(table: pd.DataFrame, metas: Iterable[artifacts.Meta], splits: str) -> pd.DataFrame:
+    """The result table with the columns patch_encoder and splits, from the metadata of the rows' predictions."""
     encoders = {f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for meta in metas}
     return table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
 
 
-def read_predictions(paths: list[Path], ledger: str) -> dict[str, tuple[pd.DataFrame, artifacts.Meta]]:
-    """Read the predictions of every row's folds.
-
-    Args:
-        paths: {features}/{classifier}/fold{k}.parquet.
-        ledger: The fingerprint of the cohort's ledger.
-
-    Returns:
-        Table and metadata by "{features}/{classifier}/fold{k}".
-
-    Raises:
-        ValueError: One of them was made from another ledger.
-    """
+def _read_predictions(paths: list[Path], ledger: str) -> dict[str, tuple[pd.DataFrame, artifacts.Meta]]:
+    """Table and metadata of each row's folds by "{features}/{classifier}/fold{k}"; all must be of this ledger."""
     tables = {}
     for path in paths:
         table, meta = artifacts.read_table(path, "evaluate")
@@ -169,22 +124,22 @@ def run(
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     embeds = {name: artifacts.read_table(path, "embed") for name, path in embed_paths.items()}
     artifacts.check_ledger(folds_path, folds_meta, ledger_meta["fingerprint"])
-    tested = read_predictions(fold_paths, ledger_meta["fingerprint"])
+    tested = _read_predictions(fold_paths, ledger_meta["fingerprint"])
     patches = artifacts.read_table(patch_history_path, "history")[0] if patch_history_path else None
     histories = {name: artifacts.read_table(path, "history")[0] for name, path in history_paths.items()}
     rows = result_table.join_folds(tested.values(), list(histories))
     reference = result_table.select_reference(rows, section.reference)
     remarks, _ = artifacts.read_table(remarks_path, "remarks")
     table = result_table.make_table(rows, reference, result_table.find_partial_folds(remarks))
-    table = add_protocol(table, (meta for _, meta in tested.values()), protocol.describe_folds(folds, folds_meta))
+    table = _add_protocol(table, (meta for _, meta in tested.values()), protocol.describe_folds(folds, folds_meta))
     labels = choose_slides(ledger, section.tsne_slides_per_label, seed=seed)
     planes = {
         name: project_regions(embed, labels, section.tsne_perplexity, seed=seed) for name, (embed, _) in embeds.items()
     }
-    pngs = draw_figures(rows, reference, histories, patches, planes)
+    pngs = _draw_figures(rows, reference, histories, patches, planes)
     metas = {"ledger": ledger_meta, "folds": folds_meta} | {name: meta for name, (_, meta) in (embeds | tested).items()}
     inputs = (meta["fingerprint"] for meta in metas.values())
-    write_outputs(
+    _write_outputs(
         out_dir, pngs, table, artifacts.provenance("report", VERSION, section.model_dump(), str(seed), *inputs)
     )
     page.write_page(

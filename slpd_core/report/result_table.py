@@ -228,10 +228,12 @@ def format_tables(table: pd.DataFrame) -> list[table_format.Table]:
 
 
 def _score_heads(by: str) -> list[str]:
+    """Titles of the columns of `_scores`."""
     return [head for title in SHOWN_SCORES.values() for head in (title + by, INTERVAL)]
 
 
 def _names(line: Mapping[str, Any]) -> list[str]:
+    """Names of the row."""
     return [line[name] for name in ROW_NAMES]
 
 

@@ -14,8 +14,8 @@ from slpd_core.report.result_table import CLASSIFIER_NAMES, ROW_NAMES
 from slpd_core.runtime import log
 
 VERSION = 4
-# Yu, Lin & Xu (MICCAI 2023), Tables 1 and 2, under our names of rows. Table 2 has no deviations: its rows have one
-# where they are also in Table 1, as M = 4 on NSCLC. Its row "region" may mean either reading.
+# Tables 1 and 2 of Yu, Lin & Xu (MICCAI 2023), under our names of rows. Table 2 has no deviations; a row that is also
+# in Table 1, such as M = 4 on NSCLC, has those. Its row "region" is listed under both of its readings.
 PUBLISHED = Path(__file__).with_name("published.csv")
 PAPER = "paper"
 PROTOCOL = ("patch_encoder", "splits")  # columns of a result table that describe the protocol of its scores
@@ -39,18 +39,8 @@ class CohortTable:
     missing: dict[str, Path]
 
 
-def read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    """Read the result table of each cohort that has one.
-
-    Args:
-        paths: Cohort to report/table.parquet.
-
-    Returns:
-        Cohort to its table, indexed by row.
-
-    Raises:
-        ValueError: A table is damaged.
-    """
+def _read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """Result table of each cohort that has one, indexed by row."""
     tables = {}
     for cohort, path in paths.items():
         if path.exists():
@@ -73,10 +63,10 @@ def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, s
         The table in numbers.
 
     Raises:
-        ValueError: No cohort has any of the rows.
+        ValueError: A table is damaged, or no cohort has any of the rows.
     """
     row_of = dict(rows) if isinstance(rows, Mapping) else {row: row for row in rows}
-    results = read_results(paths)
+    results = _read_results(paths)
     published = pd.read_csv(PUBLISHED).set_index(["cohort", "row"])
     lines = []
     for cohort in paths:
@@ -99,15 +89,8 @@ def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, s
     return CohortTable(row_of, isinstance(rows, Mapping), frame, missing)
 
 
-def name_rows(table: CohortTable) -> dict[str, list[str]]:
-    """Name the rows of a table: by its label, or by the three names of the result table.
-
-    Args:
-        table: The table in numbers.
-
-    Returns:
-        Label to the names.
-    """
+def _name_rows(table: CohortTable) -> dict[str, list[str]]:
+    """Names of each row by its label: the label, or the three names of the result table."""
     if table.has_labels:
         return {label: [label] for label in table.rows}
     names = {}
@@ -128,7 +111,7 @@ def format_rows(table: CohortTable) -> table_format.Table:
     Returns:
         The table to print.
     """
-    names = name_rows(table)
+    names = _name_rows(table)
     columns, groups = [], []
     cells: dict[str, list[str]] = {label: [] for label in names}
     notes = [

@@ -1,4 +1,4 @@
-"""Figures show what they are given."""
+"""Figures show the values of their arguments."""
 
 import io
 
@@ -12,13 +12,13 @@ from sklearn.metrics import roc_auc_score
 from slpd_core.report import curves, figures, metrics, projection
 
 BLUE, ORANGE = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)  # of the first and the second run
-GREY = (round(0.45 * 255),) * 3
+GRAY = (round(0.45 * 255),) * 3
 
 
-def pixels(png, colour, tolerance=3):
-    """How many pixels of a picture have a colour."""
+def pixels(png, color, tolerance=3):
+    """Number of pixels of a picture that have a color."""
     picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    return int((abs(picture - colour) <= tolerance).all(-1).sum())
+    return int((abs(picture - color) <= tolerance).all(-1).sum())
 
 
 def size(png):
@@ -93,18 +93,18 @@ def test_the_band_is_the_deviation_of_a_sample():
 
 
 def planted_curves(level, folds=3):
-    """Made-up ROC curves, the higher the level the better."""
+    """ROC curves that are better for higher levels."""
     x = curves.FALSE_POSITIVE_RATES
     return np.stack([np.clip(x + level * x * (1 - x) + fold / 50, 0, 1) for fold in range(folds)])
 
 
-def test_every_run_keeps_its_colour_and_patch_features_are_grey():
+def test_every_run_keeps_its_color_and_patch_features_are_gray():
     alone = figures.plot_roc({"MIL": {"slpd": planted_curves(1)}}, ["dino", "slpd"])
     assert pixels(alone, ORANGE) > 100
     assert pixels(alone, BLUE) == 0
     both = figures.plot_roc({"MIL": {"patch_tokens": planted_curves(0.5), "dino": planted_curves(1)}}, ["dino", "slpd"])
     assert pixels(both, BLUE) > 100
-    assert pixels(both, GREY) > pixels(alone, GREY) + 100
+    assert pixels(both, GRAY) > pixels(alone, GRAY) + 100
 
 
 def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_same_everywhere():
@@ -117,7 +117,7 @@ def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_sa
 
 @pytest.mark.parametrize("level", [0.2, 1.0])
 def test_the_band_is_about_the_last_line_of_a_panel_whichever_is_best(level):
-    band = [tuple(round(255 - 0.18 * (255 - part)) for part in colour) for colour in (BLUE, ORANGE)]
+    band = [tuple(round(255 - 0.18 * (255 - part)) for part in color) for color in (BLUE, ORANGE)]
     drawn = figures.plot_roc({"MIL": {"dino": planted_curves(0.5), "slpd": planted_curves(level)}}, ["dino", "slpd"])
     assert pixels(drawn, band[1]) > 1000
     assert pixels(drawn, band[0]) < 100  # edges of its line
@@ -180,12 +180,12 @@ def test_what_is_watched_has_a_panel_where_a_run_has_a_finite_value(column, besi
     alone = {"slpd": plain[["epoch", "log_out_dim"]].assign(**{column: [np.nan, 0.0, 1.0, np.inf]})}
     drawn = figures.plot_training(alone)
     assert pixels(drawn, BLUE) > 100
-    assert (pixels(drawn, GREY) > 200) == beside_uniform
+    assert (pixels(drawn, GRAY) > 200) == beside_uniform
 
 
 def test_one_legend_names_every_run():
     same = history(2.0)
-    hidden = {"dino": same, "slpd": same}  # dino's lines lie beneath, its colour is left in the legend
+    hidden = {"dino": same, "slpd": same}  # dino's lines lie beneath, its color is left in the legend
     columns = ["epoch", "log_out_dim", "loss_self"]
     one_panel = figures.plot_training({run: frame[columns] for run, frame in hidden.items()})
     assert pixels(one_panel, BLUE) > 50
@@ -230,12 +230,12 @@ def plane_of(points, labels="xy"):
 def test_tsne_shows_labels_or_says_that_there_is_nothing():
     drawn = figures.plot_tsne({"slpd": plane_of(two_clouds(dim=2))})
     empty = figures.plot_tsne({"slpd": plane_of(np.empty((0, 2)))})
-    assert min(pixels(drawn, colour, 60) for colour in (BLUE, ORANGE)) > 100
-    assert max(pixels(empty, colour, 60) for colour in (BLUE, ORANGE)) == 0
+    assert min(pixels(drawn, color, 60) for color in (BLUE, ORANGE)) > 100
+    assert max(pixels(empty, color, 60) for color in (BLUE, ORANGE)) == 0
 
 
 def test_runs_stand_side_by_side_and_wrap():
-    """Each has its two panels, and what the last runs leave over is blank."""
+    """Each has two panels; panels without a run are blank."""
     one, *sizes = [
         size(figures.plot_tsne({run: plane_of(two_clouds(dim=2)) for run in "abcdefg"[:n]})) for n in (1, 2, 3, 4)
     ]

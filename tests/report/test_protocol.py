@@ -1,4 +1,4 @@
-"""What scores rest on is named by what it is, not by what it is called."""
+"""Encoders and splits are recognized by their content, not by the names of their files."""
 
 import json
 
@@ -14,7 +14,7 @@ SPLITS = ({"train": ["a", "b"], "val": ["c"], "test": ["d"]}, {"train": ["d", "c
 
 
 def write(folder, splits):
-    """Write splits as HIPT publishes them; gives their files."""
+    """Write splits as HIPT publishes them; return their files."""
     folder.mkdir()
     for fold, parts in enumerate(splits):
         rows = [f"{row},{','.join(ids[row] if row < len(ids) else '' for ids in parts.values())}" for row in range(2)]
@@ -23,7 +23,7 @@ def write(folder, splits):
 
 
 def test_published_splits_are_known_by_their_slides(tmp_path, monkeypatch):
-    """In any order of rows and with or without extensions; another part, fold or slide is another split."""
+    """The order of rows and extensions do not matter; another part, fold or slide makes other splits."""
     lines = [f"{k} {part} {one}" for k, split in enumerate(SPLITS) for part, ids in split.items() for one in ids]
     monkeypatch.setattr(imported_splits, "PUBLISHED_SPLITS", {artifacts.fingerprint(*sorted(lines)): "theirs"})
     first, second = SPLITS
@@ -38,8 +38,8 @@ def test_published_splits_are_known_by_their_slides(tmp_path, monkeypatch):
     }
     for name, (splits, expected) in cases.items():
         slides = str(len({one.removesuffix(".svs") for split in splits for ids in split.values() for one in ids}))
-        found = imported_splits.recognize_splits(write(tmp_path / name, splits))
-        assert found == {"published_splits": expected, "n_split_slides": slides}, name
+        meta = imported_splits.recognize_splits(write(tmp_path / name, splits))
+        assert meta == {"published_splits": expected, "n_split_slides": slides}, name
 
 
 META = {"encoder_source": "hipt", "encoder_name": "vit_small_patch16_224"}
@@ -57,9 +57,9 @@ IMAGENET = "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
     ],
 )
 def test_an_encoder_is_the_papers_if_all_of_it_is(changes, level, papers):
-    found = protocol.describe_encoder(META | {"encoder_normalization": IMAGENET, "level": level} | changes)
-    assert (found == protocol.PAPER_ENCODER) is papers
-    note = protocol.compare_with_paper("tcga_brca", [found], ["HIPT's ten splits of TCGA-BRCA"])
+    encoder = protocol.describe_encoder(META | {"encoder_normalization": IMAGENET, "level": level} | changes)
+    assert (encoder == protocol.PAPER_ENCODER) is papers
+    note = protocol.compare_with_paper("tcga_brca", [encoder], ["HIPT's ten splits of TCGA-BRCA"])
     assert note.endswith("The paper's are of the same.") is papers
     assert ("may come from that alone" in note) is not papers
 

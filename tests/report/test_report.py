@@ -1,4 +1,4 @@
-"""The report says what the predictions say, in every format, and lets nothing in or out."""
+"""The report shows the scores of the predictions in every format, escapes all texts and loads nothing."""
 
 import base64
 import html.parser
@@ -25,7 +25,7 @@ def predictions(fold, strength, label="y", one_class=False, seed=0):
     rng = np.random.default_rng([seed, fold])
     truth = np.array([label] * 5 if one_class else [label, "x"] * 5)
     p = 1 / (1 + np.exp(-((truth == label) * 2 - 1) * strength - rng.normal(size=len(truth))))
-    ids = [f"s{fold}-{number}" for number in range(len(truth))]
+    ids = [f"s{fold}-{i}" for i in range(len(truth))]
     p_of = {label: p, "x": 1 - p}
     columns = {f"p_{name}": p_of[name] for name in sorted(p_of)}
     return pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": truth} | columns)
@@ -35,7 +35,7 @@ META = artifacts.provenance("stage", 1, {"key": 1})
 
 
 def ledger_of(slides, left_out, slide_remarks):
-    """A ledger that admits `slides`, and names `left_out`: (slide, status, reason)."""
+    """A ledger of usable `slides`, and of `left_out`: (slide, status, reason)."""
     known = {
         "reason": "",
         "width_px": 9000,
@@ -68,7 +68,7 @@ def level_of(features):
 
 
 def write_run(folder, run, slide_ids, remarks=""):
-    """The history and the embeddings of a pretraining run, two regions a slide."""
+    """Write the history and the embeddings of a pretraining run, two regions per slide."""
     epochs = {
         "epoch": [0, 1],
         "loss": 5.0,
@@ -86,14 +86,14 @@ def write_run(folder, run, slide_ids, remarks=""):
 
 
 def write_gallery(path):
-    """A picture where the gallery of a run stands."""
+    """Write a picture as the gallery of a run."""
     path.parent.mkdir(exist_ok=True)
     artifacts.write_picture(path, Image.new("RGB", (640, 320), "pink"))
     return path
 
 
 def write_heatmap(path):
-    """A picture where the heat maps of a row stand."""
+    """Write a picture as the heat maps of a row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     artifacts.write_picture(path, Image.new("RGB", (720, 200), "blue"))
     return path
@@ -108,10 +108,7 @@ def blank_figure(*_):
 
 @pytest.fixture
 def make(tmp_path, settings, monkeypatch):
-    """Write artifacts of a small cohort and report on them; gives the folder of the report.
-
-    drawn: with its figures, not blank ones in their places.
-    """
+    """Write artifacts of a small cohort and its report; return the report's folder. Figures are blank unless drawn."""
 
     def make(
         rows,
@@ -136,12 +133,12 @@ def make(tmp_path, settings, monkeypatch):
         for (features, classifier), strength in rows.items():
             for fold in range(n_folds):
                 path = tmp_path / features / classifier / f"fold{fold}.parquet"
-                named = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
-                own = {"encoder_source": source if features in OWN else "random", "encoder_name": "vit_s"}
-                own |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
-                named |= own | {"level": level_of(features), "ledger": ledger_of_fold}
+                meta = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
+                meta |= {"encoder_source": source if features in COHORT_FEATURES else "random", "encoder_name": "vit_s"}
+                meta |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
+                meta |= {"level": level_of(features), "ledger": ledger_of_fold}
                 frame = predictions(fold, strength, label, fold in one_class)
-                artifacts.write_table(path, "evaluate", frame, META | named)
+                artifacts.write_table(path, "evaluate", frame, META | meta)
                 paths.append(path)
         slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
         artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
@@ -175,7 +172,7 @@ def make(tmp_path, settings, monkeypatch):
     return make
 
 
-OWN = ("mean_color", "patch_tokens", "dino", "slpd")  # what comes from the cohort's own patch encoder, not another
+COHORT_FEATURES = ("mean_color", "patch_tokens", "dino", "slpd")  # from the cohort's patch encoder
 ROWS = {("patch_tokens", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
 
 
@@ -219,7 +216,7 @@ def test_the_table_holds_mean_and_sd_of_every_fold(make):
 
 
 class Page(html.parser.HTMLParser):
-    """Collects what a page refers to, its element names, their ids and its text."""
+    """Collect the references of a page, its element names, their ids and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -255,12 +252,12 @@ def test_the_page_prints_the_table(make):
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
     lines = (folder / "table.md").read_text().splitlines()[2:]
     assert cells == [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[place]) for row in cells for place in (4, 6))
+    assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[column]) for row in cells for column in (4, 6))
     assert [row[7:] == ["reference", "–", "–"] for row in cells] == [False, False, True]
 
 
 def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
-    """The worse row is the reference where the settings say so; neither is called best, or significantly better."""
+    """The reference is the row of the settings, here the worse one; no row is called best or significantly better."""
     folder = make(ROWS, reference="dino/knn")
     text = " ".join(page_of(folder).text.split())
     table = pd.read_csv(folder / "table.csv").set_index("row")
@@ -269,10 +266,10 @@ def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
         text,
     )
     expected = table.loc["dino/knn", ["auc_mean", "auc_low", "auc_high"]]
-    assert [float(number) for number in named.groups()] == pytest.approx(expected.to_list(), abs=6e-4)
+    assert [float(text) for text in named.groups()] == pytest.approx(expected.to_list(), abs=6e-4)
     shown = re.search(r"would have shown in four of five such cohorts is (\.\d{3}) to (\.\d{3}), by row", text)
     detectable = table["auc_detectable"].dropna()
-    assert [float(number) for number in shown.groups()] == pytest.approx([detectable.min(), detectable.max()], abs=6e-4)
+    assert [float(text) for text in shown.groups()] == pytest.approx([detectable.min(), detectable.max()], abs=6e-4)
     assert not re.search(r"significant|best|winner|highest mean", text)
 
 
@@ -323,7 +320,7 @@ def test_the_page_says_what_was_pretrained_on_what(make):
 
 
 def test_the_first_page_says_what_pretraining_did_not_reach(make):
-    """Above all results, and of a run that has something to say alone."""
+    """The remarks are above all results; a run without remarks is not named."""
     remark = "L_intra <i>trains</i> nothing: this run is plain DINO."
     page = (make(ROWS, run_remarks={"slpd": f"{remark}\nAnd more."}) / "index.html").read_text()
     top = page.partition('<h2 id="results">')[0]
@@ -467,12 +464,12 @@ def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
 
 
 def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):
-    """However little their thumbnails compress: those that do not fit are left out, and the page says so."""
+    """Thumbnails of noise do not compress; those that do not fit are missing, and the page says so."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
     artifacts.write_picture(tmp_path / "noise.png", noise)
     for fold in range(100):
-        for number in range(fold == 0, 10):  # make() draws s0-0
-            (tmp_path / f"s{fold}-{number}.png").hardlink_to(tmp_path / "noise.png")
+        for i in range(fold == 0, 10):  # make() draws s0-0
+            (tmp_path / f"s{fold}-{i}.png").hardlink_to(tmp_path / "noise.png")
     page = make({("slpd", "vit_wsi"): 3.0}, n_folds=100, drawn=True) / "index.html"
     assert 20e6 < page.stat().st_size < 25e6
     shown = int(re.search(r"The first (\d+) of 1000 slides", page.read_text())[1])
@@ -485,7 +482,7 @@ BENCHMARK = "s\th:m:s\tmax_rss\tcpu_time\n"
 def test_the_page_says_what_each_stage_took(make, tmp_path):
     jobs = {
         "tokens/a": "3600.4\t1:00:00\t1500.0\t9",
-        "tokens/b": "65\t0:01:05\t-\t-",  # a job too short for its memory to be seen
+        "tokens/b": "65\t0:01:05\t-\t-",  # too short for its memory to be measured
         "evaluate/slpd/knn/fold0": "1.2\t0:00:01\tNA\t1",
         "compared/plain/tokens/a": "10\t0:00:10\t100\t1",
         "predict/predict": "99\t0:01:39\t100\t1",
@@ -520,7 +517,7 @@ def test_the_same_artifacts_give_the_same_page(make):
 
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (1280, False), (1280, True)])
 def test_a_browser_shows_the_page(make, browser, width, dark):
-    """Phone and desk, by day and by night: nothing wider than the screen, no picture missing, a silent console."""
+    """On narrow and wide screens, light and dark: nothing is wider than the screen, no picture is missing, no error."""
     lost = [
         ("lost", artifacts.QUARANTINED, HOSTILE),
         ("a-very-long-name" * 9, artifacts.EMPTY, "no-space-to-break-at" * 9),

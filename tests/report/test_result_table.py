@@ -1,4 +1,4 @@
-"""The result table: numbers from a slow count, order, ranks, and that every format says the same."""
+"""The result table: numbers counted one by one, the order of rows, and the same cells in every format."""
 
 import json
 import math
@@ -17,7 +17,7 @@ LEVELS = {"mean_color": "color", "dino": "region", "slpd": "region"}  # all othe
 
 
 def fold_of(features, classifier, fold, strength, n=12, source="random", name="vit"):
-    """An `evaluate` table whose classifier is the better the stronger, and its metadata."""
+    """An `evaluate` table and its metadata; a higher strength predicts better."""
     rng = np.random.default_rng([fold, len(features), len(classifier)])
     label = np.array(CLASSES * (n // 2))
     p = 1 / (1 + np.exp(-((label == "y") * 2 - 1) * strength - rng.normal(size=n)))
@@ -28,7 +28,7 @@ def fold_of(features, classifier, fold, strength, n=12, source="random", name="v
 
 
 def auc_by_counting(frame):
-    """The share of pairs of slides, one a class, that stand in the right order."""
+    """Fraction of pairs of slides, one per class, in the right order."""
     pairs = [
         (a > b) + (a == b) / 2
         for a in frame.loc[frame["label"] == "y", "p_y"]
@@ -42,7 +42,7 @@ def mean_sd_by_hand(values):
     return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-GIVEN = {
+STRENGTHS = {
     ("slpd", "vit_wsi"): 2.0,
     ("dino", "mil"): 0.8,
     ("patch_tokens", "dsmil"): 0.3,
@@ -53,17 +53,17 @@ GIVEN = {
 
 @pytest.fixture(scope="module")
 def folds():
-    return [fold_of(*key, fold, strength) for key, strength in GIVEN.items() for fold in (2, 0, 1)]
+    return [fold_of(*key, fold, strength) for key, strength in STRENGTHS.items() for fold in (2, 0, 1)]
 
 
 @pytest.fixture(scope="module")
 def table(folds):
-    given = result_table.join_folds(folds, ["dino", "slpd"])
-    return result_table.make_table(given, result_table.select_reference(given, "slpd/knn"))
+    rows = result_table.join_folds(folds, ["dino", "slpd"])
+    return result_table.make_table(rows, result_table.select_reference(rows, "slpd/knn"))
 
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
-    found = result_table.join_folds(folds, ["dino", "slpd"])
+    rows = result_table.join_folds(folds, ["dino", "slpd"])
     expected = [
         ("patch_tokens", "knn"),
         ("patch_tokens", "dsmil"),
@@ -71,7 +71,7 @@ def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_orde
         ("slpd", "knn"),
         ("slpd", "vit_wsi"),
     ]
-    assert [(row.features, row.classifier) for row in found] == expected
+    assert [(row.features, row.classifier) for row in rows] == expected
     assert [row.features for row in result_table.join_folds(folds, ["slpd", "dino"])][2:] == ["slpd", "slpd", "dino"]
 
 
@@ -86,16 +86,16 @@ def test_the_rows_bear_the_papers_names(table):
 
 
 def test_baselines_stand_first_and_say_what_they_are():
-    given = [
+    encoders = [
         ("slpd", "hipt", "vit_s"),
         ("uni", "timm", "vit_l"),
         ("plain", "random", "vit_s"),
         ("same", "hipt", "vit_s"),
     ]
-    given += [("patch_tokens", "hipt", "vit_s"), ("mean_color", "hipt", "vit_s")]
-    folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in given]
-    found = result_table.join_folds(folds, ["slpd"])
-    assert [(row.names["features"], row.names["pretraining"]) for row in found] == [
+    encoders += [("patch_tokens", "hipt", "vit_s"), ("mean_color", "hipt", "vit_s")]
+    folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in encoders]
+    rows = result_table.join_folds(folds, ["slpd"])
+    assert [(row.names["features"], row.names["pretraining"]) for row in rows] == [
         ("color", "–"),
         ("patch", "HIPT"),
         ("patch", "uni (vit_l)"),
@@ -103,7 +103,7 @@ def test_baselines_stand_first_and_say_what_they_are():
         ("patch", "same (HIPT)"),
         ("region", "slpd"),
     ]
-    assert [row.sentence for row in found[:3]] == [
+    assert [row.sentence for row in rows[:3]] == [
         "MIL on the mean colours of patches",
         "MIL on patches",
         "MIL on patches of uni",
@@ -120,9 +120,9 @@ def test_patches_are_called_by_the_weights_of_their_encoder(source, text):
 
 def test_means_and_deviations_are_those_counted_by_hand(folds, table):
     for features, classifier, line in (("patch_tokens", "knn", 0), ("slpd", "vit_wsi", 4)):
-        own = [frame for frame, meta in folds if (meta["features"], meta["classifier"]) == (features, classifier)]
-        aucs = [auc_by_counting(frame) for frame in own]
-        hits = [((frame["p_y"] > 0.5) == (frame["label"] == "y")).mean() for frame in own]
+        frames = [frame for frame, meta in folds if (meta["features"], meta["classifier"]) == (features, classifier)]
+        aucs = [auc_by_counting(frame) for frame in frames]
+        hits = [((frame["p_y"] > 0.5) == (frame["label"] == "y")).mean() for frame in frames]
         assert table.loc[line, ["auc_mean", "auc_sd"]].tolist() == pytest.approx(mean_sd_by_hand(aucs))
         assert table.loc[line, ["accuracy_mean", "accuracy_sd"]].tolist() == pytest.approx(mean_sd_by_hand(hits))
     assert (table["folds"] == 3).all()
@@ -160,26 +160,26 @@ def test_every_row_stands_against_the_reference(table):
 
 
 def test_the_reference_is_the_row_named_or_the_last_whatever_the_scores(folds):
-    given = result_table.join_folds(folds, ["slpd", "dino"])
-    assert result_table.select_reference(given, "patch_tokens/knn").key == "patch_tokens/knn"
-    assert result_table.select_reference(given, None).key == "dino/mil"
+    rows = result_table.join_folds(folds, ["slpd", "dino"])
+    assert result_table.select_reference(rows, "patch_tokens/knn").key == "patch_tokens/knn"
+    assert result_table.select_reference(rows, None).key == "dino/mil"
     assert result_table.select_reference([], None) is None
     with pytest.raises(
         ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch_tokens/knn, "
     ):
-        result_table.select_reference(given, "slpd/mil")
+        result_table.select_reference(rows, "slpd/mil")
 
 
 def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
-    """Of each patient two slides, one well and one badly predicted: their mean is always right."""
+    """Each patient has a slide that is predicted well and one that may not be; their mean is always right."""
     frame, meta = fold_of("slpd", "mil", 0, 0.0)
     rng = np.random.default_rng(0)
     right = np.where(frame["label"] == "y", 1.0, 0.0)
     off = rng.permutation([0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     p = np.concatenate([right * (1 - off) + (1 - right) * off, right])
     two = pd.concat([frame, frame.assign(slide_id=frame["slide_id"] + "b")]).assign(p_y=p, p_x=1 - p)
-    given = result_table.join_folds([(two, meta)], ["slpd"])
-    table = result_table.make_table(given, given[0])
+    rows = result_table.join_folds([(two, meta)], ["slpd"])
+    table = result_table.make_table(rows, rows[0])
     assert table.loc[0, "accuracy_mean"] == pytest.approx(1 - 6 / 24)
     assert table.loc[0, ["patient_accuracy_mean", "patient_auc_mean"]].tolist() == [1, 1]
     (_, by_patient) = result_table.format_tables(table)
@@ -196,8 +196,8 @@ def test_a_difference_is_printed_with_its_sign(value, text):
 
 
 def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
-    given = result_table.join_folds(folds, ["dino", "slpd"])
-    whole, partial = (result_table.make_table(given, given[0], lacking) for lacking in ((), {1, 7}))
+    rows = result_table.join_folds(folds, ["dino", "slpd"])
+    whole, partial = (result_table.make_table(rows, rows[0], lacking) for lacking in ((), {1, 7}))
     assert (whole["partial_folds"].tolist(), partial["partial_folds"].tolist()) == ([0] * 5, [1] * 5)
     (plain,), (marked,) = result_table.format_tables(whole), result_table.format_tables(partial)
     assert plain.notes == []
@@ -240,13 +240,13 @@ def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
     for i, line in enumerate(table.to_dict("records")):
         expected = [line["features"], line["pretraining"], line["classifier"]]
         for score in ("accuracy", "auc"):
-            mean, sd, low, high = (number(line[f"{score}_{what}"]) for what in ("mean", "sd", "low", "high"))
+            mean, sd, low, high = (number(line[f"{score}_{end}"]) for end in ("mean", "sd", "low", "high"))
             expected += [f"{mean}±{sd}", f"{low} to {high}"]
         if line["row"] == "slpd/knn":
             expected += ["reference", "–", "–"]
         else:
             difference, low, high, detectable = (
-                line[f"auc_{what}"] for what in ("difference", "difference_low", "difference_high", "detectable")
+                line[f"auc_{end}"] for end in ("difference", "difference_low", "difference_high", "detectable")
             )
             signed = [("+" if value > 0 else "−") + number(abs(value)) for value in (difference, low, high)]
             signed = [re.sub(r".(\.000)", r"\1", text) for text in signed]
