@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -72,14 +72,14 @@ def run(
             jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
             outlines=outlines,
         )
-        n_regions, own = sample.expected_regions(slides), encoders[config.PATCH_FEATURES]
+        n_regions, speed = sample.expected_regions(slides), encoders[config.PATCH_FEATURES]
         if not n_regions:
             text = f"none in {len(sample.slides)} slides: look at tissue.* and regions.min_tissue_fraction"
             report.add(FAIL, "regions", text)
-        _check_runs(report, settings, sample, own.token_dim)
+        _check_runs(report, settings, sample, speed.token_dim)
         stages = forecast_stages(settings, slides, sample, encoders, machine)
         checks.check_disk(report, results, sum(stage.gigabytes for stage in stages))
-        needed_gb = tokens_gb(n_regions, own.patches_per_region, own.token_dim, with_colors=False)
+        needed_gb = tokens_gb(n_regions, speed.patches_per_region, speed.token_dim, with_colors=False)
         checks.check_memory(report, needed_gb, MEMORY_SHARE * pretrain_mb / 1e3)
         print(f"\nAbout {n_regions:,} regions, by {len(sample.slides)} slides and the speed of this machine:")
         print("\n".join(forecast.format_forecast(stages)), flush=True)
@@ -168,43 +168,55 @@ def forecast_stages(
     Returns:
         The forecasts, in the order of the stages.
     """
-    targets, n_regions = Targets(settings), sample.expected_regions(slides)
-    token_dim, region_px = encoders[config.PATCH_FEATURES].token_dim, settings.regions.size_px
+    n_regions, token_dim = sample.expected_regions(slides), encoders[config.PATCH_FEATURES].token_dim
     stages = [forecast.forecast_tissue(len(slides), sample, machine)]
     if recipe := settings.patch_encoder.recipe:
-        n_patches, own = len(slides) * settings.patches.patches_per_slide, settings.patch_encoder.cohort_encoder
-        rate = throughput.time_stage_one(own, recipe, machine.device)
-        stages.append(
-            forecast.forecast_patch_encoder(n_patches, patch_px=own.patch_px, epochs=recipe.epochs, patches_per_s=rate)
-        )
+        n_patches = len(slides) * settings.patches.patches_per_slide
+        trained = settings.patch_encoder.cohort_encoder
+        rate = throughput.time_stage_one(trained, recipe, machine.device)
+        px, epochs = trained.patch_px, recipe.epochs
+        stages.append(forecast.forecast_patch_encoder(n_patches, patch_px=px, epochs=epochs, patches_per_s=rate))
     for name, encoder in encoders.items():
-        line = "tokens" if name == config.PATCH_FEATURES else f"tokens of {name}"
+        line, region_px = "tokens" if name == config.PATCH_FEATURES else f"tokens of {name}", settings.regions.size_px
         stages.append(forecast.forecast_tokens(line, slides, sample, encoder, machine, region_px=region_px))
+    stages += _forecast_runs(settings, n_regions, token_dim, machine)
+    return [*stages, _forecast_classifiers(settings, len(slides), n_regions, encoders, machine)]
+
+
+def _forecast_runs(
+    settings: config.Config, n_regions: int, token_dim: int, machine: Machine
+) -> Iterator[StageForecast]:
+    """Yield the forecast of each pretraining run; one run with prototypes and one without are timed."""
     rates: dict[bool, float] = {}  # by whether a run has prototypes
-    for name, names in targets.encoders.items():
+    for name, names in Targets(settings).encoders.items():
         run = settings.pretrain.run(name)
         if run.uses_prototypes not in rates:
             rates[run.uses_prototypes] = throughput.time_pretraining(run, settings.grid, token_dim, machine.device)
         share = pretrain_share(per_fold=names != [name], n_folds=settings.folds.n_folds)
         rate = rates[run.uses_prototypes]
-        stages.append(
-            forecast.forecast_pretrain(
-                name, len(names), share * n_regions, epochs=run.epochs, regions_per_s=rate, machine=machine
-            )
+        yield forecast.forecast_pretrain(
+            name, len(names), share * n_regions, epochs=run.epochs, regions_per_s=rate, machine=machine
         )
-    training, n_folds = settings.evaluate.training, len(targets.folds)
-    seconds: dict[tuple[str, str], float] = {
-        (features, classifier): throughput.time_classifier(classifier, training, *size)
-        for features, classifiers in settings.evaluate.classifiers.items()
-        for size in [_feature_size(settings, features, n_regions / len(slides), encoders)]
-        for classifier in classifiers
-    }
-    return [
-        *stages,
-        forecast.forecast_evaluate(
-            seconds, n_slides=len(slides), n_folds=n_folds, epochs=training.epochs, machine=machine
-        ),
-    ]
+
+
+def _forecast_classifiers(
+    settings: config.Config,
+    n_slides: int,
+    n_regions: int,
+    encoders: Mapping[str, EncoderSpeed],
+    machine: Machine,
+) -> StageForecast:
+    """Forecast the classifiers of all rows and folds."""
+    training, n_folds = settings.evaluate.training, settings.folds.count
+    seconds: dict[tuple[str, str], float] = {}
+    for features, names in settings.evaluate.classifiers.items():
+        size = _feature_size(settings, features, n_regions / n_slides, encoders)
+        for classifier in names:
+            options = training.model_dump(exclude={"epochs"})
+            seconds[features, classifier] = throughput.time_classifier(classifier, *size, **options)
+    return forecast.forecast_evaluate(
+        seconds, n_slides=n_slides, n_folds=n_folds, epochs=training.epochs, machine=machine
+    )
 
 
 def _feature_size(

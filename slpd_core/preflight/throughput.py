@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,23 +169,23 @@ def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, d
     return time_epoch(StageTwo.create(dataset, seed=1, device=device, **pretrain.select_arguments(short)))
 
 
-def time_classifier(classifier: str, training: config.ClassifierTrainingConfig, n_instances: int, dim: int) -> float:
+def time_classifier(classifier: str, n_instances: int, dim: int, **training: Any) -> float:
     """Time the training of a classifier.
 
     Args:
         classifier: Its name.
-        training: Its settings.
         n_instances: Regions or patches of a slide.
         dim: Length of their features.
+        training: The keywords of `fit_classifier`, but for `epochs`.
 
     Returns:
         Seconds to train on a slide once.
     """
     slides = [str(i) for i in range(TIMED_SLIDES)]
     feature = np.random.default_rng(0).standard_normal((max(1, n_instances), dim)).astype(np.float32)
-    once, labels = training.model_dump() | {"epochs": 1}, np.arange(TIMED_SLIDES) % 2
+    labels = np.arange(TIMED_SLIDES) % 2
     started = time.perf_counter()
-    classifiers.fit_classifier(lambda _: feature, slides, labels, ["0", "1"], classifier, 0, **once)
+    classifiers.fit_classifier(lambda _: feature, slides, labels, ["0", "1"], classifier, 0, epochs=1, **training)
     return (time.perf_counter() - started) / TIMED_SLIDES
 
 
