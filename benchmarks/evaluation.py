@@ -118,7 +118,7 @@ def all_folds(folder: Path) -> None:
     print(f"AUC: {means}\n", flush=True)
 
 
-class OfFiles(Dataset):
+class OfFiles(Dataset[tuple[torch.Tensor, int]]):
     """A slide's tensor and label, loaded when asked for."""
 
     def __init__(self, folder: Path, fold: evaluate.Fold) -> None:

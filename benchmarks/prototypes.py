@@ -5,8 +5,11 @@ region and an offset a slide. The floor of matching is multiplying alone: the co
 """
 
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import permutations
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -97,7 +100,7 @@ def clustering(embeddings: np.ndarray, rows_of: list[np.ndarray]) -> None:
         rngs = [generator(1, "kmeans", 0, i) for i in range(len(rows_of))]
         return kmeans(embeddings, rows_of, M, restarts=RESTARTS, iterations=ITERATIONS, rngs=rngs)[1]
 
-    def each(way) -> np.ndarray:
+    def each(way: Callable[..., tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         assignment = np.full(len(embeddings), -1)
         with threadpool_limits(1):  # matrices this small are slower on more threads
             for i, rows in enumerate(rows_of):
@@ -149,13 +152,13 @@ def many_slides(threads: int) -> float:
     centers = generator(1, "benchmark").standard_normal((MANY_SLIDES, M, DIM), np.float32)
     spent = []
 
-    def some(work, items) -> None:
+    def some(work: Callable[[Any], None], items: Sequence[Any]) -> None:
         started = time.perf_counter()
         parallel_map(work, items[:TRIED_BLOCKS])
         spent.append(time.perf_counter() - started)
 
-    matching.parallel_map = some
-    matching.nearest_slides(centers, 1)
+    with patch.object(matching, "parallel_map", some):
+        matching.nearest_slides(centers, 1)
     return spent[0]
 
 

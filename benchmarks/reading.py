@@ -4,6 +4,7 @@ The slide is one of the demo's, drawn as level 0 of a pyramid at 0.5 um/px and o
 """
 
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def decode(streams: list[bytes], shrink: int = 1) -> None:
         simplejpeg.decode_jpeg(stream, buffer=buffer, **smaller)
 
 
-def two_threads(way, *arguments) -> None:
+def two_threads(way: Callable[..., object], *arguments: object) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: way(*arguments), range(2)))
 

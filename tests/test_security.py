@@ -212,7 +212,7 @@ def test_a_text_nested_without_end_is_a_broken_file(tmp_path):
 def test_an_outline_that_is_none_is_named(tmp_path, corner, kind):
     path = tmp_path / "a.geojson"
     path.write_text(f'{{"type": "{kind}", "coordinates": [[{corner}, [1, 0], [1, 1], {corner}]]}}')
-    with pytest.raises(ValueError, match=r"a\.geojson: (not a GeoJSON of areas|holds a corner at no finite place)"):
+    with pytest.raises(ValueError, match=r"a\.geojson: (not a GeoJSON of areas|a corner is not finite)"):
         outlines.read_outline(path, (100, 100))
 
 

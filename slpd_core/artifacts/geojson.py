@@ -19,7 +19,13 @@ OLD_KINDS = {"PathDetectionObject": "detection", "PathCellObject": "cell", "Path
 
 
 def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
-    """Write a FeatureCollection of level-0 px polygons that QuPath opens; slide and metadata stand beside them."""
+    """Write level-0 polygons as a FeatureCollection that QuPath opens, with the slide and metadata.
+
+    Args:
+        path: Of the file.
+        tissue: Of one slide.
+        meta: As `provenance` returns.
+    """
     from shapely.geometry import mapping
 
     properties = {"objectType": "annotation", "classification": {"name": "Tissue", "color": [46, 160, 67]}}
@@ -40,7 +46,7 @@ def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
 
 @dataclass(frozen=True)
 class Area:
-    """An object of a GeoJSON: a shapely geometry, its class and its kind ("annotation" ...), "" where it has none."""
+    """An object of a GeoJSON file: a shapely geometry, its class, and its kind ("annotation" ...); "" for none."""
 
     geometry: Any
     name: str
@@ -48,10 +54,16 @@ class Area:
 
 
 def read_geojson_polygons(path: Path) -> list[Area]:
-    """Read the objects of any GeoJSON: a FeatureCollection, a Feature, a geometry or a list; also packed (.gz).
+    """Read the objects of any GeoJSON: a FeatureCollection, a Feature, a geometry or a list.
+
+    Args:
+        path: Of the file, plain or gzip.
+
+    Returns:
+        The objects in order.
 
     Raises:
-        ValueError: The file holds something else, or a corner at no finite place.
+        ValueError: The file is not GeoJSON, or a corner is not finite.
     """
     from shapely import force_2d, get_coordinates
     from shapely.errors import ShapelyError
@@ -67,7 +79,7 @@ def read_geojson_polygons(path: Path) -> list[Area]:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ShapelyError) as error:
         raise ValueError(f"{path}: not a GeoJSON of areas ({error}); export it from QuPath as GeoJSON") from error
     if not np.isfinite(get_coordinates([area.geometry for area in areas])).all():
-        raise ValueError(f"{path}: holds a corner at no finite place; outline tissue anew")
+        raise ValueError(f"{path}: a corner is not finite; draw the outline again")
     return areas
 
 
@@ -102,7 +114,14 @@ def _describe(item: Mapping[str, Any]) -> tuple[str, str]:
 def read_tissue(path: Path) -> tuple[Tissue, Meta]:
     """Read what `write_tissue` wrote.
 
-    Raises ValueError when the file is broken.
+    Args:
+        path: Of the file.
+
+    Returns:
+        The tissue and the metadata.
+
+    Raises:
+        ValueError: The file is broken, or was edited.
     """
     from shapely.errors import ShapelyError
     from shapely.geometry import shape

@@ -1,4 +1,4 @@
-"""Ids and labels as people write them: brought to one form, compared as they are meant, and quoted in messages."""
+"""Normalize and compare ids and labels that people typed."""
 
 import re
 import unicodedata
@@ -9,33 +9,66 @@ SEPARATORS = re.compile(r"[\s._-]+")
 
 
 def normalize_id(text: str) -> str:
-    """Return a text composed as Unicode's NFC, without spaces at its ends.
+    """Normalize a text to Unicode NFC, so that the `Müller` of macOS is that of Windows.
 
-    So the `Müller` of a Mac is that of Windows.
+    Args:
+        text: As typed.
+
+    Returns:
+        The text without spaces at its ends.
     """
     return unicodedata.normalize("NFC", text).strip()
 
 
 def fold_id(text: str) -> str:
-    """Return what all spellings of an id share: it ignores case, widths and runs of spaces, and reads 101.0 as 101."""
+    """Map all spellings of an id to one: case, widths, runs of spaces, and 101.0 for 101.
+
+    Args:
+        text: An id.
+
+    Returns:
+        The key that the spellings share.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return without_fraction(" ".join(folded.split()))
 
 
 def without_fraction(text: str) -> str:
-    """Return 101 for 101.0, and any other text as it is."""
+    """Remove the fraction .0 of a whole number.
+
+    Args:
+        text: For example 101.0.
+
+    Returns:
+        101; any other text unchanged.
+    """
     number = WHOLE_NUMBER.fullmatch(text)
     return number[1] if number else text
 
 
 def loosen_id(text: str) -> str:
-    """Return what ids share that are easily taken for one: `fold_id` without kinds of separators and leading zeros."""
+    """Map ids that are easily confused to one: `fold_id` without kinds of separators and leading zeros.
+
+    Args:
+        text: An id.
+
+    Returns:
+        The key that they share.
+    """
     plain = SEPARATORS.sub("-", fold_id(text))
     return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", plain)
 
 
 def group_alike(texts: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
-    """Return each group of different texts that have one key, in the order of their first appearance."""
+    """Group different texts that have the same key.
+
+    Args:
+        texts: May repeat.
+        key: For example `fold_id`.
+
+    Returns:
+        Groups of two or more, in the order of first appearance.
+    """
     groups: dict[str, dict[str, None]] = {}
     for text in dict.fromkeys(texts):
         groups.setdefault(key(text), {})[text] = None

@@ -1,4 +1,4 @@
-"""Reading a file so that what its file system fails at is never taken for a broken file."""
+"""Open files so that a failure of the file system is never taken for a broken file."""
 
 import io
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from slpd_core.artifacts.files import missing_file
 
 
 class NamedFile(io.FileIO):
-    """A file to read whose errors name it: the system's (a share that is away, no permission) are no fault of the file.
+    """A file whose errors name it: a share that is away or a missing permission is no fault of the file.
 
-    Raises FileNotFoundError where there is none, with the command that makes it.
+    Raises:
+        FileNotFoundError: There is no file; names the command that builds it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,22 +32,42 @@ class NamedFile(io.FileIO):
             raise OSError(error.errno, f"{error.strerror}; {remedy}", str(self._path)) from error
 
     def readinto(self, buffer: Any) -> Any:
-        """Read some bytes into a buffer."""
+        """Read bytes into a buffer, as io.FileIO does."""
         with self._naming():
             return super().readinto(buffer)
 
     def readall(self) -> bytes:
-        """Read what is left."""
+        """Read the remaining bytes, as io.FileIO does."""
         with self._naming():
             return super().readall()
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a file to read, so that an OSError with a number is the system's, and one without a broken content's."""
+    """Open a file for reading.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The file. Its OSError has an errno if the system failed, and none if the content is broken.
+
+    Raises:
+        FileNotFoundError: There is no file.
+    """
     return io.BufferedReader(NamedFile(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file whole; errors of the system name it."""
+    """Read a file; errors of the system name it.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     with open_file(path) as file:
         return file.read()

@@ -15,7 +15,17 @@ from slpd_core.artifacts.schema import TABLES, Meta
 
 
 def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
-    """Write the table `name` of TABLES as Parquet; a column `embedding` holds equally long float vectors."""
+    """Write a table as Parquet.
+
+    Args:
+        path: Of the file.
+        name: Of the table in TABLES.
+        frame: Its columns; `embedding` holds float vectors of one length.
+        meta: As `provenance` returns; with embeddings also `embed_dim`.
+
+    Raises:
+        ValueError: A column is missing.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -35,25 +45,33 @@ def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
 
 
 def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
-    """Write a table as Parquet, for later stages, and beside it as CSV, for people.
+    """Write a table as Parquet for later stages and as CSV for people.
 
     Args:
-        path: of the Parquet file; the other ends in .csv.
-        name: of the table in TABLES.
-        frame: its columns, all without embeddings.
-        meta: as `provenance` returns.
+        path: Of the Parquet file; the other ends in .csv.
+        name: Of the table in TABLES.
+        frame: Its columns, without embeddings.
+        meta: As `provenance` returns.
 
     Raises:
-        ValueError: Where it lacks a column.
+        ValueError: A column is missing.
     """
     write_table(path, name, frame, meta)
     write_csv(path.with_suffix(".csv"), frame)
 
 
 def read_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, Meta]:
-    """Read the table `name` of TABLES and its metadata; without a name, whatever table the file holds.
+    """Read a table and its metadata.
 
-    Raises ValueError when the file is broken or lacks a column.
+    Args:
+        path: Of the file.
+        name: Of the table in TABLES; None reads any table.
+
+    Returns:
+        The table and the metadata.
+
+    Raises:
+        ValueError: The file is broken or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -78,7 +96,14 @@ def read_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, Meta]
 
 
 def embedding_rows(table: Any) -> list[np.ndarray]:
-    """The `embedding` column of an Arrow table as one float32 (dim,) per row, none copied."""
+    """Split the `embedding` column of an Arrow table into rows without copying.
+
+    Args:
+        table: An Arrow table.
+
+    Returns:
+        float32 (dim,) per row.
+    """
     column = table.column("embedding")
     flat = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks)
     return [row for values in flat for row in values.reshape(-1, column.type.list_size)]

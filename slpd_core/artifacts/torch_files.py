@@ -1,4 +1,4 @@
-"""Files of tensors, safetensors or of torch.save, of this pipeline or from elsewhere; no code they hold is run."""
+"""Read tensors of safetensors files and of torch.save, also from elsewhere; no code in them is run."""
 
 import io
 import zipfile
@@ -13,10 +13,18 @@ from slpd_core.artifacts.weights import check_foreign
 
 
 def read_torch(path: Path) -> Any:
-    """Read torch tensors from .safetensors, or a file torch.save wrote: nothing it may hold is run.
+    """Read tensors of a .safetensors file or of one that torch.save wrote; nothing in it is run.
 
-    Of the latter, tensors, plain values and the settings (argparse.Namespace) that training scripts save beside them.
-    Raises ValueError when the file is broken or holds anything else.
+    Of the latter, tensors, plain values and an argparse.Namespace, which training scripts save beside them, are read.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        A state dict, or what torch.save was given.
+
+    Raises:
+        ValueError: The file is broken or holds anything else.
     """
     import torch
     from safetensors import SafetensorError

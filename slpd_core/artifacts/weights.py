@@ -13,9 +13,12 @@ from slpd_core.artifacts.schema import Meta
 
 
 def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> None:
-    """Write a state dict of numpy arrays as safetensors; meta: texts only.
+    """Write a state dict of numpy arrays as safetensors; equal content gives equal bytes.
 
-    The same tensors and metadata give the same bytes: safetensors writes one text, but several in any order.
+    Args:
+        path: Of the file.
+        tensors: By name.
+        meta: Texts; stored as one, as safetensors orders several at random.
     """
     from safetensors.numpy import save
 
@@ -24,10 +27,16 @@ def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> 
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:
-    """Read a state dict of numpy arrays and its metadata.
+    """Read a state dict and its metadata, verified in the same pass (twice as fast as safetensors' reader).
 
-    The arrays are views of the file's bytes, read and checked in one pass: twice as fast as the library's reader.
-    Raises ValueError when the file is broken.
+    Args:
+        path: Of the file.
+
+    Returns:
+        Arrays by name, views of the file's bytes, and the metadata.
+
+    Raises:
+        ValueError: The file is broken.
     """
     data = read_sealed(path)
     try:

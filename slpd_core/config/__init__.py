@@ -1,6 +1,6 @@
-"""config.yaml as frozen pydantic sections, one a stage, checked whole when the workflow is parsed.
+"""config.yaml as frozen pydantic sections, one per stage, validated when the workflow is parsed.
 
-There are no defaults here: config.yaml is the one place a value stands. An installed package carries a copy of it.
+There are no defaults here: config.yaml is the only place of a value. An installed package carries a copy of it.
 """
 
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ __all__ = [
 
 
 class Config(Section):
-    """The whole of config.yaml."""
+    """All settings of config.yaml."""
 
     cohort: str
     seed: Annotated[Int, Field(ge=0, lt=2**32)]
@@ -110,82 +110,90 @@ class Config(Section):
 
     @property
     def attending(self) -> list[tuple[str, str]]:
-        """The rows, features and classifier, that say how much each region of a slide counts."""
+        """The pairs of features and classifier that weight the regions of a slide."""
         rows = self.evaluate.classifiers.items()
         return [(run, name) for run, names in rows if run in self.pretrain.runs for name in names if name in ATTENTION]
 
     @property
     def predicting(self) -> list[tuple[str, str]]:
-        """The rows, features and classifier, that predict new slides: where none is named, those of pretraining runs,
-        or all where there is no run.
+        """The pairs of features and classifier that predict new slides.
+
+        Where predict.classifiers is null: those of pretraining runs, or all where there is no run.
         """
         rows = self.predict.classifiers
         if rows is None:
-            of_runs = {name: own for name, own in self.evaluate.classifiers.items() if name in self.pretrain.runs}
+            of_runs = {name: names for name, names in self.evaluate.classifiers.items() if name in self.pretrain.runs}
             rows = of_runs or self.evaluate.classifiers
         return [(features, classifier) for features, names in rows.items() for classifier in names]
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        found = []
+        lines = []
         if not PLAIN_NAME.fullmatch(self.cohort):
-            found.append(f"cohort: {self.cohort!r} cannot name a folder; use letters, digits, - and _")
+            lines.append(f"cohort: {self.cohort!r} cannot name a folder; use letters, digits, - and _")
         size_px = self.regions.size_px
         for key, encoder in self.patch_encoder.encoders().items():
             if size_px % encoder.patch_px:
-                found.append(
+                lines.append(
                     f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
                 )
         for name, overrides in self.pretrain.runs.items():
             for key in ("global_crop_size", "cluster_crop"):
                 crop = getattr(self.pretrain.run(name), key)
                 if crop and crop > self.grid:
-                    place = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"
-                    found.append(f"{place}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
+                    section = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"
+                    lines.append(f"{section}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.compared]:
-            found.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
-        raise_problems(found + self._problems_of_rows())
+            lines.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
+        raise_problems(lines + self._problems_of_rows())
         return self
 
     def _problems_of_rows(self) -> list[str]:
-        found = []
+        lines = []
         patches = [COLOR_FEATURES, PATCH_FEATURES, *self.patch_encoder.compared]
         known = [*patches, *self.pretrain.runs]
         for features, names in self.evaluate.classifiers.items():
             if features not in known:
-                found.append(
+                lines.append(
                     f"evaluate.classifiers.{features}: unknown features, there are {', '.join(known)}; add a run to "
                     f"pretrain.runs or an encoder to patch_encoder.compared, or leave the row out by {features}: null"
                 )
             of_patches = features in patches and features not in self.pretrain.runs
             if of_patches and "vit_wsi" in names and not self.evaluate.vit_wsi_on_patches:
-                found.append(
+                lines.append(
                     f"evaluate.classifiers.{features}: vit_wsi attends from each patch of a slide to all others, tens "
                     "of thousands; leave it out there, as the paper does, or set evaluate.vit_wsi_on_patches: true"
                 )
             if len(set(names)) < len(names):
-                found.append(f"evaluate.classifiers.{features}: {', '.join(names)} names a classifier twice; keep one")
+                lines.append(f"evaluate.classifiers.{features}: {', '.join(names)} names a classifier twice; keep one")
         for features, names in (self.predict.classifiers or {}).items():
             for name in names:
                 if name not in self.evaluate.classifiers.get(features, []):
-                    found.append(
+                    lines.append(
                         f"predict.classifiers.{features}: evaluate.classifiers does not train {name} on it; add it"
                     )
         rows = [f"{features}/{name}" for features, names in self.evaluate.classifiers.items() for name in names]
         if rows and self.report.reference not in (None, *rows):
-            found.append(
+            lines.append(
                 f"report.reference: {self.report.reference!r} is no row of evaluate.classifiers; name one, such as "
                 f"{rows[-1]}, or null for the last of the table"
             )
         if not self.evaluate.classifiers:
-            found.append("evaluate.classifiers: none is left; keep one row")
-        return found
+            lines.append("evaluate.classifiers: none is left; keep one row")
+        return lines
 
 
 def load(values: Mapping[str, Any]) -> Config:
-    """Check the settings, config.yaml and what overlays it, whole.
+    """Validate all settings, config.yaml and its overlays.
 
-    Raises ValueError with one line a problem.
+    Args:
+        values: Plain values, as YAML gives them.
+
+    Returns:
+        The settings of every stage.
+
+    Raises:
+        ValueError: One line per problem.
     """
     check_size(values)
     lines = [*find_renamed(values)]
@@ -210,5 +218,12 @@ def default_config() -> Config:
 
 
 def joined_tables(values: Mapping[str, Any]) -> dict[str, CohortTableConfig]:
-    """The tables over cohorts of `report.tables`, from their plain values."""
-    return {name: CohortTableConfig.model_validate(own) for name, own in values.items()}
+    """Validate the tables over cohorts of `report.tables`.
+
+    Args:
+        values: Plain values by the name of the table.
+
+    Returns:
+        The tables by name.
+    """
+    return {name: CohortTableConfig.model_validate(table) for name, table in values.items()}

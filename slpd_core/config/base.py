@@ -1,4 +1,4 @@
-"""What sections are made of: the types of their values, and how what is wrong is said."""
+"""The types of settings, and the messages of their problems."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -45,15 +45,22 @@ ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how m
 PATCH_FEATURES, COLOR_FEATURES = "patch_tokens", "mean_color"  # the patch encoder's tokens; mean RGB of each patch
 # No run and no compared encoder is called so: names of other features, today's and those of earlier versions.
 RESERVED_NAMES = (PATCH_FEATURES, COLOR_FEATURES, "patch", "colour")
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def named_overrides(named: Any) -> Any:
-    """Named overrides of a section: null overrides nothing, false removes what the file below names."""
+    """Normalize named overrides of a section: null overrides nothing, false removes a name of an earlier file.
+
+    Args:
+        named: Plain values.
+
+    Returns:
+        Overrides by name.
+    """
     if not isinstance(named, dict):
         return named
-    return {name: {} if own is None else own for name, own in named.items() if own is not False}
+    return {name: {} if overrides is None else overrides for name, overrides in named.items() if overrides is not False}
 
 
 # A name of features -> the settings in which it differs from its section's own.
@@ -61,9 +68,9 @@ Overrides = Annotated[dict[str, dict[str, Any]], BeforeValidator(named_overrides
 
 
 class Section(BaseModel):
-    """A section of config.yaml: immutable, and an unknown key is an error.
+    """A section of config.yaml: immutable; an unknown key is an error.
 
-    A validator of several keys raises one line a problem, each beginning with the key below the section.
+    A validator of several keys raises one line per problem, which begins with the key below the section.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -82,30 +89,53 @@ class Section(BaseModel):
 
 
 def check_size(values: Any) -> None:
-    """Raise ValueError where settings unfold to too many: in YAML a list may hold itself, or others often."""
+    """Check that YAML, in which a list may contain itself, does not unfold to too many values.
+
+    Args:
+        values: Plain settings.
+
+    Raises:
+        ValueError: There are more than MAX_VALUES.
+    """
     ahead, seen = [values], 0
     while ahead:
         value = ahead.pop()
         ahead += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
         seen += 1
-        if seen + len(ahead) > MOST_VALUES:
+        if seen + len(ahead) > MAX_VALUES:
             raise ValueError(
-                f"settings: more than {MOST_VALUES:,} values; write lists out instead of repeating them by *"
+                f"settings: more than {MAX_VALUES:,} values; write lists out instead of repeating them by *"
             )
 
 
-def raise_problems(found: list[str]) -> None:
-    """Raise the problems found, if any: a line each, and each once."""
-    if found:
-        raise ValueError("\n".join(dict.fromkeys(found)))
+def raise_problems(lines: list[str]) -> None:
+    """Raise the problems, if any.
+
+    Args:
+        lines: One per problem; repeated ones are raised once.
+
+    Raises:
+        ValueError: There is a problem.
+    """
+    if lines:
+        raise ValueError("\n".join(dict.fromkeys(lines)))
 
 
 def check_overrides(key: str, overrides: Mapping[str, Any], settings_of: Callable[[str], Section]) -> None:
-    """Raise what is wrong with the names and settings of runs or other encoders, the values of `key`."""
-    found = []
+    """Check the names and settings of runs or compared encoders.
+
+    Args:
+        key: Of the overrides, for messages.
+        overrides: By name.
+        settings_of: Applies the overrides of a name.
+
+    Raises:
+        ValueError: One line per problem.
+    """
+    lines = []
     for name in overrides:
         if not PLAIN_NAME.fullmatch(name) or name in RESERVED_NAMES:
-            found.append(
+            lines.append(
                 f"{key}: {name!r} cannot be a name here; use letters, digits, - and _, and none of "
                 f"{', '.join(RESERVED_NAMES)}"
             )
@@ -113,16 +143,21 @@ def check_overrides(key: str, overrides: Mapping[str, Any], settings_of: Callabl
         try:
             settings_of(name)
         except ValidationError as error:
-            found += problems(error, key, name)
+            lines += problems(error, key, name)
         except ValueError as error:
-            found.append(f"{key}.{name}.{error}")
-    raise_problems(found)
+            lines.append(f"{key}.{name}.{error}")
+    raise_problems(lines)
 
 
 def problems(error: ValidationError, *within: str) -> list[str]:
-    """Each problem of a validation as one line: the key, the value found, what is wrong with it.
+    """Describe each problem of a validation: its key, the value, and the remedy.
 
-    within: the keys above what was validated.
+    Args:
+        error: Of pydantic.
+        within: Keys above what was validated.
+
+    Returns:
+        One line per problem.
     """
     lines = []
     for item in error.errors():

@@ -1,4 +1,4 @@
-"""The sections of embeddings to numbers."""
+"""Settings of the stages from embeddings to numbers."""
 
 import re
 from pathlib import Path
@@ -37,30 +37,34 @@ class FoldsConfig(Section):
 
     @property
     def files(self) -> list[Path]:
-        """The imported splits, fold after fold; none where the folds are made here."""
-        found = {
+        """The files of imported splits, in the order of folds; none where folds are drawn here."""
+        paths = {
             int(named[1]): path
             for path in (Path(self.splits_dir).glob("splits_*.csv") if self.splits_dir else ())
             if (named := SPLITS_FILE.fullmatch(path.name))
         }
-        return [found[number] for number in sorted(found)]
+        return [paths[i] for i in sorted(paths)]
 
     @property
     def count(self) -> int:
-        """How many folds there are in all."""
+        """Number of folds."""
         return len(self.files) if self.splits_dir else self.n_folds * self.n_repeats
 
     @model_validator(mode="after")
     def _splits_are_numbered(self) -> Self:
-        found = []
+        lines = []
         names = [path.name for path in self.files]
-        if names != [f"splits_{number}.csv" for number in range(len(names))]:
-            found.append(f"splits_dir: {self.splits_dir} holds {', '.join(names)}; number them from 0 without a gap")
-        raise_problems(found)
+        if names != [f"splits_{i}.csv" for i in range(len(names))]:
+            lines.append(f"splits_dir: {self.splits_dir} holds {', '.join(names)}; number them from 0 without a gap")
+        raise_problems(lines)
         return self
 
     def require_splits(self) -> None:
-        """Raise FileNotFoundError where the folder of imported splits holds none."""
+        """Check that the folder of imported splits has splits.
+
+        Raises:
+            FileNotFoundError: It has none.
+        """
         if self.splits_dir and not self.files:
             raise FileNotFoundError(
                 f"folds.splits_dir: no splits_0.csv in {self.splits_dir}; put the splits there or correct the folder, "
@@ -69,7 +73,7 @@ class FoldsConfig(Section):
 
 
 class ClassifierTrainingConfig(Section):
-    """The settings every classifier is trained with."""
+    """Settings of the training of every classifier."""
 
     epochs: Positive
     lr: PositiveFloat
@@ -93,9 +97,9 @@ class EvaluateConfig(ClassifierTrainingConfig):
 
     @property
     def training(self) -> ClassifierTrainingConfig:
-        """The section, its preset applied, without what decides on its rows: what one fold of one row depends on."""
-        own = self.model_dump(exclude={"classifiers", "vit_wsi_on_patches", "preset"})
-        return ClassifierTrainingConfig(**own | PRESETS.get(self.preset or "", {}))
+        """The settings that one fold of one classifier depends on, preset applied."""
+        values = self.model_dump(exclude={"classifiers", "vit_wsi_on_patches", "preset"})
+        return ClassifierTrainingConfig(**values | PRESETS.get(self.preset or "", {}))
 
 
 class HeatmapsConfig(Section):
@@ -108,27 +112,27 @@ class PredictConfig(Section):
 
 
 class CohortTableConfig(Section):
-    """Rows, features/classifier as in evaluate.classifiers, of several cohorts; a mapping gives each a label."""
+    """A table of rows (features/classifier) of several cohorts; a mapping gives each row a label."""
 
     cohorts: Annotated[list[str], Field(min_length=1)]
     rows: Annotated[list[str] | dict[str, str], Field(min_length=1)]
 
     @property
     def labelled(self) -> dict[str, str]:
-        """The rows by their labels; a row without is its own."""
+        """The rows by label; a row without one is its own label."""
         return self.rows if isinstance(self.rows, dict) else {row: row for row in self.rows}
 
     @model_validator(mode="after")
     def _rows_are_rows(self) -> Self:
-        found = [
+        lines = [
             f"rows: {row!r} is no features/classifier; write for example slpd/vit_wsi"
             for row in self.labelled.values()
             if row.partition("/")[2] not in CLASSIFIERS or not PLAIN_NAME.fullmatch(row.partition("/")[0])
         ]
         for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):
-            found += [f"{key}: {name!r} stands there twice; keep one" for name in names if names.count(name) > 1]
-        found += [f"cohorts: {name!r} is no cohort's name" for name in self.cohorts if not PLAIN_NAME.fullmatch(name)]
-        raise_problems(found)
+            lines += [f"{key}: {name!r} stands there twice; keep one" for name in names if names.count(name) > 1]
+        lines += [f"cohorts: {name!r} is no cohort's name" for name in self.cohorts if not PLAIN_NAME.fullmatch(name)]
+        raise_problems(lines)
         return self
 
 
@@ -143,7 +147,7 @@ class ReportPageConfig(ReportConfig):
 
     @property
     def page(self) -> ReportConfig:
-        """The section without the tables over cohorts: what the report of one cohort depends on."""
+        """The settings that the report of one cohort depends on."""
         return ReportConfig(**self.model_dump(exclude={"tables"}))
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The sections of tokens to embeddings."""
+"""Settings of the stages from tokens to embeddings."""
 
 from typing import Any, Literal, Self
 
@@ -53,7 +53,7 @@ RELEASED_REGIONS_PER_PROTOTYPE = 8  # of the released code's commands: min_regio
 
 
 class PretrainRunConfig(SelfDistillationConfig):
-    """The settings of one pretraining run, overrides applied."""
+    """Settings of one pretraining run, overrides applied."""
 
     train_on: Literal["all", "train_fold"]
     alpha_intra: NonNegative
@@ -85,32 +85,32 @@ class PretrainRunConfig(SelfDistillationConfig):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        found = []
+        lines = []
         if self.embed_dim % self.n_heads:
-            found.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
+            lines.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
         if self.local_crop_size > self.global_crop_size:
-            found.append(
+            lines.append(
                 f"local_crop_size: {self.local_crop_size} is larger than global_crop_size {self.global_crop_size}; "
                 "lower it"
             )
         if self.clustering == "global" and self.alpha_inter:
-            found.append(
+            lines.append(
                 f"clustering: global, but alpha_inter is {self.alpha_inter}; set it to 0, a cohort clustered as one "
                 "has no nearest slides"
             )
         if self.center_slides and self.n_prototypes == 1:
-            found.append("center_slides: of one prototype a slide nothing is left; set n_prototypes to 2 or more")
+            lines.append("center_slides: of one prototype a slide nothing is left; set n_prototypes to 2 or more")
         if self.uses_prototypes and self.prototype_start_epoch >= self.epochs:
-            found.append(
+            lines.append(
                 f"prototype_start_epoch: {self.prototype_start_epoch} of {self.epochs} epochs leave none for the "
                 "prototypes; lower it, or set alpha_intra and alpha_inter to 0"
             )
-        raise_problems(found)
+        raise_problems(lines)
         return self
 
     @property
     def uses_prototypes(self) -> bool:
-        """Whether any loss of the run needs slide prototypes."""
+        """Whether a loss of the run needs prototypes."""
         return self.alpha_intra > 0 or self.alpha_inter > 0
 
 
@@ -123,13 +123,23 @@ class PretrainConfig(PretrainRunConfig):
         return self
 
     def run(self, name: str) -> PretrainRunConfig:
-        """The settings of run `name`: the section's own, with that run's overrides."""
-        own = dict(self.runs[name])
-        preset = own.pop("preset", None)
+        """Apply the preset and the overrides of a run to the section.
+
+        Args:
+            name: Of the run.
+
+        Returns:
+            Its settings.
+
+        Raises:
+            ValueError: There is no such preset, or the settings contradict each other.
+        """
+        overrides = dict(self.runs[name])
+        preset = overrides.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
-        run = PretrainRunConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **own})
-        if preset == "authors_code" and "min_regions" not in own:
+        run = PretrainRunConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **overrides})
+        if preset == "authors_code" and "min_regions" not in overrides:
             return run.model_copy(update={"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes})
         return run
 

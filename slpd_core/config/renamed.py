@@ -1,4 +1,4 @@
-"""Keys and values of earlier versions, by their names today: an old one ends in an error that says the new one."""
+"""Old names of keys and values: each ends in an error that names the new one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -60,15 +60,15 @@ NAMED = {"pretrain.runs": "pretrain", "patch_encoder.compared": "patch_encoder",
 
 
 def find_renamed(values: Any, path: str = "", shown: str = "") -> Iterator[str]:
-    """Find keys and values that have another name today.
+    """Find keys and values that were renamed.
 
     Args:
-        values: Plain settings, or what stands below `path`.
-        path: Today's path of `values`, without names of runs or encoders.
+        values: Plain settings, or those below `path`.
+        path: Of `values`, by today's keys, without names of runs, encoders and tables.
         shown: The path as the settings spell it.
 
     Yields:
-        A line per old key or value.
+        One line per old key or value.
     """
     if isinstance(values, dict):
         for old, below in values.items():

@@ -1,4 +1,4 @@
-"""The sections of pixels to tokens."""
+"""Settings of the stages from pixels to tokens."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +26,7 @@ class SheetConfig(Section):
 
 
 class TissueSegmentationConfig(Section):
-    """How tissue is found where no one has outlined it, and what of a slide is taken for glass."""
+    """Settings of automatic segmentation, and which pixels are glass."""
 
     thumbnail_mpp: Annotated[Number, Field(ge=1, le=64)]
     smoothing_um: NonNegative
@@ -38,7 +38,7 @@ class TissueSegmentationConfig(Section):
 
 
 class TissueOutlineConfig(Section):
-    """How tissue outlined by hand is read."""
+    """Settings by which outlines drawn by hand are read."""
 
     mask_origin: Literal["slide", "bounds"] | None
     classes: tuple[str, ...] | None
@@ -50,12 +50,12 @@ class TissueConfig(TissueOutlineConfig, TissueSegmentationConfig):
 
     @property
     def segmentation(self) -> TissueSegmentationConfig:
-        """What the tissue of a slide depends on that no one has outlined."""
+        """The settings that a slide without an outline depends on."""
         return TissueSegmentationConfig(**self.model_dump(include={*TissueSegmentationConfig.model_fields}))
 
     @property
     def outline(self) -> TissueOutlineConfig:
-        """What the tissue of a slide depends on that was outlined by hand, beside the outline."""
+        """The settings that a slide with an outline depends on."""
         return TissueOutlineConfig(**self.model_dump(include={*TissueOutlineConfig.model_fields}))
 
 
@@ -72,7 +72,7 @@ class PatchesConfig(Section):
 
 
 class PatchEncoderConfig(Section):
-    """The settings of one patch encoder, overrides applied: where its weights come from, how it is fed."""
+    """Settings of one patch encoder, overrides applied: the source of its weights, and its input."""
 
     HUB: ClassVar[str] = "hf-hub:"
     FOLDER: ClassVar[str] = "local-dir:"
@@ -107,11 +107,11 @@ class PatchEncoderConfig(Section):
 
     @model_validator(mode="after")
     def _weights_fit_source(self) -> Self:
-        found = []
+        lines = []
         if self.source == "hipt" and self.weights is None:
-            found.append("weights: null, but source is hipt; give the path of its vit256_small_dino.pth")
+            lines.append("weights: null, but source is hipt; give the path of its vit256_small_dino.pth")
         if self.source == "timm" and self.weights is not None:
-            found += [
+            lines += [
                 f"{key}: null, but a file of weights does not say how its pixels were normalised; give the {key} of "
                 "RGB in 0..1 that its authors publish (often ImageNet's: mean [0.485, 0.456, 0.406], std [0.229, "
                 "0.224, 0.225])"
@@ -119,25 +119,25 @@ class PatchEncoderConfig(Section):
                 if getattr(self, key) is None
             ]
         if self.source != "timm" and self.name.startswith((self.HUB, self.FOLDER)):
-            found.append(f"name: {self.name!r} is published weights, but source is {self.source}; set source to timm")
+            lines.append(f"name: {self.name!r} is published weights, but source is {self.source}; set source to timm")
         for key in self.NO_ARGUMENTS:
             if key in self.model_kwargs:
-                found.append(
+                lines.append(
                     f"model_kwargs: {key!r} is no part of an architecture; delete it, name and weights say that"
                 )
         if self.model_kwargs.get("num_classes"):
-            found.append("model_kwargs: 'num_classes' makes a classifier; delete it, tokens come from before the head")
-        raise_problems(found)
+            lines.append("model_kwargs: 'num_classes' makes a classifier; delete it, tokens come from before the head")
+        raise_problems(lines)
         return self
 
     @property
     def hub_name(self) -> str | None:
-        """The repository on the Hugging Face hub that is named, if any."""
+        """The repository on the Hugging Face hub, if one is named."""
         return self.name.removeprefix(self.HUB) if self.name.startswith(self.HUB) else None
 
     @property
     def folder(self) -> Path | None:
-        """The local folder of a model that is named, if any."""
+        """The local folder of a model, if one is named."""
         return Path(self.name.removeprefix(self.FOLDER)) if self.name.startswith(self.FOLDER) else None
 
     @property
@@ -149,9 +149,13 @@ class PatchEncoderConfig(Section):
         return ([self.weights] if self.weights else []) + folder
 
     def require_weights(self, key: str = "patch_encoder") -> None:
-        """Raise FileNotFoundError where the local file or folder that the source reads is missing.
+        """Check that the local file or folder of the weights exists.
 
-        key: where the section stands in the config.
+        Args:
+            key: Of the section in the config, for the error.
+
+        Raises:
+            FileNotFoundError: It does not exist.
         """
         if self.source not in self.FROM_FILES:
             return
@@ -185,20 +189,31 @@ class PatchEncodersConfig(PatchEncoderConfig):
 
     @property
     def recipe(self) -> StageOneConfig | None:
-        """How the cohort's own encoder is trained; None where its weights come from elsewhere."""
+        """Training settings of the cohort's own encoder; None where its weights come from elsewhere."""
         return self.dino if self.source == "dino" else None
 
     @property
     def cohort_encoder(self) -> PatchEncoderConfig:
-        """The settings of the cohort's own encoder, whose tokens are pretrained on."""
+        """Settings of the cohort's own encoder, whose tokens are pretrained on."""
         return PatchEncoderConfig(**self._plain())
 
     def encoder(self, name: str) -> PatchEncoderConfig:
-        """The settings of the compared encoder `name`: the section's own, with its overrides."""
+        """Apply the overrides of a compared encoder to the section.
+
+        Args:
+            name: Of the compared encoder.
+
+        Returns:
+            Its settings.
+        """
         return PatchEncoderConfig(**{**self._plain(), **self.compared[name]})
 
     def encoders(self) -> dict[str, PatchEncoderConfig]:
-        """Every encoder by its key in the config, the cohort's own first."""
+        """List every encoder, the cohort's own first.
+
+        Returns:
+            Settings by the key in the config.
+        """
         return {
             "patch_encoder": self.cohort_encoder,
             **{f"patch_encoder.compared.{name}": self.encoder(name) for name in self.compared},
@@ -209,7 +224,7 @@ class PatchEncodersConfig(PatchEncoderConfig):
 
 
 class TokenEncodingConfig(Section):
-    """How regions are read and encoded."""
+    """Settings by which regions are read and encoded."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: AutoOrPositive
@@ -222,7 +237,7 @@ class TokensConfig(TokenEncodingConfig):
 
     @property
     def encoding(self) -> TokenEncodingConfig:
-        """The section without its folder: what a slide's tokens depend on."""
+        """The settings that a slide's tokens depend on."""
         return TokenEncodingConfig(**self.model_dump(exclude={"cache_dir"}))
 
 

@@ -1,4 +1,4 @@
-"""The recipe of self-distillation, of either stage."""
+"""Settings of self-distillation, of both stages."""
 
 from typing import Annotated, Self
 
@@ -8,7 +8,7 @@ from slpd_core.config.base import Fraction, Int, NonNegative, NonNegativeInt, Nu
 
 
 class SelfDistillationConfig(Section):
-    """The recipe of DINO: what student and teacher of either stage are trained with."""
+    """Training settings of student and teacher, as in DINO."""
 
     n_global_crops: Annotated[Int, Field(ge=2)]
     n_local_crops: NonNegativeInt

@@ -90,7 +90,9 @@ def average_by_patient(predictions: pd.DataFrame, classes: list[str]) -> pd.Data
     return _mean_probabilities(predictions, ["fold", "patient_id", "label"], {}, classes).reset_index()
 
 
-def _mean_probabilities(predictions: pd.DataFrame, keys: list[str], kept: dict, classes: list[str]) -> pd.DataFrame:
+def _mean_probabilities(
+    predictions: pd.DataFrame, keys: list[str], kept: dict[str, str], classes: list[str]
+) -> pd.DataFrame:
     """Mean probabilities by keys, and the kept columns."""
     return predictions.groupby(keys).agg(kept | dict.fromkeys([f"p_{label}" for label in classes], "mean"))
 

@@ -8,3 +8,24 @@ from slpd_core.runtime.progress_bar import progress
 from slpd_core.runtime.rng import generator
 from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, deferred_sigterm, sigterm_exits
 from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limited_threads
+
+__all__ = [
+    "SECONDS_TO_STOP",
+    "TERMINATED",
+    "PlainFormatter",
+    "deferred_sigterm",
+    "escape_controls",
+    "fast_imports",
+    "file_handler",
+    "generator",
+    "gpu_slot",
+    "is_shown",
+    "job",
+    "keep_freed_memory",
+    "limited_threads",
+    "log",
+    "name_some",
+    "progress",
+    "sigterm_exits",
+    "terminal_handler",
+]

@@ -1,4 +1,4 @@
-"""GPUs of one machine, shared out among jobs by file locks."""
+"""Share the GPUs of one machine among jobs by file locks."""
 
 import fcntl
 import os
@@ -20,13 +20,19 @@ CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 @contextmanager
 def gpu_slot(gpus: int) -> Iterator[int]:
-    """Hold as many GPUs as the job asked for, by CUDA_VISIBLE_DEVICES; gives their number.
+    """Reserve GPUs for a job by file locks and CUDA_VISIBLE_DEVICES.
 
-    A file lock a device keeps jobs of one machine apart and is freed by the system when a job dies; devices that other
-    jobs hold are waited for. Where Slurm gave the job just the devices it asked for, there is nothing to share out. On
-    a machine without any GPU the work goes on on the CPU, with a warning.
+    The system releases the locks when the job ends. Devices of other jobs are waited for. Where Slurm shows exactly the
+    devices that were asked for, none is locked. Without any GPU the work runs on the CPU, with a warning.
 
-    Raises RuntimeError when the machine has fewer devices than asked for.
+    Args:
+        gpus: Number of devices.
+
+    Yields:
+        Number of reserved devices.
+
+    Raises:
+        RuntimeError: The machine has fewer devices.
     """
     devices = _visible_devices()
     if not gpus or ("SLURM_JOB_ID" in os.environ and len(devices) == gpus):
@@ -47,7 +53,14 @@ def gpu_slot(gpus: int) -> Iterator[int]:
 
 
 def pytorch_can_use(gpus: int) -> bool:
-    """Whether PyTorch can work on the GPUs that this job holds; says so where it cannot."""
+    """Return whether PyTorch can use the job's GPUs; logs a warning where it cannot.
+
+    Args:
+        gpus: Number of devices that the job holds.
+
+    Returns:
+        Whether CUDA works.
+    """
     import torch
 
     usable = torch.cuda.is_available()

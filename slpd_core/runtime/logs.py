@@ -1,4 +1,4 @@
-"""A job's log: lines in which nothing steers a terminal."""
+"""A job's log, without control characters for a terminal."""
 
 import logging
 import sys
@@ -9,15 +9,29 @@ log = logging.getLogger("slpd")
 
 
 class PlainFormatter(logging.Formatter):
-    """Writes log lines in which nothing steers a terminal, whatever texts of slides, sheets and weights they quote."""
+    """Format log lines without control characters, whatever text of slides, sheets or weights they quote."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
+        """Format a record.
+
+        Args:
+            record: Of the log.
+
+        Returns:
+            Its line.
+        """
         return escape_controls(super().format(record), keep="\n\t")
 
 
 def terminal_handler(before: str = "") -> logging.Handler:
-    """Return a handler that prints warnings, each begun with a text."""
+    """Create a handler that prints warnings.
+
+    Args:
+        before: Text that begins each line.
+
+    Returns:
+        The handler.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter(f"{before}%(message)s"))
     handler.setLevel(logging.WARNING)
@@ -25,7 +39,14 @@ def terminal_handler(before: str = "") -> logging.Handler:
 
 
 def file_handler(log_path: str) -> logging.FileHandler:
-    """A handler that adds to a job's log file, to which several processes may write."""
+    """Create a handler that appends to a log file; several processes may write to it.
+
+    Args:
+        log_path: Of the file.
+
+    Returns:
+        The handler.
+    """
     handler = logging.FileHandler(log_path, encoding="utf-8")
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     return handler

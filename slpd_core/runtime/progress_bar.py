@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, lines in the log."""
+"""Show the progress of a long loop."""
 
 import sys
 import time
@@ -12,7 +12,17 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterator[T]:
-    """Pass `items` on, showing how far it is: a bar on a terminal, now and then a line in the log."""
+    """Pass items on and show the progress: a bar on a terminal, now and then a line in the log.
+
+    Args:
+        items: Of the loop.
+        total: Their number.
+        what: Name of the loop.
+        unit: Name of an item.
+
+    Yields:
+        The items.
+    """
     from tqdm import tqdm
 
     last = started = time.monotonic()

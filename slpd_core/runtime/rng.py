@@ -6,9 +6,14 @@ import numpy as np
 
 
 def generator(seed: int, *keys: str | int) -> np.random.Generator:
-    """A random generator that depends on the seed and on what it is for, and on nothing else that ran.
+    """Create a random generator that depends on a seed and keys alone.
 
-    keys: for example ("pretrain", epoch, slide_id).
+    Args:
+        seed: Of the run.
+        keys: For example ("pretrain", epoch, slide_id).
+
+    Returns:
+        The generator.
     """
     numbers = [zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys]
     return np.random.default_rng([seed, *numbers])

@@ -12,7 +12,11 @@ TERMINATED = 128 + signal.SIGTERM  # the exit status of a job that SIGTERM stopp
 
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that open `with` blocks clean up; Slurm sends it some time before SIGKILL."""
+    """Turn SIGTERM into SystemExit within the block, so that `with` blocks clean up.
+
+    Raises:
+        SystemExit: SIGTERM came; its code is TERMINATED.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -30,7 +34,11 @@ def sigterm_exits() -> Iterator[None]:
 
 @contextmanager
 def deferred_sigterm() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM is not obeyed, but afterwards; gives what says whether it has come."""
+    """Defer SIGTERM to the end of the block.
+
+    Yields:
+        A function that returns whether SIGTERM has come.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

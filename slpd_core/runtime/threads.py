@@ -14,10 +14,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 @contextmanager
 def fast_imports() -> Iterator[None]:
-    """Import without the garbage collector, which then leaves alone what was imported, also when the process ends.
+    """Import without the garbage collector, which then ignores what was imported, also when the process ends.
 
-    Modules are no garbage, but a million objects to look through: half of the time that a job of PyTorch's takes to
-    start and to end.
+    Modules are no garbage but a million objects to examine: half of the time that a PyTorch job takes to start and end.
     """
     gc.disable()
     try:
@@ -29,7 +28,11 @@ def fast_imports() -> Iterator[None]:
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Give the numerical libraries this job's threads: those still to load by the environment, the loaded directly."""
+    """Limit the threads of numerical libraries within the block: loaded ones directly, others by the environment.
+
+    Args:
+        threads: Of this job.
+    """
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
