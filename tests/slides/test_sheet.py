@@ -229,6 +229,13 @@ def test_a_slide_of_the_cohort_is_not_predicted(write):
         sheet.require_new(frame.iloc[:1].assign(slide_id="A"), frame)
 
 
+@pytest.mark.parametrize(
+    ("slide_id", "is_safe"), [("a" * 200, True), ("a" * 201, False), ("ä" * 100, True), ("ä" * 101, False), ("", False)]
+)
+def test_an_id_is_as_long_as_file_systems_take_in_bytes(slide_id, is_safe):
+    assert sheet.is_safe_id(slide_id) == is_safe
+
+
 def test_the_identity_of_a_sheet_is_all_it_says_but_where_slides_lie(write):
     frame = sheet.read_sheet(write(*GOOD))
     known = sheet.sheet_fingerprint(frame)

@@ -93,6 +93,19 @@ def test_the_batch_size_does_not_show(encode, slide):
     np.testing.assert_allclose(one.tokens, other.tokens, atol=2e-3)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_tiles_are_decoded_as_the_setting_says(encode, slide, monkeypatch, scaled):
+    seen, read = [], tokens.iter_region_pixels
+
+    def record(*args, **options):
+        seen.append(options)
+        return read(*args, **options)
+
+    monkeypatch.setattr(tokens, "iter_region_pixels", record)
+    encode(slide, [(0, 0)], jpeg_scaled_decoding=scaled)
+    assert [options["jpeg_scaled_decoding"] for options in seen] == [scaled]
+
+
 def test_the_same_slide_gives_the_same_tokens(encode, slide):
     np.testing.assert_array_equal(encode(slide, [(0, 0)])[0].tokens, encode(slide, [(0, 0)])[0].tokens)
 
@@ -247,6 +260,13 @@ class Flat(torch.nn.Module):
 
 def regions_of_noise(count):
     return np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def test_no_batch_is_larger_than_the_batch_size():
+    """On a device, which takes all patches of a region at once."""
+    flat = Flat()
+    tokenizer.RegionTokenizer(flat, 4, 4, "device", 5).encode(torch.zeros(8, 4, 4, 3, dtype=torch.uint8))
+    assert flat.tried == [5, 3]
 
 
 def test_regions_come_back_in_their_order():
