@@ -1,4 +1,4 @@
-"""k-means of groups of rows, each by itself: the regions of every slide, or all regions at once (paper, sec. 2.2)."""
+"""k-means of groups of rows, each by itself: regions of every slide, or all regions at once (paper, sec. 2.2)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,12 @@ DISTANCES_AT_ONCE = 2**24  # of a large group
 
 
 def parallel_map(work: Callable[[T], None], items: Iterable[T]) -> None:
-    """Call `work` on every item, as many at once as the job has threads; each multiplies matrices on its own thread."""
+    """Call a function on every item, as many at once as the job has threads.
+
+    Args:
+        work: Multiplies matrices on its own thread.
+        items: Its arguments.
+    """
     threads = torch.get_num_threads()
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, items):
@@ -32,30 +37,40 @@ def kmeans(
     iterations: int,
     rngs: Sequence[np.random.Generator],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean k-means of each group, the best of several restarts from random rows; an empty cluster takes the
-    worst-served row.
+    """Cluster each group by Euclidean k-means, the best of several restarts from random rows.
 
-    x: (R, D). groups: of each its rows, M or more; rngs: of each its own. Gives centers float32 (groups, M, D) and the
-    assignment int64 (R,), -1 of a row in no group. A group's result depends on its own rows and generator alone, to the
-    bit: groups of as many rows are clustered at once, but none is padded or multiplied with another.
+    An empty cluster takes the row that is farthest from its center. A group's result depends on its own rows and
+    generator alone, to the bit: groups of equal size are clustered at once, but none is padded or multiplied with
+    another.
+
+    Args:
+        x: (R, D).
+        groups: Rows of each group, M or more.
+        M: Clusters per group.
+        restarts: Per group.
+        iterations: Per restart.
+        rngs: One per group.
+
+    Returns:
+        Centers float32 (groups, M, D), and the assignment int64 (R,), -1 for a row in no group.
     """
     centers = np.zeros((len(groups), M, x.shape[1]), np.float32)
     assignment = np.full(len(x), -1, np.int64)
 
     def cluster(batch: np.ndarray) -> None:
-        rows = np.stack([groups[number] for number in batch])
-        starts = np.stack([rngs[number].random((restarts, rows.shape[1])).argsort(1)[:, :M] for number in batch])
+        rows = np.stack([groups[i] for i in batch])
+        starts = np.stack([rngs[i].random((restarts, rows.shape[1])).argsort(1)[:, :M] for i in batch])
         centers[batch], assignment[rows] = _kmeans(x[rows], starts, iterations)
 
     sizes = np.array([len(rows) for rows in groups], np.int64)
     parallel_map(cluster, _batches(np.where(sizes <= GRAM_ROWS, sizes, 0), restarts * M))
-    for number in np.flatnonzero(sizes > GRAM_ROWS):
-        cluster(np.array([number]))
+    for i in np.flatnonzero(sizes > GRAM_ROWS):
+        cluster(np.array([i]))
     return centers, assignment
 
 
 def _batches(sizes: np.ndarray, centers: int) -> list[np.ndarray]:
-    """Numbers of groups of equal size, so many together as stay in cache; a group of size 0 is left out."""
+    """Batch groups of equal size, as many as stay in cache; a group of size 0 is left out."""
     batches = []
     for size in np.unique(sizes[sizes > 0]):
         alike = np.flatnonzero(sizes == size)
@@ -65,7 +80,7 @@ def _batches(sizes: np.ndarray, centers: int) -> list[np.ndarray]:
 
 
 def _kmeans(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of as many rows (G, L, D) from starts (G, restarts, M) → centers (G, M, D), assignment (G, L).
+    """Cluster groups of equal size (G, L, D) from starts (G, restarts, M): centers (G, M, D), assignment (G, L).
 
     Works around a group's mean: squared distances between rows that share a large offset would drown in single
     precision.
@@ -76,12 +91,12 @@ def _kmeans(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndar
         centers, assignment = _kmeans_gram(x, starts, iterations)
     else:
         each = [_kmeans_blockwise(*group, iterations) for group in zip(x, starts, strict=True)]
-        centers, assignment = (np.stack(found) for found in zip(*each, strict=True))
+        centers, assignment = (np.stack(arrays) for arrays in zip(*each, strict=True))
     return centers + mean, assignment
 
 
 def _kmeans_gram(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Small groups, all restarts at once. A center is a mean of rows, so the products of the rows give its distances.
+    """Cluster small groups, all restarts at once; products of rows give distances, since a center is a mean of rows.
 
     With the centers W x and the products P = x x^T: |(W x)_m - x_l|^2 = (W P W^T)_mm - 2 (W P)_ml + P_ll. A slide has
     fewer regions than they have dimensions: an iteration multiplies once with L x L, not twice with L x D.
@@ -104,14 +119,14 @@ def _kmeans_gram(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np
 
 
 def _partial_squares(weights: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """(G, restarts, M, L), (G, L, L) → (G, restarts, M, L), squared distances less the squared norm of the row."""
+    """Compute squared distances less the row's squared norm: (G, restarts, M, L), (G, L, L) → (G, restarts, M, L)."""
     G, restarts, M, L = weights.shape
     cross = (weights.reshape(G, restarts * M, L) @ products).reshape(weights.shape)
     return np.einsum("grml,grml->grm", weights, cross)[..., None] - 2 * cross
 
 
 def _members(distance: np.ndarray) -> np.ndarray:
-    """(G, restarts, M, L) → bool of the same shape, whose the row is; of equally near centers the first has it."""
+    """Assign each row to its nearest center, of equally near ones the first: (G, restarts, M, L) → bool, same shape."""
     member = distance == distance.min(2, keepdims=True)
     if np.count_nonzero(member) > member[:, :, 0].size:
         return distance.argmin(2)[:, :, None] == np.arange(distance.shape[2])[:, None]
@@ -119,7 +134,7 @@ def _members(distance: np.ndarray) -> np.ndarray:
 
 
 def _kmeans_blockwise(x: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """A large group (L, D), one restart (of restarts, M) after the other, its rows block by block."""
+    """Cluster a large group (L, D), one restart of (restarts, M) after the other, its rows block by block."""
     M, L = starts.shape[1], len(x)
     least = np.inf
     for start in starts:
@@ -138,7 +153,7 @@ def _kmeans_blockwise(x: np.ndarray, starts: np.ndarray, iterations: int) -> tup
 
 
 def _nearest(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(L, D), (M, D) → of each row its nearest center and the squared distance to it."""
+    """Find each row's nearest center and the squared distance to it: (L, D), (M, D) → (L,) twice."""
     nearest, distance = np.empty(len(x), np.int64), (x**2).sum(1)
     half_square = (centers**2).sum(1) / 2
     rows = max(1, DISTANCES_AT_ONCE // len(centers))
@@ -155,5 +170,5 @@ def _nearest(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _farthest(distance: np.ndarray, count: int) -> np.ndarray:
-    """The rows farthest from their centers, one for each empty cluster."""
+    """Select the rows farthest from their centers, one for each empty cluster."""
     return np.argsort(-distance, kind="stable")[:count]

@@ -24,13 +24,22 @@ def run(
     section: config.EmbedConfig,
     device: str,
 ) -> None:
-    """Write one row a region: its slide, its upper left corner in level-0 px, its embedding.
+    """Embed the regions of all slides, one slide's tokens in memory at a time; writes one row per region.
 
-    If asked for, also `attention`, float32 (grid * grid,), how much [CLS] attends to each of its tokens, row-major. One
-    slide's tokens are in memory at a time.
+    A row has its slide, its upper left corner in level-0 px and its embedding; if asked for, also `attention`, float32
+    (grid * grid,), of [CLS] to each of its tokens, row-major.
 
-    cohort_ledger_path: of the slides that the encoder was trained on. Raises ValueError where it was trained on others,
-    or the embeddings of a slide are not finite.
+    Args:
+        ledger_path: Of the slides.
+        cohort_ledger_path: Of the slides that the encoder was trained on.
+        tokens_dir: Of the slides' tokens.
+        encoder_path: Of the region encoder.
+        out_path: Of the table.
+        section: Settings of the stage.
+        device: cpu or cuda.
+
+    Raises:
+        ValueError: The encoder was trained on other slides, or embeddings are not finite.
     """
     slides, fingerprint = usable_slides(ledger_path)
     encoder, encoder_meta = region_encoder.read_region_encoder(encoder_path)
@@ -39,7 +48,7 @@ def run(
     )
     encoder = encoder.to(device)
     size = None if section.batch_size == "auto" else section.batch_size
-    coords, found = [], []
+    coords, outputs = [], []
 
     def embed(tokens: torch.Tensor) -> torch.Tensor:
         return torch.cat(encoder.forward_with_attention(tokens), 1) if section.attention else encoder(tokens)
@@ -47,13 +56,13 @@ def run(
     for slide in progress(slides.to_dict("records"), len(slides), "embed", "slides"):
         tokens, corners = read_slide(tokens_dir, slide)
         coords.append(corners)
-        found.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
-        if not np.isfinite(found[-1]).all():
+        outputs.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
+        if not np.isfinite(outputs[-1]).all():
             raise ValueError(
                 f"slide {slide['slide_id']}: embeddings not finite; {artifacts.rebuild_hint(encoder_path)}"
             )
     x, y = np.concatenate(coords).T
-    embeddings, attention = np.split(np.concatenate(found), [int(encoder_meta["embed_dim"])], axis=1)
+    embeddings, attention = np.split(np.concatenate(outputs), [int(encoder_meta["embed_dim"])], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()
     frame = pd.DataFrame({"slide_id": ids, "x": x, "y": y, "embedding": list(embeddings)})
     if section.attention:

@@ -1,4 +1,4 @@
-"""The gallery: what a run learnt, as a picture: regions of the prototypes of some slides, and of those they match."""
+"""The gallery: regions of the prototypes of some slides, and of those they match, as one image."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,11 +31,16 @@ class ReadRegions(Protocol):
 
 @dataclass(frozen=True)
 class PrototypeGallery:
-    """The prototypes a run found in R regions of N slides; where it clusters the whole cohort as one, N is 1.
+    """The prototypes of a run: R regions of N slides; where it clusters the whole cohort as one, N is 1.
 
-    titles: (N,), of the slides, and labels (N,). embeddings: float32 (R, D). slide_of: int64 (R,), row of titles.
-    assignment: (R,), each region's prototype within its slide. nearest: (N,), the row of the most similar slide;
-    matches: (N, M), the partner there of each prototype. -1 stands for none.
+    Attributes:
+        titles: (N,), of the slides.
+        labels: (N,).
+        embeddings: float32 (R, D).
+        slide_of: int64 (R,), row of titles.
+        assignment: (R,), each region's prototype within its slide, -1 for none.
+        nearest: (N,), the most similar slide, -1 for none.
+        matches: (N, M), the partner there of each prototype, -1 for none.
     """
 
     titles: list[str]
@@ -47,21 +52,42 @@ class PrototypeGallery:
     matches: np.ndarray
 
     def sizes(self, slide: int) -> np.ndarray:
-        """Regions of each prototype of a slide: int64 (M,)."""
-        own = self.assignment[(self.slide_of == slide) & (self.assignment >= 0)]
-        return np.bincount(own, minlength=self.matches.shape[1])
+        """Count the regions of each prototype of a slide.
+
+        Args:
+            slide: Row of titles.
+
+        Returns:
+            int64 (M,).
+        """
+        assigned = self.assignment[(self.slide_of == slide) & (self.assignment >= 0)]
+        return np.bincount(assigned, minlength=self.matches.shape[1])
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """As many of the items, evenly spaced and in their order; all where there are no more."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
+    """Select items, evenly spaced and in their order.
+
+    Args:
+        items: To select from.
+        count: At most.
+
+    Returns:
+        As many of the items, or all.
+    """
+    index = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in index]
 
 
 def pick_slides(labels: Sequence[str], candidates: Sequence[int], count: int) -> list[int]:
-    """Up to `count` of the candidates, about equally many a label, spread over those of each; by label.
+    """Pick slides, about equally many per label, evenly spaced among those of each.
 
-    candidates: rows of labels.
+    Args:
+        labels: Of all slides.
+        candidates: Rows of labels.
+        count: At most.
+
+    Returns:
+        Rows of labels, by label.
     """
     kinds = sorted({labels[slide] for slide in candidates})
     each = -(-count // max(1, len(kinds)))
@@ -71,51 +97,97 @@ def pick_slides(labels: Sequence[str], candidates: Sequence[int], count: int) ->
 
 
 def central_regions(embeddings: np.ndarray, members: np.ndarray) -> list[int]:
-    """Of some rows of the embeddings (R, D) the TILES nearest to their mean, the nearest first."""
+    """Select the regions nearest to their mean.
+
+    Args:
+        embeddings: (R, D).
+        members: Rows of embeddings to select from.
+
+    Returns:
+        TILES of them at most, the nearest first.
+    """
     if not len(members):
         return []
-    own = embeddings[members]
-    distance = np.linalg.norm(own - own.mean(0), axis=1)
+    vectors = embeddings[members]
+    distance = np.linalg.norm(vectors - vectors.mean(0), axis=1)
     return members[np.argsort(distance, kind="stable")[:MAX_TILES]].tolist()
 
 
-def show(found: PrototypeGallery, slide: int, prototypes: Iterable[int]) -> list[GalleryCell]:
-    """A cell for each of some prototypes of a slide; an empty one for a prototype without regions."""
-    in_slide = found.slide_of == slide
-    members = [np.flatnonzero(in_slide & (found.assignment == prototype)) for prototype in prototypes]
-    return [GalleryCell(central_regions(found.embeddings, own), len(own) / max(1, in_slide.sum())) for own in members]
+def prototype_cells(gallery: PrototypeGallery, slide: int, prototypes: Iterable[int]) -> list[GalleryCell]:
+    """Lay out a cell for each of some prototypes of a slide.
+
+    Args:
+        gallery: Of the run.
+        slide: Row of titles.
+        prototypes: Of the slide.
+
+    Returns:
+        Cells; one without regions for a prototype that has none.
+    """
+    in_slide = gallery.slide_of == slide
+    members = [np.flatnonzero(in_slide & (gallery.assignment == prototype)) for prototype in prototypes]
+    return [
+        GalleryCell(central_regions(gallery.embeddings, rows), len(rows) / max(1, in_slide.sum())) for rows in members
+    ]
 
 
 def largest(sizes: np.ndarray, count: int) -> list[int]:
-    """The prototypes with most regions, the largest first, none without any; sizes: (M,)."""
+    """Select the prototypes with most regions.
+
+    Args:
+        sizes: (M,).
+        count: At most.
+
+    Returns:
+        Those that have any, the largest first.
+    """
     order = np.argsort(-sizes, kind="stable")[:count]
     return order[sizes[order] > 0].tolist()
 
 
-def plan_slides(found: PrototypeGallery, count: int) -> list[GalleryRow]:
-    """Two strips for each of up to `count` slides: its largest prototypes; their partners in the most similar slide."""
-    clustered = np.unique(found.slide_of[found.assignment >= 0]).tolist()
+def plan_slides(gallery: PrototypeGallery, count: int) -> list[GalleryRow]:
+    """Lay out two rows per slide: its largest prototypes, and their partners in the most similar slide.
+
+    Args:
+        gallery: Of the run.
+        count: Slides at most.
+
+    Returns:
+        The rows.
+    """
+    clustered = np.unique(gallery.slide_of[gallery.assignment >= 0]).tolist()
     strips = [] if clustered else [GalleryRow("No slide has prototypes: all have too few regions to cluster.", [])]
-    for slide in pick_slides(found.labels, clustered, count):
-        shown = largest(found.sizes(slide), MAX_COLUMNS)
-        strips.append(GalleryRow(found.titles[slide], show(found, slide, shown)))
-        near = int(found.nearest[slide])
+    for slide in pick_slides(gallery.labels, clustered, count):
+        shown = largest(gallery.sizes(slide), MAX_COLUMNS)
+        strips.append(GalleryRow(gallery.titles[slide], prototype_cells(gallery, slide, shown)))
+        near = int(gallery.nearest[slide])
         if near < 0:
             strips.append(GalleryRow("no other slide to compare it with", [], main=False))
             continue
-        partners = found.matches[slide, shown].tolist()
-        strips.append(GalleryRow(f"most similar slide: {found.titles[near]}", show(found, near, partners), main=False))
+        partners = gallery.matches[slide, shown].tolist()
+        strips.append(
+            GalleryRow(
+                f"most similar slide: {gallery.titles[near]}", prototype_cells(gallery, near, partners), main=False
+            )
+        )
     return strips
 
 
-def plan_cohort(found: PrototypeGallery) -> list[GalleryRow]:
-    """The largest prototypes of a run that clusters the whole cohort as one, MAX_COLUMNS per row."""
-    shown = largest(found.sizes(0), COHORT_PROTOTYPES)
-    M = found.matches.shape[1]
+def plan_cohort(gallery: PrototypeGallery) -> list[GalleryRow]:
+    """Lay out the largest prototypes of a run that clusters the whole cohort as one.
+
+    Args:
+        gallery: Of the run.
+
+    Returns:
+        Rows of MAX_COLUMNS cells.
+    """
+    shown = largest(gallery.sizes(0), COHORT_PROTOTYPES)
+    M = gallery.matches.shape[1]
     title = f"The {len(shown)} largest of {M} prototypes of all slides together, none of them matched"
-    cells = show(found, 0, shown)
+    cells = prototype_cells(gallery, 0, shown)
     rows = [cells[start : start + MAX_COLUMNS] for start in range(0, len(cells), MAX_COLUMNS)] or [[]]
-    return [GalleryRow("" if number else title, row, main=not number) for number, row in enumerate(rows)]
+    return [GalleryRow("" if i else title, row, main=not i) for i, row in enumerate(rows)]
 
 
 def read_tiles(
@@ -125,25 +197,34 @@ def read_tiles(
     regions_dir: Path,
     read_regions: ReadRegions,
 ) -> dict[int, np.ndarray]:
-    """Thumbnails of regions, uint8 RGB (side, side, 3), side TILE_PX or that of a region still smaller, by their rows.
+    """Read thumbnails of regions.
 
-    rows: of embed. paths: slide → its file. What cannot be read is missing, with a warning.
+    Args:
+        rows: Of embed.
+        embed: The embeddings' table.
+        paths: Slide -> its file.
+        regions_dir: Of the slides' regions.
+        read_regions: Reads their pixels.
+
+    Returns:
+        Row -> uint8 RGB (side, side, 3), TILE_PX wide or that of a still smaller region; a slide that cannot be read
+        is missing, with a warning.
     """
     tiles: dict[int, np.ndarray] = {}
     slides = [*embed.loc[sorted(set(rows))].groupby("slide_id")]
-    for slide_id, own in progress(slides, len(slides), "gallery", "slides"):
+    for slide_id, shown in progress(slides, len(slides), "gallery", "slides"):
         regions, _ = artifacts.read_regions(regions_dir / f"{slide_id}.h5")
         side = min(TILE_PX, regions.size_level0_px)
         small = replace(
             regions,
-            coords=own[["x", "y"]].to_numpy(),
+            coords=shown[["x", "y"]].to_numpy(),
             size_px=side,
             target_mpp=regions.slide.mpp * regions.size_level0_px / side,
         )
         try:
             tiles.update(
                 zip(
-                    own.index,
+                    shown.index,
                     read_regions(paths[slide_id], small, jpeg_scaled_decoding=True, raise_slide_error=True),
                     strict=False,
                 )
@@ -154,9 +235,18 @@ def read_tiles(
 
 
 def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeGallery, bool]:
-    """What a run found, and whether it clustered the whole cohort as one.
+    """Load the prototypes of a run.
 
-    embed, sheet: the tables. Raises ValueError where the prototypes are of other regions than the embeddings.
+    Args:
+        embed: The embeddings' table.
+        sheet: The sheet's.
+        prototypes_path: Of the prototypes.
+
+    Returns:
+        The gallery, and whether the run clustered the whole cohort as one.
+
+    Raises:
+        ValueError: The prototypes are of other regions than the embeddings.
     """
     arrays, _ = artifacts.read_arrays(prototypes_path, ("slides", "neighbors", "matches", "coords", "assignment"))
     if not np.array_equal(arrays["coords"].reshape(-1, 2), embed[["x", "y"]].to_numpy()):
@@ -164,11 +254,11 @@ def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path
     label_of = dict(zip(sheet["slide_id"], sheet["label"], strict=True))
     names = arrays["slides"].tolist()
     as_one = not set(names) <= label_of.keys()
-    row = {name: number for number, name in enumerate(names)}
+    row = {name: i for i, name in enumerate(names)}
     slide_of = np.array([0 if as_one else row[name] for name in embed["slide_id"]], np.int64)
     labels = [label_of.get(name, "") for name in names]
     counts = np.bincount(slide_of, minlength=len(names)).tolist()
-    found = PrototypeGallery(
+    gallery = PrototypeGallery(
         titles=[
             f"{name} ({label}), {count} region{'s' * (count != 1)}"
             for name, label, count in zip(names, labels, counts, strict=True)
@@ -180,7 +270,7 @@ def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path
         nearest=arrays["neighbors"][:, 0],
         matches=arrays["matches"][:, 0],
     )
-    return found, as_one
+    return gallery, as_one
 
 
 def run(
@@ -194,16 +284,24 @@ def run(
     section: config.GalleryConfig,
     read_regions: ReadRegions,
 ) -> None:
-    """Draw the gallery of the slides a run was trained on; one that cannot be read any more is shown by grey tiles.
+    """Draw the gallery of the slides a run was trained on.
 
-    slide_paths: the file of each slide of the cohort.
+    Args:
+        sheet_path: Of the sheet.
+        slide_paths: Slide -> its file; one that cannot be read any more is shown by gray tiles.
+        embed_path: Of the embeddings.
+        prototypes_path: Of the prototypes.
+        regions_dir: Of the slides' regions.
+        out_path: Of the image.
+        section: Settings of the stage.
+        read_regions: Reads the pixels of a slide's regions.
     """
     sheet, _ = artifacts.read_table(sheet_path, "sheet")
     embed, _ = artifacts.read_table(embed_path, "embed")
     trained, _ = artifacts.read_arrays(prototypes_path, ("region_slide",))
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
-    found, as_one = load_gallery(embed, sheet, prototypes_path)
-    strips = plan_cohort(found) if as_one else plan_slides(found, section.n_slides)
+    gallery, as_one = load_gallery(embed, sheet, prototypes_path)
+    strips = plan_cohort(gallery) if as_one else plan_slides(gallery, section.n_slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
     # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.

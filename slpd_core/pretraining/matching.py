@@ -1,4 +1,4 @@
-"""How similar slides are by their prototypes, which are neighbors, and which prototypes pair (paper, eq. 3, 4)."""
+"""Matching: similarity of slides by their prototypes, nearest slides, and pairs of prototypes (paper, eq. 3, 4)."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -18,7 +18,12 @@ BLOCK_COSINES = 2**13  # of each of a block's slides at once: they stay in cache
 def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
     """Pair the prototypes of two slides one to one so that their mean cosine is greatest (paper, eq. 3).
 
-    a, b: (M, D). Gives the mean cosine of the pairs, and for each row of `a` the index of its partner in `b`.
+    Args:
+        a: (M, D).
+        b: (M, D).
+
+    Returns:
+        D(w_i, w_j), the mean cosine of the pairs, and σ*: for each row of `a` the index of its partner in `b`.
     """
     cosine = _unit(a) @ _unit(b).T
     rows, partner = linear_sum_assignment(cosine, maximize=True)
@@ -28,14 +33,20 @@ def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
 def nearest_slides(
     centers: np.ndarray, K: int, group: np.ndarray | None = None, matching: Matching = "optimal"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The K most similar slides of each slide, and the partner of each prototype in them (paper, eq. 3 and 4).
+    """Find the K most similar slides of each slide, and the partner of each prototype in them (paper, eq. 3, 4).
 
-    centers: (N, M, D). group: int64 (N,), slides of the same group are no neighbors; without it every slide is a group
-    of its own. Slides are similar by their optimal pairing. matching: a prototype's partner is that of this pairing, or
-    the nearest by cosine, which several may share.
+    Slides are similar by their optimal pairing, and compared block by block: no N x N array is kept.
 
-    Gives neighbors int64 (N, K), most similar first and of equals the lower index, and matches int64 (N, K, M); -1
-    where fewer than K slides are allowed. Slides are compared block by block, no N x N array is kept.
+    Args:
+        centers: (N, M, D).
+        K: Slides to find.
+        group: int64 (N,); slides of a group are no neighbors. None: every slide is a group.
+        matching: A prototype's partner is that of the optimal pairing, or the nearest by cosine, which several may
+            share.
+
+    Returns:
+        Neighbors int64 (N, K), most similar first and of equals the lower index, and matches int64 (N, K, M); -1 where
+        fewer than K slides are allowed.
     """
     N, M, _ = centers.shape
     group = np.arange(N) if group is None else group
@@ -58,17 +69,25 @@ def nearest_slides(
 
 
 def nearest_regions(clustered: np.ndarray, neighbors: np.ndarray, group_of: np.ndarray) -> np.ndarray:
-    """For each region the most similar one, by cosine, in each of its slide's neighbors: int64 (R, K), -1 for none.
+    """Find for each region the most similar one, by cosine, in each of its slide's neighbors.
 
     The alternative to prototypes that the paper argues against (Table 2, inter-slide distillation by region).
+
+    Args:
+        clustered: float32 (R, D).
+        neighbors: int64 (N, K), nearest slides, -1 for none.
+        group_of: int64 (R,), the slide of each region.
+
+    Returns:
+        int64 (R, K), -1 for none.
     """
     unit = clustered / np.maximum(np.linalg.norm(clustered, axis=1, keepdims=True), 1e-12)
-    own = [np.flatnonzero(group_of == group) for group in range(len(neighbors))]
-    found = np.full((len(clustered), neighbors.shape[1]), -1)
+    rows_of = [np.flatnonzero(group_of == group) for group in range(len(neighbors))]
+    nearest = np.full((len(clustered), neighbors.shape[1]), -1)
     for group, rank in np.argwhere(neighbors >= 0):
-        there = own[neighbors[group, rank]]
-        found[own[group], rank] = there[(unit[own[group]] @ unit[there].T).argmax(1)]
-    return found
+        rows, candidates = rows_of[group], rows_of[neighbors[group, rank]]
+        nearest[rows, rank] = candidates[(unit[rows] @ unit[candidates].T).argmax(1)]
+    return nearest
 
 
 def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> np.ndarray:
@@ -80,22 +99,23 @@ def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> 
     Args:
         clustered: float32 (R, D).
         group: int64 (R,), the slide of each region, or its patient.
+        K: Regions to find.
 
     Returns:
         int64 (R, K), most similar first and of equals the lower row; -1 where fewer regions are in other groups.
     """
-    unit, found = _unit(clustered), np.full((len(clustered), K), -1)
+    unit, neighbors = _unit(clustered), np.full((len(clustered), K), -1)
 
     def compare(start: int) -> None:
         block = slice(start, start + COMPARED_REGIONS)
         cosine = unit[block] @ unit.T
         cosine[group[block, None] == group] = -np.inf
         for rank, rows, nearest in _ranked(cosine, K):
-            found[start + rows, rank] = nearest
+            neighbors[start + rows, rank] = nearest
 
     if len(np.unique(group)) > 1:
         parallel_map(compare, range(0, len(clustered), COMPARED_REGIONS))
-    return found
+    return neighbors
 
 
 def _ranked(similarity: np.ndarray, K: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -109,20 +129,20 @@ def _ranked(similarity: np.ndarray, K: int) -> Iterator[tuple[int, np.ndarray, n
 
 
 def _similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """M times D of eq. 3 for all pairs of slides: unit vectors (M, n, D), (M, N, D) → (n, N)."""
+    """Compute M times D of eq. 3 for all pairs of slides: unit vectors (M, n, D), (M, N, D) → (n, N)."""
     M, n, D = a.shape
     N = b.shape[1]
-    found = np.empty((n, N), a.dtype)
+    similarity = np.empty((n, N), a.dtype)
     rows, width = a.reshape(M * n, D), max(1, BLOCK_COSINES // M**2)
     for start in range(0, N, width):
         columns = b[:, start : start + width].reshape(-1, D)
         cosine = (rows @ columns.T).reshape(M, n, M, -1).swapaxes(1, 2)
-        found[:, start : start + width] = _greatest_sum(cosine)
-    return found
+        similarity[:, start : start + width] = _greatest_sum(cosine)
+    return similarity
 
 
 def _greatest_sum(cosine: np.ndarray) -> np.ndarray:
-    """The greatest sum of M entries, one in each row and column, of all matrices at once: (M, M, n, N) → (n, N).
+    """Maximize the sum of M entries, one in each row and column, of all matrices at once: (M, M, n, N) → (n, N).
 
     Row by row: the best that the rows so far reach in a subset of the columns (a bit each) is the best, over the last
     row's column, of what the rows before it reach in the others. 2^M subsets stand for M! permutations.
@@ -146,7 +166,7 @@ def _greatest_sum(cosine: np.ndarray) -> np.ndarray:
 
 
 def _partners(a: np.ndarray, b: np.ndarray, matching: Matching) -> np.ndarray:
-    """Of each prototype in a of P pairs of slides its partner in b: unit vectors (M, P, D) twice → int64 (P, M)."""
+    """Find the partner in b of each prototype in a, for P pairs of slides: unit vectors (M, P, D) → int64 (P, M)."""
     cosine = a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
     if matching == "nearest":
         return cosine.argmax(2)

@@ -1,4 +1,4 @@
-"""What to watch while training: the numbers of history.csv beside the losses."""
+"""Statistics of prototypes and targets: the columns of history.csv beside the losses."""
 
 import math
 from collections.abc import Mapping
@@ -13,20 +13,27 @@ MAX_PAIRED = 8192  # prototypes clustered as one; the table that pairs more, old
 
 
 def prototype_stats(
-    cohort: TokenDataset, group_of: np.ndarray, before: Prototypes | None, now: Prototypes
+    dataset: TokenDataset, group_of: np.ndarray, before: Prototypes | None, now: Prototypes
 ) -> dict[str, float]:
-    """Shares of slides, neighbors and regions, and the size of the smallest cluster; nan where there is none.
+    """Compute fractions of slides, neighbors and regions, and the size of the smallest cluster.
 
-    group_of: int64 (R,), the slide of each region, or what else was clustered as one. smallest_cluster: over the slides
-    that have prototypes; 0 when a prototype has no region.
+    Args:
+        dataset: N slides of R regions.
+        group_of: int64 (R,), the slide of each region, or what else was clustered as one.
+        before: Prototypes of the last epoch, if any.
+        now: Of this one.
+
+    Returns:
+        Columns of the history, nan where there is nothing to count; the smallest cluster is over the slides that have
+        prototypes, and 0 when a prototype has no region.
     """
     N, M, _ = now.centers.shape
     has = now.assignment >= 0
-    patients = np.array(cohort.patient_ids)
+    patients = np.array(dataset.patient_ids)
     slides, ranks = np.nonzero(now.neighbors >= 0)
     same = patients[slides] == patients[now.neighbors[slides, ranks]]
     clusters = np.bincount(group_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
-    without = 1 - len(np.unique(cohort.slide_of[has])) / len(cohort.slide_ids)
+    without = 1 - len(np.unique(dataset.slide_of[has])) / len(dataset.slide_ids)
     return {
         "slides_without_prototypes_fraction": without,
         "regions_without_prototypes_fraction": float(1 - has.mean()) if len(has) else math.nan,
@@ -37,10 +44,13 @@ def prototype_stats(
 
 
 def target_stats(rows: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the share of regions that L_inter has no target for; nan where it does not count.
+    """Compute the fraction of regions that L_inter has no target for.
 
     Args:
         rows: Term -> int64 (R, K), the targets of each region, -1 for none.
+
+    Returns:
+        A column of the history, nan where L_inter does not count.
     """
     has = (rows["inter"] >= 0).any(1).float() if "inter" in rows else None
     return {"regions_without_neighbors_fraction": math.nan if has is None or not len(has) else 1 - float(has.mean())}

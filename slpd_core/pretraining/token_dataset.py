@@ -23,10 +23,16 @@ ARRAYS_ALIVE = 16  # of the size of the tokens, in float32, that a pass has in m
 class TokenDataset:
     """All regions of the slides the ledger admits, slide after slide.
 
-    tokens: float16 (R, grid, grid, dim), CPU. slide_of: int64 (R,), index into slide_ids. coords: int64 (R, 2),
-    level-0 px. fingerprint: of the slides, which covers all tokens. labels: of the slides, to watch training by only.
-    file: that the tokens are mapped from, by this and other processes, where they are not in memory. ledger: the
-    fingerprint of the ledger.
+    Attributes:
+        tokens: float16 (R, grid, grid, dim).
+        slide_of: int64 (R,), index into slide_ids.
+        coords: int64 (R, 2), level-0 px.
+        slide_ids: (N,).
+        patient_ids: (N,).
+        fingerprint: Of the slides; covers all tokens.
+        labels: (N,), for monitoring alone.
+        file: That tokens are mapped from, by this and other processes, if they are not in memory.
+        ledger: Fingerprint of the ledger.
     """
 
     tokens: torch.Tensor
@@ -40,7 +46,7 @@ class TokenDataset:
     ledger: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which maps the file of the tokens itself."""
+        """Leave the tokens out if another process can map their file."""
         return vars(self) | ({"tokens": self.tokens.shape} if self.file else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -49,16 +55,30 @@ class TokenDataset:
         vars(self).update(state)
 
     def to(self, device: str) -> "TokenDataset":
-        """The same, with its tokens on the device if half of its free memory holds them."""
+        """Move the tokens to a device if half of its free memory holds them.
+
+        Args:
+            device: cpu or cuda.
+
+        Returns:
+            The dataset.
+        """
         if device == "cpu" or self.tokens.nbytes > torch.cuda.mem_get_info()[0] / 2:
             return self
         return replace(self, tokens=self.tokens.to(device))
 
 
 def usable_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
-    """The ledger's rows of the slides whose status is ok, and its fingerprint.
+    """Read the slides whose status is ok.
 
-    Raises ValueError when there is none.
+    Args:
+        ledger_path: Of the ledger.
+
+    Returns:
+        Their rows, and the ledger's fingerprint.
+
+    Raises:
+        ValueError: There is none.
     """
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     slides = ledger[ledger["status"] == artifacts.OK].reset_index(drop=True)
@@ -68,34 +88,57 @@ def usable_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def training_slides(folds_path: Path, fold: int) -> set[str]:
-    """Slide ids of the fold's training part, including `unlabeled` slides (pretraining uses no labels)."""
+    """Read the slides of a fold's training part, including `unlabeled` ones (pretraining uses no labels).
+
+    Args:
+        folds_path: Of the folds.
+        fold: Which one.
+
+    Returns:
+        Slide ids.
+    """
     folds, _ = artifacts.read_table(folds_path, "folds")
     return set(folds[(folds["fold"] == fold) & folds["part"].isin(artifacts.PRETRAINING_PARTS)]["slide_id"])
 
 
 def read_slide(tokens_dir: Path, slide: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens float16 (L, grid, grid, dim) and coords int64 (L, 2) of one slide.
+    """Read the tokens of a slide; they are finite, since the tokens stage writes no others.
 
-    slide: its row of the ledger. Raises ValueError naming the file whose tokens are damaged, are not those the ledger
-    admitted, or are no square grid. They are finite: the tokens stage writes no others.
+    Args:
+        tokens_dir: Of the slides' tokens.
+        slide: Its row of the ledger.
+
+    Returns:
+        Tokens float16 (L, grid, grid, dim) and coords int64 (L, 2).
+
+    Raises:
+        ValueError: The file is damaged, not the one the ledger admitted, or its tokens are no square grid.
     """
     path = tokens_dir / f"{slide['slide_id']}.h5"
-    with artifacts.open_tokens(path) as (own, meta):
-        if meta["fingerprint"] != slide["fingerprint"] or len(own.coords) != slide["regions"]:
+    with artifacts.open_tokens(path) as (stored, meta):
+        if meta["fingerprint"] != slide["fingerprint"] or len(stored.coords) != slide["regions"]:
             raise ValueError(f"{path}: not the tokens the ledger admitted; run snakemake again to renew the ledger")
-        tokens, coords = own.tokens[()], own.coords
+        tokens, coords = stored.tokens[()], stored.coords
     grid = math.isqrt(tokens.shape[1])
     if grid * grid != tokens.shape[1]:
         raise ValueError(
-            f"{path}: {tokens.shape[1]} tokens a region are no square grid; {artifacts.rebuild_hint(path)}"
+            f"{path}: {tokens.shape[1]} tokens per region are no square grid; {artifacts.rebuild_hint(path)}"
         )
     return tokens.reshape(len(tokens), grid, grid, -1), coords
 
 
 def memmap_tokens(file: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """float16 of that shape in a file, made if need be; the system keeps in memory what it has room for.
+    """Map tokens from a file, which is created if it is missing.
 
-    Raises OSError where the disk has no room: a file without its blocks would kill the process when they are missed.
+    Args:
+        file: Of the tokens.
+        shape: Of the tokens.
+
+    Returns:
+        float16; the system keeps in memory what it has room for.
+
+    Raises:
+        OSError: The disk has no room; a file without its blocks would kill the process on access.
     """
     size = 2 * math.prod(shape)
     if not Path(file).exists() and size:
@@ -120,9 +163,18 @@ def read_token_dataset(
 ) -> TokenDataset:
     """Read the tokens of every slide the ledger admits, once.
 
-    only: the slide_ids to read, if not all. memory_bytes: up to which tokens are kept in memory; more are written to a
-    file in `scratch` and mapped. Raises ValueError as `admitted_slides` and `read_slide` do, where none of `only` is
-    admitted, and for a slide whose tokens have another shape than those of the first.
+    Args:
+        ledger_path: Of the ledger.
+        tokens_dir: Of the slides' tokens.
+        only: Slide ids to read, if not all.
+        memory_bytes: Up to which tokens are kept in memory; more are written to a file and mapped.
+        scratch: Folder of that file.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: No slide is admitted, or the tokens of one are damaged or of another shape than those of the first.
     """
     slides, ledger = usable_slides(ledger_path)
     fingerprint = ledger
@@ -139,29 +191,37 @@ def read_token_dataset(
     coords = np.empty((starts[-1], 2), np.int64)
     ids, patients = slides["slide_id"].tolist(), slides["patient_id"].tolist()
     for start, slide in zip(starts, slides.to_dict("records"), strict=False):
-        own, corners = read_slide(tokens_dir, slide)
+        slide_tokens, corners = read_slide(tokens_dir, slide)
         if start == 0:
-            shape = (int(starts[-1]), *own.shape[1:])
+            shape = (int(starts[-1]), *slide_tokens.shape[1:])
             if scratch and 2 * math.prod(shape) > memory_bytes:
                 file = str(scratch / "tokens.bin")
                 log.info("tokens of %.1f GB are mapped from %s", 2 * math.prod(shape) / 1e9, file)
             tokens = memmap_tokens(file, shape) if file else torch.empty(shape, dtype=torch.float16)
-        if own.shape[1:] != tokens.shape[1:]:
+        if slide_tokens.shape[1:] != tokens.shape[1:]:
             path = tokens_dir / f"{slide['slide_id']}.h5"
             raise ValueError(
-                f"{path}: tokens {own.shape[1:]}, those of slide {ids[0]} are "
+                f"{path}: tokens {slide_tokens.shape[1:]}, those of slide {ids[0]} are "
                 f"{tuple(tokens.shape[1:])}; of the one that does not fit regions.size_px and patch_encoder of the "
                 f"config {artifacts.rebuild_hint(path)}"
             )
-        tokens[start : start + len(own)] = torch.from_numpy(own)
-        coords[start : start + len(own)] = corners
+        tokens[start : start + len(corners)] = torch.from_numpy(slide_tokens)
+        coords[start : start + len(corners)] = corners
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
     labels = slides["label"].tolist()
     return TokenDataset(tokens, slide_of, coords, ids, patients, fingerprint, labels, file, ledger)
 
 
 def auto_batch_size(tokens: torch.Tensor, device: str) -> int:
-    """How many whole regions go through an encoder at a time: as many as a third of a GPU's free memory holds."""
+    """Choose how many whole regions go through an encoder at a time.
+
+    Args:
+        tokens: float16 (R, grid, grid, dim).
+        device: cpu or cuda.
+
+    Returns:
+        As many as a third of a GPU's free memory holds; a fixed number on a CPU.
+    """
     if device == "cpu" or not len(tokens):
         return CPU_REGIONS
     region_bytes = 4 * tokens[0].numel() * ARRAYS_ALIVE
@@ -172,17 +232,23 @@ def auto_batch_size(tokens: torch.Tensor, device: str) -> int:
 def embed_regions(
     encoder: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, device: str, batch_size: int | None = None
 ) -> np.ndarray:
-    """Embeddings of whole regions: float32 (R, D). Of several processes each embeds a share, and all get all.
+    """Embed whole regions; of several processes each embeds a share, and all get all.
 
-    encoder: float32 (B, grid, grid, dim) → (B, D), in eval mode, on the device. tokens: float16 (R, grid, grid, dim).
-    batch_size: regions a pass, chosen by memory without one.
+    Args:
+        encoder: float32 (B, grid, grid, dim) → (B, D), in eval mode, on the device.
+        tokens: float16 (R, grid, grid, dim), anywhere.
+        device: cpu or cuda.
+        batch_size: Regions per pass; None to choose by memory.
+
+    Returns:
+        float32 (R, D).
     """
     batch_size = batch_size or auto_batch_size(tokens, device)
     rows = distributed.local_shard(torch.arange(len(tokens), device=tokens.device))
-    own = torch.cat([encoder(tokens[batch].to(device).float()).float() for batch in rows.split(batch_size)])
+    local = torch.cat([encoder(tokens[batch].to(device).float()).float() for batch in rows.split(batch_size)])
     if distributed.world_size() == 1:
-        return own.cpu().numpy()
-    everyone = own.new_zeros(len(tokens), own.shape[1])
-    everyone[rows.to(device)] = own
-    distributed.all_reduce_sum(everyone)
-    return everyone.cpu().numpy()
+        return local.cpu().numpy()
+    embeddings = local.new_zeros(len(tokens), local.shape[1])
+    embeddings[rows.to(device)] = local
+    distributed.all_reduce_sum(embeddings)
+    return embeddings.cpu().numpy()

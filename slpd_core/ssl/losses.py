@@ -1,4 +1,4 @@
-"""Cross-entropies H(a, b) = −a log b of teacher targets and student crops, the center of the targets (DINO), KoLeo.
+"""Losses: cross-entropies H(a, b) = −a log b of teacher targets and student crops, their center (DINO), KoLeo.
 
 With 65,536 outputs the logits of a batch are what fills memory and, passed over again and again, what costs time. So
 every loss here is one weighted sum of cross-entropies, and it is taken with its gradient a block of logits at a time.
@@ -17,9 +17,12 @@ BLOCK_LOGITS = {"cpu": 2**26, "cuda": 2**28}  # that are worked on at a time; me
 
 
 class LogitFactors(NamedTuple):
-    """Logits of a network, not multiplied out yet: the products of vectors and outputs, over a temperature.
+    """Factors of a network's logits: products of vectors and outputs, over a temperature.
 
-    vectors: (B, rows, d), some a picture. outputs: (O, d). Both of length one, so that products are cosines.
+    Attributes:
+        vectors: (B, rows, d), of length one: rows per image.
+        outputs: (O, d), of length one, so that products are cosines.
+        temperature: τ.
     """
 
     vectors: Tensor
@@ -39,9 +42,12 @@ class LogitFactors(NamedTuple):
 
 
 class DistillationOutput(NamedTuple):
-    """A loss, and without gradients what it is made of.
+    """A loss, and without gradients its parts.
 
-    loss: (). cross_entropy: (B, T, n), of each target and crop. entropy: (B, T), of each target, in nats.
+    Attributes:
+        loss: ().
+        cross_entropy: (B, T, n), of each target and crop.
+        entropy: (B, T), of each target, in nats.
     """
 
     loss: Tensor
@@ -52,26 +58,33 @@ class DistillationOutput(NamedTuple):
 def chunked_cross_entropy(
     student: LogitFactors, teacher: LogitFactors, centers: Tensor, pairs: Tensor, dtype: torch.dtype = torch.float32
 ) -> DistillationOutput:
-    """The sum of H(softmax(teacher − center), softmax(student)) over pairs of targets and crops of the same picture.
+    """Compute the weighted sum of H(g_t, g_s) over pairs of teacher targets and student crops of the same image.
 
-    student: n crops a picture; teacher: T targets, without gradients. centers: (T, O), of the teacher's cosines (DINO,
-    sec. 3.1). pairs: (B, T, n), how much each pair counts. dtype: of what the networks multiply; if it is of half
-    precision, what is multiplied here may be rounded too, but never a product: over a temperature of 0.04, the rounding
-    of a cosine near one would show in the targets.
+    g_t = softmax((teacher − center) / τ_t), g_s = softmax(student / τ_s), H(a, b) = −a log b (paper, eq. 1, 2, 4; DINO,
+    eq. 2). A cross-entropy is linear in its target, so a crop's targets are summed before they meet it.
 
-    A cross-entropy is linear in its target, so a crop's targets are summed before they meet it.
+    Args:
+        student: n crops per image.
+        teacher: T targets per image, without gradients.
+        centers: (T, O), of the teacher's cosines (DINO, sec. 3.1).
+        pairs: (B, T, n), weights.
+        dtype: Compute dtype of the networks. With half precision the factors of a product may be rounded, but logits
+            stay in float32: over a temperature of 0.04, the rounding of a cosine near one would show in the targets.
+
+    Returns:
+        The loss and its parts.
     """
     before = torch.get_float32_matmul_precision()
     try:
         if dtype is not torch.float32:
             torch.set_float32_matmul_precision("medium")  # factors in bfloat16 on a CPU that has it, TF32 on a GPU
-        return DistillationOutput(*_Distil.apply(*student, teacher, centers, pairs))
+        return DistillationOutput(*_ChunkedCrossEntropy.apply(*student, teacher, centers, pairs))
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-class _Distil(torch.autograd.Function):
-    """The gradient is found with the loss: keeping the logits for later would keep all of them."""
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes the gradient with the loss: logits kept for later would fill the memory."""
 
     @staticmethod
     def forward(
@@ -93,8 +106,8 @@ class _Distil(torch.autograd.Function):
         size = max(1, BLOCK_LOGITS[vectors.device.type] // ((n + 2 * T) * out_dim))
         for first in range(0, B, size):
             b = slice(first, first + size)
-            own = LogitFactors(vectors[b], outputs, temperature), teacher.select(b)
-            cross_entropy[b], entropy[b], towards = _block(*own, centers, share[b])
+            student = LogitFactors(vectors[b], outputs, temperature)
+            cross_entropy[b], entropy[b], towards = _block(student, teacher.select(b), centers, share[b])
             gradient[b] = (towards @ outputs).view(-1, n, outputs.shape[1])
             if of_outputs is not None:
                 of_outputs.addmm_(towards.T, weighted[b].flatten(0, 1))
@@ -114,10 +127,7 @@ class _Distil(torch.autograd.Function):
 def _block(
     student: LogitFactors, teacher: LogitFactors, centers: Tensor, share: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of some pictures the cross-entropies (b, T, n), the targets' entropies (b, T) and the direction of the gradient.
-
-    share: (b, T, n), how much of a crop's target is which. The direction is p − Σ share q, (b * n, out_dim).
-    """
+    """Compute cross-entropies (b, T, n), targets' entropies (b, T) and p − Σ share q (b * n, O); share: (b, T, n)."""
     (b, T, n), out_dim = share.shape, len(student.outputs)
     cosine = teacher.vectors.flatten(0, 1) @ teacher.outputs.T
     log_q = cosine.view(b, T, out_dim).sub_(centers).div_(teacher.temperature).log_softmax(-1)
@@ -133,26 +143,48 @@ def _block(
 
 
 def cross_view_weights(targets: int, crops: int) -> Tensor:
-    """The pairs of L_self (DINO, eq. 3; SLPD, eq. 1): each crop with all global crops but itself, (targets, crops).
+    """Weight the pairs of L_self: each crop with all global crops but itself (DINO, eq. 3; paper, eq. 1).
 
-    The teacher's targets are of the global crops, which are the first of the student's. A mean over the pairs.
+    Args:
+        targets: Global crops.
+        crops: All crops; the global ones come first.
+
+    Returns:
+        (targets, crops), of sum 1.
     """
     pairs = 1 - torch.eye(targets, crops)
     return pairs / pairs.sum()
 
 
 def masked_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of the values whose weight is 1, not 0, over all processes; nan where none is."""
+    """Average over all processes the values that count.
+
+    Args:
+        values: Of any shape.
+        weights: Of the same shape, 1 where the value counts, else 0.
+
+    Returns:
+        The mean, (); nan where none counts.
+    """
     total, count = (values * weights).sum(), weights.sum()
     distributed.all_reduce_sum(total, count)
     return total / count
 
 
 def update_center(center: Tensor, vectors: Tensor, outputs: Tensor, weights: Tensor, momentum: float) -> Tensor:
-    """Move the center towards the mean teacher cosines (DINO, eq. 4); unchanged where no row counts.
+    """Move a center towards the mean of the teacher's cosines over all processes (DINO, eq. 4).
 
-    center: (O,); vectors: (..., d); outputs: (O, d); weights: (...), 1 for a row that counts, else 0. The mean is over
-    the rows of all processes; the cosines being linear in the vectors, it is those of the mean vector.
+    Cosines are linear in the vectors, so their mean is that of the mean vector.
+
+    Args:
+        center: (O,).
+        vectors: (..., d).
+        outputs: (O, d).
+        weights: (...), 1 for a row that counts, else 0.
+        momentum: Of the moving average.
+
+    Returns:
+        (O,), unchanged where no row counts.
     """
     count, total = weights.sum(), torch.einsum("...,...d->d", weights, vectors)
     distributed.all_reduce_sum(count, total)
@@ -161,23 +193,32 @@ def update_center(center: Tensor, vectors: Tensor, outputs: Tensor, weights: Ten
 
 
 def koleo_of_crops(embeddings: Tensor, n_crops: int) -> Tensor:
-    """`koleo_loss` of the first crop of each picture, of the second ..., their mean (DINOv2).
+    """Average `koleo_loss` of the first crop of each image, of the second, and so on (DINOv2).
 
-    embeddings: (n_crops * B, D), crop after crop.
+    Args:
+        embeddings: (n_crops * B, D), crop after crop.
+        n_crops: Per image.
+
+    Returns:
+        The loss, ().
     """
     return torch.stack([koleo_loss(crop) for crop in embeddings.chunk(n_crops)]).mean()
 
 
 def koleo_loss(embeddings: Tensor) -> Tensor:
-    """How near each embedding lies to its nearest neighbor: the mean of -log of their distance, both at unit length.
+    """Compute the mean of −log of the distance to the nearest neighbor, at unit length.
 
     Kozachenko & Leonenko's estimate of entropy: keeps embeddings apart (Sablayrolles et al., ICLR 2019; DINOv2).
 
-    embeddings: (B, D), this process's share of a batch; neighbors are sought among the rows of all processes.
+    Args:
+        embeddings: (B, D), this process's share of a batch; neighbors are sought among the rows of all processes.
+
+    Returns:
+        The loss, ().
     """
-    own = F.normalize(embeddings.float(), dim=-1)
-    everyone, first = distributed.all_gather(own)
-    similarity = own.detach() @ everyone.detach().T
+    local = F.normalize(embeddings.float(), dim=-1)
+    gathered, first = distributed.all_gather(local)
+    similarity = local.detach() @ gathered.detach().T
     similarity.diagonal(first).fill_(-torch.inf)  # each with itself
-    distance = (own - everyone[similarity.argmax(1)]).norm(dim=-1)
+    distance = (local - gathered[similarity.argmax(1)]).norm(dim=-1)
     return -distance.clamp(min=1e-8).log().mean()

@@ -1,4 +1,4 @@
-"""What to watch in any run of self-distillation."""
+"""Monitoring of self-distillation: effective rank, k-NN accuracy, TensorBoard."""
 
 import math
 import shutil
@@ -14,26 +14,46 @@ SAMPLE = 2048
 KNN_NEIGHBORS = 10
 
 
-def fixed_sample(n_items: int, most: int = SAMPLE) -> np.ndarray:
-    """Rows spread evenly over all, the same in every epoch and run: int64 (at most `most`,)."""
-    return np.linspace(0, n_items - 1, min(n_items, most)).astype(np.int64)
+def fixed_sample(n_items: int, max_items: int = SAMPLE) -> np.ndarray:
+    """Select rows evenly spaced, the same in every epoch and run.
+
+    Args:
+        n_items: To select from.
+        max_items: To select.
+
+    Returns:
+        int64 (min(n_items, max_items),).
+    """
+    return np.linspace(0, n_items - 1, min(n_items, max_items)).astype(np.int64)
 
 
 def effective_rank(embeddings: np.ndarray) -> float:
-    """RankMe: exponential of the entropy of the normalised singular values of embeddings (n, D) (Garrido et al. 2023).
+    """Compute RankMe: the exponential entropy of normalized singular values (Garrido et al., ICML 2023).
 
-    Not centered: near 1 in a collapsed run, where what is left around the mean is noise of full rank.
+    Not centered: near 1 in a collapsed run, where the rest around the mean is noise of full rank.
+
+    Args:
+        embeddings: (n, D).
+
+    Returns:
+        1 to min(n, D).
     """
     values = np.linalg.svd(embeddings, compute_uv=False)
-    share = values / max(values.sum(), 1e-12)
-    return float(np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum()))
+    p = values / max(values.sum(), 1e-12)
+    return float(np.exp(-(p * np.log(np.maximum(p, 1e-12))).sum()))
 
 
 def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, patients: np.ndarray, k: int = KNN_NEIGHBORS) -> float:
-    """How often the k most similar embeddings (cosine) of other patients have mostly one's own label.
+    """Predict labels by the k most similar embeddings (cosine) of other patients.
 
-    embeddings: (n, D); labels: text (n,), empty where there is none; patients: (n,). Nan where fewer than two labels
-    are known, or one patient alone.
+    Args:
+        embeddings: (n, D).
+        labels: Text (n,), empty where there is none.
+        patients: (n,).
+        k: Neighbors.
+
+    Returns:
+        The accuracy; nan where fewer than two labels or patients are known.
     """
     known = labels != ""
     embeddings, patients = embeddings[known], patients[known]
@@ -49,7 +69,12 @@ def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, patients: np.ndarra
 
 
 def to_tensorboard(folder: Path, row: Mapping[str, float]) -> None:
-    """Add an epoch's row of the history to the scalars in a folder; its first epoch begins the folder anew."""
+    """Add an epoch's history row to TensorBoard; the first epoch empties the folder.
+
+    Args:
+        folder: Of the scalars.
+        row: Of the history.
+    """
     if not distributed.is_main_process():
         return
     epoch = int(row["epoch"])

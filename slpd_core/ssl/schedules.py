@@ -55,16 +55,34 @@ class Recipe:
 
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:
-    """From `start` at step 0 along half a cosine towards `end` at step `steps`."""
-    share = min(max(step / max(steps, 1), 0.0), 1.0)
-    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))
+    """Follow half a cosine.
+
+    Args:
+        step: From 0.
+        steps: In all.
+        start: Value at step 0.
+        end: Value from step `steps` on.
+
+    Returns:
+        The value of the step.
+    """
+    progress = min(max(step / max(steps, 1), 0.0), 1.0)
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
 def warmup_cosine(step: int, steps: int, warmup: int, peak: float, end: float, *, endpoint: bool = False) -> float:
-    """Rise linearly from 0 over `warmup` steps, then follow half a cosine from `peak` towards `end`.
+    """Rise linearly from 0, then follow half a cosine.
 
     Args:
+        step: From 0.
+        steps: In all.
+        warmup: Steps of the rise.
+        peak: Value after it.
+        end: Value at the end.
         endpoint: Whether the last step of the warm-up has reached `peak`, as in numpy.linspace, and not the step after.
+
+    Returns:
+        The value of the step.
     """
     if step < warmup:
         return peak * step / max(warmup - endpoint, 1)

@@ -10,34 +10,61 @@ from slpd_core.ssl import distributed
 from slpd_core.ssl.head import ProjectionHead
 from slpd_core.ssl.schedules import Recipe
 
-STATEFUL = ("student", "teacher", "optimizer", "scaler")  # of Networks that have a state of their own
+STATEFUL = ("student", "teacher", "optimizer", "scaler")  # that have a state_dict
 
 
 class Network(nn.Module):
-    """An encoder and the projection head g on top of it."""
+    """An encoder and the projection head g on top of it.
 
-    encoder: Any  # of patches or of regions, each with attributes of its own
+    Args:
+        encoder: Of patches or of regions.
+        head: Takes its embeddings.
+    """
+
+    encoder: Any
 
     def __init__(self, encoder: nn.Module, head: ProjectionHead) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the encoder takes → (B, out_dim)."""
+        """Compute logits.
+
+        Args:
+            x: As the encoder takes it.
+
+        Returns:
+            (B, out_dim).
+        """
         return self.head(self.encoder(x))
 
 
 class BuildNetwork(Protocol):
-    """Builds a network with random weights; drop_path: its rate of stochastic depth."""
+    """Builds a network."""
 
-    def __call__(self, drop_path: float) -> Network: ...
+    def __call__(self, drop_path: float) -> Network:
+        """Build a network with random weights.
+
+        Args:
+            drop_path: Rate of stochastic depth.
+
+        Returns:
+            The network.
+        """
+        ...
 
 
 @dataclass
 class StudentTeacher:
-    """Student and teacher, and what training moves along with them.
+    """Student and teacher, and the state that training moves along with them.
 
-    centers: (out_dim,), one a term of the loss. scaler: of losses whose gradients would underflow in float16.
+    Attributes:
+        student: Trained by gradients.
+        teacher: Its moving average.
+        optimizer: Of the student.
+        centers: Name -> (out_dim,), of the teacher's targets, one per term of the loss or shared.
+        scaler: Of losses whose gradients would underflow in float16.
+        dtype: That both compute in.
     """
 
     student: Network
@@ -90,12 +117,20 @@ class StudentTeacher:
         return cls(student.train(), teacher, torch.optim.AdamW(groups, fused=True), centers, scaler, dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs, as tensors and plain values."""
+        """Collect all that a resumed run needs.
+
+        Returns:
+            Tensors and plain values, nested.
+        """
         parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
         return parts | {"centers": self.centers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave, be it of other precision: then there may be no scale to take up."""
+        """Restore a state, also one of another precision, which may lack the scaler's.
+
+        Args:
+            state: As `state_dict` returned it.
+        """
         for name in STATEFUL:
             if name != "scaler" or state[name]:
                 getattr(self, name).load_state_dict(state[name])
@@ -145,10 +180,15 @@ def update_networks(networks: StudentTeacher, clip_norm: float, momentum: float)
         torch._foreach_lerp_(list(networks.teacher.parameters()), parameters, 1 - momentum)
 
 
-def clip_grads_per_parameter(gradients: list[Tensor], most: float) -> None:
-    """Scale each gradient down to a norm of `most` if it has a larger one (DINO clips parameter by parameter)."""
+def clip_grads_per_parameter(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale each gradient down to a largest norm; DINO clips parameter by parameter.
+
+    Args:
+        gradients: Changed in place.
+        max_norm: Of each.
+    """
     if gradients:
-        factors = (most / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1)
+        factors = (max_norm / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)).clamp(max=1)
         torch._foreach_mul_(gradients, factors.unbind())
 
 

@@ -102,7 +102,7 @@ def test_a_flipped_bit_of_a_token_is_named_with_its_region(on_disk, make_cohort,
 def test_tokens_that_are_no_square_are_refused(on_disk, make_cohort):
     ledger, tokens = on_disk(make_cohort(5, 6))
     rewrite(tokens / "s0.h5", lambda tokens: tokens[:, :15])
-    with pytest.raises(ValueError, match=r"s0\.h5: 15 tokens a region are no square grid; delete the file"):
+    with pytest.raises(ValueError, match=r"s0\.h5: 15 tokens per region are no square grid; delete the file"):
         read_token_dataset(ledger, tokens)
 
 
