@@ -267,7 +267,7 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         ({"pretrain": {"runs": {"slpd": True}}}, "pretrain.runs.slpd", "found True"),
         ({"pretrain": {"runs": {"patch": {}}}}, "pretrain.runs", "'patch'"),
         ({"pretrain": {"runs": {"a/b": {}}}}, "pretrain.runs", "'a/b'"),
-        ({"pretrain": {"runs": {"dino": False}}}, "evaluate.classifiers.dino", "leave the row out by dino: null"),
+        ({"pretrain": {"runs": {"dino": False}}}, "evaluate.classifiers.dino", "remove the row by dino: null"),
         ({"pretrain": {"global_crop_size": 17}}, "pretrain.global_crop_size", "exceeds the 16"),
         ({"pretrain": {"local_crop_size": 15}}, "pretrain.local_crop_size", "larger than global_crop_size"),
         ({"pretrain": {"warmup_epochs": 101}}, "pretrain.warmup_epochs", "exceeds epochs 100"),
@@ -281,17 +281,17 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         (
             {"evaluate": {"classifiers": {"patch_tokens": ["knn", "vit_wsi"]}}},
             "evaluate.classifiers.patch_tokens",
-            "leave it out there",
+            "remove it there",
         ),
         (
             {"evaluate": {"classifiers": {"mean_color": ["vit_wsi"]}}},
             "evaluate.classifiers.mean_color",
-            "leave it out there",
+            "remove it there",
         ),
         (
             {"patch_encoder": {"compared": {"plain": {}}}, "evaluate": {"classifiers": {"plain": ["vit_wsi"]}}},
             "evaluate.classifiers.plain",
-            "leave it out there",
+            "remove it there",
         ),
         ({"evaluate": {"vit_wsi_on_patches": "perhaps"}}, "evaluate.vit_wsi_on_patches", "'perhaps'"),
         (

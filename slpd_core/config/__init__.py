@@ -156,16 +156,18 @@ class Config(Section):
             if features not in known:
                 lines.append(
                     f"evaluate.classifiers.{features}: unknown features, there are {', '.join(known)}; add a run to "
-                    f"pretrain.runs or an encoder to patch_encoder.compared, or leave the row out by {features}: null"
+                    f"pretrain.runs or an encoder to patch_encoder.compared, or remove the row by {features}: null"
                 )
             of_patches = features in patches and features not in self.pretrain.runs
             if of_patches and "vit_wsi" in names and not self.evaluate.vit_wsi_on_patches:
                 lines.append(
                     f"evaluate.classifiers.{features}: vit_wsi attends from each patch of a slide to all others, tens "
-                    "of thousands; leave it out there, as the paper does, or set evaluate.vit_wsi_on_patches: true"
+                    "of thousands; remove it there, as the paper does, or set evaluate.vit_wsi_on_patches: true"
                 )
             if len(set(names)) < len(names):
-                lines.append(f"evaluate.classifiers.{features}: {', '.join(names)} names a classifier twice; keep one")
+                lines.append(
+                    f"evaluate.classifiers.{features}: {', '.join(names)} names a classifier twice; remove one"
+                )
         for features, names in (self.predict.classifiers or {}).items():
             for name in names:
                 if name not in self.evaluate.classifiers.get(features, []):

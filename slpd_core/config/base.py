@@ -22,12 +22,12 @@ def _refuse_boolean(value: Any) -> Any:
 
 def _auto_or_positive(value: Any) -> Any:
     try:
-        number = value if value == "auto" else int(_refuse_boolean(value))
+        size = value if value == "auto" else int(_refuse_boolean(value))
     except (TypeError, ValueError, OverflowError):
-        number = 0
-    if number != "auto" and (number < 1 or number != float(value)):
+        size = 0
+    if size != "auto" and (size < 1 or size != float(value)):
         raise ValueError("give a whole number above 0, or auto")
-    return number
+    return size
 
 
 # Text is read as a number too: YAML 1.1 takes 5e-4 for text, and --config delivers text.
@@ -171,7 +171,7 @@ def problems(error: ValidationError, *within: str) -> list[str]:
 
 
 def _message(item: ErrorDetails) -> str:
-    """What is wrong with a value and what to do about it; says the value unless it is a whole section."""
+    """The problem of a value and its remedy, with the value unless it is a whole section."""
     kind, value = item["type"], item["input"]
     if kind == "extra_forbidden":
         return "unknown key; see config.yaml for those there are"

@@ -68,7 +68,7 @@ class FoldsConfig(Section):
         if self.splits_dir and not self.files:
             raise FileNotFoundError(
                 f"folds.splits_dir: no splits_0.csv in {self.splits_dir}; put the splits there or correct the folder, "
-                "or set it to null for folds that are drawn here, which no published numbers rest on"
+                "or set it to null (folds are drawn here; results are then not comparable to published ones)"
             )
 
 
@@ -130,7 +130,7 @@ class CohortTableConfig(Section):
             if row.partition("/")[2] not in CLASSIFIERS or not PLAIN_NAME.fullmatch(row.partition("/")[0])
         ]
         for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):
-            lines += [f"{key}: {name!r} stands there twice; keep one" for name in names if names.count(name) > 1]
+            lines += [f"{key}: {name!r} is listed twice; remove one" for name in names if names.count(name) > 1]
         lines += [f"cohorts: {name!r} is no cohort's name" for name in self.cohorts if not PLAIN_NAME.fullmatch(name)]
         raise_problems(lines)
         return self

@@ -97,13 +97,13 @@ class PatchEncoderConfig(Section):
     @field_validator("model_kwargs", mode="before")
     @classmethod
     def _text_that_reads_as_a_number_is_one(cls, model_kwargs: Any) -> Any:
-        found = dict(model_kwargs) if isinstance(model_kwargs, dict) else {}
-        for key, value in found.items():
-            for number in (int, float) if isinstance(value, str) else ():
+        kwargs = dict(model_kwargs) if isinstance(model_kwargs, dict) else {}
+        for key, value in kwargs.items():
+            for convert in (int, float) if isinstance(value, str) else ():
                 with suppress(ValueError):
-                    found[key] = number(value)
+                    kwargs[key] = convert(value)
                     break
-        return found or model_kwargs
+        return kwargs or model_kwargs
 
     @model_validator(mode="after")
     def _weights_fit_source(self) -> Self:
