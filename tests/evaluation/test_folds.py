@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slpd_core import artifacts, config
-from slpd_core.evaluation import folds, imported_splits
+from slpd_core.evaluation import folds, imported_splits, split_audit
 
 
 def made(slides, n_folds=4, val_fraction=0.2, seed=1, **changes):
@@ -279,6 +279,20 @@ def test_imported_splits_are_taken_as_they_are_and_their_leaks_listed(run_stage,
     }
     assert "in the splits, not in the sheet: 2 (strange, stranger)" in caplog.text
     assert "patient on both sides: 1 (x01)" in caplog.text
+
+
+def test_a_listed_slide_that_is_not_usable_is_in_no_fold(run_stage, make_slides, tmp_path):
+    split = {"train": ["x00-0", "x01-0", "y00-0"], "test": ["x02-0", "y01-0"]}
+    folder = write_splits(tmp_path / "splits", split)
+    table, _ = run_stage(make_slides(3, slides=(1,)), {"x01-0": artifacts.QUARANTINED}, splits_dir=folder)
+    parts = {"x00-0": "train", "y00-0": "train", "x02-0": "test", "y01-0": "test"}
+    assert table.set_index("slide_id")["part"].to_dict() == parts
+
+
+def test_a_patient_that_validates_and_tests_is_on_both_sides():
+    rows = [(0, "a-0", "a", "x", "val"), (0, "a-1", "a", "x", "test"), (0, "b-0", "b", "y", "train")]
+    issues = split_audit.audit_folds(pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]]))
+    assert split_audit.SplitIssue("patient on both sides", "a", "0") in issues
 
 
 def test_a_label_that_a_part_lacks_is_remarked(run_stage, make_slides, tmp_path):
