@@ -9,10 +9,7 @@ ROOT = Path(__file__).parents[1]
 OF_EACH_STAGE = {"run", "main", "VERSION", "log"}
 # Names that two modules still define; take a name out as soon as one of them has another.
 DEFINED_TWICE = {
-    "MAX_BYTES",
     "PRESETS",
-    "REMEDY",
-    "SEPARATORS",
     "T",
     "train",
 }

@@ -156,7 +156,7 @@ def of_one_place(path: Path) -> None:
     ("name", "write", "what"),
     [
         ("names.pth", of_many_names, r"names.pth: its names share tensors that would be 4,194,304,000 bytes"),
-        ("old.pth", of_huge_storages, r"its tensors state 2,097,152 bytes, the file has"),
+        ("old.pth", of_huge_storages, r"its tensors claim 2,097,152 bytes, the file has"),
         ("overlapping.pth", of_one_place, "not a whole file of tensors"),
         ("packed.pth", compressed, "its tensors are compressed"),
         (
@@ -305,7 +305,7 @@ def test_names_that_a_disk_takes_for_one_are_two_slides():
 def test_what_does_not_show_is_no_part_of_a_sheet(tmp_path, column, sign):
     slide = {"slide_id": "a", "patient_id": "p", "label": "x", "path": "a.svs", "site": "h"} | {column: f"a{sign}b"}
     (tmp_path / "a.csv").write_text(",".join(slide) + "\n" + ",".join(f'"{text}"' for text in slide.values()))
-    with pytest.raises(ValueError, match=rf"row \d: {column} 'a\\.* holds signs that do not show; retype it"):
+    with pytest.raises(ValueError, match=rf"row \d: {column} 'a\\.* contains invisible characters; retype it"):
         sheet.read_sheet(tmp_path / "a.csv")
 
 
@@ -498,7 +498,7 @@ def test_a_lock_file_that_another_put_there_is_not_followed(tmp_path, monkeypatc
     path, elsewhere = tmp_path / "slpd-gpu-0.lock", tmp_path / "elsewhere"
     if kind == "link":
         path.symlink_to(elsewhere)
-        with pytest.raises(RuntimeError, match=r"slpd-gpu-0\.lock: no lock file .*; remove it"):
+        with pytest.raises(RuntimeError, match=r"slpd-gpu-0\.lock: not a lock file .*; remove it"):
             gpus._lock_file("0")
     else:
         os.mkfifo(path)

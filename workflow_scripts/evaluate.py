@@ -10,7 +10,7 @@ with runtime.job(
     snakemake.log[0],
     f"evaluate {snakemake.wildcards.features}/{snakemake.wildcards.classifier}/fold{snakemake.wildcards.fold}",
     threads=snakemake.threads,
-    keeps_memory=False,
+    keep_memory=False,
 ):
     evaluate.run(
         folds_path=Path(snakemake.input.folds),

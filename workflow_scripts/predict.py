@@ -5,7 +5,7 @@ from slpd_core import runtime
 with runtime.fast_imports():
     from slpd_core.evaluation import predict
 
-with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keeps_memory=False):
+with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keep_memory=False):
     predict.run(
         ledger_path=Path(snakemake.input.ledger),
         models=snakemake.params.rows,

@@ -1,4 +1,4 @@
-"""Reads and writes every artifact: the written contract of shapes, dtypes, units and metadata, checked on read.
+"""Reads and writes every artifact; shapes, dtypes, units and metadata are written down here and checked on read.
 
 Every file is written beside its name and renamed when whole, so a reader never sees half of one. Every artifact carries
 `slpd_version`, `stage`, `stage_version`, the config `section` that made it and the `fingerprint` of its inputs.

@@ -1,4 +1,4 @@
-"""Read any artifact by its path: the file itself says what it holds."""
+"""Read any artifact by its path; its suffix and content tell its kind."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Returns:
         The stage's name and version, the version of the package, `section` (the stage's settings), `fingerprint`, and
-        what the stage adds.
+        further entries of the stage.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -69,7 +69,7 @@ def _reader(path: Path) -> Callable[[Path], tuple[Any, dict[str, Any]]]:
 
 
 def _read_h5(path: Path) -> tuple[Any, dict[str, Any]]:
-    """What an HDF5 file holds, by the names of its arrays, and its metadata."""
+    """The content of an HDF5 file, its kind told by the names of its arrays, and its metadata."""
     names = list_arrays(path)
     if "tokens" in names:
         return read_tokens(path)

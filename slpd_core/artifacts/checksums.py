@@ -1,4 +1,4 @@
-"""Checksums: each file carries one of its bytes, and long arrays one per row, so that a slice is checked by itself.
+"""Checksums: each file carries one of its bytes, and long arrays carry one per row, so that a slice can be checked.
 
 The hash is xxh3 (github.com/Cyan4973/xxHash): more than 10 GB/s, faster than any disk. It finds accidents such as a
 flipped bit. It is no protection against an attacker.
@@ -214,7 +214,7 @@ class RowWriter:
     """Writes rows of an array in a file by `writer[i] = row` or `writer[i:j] = rows`, and computes their checksums.
 
     Args:
-        array: HDF5 dataset (n, ...) of zeros; `checksums`, uint64 (n,), follows what is written.
+        array: HDF5 dataset (n, ...) of zeros; `checksums`, uint64 (n,), is updated by each write.
     """
 
     def __init__(self, array: Any) -> None:

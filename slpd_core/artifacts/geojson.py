@@ -14,16 +14,16 @@ from slpd_core.artifacts.checksums import read_sealed, stamp, unstamp, write_sea
 from slpd_core.artifacts.files import broken
 from slpd_core.artifacts.schema import Meta, SlideInfo, Tissue
 
-MAX_BYTES = 1 << 29  # of an outline that was packed
+MAX_UNPACKED_BYTES = 1 << 29  # of an outline that was packed
 OLD_KINDS = {"PathDetectionObject": "detection", "PathCellObject": "cell", "PathTileObject": "tile"}  # of QuPath 0.2
 
 
 def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
-    """Write level-0 polygons as a FeatureCollection that QuPath opens, with the slide and metadata.
+    """Write tissue as a FeatureCollection that QuPath opens, with the slide and the metadata in its member `slpd`.
 
     Args:
         path: Of the file.
-        tissue: Of one slide.
+        tissue: The tissue, level-0 px.
         meta: As `provenance` returns.
     """
     from shapely.geometry import mapping
@@ -46,7 +46,13 @@ def write_tissue(path: Path, tissue: Tissue, meta: Meta) -> None:
 
 @dataclass(frozen=True)
 class Area:
-    """An object of a GeoJSON file: a shapely geometry, its class, and its kind ("annotation" ...); "" for none."""
+    """An object of a GeoJSON.
+
+    Args:
+        geometry: A shapely geometry.
+        name: Its class; "" for none.
+        kind: "annotation", "detection", ...; "" for none.
+    """
 
     geometry: Any
     name: str
@@ -57,13 +63,13 @@ def read_geojson_polygons(path: Path) -> list[Area]:
     """Read the objects of any GeoJSON: a FeatureCollection, a Feature, a geometry or a list.
 
     Args:
-        path: Of the file, plain or gzip.
+        path: Of the file, plain or packed by gzip.
 
     Returns:
-        The objects in order.
+        The objects, in two dimensions, in the file's order.
 
     Raises:
-        ValueError: The file is not GeoJSON, or a corner is not finite.
+        ValueError: The file is no such GeoJSON, or a coordinate is not finite.
     """
     from shapely import force_2d, get_coordinates
     from shapely.errors import ShapelyError
@@ -84,35 +90,35 @@ def read_geojson_polygons(path: Path) -> list[Area]:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Read a file, unpacked where it is packed; raises ValueError where it unpacks to more than MAX_BYTES."""
+    """A file's bytes, unpacked if packed; raises ValueError if they unpack to more than MAX_UNPACKED_BYTES."""
     with Path(path).open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             file.seek(0)
             return file.read()
         file.seek(0)
         try:
-            content = gzip.GzipFile(fileobj=file).read(MAX_BYTES + 1)
+            content = gzip.GzipFile(fileobj=file).read(MAX_UNPACKED_BYTES + 1)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(str(error)) from error
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
+    if len(content) > MAX_UNPACKED_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
     return content
 
 
 def _describe(item: Mapping[str, Any]) -> tuple[str, str]:
     """The class and the kind of a feature, as QuPath's releases and geopandas write them."""
     properties = item.get("properties") or {}
-    named = properties.get("classification") or ""
-    if isinstance(named, str) and named.lstrip().startswith("{"):
-        named = json.loads(named)
-    if isinstance(named, dict):
-        named = named.get("name") or ": ".join(named.get("names") or [])
+    name = properties.get("classification") or ""
+    if isinstance(name, str) and name.lstrip().startswith("{"):
+        name = json.loads(name)
+    if isinstance(name, dict):
+        name = name.get("name") or ": ".join(name.get("names") or [])
     kind = properties.get("objectType") or properties.get("object_type") or OLD_KINDS.get(str(item.get("id")), "")
-    return str(named), str(kind).lower()
+    return str(name), str(kind).lower()
 
 
 def read_tissue(path: Path) -> tuple[Tissue, Meta]:
-    """Read what `write_tissue` wrote.
+    """Read a file that `write_tissue` wrote.
 
     Args:
         path: Of the file.
@@ -121,12 +127,12 @@ def read_tissue(path: Path) -> tuple[Tissue, Meta]:
         The tissue and the metadata.
 
     Raises:
-        ValueError: The file is broken, or was edited.
+        ValueError: The file is broken or was edited.
     """
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
-    edited = "; where you have edited it, put it into the folder that tissue.masks_dir names"
+    edited = "; if you have edited it, put it into the folder that tissue.masks_dir names"
     try:
         data = read_sealed(path)
     except ValueError as error:

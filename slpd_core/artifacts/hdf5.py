@@ -19,7 +19,7 @@ from slpd_core.artifacts.reading import open_file
 from slpd_core.artifacts.schema import Meta
 
 CHECKSUMS = "_xxh3"  # ends the name of the checksums of an array's rows: uint64, one per row
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)  # what h5py raises
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)  # by h5py
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any], meta: Meta) -> None:
@@ -138,7 +138,7 @@ def open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = (), any_n
         The h5py.File to read from.
 
     Raises:
-        ValueError: The file is broken, lacks an array or is in another's place.
+        ValueError: The file is broken, lacks an array or was written as another artifact.
     """
     import h5py
 
@@ -153,7 +153,7 @@ def open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = (), any_n
         except UNREADABLE as error:
             if getattr(error, "errno", None) is not None:
                 raise
-            problem = f"not a complete HDF5 file ({error})"
+            problem = f"not a whole HDF5 file ({error})"
         if problem:
             raise ValueError(broken(path, problem))
         check_seal(path, io.BytesIO(_read_around(raw, blocks)))

@@ -4,70 +4,70 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # what pandas makes of 101 in a column with a gap
-SEPARATORS = re.compile(r"[\s._-]+")
+WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # 101 as pandas reads it in a column with a gap
+ID_SEPARATORS = re.compile(r"[\s._-]+")
 
 
 def normalize_id(text: str) -> str:
-    """Normalize a text to Unicode NFC, so that the `Müller` of macOS is that of Windows.
+    """Compose a text as Unicode's NFC and strip it, so that the `Müller` of a Mac is that of Windows.
 
     Args:
-        text: As typed.
+        text: An id or a label.
 
     Returns:
-        The text without spaces at its ends.
+        The text in its one form.
     """
     return unicodedata.normalize("NFC", text).strip()
 
 
 def fold_id(text: str) -> str:
-    """Map all spellings of an id to one: case, widths, runs of spaces, and 101.0 for 101.
+    """Fold case, widths and runs of spaces of an id, and read 101.0 as 101.
 
     Args:
         text: An id.
 
     Returns:
-        The key that the spellings share.
+        A key that all spellings of the id share.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return without_fraction(" ".join(folded.split()))
+    return strip_fraction(" ".join(folded.split()))
 
 
-def without_fraction(text: str) -> str:
-    """Remove the fraction .0 of a whole number.
+def strip_fraction(text: str) -> str:
+    """Strip the zeros that pandas appends to whole numbers.
 
     Args:
-        text: For example 101.0.
+        text: An id.
 
     Returns:
-        101; any other text unchanged.
+        101 for 101.0, any other text as it is.
     """
-    number = WHOLE_NUMBER.fullmatch(text)
-    return number[1] if number else text
+    match = WHOLE_NUMBER.fullmatch(text)
+    return match[1] if match else text
 
 
 def loosen_id(text: str) -> str:
-    """Map ids that are easily confused to one: `fold_id` without kinds of separators and leading zeros.
+    """Fold an id as `fold_id`, and also kinds of separators and leading zeros.
 
     Args:
         text: An id.
 
     Returns:
-        The key that they share.
+        A key that ids share which look alike.
     """
-    plain = SEPARATORS.sub("-", fold_id(text))
-    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", plain)
+    plain = ID_SEPARATORS.sub("-", fold_id(text))
+    return re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", plain)
 
 
 def group_alike(texts: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
     """Group different texts that have the same key.
 
     Args:
-        texts: May repeat.
-        key: For example `fold_id`.
+        texts: The texts; repeated ones count once.
+        key: Key of a text, such as `fold_id`.
 
     Returns:
-        Groups of two or more, in the order of first appearance.
+        The groups of two or more texts, in order of first appearance.
     """
     groups: dict[str, dict[str, None]] = {}
     for text in dict.fromkeys(texts):

@@ -112,7 +112,7 @@ class CohortPaths:
     figure = PathPattern("report/{figure}.png")
     cohort_table = PathPattern("tables/{table}.{format}")  # over several cohorts
 
-    # New slides to predictions; their tissue, regions and tokens lie beside the cohort's
+    # New slides to predictions; their tissue, regions and tokens are beside the cohort's
     new_sheet = PathPattern("predict/slides.parquet")
     new_ledger = PathPattern("predict/ledger.parquet", "predict/compared/{encoder}/ledger.parquet")
     new_embed = PathPattern("predict/embed/{run}.parquet")

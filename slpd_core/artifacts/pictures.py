@@ -1,4 +1,4 @@
-"""Pictures: PNG and JPEG, and behind them what the file says of itself, which viewers pass over."""
+"""Pictures: PNG and JPEG, followed by the file's name and checksum, which viewers ignore."""
 
 import io
 import json
@@ -16,9 +16,9 @@ def write_picture(path: Path, picture: Any, **options: Any) -> None:
     """Write a picture, with its checksum and the file's name.
 
     Args:
-        path: ends in .png or .jpg.
-        picture: a PIL image.
-        options: of PIL's writer, as `quality`.
+        path: Of the file; ends in .png or .jpg.
+        picture: A PIL image.
+        options: Options of PIL's writer, such as `quality`.
     """
     content = io.BytesIO()
     picture.save(content, FORMATS[path.suffix], **options)
@@ -29,18 +29,18 @@ def read_picture(path: Path) -> bytes:
     """Read a picture that `write_picture` wrote.
 
     Args:
-        path: of the file.
+        path: Of the file.
 
     Returns:
         The bytes of a PNG or JPEG.
 
     Raises:
-        ValueError: Where they are damaged, or another picture's.
+        ValueError: The file is damaged or was written as another artifact.
     """
     content, _, trailer = read_sealed(path).tobytes().rpartition(TRAILER)
     try:
         meta = json.loads(trailer)
     except ValueError as error:
-        raise ValueError(broken(path, "no picture")) from error
+        raise ValueError(broken(path, "not a picture of this pipeline")) from error
     unstamp(path, meta)
     return content

@@ -1,4 +1,4 @@
-"""Open files so that a failure of the file system is never taken for a broken file."""
+"""Reading files so that a failure of the file system is never taken for a broken file."""
 
 import io
 from collections.abc import Iterator
@@ -10,10 +10,13 @@ from slpd_core.artifacts.files import missing_file
 
 
 class NamedFile(io.FileIO):
-    """A file whose errors name it: a share that is away or a missing permission is no fault of the file.
+    """A file opened to read; errors of the system (a share that is offline, no permission) name it.
+
+    Args:
+        path: Of the file.
 
     Raises:
-        FileNotFoundError: There is no file; names the command that builds it.
+        FileNotFoundError: There is no such file; the error has the command that builds it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,42 +26,54 @@ class NamedFile(io.FileIO):
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
+        """Name the file in errors of the system."""
         try:
             yield
         except FileNotFoundError as error:
             raise missing_file(self._path) from error
         except OSError as error:
-            remedy = "the file itself may be whole: mend this and run snakemake again"
+            remedy = "the file itself may be whole: solve this and run snakemake again"
             raise OSError(error.errno, f"{error.strerror}; {remedy}", str(self._path)) from error
 
     def readinto(self, buffer: Any) -> Any:
-        """Read bytes into a buffer, as io.FileIO does."""
+        """Read some bytes, as io.FileIO.
+
+        Args:
+            buffer: Bytes-like object to read into.
+
+        Returns:
+            The number of bytes read.
+        """
         with self._naming():
             return super().readinto(buffer)
 
     def readall(self) -> bytes:
-        """Read the remaining bytes, as io.FileIO does."""
+        """Read the rest of the file, as io.FileIO.
+
+        Returns:
+            Its bytes.
+        """
         with self._naming():
             return super().readall()
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a file for reading.
+    """Open a file to read. An OSError with an errno is then the system's; one without comes from broken content.
 
     Args:
         path: Of the file.
 
     Returns:
-        The file. Its OSError has an errno if the system failed, and none if the content is broken.
+        The open file.
 
     Raises:
-        FileNotFoundError: There is no file.
+        FileNotFoundError: There is no such file.
     """
     return io.BufferedReader(NamedFile(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file; errors of the system name it.
+    """Read all bytes of a file; errors of the system name it.
 
     Args:
         path: Of the file.
@@ -67,7 +82,7 @@ def read_bytes(path: Path) -> bytes:
         Its bytes.
 
     Raises:
-        OSError: It cannot be read.
+        FileNotFoundError: There is no such file.
     """
     with open_file(path) as file:
         return file.read()

@@ -10,40 +10,48 @@ Meta = dict[str, str]
 
 # Columns of each Parquet table. `embedding` is a fixed-size list, float32.
 TABLES: dict[str, tuple[str, ...]] = {
-    "sheet": ("slide_id", "patient_id", "label", "mpp", "site"),  # not where the slides lie: they may move
+    "sheet": ("slide_id", "patient_id", "label", "mpp", "site"),  # no paths: slides may move
     "ledger": (
         *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
         *("tissue_mm2", "tissue_source", "regions", "fingerprint", "remarks"),
     ),
     "embed": ("slide_id", "x", "y", "embedding"),  # and `attention`, a list of floats, if asked for
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
-    "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} a class, float64
-    "history": ("epoch", "loss"),  # of a training, a row an epoch; and what else was watched
-    "remarks": ("remark", "id", "fold"),  # on the folds, texts
-    "results": ("row", "patch_encoder", "splits"),  # of a report, a row of scores each
+    "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} per class, float64
+    "history": ("epoch", "loss"),  # of a training, one row per epoch; and the other curves
+    "remarks": ("remark", "id", "fold"),  # on the folds; texts
+    "results": ("row", "patch_encoder", "splits"),  # of a report; scores, one row per features and classifier
 }
-# The parts of a fold that pretraining sees: unlabeled slides too, for it needs no labels.
+# The parts of a fold that pretraining sees; it needs no labels.
 PRETRAINING_PARTS = ("train", "unlabeled")
-# What the patch encoder's metadata must say for the tokens stage to use it; JSON values.
+# Metadata of the patch encoder that the tokens stage needs; JSON values.
 PATCH_ENCODER_META = (
     *("name", "source", "model_kwargs", "patch_px", "input_px", "pooling", "mean", "std", "token_dim"),
 )
-# What a tokens file says of the patch encoder that made it; texts, passed on to the `evaluate` tables.
+# Metadata of a tokens file about its patch encoder; texts, passed on to the `evaluate` tables.
 ENCODER_META = ("encoder_source", "encoder_name", "encoder_normalization")
 
-# What `folds/remarks.csv` says of slides of a status, and of a label that a part of a fold lacks.
+# Remarks of `folds/remarks.csv` on slides of a status, and on a label that a part of a fold lacks.
 REMARKS_OF_STATUS = {QUARANTINED: "quarantined", EMPTY: "without regions"}
 REMARKS_OF_LABELS = {"train": "label not trained", "test": "label not tested"}
 
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What is known of a slide once it was opened, or why it could not be.
+    """Facts of a slide that was opened, or the reason why it could not be.
 
-    status: "ok" or "quarantined", then `reason` says why. Level-0 size in px, mpp in um/px (nan when quarantined),
-    mpp_source where the mpp came from, fingerprint of the slide's file. remarks: sentences to know about a slide that
-    is used all the same. missing_tiles: "error", or "white" where tiles that its file leaves out are glass; the setting
-    by which its tissue was found, and by which all later stages read it.
+    Args:
+        slide_id: Its id in the sheet.
+        status: "ok" or "quarantined".
+        reason: Why it is quarantined.
+        width_px: Width of level 0.
+        height_px: Height of level 0.
+        mpp: um/px of level 0; nan if quarantined.
+        mpp_source: Where the mpp comes from.
+        fingerprint: Hash of the slide's file.
+        remarks: Sentences to know about a slide that is used.
+        missing_tiles: "error", or "white" to read tiles that its file leaves out as glass; the tissue stage's setting,
+            which all later stages follow.
     """
 
     slide_id: str
@@ -60,10 +68,13 @@ class SlideInfo:
 
 @dataclass(frozen=True)
 class Tissue:
-    """Tissue of a slide: shapely Polygons with holes, level-0 px.
+    """Tissue of a slide.
 
-    source: "segmented", or an "outline" by hand, "outline from bounds" where it counts from `bounds_xy`: the corner of
-    the scanned area that some formats state, level-0 px, and that QuPath counts from.
+    Args:
+        slide: The slide.
+        polygons: shapely Polygons with holes, level-0 px.
+        source: "segmented", "outline" drawn by hand, or "outline from bounds" if that counted from `bounds_xy`.
+        bounds_xy: Corner of the scanned area, level-0 px, from which QuPath counts; (0, 0) if the format states none.
     """
 
     slide: SlideInfo
@@ -79,10 +90,15 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions kept of a slide.
+    """Regions of a slide that hold tissue.
 
-    coords: int64 (L, 2), level-0 px (x, y) of the upper left corner. tissue_fraction: float32 (L,), 0..1.
-    size_px: side at target_mpp; size_level0_px: the same side in level-0 px.
+    Args:
+        slide: The slide.
+        coords: Upper left corners (x, y), level-0 px, int64 (L, 2).
+        tissue_fraction: Fraction of each region that is tissue, 0..1, float32 (L,).
+        size_px: Side at target_mpp.
+        size_level0_px: The same side in level-0 px.
+        target_mpp: um/px at which regions are read.
     """
 
     slide: SlideInfo
@@ -95,12 +111,16 @@ class Regions:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Patch tokens of a slide: float16 (L, grid * grid, dim), row-major grid; coords as in Regions.
+    """Patch tokens of a slide; arrays, or views of an open file that check what they read.
 
-    mean_color: mean RGB of each patch, float16 (L, grid * grid, 3), 0..255, in the order of the tokens.
+    Args:
+        slide: The slide.
+        tokens: float16 (L, grid * grid, dim), the grid row-major.
+        mean_color: Mean RGB of each patch, 0..255, float16 (L, grid * grid, 3), in the order of the tokens.
+        coords: As in `Regions`.
     """
 
     slide: SlideInfo
-    tokens: Any  # np.ndarray, or the open HDF5 dataset inside `writing_tokens` and `open_tokens`
-    mean_color: Any  # the same
+    tokens: Any
+    mean_color: Any
     coords: np.ndarray

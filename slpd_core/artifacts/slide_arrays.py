@@ -185,16 +185,19 @@ def read_patches(path: Path) -> tuple[CheckedRows, Meta]:
 
 
 def _meta(attrs: Mapping[str, Any]) -> Meta:
+    """The metadata among a file's attributes."""
     keys = ("slpd_version", "stage", "stage_version", "section", "fingerprint", "precision", *ENCODER_META)
     return {key: str(attrs[key]) for key in keys if key in attrs}
 
 
 def _slide_attributes(slide: SlideInfo) -> dict[str, Any]:
+    """A slide's facts as attributes of a file."""
     values = asdict(slide) | {"remarks": "\n".join(slide.remarks)}
     return {"slide_fingerprint" if key == "fingerprint" else key: value for key, value in values.items()}
 
 
 def _slide_info(path: Path, attrs: Mapping[str, Any]) -> SlideInfo:
+    """The slide's facts among a file's attributes; raises ValueError if one is missing."""
     names = [name for name in SlideInfo.__dataclass_fields__ if name != "fingerprint"]
     missing = [name for name in (*names, "slide_fingerprint", "fingerprint") if name not in attrs]
     if missing:

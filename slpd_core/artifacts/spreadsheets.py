@@ -16,21 +16,26 @@ from xml.etree.ElementTree import ParseError
 
 from slpd_core.runtime import escape_controls, name_some
 
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-WORKBOOK, OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # what their files begin with
-MAX_BYTES = 1 << 26  # of a file, and of a workbook unpacked
+FIELD_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+WORKBOOK, OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # first bytes of their files
+MAX_FILE_BYTES = 1 << 26  # of a file, and of a workbook unpacked
 MAX_CELLS, MAX_ROWS = 5_000_000, 1 << 20
 MAX_WHOLE = 10**15  # a workbook rounds numbers from here on
 ERRORS = ("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!")  # of a formula
 ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d\d+")  # how a spreadsheet shows a long number
-REMEDY = "save it as CSV UTF-8 or as .xlsx"
-Cell = tuple[str, str]  # a text without spaces at its ends, and what is wrong with it
+ADVICE = "save it as CSV UTF-8 or as .xlsx"
+Cell = tuple[str, str]  # a text without spaces at its ends, and its problem, "" for none
 Line = tuple[int, list[Cell]]  # the row's number and its cells
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """The named columns of a table: each row's number and texts, and a line per problem of a row."""
+    """Columns of a table.
+
+    Args:
+        rows: Index of each row in the file, from 1, and its texts by column.
+        problems: One line per problem of a row.
+    """
 
     rows: list[tuple[int, dict[str, str]]]
     problems: list[str]
@@ -42,22 +47,23 @@ def read_text_table(
     """Read columns of a table that a person or a spreadsheet wrote.
 
     Args:
-        path: a text whose first line names the columns, or a workbook with one such sheet.
-        required, optional: names of columns; others are ignored.
-        ragged: whether a row may end before its last column.
-        example: the first lines of such a table, for messages.
+        path: A text whose first line names the columns, or a workbook with one such sheet.
+        required: Columns that it must have.
+        optional: Further columns to read; others are ignored.
+        ragged: Whether a row may end before its last column.
+        example: First lines of such a table, for errors.
 
     Returns:
         The rows that are not blank, without spaces at the ends of their texts.
 
     Raises:
-        ValueError: the file is no such table, or its header lacks a required column or names one twice.
+        ValueError: The file is no such table, or its header lacks a required column or names one twice.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: more than {MAX_BYTES >> 20} MB, which no table of slides has; correct the path")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: more than {MAX_FILE_BYTES >> 20} MB, which no table of slides has; correct the path")
     content, names = path.read_bytes(), (*required, *optional)
     if content.startswith(OLD_WORKBOOK):
-        raise ValueError(f"{path}: a workbook of before 2007, or one with a password; {REMEDY}")
+        raise ValueError(f"{path}: a workbook from before 2007, or one with a password; {ADVICE}")
     if content.startswith(WORKBOOK):
         lines, separator, ragged = _read_workbook(path, content, required), "", True
     else:
@@ -79,10 +85,10 @@ def read_text_table(
 
 
 def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -> tuple[list[Line], str]:
-    """The lines of a text that are not blank, and the name of what separates their fields."""
+    """The lines of a text that are not blank, and the name of the separator of their fields."""
     text = _decode(path, content)
-    stated = re.match(r"sep=([,;\t|])\r?(?=\n)", text, re.IGNORECASE)  # a line that Excel obeys
-    text = text[stated.end() :] if stated else text
+    directive = re.match(r"sep=([,;\t|])\r?(?=\n)", text, re.IGNORECASE)  # a line that Excel obeys
+    text = text[directive.end() :] if directive else text
     first = next((line for line in io.StringIO(text) if line.strip(" ,;\t|\r\n")), "")
 
     def count_names(separator: str) -> int:
@@ -90,7 +96,7 @@ def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -
         return sum(name.strip().lower() in names for name in fields)
 
     try:
-        separator = stated[1] if stated else max(SEPARATORS, key=count_names)
+        separator = directive[1] if directive else max(FIELD_SEPARATORS, key=count_names)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [
             (reader.line_num, [_check_text(field) for field in fields])
@@ -99,26 +105,28 @@ def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -
         ]
     except csv.Error as error:
         shown = f"; the first lines of one:\n{example}" if example else ""
-        raise ValueError(f"{path}: not a CSV table ({error}); {REMEDY}{shown}") from error
-    return lines, SEPARATORS[separator]
+        raise ValueError(f"{path}: not a CSV table ({error}); {ADVICE}{shown}") from error
+    return lines, FIELD_SEPARATORS[separator]
 
 
 def _decode(path: Path, content: bytes) -> str:
+    """A file's text, by its byte order mark UTF-16, else UTF-8; raises ValueError if it is neither."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         row = content[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}: row {row} is no text in UTF-8 (byte {content[error.start]:#x}); {REMEDY}") from error
+        raise ValueError(f"{path}: row {row} is not UTF-8 (byte {content[error.start]:#x}); {ADVICE}") from error
     if "\0" in text:
-        raise ValueError(f"{path}: no text in UTF-8, it holds zero bytes; {REMEDY}")
+        raise ValueError(f"{path}: not UTF-8, it contains zero bytes; {ADVICE}")
     return text
 
 
 def _check_text(field: str) -> Cell:
+    """A field's text and its problem."""
     text = field.strip()
     if escape_controls(text) != text:
-        return text, f"{text!a} holds signs that do not show; retype it"
+        return text, f"{text!a} contains invisible characters; retype it"
     if text in ERRORS:
         return text, f"is {text}, the error of a formula; fill it in"
     if ROUNDED.fullmatch(text):
@@ -143,10 +151,7 @@ def _read_cell(cell: Any) -> Cell:
 
 
 def _read_workbook(path: Path, content: bytes, required: Sequence[str]) -> list[Line]:
-    """The rows that are not blank of the one visible sheet of a workbook that has the columns.
-
-    Raises ValueError when there is no such sheet, or several.
-    """
+    """The rows that are not blank of the visible sheet that has the columns; raises ValueError if several have them."""
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
@@ -156,13 +161,13 @@ def _read_workbook(path: Path, content: bytes, required: Sequence[str]) -> list[
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             size = sum(item.file_size for item in packed.infolist())
-        if size > MAX_BYTES:
+        if size > MAX_FILE_BYTES:
             raise ValueError(f"{size:,} bytes once unpacked")
         with warnings.catch_warnings(action="ignore"):  # of charts, lists of choices and the like
             book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
             sheets = {sheet.title: _read_rows(sheet) for sheet in book.worksheets if sheet.sheet_state == "visible"}
     except broken as error:
-        raise ValueError(f"{path}: not a whole Excel workbook ({error}); {REMEDY}") from error
+        raise ValueError(f"{path}: not a whole Excel workbook ({error}); {ADVICE}") from error
     fitting = [name for name, lines in sheets.items() if lines and {*required} <= {*_names(lines)}]
     if len(fitting) > 1:
         raise ValueError(f"{path}: the columns are in several sheets, {', '.join(map(repr, fitting))}; keep one")
@@ -170,8 +175,8 @@ def _read_workbook(path: Path, content: bytes, required: Sequence[str]) -> list[
 
 
 def _read_rows(sheet: Any) -> list[Line]:
-    """Raises ValueError where a small file states more cells than anyone fills in."""
-    sheet.reset_dimensions()  # what the file says of its size is not believed
+    """The rows of a sheet that are not blank; raises ValueError if it has more rows or cells than a person fills in."""
+    sheet.reset_dimensions()  # the size that the file claims is not trusted
     lines, cells = [], 0
     for row, line in enumerate(islice(sheet.iter_rows(), MAX_ROWS + 1), start=1):
         cells += len(line)
@@ -184,7 +189,7 @@ def _read_rows(sheet: Any) -> list[Line]:
 
 
 def _names(lines: list[Line]) -> list[str]:
-    """The names of the columns, those without at the end left out."""
+    """The names of the columns, without unnamed ones at the end."""
     header = [text for text, _ in lines[0][1]] if lines else []
     while header and not header[-1]:
         header.pop()
@@ -194,6 +199,7 @@ def _names(lines: list[Line]) -> list[str]:
 def _read_header(
     path: Path, lines: list[Line], required: Sequence[str], names: Sequence[str], example: str
 ) -> list[str]:
+    """The names of the columns; raises ValueError if a required one is missing or one is listed twice."""
     header = _names(lines)
     wrong = [name for name in header if name not in names and name.lower() in names]
     if wrong:
@@ -205,5 +211,5 @@ def _read_header(
         raise ValueError(f"{path}: no column {', '.join(missing)} among {columns or 'no column at all'}; add it{shown}")
     twice = sorted({name for name in header if header.count(name) > 1 and name in names})
     if twice:
-        raise ValueError(f"{path}: column {', '.join(twice)} stands there twice; keep one")
+        raise ValueError(f"{path}: column {', '.join(twice)} is listed twice; remove one")
     return header

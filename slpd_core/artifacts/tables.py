@@ -1,4 +1,4 @@
-"""Tables: Parquet, its pages with checksums of their own for other readers."""
+"""Tables: Parquet, with a checksum per page for other readers."""
 
 import json
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
     Args:
         path: Of the file.
         name: Of the table in TABLES.
-        frame: Its columns; `embedding` holds float vectors of one length.
-        meta: As `provenance` returns; with embeddings also `embed_dim`.
+        frame: Its columns; `embedding` holds one float vector (embed_dim,) per row.
+        meta: As `provenance` returns; with `embed_dim` for a column `embedding`.
 
     Raises:
-        ValueError: A column is missing.
+        ValueError: A column of TABLES is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -45,7 +45,7 @@ def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
 
 
 def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
-    """Write a table as Parquet for later stages and as CSV for people.
+    """Write a table as Parquet, for later stages, and beside it as CSV, for people.
 
     Args:
         path: Of the Parquet file; the other ends in .csv.
@@ -54,21 +54,21 @@ def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
         meta: As `provenance` returns.
 
     Raises:
-        ValueError: A column is missing.
+        ValueError: A column of TABLES is missing.
     """
     write_table(path, name, frame, meta)
     write_csv(path.with_suffix(".csv"), frame)
 
 
 def read_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, Meta]:
-    """Read a table and its metadata.
+    """Read a table that `write_table` wrote.
 
     Args:
         path: Of the file.
-        name: Of the table in TABLES; None reads any table.
+        name: Of the table in TABLES, whose columns it must have; without it any table is read.
 
     Returns:
-        The table and the metadata.
+        The table and the metadata; a column `embedding` holds one float32 (embed_dim,) per row.
 
     Raises:
         ValueError: The file is broken or lacks a column.
@@ -91,25 +91,19 @@ def read_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, Meta]
     if "embedding" not in table.column_names:
         return table.to_pandas(), meta
     frame = table.drop_columns(["embedding"]).to_pandas()
-    frame["embedding"] = embedding_rows(table)
+    frame["embedding"] = _embedding_rows(table)
     return frame, meta
 
 
-def embedding_rows(table: Any) -> list[np.ndarray]:
-    """Split the `embedding` column of an Arrow table into rows without copying.
-
-    Args:
-        table: An Arrow table.
-
-    Returns:
-        float32 (dim,) per row.
-    """
+def _embedding_rows(table: Any) -> list[np.ndarray]:
+    """The `embedding` column of an Arrow table as one float32 (dim,) per row; views, not copies."""
     column = table.column("embedding")
     flat = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks)
     return [row for values in flat for row in values.reshape(-1, column.type.list_size)]
 
 
 def _check_columns(path: Path, name: str, columns: Sequence[str]) -> None:
+    """Raise ValueError if a column of the table `name` of TABLES is missing."""
     missing = [column for column in TABLES[name] if column not in columns]
     if missing:
         raise ValueError(broken(path, f"a {name} table without {missing}"))

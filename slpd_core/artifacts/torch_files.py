@@ -1,11 +1,11 @@
-"""Read tensors of safetensors files and of torch.save, also from elsewhere; no code in them is run."""
+"""Files of tensors from this pipeline or elsewhere, safetensors or torch.save's; code in them is never run."""
 
 import io
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises; nothing is unpickled freely
+from pickle import UnpicklingError  # raised by torch; nothing is unpickled freely
 from typing import Any
 
 from slpd_core.artifacts.reading import NamedFile, read_bytes
@@ -13,15 +13,14 @@ from slpd_core.artifacts.weights import check_foreign
 
 
 def read_torch(path: Path) -> Any:
-    """Read tensors of a .safetensors file or of one that torch.save wrote; nothing in it is run.
-
-    Of the latter, tensors, plain values and an argparse.Namespace, which training scripts save beside them, are read.
+    """Read tensors from .safetensors or a file of torch.save, without running code from it.
 
     Args:
         path: Of the file.
 
     Returns:
-        A state dict, or what torch.save was given.
+        Tensors by name from safetensors; from torch.save the saved object: tensors, plain values and the
+        argparse.Namespace that training scripts save beside them.
 
     Raises:
         ValueError: The file is broken or holds anything else.
@@ -38,7 +37,7 @@ def read_torch(path: Path) -> Any:
         try:
             tensors = load(data)
         except (SafetensorError, *broken) as error:
-            raise ValueError(f"{path}: no whole safetensors file ({error})") from error
+            raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
         check_foreign(path, io.BytesIO(data))
         return tensors
     with _PlainReader(NamedFile(path)) as file:
@@ -53,7 +52,7 @@ def read_torch(path: Path) -> Any:
 
 
 class _PlainReader(io.BufferedReader):
-    """A file that torch reads through Python, as of its own reading it says too little when the system fails."""
+    """A file that torch reads through Python; its own reader does not name errors of the system."""
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")
@@ -61,30 +60,30 @@ class _PlainReader(io.BufferedReader):
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
             return super().seek(offset, whence)
-        except OSError as error:  # a place that the file names and does not have
-            raise ValueError(f"no place {offset} in it") from error
+        except OSError as error:  # an offset that the file names and does not have
+            raise ValueError(f"it has no offset {offset}") from error
 
 
 def _check_zip(file: io.BufferedReader) -> None:
-    """Raise ValueError where tensors are damaged, or packed, as torch.save never does: to any size."""
+    """Raise ValueError if tensors are damaged, or compressed (torch.save never does): they could unpack to any size."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
                 raise ValueError("its tensors are compressed")
             if damaged := archive.testzip():
-                raise ValueError(f"damaged, {damaged} is not what its checksum is of")
+                raise ValueError(f"damaged, {damaged} does not match its checksum")
     file.seek(0)
 
 
 def _within(size: int) -> Callable[[Any, str], Any]:
-    """Keep tensors on the CPU, for torch.load; raises ValueError before they fill more bytes than `size` in all."""
-    stated = 0
+    """A map_location of torch.load that keeps tensors on the CPU; it raises ValueError if they exceed `size` bytes."""
+    total = 0
 
     def locate(storage: Any, _: str) -> Any:
-        nonlocal stated
-        stated += storage.nbytes()
-        if stated > size:
-            raise ValueError(f"its tensors state {stated:,} bytes, the file has {size:,}")
+        nonlocal total
+        total += storage.nbytes()
+        if total > size:
+            raise ValueError(f"its tensors claim {total:,} bytes, the file has {size:,}")
         return storage
 
     return locate

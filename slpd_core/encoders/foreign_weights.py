@@ -100,7 +100,7 @@ def _describe_other(path: Path) -> str | None:
             with safe_open(path, "numpy"):
                 return None
         except SafetensorError as error:
-            return f"no whole safetensors file ({error})"
+            return f"not a whole safetensors file ({error})"
     if head.startswith(b"PK"):
         return None if zipfile.is_zipfile(path) else "the beginning of a file of weights"
     return None if head.startswith(PICKLES) else "no file of torch.save or safetensors"

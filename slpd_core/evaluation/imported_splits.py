@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.artifacts.ids import fold_id, loosen_id, normalize_id, without_fraction
+from slpd_core.artifacts.ids import fold_id, loosen_id, normalize_id, strip_fraction
 from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.evaluation.split_audit import SplitIssue
 from slpd_core.runtime import log
@@ -42,7 +42,7 @@ def strip_suffix(slide_id: str) -> str:
         The bare id.
     """
     suffix = next((suffix for suffix in SLIDE_SUFFIXES if slide_id.lower().endswith(suffix)), "")
-    return without_fraction(slide_id[: len(slide_id) - len(suffix)])
+    return strip_fraction(slide_id[: len(slide_id) - len(suffix)])
 
 
 def read_split(path: Path) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from slpd_core.runtime.gpus import gpu_slot
 from slpd_core.runtime.jobs import job
-from slpd_core.runtime.logs import PlainFormatter, file_handler, log, terminal_handler
-from slpd_core.runtime.messages import escape_controls, is_shown, name_some
+from slpd_core.runtime.logs import file_handler, log, terminal_handler
+from slpd_core.runtime.messages import escape_controls, name_some
 from slpd_core.runtime.progress_bar import progress
 from slpd_core.runtime.rng import generator
 from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, deferred_sigterm, sigterm_exits
@@ -12,14 +12,12 @@ from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limited_t
 __all__ = [
     "SECONDS_TO_STOP",
     "TERMINATED",
-    "PlainFormatter",
     "deferred_sigterm",
     "escape_controls",
     "fast_imports",
     "file_handler",
     "generator",
     "gpu_slot",
-    "is_shown",
     "job",
     "keep_freed_memory",
     "limited_threads",

@@ -1,4 +1,4 @@
-"""Share the GPUs of one machine among jobs by file locks."""
+"""GPUs of one machine, divided among jobs by file locks."""
 
 import fcntl
 import os
@@ -20,19 +20,19 @@ CUDA_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 @contextmanager
 def gpu_slot(gpus: int) -> Iterator[int]:
-    """Reserve GPUs for a job by file locks and CUDA_VISIBLE_DEVICES.
+    """Reserve GPUs of this machine and set CUDA_VISIBLE_DEVICES to them, waiting while other jobs hold too many.
 
-    The system releases the locks when the job ends. Devices of other jobs are waited for. Where Slurm shows exactly the
-    devices that were asked for, none is locked. Without any GPU the work runs on the CPU, with a warning.
+    One file lock per device keeps jobs apart; the system frees it when a job dies. If Slurm gave the job exactly the
+    devices it asked for, there is nothing to reserve.
 
     Args:
-        gpus: Number of devices.
+        gpus: GPUs that the job asked for.
 
     Yields:
-        Number of reserved devices.
+        GPUs that the job holds: `gpus`, or 0 with a warning on a machine without any.
 
     Raises:
-        RuntimeError: The machine has fewer devices.
+        RuntimeError: The machine has some GPUs, but fewer.
     """
     devices = _visible_devices()
     if not gpus or ("SLURM_JOB_ID" in os.environ and len(devices) == gpus):
@@ -53,13 +53,13 @@ def gpu_slot(gpus: int) -> Iterator[int]:
 
 
 def pytorch_can_use(gpus: int) -> bool:
-    """Return whether PyTorch can use the job's GPUs; logs a warning where it cannot.
+    """Test whether PyTorch can use the GPUs that this job holds, and warn if it cannot.
 
     Args:
-        gpus: Number of devices that the job holds.
+        gpus: GPUs that the job holds, for the warning.
 
     Returns:
-        Whether CUDA works.
+        Whether it can.
     """
     import torch
 
@@ -76,17 +76,17 @@ def pytorch_can_use(gpus: int) -> bool:
 
 
 def _visible_devices() -> list[str]:
-    """The devices CUDA shows: up to the first entry that names none, and none at all if one is named twice."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        # By number and not by file name: a container given /dev/nvidia3 alone calls it device 0.
-        return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    names = list(takewhile(CUDA_DEVICE.fullmatch, map(str.strip, named.split(","))))
+    """The devices that CUDA shows: those before the first invalid name, and none if one is listed twice."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        # Counted, not read from the file names: a container that has /dev/nvidia3 alone calls it device 0.
+        return [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    names = list(takewhile(CUDA_DEVICE.fullmatch, map(str.strip, listed.split(","))))
     return names if len(set(names)) == len(names) else []
 
 
 def _wait_for(gpus: int, devices: list[str], locks: ExitStack) -> list[str]:
-    """Lock `gpus` of the devices; between two tries none is held, so jobs that want several cannot block each other."""
+    """Lock `gpus` of the devices; none is held between two tries, so jobs that need several cannot block each other."""
     waiting = False
     while len(names := _lock_free_ones(gpus, devices, locks)) < gpus:
         locks.close()
@@ -98,6 +98,7 @@ def _wait_for(gpus: int, devices: list[str], locks: ExitStack) -> list[str]:
 
 
 def _lock_free_ones(gpus: int, devices: list[str], locks: ExitStack) -> list[str]:
+    """Lock at most `gpus` devices that no other job holds; returns their names."""
     names: list[str] = []
     for device in devices:
         if len(names) < gpus:
@@ -108,15 +109,14 @@ def _lock_free_ones(gpus: int, devices: list[str], locks: ExitStack) -> list[str
 
 
 def _lock_file(device: str) -> IO[str]:
-    """The lock file of a device; under Slurm one a Slurm job, as each may call its first device 0."""
+    """The lock file of a device; under Slurm one per Slurm job, since each may call its first device 0."""
     owner = f"slurm{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
     path = Path(tempfile.gettempdir()) / f"slpd-gpu-{owner}{device.replace('/', '-')}.lock"
-    plain = (
-        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-    )  # the folder is everyone's: what another put there is not followed
+    # All users write to this folder: links that another user put there are not followed.
+    plain = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         return os.fdopen(os.open(path, plain | os.O_CREAT, 0o644))
     except PermissionError:
-        return os.fdopen(os.open(path, plain))  # another user's, and reading is enough for flock
+        return os.fdopen(os.open(path, plain))  # another user's; flock needs no more than reading
     except OSError as error:
-        raise RuntimeError(f"{path}: no lock file ({error}); remove it, or have its owner do so") from error
+        raise RuntimeError(f"{path}: not a lock file ({error}); remove it, or ask its owner to") from error

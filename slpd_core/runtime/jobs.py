@@ -21,21 +21,30 @@ def job(
     *,
     threads: int = 1,
     gpus: int = 0,
-    goes_on: bool = False,
-    keeps_memory: bool = True,
+    append_log: bool = False,
+    keep_memory: bool = True,
     wait_s: float = 0,
 ) -> Iterator[str]:
-    """Run a job's work: a log file, limited threads, its own GPU; a failure ends in one clear line on the terminal.
+    """Run a job's work with a log file, limited threads and reserved GPUs; a failure prints one clear line.
 
-    log_path: file for the log, the traceback of a failure included. name: what the job works on, e.g. "tissue slide-7".
-    goes_on: whether another process of the job has begun the log. keeps_memory: as `keep_freed_memory` has it.
-    wait_s: seconds before it begins, as an attempt after one that failed does.
-    Gives the device: "cuda" where the job holds GPUs that PyTorch can use, else "cpu". Raises SystemExit when the work
-    fails or SIGTERM stops it.
+    Args:
+        log_path: File of the log, with the traceback of a failure.
+        name: Stage and subject, such as "tissue slide-7".
+        threads: Threads of the numerical libraries.
+        gpus: GPUs to reserve.
+        append_log: Whether another process of the job has begun the log.
+        keep_memory: Whether to call `keep_freed_memory`.
+        wait_s: Seconds before the work begins; more than 0 after a failed attempt.
+
+    Yields:
+        The device: "cuda" if the job holds GPUs that PyTorch can use, else "cpu".
+
+    Raises:
+        SystemExit: The work failed, or SIGTERM stopped it.
     """
-    to_file = _log_to(log_path, name, goes_on)
+    to_file = _log_to(log_path, name, append=append_log)
     started = time.monotonic()
-    if keeps_memory:
+    if keep_memory:
         keep_freed_memory()
     try:
         with sigterm_exits(), limited_threads(threads), _after(wait_s), gpu_slot(gpus) as held:
@@ -43,9 +52,12 @@ def job(
         log.info("done in %.1f s", time.monotonic() - started)
     except SystemExit as stop:
         if stop.code == TERMINATED:
-            log.error("stopped by SIGTERM after %.1f s: a time limit, or someone ended it", time.monotonic() - started)
+            log.error(
+                "stopped by SIGTERM after %.1f s: time limit or canceled",
+                time.monotonic() - started,
+            )
         raise
-    except Exception as error:  # the outermost frame of a job: whatever failed ends in the log and in one line
+    except Exception as error:  # the outermost frame of a job: every failure ends in the log and in one line
         log.info(traceback.format_exc())
         log.error(_failure_line(error, log_path))
         sys.exit(1)
@@ -55,15 +67,17 @@ def job(
 
 @contextmanager
 def _after(seconds: float) -> Iterator[None]:
+    """Wait before the block."""
     if seconds:
         log.info("the last attempt failed: waiting %g s before this one", seconds)
         time.sleep(seconds)
     yield
 
 
-def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:
+def _log_to(log_path: str, name: str, *, append: bool) -> logging.Handler:
+    """The handler of a job's log file; warnings go to the terminal too."""
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-    if not goes_on:
+    if not append:
         Path(log_path).write_bytes(b"")
     to_file = file_handler(log_path)
     log.handlers = [to_file, terminal_handler(f"[{name}] ")]
@@ -73,10 +87,10 @@ def _log_to(log_path: str, name: str, goes_on: bool) -> logging.Handler:
 
 
 def _failure_line(error: Exception, log_path: str) -> str:
-    """The message of a failure, and where its traceback is unless the message says enough by itself."""
-    where = f"the traceback is in {log_path}"
+    """The message of a failure, with the path of its traceback if the message alone is not enough."""
+    pointer = f"the traceback is in {log_path}"
     if not isinstance(error, ValueError | OSError | RuntimeError) or not str(error):
         line = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-        return f"{line} (unexpected: {where})"
+        return f"{line} (unexpected: {pointer})"
     names_no_file = isinstance(error, OSError) and error.filename is None
-    return f"{error} ({where})" if names_no_file else str(error)
+    return f"{error} ({pointer})" if names_no_file else str(error)

@@ -1,4 +1,4 @@
-"""A job's log, without control characters for a terminal."""
+"""A job's log, without control characters."""
 
 import logging
 import sys
@@ -8,38 +8,31 @@ from slpd_core.runtime.messages import escape_controls
 log = logging.getLogger("slpd")
 
 
-class PlainFormatter(logging.Formatter):
-    """Format log lines without control characters, whatever text of slides, sheets or weights they quote."""
+class _PlainFormatter(logging.Formatter):
+    """Escapes control characters, which texts quoted from slides, sheets and weights may contain."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record.
-
-        Args:
-            record: Of the log.
-
-        Returns:
-            Its line.
-        """
+        """The line of a record."""
         return escape_controls(super().format(record), keep="\n\t")
 
 
-def terminal_handler(before: str = "") -> logging.Handler:
-    """Create a handler that prints warnings.
+def terminal_handler(prefix: str = "") -> logging.Handler:
+    """Make a handler that prints warnings and errors to stderr.
 
     Args:
-        before: Text that begins each line.
+        prefix: Text before each.
 
     Returns:
         The handler.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PlainFormatter(f"{before}%(message)s"))
+    handler.setFormatter(_PlainFormatter(f"{prefix}%(message)s"))
     handler.setLevel(logging.WARNING)
     return handler
 
 
 def file_handler(log_path: str) -> logging.FileHandler:
-    """Create a handler that appends to a log file; several processes may write to it.
+    """Make a handler that appends to a job's log file; several processes may append to the same.
 
     Args:
         log_path: Of the file.
@@ -48,5 +41,5 @@ def file_handler(log_path: str) -> logging.FileHandler:
         The handler.
     """
     handler = logging.FileHandler(log_path, encoding="utf-8")
-    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     return handler

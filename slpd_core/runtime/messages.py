@@ -1,44 +1,37 @@
-"""Texts of messages: control characters are escaped and long lists are cut."""
+"""Texts for messages: control characters are escaped and long lists are cut."""
 
 import unicodedata
 from collections.abc import Iterable
 
 
-def is_shown(sign: str) -> bool:
-    """Return whether a character is visible or a space, not a control character.
-
-    Args:
-        sign: One character.
-
-    Returns:
-        Whether a terminal shows it.
-    """
-    return sign.isprintable() or unicodedata.category(sign) == "Zs"
+def _is_visible(character: str) -> bool:
+    """Whether a character is visible or a space of any width, and not a control character."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def escape_controls(text: str, keep: str = "") -> str:
-    """Escape control characters, for example as \\x1b.
+    """Escape control characters, which would steer a terminal.
 
     Args:
-        text: Of any origin.
-        keep: Characters that stay.
+        text: The text.
+        keep: Control characters to keep.
 
     Returns:
-        A text that steers no terminal.
+        The text, with escapes such as \\x1b.
     """
-    return "".join(sign if is_shown(sign) or sign in keep else ascii(sign)[1:-1] for sign in text)
+    return "".join(c if _is_visible(c) or c in keep else ascii(c)[1:-1] for c in text)
 
 
-def name_some(names: Iterable[object], most: int = 5) -> str:
-    """Join names for a message: the first few, and how many more there are.
+def name_some(names: Iterable[object], max_names: int = 5) -> str:
+    """Join the first names of a list for a message, and count the others.
 
     Args:
-        names: Any objects.
-        most: Names that are listed.
+        names: The names; control characters are escaped.
+        max_names: Names to write out.
 
     Returns:
-        For example "a, b and 3 more".
+        Such as "a, b, c, d, e and 12 more".
     """
     listed = [escape_controls(str(name)) for name in names]
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    more = f" and {len(listed) - max_names:,} more" if len(listed) > max_names else ""
+    return ", ".join(listed[:max_names]) + more

@@ -1,4 +1,4 @@
-"""Show the progress of a long loop."""
+"""Progress of a long loop: a bar on a terminal, lines in the log."""
 
 import sys
 import time
@@ -7,18 +7,18 @@ from typing import TypeVar
 
 from slpd_core.runtime.logs import log
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def progress(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterator[T]:
-    """Pass items on and show the progress: a bar on a terminal, now and then a line in the log.
+def progress(items: Iterable[Item], total: int, label: str, unit: str = "it") -> Iterator[Item]:
+    """Iterate with a progress bar on a terminal and a line in the log every 15 seconds.
 
     Args:
-        items: Of the loop.
-        total: Their number.
-        what: Name of the loop.
-        unit: Name of an item.
+        items: The items.
+        total: Number of items.
+        label: Name of the loop.
+        unit: Name of the items.
 
     Yields:
         The items.
@@ -26,7 +26,7 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "it") -> Ite
     from tqdm import tqdm
 
     last = started = time.monotonic()
-    with tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty(), leave=False) as bar:
         for done, item in enumerate(items, start=1):
             yield item
             bar.update()
@@ -35,4 +35,4 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "it") -> Ite
                 last = now
                 rate = done / max(now - started, 1e-9)
                 left = (total - done) / rate
-                log.info("%s: %d of %d %s, %.2f a second, %.0f s left", what, done, total, unit, rate, left)
+                log.info("%s: %d of %d %s, %.2f per second, %.0f s left", label, done, total, unit, rate, left)

@@ -1,4 +1,4 @@
-"""Random generators that depend on a seed and on what they are for."""
+"""Random generators that depend on a seed and on their purpose."""
 
 import zlib
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def generator(seed: int, *keys: str | int) -> np.random.Generator:
-    """Create a random generator that depends on a seed and keys alone.
+    """Make a random generator that depends on the seed and its keys alone, not on earlier draws.
 
     Args:
-        seed: Of the run.
-        keys: For example ("pretrain", epoch, slide_id).
+        seed: The run's seed.
+        keys: Its purpose, such as "pretrain", epoch, slide_id.
 
     Returns:
         The generator.

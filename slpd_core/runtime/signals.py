@@ -6,23 +6,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SECONDS_TO_STOP = 25  # of a process that is ended; Slurm kills 30 s after SIGTERM
+SECONDS_TO_STOP = 25  # between SIGTERM and the exit; Slurm kills after 30 s
 TERMINATED = 128 + signal.SIGTERM  # the exit status of a job that SIGTERM stopped
 
 
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit within the block, so that `with` blocks clean up.
+    """Raise SystemExit on SIGTERM, so that open `with` blocks clean up; Slurm sends it some time before SIGKILL.
+
+    Outside the main thread signals stay as they are.
+
+    Yields:
+        Nothing.
 
     Raises:
-        SystemExit: SIGTERM came; its code is TERMINATED.
+        SystemExit: SIGTERM arrived; its code is TERMINATED.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
         sys.exit(TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, stop)
@@ -37,16 +42,16 @@ def deferred_sigterm() -> Iterator[Callable[[], bool]]:
     """Defer SIGTERM to the end of the block.
 
     Yields:
-        A function that returns whether SIGTERM has come.
+        A function that returns whether SIGTERM has arrived.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    come: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _: come.append(number))
+    arrived: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda signum, _: arrived.append(signum))
     try:
-        yield lambda: bool(come)
+        yield lambda: bool(arrived)
     finally:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
-        if come:
+        if arrived:
             signal.raise_signal(signal.SIGTERM)

@@ -14,9 +14,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 @contextmanager
 def fast_imports() -> Iterator[None]:
-    """Import without the garbage collector, which then ignores what was imported, also when the process ends.
+    """Import without garbage collection, and exclude the imported objects from later collections.
 
-    Modules are no garbage but a million objects to examine: half of the time that a PyTorch job takes to start and end.
+    Modules are never garbage, but they are a million objects to traverse: half of the time that a process with PyTorch
+    takes to start and to exit.
+
+    Yields:
+        Nothing.
     """
     gc.disable()
     try:
@@ -28,10 +32,13 @@ def fast_imports() -> Iterator[None]:
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Limit the threads of numerical libraries within the block: loaded ones directly, others by the environment.
+    """Limit the threads of numerical libraries: loaded ones directly, others by the environment.
 
     Args:
-        threads: Of this job.
+        threads: Threads per library.
+
+    Yields:
+        Nothing.
     """
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)
@@ -42,11 +49,11 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep what is freed for what is allocated next, instead of giving it back to the system.
+    """Ask glibc to reuse freed memory instead of returning it to the system; without glibc nothing happens.
 
-    A training step frees and allocates hundreds of MB; pages new each time cost more than the work on them (on virtual
-    machines up to ten times as much). Not for work on slides one by one that keeps something of each: little things
-    then stand in the gaps of large ones, which nothing fits into any more. Elsewhere than on glibc nothing happens.
+    A training step frees and allocates hundreds of MB; new pages each time cost more than the work on them (on virtual
+    machines up to ten times as much). Do not use it for a loop over slides that keeps a small object of each: these
+    then fragment the freed memory, and large arrays no longer fit.
     """
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

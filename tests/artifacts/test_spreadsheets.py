@@ -87,7 +87,7 @@ def test_a_workbooks_numbers_are_read_as_it_shows_them(tmp_path):
         (date(2026, 3, 1), "row 2: slide is the date 2026-03-01 00:00:00; format the column as text"),
         (1234567890123456789, "more digits than a workbook keeps"),
         ("#N/A", "is #N/A, the error of a formula"),
-        ("a\u202eb", r"row 2: slide 'a\u202eb' holds signs that do not show"),
+        ("a\u202eb", r"row 2: slide 'a\u202eb' contains invisible characters"),
     ],
 )
 def test_a_cell_that_does_not_say_what_was_typed_is_named(tmp_path, value, what):
@@ -99,13 +99,13 @@ def test_a_cell_that_does_not_say_what_was_typed_is_named(tmp_path, value, what)
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"\xd0\xcf\x11\xe0 old", "a workbook of before 2007, or one with a password; save it as CSV UTF-8"),
+        (b"\xd0\xcf\x11\xe0 old", "a workbook from before 2007, or one with a password; save it as CSV UTF-8"),
         (b"PK\3\4 torn", "not a whole Excel workbook"),
         (EMPTY_ZIP, "not a whole Excel workbook"),
-        ("slide\nM\u00fcller".encode("latin-1"), r"row 2 is no text in UTF-8 \(byte 0xfc\); save it as CSV UTF-8"),
-        ("slide\na".encode("utf-16-le"), "it holds zero bytes; save it"),
+        ("slide\nM\u00fcller".encode("latin-1"), r"row 2 is not UTF-8 \(byte 0xfc\); save it as CSV UTF-8"),
+        ("slide\na".encode("utf-16-le"), "it contains zero bytes; save it"),
         (b"a:slide\n1:2", "no column slide among a:slide; add it"),
-        (b"slide,slide\n1,2", "column slide stands there twice"),
+        (b"slide,slide\n1,2", "column slide is listed twice"),
         (b"Slide\n1", "column Slide; write slide"),
         (b"\x1b[31mslide\n1", r"no column slide among \\x1b\[31mslide; add it"),
         (b'slide\n"a', "not a CSV table"),
@@ -162,7 +162,7 @@ def test_a_damaged_workbook_is_read_or_named(tmp_path):
 def test_a_workbook_takes_no_more_memory_than_it_holds(tmp_path, monkeypatch):
     """One that unpacks to gigabytes, and cells and rows that only their numbers make many."""
     path = tmp_path / "a.xlsx"
-    monkeypatch.setattr(spreadsheets, "MAX_BYTES", 1 << 18)
+    monkeypatch.setattr(spreadsheets, "MAX_FILE_BYTES", 1 << 18)
     monkeypatch.setattr(spreadsheets, "MAX_CELLS", 100_000)
     write_book(path, ROWS)
     with zipfile.ZipFile(path) as book:

@@ -125,7 +125,7 @@ def test_weights_are_taken_for_weights(tmp_path, write):
         ("a.pth", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ("a.bin", b"\n<!DOCTYPE html>", "a web page"),
         ("a.pth", b"PK\3\4 and no end", "the beginning of a file of weights"),
-        ("a.safetensors", b"\x10\0\0\0\0\0\0\0{}", "no whole safetensors file"),
+        ("a.safetensors", b"\x10\0\0\0\0\0\0\0{}", "not a whole safetensors file"),
         ("a.pth", b"", "no file of torch.save or safetensors"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_job_and_its_other_processes_write_one_log(tmp_path):
             runtime.log.info("before")
             for number in range(2):
                 line = f"runtime.log.info('from {number}')"
-                code = f"from slpd_core import runtime\nwith runtime.job({str(path)!r}, 'b', goes_on=True): {line}"
+                code = f"from slpd_core import runtime\nwith runtime.job({str(path)!r}, 'b', append_log=True): {line}"
                 subprocess.run([sys.executable, "-c", code], check=True)
                 runtime.log.info("after %d", number)
     lines = [line.split(" INFO ")[1] for line in path.read_text().splitlines()]

@@ -127,7 +127,7 @@ def test_a_torn_package_is_named(tmp_path, content):
 
 
 def test_a_package_is_held_to_bounds(tmp_path, monkeypatch):
-    monkeypatch.setattr("slpd_core.artifacts.geojson.MAX_BYTES", 10_000)
+    monkeypatch.setattr("slpd_core.artifacts.geojson.MAX_UNPACKED_BYTES", 10_000)
     (tmp_path / "s.geojson.gz").write_bytes(gzip.compress(b" " * 10_001))
     with pytest.raises(ValueError, match=r"unpacks to more than 10,000 bytes"):
         read(tmp_path / "s.geojson.gz")

@@ -57,7 +57,7 @@ def test_a_sheet_of_a_spreadsheet_is_read(write, tmp_path):
 
 @pytest.mark.parametrize(
     ("header", "what"),
-    [(HEADER + ",MPP", "column MPP; write mpp"), (HEADER + ",mpp,mpp", "column mpp stands there twice")],
+    [(HEADER + ",MPP", "column MPP; write mpp"), (HEADER + ",mpp,mpp", "column mpp is listed twice")],
 )
 def test_a_column_is_not_passed_over(write, header, what):
     with pytest.raises(ValueError, match=what):
@@ -93,7 +93,7 @@ def test_ids_stay_texts(write):
         ("e,p,X,a.svs", "row 6: label 'X' is 'x' of row 2 but for case or spaces; write both alike"),
         ("e,1.23457E+18,x,a.svs", "row 6: patient_id is 1.23457E+18, a number that a spreadsheet has rounded"),
         ("e,p,#N/A,a.svs", "row 6: label is #N/A, the error of a formula"),
-        ("e,p,x,a\x1b[31m.svs", r"row 6: path 'a\x1b[31m.svs' holds signs that do not show"),
+        ("e,p,x,a\x1b[31m.svs", r"row 6: path 'a\x1b[31m.svs' contains invisible characters"),
         ("e,p,x,./a.svs", "row 6, slide 'e': path is already in row 2"),
         ("e,p,x,f.svs", "no file"),
         ("e,p,z,a.svs", "row 6: label 'z' is on one slide only"),
