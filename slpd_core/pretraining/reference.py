@@ -1,6 +1,6 @@
 """SLPD in plain torch, to be read: Algorithm 1 and equations 1 to 4 of Yu, Lin and Xu (MICCAI 2023).
 
-The pipeline trains by `pretrain.py` and `objective.py`, which compute the same in blocks; tests hold them against this
+The pipeline trains by `stage_two.py` and `objective.py`, which compute the same in blocks; tests hold them against this
 page. Letters: N slides, R regions, M prototypes of a slide, K neighbors, B regions of a batch, D embedding, O outputs.
 A network is an `encoder`, z = f(x), and a projection `head` g; H(a, b) = −a log b.
 """
