@@ -83,7 +83,7 @@ except (ValueError, OSError) as error:
 wildcard_constraints:
     slide="[^/]+",  # not the slides' names: Snakemake would try them all on every file
     encoder=name_pattern(CONFIG.patch_encoder.compared),
-    run=name_pattern(TARGETS.all_encoders),
-    features=name_pattern(TARGETS.features),
+    run=name_pattern(TARGETS.all_region_encoders),
+    features=name_pattern(TARGETS.feature_names),
     classifier=name_pattern(sections.CLASSIFIERS),
     fold=name_pattern(TARGETS.folds),

@@ -144,6 +144,6 @@ rule gallery:
 
 rule pretraining:
     input:
-        expand(rules.embed.output, run=TARGETS.all_encoders),
-        expand(rules.pretrain.output, run=TARGETS.all_encoders),
+        expand(rules.embed.output, run=TARGETS.all_region_encoders),
+        expand(rules.pretrain.output, run=TARGETS.all_region_encoders),
         galleries=TARGETS.galleries,

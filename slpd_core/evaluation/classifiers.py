@@ -13,13 +13,13 @@ from slpd_core.evaluation.features import ReadSlide
 from slpd_core.runtime import fast_imports, generator, progress
 
 # A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
-# which sums to 1; None of a classifier without attention.
+# which sums to 1; None unless the network is an AttentionClassifier.
 PredictSlide = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-LR = 2e-4  # of Adam, as HIPT
+LR = 2e-4  # of Adam, as in HIPT (Chen et al., CVPR 2022)
 
 
 class TrainingOptions(TypedDict, total=False):
-    """Options of `fit_classifier`; the defaults are HIPT's."""
+    """Options of `fit_classifier`; the defaults are HIPT's, but for `logreg_c` (HIPT has no logistic regression)."""
 
     epochs: int
     lr: float
@@ -35,7 +35,7 @@ class FittedClassifier:
 
     Attributes:
         classifier: Its kind: knn, logreg, mil, abmil, dsmil or vit_wsi.
-        classes: Sorted labels of all folds.
+        classes: Class names, sorted, of all folds.
         dim: D of the features that it reads.
         arrays: State dict of a network, or the fitted arrays of knn and logreg.
     """

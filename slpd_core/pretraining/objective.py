@@ -1,6 +1,6 @@
 """The objective of stage two, L_total = L_self + α₁ L_intra + α₂ L_inter (paper, eq. 1, 2, 4), with its gradients.
 
-`reference.SLPD.losses` is the same in plain torch; here regions go through the networks in blocks.
+With the defaults `reference.SLPD.losses` is the same in plain torch; here regions go through the networks in blocks.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ BatchTargets = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class EpochTargets:
-    """Targets of all regions in an epoch: of L_intra and L_inter, each if it counts.
+    """Targets of all regions in an epoch: of L_intra and L_inter, each if its weight is not 0.
 
     Attributes:
         vectors: float32 (P, D), on the device; D is the length of what was clustered.
@@ -59,7 +59,7 @@ class Batch:
 
     Attributes:
         views: Global crops (G, B, g, g, C) and local crops (n, B, l, l, C).
-        targets: Of the terms that count; empty for L_self alone.
+        targets: Of the terms whose weight is not 0; empty for L_self alone.
     """
 
     views: list[Tensor]
@@ -101,7 +101,7 @@ class SlpdObjective:
         teacher_temperature: τ_t.
         center_momentum: Of the moving average.
         shared_center: Whether L_intra and L_inter share a center, which each of them moves (authors' code).
-        skip_crop_k: Whether crop k is not compared with the k-th prototype (authors' code).
+        skip_crop_k: Whether to skip the pair of crop k and target k (authors' code).
         koleo_weight: Of KoLeo, which keeps embeddings apart (DINOv2).
     """
 
@@ -132,7 +132,7 @@ class SlpdObjective:
         return {"self": 1.0, "intra": self.alpha_intra, "inter": self.alpha_inter}
 
     def backward(self, networks: StudentTeacher, batch: Batch) -> dict[str, Tensor]:
-        """Give the student the gradients of a batch's loss, and move the centers.
+        """Compute the loss of a batch, backpropagate into the student and update the centers.
 
         Regions go through the student block by block, in the memory of one: losses and gradients are sums over regions.
         KoLeo looks for neighbors in the whole batch, which then is one block.
@@ -145,11 +145,11 @@ class SlpdObjective:
             METRICS, each (): a loss without targets is 0, the entropy of targets that no region has is nan.
         """
         teacher, device, student = self.teacher_output(networks, batch), networks.device, networks.student
-        last_layer, weights = student.head.normalized_weight(), self.term_weights
-        pairs = torch.cat([weights[term] * pair for term, pair in teacher.pairs.items()], 1).to(last_layer.dtype)
-        leaf = last_layer.detach().requires_grad_(last_layer.requires_grad)
+        output_weight, weights = student.head.normalized_weight(), self.term_weights
+        pairs = torch.cat([weights[term] * pair for term, pair in teacher.pairs.items()], 1).to(output_weight.dtype)
+        output_weight_leaf = output_weight.detach().requires_grad_(output_weight.requires_grad)
         size = len(batch) if self.koleo_weight else BLOCK_REGIONS[device.type]
-        n_global, outputs, global_crops = len(batch.views[0]), [], []
+        n_global, outputs, global_embeddings = len(batch.views[0]), [], []
         for first in range(0, len(batch), size):
             b = slice(first, first + size)
             with autocast(networks.dtype, device):
@@ -157,7 +157,7 @@ class SlpdObjective:
                 z = torch.cat([student.encoder(crop) for crop in crops])
                 vectors = student.head.bottleneck(z)
             vectors = vectors.view(-1, len(pairs[b]), vectors.shape[1]).transpose(0, 1)
-            g_s, g_t = LogitFactors(vectors, leaf, self.student_temperature), teacher.logits.select(b)
+            g_s, g_t = LogitFactors(vectors, output_weight_leaf, self.student_temperature), teacher.logits.select(b)
             # Σ H(g_t(ẑ), g_s(z)) of eq. 1, Σ H(g_t(c), g_s(z)) of eq. 2, Σ H(g_t(ĉ_k), g_s(z)) of eq. 4, all at once.
             output = losses.chunked_cross_entropy(g_s, g_t, teacher.centers, pairs[b], networks.dtype)
             loss, global_z = output.loss, z[: n_global * len(vectors)]
@@ -165,17 +165,17 @@ class SlpdObjective:
                 koleo = losses.koleo_of_crops(global_z, n_global)
                 loss = loss + self.koleo_weight * koleo
             networks.scaler.scale(loss).backward()
-            global_crops.append(global_z.detach().view(n_global, len(vectors), -1))
+            global_embeddings.append(global_z.detach().view(n_global, len(vectors), -1))
             outputs.append((output.cross_entropy, output.entropy))
-        if leaf.grad is not None:
-            last_layer.backward(leaf.grad)
-        if not self.koleo_weight:  # the history has it all the same
-            koleo = losses.koleo_of_crops(torch.cat(global_crops, 1).flatten(0, 1), n_global)
+        if output_weight_leaf.grad is not None:
+            output_weight.backward(output_weight_leaf.grad)
+        if not self.koleo_weight:  # logged all the same
+            koleo = losses.koleo_of_crops(torch.cat(global_embeddings, 1).flatten(0, 1), n_global)
         cross_entropy, entropy = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         return self._metrics(teacher, cross_entropy, entropy, koleo.detach())
 
     def teacher_output(self, networks: StudentTeacher, batch: Batch) -> TeacherOutput:
-        """Run the teacher on a batch, and move the centers.
+        """Run the teacher on a batch and update the centers.
 
         Term by term, a center is moved when its targets are taken: of a shared one, the next term sees it moved, as in
         the authors' code.
@@ -188,7 +188,7 @@ class SlpdObjective:
             The targets of all terms.
         """
         vectors = teacher_vectors(networks, batch, cluster_space=self.cluster_space)
-        last_layer = networks.teacher.head.normalized_weight()
+        output_weight = networks.teacher.head.normalized_weight()
         exists = {"self": torch.ones_like(vectors["self"][..., 0])}
         exists |= {term: weights for term, (_, weights) in batch.targets.items()}
         centers = []
@@ -196,9 +196,9 @@ class SlpdObjective:
             name = self.center_of[term]
             centers.append(networks.centers[name].expand(rows.shape[1], -1))
             networks.centers[name] = losses.update_center(
-                networks.centers[name], rows, last_layer, exists[term], self.center_momentum
+                networks.centers[name], rows, output_weight, exists[term], self.center_momentum
             )
-        logits = LogitFactors(torch.cat([*vectors.values()], 1), last_layer, self.teacher_temperature)
+        logits = LogitFactors(torch.cat([*vectors.values()], 1), output_weight, self.teacher_temperature)
         pairs = pair_weights(batch, skip_crop_k=self.skip_crop_k)
         return TeacherOutput(logits, torch.cat(centers), exists, pairs)
 
@@ -237,11 +237,11 @@ def assign_targets(
         clustered: float32 (R, D), of which the prototypes are means.
         group_of: int64 (R,), the slide of each region, or what else was clustered as one.
         related: int64 (R,); regions of equal value, of a slide or of a patient, are no neighbors.
-        objective: Says which terms count, and what L_inter is distilled from.
+        objective: Says which terms have a weight, and what L_inter is distilled from.
         device: Of the targets.
 
     Returns:
-        The targets of the terms that count.
+        The targets of these terms.
     """
     (_, M, D), m = prototypes.centers.shape, prototypes.assignment
     vectors, rows = prototypes.centers.reshape(-1, D), {}
@@ -278,11 +278,11 @@ def teacher_vectors(
     teacher, views = networks.teacher, batch.views[0]
     with torch.no_grad(), autocast(networks.dtype, views.device):
         parts = views.flatten(0, 1).split(BLOCK_REGIONS[views.device.type])
-        crops = torch.cat([teacher.head.bottleneck(teacher.encoder(part)) for part in parts])
-        vectors = {"self": crops.view(*views.shape[:2], -1).transpose(0, 1)}
+        crop_vectors = torch.cat([teacher.head.bottleneck(teacher.encoder(part)) for part in parts])
+        vectors = {"self": crop_vectors.view(*views.shape[:2], -1).transpose(0, 1)}
         for term, (values, _) in batch.targets.items():
-            inside = cluster_space == "bottleneck"
-            vectors[term] = F.normalize(values, dim=-1) if inside else teacher.head.bottleneck(values)
+            in_bottleneck = cluster_space == "bottleneck"
+            vectors[term] = F.normalize(values, dim=-1) if in_bottleneck else teacher.head.bottleneck(values)
     return vectors
 
 
@@ -290,22 +290,22 @@ def pair_weights(batch: Batch, *, skip_crop_k: bool = False) -> dict[str, Tensor
     """Weight the pairs of a target and a student crop, so that a term's loss is a sum over pairs.
 
     L_self: the mean over pairs of different crops and over the batch (eq. 1). L_intra and L_inter: the mean over a
-    region's prototypes (1/K Σ_k of eq. 4), over the crops, and over the regions that have a prototype (eq. 2, 4).
+    region's targets (1/K Σ_k of eq. 4), over the crops, and over the regions that have a target (eq. 2, 4).
 
     Args:
         batch: Crops and targets; of several processes a share each, whose mean is that of the whole batch.
-        skip_crop_k: Whether crop k is not compared with the k-th prototype.
+        skip_crop_k: Whether to skip the pair of crop k and target k.
 
     Returns:
-        Term -> (B, targets, crops); each sums to 1 over the batch, or to 0 where no region has a prototype.
+        Term -> (B, targets, crops); each sums to 1 over the batch, or to 0 where no region has a target.
     """
     B, device, (G, crops) = len(batch), batch.views[0].device, (len(batch.views[0]), sum(map(len, batch.views)))
     pairs = {"self": to_device(losses.cross_view_weights(G, crops), device).expand(B, G, crops) / B}
     for term, (_, exists) in batch.targets.items():
         count = exists.sum(1, keepdim=True)
-        regions = (count > 0).sum().float()
-        distributed.all_reduce_sum(regions)
-        share = exists / count.clamp(min=1) * distributed.world_size() / regions.clamp(min=1)
+        n_regions = (count > 0).sum().float()
+        distributed.all_reduce_sum(n_regions)
+        share = exists / count.clamp(min=1) * distributed.world_size() / n_regions.clamp(min=1)
         compared = torch.ones(exists.shape[1], crops)
         if skip_crop_k:
             compared.fill_diagonal_(0)

@@ -158,7 +158,7 @@ class DinoObjective:
     koleo_weight: float = 0.1
 
     def backward(self, networks: StudentTeacher, batch: list[Tensor]) -> dict[str, Tensor]:
-        """Give the student the gradients of a batch's loss, and move the center.
+        """Compute the loss of a batch, backpropagate into the student and update the center.
 
         Args:
             networks: Student and teacher; gradients are added to the student's.
@@ -195,7 +195,7 @@ class DinoObjective:
 def train(
     patches_paths: Sequence[Path], vit_params: VitParams, checkpoint_path: Path, **arguments: Any
 ) -> tuple[StudentTeacher, pd.DataFrame]:
-    """Train student and teacher, from the checkpoint on if there is one; leaves one after the last epoch.
+    """Train student and teacher, from the checkpoint on if there is one; leaves one after each epoch.
 
     Args:
         patches_paths: Of the slides' patches.

@@ -132,7 +132,7 @@ def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, min_tissue_fra
     """
     max_fraction = float(fractions.max(initial=0))
     if not tissue.polygons:
-        # Remarks may tell why, as of pixels that are excluded as ink.
+        # Remarks may tell why, e.g. pixels excluded as ink.
         return " ".join(
             ["no tissue found; outline it by hand (tissue.masks_dir) if there is some.", *tissue.slide.remarks]
         )
@@ -158,8 +158,8 @@ def place_grid(
         tissue: The slide's tissue.
         region_px: Side of a square, level-0 px.
         min_tissue_fraction, edge: As in `select_regions`.
-        anchor: "slide" begins at its corner; "tissue" where kept squares hold most tissue, at the least shift of
-            equals.
+        anchor: "slide" begins at its corner; "tissue" where kept squares hold most tissue, ties go to the
+            smallest shift.
 
     Returns:
         Upper left corners, int64 (squares, 2), level-0 px, and the tissue fraction of each, float32 (squares,).
@@ -171,9 +171,9 @@ def place_grid(
         for x in shifts.tolist():
             coords = grid_coords(slide_px, region_px, edge, (-x, -y))
             fractions = tissue_fractions(coords, region_px, tissue.polygons)
-            held = float(fractions[has_enough_tissue(fractions, min_tissue_fraction)].sum(dtype=np.float64))
-            if best is None or held > best[0] * (1 + 1e-6):
-                best = held, coords, fractions
+            tissue_kept = float(fractions[has_enough_tissue(fractions, min_tissue_fraction)].sum(dtype=np.float64))
+            if best is None or tissue_kept > best[0] * (1 + 1e-6):
+                best = tissue_kept, coords, fractions
     assert best is not None  # there is at least one shift
     return best[1], best[2]
 
@@ -187,7 +187,9 @@ def draw_regions_overlay(
     edge: str,
     anchor: str,
 ) -> Image.Image:
-    """Draw a slide's squares, kept and dropped, on the picture of its tissue; a slide without regions shows the reason.
+    """Draw a slide's squares, kept and dropped, on the picture of its tissue.
+
+    A slide that this stage quarantined shows the reason instead.
 
     Args:
         outlined_path: Picture of the tissue stage.
@@ -230,6 +232,9 @@ def run(
         overlay_path: The picture to write.
         section: The stage's settings.
         quarantine: Errors that quarantine the slide; others are raised.
+
+    Raises:
+        SlideError: The slide is coarser than the target um/px, and `quarantine` does not hold SlideError.
     """
     tissue, meta = artifacts.read_tissue(tissue_path)
     settings = section.model_dump()

@@ -1,4 +1,4 @@
-"""The trainer of both stages: epochs with resume, SIGTERM, history, TensorBoard, progress and a watch on the loss."""
+"""The trainer of stage one (patch encoder) and stage two (region encoder): epochs, resume, SIGTERM, history, checks."""
 
 import math
 import sys
@@ -20,7 +20,7 @@ from slpd_core.ssl.monitoring import to_tensorboard
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, update_networks
 
-STEPS_BETWEEN_CHECKS = 16  # of the loss; a check waits for the device
+STEPS_BETWEEN_CHECKS = 16  # of the loss; a check synchronizes the device
 LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, teacher entropy %.3f, effective rank %.1f, %.1f %s/s"
 LOGGED = ("loss", "loss_self", "teacher_entropy", "effective_rank")  # columns of either stage's history
 
@@ -29,7 +29,7 @@ class Objective(Protocol):
     """The loss of a stage."""
 
     def backward(self, networks: StudentTeacher, batch: Any) -> dict[str, Tensor]:
-        """Give the student the gradients of a batch's loss, and move the centers.
+        """Compute the loss of a batch, backpropagate into the student and update the centers.
 
         Args:
             networks: Student and teacher.
@@ -42,10 +42,10 @@ class Objective(Protocol):
 
 
 class PretrainingStage(Protocol):
-    """One of the two stages, as the trainer runs it: all that they do differently.
+    """Stage one or stage two as the trainer runs it: all that they do differently.
 
     Attributes:
-        unit: The rows of a batch: regions or patches.
+        unit: What a sample is called in logs and errors: regions or patches.
         config_key: The section of the config that errors name.
         networks: Student and teacher.
         recipe: Epochs, batch size and schedules.
@@ -66,7 +66,7 @@ class PretrainingStage(Protocol):
         ...
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Prepare an epoch; a resumed one is restored instead.
+        """Prepare an epoch; not called for an epoch that is resumed midway, which `load_state_dict` restores.
 
         Args:
             epoch: From 0.
@@ -109,10 +109,10 @@ class PretrainingStage(Protocol):
         ...
 
     def torch_seed(self, *keys: str | int) -> int:
-        """Derive a seed for torch from the run's seed and the use.
+        """Derive a seed for torch from the run's seed and a purpose.
 
         Args:
-            keys: The use, such as ("drop_path", epoch, step).
+            keys: The purpose, such as ("drop_path", epoch, step).
 
         Returns:
             The seed.
@@ -198,6 +198,7 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
     for epoch in range(len(history), epochs):
         started = time.monotonic()
         if state is None:
+            # log_out_dim is the entropy of uniform targets: the most that teacher_entropy can be.
             row = {"epoch": epoch, "log_out_dim": math.log(len(networks.teacher.head.last_layer))}
             state = EpochState(epoch, row | stage.begin_epoch(epoch))
         resumed_at = len(state.metrics)
@@ -247,12 +248,12 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
     batches, first = stage.shuffle(epoch), len(metrics)
     n_steps = len(batches)
     with closing(stage.load(epoch, batches, first)) as loader:
-        for i in progress(range(first, n_steps), n_steps - first, f"epoch {epoch}", "steps"):
+        for i in progress(range(first, n_steps), n_steps - first, f"epoch {epoch + 1}", "steps"):
             torch.manual_seed(stage.torch_seed("drop_path", epoch, i) + distributed.rank())
             state.row |= apply_schedules(networks, stage.recipe, epoch * n_steps + i, n_steps, len(batches[i]))
-            losses = stage.objective.backward(networks, next(loader))
+            metrics_of_step = stage.objective.backward(networks, next(loader))
             update_networks(networks, stage.recipe.clip_norm, state.row["teacher_momentum"])
-            metrics.append(torch.stack([*losses.values()]))
+            metrics.append(torch.stack([*metrics_of_step.values()]))
             distributed.all_reduce_mean(metrics[-1])
             last = i + 1 == n_steps
             stop = not last and should_stop(i, networks.device, asked=asked_to_stop())
@@ -260,7 +261,7 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
                 check_finite(torch.stack(metrics)[:, 0], epoch, batches, stage)
             if stop:
                 return False
-    state.row |= dict(zip(losses, torch.stack(metrics).nanmean(0).tolist(), strict=True))
+    state.row |= dict(zip(metrics_of_step, torch.stack(metrics).nanmean(0).tolist(), strict=True))
     return True
 
 
@@ -295,6 +296,7 @@ def check_finite(losses: Tensor, epoch: int, batches: list[np.ndarray], stage: P
     for i, loss in enumerate(losses.tolist()):
         if not math.isfinite(loss):
             raise RuntimeError(
-                f"loss {loss} in epoch {epoch}, step {i}{stage.describe(batches[i])}: lower {stage.config_key}.base_lr "
-                f"or raise {stage.config_key}.teacher_temperature; the last checkpoint is kept"
+                f"loss {loss} in epoch {epoch + 1}, step {i + 1}{stage.describe(batches[i])}: "
+                f"lower {stage.config_key}.base_lr or raise {stage.config_key}.teacher_temperature; "
+                "the last checkpoint is kept"
             )

@@ -144,7 +144,7 @@ class SlideFiles:
             wildcards: Of a rule; `slide`.
 
         Returns:
-            By key, the value; None where the slide has no outline.
+            Settings as a dict; None where the slide has no outline.
         """
         return self.settings.tissue.outline.model_dump() if self.outline_path(wildcards) else None
 

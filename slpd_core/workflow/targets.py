@@ -1,4 +1,4 @@
-"""The targets that a workflow makes by its settings: runs, folds and rows, and the files that go into each."""
+"""The targets of a workflow and their inputs: runs, folds and rows (features with a classifier) of its settings."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -27,33 +27,35 @@ class Targets:
 
     Args:
         settings: The whole config.
-        cohort: The slides of the cohort.
-        new: The slides to be predicted.
+        cohort_slides: Ids of the cohort's slides.
+        new_slides: Ids of the slides to be predicted.
     """
 
-    def __init__(self, settings: config.Config, cohort: Sequence[str] = (), new: Sequence[str] = ()) -> None:
-        self.settings, self.cohort, self.new = settings, cohort, new
+    def __init__(
+        self, settings: config.Config, cohort_slides: Sequence[str] = (), new_slides: Sequence[str] = ()
+    ) -> None:
+        self.settings, self.cohort_slides, self.new_slides = settings, cohort_slides, new_slides
         self.paths = CohortPaths(Path("results", settings.cohort))
         self.runs = [*settings.pretrain.runs]
         self.folds = range(settings.folds.count)
         recipe = settings.patch_encoder.recipe
-        self.recipe = recipe.model_dump() if recipe else None  # of the training of the patch encoder, if it is trained
+        self.recipe = recipe.model_dump() if recipe else None  # by which the patch encoder is trained, or None
         run_configs = {run: settings.pretrain.run(run) for run in self.runs}
         # The trained region encoders by run: one of all slides, or one per fold.
-        self.encoders = {
+        self.region_encoders = {
             run: [run] if run_config.train_on == "all" else [join_encoder_name(run, fold) for fold in self.folds]
             for run, run_config in run_configs.items()
         }
-        self.all_encoders = [name for names in self.encoders.values() for name in names]
-        self.report_encoders = [names[0] for names in self.encoders.values()]  # of each run, in the report
+        self.all_region_encoders = [name for names in self.region_encoders.values() for name in names]
+        self.report_encoders = [names[0] for names in self.region_encoders.values()]  # of each run, in the report
         self.galleries = [
-            str(self.paths.gallery(self.encoders[run][0]))
+            str(self.paths.gallery(self.region_encoders[run][0]))
             for run, run_config in run_configs.items()
             if run_config.uses_prototypes
         ]
-        # All that classifiers may be trained on, whether evaluate.classifiers names it or not.
+        # Names of the features that classifiers may be trained on, whether evaluate.classifiers names it or not.
         plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
-        self.features = [*plain, *settings.patch_encoder.compared, *self.runs]
+        self.feature_names = [*plain, *settings.patch_encoder.compared, *self.runs]
 
     @property
     def figures(self) -> dict[str, tuple[str, str]]:
@@ -92,7 +94,7 @@ class Targets:
             wildcards: As in `patch_encoder`.
 
         Returns:
-            By key, the value.
+            Settings as a dict.
         """
         return self.patch_encoder(wildcards).model_dump()
 
@@ -103,7 +105,7 @@ class Targets:
             wildcards: As in `patch_encoder`.
 
         Returns:
-            By key, the value; None where its weights come from elsewhere.
+            Settings as a dict; None where its weights come from elsewhere.
         """
         return self.recipe if self.patch_encoder(wildcards).source == "dino" else None
 
@@ -127,7 +129,8 @@ class Targets:
         Returns:
             One file per slide; none where it is not trained.
         """
-        return [str(self.paths.patches(slide)) for slide in self.cohort] if self.patch_encoder_recipe(wildcards) else []
+        slides = self.cohort_slides if self.patch_encoder_recipe(wildcards) else []
+        return [str(self.paths.patches(slide)) for slide in slides]
 
     def patch_history(self, wildcards: Any) -> str | list[str]:
         """Return the training curves of the cohort's own patch encoder.
@@ -160,7 +163,7 @@ class Targets:
             wildcards: As in `run`.
 
         Returns:
-            By key, the value.
+            Settings as a dict.
         """
         return self.run(wildcards).model_dump()
 
@@ -209,7 +212,7 @@ class Targets:
         Returns:
             The fold's own encoder if the run trains one per fold, else the run's; "" for patch features.
         """
-        names, of_fold = self.encoders.get(features, []), join_encoder_name(features, int(fold))
+        names, of_fold = self.region_encoders.get(features, []), join_encoder_name(features, int(fold))
         return of_fold if of_fold in names else features if names else ""
 
     def embed_table(self, wildcards: Any) -> str | list[str]:
@@ -338,7 +341,7 @@ class Targets:
         Raises:
             ValueError: There are no slides to predict.
         """
-        if not self.new:
+        if not self.new_slides:
             raise ValueError(
                 "predict.sheet: no slides to predict; write a sheet of columns slide_id, path and name it there, for "
                 "example --config predict='{sheet: new.csv}'"

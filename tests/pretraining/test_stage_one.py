@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_remedy(paths, tmp_path, monkey
         return {"loss": torch.tensor(torch.nan), "loss_self": torch.tensor(1.0)}
 
     monkeypatch.setattr(DinoObjective, "backward", backward)
-    with pytest.raises(RuntimeError, match=r"loss nan in epoch 0, step 0: lower patch_encoder\.dino\.base_lr"):
+    with pytest.raises(RuntimeError, match=r"loss nan in epoch 1, step 1: lower patch_encoder\.dino\.base_lr"):
         train(paths, tmp_path / "c.pt")
 
 

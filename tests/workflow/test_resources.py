@@ -49,7 +49,7 @@ def test_each_attempt_asks_for_so_much_more():
 def test_an_encoder_per_fold_is_trained_on_less(tmp_path, job):
     minutes = job().pretrain_minutes(Wildcards(run="slpd"))
     job_per_fold = job()
-    job_per_fold.targets.encoders["slpd"] = ["slpd.fold0"]
+    job_per_fold.targets.region_encoders["slpd"] = ["slpd.fold0"]
     assert job_per_fold.pretrain_minutes(Wildcards(run="slpd.fold0")) - 60 == pytest.approx(0.9 * (minutes - 60))
 
 

@@ -33,8 +33,8 @@ def compared() -> Targets:
 
 
 def test_a_run_has_one_encoder_or_one_per_fold(compared):
-    assert compared.encoders == {"all": ["all"], "each": ["each.fold0", "each.fold1"]}
-    assert compared.all_encoders == ["all", "each.fold0", "each.fold1"]
+    assert compared.region_encoders == {"all": ["all"], "each": ["each.fold0", "each.fold1"]}
+    assert compared.all_region_encoders == ["all", "each.fold0", "each.fold1"]
     assert compared.report_encoders == ["all", "each.fold0"]
     assert compared.run_fold(Wildcards(run="each.fold1")) == 1
     assert compared.run_folds(Wildcards(run="each.fold1")) == f"{RESULTS}/folds/folds.parquet"
@@ -64,7 +64,7 @@ def test_a_row_is_made_from_the_encoder_that_has_not_seen_its_test_slides(compar
 def test_a_fold_that_begins_as_another_is_not_it():
     many = targets(folds={"n_folds": 12}, pretrain={"runs": {"slpd": {"train_on": "train_fold"}, "dino": {}}})
     assert many.embed_table(Wildcards(features="slpd", fold="11")) == f"{RESULTS}/embed/slpd.fold11.parquet"
-    pattern = name_pattern(many.all_encoders)
+    pattern = name_pattern(many.all_region_encoders)
     assert re.fullmatch(pattern, "slpd.fold1")
     assert not re.fullmatch(pattern, "slpd-fold1")  # the dot is a dot
     assert not re.fullmatch(pattern, "slpd.fold12")
@@ -104,7 +104,7 @@ def test_a_patch_encoder_trained_here_needs_every_slides_patches():
 def test_new_slides_are_predicted_by_all_folds_from_each_folds_embeddings(compared):
     with pytest.raises(ValueError, match=r"predict\.sheet: no slides to predict"):
         compared.prediction_inputs(Wildcards())
-    compared.new = ["n"]
+    compared.new_slides = ["n"]
     inputs = compared.prediction_inputs(Wildcards())
     assert inputs == [
         *[f"{RESULTS}/evaluate/all/vit_wsi/fold{fold}.safetensors" for fold in (0, 1)],
