@@ -50,6 +50,11 @@ class FoldsConfig(Section):
         """Number of folds."""
         return len(self.files) if self.splits_dir else self.n_folds * self.n_repeats
 
+    @property
+    def partition_folds(self) -> int | None:
+        """Number of folds of one partition; None for imported splits."""
+        return None if self.splits_dir else self.n_folds
+
     @model_validator(mode="after")
     def _splits_are_numbered(self) -> Self:
         lines = []

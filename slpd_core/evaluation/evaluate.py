@@ -17,7 +17,7 @@ from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
 from slpd_core.runtime import log
 
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.runtime import generator, log
 
-VERSION = 8
+VERSION = 9
 FOLD_PARTS = ("train", "val", "test", "unlabeled")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 

@@ -188,11 +188,11 @@ def _forecast_runs(
 ) -> Iterator[StageForecast]:
     """Yield the forecast of each pretraining run; one run with prototypes and one without are timed."""
     rates: dict[bool, float] = {}  # by whether a run has prototypes
-    for name, names in Targets(settings).encoders.items():
+    for name, names in Targets(settings).region_encoders.items():
         run = settings.pretrain.run(name)
         if run.uses_prototypes not in rates:
             rates[run.uses_prototypes] = throughput.time_pretraining(run, settings.grid, token_dim, machine.device)
-        share = pretrain_share(per_fold=names != [name], n_folds=settings.folds.n_folds)
+        share = pretrain_share(per_fold=names != [name], n_folds=settings.folds.partition_folds)
         rate = rates[run.uses_prototypes]
         yield forecast.forecast_pretrain(
             name, len(names), share * n_regions, epochs=run.epochs, regions_per_s=rate, machine=machine

@@ -22,7 +22,7 @@ from slpd_core.runtime import log
 from slpd_core.ssl.distributed import launch_distributed
 from slpd_core.ssl.schedules import Recipe
 
-VERSION = 5
+VERSION = 6
 DECISIVE = ("patch_px", "input_px", "pooling", "mean", "std", "interpolate_offset")  # settings that decide the tokens
 
 

@@ -26,7 +26,7 @@ from slpd_core.ssl.distributed import SINGLE_NODE, launch_distributed
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.slurm import NodeInfo, srun_per_node
 
-VERSION = 8
+VERSION = 9
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 

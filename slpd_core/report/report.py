@@ -13,7 +13,7 @@ from slpd_core.report.provenance import provenance_context
 from slpd_core.report.result_table import ResultRow
 from slpd_core.runtime import log
 
-VERSION = 21
+VERSION = 22
 
 
 def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.config.renamed import FEATURES as RENAMED_FEATURES
 from slpd_core.report import protocol, table_format
 from slpd_core.report.html import render
 from slpd_core.report.result_table import CLASSIFIER_NAMES, ROW_NAMES
 from slpd_core.runtime import log
 
-VERSION = 4
+VERSION = 5
 # Tables 1 and 2 of Yu, Lin & Xu (MICCAI 2023), under our names of rows. Table 2 has no deviations; a row that is also
 # in Table 1, such as M = 4 on NSCLC, has those. Its row "region" is listed under both of its readings.
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -48,6 +49,12 @@ def _read_results(paths: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
                 table, _ = artifacts.read_table(path, "results")
             except ValueError as error:
                 raise ValueError(f"{error}, by the configuration of cohort {cohort}") from error
+            old = sorted({row for row in table["row"] if row.partition("/")[0] in RENAMED_FEATURES})
+            if old:
+                raise ValueError(
+                    f"{path}: rows {', '.join(old)} have names of an earlier version; run cohort {cohort} again, with "
+                    "its own configuration"
+                )
             tables[cohort] = table.set_index("row")
     return tables
 
@@ -63,7 +70,7 @@ def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, s
         The table in numbers.
 
     Raises:
-        ValueError: A table is damaged, or no cohort has any of the rows.
+        ValueError: A table is damaged or of an earlier version, or no cohort has any of the rows.
     """
     row_of = dict(rows) if isinstance(rows, Mapping) else {row: row for row in rows}
     results = _read_results(paths)

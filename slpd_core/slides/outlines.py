@@ -80,8 +80,10 @@ def find_origin(slide_id: str, bounds_xy: tuple[int, int], mask_origin: str | No
         (x, y), level-0 px.
 
     Raises:
-        ValueError: The slide's bounds begin elsewhere, and `mask_origin` is not set.
+        ValueError: The slide's bounds begin elsewhere, and `mask_origin` is not set; or it is no origin.
     """
+    if mask_origin not in (None, "slide", "bounds"):
+        raise ValueError(f"tissue.mask_origin: no origin {mask_origin!r}; set it to slide or bounds")
     if any(bounds_xy) and mask_origin is None:
         raise ValueError(
             f"tissue.mask_origin: null, but {slide_id} has an outline, and bounds that begin at {bounds_xy}; set it to "

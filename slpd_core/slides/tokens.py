@@ -16,7 +16,7 @@ from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.region_reader import iter_region_pixels
 
-VERSION = 4
+VERSION = 5
 
 
 def as_quarantined(regions: artifacts.Regions, reason: str) -> artifacts.Regions:

@@ -13,6 +13,7 @@ from slpd_core.ssl import distributed
 from slpd_core.ssl.student_teacher import StudentTeacher
 
 STATE_KEYS = ("run_config", "history", "extra_state", "networks")
+RENAMED_KEYS = {"made_by": "run_config", "more": "extra_state"}  # of earlier versions
 REMEDY = "delete it; the run then starts from the beginning"
 
 
@@ -79,6 +80,8 @@ class Checkpoint:
             state = artifacts.read_torch(self.path)
         except ValueError as error:
             raise ValueError(f"broken checkpoint {error}; {REMEDY}") from error
+        if isinstance(state, dict):
+            state = {RENAMED_KEYS.get(key, key): value for key, value in state.items()}
         missing = [name for name in STATE_KEYS if not isinstance(state, dict) or name not in state]
         if missing:
             raise ValueError(f"{self.path}: no checkpoint of a training run: it lacks {missing}; {REMEDY}")

@@ -29,17 +29,17 @@ def training_hours(n_items: float, epochs: float, items_per_s: float) -> float:
     return n_items * epochs / items_per_s / 3600
 
 
-def pretrain_share(*, per_fold: bool, n_folds: int) -> float:
+def pretrain_share(*, per_fold: bool, n_folds: int | None) -> float:
     """Forecast the fraction of the regions that one encoder of a run is trained on.
 
     Args:
         per_fold: Whether the run trains one encoder per fold, on the fold's training slides.
-        n_folds: Folds of a partition.
+        n_folds: Folds of a partition; None for imported splits, whose training parts are not known.
 
     Returns:
-        A fraction, 1 for an encoder of all slides.
+        A fraction, 1 for an encoder of all slides or of imported splits.
     """
-    return 1 - 1 / max(2, n_folds) if per_fold else 1.0
+    return 1 - 1 / max(2, n_folds) if per_fold and n_folds else 1.0
 
 
 def classifier_epochs(classifier: str, epochs: int) -> int:

@@ -198,7 +198,7 @@ class JobResources:
             Minutes.
         """
         per_fold = self.targets.run_fold(wildcards) is not None
-        share = forecast.pretrain_share(per_fold=per_fold, n_folds=self.settings.folds.n_folds)
+        share = forecast.pretrain_share(per_fold=per_fold, n_folds=self.settings.folds.partition_folds)
         n_regions = share * len(self.slides.cohort) * forecast.REGIONS_PER_SLIDE
         epochs = self.targets.run(wildcards).epochs
         return 60 + 60 * forecast.training_hours(n_regions, epochs, forecast.REGIONS_PER_S)

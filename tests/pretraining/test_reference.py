@@ -1,6 +1,8 @@
 """The reference has the values that the paper's equations have on planted numbers."""
 
+import ast
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,3 +55,11 @@ def test_kmeans_keeps_the_best_start():
     c, nearest = reference.lloyd(z, [torch.tensor([1, 2])], 3)
     assert c.flatten().tolist() == [0.5, 10.5]
     assert nearest.tolist() == [0, 0, 1, 1]
+
+
+def test_the_reference_imports_no_other_module_of_the_package():
+    """So the fast code is held against a second way, not against itself."""
+    tree = ast.parse(Path(reference.__file__).read_text())
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    assert not [name for name in imported if name.startswith("slpd_core")]

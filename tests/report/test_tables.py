@@ -214,3 +214,10 @@ def test_the_papers_settings_make_every_row_of_its_tables():
         assert set(rows.values()) <= trained
         for cohort in ("tcga_nsclc", "tcga_brca"):
             assert set(rows.values()) <= set(published[published["cohort"] == cohort]["row"])
+
+
+def test_a_table_with_rows_of_an_earlier_version_is_refused(tmp_path):
+    table = result_table({"patch_tokens/mil": (0.7, 0.8)}).assign(row="patch/mil")
+    path = write_results(tmp_path / "table.parquet", table)
+    with pytest.raises(ValueError, match=r"table\.parquet: rows patch/mil .* run cohort nsclc again"):
+        tables.join_cohorts({"nsclc": path}, ["patch_tokens/mil"])

@@ -192,6 +192,11 @@ def test_bounds_are_read_where_they_are_stated(properties, corner):
     assert find_bounds_corner({f"openslide.bounds-{axis}": text for axis, text in properties.items()}) == corner
 
 
+def test_a_mistyped_origin_is_refused():
+    with pytest.raises(ValueError, match="no origin 'bound'"):
+        outlines.find_origin("a", (100, 200), "bound")
+
+
 def test_trident_reads_regions_at_the_size_the_file_states(tmp_path):
     """It multiplies by the ratio of magnifications: at 0.499 um/px 1024 px are 1024, not 1026."""
     slide = artifacts.SlideInfo("s", artifacts.OK, "", 9000, 9000, 0.499, "vendor", "f")

@@ -135,3 +135,13 @@ def fail(file, _):
     """Read from a share that is gone."""
     with file._naming():
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_archived(recipe, networks, tmp_path, warnings):
+    """Its settings have other names, so that it cannot be resumed; hours of training are kept."""
+    path = tmp_path / "a.pt"
+    torch.save({"made_by": '{"centre_momentum": 0.9}', "history": [], "more": {}, "networks": {}}, path)
+    assert Checkpoint(path, run_config(recipe)).restore(networks) == ([], {})
+    assert "is of other settings" in warnings.text
+    assert [other.name for other in tmp_path.iterdir()] != ["a.pt"]
+    assert not path.exists()
