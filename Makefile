@@ -1,5 +1,5 @@
 # make demo   from nothing to a result table on a cohort the project draws itself
-# make test   lint, types and tests
+# make test   lint, types and tests; make test-fast: the tests of two minutes
 # make audit  known vulnerabilities among the packages of the lock
 # Both make .venv from the lock first; PYTHON names another interpreter (3.11 to 3.14).
 PYTHON ?= python3
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo paper test test-slow lint format bench audit lock clean
+.PHONY: env demo paper test test-fast test-slow lint format bench audit lock clean
 
 env: $(ENV)
 
@@ -58,6 +58,10 @@ format: $(ENV)
 # A file of tests per process, a process per core, in the order of tests/conftest.py.
 test: lint
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+
+# For the daily round: no whole runs, no benchmarks, no packaging.
+test-fast: $(ENV)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slow and not long"
 
 # What takes long and seldom breaks: a cluster, faults in whole runs.
 test-slow: $(ENV)

@@ -35,10 +35,17 @@ sys.exit(max(task.returncode for task in tasks))
 # Files of tests that take longest, in the order of their begin: so no process is left alone with one at the end, and
 # only the first waits for the cohort that the workflow's tests share.
 LONGEST = ("test_workflow.py", "test_evaluate.py", "test_cohort.py", "test_reruns.py")
+# Files that `make test-fast` leaves out as well: they start many processes, or damage many files.
+OTHERS = ("test_benchmarks.py", "test_ci.py", "test_examples.py", "test_extending.py", "test_package.py")
+LONG = {*LONGEST, *OTHERS, "test_security.py", "test_fuzz.py", "test_forged.py", "test_layout.py"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Begin the longest files of tests first."""
+    """Begin the longest files of tests first; mark the tests of LONG."""
+    for item in items:
+        if item.path.name in LONG:
+            item.add_marker("long")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

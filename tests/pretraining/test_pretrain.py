@@ -181,6 +181,7 @@ def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
     assert history["loss_self"].iloc[0] > 0.5 * math.log(section.out_dim)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{}, {"preset": "authors_code", "cluster_crop": 3, "prototype_start_epoch": 1}])
 def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch, changes):
     """Same losses, centers, prototypes; slide 1 has none, so the processes' shares of a batch differ in them."""
@@ -217,6 +218,7 @@ def train_until_stopped(cohort, section, seed, device, checkpoint):
     train_run(cohort, section, seed, device, checkpoint)
 
 
+@pytest.mark.long
 def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, make_cohort, tmp_path):
     """In the 16th of 20 steps, at which they ask one another; then they go on bit for bit."""
     section, cohort = section.model_copy(update={"batch_size": 2}), make_cohort(20, 20)
@@ -374,6 +376,7 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     assert (arrays["neighbors"] >= 0).all() == (arrays["matches"] >= 0).all() == clustered
 
 
+@pytest.mark.long
 def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path):
     """Same history, prototypes and encoder, within the order in which floats are added."""
     section, cohort = section.model_copy(update={"drop_path": 0.0, "base_lr": 0.2}), make_cohort(9, 8, 0, 7)

@@ -463,6 +463,7 @@ def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
     assert page_parts.inline_thumbnails(tmp_path, slides, max_bytes=-1) == {}
 
 
+@pytest.mark.long
 def test_the_page_of_a_thousand_slides_stays_below_25_mb(make, tmp_path):
     """Thumbnails of noise do not compress; those that do not fit are missing, and the page says so."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
@@ -515,6 +516,7 @@ def test_the_same_artifacts_give_the_same_page(make):
     assert (make(ROWS, drawn=True) / "index.html").read_bytes() == (make(ROWS, drawn=True) / "index.html").read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (1280, False), (1280, True)])
 def test_a_browser_shows_the_page(make, browser, width, dark):
     """On narrow and wide screens, light and dark: nothing is wider than the screen, no picture is missing, no error."""

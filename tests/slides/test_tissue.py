@@ -139,6 +139,7 @@ def composed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_known_tissue_of_composed_slides_is_found(composed):
     """masks/: one px a cell of 256 px, 0 for glass."""
     paths = sorted((composed / "slides").glob("*.tiff"))

@@ -370,6 +370,7 @@ tokens.run(
 """
 
 
+@pytest.mark.long
 def test_a_killed_job_leaves_nothing_and_the_next_one_all(encode, slide, weights, tmp_path, settings):
     whole, _ = encode(slide, [(0, 0), (64, 0), (128, 0)])
     (tmp_path / "t.h5").unlink()
@@ -383,6 +384,7 @@ def test_a_killed_job_leaves_nothing_and_the_next_one_all(encode, slide, weights
     np.testing.assert_array_equal(again.tokens, whole.tokens)
 
 
+@pytest.mark.long
 def test_a_compiled_encoder_gives_the_same(encode, slide):
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         pytest.skip("no C++ compiler")

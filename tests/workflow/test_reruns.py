@@ -157,7 +157,7 @@ def test_a_cohort_that_shares_slides_takes_their_tokens(cohort, small):
     sheet = (cohort / "slides.csv").read_text(encoding="utf-8")
     (cohort / "second.csv").write_text(sheet.replace("coarse-0,", "c0,").replace("fine-0,", "f0,"), encoding="utf-8")
     second = shared | {"cohort": "second", "sheet": {"path": "second.csv"}}
-    done = small(cohort, "slides", overlay=second)
+    done = small(cohort, *(f"results/second/tokens/{name}.h5" for name in ("c0", "f0")), overlay=second)
     assert done.returncode == 0, done.stdout + done.stderr
     logs = {path.stem: path.read_text(encoding="utf-8") for path in cohort.glob("results/second/logs/tokens/*.log")}
     assert {name for name, text in logs.items() if "taken from cache/" in text} == {"c0", "f0"}

@@ -399,7 +399,9 @@ def test_splits_that_name_no_slide_are_refused(cohort, snakemake):
     (cohort / "splits").mkdir()
     (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,x\x1b[31m\n")
     overlay = {"folds": {"splits_dir": "splits"}}
-    refused(snakemake, cohort, "splits_0.csv", r"row 3: test 'x\x1b[31m' holds signs", overlay=overlay)
+    refused(
+        snakemake, cohort, "splits_0.csv", r"row 3: test 'x\x1b[31m' contains invisible characters", overlay=overlay
+    )
     (cohort / "splits" / "splits_0.csv").write_text("train,val,test\ncoarse-0,,FINE-0\nfine-1,,\n")
     hint = "'FINE-0' and the sheet's 'fine-0' differ only in their case"
     refused(snakemake, cohort, "splits_0.csv: no slide is left to test", hint, overlay=overlay)
@@ -465,12 +467,13 @@ def test_texts_that_do_not_fit_are_refused(cohort, snakemake, overlay, what):
 
 def test_stop_on_a_bad_slide_stops_before_the_tokens(cohort, snakemake):
     (cohort / "slides" / "fine-1.tiff").write_bytes(b"no slide")
-    done = snakemake(cohort, "slides", "--retries", "0", overlay={"ledger": {"on_bad_slide": "stop"}})
+    target = "results/tiny/tokens/fine-1.h5"
+    done = snakemake(cohort, target, "--retries", "0", overlay={"ledger": {"on_bad_slide": "stop"}})
     output = done.stdout + done.stderr
     assert done.returncode != 0
     assert re.search(r"\[tissue fine-1\].*fine-1\.tiff: not a whole slide", output), output
     assert not (cohort / "results" / "tiny" / "tissue" / "fine-1.geojson").exists()
-    assert not (cohort / "results" / "tiny" / "tokens" / "fine-1.h5").exists()
+    assert not (cohort / target).exists()
 
 
 def test_a_bad_slide_is_named_at_the_end_and_taken_up_once_it_is_mended(cohort, snakemake):
