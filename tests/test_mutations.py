@@ -9,6 +9,11 @@ from tests.mutations import CHAPTERS, ROOT, load_mutations
 MUTATIONS = [mutation for chapter in CHAPTERS for mutation in load_mutations(chapter)]
 
 
+def test_there_are_enough_changes_in_each_chapter_and_none_twice():
+    assert len(set(MUTATIONS)) == len(MUTATIONS) >= 200
+    assert all(len(load_mutations(chapter)) >= 50 for chapter in CHAPTERS)
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
 def test_a_change_is_one_and_alters_the_code(mutation):
     source = (ROOT / "slpd_core" / mutation.module).read_text()
