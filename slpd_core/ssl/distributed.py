@@ -184,7 +184,7 @@ def launch_distributed(
     """Call work(*arguments) in several processes, each with its own GPU on cuda; directly if one is enough.
 
     Args:
-        work: Can be pickled.
+        work: A function at the top level of a module: spawned processes import it by its name.
         processes: Of this node; all nodes start equally many.
         device: cpu or cuda.
         arguments: Of work.

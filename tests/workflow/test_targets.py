@@ -132,10 +132,10 @@ def test_tables_join_this_cohort_and_others_that_are_finished(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"report\.tables: none is named"):
         targets().joined_tables(Wildcards())
-    table = {"cohorts": ["cohort", "done", "todo"], "rows": ["slpd/mil"]}
+    table = {"cohorts": ["cohort", "done", "pending"], "rows": ["slpd/mil"]}
     joined = targets(report={"tables": {"all": table}})
     done = Path("results/done/report/table.parquet")
     done.parent.mkdir(parents=True)
     done.touch()
     assert joined.joined_tables(Wildcards()) == [f"{RESULTS}/report/table.parquet", str(done)]
-    assert [*joined.result_tables] == ["cohort", "done", "todo"]
+    assert [*joined.result_tables] == ["cohort", "done", "pending"]
