@@ -35,13 +35,15 @@ def write_tokens(path: Path) -> None:
 def read_bare(path: Path) -> np.ndarray:
     """Read tokens by h5py alone."""
     with h5py.File(path, "r") as file:
-        return file["tokens"][()]
+        tokens: np.ndarray = file["tokens"][()]
+    return tokens
 
 
 def read_checked(path: Path) -> np.ndarray:
     """Read tokens as the stages do."""
-    with artifacts.open_tokens(path) as (tokens, _):
-        return tokens.tokens[()]
+    with artifacts.open_tokens(path) as (opened, _):
+        tokens: np.ndarray = opened.tokens[()]
+    return tokens
 
 
 def read_bare_table(path: Path) -> pd.DataFrame:

@@ -64,7 +64,9 @@ def score_nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray, rng: 
     """Return the share of the second label among the nearest neighbors."""
     distances = (train**2).sum(2)[:, None] - 2 * test @ train.swapaxes(1, 2)
     nearest = np.argpartition(distances, NEIGHBORS, axis=2)[..., :NEIGHBORS]
-    return np.take_along_axis(labels[:, None], nearest.reshape(len(labels), 1, -1), 2).reshape(nearest.shape).mean(2)
+    chosen = np.take_along_axis(labels[:, None], nearest.reshape(len(labels), 1, -1), 2)
+    shares: np.ndarray = chosen.reshape(nearest.shape).mean(2)
+    return shares
 
 
 def score_network(train: np.ndarray, labels: np.ndarray, test: np.ndarray, rng: np.random.Generator) -> np.ndarray:

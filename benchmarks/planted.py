@@ -159,7 +159,8 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
     """Embed the regions by a run or a reference: (regions, D)."""
     cohort = planted.cohort
     if way == "oracle":
-        return np.eye(PHENOTYPES)[planted.phenotype]
+        one_hot: np.ndarray = np.eye(PHENOTYPES)[planted.phenotype]
+        return one_hot
     if way == "mean token":
         return cohort.tokens.float().mean((1, 2)).numpy()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -50,7 +50,8 @@ def plain_kmeans(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
 
     def distances(centers: np.ndarray) -> np.ndarray:
         cross = (centers.reshape(-1, x.shape[1]) @ x.T).reshape(RESTARTS, M, -1)
-        return squared - 2 * cross + (centers**2).sum(2)[:, :, None]
+        distance: np.ndarray = squared - 2 * cross + (centers**2).sum(2)[:, :, None]
+        return distance
 
     distance = distances(x[np.stack([rng.choice(len(x), M, replace=False) for _ in range(RESTARTS)])])
     for _ in range(ITERATIONS):

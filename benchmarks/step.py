@@ -66,7 +66,8 @@ def plain_encoder(encoder: Any, tokens: Tensor) -> Tensor:
     for block in encoder.blocks:
         x = x + block._drop(plain_attention(block.attn, block.norm1(x)))
         x = x + block._drop(block.mlp(block.norm2(x)))
-    return encoder.norm(x)[:, 0]
+    embedding: Tensor = encoder.norm(x)[:, 0]
+    return embedding
 
 
 def plain_attention(attention: Any, x: Tensor) -> Tensor:
@@ -74,7 +75,8 @@ def plain_attention(attention: Any, x: Tensor) -> Tensor:
     heads = attention.qkv(x).reshape(B, T, 3, attention.n_heads, D // attention.n_heads)
     q, k, v = heads.permute(2, 0, 3, 1, 4)
     weights = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5).softmax(-1)
-    return attention.proj((weights @ v).transpose(1, 2).reshape(B, T, D))
+    out: Tensor = attention.proj((weights @ v).transpose(1, 2).reshape(B, T, D))
+    return out
 
 
 def plain_head(head: Any, x: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ def _place_tissue(rng: np.random.Generator, side_px: int) -> np.ndarray:
         hole = np.hypot(x - center[0], (y - center[1]) * rng.uniform(0.6, 1.6)) - hole_radius
         distance = np.minimum(distance, hole + 18 * smooth_noise(rng, cells, 30))
     rough = 14 * smooth_noise(rng, cells, 25) + 4 * smooth_noise(rng, cells, 6)
-    return (distance + rough).astype(np.float32)
+    rough_edged: np.ndarray = distance + rough
+    return rough_edged.astype(np.float32)
 
 
 def _place_gland_nuclei(rng: np.random.Generator, outer: Blobs, lumen: Blobs) -> Nuclei:
@@ -175,7 +176,8 @@ def _tear_stroma(
     share = rng.uniform(*TEAR_FRACTION)
     if not (room > 0).any():
         return np.full_like(room, -MAX_DISTANCE_PX)
-    return np.minimum(room, 14 * (height - np.quantile(height[room > 0], 1 - share))).astype(np.float32)
+    tears: np.ndarray = np.minimum(room, 14 * (height - np.quantile(height[room > 0], 1 - share)))
+    return tears.astype(np.float32)
 
 
 def _place_stroma_nuclei(rng: np.random.Generator, stroma: np.ndarray, across: np.ndarray) -> tuple[Nuclei, Nuclei]:

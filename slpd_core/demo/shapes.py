@@ -62,7 +62,8 @@ class Blobs:
             self.cosines[i, k] * np.cos((k + 2) * angle) + self.sines[i, k] * np.sin((k + 2) * angle)
             for k in range(len(HARMONICS_SD))
         )
-        return self.radius[i] * (1 + waves)
+        radius: np.ndarray = self.radius[i] * (1 + waves)
+        return radius
 
     def signed_distance(self, side_px: int) -> np.ndarray:
         """Compute the signed distance to the outlines of all blobs.

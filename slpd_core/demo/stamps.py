@@ -48,8 +48,8 @@ def draw_nucleus_stamps(rng: np.random.Generator, kind: str) -> np.ndarray:
         spot = np.hypot(u - rng.normal(0, 0.3, shape) * long, v - rng.normal(0, 0.3, shape) * short)
         here = rng.random(shape) < nucleoli / 2
         inside = inside + here * 0.7 * np.clip(2.6 - spot, 0, 1)
-    stain = depth * np.exp(rng.normal(0, 0.16, shape)) * edge * inside
-    return np.clip(stain, 0, 255).astype(np.uint8)
+    stain: np.ndarray = depth * np.exp(rng.normal(0, 0.16, shape)) * edge * inside
+    return stain.clip(0, 255).astype(np.uint8)
 
 
 def paste_stamps(plane: np.ndarray, stamps: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
@@ -126,9 +126,10 @@ def draw_fiber_texture(rng: np.random.Generator) -> np.ndarray:
         smooth = ndimage.gaussian_filter(layer, (thick, long), mode="wrap")
         layers.append(smooth / smooth.std())
     fine, strands, bundles, grain = layers
-    eosin = 60 + 8 * fine + 11 * strands + 9 * bundles + 6 * grain
+    eosin: np.ndarray = 60 + 8 * fine + 11 * strands + 9 * bundles + 6 * grain
     clefts = np.clip((-strands - 0.6 * bundles - 1.75) * 1.6, 0, 1)
-    return np.clip(eosin * (1 - 0.85 * clefts), 0, 255).astype(np.uint8)
+    eosin = eosin * (1 - 0.85 * clefts)
+    return eosin.clip(0, 255).astype(np.uint8)
 
 
 def draw_holes(vacuoles: np.ndarray, side_px: int) -> np.ndarray:

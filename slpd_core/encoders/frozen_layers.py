@@ -22,7 +22,7 @@ def can_pack(weight: Tensor) -> bool:
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype is torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight.dtype is torch.float32
 
 
@@ -47,7 +47,8 @@ class FrozenLinear(nn.Module):
         """
         x = x.to(self.dtype)
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return out
         return F.linear(x, self.weight, self.bias)
 
 
@@ -67,7 +68,8 @@ class Float32Norm(nn.Module):
         Returns:
             The same shape and dtype.
         """
-        return self.norm(x.float()).to(x.dtype)
+        normed: Tensor = self.norm(x.float())
+        return normed.to(x.dtype)
 
 
 class PixelEmbedding(nn.Module):
@@ -101,8 +103,8 @@ class PixelEmbedding(nn.Module):
         (rows, columns), (height, width) = self.grid_size, self.patch_size
         cut = pixels.view(len(pixels), rows, height, columns, width * 3).transpose(2, 3)
         x = torch.empty(cut.shape, dtype=self.linear.dtype, device=cut.device).copy_(cut).sub_(GRAY_OFFSET)
-        x = self.norm(self.linear(x.view(len(pixels), rows * columns, -1)).float())
-        return x.view(len(pixels), rows, columns, -1) if self.nhwc else x
+        tokens: Tensor = self.norm(self.linear(x.view(len(pixels), rows * columns, -1)).float())
+        return tokens.view(len(pixels), rows, columns, -1) if self.nhwc else tokens
 
 
 class FrozenAttention(nn.Module):
@@ -139,7 +141,8 @@ class FrozenAttention(nn.Module):
         mixed = layers.norm(mixed.transpose(1, 2).flatten(2))
         if layers.gate is not None:
             mixed = mixed * layers.gate(x).sigmoid()
-        return layers.proj(mixed)
+        out: Tensor = layers.proj(mixed)
+        return out
 
 
 class ClsOnlyBlock(nn.Module):
@@ -159,5 +162,6 @@ class ClsOnlyBlock(nn.Module):
             (B, 1, dim).
         """
         block = self.inner
-        first = x[:, :1] + block.ls1(block.attn(block.norm1(x)))
-        return first + block.ls2(block.mlp(block.norm2(first)))
+        first: Tensor = x[:, :1] + block.ls1(block.attn(block.norm1(x)))
+        first = first + block.ls2(block.mlp(block.norm2(first)))
+        return first

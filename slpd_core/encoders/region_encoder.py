@@ -75,7 +75,8 @@ class Attention(nn.Module):
         else:
             q = self._heads(F.linear(x[:, :first], self.qkv.weight[:D], self.qkv.bias[:D]), 1)[0]
             k, v = self._heads(F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]), 2)
-        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        return out
 
     def cls_attention(self, x: Tensor) -> Tensor:
         """Compute how much the first token attends to each token, the mean over the heads.
@@ -87,11 +88,13 @@ class Attention(nn.Module):
             (B, T); each row sums to 1.
         """
         q, k, _ = self._heads(self.qkv(x), 3)
-        return (q[:, :, :1] @ k.mT * q.shape[-1] ** -0.5).softmax(-1).mean(1)[:, 0]
+        attention: Tensor = (q[:, :, :1] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        return attention.mean(1)[:, 0]
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         """Split (B, T, parts * D) into (parts, B, heads, T, D / heads)."""
-        return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        heads: Tensor = x.unflatten(2, (parts, self.n_heads, -1))
+        return heads.permute(2, 0, 3, 1, 4)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -169,14 +172,15 @@ class RegionEncoder(nn.Module):
 
     def _up_to_last(self, tokens: Tensor) -> Tensor:
         B, rows, columns, _ = tokens.shape
-        x = self.phi(tokens.flatten(1, 2))
+        x: Tensor = self.phi(tokens.flatten(1, 2))
         x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1) + self.interpolate_positions(rows, columns)
         for block in self.blocks[:-1]:
             x = block(x)
         return x
 
     def _read_out(self, x: Tensor) -> Tensor:
-        return self.norm(self.blocks[-1](x, first=1)[:, 0])  # the last block computes [CLS] alone
+        embedding: Tensor = self.norm(self.blocks[-1](x, first=1)[:, 0])  # the last block computes [CLS] alone
+        return embedding
 
     def interpolate_positions(self, rows: int, columns: int) -> Tensor:
         """Resample the learned positions bicubically to a grid of another size.

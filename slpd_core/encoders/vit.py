@@ -127,7 +127,8 @@ def forward_pooled(model: Any, x: Tensor, pooling: str) -> Tensor:
         Tokens, (B, token_dim).
     """
     if pooling == "cls":
-        return model(x)
+        pooled: Tensor = model(x)
+        return pooled
     tokens = model.forward_features(x)
     return torch.cat((tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(dim=1)), dim=1)
 
@@ -183,7 +184,8 @@ def resample_positions(positions: Tensor, model: Any, offset: float = 0.0) -> Te
         return positions
     new = model.patch_embed.grid_size
     if not offset:
-        return layers.resample_abs_pos_embed(positions, new, num_prefix_tokens=prefix)
+        resampled: Tensor = layers.resample_abs_pos_embed(positions, new, num_prefix_tokens=prefix)
+        return resampled
     grid = positions[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     scale = ((new[0] + offset) / side, (new[1] + offset) / side)
     grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")

@@ -59,14 +59,16 @@ class SlideCache:
             float32 (L, D).
         """
         patches = self.kept[slide_id] if slide_id in self.kept else self._read(slide_id)
-        return np.multiply(patches, self.scale, dtype=np.float32)
+        scaled: np.ndarray = np.multiply(patches, self.scale, dtype=np.float32)
+        return scaled
 
     def _read(self, slide_id: str) -> np.ndarray:
         with artifacts.open_tokens(self.tokens_dir / f"{slide_id}.h5") as (opened, _):
             regions = getattr(opened, self.kind)
             end = self.used + regions.size
             if end > len(self.block):
-                return regions[()].reshape(-1, regions.shape[-1])
+                patches: np.ndarray = regions[()]
+                return patches.reshape(-1, regions.shape[-1])
             array = self.block[self.used : end].reshape(regions.shape)
             if array.size:
                 regions.read_direct(array)

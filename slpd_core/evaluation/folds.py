@@ -44,7 +44,8 @@ def partition(slides: pd.DataFrame, n_folds: int, seed: int, repeat: int = 0) ->
         overlap = (fold_counts * (counts[patient] * weight)).sum(1)
         fold[patient] = np.lexsort((fold_counts.sum(1), overlap))[0]
         fold_counts[fold[patient]] += counts[patient]
-    return fold[table.index.get_indexer(slides["patient_id"])]
+    fold_of_slide: np.ndarray = fold[table.index.get_indexer(slides["patient_id"])]
+    return fold_of_slide
 
 
 def hold_out(slides: pd.DataFrame, fraction: float, rng: np.random.Generator) -> set[str]:

@@ -61,7 +61,7 @@ class MIL(nn.Module):
         Returns:
             Logits, (C,).
         """
-        logits = self.classifier(slide)
+        logits: Tensor = self.classifier(slide)
         probabilities = logits.softmax(1)
         top = probabilities[:, 1] if logits.shape[1] == 2 else probabilities.amax(1)
         return logits[top.argmax()]
@@ -95,7 +95,8 @@ class DSMIL(nn.Module):
         critical = query[instance.argmax(0)]
         attention = (query @ critical.T / math.sqrt(DSMIL_QUERY_DIM)).softmax(0)
         bag = self.b_classifier["fcc"]((attention.T @ value)[None])[0, :, 0]
-        return (bag + instance.amax(0)) / 2
+        logits: Tensor = (bag + instance.amax(0)) / 2
+        return logits
 
 
 class GatedAttention(nn.Module):
@@ -116,7 +117,8 @@ class GatedAttention(nn.Module):
         Returns:
             Scores before the softmax, (L, 1).
         """
-        return self.attention_c(self.attention_a(x) * self.attention_b(x))
+        scores: Tensor = self.attention_c(self.attention_a(x) * self.attention_b(x))
+        return scores
 
 
 class AttentionClassifier(nn.Module):
@@ -188,7 +190,8 @@ class EncoderLayer(nn.Module):
             (L, D).
         """
         x = self.norm1(x + self.drop(self._attend(x)))
-        return self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x).relu()))))
+        x = self.norm2(x + self.drop(self.linear2(self.drop(self.linear1(x).relu()))))
+        return x
 
     def _attend(self, x: Tensor) -> Tensor:
         """Self-attention, with dropout of its weights while training; fused otherwise, where L may be large."""
@@ -199,7 +202,8 @@ class EncoderLayer(nn.Module):
             mixed = self.drop((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)) @ v
         else:
             mixed = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
-        return attn.out_proj(mixed.transpose(0, 1).flatten(1))
+        out: Tensor = attn.out_proj(mixed.transpose(0, 1).flatten(1))
+        return out
 
 
 class ViTWSI(AttentionClassifier):

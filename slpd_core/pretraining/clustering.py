@@ -122,14 +122,15 @@ def _partial_squares(weights: np.ndarray, products: np.ndarray) -> np.ndarray:
     """Compute squared distances less the row's squared norm: (G, restarts, M, L), (G, L, L) → (G, restarts, M, L)."""
     G, restarts, M, L = weights.shape
     cross = (weights.reshape(G, restarts * M, L) @ products).reshape(weights.shape)
-    return np.einsum("grml,grml->grm", weights, cross)[..., None] - 2 * cross
+    squares: np.ndarray = np.einsum("grml,grml->grm", weights, cross)[..., None] - 2 * cross
+    return squares
 
 
 def _members(distance: np.ndarray) -> np.ndarray:
     """Assign each row to its nearest center, of equally near ones the first: (G, restarts, M, L) → bool, same shape."""
-    member = distance == distance.min(2, keepdims=True)
+    member: np.ndarray = distance == distance.min(2, keepdims=True)
     if np.count_nonzero(member) > member[:, :, 0].size:
-        return distance.argmin(2)[:, :, None] == np.arange(distance.shape[2])[:, None]
+        member = distance.argmin(2)[:, :, None] == np.arange(distance.shape[2])[:, None]
     return member
 
 

@@ -110,7 +110,7 @@ def central_regions(embeddings: np.ndarray, members: np.ndarray) -> list[int]:
         return []
     vectors = embeddings[members]
     distance = np.linalg.norm(vectors - vectors.mean(0), axis=1)
-    return members[np.argsort(distance, kind="stable")[:MAX_TILES]].tolist()
+    return [int(i) for i in members[np.argsort(distance, kind="stable")[:MAX_TILES]]]
 
 
 def prototype_cells(gallery: PrototypeGallery, slide: int, prototypes: Iterable[int]) -> list[GalleryCell]:
@@ -142,7 +142,7 @@ def largest(sizes: np.ndarray, count: int) -> list[int]:
         Those that have any, the largest first.
     """
     order = np.argsort(-sizes, kind="stable")[:count]
-    return order[sizes[order] > 0].tolist()
+    return [int(i) for i in order[sizes[order] > 0]]
 
 
 def plan_slides(gallery: PrototypeGallery, count: int) -> list[GalleryRow]:

@@ -152,7 +152,7 @@ def _greatest_sum(cosine: np.ndarray) -> np.ndarray:
         matrices = cosine.transpose(2, 3, 0, 1).reshape(-1, M, M)
         sums = [matrix[linear_sum_assignment(matrix, maximize=True)].sum() for matrix in matrices]
         return np.array(sums).reshape(cosine.shape[2:])
-    best = {1 << column: cosine[0, column] for column in range(M)}
+    best: dict[int, np.ndarray] = {1 << column: cosine[0, column] for column in range(M)}
     for row in cosine[1:]:
         longer: dict[int, np.ndarray] = {}
         for taken, total in best.items():
@@ -169,11 +169,13 @@ def _partners(a: np.ndarray, b: np.ndarray, matching: Matching) -> np.ndarray:
     """Find the partner in b of each prototype in a, for P pairs of slides: unit vectors (M, P, D) → int64 (P, M)."""
     cosine = a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
     if matching == "nearest":
-        return cosine.argmax(2)
+        nearest: np.ndarray = cosine.argmax(2)
+        return nearest
     partners = [linear_sum_assignment(matrix, maximize=True)[1] for matrix in cosine]
     return np.array(partners, np.int64).reshape(cosine.shape[:2])
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
     norm = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]
-    return np.divide(x, np.maximum(norm, 1e-12), order="C")
+    unit: np.ndarray = np.divide(x, np.maximum(norm, 1e-12), order="C")
+    return unit

@@ -105,7 +105,8 @@ class SLPD:
     @torch.no_grad()
     def embed(self) -> Tensor:
         """Return what is clustered, z of every region by the teacher: (R, D)."""
-        return self.teacher.encoder(self.tokens)
+        z: Tensor = self.teacher.encoder(self.tokens)
+        return z
 
     def cluster(self, epoch: int, draw_starts: Callable[[int, int, int], Sequence[Tensor]]) -> None:
         """Cluster the regions of each slide n into M prototypes: c[n] (M, D); m (R,), each region's prototype."""
@@ -145,11 +146,12 @@ class SLPD:
     @torch.no_grad()
     def project(self, c: Tensor) -> Tensor:
         """Return g_t(c): (..., D) → (..., O)."""
-        return self.teacher.head(c)
+        logits: Tensor = self.teacher.head(c)
+        return logits
 
     def sharpen(self, term: str, logits: Tensor, exists: Tensor) -> Tensor:
         """Return the targets softmax((logits − center) / τ_t), then move the term's center (DINO, eq. 4)."""
-        a = ((logits - self.center[term]) / self.teacher_temperature).softmax(-1)
+        a: Tensor = ((logits - self.center[term]) / self.teacher_temperature).softmax(-1)
         if exists.any():
             batch = logits[exists].mean(0)
             self.center[term] = self.center_momentum * self.center[term] + (1 - self.center_momentum) * batch

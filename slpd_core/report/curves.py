@@ -24,7 +24,7 @@ def roc_curve(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
     false, true = (np.append(0, np.cumsum(kind[order])[last_of_tie] / kind.sum()) for kind in (~truth, truth))
-    curve = np.interp(FALSE_POSITIVE_RATES, false, true)
+    curve: np.ndarray = np.interp(FALSE_POSITIVE_RATES, false, true)
     curve[0] = 0.0
     return curve
 

@@ -79,4 +79,5 @@ def fit_tsne(embeddings: np.ndarray, perplexity: float = 30.0, *, seed: int) -> 
     init = "pca" if min(n, D) >= 2 else "random"
     # Scale them: the plane stays the same, and distances in a nearly collapsed run do not vanish in float32.
     tsne = TSNE(perplexity=min(perplexity, (n - 1) / 3), init=init, random_state=seed)
-    return tsne.fit_transform(centered / centered.std())
+    points: np.ndarray = tsne.fit_transform(centered / centered.std())
+    return points

@@ -173,7 +173,8 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     """The mean over the last axis of the numbers that are not nan."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(defined, values, 0.0).sum(1) / defined.sum(1)
+        means: np.ndarray = np.where(defined, values, 0.0).sum(1) / defined.sum(1)
+    return means
 
 
 def _weighted_scores(p: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -47,7 +47,8 @@ def find_brightest(pixels: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (rows, columns).
     """
-    return np.maximum.reduce(cv2.split(pixels))
+    brightest: np.ndarray = np.maximum.reduce(cv2.split(pixels))
+    return brightest
 
 
 def remove_tint(pixels: np.ndarray, glass: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def mean_colors(region: np.ndarray, patch_px: int) -> np.ndarray:
     """
     grid = len(region) // patch_px
     columns = region.reshape(grid, patch_px, -1).sum(1, dtype=np.uint32)  # whole rows first: 20 times as fast
-    means = columns.reshape(grid, grid, patch_px, 3).sum(2) / patch_px**2
+    means: np.ndarray = columns.reshape(grid, grid, patch_px, 3).sum(2) / patch_px**2
     return means.reshape(-1, 3).astype(np.float16)
 
 

@@ -116,7 +116,8 @@ def clean_mask(
     kept = (areas > min_island_um2 / mpp**2)[pieces]
     # Glass cut off by the slide's border is no hole.
     gaps, areas, touching = _label_components(~kept)
-    return kept | ((areas <= min_hole_um2 / mpp**2) & (areas > 0) & ~touching)[gaps]
+    filled: np.ndarray = kept | ((areas <= min_hole_um2 / mpp**2) & (areas > 0) & ~touching)[gaps]
+    return filled
 
 
 def _saturation_threshold(saturation: np.ndarray) -> float:

@@ -116,7 +116,8 @@ class RegionTokenizer:
         if len(batch) > self.batch_size:
             return torch.cat([self._encode_batch(part) for part in batch.split(self.batch_size)])
         try:
-            return self.encoder(resize_patches(batch, self.input_px)).to(torch.float16)
+            tokens: Tensor = self.encoder(resize_patches(batch, self.input_px))
+            return tokens.to(torch.float16)
         except torch.OutOfMemoryError as error:
             self._halve(len(batch), error)
         if self.device == "cuda":

@@ -77,12 +77,12 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         try:
-            state = artifacts.read_torch(self.path)
+            loaded = artifacts.read_torch(self.path)
         except ValueError as error:
             raise ValueError(f"broken checkpoint {error}; {REMEDY}") from error
-        if isinstance(state, dict):
-            state = {RENAMED_KEYS.get(key, key): value for key, value in state.items()}
-        missing = [name for name in STATE_KEYS if not isinstance(state, dict) or name not in state]
+        items: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
+        state = {RENAMED_KEYS.get(key, key): value for key, value in items.items()}
+        missing = [name for name in STATE_KEYS if name not in state]
         if missing:
             raise ValueError(f"{self.path}: no checkpoint of a training run: it lacks {missing}; {REMEDY}")
         try:

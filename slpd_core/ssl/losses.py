@@ -220,5 +220,5 @@ def koleo_loss(embeddings: Tensor) -> Tensor:
     gathered, first = distributed.all_gather(local)
     similarity = local.detach() @ gathered.detach().T
     similarity.diagonal(first).fill_(-torch.inf)  # each with itself
-    distance = (local - gathered[similarity.argmax(1)]).norm(dim=-1)
+    distance: Tensor = (local - gathered[similarity.argmax(1)]).norm(dim=-1)
     return -distance.clamp(min=1e-8).log().mean()

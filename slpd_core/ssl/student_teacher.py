@@ -36,7 +36,8 @@ class Network(nn.Module):
         Returns:
             (B, out_dim).
         """
-        return self.head(self.encoder(x))
+        logits: Tensor = self.head(self.encoder(x))
+        return logits
 
 
 class BuildNetwork(Protocol):

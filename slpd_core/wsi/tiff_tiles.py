@@ -128,7 +128,7 @@ class TiffTiles:
                 raise ValueError("no JPEG begins there")
             smaller = {"min_height": buffer.shape[0], "min_width": buffer.shape[1], "min_factor": jpeg_scale}
             stream = tiles.prefix + data[len(SOI) :]
-            tile = simplejpeg.decode_jpeg(stream, buffer=buffer, **(smaller if jpeg_scale > 1 else {}))
+            tile: np.ndarray = simplejpeg.decode_jpeg(stream, buffer=buffer, **(smaller if jpeg_scale > 1 else {}))
             if tile.shape != buffer.shape:
                 raise ValueError(f"a tile of {tile.shape[1]} x {tile.shape[0]} px")
         except (ValueError, RuntimeError) as error:

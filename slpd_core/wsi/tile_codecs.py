@@ -92,4 +92,5 @@ def _over_white(pixels: np.ndarray, *, is_premultiplied: bool) -> np.ndarray:
     colors, opacity = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     if not is_premultiplied:
         colors = (colors * opacity + 127) // 255
-    return np.minimum(colors + 255 - opacity, 255).astype(np.uint8)
+    composite: np.ndarray = np.minimum(colors + 255 - opacity, 255)
+    return composite.astype(np.uint8)
