@@ -1,5 +1,6 @@
 """What failed by reading is tried again, at once and by the next runs; what failed by content is not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,17 @@ def test_a_memo_of_the_tissue_stage_spares_the_reading_of_the_whole(slide, regio
     identity.slide_fingerprint(slide, tmp_path / "s.json")
     monkeypatch.setattr(artifacts, "file_fingerprint", lambda _: pytest.fail("read whole"))
     assert len(list(iter_region_pixels(slide, regions, state_dir=tmp_path))) == 6
+
+
+def test_a_slide_that_seems_broken_is_read_whole_whatever_its_memo_says(slide, regions, failing, tmp_path):
+    """The memo is of the bytes as they were; what is read now differs from them."""
+    memo = {"fingerprint": "0" * 32, "stamp": identity.file_stamps(slide)}
+    artifacts.write_json(tmp_path / "s.json", memo)
+    regions = replace(regions, slide=replace(regions.slide, fingerprint="0" * 32))
+    assert len(list(iter_region_pixels(slide, regions, state_dir=tmp_path))) == 6
+    failing(at={4})
+    with pytest.raises(ValueError, match="replaced since"):
+        list(iter_region_pixels(slide, regions, state_dir=tmp_path))
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import simplejpeg
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from shapely import box
 
 from slpd_core import artifacts
 from slpd_core.slides.regions import select_regions
-from slpd_core.wsi import identity
+from slpd_core.wsi import identity, reader
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import describe_contradiction, downsample_factor, is_plausible, resolve_mpp
 from slpd_core.wsi.read_plan import ReadPlan, plan_read, resample
@@ -184,6 +185,25 @@ def test_a_tile_that_is_missing_is_an_error_never_white(tmp_path):
     with Slide(path, 0.5, missing_tiles="white") as slide:
         np.testing.assert_array_equal(slide.read((0, 0), (512, 512), 0.5), pixels)
         assert slide.remarks == ("1 of the 4 tiles of level 0 are missing and read as white (tissue.missing_tiles).",)
+
+
+@given(
+    st.tuples(*[st.integers(-3, 12)] * 2),
+    st.tuples(*[st.integers(1, 12)] * 2),
+    st.tuples(st.integers(0, 9), st.integers(0, 7)),
+)
+def test_a_transparent_pixel_is_missing_unless_it_is_outermost(corner, size, pixel):
+    """A level of 10 x 8 px, its outside transparent as OpenSlide returns it, and one of its pixels."""
+    level = np.zeros((40, 40), np.uint8)  # its pixel (0, 0) is at (10, 10)
+    level[10:18, 10:20] = 255
+    level[10 + pixel[1], 10 + pixel[0]] = 0
+    rows, columns = (
+        slice(10 + first, 10 + first + count) for first, count in zip(corner[::-1], size[::-1], strict=True)
+    )
+    rgba = Image.merge("RGBA", [Image.fromarray(level[rows, columns])] * 4)
+    inside = all(corner[i] <= pixel[i] < corner[i] + size[i] for i in (0, 1))
+    outermost = pixel[0] in (0, 9) or pixel[1] in (0, 7)
+    assert reader._lacks_tiles(rgba, (*corner, *size), (10, 8)) == (inside and not outermost)
 
 
 @pytest.mark.parametrize("jpeg_scaled_decoding", [True, False])

@@ -1,5 +1,8 @@
 """Tiles decoded straight from the file are OpenSlide's pixels, to the last bit."""
 
+from contextlib import nullcontext
+
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -14,6 +17,7 @@ from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
 from slpd_core.wsi.tiff_levels import find_jpeg_levels
 from slpd_core.wsi.tiff_tiles import TiffTiles
+from slpd_core.wsi.tile_codecs import check_jpeg_2000
 from slpd_core.wsi.writer import write_slide
 
 
@@ -224,3 +228,11 @@ def test_a_torn_tile_of_any_compression_is_named(tmp_path, compression):
     path.write_bytes(content)
     with Slide(path, 0.5) as slide, pytest.raises(SlideError, match=r"s\.tif: broken tile of level 0 at x=0, y=0 \("):
         slide.read((0, 0), (128, 128), 0.5)
+
+
+@given(st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.sampled_from([-1, 0, 0, 0, 1])] * 2))
+def test_a_jpeg_2000_of_another_size_than_its_tile_is_refused(size_px, change):
+    data = imagecodecs.jpeg2k_encode(np.zeros((size_px[1], size_px[0], 3), np.uint8))
+    expected = size_px[0] + change[0], size_px[1] + change[1]
+    with nullcontext() if expected == size_px else pytest.raises(ValueError, match=rf"{size_px[0]} x {size_px[1]} px"):
+        check_jpeg_2000(data, expected)
