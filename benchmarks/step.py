@@ -98,9 +98,9 @@ def plain_loss(networks: StudentTeacher, batch: Batch, section: config.PretrainR
         for term, rows in of_terms.items()
     }
     crops = (logits / section.student_temperature).chunk(sum(len(view) for view in batch.views))
-    total = reference.self_loss(a["self"].chunk(G), crops)
-    for term, (_, weights) in batch.targets.items():
-        total = total + reference.prototype_loss(a[term][:, None], crops, weights > 0)
+    total = reference.self_loss(a["self"].chunk(G), crops).mean()
+    for term, (_, weights) in batch.targets.items():  # K = 1: eq. 4 is eq. 2 of another prototype
+        total = total + reference.intra_loss(a[term], crops)[weights[:, 0] > 0].mean()
     with torch.no_grad():
         for term, rows in of_terms.items():
             counted = rows if term == "self" else rows[batch.targets[term][1][:, 0] > 0]

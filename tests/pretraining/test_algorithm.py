@@ -15,7 +15,7 @@ from slpd_core.pretraining import reference
 from slpd_core.pretraining.crops import crop_indices
 from slpd_core.runtime import generator
 from slpd_core.ssl.checkpoint import Checkpoint
-from tests.fixtures.pretraining import build_student_teacher, train_run
+from tests.fixtures.pretraining import build_student_teacher, inter_loss_skipping, train_run
 
 SEED = 5
 BATCH = 6
@@ -39,14 +39,12 @@ CHANGES = {
 SHARED = (
     "alpha_intra",
     "alpha_inter",
-    "n_global_crops",
     "student_temperature",
     "teacher_temperature",
     "clip_norm",
+    "center_momentum",
     "kmeans_iterations",
-    "prototype_start_epoch",
     "freeze_last_layer_epochs",
-    "skip_crop_k",
 )
 VARIANTS = {
     "paper": {},
@@ -80,7 +78,6 @@ class Oracle(reference.SLPD):
             M=section.n_prototypes * (len(SIZES) if section.clustering == "global" else 1),
             K=section.n_neighbors,
             **{name: getattr(section, name) for name in SHARED},
-            center_momentum=section.center_momentum,
         )
         self.slides = cohort.slide_of
         if section.shared_center:
@@ -96,18 +93,20 @@ class Oracle(reference.SLPD):
 
     def cluster(self, epoch, draw_starts):
         super().cluster(epoch, draw_starts)
-        for slide in [n for n in self.c if (self.slide_of == n).sum() < (self.section.min_regions or 0)]:
-            del self.c[slide]
-            self.m[self.slide_of == slide] = -1
+        sizes = self.slide_of.bincount()
+        for slide in [*self.c]:
+            if epoch < self.section.prototype_start_epoch or sizes[slide] < (self.section.min_regions or 0):
+                del self.c[slide]
+                self.m[self.slide_of == slide] = -1
+        self.clustered = epoch >= self.section.prototype_start_epoch
 
     def assign_targets(self):
         """Each region's; in place of the matched prototypes those nearest by cosine, or regions."""
         super().assign_targets()
-        if self.section.inter_target != "prototype" or self.section.matching == "nearest":
-            self.exists[:, 1:] = False
-        for region in range(len(self.z)):
-            for k, target in enumerate(self.alternatives(region)):
-                self.targets[region, 1 + k], self.exists[region, 1 + k] = target, True
+        if self.clustered and (self.section.inter_target != "prototype" or self.section.matching == "nearest"):
+            for region in range(len(self.z)):
+                targets = [target[None] for target in self.alternatives(region)]
+                self.inter[region] = torch.cat([self.z[:0], *targets])
 
     def alternatives(self, region):
         n, section = int(self.slide_of[region]), self.section
@@ -117,12 +116,15 @@ class Oracle(reference.SLPD):
 
         if section.inter_target == "any_region":
             return nearest(self.z[self.slides != self.slides[region]], self.z[region], self.K)
-        if n not in self.c or (section.inter_target == "prototype" and section.matching == "optimal"):
+        if n not in self.c:
             return []
         slides = sorted((-reference.similarity(self.c[n], c)[0], j) for j, c in self.c.items() if j != n)[: self.K]
         if section.inter_target == "region":
             return [nearest(self.z[self.slide_of == j], self.z[region])[0] for _, j in slides]
         return [nearest(self.c[j], self.c[n][self.m[region]])[0] for _, j in slides]
+
+    def prototype_loss(self, term, equation, c, b):
+        return super().prototype_loss(term, inter_loss_skipping if self.section.skip_crop_k else equation, c, b)
 
     def project(self, c):
         """g_t of a prototype: the whole head of an embedding, the last layer of a bottleneck."""
@@ -130,18 +132,15 @@ class Oracle(reference.SLPD):
             return super().project(c)
         return cosine_similarity(c[..., None, :], self.teacher.head.last_layer, dim=-1)
 
-    def sharpen(self, term, logits, exists):
-        a = super().sharpen(term, logits, exists)
-        seen = a[exists]
-        self.row["teacher_entropy" if term == "self" else f"entropy_{term}"] = (
-            float(-(seen * seen.log()).sum(-1).mean()) if len(seen) else math.nan
-        )
+    def sharpen(self, term, logits):
+        a = super().sharpen(term, logits)
+        name = "teacher_entropy" if term == "self" else f"entropy_{term}"
+        self.row[name] = float(-(a * a.log()).sum(-1).mean())  # of no targets: nan
         return a
 
-    def losses(self, regions, crops, *, clustered=True):
-        self.row = dict.fromkeys(("entropy_intra", "entropy_inter"), math.nan)
-        self.row |= {"loss_intra": 0.0, "loss_inter": 0.0}
-        losses = super().losses(regions, crops, clustered=clustered)
+    def losses(self, regions, crops):
+        self.row = {}
+        losses = super().losses(regions, crops)
         losses["koleo"] = self.koleo(crops)
         losses["loss"] = losses["loss"] + self.section.koleo_weight * losses["koleo"]
         self.row |= {NAMES.get(name, name): loss.item() for name, loss in losses.items()}
@@ -150,19 +149,20 @@ class Oracle(reference.SLPD):
     def koleo(self, crops):
         """-log of the distance to the nearest other region, both at unit length: of first crops, of second ones."""
         distances = []
-        for crop in crops[: self.n_global_crops]:
+        for crop in crops[:2]:
             unit = torch.nn.functional.normalize(self.student.encoder(crop), dim=1)
             apart = (unit[:, None] - unit).norm(dim=2) + 9 * torch.eye(len(unit))
             distances.append(apart.min(1).values)
         return -torch.cat(distances).log().mean()
 
-    def update(self, loss, lr, weight_decay, momentum, *, freeze):
-        super().update(loss, lr, weight_decay, momentum, freeze=freeze)
+    def update(self, loss, lr, weight_decay, momentum):
+        super().update(loss, lr, weight_decay, momentum)
         self.history.append(self.row | {"lr": lr, "weight_decay": weight_decay, "teacher_momentum": momentum})
 
     def draw_batches(self, epoch):
         order = torch.from_numpy(generator(SEED, "batches", epoch).permutation(len(self.tokens)))
-        return [*order.split(BATCH)][: len(order) // BATCH]
+        batches = [*order.split(BATCH)][: len(order) // BATCH]
+        return [(regions, self.draw_crops(regions, epoch, step)) for step, regions in enumerate(batches)]
 
     def draw_crops(self, regions, epoch, step):
         rng, crops, section = generator(SEED, "crops", epoch, step), [], self.section
@@ -223,7 +223,7 @@ def test_training_is_the_algorithm_of_the_paper(run, make_cohort, tmp_path):
     cohort = make_cohort(*SIZES)
     networks, history = train_run(cohort, run, SEED, "cpu", Checkpoint(tmp_path / "a.pt", {}))
     oracle = Oracle(cohort, run)
-    oracle.train(run.epochs, oracle.draw_batches, oracle.draw_crops, oracle.draw_starts, oracle.schedule)
+    oracle.train(run.epochs, oracle.draw_starts, oracle.draw_batches, oracle.schedule)
     per_epoch = len(oracle.history) // run.epochs
     for epoch in range(run.epochs):
         steps = oracle.history[epoch * per_epoch : (epoch + 1) * per_epoch]

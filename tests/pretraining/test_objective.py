@@ -13,7 +13,7 @@ from slpd_core.pretraining.crops import CropParams, sample_crops
 from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.pretraining.prototypes import Prototypes
 from slpd_core.ssl.student_teacher import StudentTeacher
-from tests.fixtures.pretraining import build_student_teacher
+from tests.fixtures.pretraining import build_student_teacher, inter_loss_skipping
 
 
 def views_of(tokens, section):
@@ -134,9 +134,11 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
         center = "prototypes" if section.shared_center and term != "self" else term
         a = targets[term] = ((logits[term] - centers[center]) / section.teacher_temperature).softmax(-1)
         if term == "self":
-            expected[term] = reference.self_loss(a.unbind(1), b)
+            expected[term] = reference.self_loss(a.unbind(1), b).mean()
         else:
-            expected[term] = reference.prototype_loss(a, b, exists[term], skip_crop_k=section.skip_crop_k)
+            equation = inter_loss_skipping if section.skip_crop_k else reference.inter_loss
+            rows = [(q[e], p) for q, p, e in zip(a, torch.stack(b, 1), exists[term], strict=True) if e.any()]
+            expected[term] = torch.stack([equation(q, p) for q, p in rows]).mean()
         centers[center] = 0.9 * centers[center] + 0.1 * logits[term][exists[term]].mean(0)
     total = expected["self"] + sum(expected.get(term, 0) * alpha for term, alpha in (("intra", 0.7), ("inter", 0.3)))
     networks.student.zero_grad()

@@ -20,23 +20,24 @@ def test_the_cross_entropy_of_a_certain_target_is_minus_the_log_of_its_probabili
 
 def test_a_crop_is_not_compared_with_itself():
     """Crop 0 is sure of output 0, crop 1 of output 1, crop 2 knows nothing; targets are 0 of crop 0 and 1 of crop 1."""
-    b = [torch.tensor([[50.0, 0.0]]), torch.tensor([[0.0, 50.0]]), torch.zeros(1, 2)]
-    a = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])]
+    b = torch.tensor([[50.0, 0.0], [0.0, 50.0], [0.0, 0.0]])
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert reference.self_loss(a, b).item() == pytest.approx((50 + LOG_2 + 50 + LOG_2) / 4)
 
 
-def test_regions_without_a_prototype_do_not_count():
-    """Region 0 has both targets, region 1 the first, region 2 none."""
-    a = torch.eye(2).expand(3, 2, 2)
-    exists = torch.tensor([[True, True], [True, False], [False, False]])
-    b = [torch.tensor([[50.0, 0.0]] * 3), torch.zeros(3, 2)]
+def test_a_prototype_is_compared_with_every_crop_and_so_is_each_of_k():
+    b = torch.tensor([[50.0, 0.0], [0.0, 0.0]])
     first, second = (0 + LOG_2) / 2, (50 + LOG_2) / 2
-    loss = reference.prototype_loss(a, b, exists)
-    assert loss.item() == pytest.approx(((first + second) / 2 + first) / 2)
-    assert reference.prototype_loss(a, b, exists, skip_crop_k=True).item() == pytest.approx(
-        ((LOG_2 + 50) / 2 + LOG_2) / 2
-    )
-    assert reference.prototype_loss(a, b, exists & False) == 0
+    assert reference.intra_loss(torch.tensor([1.0, 0.0]), b).item() == pytest.approx(first)
+    assert reference.inter_loss(torch.eye(2), b).item() == pytest.approx((first + second) / 2)
+
+
+def test_many_regions_have_the_losses_of_each():
+    a, b = torch.rand(2, 5, 7), torch.rand(3, 5, 7)
+    expected = torch.stack([reference.self_loss(a[:, r], b[:, r]) for r in range(5)])
+    torch.testing.assert_close(reference.self_loss(a, b), expected)
+    expected = torch.stack([reference.inter_loss(a[:, r], b[:, r]) for r in range(5)])
+    torch.testing.assert_close(reference.inter_loss(a, b), expected)
 
 
 def test_the_similarity_of_slides_takes_the_best_permutation():
