@@ -1,4 +1,4 @@
-"""Normalize and compare ids and labels that people typed."""
+"""Check, normalize and compare ids and labels that people typed."""
 
 import re
 import unicodedata
@@ -6,6 +6,23 @@ from collections.abc import Callable, Iterable
 
 WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # 101 as pandas reads it in a column with a gap
 ID_SEPARATORS = re.compile(r"[\s._-]+")
+# Besides letters and digits of any script: characters without a meaning to file systems, shells and patterns.
+ID_PUNCTUATION = " ._-()+"
+UNSAFE_ID = re.compile(r"^[ .+-]|[ .]$|\.\.")
+MAX_ID_BYTES = 200
+
+
+def is_safe_id(slide_id: str) -> bool:
+    """Return whether an id can name files: without a meaning to file systems, shells and Snakemake.
+
+    Args:
+        slide_id: The id.
+
+    Returns:
+        Whether it can.
+    """
+    is_safe = all(char in ID_PUNCTUATION or unicodedata.category(char)[0] in "LMN" for char in slide_id)
+    return is_safe and 0 < len(slide_id.encode()) <= MAX_ID_BYTES and not UNSAFE_ID.search(slide_id)
 
 
 def normalize_id(text: str) -> str:

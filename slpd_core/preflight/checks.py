@@ -96,6 +96,10 @@ def check_sheet(report: PreflightReport, sheet: pd.DataFrame, doubts: Sequence[s
     """
     labels = ", ".join(f"{label} ({count:,})" for label, count in sheet["label"].value_counts().items())
     report.add(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients: {labels}")
+    n_alone = int((sheet["patient_id"] == sheet["slide_id"]).sum())
+    if n_alone:
+        text = f"{n_alone:,} slides are patients of their own, by their slide_id: where a patient has several slides, "
+        report.add(NOTE, "", text + "name it in patient_id, so that it is not both trained on and tested")
     report.add_lines(NOTE, doubts)
 
 

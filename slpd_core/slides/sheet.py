@@ -9,55 +9,54 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.artifacts.ids import fold_id, group_alike, loosen_id, normalize_id
+from slpd_core.artifacts.ids import fold_id, group_alike, is_safe_id, loosen_id, normalize_id
 from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.runtime import log, name_some
 from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
 
 VERSION = 5
-COLUMNS = ("slide_id", "patient_id", "label", "path")
-UNLABELED_COLUMNS = ("slide_id", "path")  # required of slides to be predicted
-OPTIONAL_COLUMNS = ("mpp", "site")
+REQUIRED_COLUMNS = ("slide_id", "path")
+COLUMNS = ("slide_id", "patient_id", "label", "path", "mpp", "site")
 ID_COLUMNS = ("slide_id", "patient_id", "label", "site")
-# Besides letters and digits of any script: characters without a meaning to file systems, shells and patterns.
-ID_PUNCTUATION = " ._-()+"
-UNSAFE_ID = re.compile(r"^[ .+-]|[ .]$|\.\.")
-MAX_ID_BYTES = 200
-TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"
+TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"  # the patient is the first 12 characters of a barcode
+MAGNIFICATION = re.compile(r"(x ?)?(\d+(?:[.,]\d+)?)( ?[x\N{MULTIPLICATION SIGN}])?", re.IGNORECASE)
+OBJECTIVES = (10, 20, 40, 60, 63, 80, 100)  # powers that are no um/px of a slide
 EXAMPLE = """slide_id,patient_id,label,path,mpp
 slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
 def read_sheet(path: Path, *, labeled: bool = True) -> pd.DataFrame:
-    """Read and check a sheet: columns slide_id, patient_id, label, path and, optional, mpp (um/px) and site.
+    """Read and check a sheet: columns slide_id, path, label and, optional, patient_id, mpp (um/px) and site.
+
+    A slide without a patient is of the patient in its TCGA barcode, else a patient of its own.
 
     Args:
         path: The sheet; paths in it are relative to its folder.
         labeled: False for slides to be predicted, whose patients and labels are optional and do not count.
 
     Returns:
-        Those six columns, one row per slide; mpp is float, nan if not stated.
+        Columns slide_id, patient_id, label, path, mpp, site; one row per slide. mpp is float, nan if not stated.
 
     Raises:
         FileNotFoundError: There is no such sheet.
         ValueError: The sheet has problems; names all, each with its row (the header is row 1).
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such sheet. Write one with one row per slide, paths relative to it (mpp is optional):\n"
-            f"{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labeled else 'predict: sheet'})"
+            f"{path}: no such sheet. Write one with one row per slide; paths are relative to it, patient_id and mpp "
+            f"are optional:\n{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labeled else 'predict: sheet'})"
             "; to see it all work first: make demo"
         )
-    table = read_text_table(
-        path, COLUMNS if labeled else UNLABELED_COLUMNS, (*COLUMNS, *OPTIONAL_COLUMNS), example=EXAMPLE
-    )
-    frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS, *OPTIONAL_COLUMNS], dtype=str).fillna("")
+    required = (*REQUIRED_COLUMNS, "label") if labeled else REQUIRED_COLUMNS
+    table = read_text_table(path, required, COLUMNS, example=EXAMPLE)
+    frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS], dtype=str).fillna("")
     frame.index = pd.Index([row_index for row_index, _ in table.rows], dtype=int)
     for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
-    frame["path"] = [os.path.join(path.parent, name) if name else "" for name in frame["path"]]
+    frame["patient_id"] = _fill_patients(frame["patient_id"], frame["slide_id"])
+    frame["path"] = [os.path.join(path.parent, os.path.expanduser(name)) if name else "" for name in frame["path"]]
     recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
     frame["path"] = frame["path"].map(lambda name: recomposed.get(name) or name)
     missing = [name for name, existing in recomposed.items() if not existing]
@@ -65,8 +64,26 @@ def read_sheet(path: Path, *, labeled: bool = True) -> pd.DataFrame:
     if labeled:
         problems += find_label_problems(frame)
     if problems:
+        problems.sort(key=_row_of_problem)
         raise ValueError(f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
     return frame.assign(mpp=frame["mpp"].map(_read_mpp)).reset_index(drop=True)
+
+
+def _fill_patients(patients: pd.Series, slides: pd.Series) -> pd.Series:
+    """Replace empty patients by those in the TCGA barcodes of their slides, or else by the slide ids; log how many."""
+    empty, barcodes = patients == "", slides.str.extract(TCGA_PATIENT)[0]
+    n_empty, n_barcodes = int(empty.sum()), int(barcodes[empty].notna().sum())
+    if n_barcodes:
+        log.info("%d slides without patient_id: the first 12 characters of their TCGA barcodes stand in", n_barcodes)
+    if n_empty > n_barcodes:
+        log.info("%d slides without patient_id: their slide_id stands in, one patient each", n_empty - n_barcodes)
+    return patients.where(~empty, barcodes.fillna(slides))
+
+
+def _row_of_problem(problem: str) -> float:
+    """The row that a problem begins with; problems of the whole sheet come last."""
+    row = re.match(r"row (\d+)", problem)
+    return int(row[1]) if row else float("inf")
 
 
 def _recompose(path: str) -> str:
@@ -98,23 +115,9 @@ def find_sheet_problems(frame: pd.DataFrame, missing: Collection[str] = ()) -> I
         if not slide["path"] or slide["path"] in missing:
             yield f"{where}: no file {slide['path'] or 'named'}; correct the path (it is relative to the sheet)"
         if slide["mpp"] and not is_plausible(_read_mpp(slide["mpp"])):
-            low, high = MPP_RANGE
-            yield f"{where}: mpp {slide['mpp']!r} is no um/px within {low}-{high}; correct it or leave it empty"
+            yield f"{where}: mpp {slide['mpp']!r} {_explain_mpp(slide['mpp'])}"
     if frame.empty:
         yield "no slides; add one row per slide"
-
-
-def is_safe_id(slide_id: str) -> bool:
-    """Return whether an id can name files: without a meaning to file systems, shells and Snakemake.
-
-    Args:
-        slide_id: The id.
-
-    Returns:
-        Whether it can.
-    """
-    is_safe = all(char in ID_PUNCTUATION or unicodedata.category(char)[0] in "LMN" for char in slide_id)
-    return is_safe and 0 < len(slide_id.encode()) <= MAX_ID_BYTES and not UNSAFE_ID.search(slide_id)
 
 
 def find_label_problems(frame: pd.DataFrame) -> Iterator[str]:
@@ -154,6 +157,17 @@ def _read_mpp(text: str) -> float:
     return float(text.replace(",", ".")) if is_number else float("nan")
 
 
+def _explain_mpp(text: str) -> str:
+    """Why a text is no mpp, and the remedy; names a magnification as such."""
+    match = MAGNIFICATION.fullmatch(text)
+    power = float(match[2].replace(",", ".")) if match else 0.0
+    if match and power and (match[1] or match[3] or power in OBJECTIVES):
+        mpp = f"mpp is about {10 / power:.2g} um/px at {power:g}x"
+        return f"is a magnification; {mpp}; write the slide's or leave it empty"
+    low, high = MPP_RANGE
+    return f"is no um/px within {low}-{high}; correct it or leave it empty"
+
+
 def find_ambiguities(frame: pd.DataFrame) -> list[str]:
     """Find ambiguities of a checked sheet.
 
@@ -165,17 +179,20 @@ def find_ambiguities(frame: pd.DataFrame) -> list[str]:
     Returns:
         One line per ambiguity.
     """
+    groups: dict[tuple[str, ...], str] = {}  # ids that look alike, and the first column that has them
+    for column in ID_COLUMNS:
+        for group in group_alike(frame[column], loosen_id):
+            groups.setdefault(tuple(group), column)
     ambiguities = [
         f"{column}: {name_some(map(repr, group))} look alike; if they are one, write them alike"
-        for column in ("slide_id", "patient_id", "label", "site")
-        for group in group_alike(frame[column], loosen_id)
+        for group, column in groups.items()
     ]
     patients = frame.groupby(frame["slide_id"].str.extract(TCGA_PATIENT)[0])["patient_id"].unique()
     ambiguities += [
         f"patient_id: {name_some(map(repr, names))} are one by the barcode of their slides, {barcode}"
         for barcode, names in patients[patients.str.len() > 1].items()
     ]
-    labels = frame[frame["patient_id"] != ""].groupby("patient_id")["label"].unique()
+    labels = frame.groupby("patient_id")["label"].unique()
     return ambiguities + [
         f"patient {patient!r} has slides of {len(names)} labels: {', '.join(names)}"
         for patient, names in labels[labels.str.len() > 1].items()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slpd_core.artifacts.ids import fold_id, group_alike, loosen_id, normalize_id
+from slpd_core.artifacts.ids import fold_id, group_alike, is_safe_id, loosen_id, normalize_id
 from slpd_core.runtime import name_some
 
 
@@ -53,3 +53,10 @@ def test_those_alike_come_in_groups():
 )
 def test_of_many_names_some_are_named_and_none_steers_a_terminal(names, said):
     assert name_some(names) == said
+
+
+@pytest.mark.parametrize(
+    ("slide_id", "is_safe"), [("a" * 200, True), ("a" * 201, False), ("ä" * 100, True), ("ä" * 101, False), ("", False)]
+)
+def test_an_id_is_as_long_as_file_systems_take_in_bytes(slide_id, is_safe):
+    assert is_safe_id(slide_id) == is_safe

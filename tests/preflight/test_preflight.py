@@ -252,6 +252,17 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
     assert report.failures == (patient == "patient-1")
 
 
+def test_slides_that_are_their_own_patients_are_counted(cohort, capsys):
+    path = cohort([1] * 4)
+    checks.check_sheet(checks.PreflightReport(), read_sheet(path), [])
+    assert "note" not in capsys.readouterr().out
+    path.write_text(path.read_text().replace("patient-1", "").replace("patient-3", ""))
+    report = checks.PreflightReport()
+    checks.check_sheet(report, read_sheet(path), [])
+    assert "note               2 slides are patients of their own, by their slide_id" in capsys.readouterr().out
+    assert not report.failures
+
+
 def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings, cohort, look, tmp_path, capsys):
     cohort([2, 4, 3, 1])
     folder = tmp_path / "masks"

@@ -1,6 +1,7 @@
 """The sheet is checked whole, and every problem has its row."""
 
 import logging
+from pathlib import Path
 
 import openpyxl
 import pandas as pd
@@ -88,7 +89,6 @@ def test_ids_stay_texts(write):
         ("e,p,x,", "no file named"),
         ("e,p,x, y,a.svs", "row 6: 5 fields, the header has 4; quote a field that holds a comma"),
         (",p,x,a.svs", "no plain file name"),
-        ("e,,x,a.svs", "patient_id is ''"),
         ("e,P1 ,x,a.svs", "row 6: patient_id 'P1' is 'p1' of row 2 but for case or spaces; write both alike"),
         ("e,p,X,a.svs", "row 6: label 'X' is 'x' of row 2 but for case or spaces; write both alike"),
         ("e,1.23457E+18,x,a.svs", "row 6: patient_id is 1.23457E+18, a number that a spreadsheet has rounded"),
@@ -112,14 +112,99 @@ def test_an_mpp_must_be_plausible(write, mpp):
         sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
 
 
+@pytest.mark.parametrize(
+    ("mpp", "problem"),
+    [
+        ("40", "is a magnification; mpp is about 0.25 um/px at 40x; write the slide's or leave it empty"),
+        ("40x", "is a magnification; mpp is about 0.25 um/px at 40x"),
+        ("x20", "is a magnification; mpp is about 0.5 um/px at 20x"),
+        ("20 X", "is a magnification; mpp is about 0.5 um/px at 20x"),
+        ("63\N{MULTIPLICATION SIGN}", "is a magnification; mpp is about 0.16 um/px at 63x"),
+        ("2,5x", "is a magnification; mpp is about 4 um/px at 2.5x"),
+        ("0x", "is no um/px within"),
+        ("x", "is no um/px within"),
+        ("41", "is no um/px within"),
+    ],
+)
+def test_a_magnification_is_named_as_one(write, mpp, problem):
+    rows = [row.replace(",", ";") for row in (*(f"{row}," for row in GOOD[:-1]), f"{GOOD[-1]},")]
+    rows[-1] += mpp
+    with pytest.raises(ValueError, match="1 problem") as error:
+        sheet.read_sheet(write(*rows, header=HEADER.replace(",", ";") + ";mpp"))
+    assert f"row 5, slide 'd': mpp '{mpp}' {problem}" in str(error.value)
+
+
+def test_an_mpp_of_a_low_power_objective_is_an_mpp(write):
+    rows = [f"{row},{mpp}" for row, mpp in zip(GOOD, ("4", "5", "2.5", "1"), strict=True)]
+    assert sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))["mpp"].tolist() == [4, 5, 2.5, 1]
+
+
 def test_all_problems_come_at_once(write):
-    with pytest.raises(ValueError, match="5 problem") as error:
-        sheet.read_sheet(write(*GOOD, "a,p,x,f.svs", "../f,,x,a.svs"))
+    with pytest.raises(ValueError, match="6 problem") as error:
+        sheet.read_sheet(write(*GOOD, "a,p,x,f.svs", "../f,p,,a.svs"))
     assert [f"row {row}" in str(error.value) for row in (6, 7)] == [True, True]
 
 
+def test_problems_are_sorted_by_row_those_of_the_whole_sheet_come_last(write):
+    rows = ("a,p,x,a.svs,20", "b,P,x,b.svs,,5", "c,p,x,,", "../d,p,#N/A,gone.svs,", "a,p,x,e.svs,x")
+    with pytest.raises(ValueError, match="problem") as error:
+        sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
+    places = [line.split()[:2] for line in str(error.value).splitlines()[1:]]
+    numbers = [int(number.strip(":,")) for word, number in places if word == "row"]
+    assert numbers == sorted(numbers)
+    assert {*numbers} == {2, 3, 4, 5, 6}
+    rows = ("a,p,x,a.svs,20", "b,p,x,b.svs,x")
+    with pytest.raises(ValueError, match="problem") as error:
+        sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
+    assert [line.split()[:2] for line in str(error.value).splitlines()[1:]] == [
+        *(["row", "2,"], ["row", "3,"]),
+        ["one", "label"],
+    ]
+
+
+@pytest.mark.parametrize("has_column", [True, False])
+def test_a_slide_without_a_patient_is_of_that_in_its_barcode_or_else_its_own(write, caplog, has_column):
+    one, other = (f"TCGA-55-1234-01Z-00-DX{i}.AB-CD" for i in (1, 2))
+    rows = [f"{one},a.svs,x", f"{other},b.svs,x", "c,c.svs,y", "TCGA-5-1,d.svs,y", "e,e.svs,x"]
+    header = "slide_id,path,label"
+    if has_column:
+        header, rows = header + ",patient_id", [*(f"{row}," for row in rows[:-1]), rows[-1] + ",TCGA-55-1234"]
+    with caplog.at_level(logging.INFO):
+        frame = sheet.read_sheet(write(*rows, header=header))
+    last = "TCGA-55-1234" if has_column else "e"
+    assert frame["patient_id"].tolist() == ["TCGA-55-1234", "TCGA-55-1234", "c", "TCGA-5-1", last]
+    assert caplog.messages == [
+        "2 slides without patient_id: the first 12 characters of their TCGA barcodes stand in",
+        f"{2 if has_column else 3} slides without patient_id: their slide_id stands in, one patient each",
+    ]
+
+
+def test_nothing_is_filled_in_where_patients_are_stated(write, caplog):
+    with caplog.at_level(logging.INFO):
+        frame = sheet.read_sheet(write(*GOOD))
+    assert frame["patient_id"].tolist() == ["p1", "p2", "p3", "p4"]
+    assert not caplog.messages
+
+
+def test_slides_that_look_alike_and_are_their_own_patients_are_named_once(write):
+    frame = sheet.read_sheet(
+        write("a-1,x,a.svs", "a_01,x,b.svs", "c,y,c.svs", "d,y,d.svs", header="slide_id,label,path")
+    )
+    assert sheet.find_ambiguities(frame) == ["slide_id: 'a-1', 'a_01' look alike; if they are one, write them alike"]
+
+
+def test_a_tilde_is_the_home_folder(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "below").mkdir()
+    write("a,p1,x,~/a.svs", "b,p2,x,~/b.svs", "c,p3,y,~/c.svs", "d,p4,y,../d.svs").rename(tmp_path / "below/s.csv")
+    frame = sheet.read_sheet(Path("~/below/s.csv"))
+    assert frame["path"].tolist() == [*(str(tmp_path / f"{name}.svs") for name in "abc"), f"{tmp_path}/below/../d.svs"]
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / "gone.csv")):
+        sheet.read_sheet(Path("~/gone.csv"))
+
+
 def test_missing_columns_are_named(write):
-    with pytest.raises(ValueError, match="no column patient_id, label among slide_id, path") as error:
+    with pytest.raises(ValueError, match="no column label among slide_id, path") as error:
         sheet.read_sheet(write("a,a.svs", header="slide_id,path"))
     assert sheet.EXAMPLE in str(error.value)
 
@@ -213,8 +298,8 @@ def test_slides_to_be_predicted_need_no_patients_and_no_labels(tmp_path, write):
     path = tmp_path / "new.csv"
     path.write_text("slide_id,path\nn,a.svs\n")
     frame = sheet.read_sheet(path, labeled=False)
-    assert frame[["slide_id", "patient_id", "label"]].to_numpy().tolist() == [["n", "", ""]]
-    with pytest.raises(ValueError, match="no column patient_id, label"):
+    assert frame[["slide_id", "patient_id", "label"]].to_numpy().tolist() == [["n", "n", ""]]
+    with pytest.raises(ValueError, match="no column label"):
         sheet.read_sheet(path)
     path.write_text("slide_id\nn\n")
     with pytest.raises(ValueError, match="no column path"):
@@ -227,13 +312,6 @@ def test_a_slide_of_the_cohort_is_not_predicted(write):
     sheet.require_new(frame.assign(slide_id="new"), frame)
     with pytest.raises(ValueError, match=r"predict\.sheet: A are in the cohort's sheet too"):
         sheet.require_new(frame.iloc[:1].assign(slide_id="A"), frame)
-
-
-@pytest.mark.parametrize(
-    ("slide_id", "is_safe"), [("a" * 200, True), ("a" * 201, False), ("ä" * 100, True), ("ä" * 101, False), ("", False)]
-)
-def test_an_id_is_as_long_as_file_systems_take_in_bytes(slide_id, is_safe):
-    assert sheet.is_safe_id(slide_id) == is_safe
 
 
 def test_the_identity_of_a_sheet_is_all_it_says_but_where_slides_lie(write):
