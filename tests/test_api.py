@@ -3,6 +3,8 @@
 import ast
 import inspect
 import json
+import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -321,22 +323,96 @@ def test_a_slide_that_is_coarser_than_asked_for_is_refused(planted):
     ("call", "message"),
     [
         (lambda: slpd.build_patch_encoder("dino"), "loads no weights; give random, hipt or timm.*load_patch_encoder"),
-        (lambda: slpd.select_regions(None, edge="cut"), "no edge 'cut'.*give pad or drop"),
-        (lambda: slpd.segment_tissue(None, ink="drop"), "ink: 'drop' is none; give auto, exclude or keep"),
         (lambda: slpd.cluster_embeddings({}), "one slide at least"),
+        (lambda: slpd.cluster_embeddings({}, n_prototypes=1, center_slides=True), "set n_prototypes to 2 or more"),
+        (lambda: slpd.build_region_encoder(n_heads=5), "embed_dim: 192 is not a multiple of n_heads 5"),
         (lambda: slpd.embed(np.zeros((2, 15, 8)), slpd.build_region_encoder(token_dim=8)), r"not \(regions, g \* g"),
         (lambda: slpd.embed(np.zeros((2, 16, 9)), slpd.build_region_encoder(token_dim=8)), "token_dim=9"),
-        (lambda: slpd.build_patch_encoder(**FAST | {"pooling": "max"}), "pooling: 'max' is none; give cls or cls_mean"),
-        (lambda: slpd.build_patch_encoder(**FAST | {"mean": (0.5,)}), r"mean: \[0\.5\] are not three numbers"),
-        (lambda: slpd.build_patch_encoder(**FAST | {"precision": "fp8"}), "precision: 'fp8' is none; give auto, fp32"),
         (lambda: slpd.build_patch_encoder("hipt"), "weights: null, but source is hipt"),
         (lambda: slpd.draw_demo_slide("x.tiff", label="x"), "give one of glands, nests"),
         (lambda: slpd.draw_demo_slide("x.tiff", side_px=510), "must be a multiple"),
     ],
 )
-def test_arguments_out_of_bounds_are_named(call, message):
+def test_contradictions_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def numbers_of_the_front_door():
+    """Each argument of a number, by its function; what has no bounds of its own is listed here."""
+    for name in slpd.__all__:
+        function = getattr(slpd, name)
+        if not callable(function) or function is slpd.default_config:
+            continue
+        for argument, parameter in inspect.signature(function).parameters.items():
+            if {"int", "float"} & {*re.findall(r"\w+", str(parameter.annotation))} and (name, argument) not in {
+                ("Slide", "mpp"),  # an implausible one is the slide's error
+                ("draw_demo_slide", "side_px"),  # a multiple of 4
+            }:
+                yield function, argument
+
+
+def problem_of(function, **arguments) -> str:
+    """Call a function by dummies, so that little but a check of its arguments can succeed; return the error."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = (parameter for parameter in parameters if parameter.default is parameter.empty)
+    dummies = {parameter.name: 1 if parameter.annotation is int else None for parameter in needed}
+    if function is slpd.build_patch_encoder:
+        dummies["source"] = "none"
+    try:
+        function(**dummies | arguments)
+    except Exception as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, True, "many"])
+@pytest.mark.parametrize(("function", "argument"), [*numbers_of_the_front_door()])
+def test_no_number_is_negative_nan_infinite_or_a_flag(function, argument, value):
+    value = (value,) * 3 if argument in ("mean", "std") else value
+    if argument == "mean" and value[0] == -1:
+        return  # some publish pixels so
+    problem = problem_of(function, **{argument: value})
+    assert re.match(rf"{function.__name__}: {argument}.*\(found .+\)$", problem, re.DOTALL), problem
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "outside", "edges"),
+    [
+        (slpd.segment_tissue, "thumbnail_mpp", (0.99, 64.1), (1, 64)),
+        (slpd.segment_tissue, "closing_um", (-0.1,), (0,)),
+        (slpd.segment_tissue, "ink", ("drop",), ("keep",)),
+        (slpd.segment_tissue, "mask_origin", ("corner",), ("bounds",)),
+        (slpd.segment_tissue, "classes", ("Tumor",), (["Tumor"],)),
+        (slpd.draw_overlay, "thumbnail_mpp", (0,), (8.5,)),
+        (slpd.select_regions, "size_px", (0, 4096.5), (1, np.int64(4096))),
+        (slpd.select_regions, "target_mpp", (0, 0.049, 5.1), (0.05, np.float32(0.5))),
+        (slpd.select_regions, "min_tissue_fraction", (-0.01, 1.01), (0, 1)),
+        (slpd.select_regions, "edge", ("cut",), ("drop",)),
+        (slpd.select_regions, "anchor", ("corner",), ("tissue",)),
+        (slpd.build_patch_encoder, "patch_px", (0,), (1,)),
+        (slpd.build_patch_encoder, "std", ((0.2, 0, 0.2), (0.2, 0.2), (0.2,) * 4), ([0.2, 0.3, 0.4],)),
+        (slpd.build_patch_encoder, "mean", ((0.5,), "0.5"), ((0, 0, 0),)),
+        (slpd.build_patch_encoder, "interpolate_offset", (-0.1, 1), (0, 0.99)),
+        (slpd.build_patch_encoder, "pooling", ("max",), ("cls_mean",)),
+        (slpd.build_patch_encoder, "precision", ("fp8",), ("bf16",)),
+        (slpd.load_patch_encoder, "batch_size", (0, "all"), ("auto", 1)),
+        (slpd.load_region_encoder, "device", ("gpu",), ("cpu",)),
+        (slpd.build_region_encoder, "grid", (0,), (1,)),
+        (slpd.build_region_encoder, "seed", (2**32, 1.5), (0, 2**32 - 1)),
+        (slpd.embed, "batch_size", (0,), (1, None)),
+        (slpd.cluster_embeddings, "matching", ("greedy",), ("nearest",)),
+        (slpd.cluster_embeddings, "min_regions", (0,), (1, None)),
+        (slpd.nearest_slides, "matching", ("greedy",), ("nearest",)),
+        (slpd.Slide, "missing_tiles", ("black",), ("white",)),
+    ],
+)
+def test_arguments_out_of_bounds_are_named_with_the_bounds(function, argument, outside, edges):
+    for value in outside:
+        problem = problem_of(function, **{argument: value})
+        assert re.match(rf"{function.__name__}: {argument}.*\(found .+\)$", problem, re.DOTALL), problem
+    for value in edges:
+        assert not problem_of(function, **{argument: value}).startswith(f"{function.__name__}: ")
 
 
 def test_a_drawn_slide_is_that_of_its_seed(tmp_path):

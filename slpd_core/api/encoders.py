@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slpd_core import artifacts
+from slpd_core import artifacts, config
+from slpd_core.config.base import Positive, Seed
 from slpd_core.encoders import region_encoder
 from slpd_core.encoders.patch_encoder import build_encoder, load_weights, read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
@@ -25,6 +26,13 @@ Device = Literal["cpu", "cuda"] | None
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+@config.check_arguments(
+    config.PatchEncoderConfig,
+    config.TokenEncodingConfig,
+    skip=("source", "weights", "model_kwargs"),
+    device=Device,
+    seed=Seed,
+)
 def build_patch_encoder(
     source: Literal["random", "hipt", "timm"] = "random",
     *,
@@ -82,6 +90,7 @@ def build_patch_encoder(
     return _prepare(model.eval().requires_grad_(False), meta, precision, batch_size, device)
 
 
+@config.check_arguments(config.TokenEncodingConfig, device=Device)
 def load_patch_encoder(
     path: str | Path,
     *,
@@ -142,6 +151,7 @@ def encode(slide: Slide, regions: artifacts.Regions, encoder: RegionTokenizer) -
     return np.empty((0, side * side, encoder.encode(white).shape[1]), np.float16)
 
 
+@config.check_arguments(config.PretrainRunConfig, token_dim=Positive, grid=Positive, device=Device, seed=Seed)
 def build_region_encoder(
     weights: str | Path | None = None,
     *,
@@ -172,6 +182,8 @@ def build_region_encoder(
         FileNotFoundError: There is no such file of weights.
         ValueError: The weights do not fit the architecture.
     """
+    if embed_dim % n_heads:
+        raise ValueError(f"embed_dim: {embed_dim} is not a multiple of n_heads {n_heads}; change one of them")
     shape = (token_dim, embed_dim, depth, n_heads, grid)
     state = None if weights is None else region_encoder.load_region_weights(Path(weights), shape)
     with torch.random.fork_rng(devices=[]):
@@ -182,6 +194,7 @@ def build_region_encoder(
     return encoder.eval().requires_grad_(False).to(_device(device))
 
 
+@config.check_arguments(device=Device)
 def load_region_encoder(path: str | Path, *, device: Device = None) -> RegionEncoder:
     """Load a region encoder that the pipeline pretrained.
 
@@ -199,6 +212,7 @@ def load_region_encoder(path: str | Path, *, device: Device = None) -> RegionEnc
     return region_encoder.read_region_encoder(Path(path))[0].to(_device(device))
 
 
+@config.check_arguments(batch_size=Positive | None)
 def embed(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size: int | None = None) -> np.ndarray:
     """Embed regions by the region encoder, each as a whole grid of tokens.
 
@@ -216,6 +230,7 @@ def embed(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size: int | None 
     return embed_regions(encoder, _token_grid(tokens, encoder), _device_of(encoder), batch_size)
 
 
+@config.check_arguments(batch_size=Positive | None)
 def compute_attention(tokens: np.ndarray, encoder: RegionEncoder, *, batch_size: int | None = None) -> np.ndarray:
     """Compute how much [CLS] attends to each token of its region in the last block, the mean over the heads.
 

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from slpd_core import config
+from slpd_core.config.base import NonNegativeInt, Seed
 from slpd_core.pretraining import prototypes
 from slpd_core.pretraining.matching import Matching
 from slpd_core.pretraining.prototypes import Prototypes
 
 
+@config.check_arguments(config.PretrainRunConfig, seed=Seed, epoch=NonNegativeInt)
 def cluster_embeddings(
     embeddings: Mapping[str, np.ndarray],
     *,
@@ -43,8 +46,10 @@ def cluster_embeddings(
         sec. 2.2).
 
     Raises:
-        ValueError: There is no slide.
+        ValueError: An argument is out of its bounds, or there is no slide.
     """
+    if center_slides and n_prototypes == 1:
+        raise ValueError("center_slides: nothing is left of one prototype per slide; set n_prototypes to 2 or more")
     if not embeddings:
         raise ValueError("embeddings: of no slide; give those of one slide at least")
     ids = list(embeddings)

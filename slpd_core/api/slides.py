@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from slpd_core import artifacts
+from slpd_core import artifacts, config
 from slpd_core.slides.tissue import segment_slide
 from slpd_core.wsi.reader import Slide
 
 
+@config.check_arguments(config.TissueSegmentationConfig, config.TissueOutlineConfig)
 def segment_tissue(
     slide: Slide,
     *,
@@ -43,10 +44,8 @@ def segment_tissue(
 
     Raises:
         SlideError: The slide's data are broken.
-        ValueError: There is no such `ink`, or the outline cannot be read as one of this slide.
+        ValueError: An argument is out of its bounds, or the outline cannot be read as one of this slide.
     """
-    if ink not in ("auto", "exclude", "keep"):
-        raise ValueError(f"tissue.ink: {ink!r} is none; give auto, exclude or keep")
     return segment_slide(
         slide.path.stem,
         slide,

@@ -6,19 +6,20 @@ There are no defaults here: config.yaml is the only place of a value. An install
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
+from slpd_core.config.arguments import check_arguments
 from slpd_core.config.base import (
     ATTENTION,
     CLASSIFIERS,
     COLOR_FEATURES,
     PATCH_FEATURES,
     PLAIN_NAME,
-    Int,
     Section,
+    Seed,
     check_size,
     problems,
     raise_problems,
@@ -76,6 +77,7 @@ __all__ = [
     "TissueSegmentationConfig",
     "TokenEncodingConfig",
     "TokensConfig",
+    "check_arguments",
     "default_config",
     "joined_tables",
     "load",
@@ -86,7 +88,7 @@ class Config(Section):
     """All settings of config.yaml."""
 
     cohort: str
-    seed: Annotated[Int, Field(ge=0, lt=2**32)]
+    seed: Seed
     sheet: SheetConfig
     tissue: TissueConfig
     regions: RegionsConfig

@@ -99,7 +99,7 @@ class PretrainRunConfig(SelfDistillationConfig):
                 "has no nearest slides"
             )
         if self.center_slides and self.n_prototypes == 1:
-            lines.append("center_slides: of one prototype a slide nothing is left; set n_prototypes to 2 or more")
+            lines.append("center_slides: nothing is left of one prototype per slide; set n_prototypes to 2 or more")
         if self.uses_prototypes and self.prototype_start_epoch >= self.epochs:
             lines.append(
                 f"prototype_start_epoch: {self.prototype_start_epoch} of {self.epochs} epochs leave none for the "

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from slpd_core import artifacts
+from slpd_core.config import check_arguments
+from slpd_core.config.base import Seed
 from slpd_core.demo.layout import LABELS
 from slpd_core.demo.picture import draw_slide_pixels
 from slpd_core.demo.shapes import DOWNSAMPLE
@@ -83,6 +85,7 @@ def list_slides(cohort: DemoCohort) -> list[DemoSlide]:
     ]
 
 
+@check_arguments(seed=Seed)
 def draw_demo_slide(path: str | Path, *, label: str = LABELS[0], side_px: int = 4608, seed: int = 1) -> None:
     """Draw a synthetic H&E slide like those of the demo cohort, and write it.
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from shapely import Polygon
 
-from slpd_core import artifacts
+from slpd_core import artifacts, config
 from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
 
@@ -16,6 +16,7 @@ LINE_PX = 3
 PLACEHOLDER_FONT_PX = 26
 
 
+@config.check_arguments(config.TissueSegmentationConfig)
 def draw_overlay(
     slide: Slide, tissue: artifacts.Tissue, regions: artifacts.Regions | None = None, *, thumbnail_mpp: float = 8.0
 ) -> np.ndarray:

@@ -156,10 +156,8 @@ def token_dim(model: Any, pooling: str) -> int:
         The length.
 
     Raises:
-        ValueError: There is no such pooling, or the encoder does not allow it.
+        ValueError: The encoder does not allow it.
     """
-    if pooling not in ("cls", "cls_mean"):
-        raise ValueError(f"patch_encoder.pooling: {pooling!r} is none; give cls or cls_mean")
     if pooling == "cls":
         return int(model.num_features)
     pool, has_cls = getattr(model, "global_pool", ""), getattr(model, "cls_token", None) is not None

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from slpd_core.config import check_arguments
+from slpd_core.config.base import NonNegativeInt
 from slpd_core.pretraining.clustering import parallel_map
 
 Matching = Literal["optimal", "nearest"]
@@ -30,6 +32,7 @@ def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
     return float(cosine[rows, partner].mean()), partner
 
 
+@check_arguments(K=NonNegativeInt, matching=Matching)
 def nearest_slides(
     centers: np.ndarray, K: int, group: np.ndarray | None = None, matching: Matching = "optimal"
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,6 @@
 """Regions: the squares of a grid at the target um/px that hold enough tissue."""
 
 import io
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -74,6 +73,7 @@ def has_enough_tissue(fractions: np.ndarray, min_tissue_fraction: float) -> np.n
     return (fractions >= min_tissue_fraction) & (fractions > 0)
 
 
+@config.check_arguments(config.RegionsConfig)
 def select_regions(
     tissue: artifacts.Tissue,
     *,
@@ -99,15 +99,8 @@ def select_regions(
 
     Raises:
         SlideError: The slide is coarser than `target_mpp`.
-        ValueError: There is no such edge or anchor, or a number is out of its range.
+        ValueError: An argument is out of its bounds.
     """
-    if edge not in ("pad", "drop") or anchor not in ("slide", "tissue"):
-        raise ValueError(f"regions: no edge {edge!r} with anchor {anchor!r}; give pad or drop, and slide or tissue")
-    if size_px < 1 or not 0 < target_mpp < math.inf or not 0 <= min_tissue_fraction <= 1:
-        raise ValueError(
-            f"regions: size_px {size_px}, target_mpp {target_mpp} and min_tissue_fraction {min_tissue_fraction}; give "
-            "a side of at least 1 px, um/px above 0 and a fraction from 0 to 1"
-        )
     slide = tissue.slide
     if slide.status != artifacts.OK:
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)

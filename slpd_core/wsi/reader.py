@@ -11,6 +11,8 @@ import numpy as np
 import openslide
 from PIL import Image
 
+from slpd_core import config
+from slpd_core.config.base import Positive
 from slpd_core.wsi import levels
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, TO_PYRAMID, SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, describe_contradiction, downsample_factor, resolve_mpp
@@ -45,6 +47,7 @@ class Slide:
         FileNotFoundError: There is no such file.
     """
 
+    @config.check_arguments(config.TissueSegmentationConfig, threads=Positive)
     def __init__(
         self,
         path: str | Path,

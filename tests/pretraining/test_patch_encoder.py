@@ -1,5 +1,6 @@
 """The patch encoder: seeded or imported strictly, from wherever its weights are published, with its metadata."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -537,6 +538,13 @@ def test_a_repository_that_names_no_normalisation_is_refused(section, folder, ma
         made(named(section, f"local-dir:{place}"))
     _, meta = made(named(section, f"local-dir:{place}", **{key: OWN_MEAN}))
     assert json.loads(meta[key]) == OWN_MEAN
+
+
+def test_a_normalization_of_other_than_three_numbers_is_refused():
+    weights = encoders.load_weights("random", "test_vit", patch_px=64)
+    weights = dataclasses.replace(weights, publisher_config={"mean": [0.5], "std": [0.5] * 3})
+    with pytest.raises(ValueError, match=r"mean: \[0\.5\] are not three numbers"):
+        encoders.build_encoder(weights, patch_px=64)
 
 
 def test_the_settings_normalisation_goes_before_what_the_source_says(section, folder, made, settings):
