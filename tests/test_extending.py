@@ -58,6 +58,13 @@ def test_an_extension_is_a_diff_that_applies_and_works(tree, section):
             assert re.search(r"^density +1$", done.stdout + done.stderr, re.MULTILINE)
 
 
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
+def test_a_diff_leans_on_few_lines_of_the_tree(section):
+    """Each hunk on two lines of context at most: others may change without it."""
+    hunks = re.split(r"^@@.*\n", read_block(section, "diff"), flags=re.MULTILINE)[1:]
+    assert all(len(re.findall(r"^ ", hunk, re.MULTILINE)) <= 2 for hunk in hunks)
+
+
 def test_there_are_four_extensions():
     headings = [section.partition("\n")[0] for section in SECTIONS]
     assert headings == ["A classifier", "A source of patch encoders", "An objective", "A stage"]
