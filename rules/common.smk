@@ -48,9 +48,14 @@ runtime.log.handlers = [runtime.terminal_handler()]
 
 try:
     CONFIG = sections.load(config)
-    SHEET = sheet.read_sheet(Path(CONFIG.sheet.path))
+    SHEET = sheet.read_sheet(Path(CONFIG.sheet.path), columns=CONFIG.sheet.columns)
     NEW_SHEET = (
-        sheet.read_sheet(Path(CONFIG.predict.sheet), labeled=False)
+        sheet.read_sheet(
+            Path(CONFIG.predict.sheet),
+            columns=CONFIG.sheet.columns,
+            columns_must_exist=False,
+            labeled=False,
+        )
         if CONFIG.predict.sheet
         else SHEET.iloc[:0]
     )

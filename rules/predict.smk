@@ -11,6 +11,8 @@ use rule sheet as new_sheet with:
     params:
         version=stage_version("slides/sheet"),
         sheet=untracked(CONFIG.predict.sheet),
+        columns=untracked(CONFIG.sheet.columns),
+        columns_must_exist=False,
         rows=sheet.sheet_fingerprint(NEW_SHEET),
         labeled=False,
 

@@ -13,6 +13,8 @@ rule sheet:
     params:
         version=stage_version("slides/sheet"),
         sheet=untracked(CONFIG.sheet.path),
+        columns=untracked(CONFIG.sheet.columns),
+        columns_must_exist=True,
         rows=sheet.sheet_fingerprint(SHEET),
         labeled=True,
     script:

@@ -56,6 +56,12 @@ def test_the_papers_cohorts_take_its_encoder_and_folds_or_say_what_is_missing(va
     assert settings.pretrain.run("slpd").n_prototypes == {"tcga_nsclc": 4, "tcga_brca": 2}[cohort]
 
 
+def test_an_overlay_adds_and_removes_names_of_columns(values):
+    for columns in ({"label": "diagnosis", "path": "file"}, {"label": None, "slide_id": "scan"}):
+        values = overlaid(values, {"sheet": {"columns": columns}})
+    assert config.load(values).sheet.columns == {"path": "file", "slide_id": "scan"}
+
+
 def test_numbers_that_arrive_as_text_are_numbers(values):
     values["pretrain"]["base_lr"] = "5e-4"
     values["seed"] = "7"
@@ -216,6 +222,9 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
     ("overlay", "key", "what"),
     [
         ({"tisue": {}}, "tisue", "unknown key"),
+        ({"sheet": {"columns": {"lable": "x"}}}, "sheet.columns.lable", "there are slide_id, patient_id, label"),
+        ({"sheet": {"columns": {"label": ""}}}, "sheet.columns.label", "at least 1 character (found '')"),
+        ({"sheet": {"columns": "label"}}, "sheet.columns", "give keys below it"),
         ({"tissue": {"closing": 3}}, "tissue.closing", "unknown key"),
         ({"seed": -1}, "seed", "-1"),
         ({"cohort": "../up"}, "cohort", "'../up'"),

@@ -7,13 +7,14 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
+from slpd_core.artifacts.column_names import ColumnNames
 from slpd_core.runtime import escape_controls, name_some
 
 FIELD_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -24,6 +25,7 @@ MAX_WHOLE = 10**15  # a workbook rounds numbers from here on
 ERRORS = ("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!")  # of a formula
 ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d\d+")  # how a spreadsheet shows a long number
 ADVICE = "save it as CSV UTF-8 or as .xlsx"
+SAME_NAMES = ColumnNames()
 Cell = tuple[str, str]  # a text without spaces at its ends, and its problem, "" for none
 Line = tuple[int, list[Cell]]  # the row's number and its cells
 
@@ -35,14 +37,22 @@ class TextTable:
     Args:
         rows: Index of each row in the file, from 1, and its texts by column.
         problems: One line per problem of a row.
+        header: The names of the file's columns.
     """
 
     rows: list[tuple[int, dict[str, str]]]
     problems: list[str]
+    header: list[str]
 
 
 def read_text_table(
-    path: Path, required: Sequence[str], optional: Sequence[str] = (), *, ragged: bool = False, example: str = ""
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    names: ColumnNames = SAME_NAMES,
+    ragged: bool = False,
+    example: str = "",
 ) -> TextTable:
     """Read columns of a table that a person or a spreadsheet wrote.
 
@@ -50,6 +60,7 @@ def read_text_table(
         path: A text whose first line names the columns, or a workbook with one such sheet.
         required: Columns that it must have.
         optional: Further columns to read; others are ignored.
+        names: The columns' names in the file.
         ragged: Whether a row may end before its last column.
         example: First lines of such a table, for errors.
 
@@ -61,14 +72,15 @@ def read_text_table(
     """
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: more than {MAX_FILE_BYTES >> 20} MB, which no table of slides has; correct the path")
-    content, names = path.read_bytes(), (*required, *optional)
+    content, columns = path.read_bytes(), [*dict.fromkeys((*required, *optional))]
     if content.startswith(OLD_WORKBOOK):
         raise ValueError(f"{path}: a workbook from before 2007, or one with a password; {ADVICE}")
     if content.startswith(WORKBOOK):
-        lines, separator, ragged = _read_workbook(path, content, required), "", True
+        lines, separator, ragged = _read_workbook(path, content, required, names), "", True
     else:
-        lines, separator = _read_text(path, content, names, example)
-    header = _read_header(path, lines, required, names, example)
+        lines, separator = _read_text(path, content, names.known(columns), example)
+    header = _read_header(path, lines, required, columns, names, example)
+    located = names.locate(columns, header)
     rows, problems = [], []
     for row, cells in lines[1:]:
         while len(cells) > len(header) and cells[-1] == ("", ""):
@@ -78,22 +90,22 @@ def read_text_table(
             problems.append(f"row {row}: {len(cells)} fields, the header has {len(header)}{quote}")
             continue
         cells += [("", "")] * (len(header) - len(cells))
-        named = {name: cells[header.index(name)] for name in names if name in header}
-        problems += [f"row {row}: {name} {problem}" for name, (_, problem) in named.items() if problem]
-        rows.append((row, {name: text for name, (text, _) in named.items()}))
-    return TextTable(rows, problems)
+        problems += [f"row {row}: {header[i]} {cells[i][1]}" for i in sorted({*located.values()}) if cells[i][1]]
+        rows.append((row, {column: cells[i][0] for column, i in located.items()}))
+    return TextTable(rows, problems, header)
 
 
-def _read_text(path: Path, content: bytes, names: Sequence[str], example: str) -> tuple[list[Line], str]:
+def _read_text(path: Path, content: bytes, names: Collection[str], example: str) -> tuple[list[Line], str]:
     """The lines of a text that are not blank, and the name of the separator of their fields."""
     text = _decode(path, content)
     directive = re.match(r"sep=([,;\t|])\r?(?=\n)", text, re.IGNORECASE)  # a line that Excel obeys
     text = text[directive.end() :] if directive else text
     first = next((line for line in io.StringIO(text) if line.strip(" ,;\t|\r\n")), "")
 
-    def count_names(separator: str) -> int:
-        fields = next(csv.reader([first], delimiter=separator), [])
-        return sum(name.strip().lower() in names for name in fields)
+    def count_names(separator: str) -> tuple[int, int]:
+        """Known names, and fields, which decide where no name is known."""
+        fields = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+        return sum(name in names or name.lower() in names for name in fields), len(fields)
 
     try:
         separator = directive[1] if directive else max(FIELD_SEPARATORS, key=count_names)
@@ -150,7 +162,7 @@ def _read_cell(cell: Any) -> Cell:
     return text.zfill(len(zeros[0])) if zeros else text, ""
 
 
-def _read_workbook(path: Path, content: bytes, required: Sequence[str]) -> list[Line]:
+def _read_workbook(path: Path, content: bytes, required: Sequence[str], names: ColumnNames) -> list[Line]:
     """The rows that are not blank of the visible sheet that has the columns; raises ValueError if several have them."""
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
@@ -168,7 +180,7 @@ def _read_workbook(path: Path, content: bytes, required: Sequence[str]) -> list[
             sheets = {sheet.title: _read_rows(sheet) for sheet in book.worksheets if sheet.sheet_state == "visible"}
     except broken as error:
         raise ValueError(f"{path}: not a whole Excel workbook ({error}); {ADVICE}") from error
-    fitting = [name for name, lines in sheets.items() if lines and {*required} <= {*_names(lines)}]
+    fitting = [title for title, lines in sheets.items() if {*required} == {*names.locate(required, _names(lines))}]
     if len(fitting) > 1:
         raise ValueError(f"{path}: the columns are in several sheets, {', '.join(map(repr, fitting))}; keep one")
     return sheets[fitting[0]] if fitting else next((lines for lines in sheets.values() if lines), [])
@@ -197,19 +209,21 @@ def _names(lines: list[Line]) -> list[str]:
 
 
 def _read_header(
-    path: Path, lines: list[Line], required: Sequence[str], names: Sequence[str], example: str
+    path: Path, lines: list[Line], required: Sequence[str], columns: Sequence[str], names: ColumnNames, example: str
 ) -> list[str]:
     """The names of the columns; raises ValueError if a required one is missing or one is listed twice."""
-    header = _names(lines)
-    wrong = [name for name in header if name not in names and name.lower() in names]
+    header, known = _names(lines), names.known(columns)
+    wrong = [name for name in header if name not in known and name.lower() in known]
     if wrong:
         raise ValueError(f"{path}: column {', '.join(wrong)}; write {', '.join(name.lower() for name in wrong)}")
-    missing = [name for name in required if name not in header]
-    if missing:
-        columns = name_some((name[:50] for name in header), 20)
+    located = names.locate(required, header)
+    if missing := [column for column in dict.fromkeys(required) if column not in located]:
+        wanted = ", ".join(" or ".join(names.names(column)) for column in missing)
+        present = name_some((name[:50] for name in header), 20) or "no column at all"
         shown = f". Example:\n{example}" if example else ""
-        raise ValueError(f"{path}: no column {', '.join(missing)} among {columns or 'no column at all'}; add it{shown}")
-    twice = sorted({name for name in header if header.count(name) > 1 and name in names})
+        remedy = names.describe_missing(missing, header)
+        raise ValueError(f"{path}: no column {wanted} among {present}; {remedy}{shown}")
+    twice = sorted({name for name in header if header.count(name) > 1 and name in known})
     if twice:
         raise ValueError(f"{path}: column {', '.join(twice)} is listed twice; remove one")
     return header

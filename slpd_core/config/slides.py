@@ -22,7 +22,20 @@ from slpd_core.config.ssl import StageOneConfig
 
 
 class SheetConfig(Section):
+    COLUMNS: ClassVar[tuple[str, ...]] = ("slide_id", "patient_id", "label", "path", "mpp", "site")
+
     path: str
+    columns: dict[str, Annotated[str, Field(min_length=1)]]
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_are_known(cls, columns: Any) -> Any:
+        if not isinstance(columns, dict):
+            return columns
+        known = ", ".join(cls.COLUMNS)
+        wrong = [column for column in columns if column not in cls.COLUMNS]
+        raise_problems([f"{column}: no column of a sheet is called so; there are {known}" for column in wrong])
+        return {column: name for column, name in columns.items() if name is not None}  # null: of an overlay
 
 
 class TissueSegmentationConfig(Section):

@@ -50,7 +50,10 @@ def run(
     machine, report = Machine(cores, gpus if device == "cuda" else 0, device), PreflightReport()
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     checks.check_machine(report, machine, gpus)
-    tables = [read_sheet(path, labeled=i == 0) for i, path in enumerate(sheets)]
+    tables = [
+        read_sheet(path, columns=settings.sheet.columns, columns_must_exist=i == 0, labeled=i == 0)
+        for i, path in enumerate(sheets)
+    ]
     rows, region_options = pd.concat(tables), settings.regions.model_dump()
     checks.check_sheet(report, tables[0], consistency.find_cohort_doubts(tables[0], settings.folds.files))
     missing_tiles = settings.tissue.missing_tiles

@@ -3,8 +3,9 @@
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -12,11 +13,10 @@ from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, group_alike, is_safe_id, loosen_id, normalize_id
 from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.runtime import log, name_some
+from slpd_core.slides.sheet_columns import COLUMNS, REQUIRED_COLUMNS, name_columns, require_patients
 from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
 
 VERSION = 5
-REQUIRED_COLUMNS = ("slide_id", "path")
-COLUMNS = ("slide_id", "patient_id", "label", "path", "mpp", "site")
 ID_COLUMNS = ("slide_id", "patient_id", "label", "site")
 TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"  # the patient is the first 12 characters of a barcode
 MAGNIFICATION = re.compile(r"(x ?)?(\d+(?:[.,]\d+)?)( ?[x\N{MULTIPLICATION SIGN}])?", re.IGNORECASE)
@@ -26,13 +26,21 @@ slide-1,patient-1,LUAD,slides/slide-1.svs,
 slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
-def read_sheet(path: Path, *, labeled: bool = True) -> pd.DataFrame:
+def read_sheet(
+    path: Path,
+    *,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    columns_must_exist: bool = True,
+    labeled: bool = True,
+) -> pd.DataFrame:
     """Read and check a sheet: columns slide_id, path, label and, optional, patient_id, mpp (um/px) and site.
 
     A slide without a patient is of the patient in its TCGA barcode, else a patient of its own.
 
     Args:
         path: The sheet; paths in it are relative to its folder.
+        columns: By column, its name in the sheet, if it has another.
+        columns_must_exist: False lets a column that the sheet lacks under its name of `columns` have our name.
         labeled: False for slides to be predicted, whose patients and labels are optional and do not count.
 
     Returns:
@@ -49,8 +57,13 @@ def read_sheet(path: Path, *, labeled: bool = True) -> pd.DataFrame:
             f"are optional:\n{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labeled else 'predict: sheet'})"
             "; to see it all work first: make demo"
         )
+    names = name_columns(columns, must_exist=columns_must_exist)
     required = (*REQUIRED_COLUMNS, "label") if labeled else REQUIRED_COLUMNS
-    table = read_text_table(path, required, COLUMNS, example=EXAMPLE)
+    table = read_text_table(
+        path, (*required, *columns) if columns_must_exist else required, COLUMNS, names=names, example=EXAMPLE
+    )
+    if columns_must_exist:
+        require_patients(path, table.header, names)
     frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS], dtype=str).fillna("")
     frame.index = pd.Index([row_index for row_index, _ in table.rows], dtype=int)
     for column in ID_COLUMNS:
@@ -230,15 +243,17 @@ def sheet_fingerprint(frame: pd.DataFrame) -> str:
     return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
 
-def run(*, sheet_path: Path, out_path: Path, labeled: bool) -> None:
+def run(
+    *, sheet_path: Path, out_path: Path, columns: Mapping[str, str], columns_must_exist: bool, labeled: bool
+) -> None:
     """Check a sheet and write it without the paths of its slides; log its ambiguities.
 
     Args:
         sheet_path: The user's sheet.
         out_path: The file to write.
-        labeled: As in `read_sheet`.
+        columns, columns_must_exist, labeled: As in `read_sheet`.
     """
-    frame = read_sheet(sheet_path, labeled=labeled)
+    frame = read_sheet(sheet_path, columns=columns, columns_must_exist=columns_must_exist, labeled=labeled)
     for ambiguity in find_ambiguities(frame):
         log.warning("%s: %s", sheet_path, ambiguity)
     artifacts.write_table(

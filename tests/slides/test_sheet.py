@@ -209,6 +209,81 @@ def test_missing_columns_are_named(write):
     assert sheet.EXAMPLE in str(error.value)
 
 
+NAMES = {"slide_id": "Scan No.", "label": "diagnosis", "path": "file name"}
+
+
+def test_columns_have_the_names_of_the_setting(write):
+    """A column of our name beside the one that is named is not read; one column can serve twice."""
+    expected = sheet.read_sheet(write(*GOOD))
+    path = write(*(f"{row},other" for row in GOOD), header="Scan No.,patient_id,diagnosis,file name,label")
+    pd.testing.assert_frame_equal(sheet.read_sheet(path, columns=NAMES), expected)
+    path = write("a.svs,x", "b.svs,x", "c.svs,y", "d.svs,y", header="file,label")
+    frame = sheet.read_sheet(path, columns={"slide_id": "file", "path": "file"})
+    assert frame["slide_id"].tolist() == ["a.svs", "b.svs", "c.svs", "d.svs"]
+    assert frame["path"].tolist() == expected["path"].tolist()
+
+
+def test_a_workbook_has_the_names_of_the_setting(write, tmp_path):
+    expected = sheet.read_sheet(write(*GOOD))
+    book = openpyxl.Workbook()
+    book.active.append(["legend"])
+    rows = book.create_sheet()
+    for row in ["Scan No.,patient_id,diagnosis,file name", *GOOD]:
+        rows.append(row.split(","))
+    book.save(tmp_path / "slides.xlsx")
+    pd.testing.assert_frame_equal(sheet.read_sheet(tmp_path / "slides.xlsx", columns=NAMES), expected)
+
+
+def test_a_named_column_that_is_not_there_is_an_error_for_the_cohort_alone(write):
+    path = write(*GOOD)
+    with pytest.raises(ValueError, match=r"no column Label among .* sheet\.columns\.label \(did you mean label"):
+        sheet.read_sheet(path, columns={"label": "Label"})
+    with pytest.raises(ValueError, match=r"no column resolution among .*; correct sheet\.columns\.mpp\. Example"):
+        sheet.read_sheet(path, columns={"mpp": "resolution"})
+    new = {"columns": {"slide_id": "scan", "label": "diagnosis", "mpp": "resolution"}, "columns_must_exist": False}
+    frame = sheet.read_sheet(path, **new, labeled=False)
+    assert frame["slide_id"].tolist() == ["a", "b", "c", "d"]
+    frame = sheet.read_sheet(write("n,a.svs,0.5", header="scan,path,resolution"), **new, labeled=False)
+    assert frame[["slide_id", "mpp"]].to_numpy().tolist() == [["n", 0.5]]
+    with pytest.raises(ValueError, match="no column scan or slide_id among path; correct "):
+        sheet.read_sheet(write("a.svs", header="path"), **new, labeled=False)
+
+
+@pytest.mark.parametrize(
+    ("header", "suggestion"),
+    [
+        ("filename,diagnosis,path", "{slide_id: filename, label: diagnosis}"),
+        ("Slide ID;Sub-type;File Path", "{slide_id: Slide ID, path: File Path, label: Sub-type}"),
+        ("slide,path,labels", "{slide_id: slide, label: labels}"),
+        ("image_id,oncotree_code,slide_path", "{slide_id: image_id, path: slide_path, label: oncotree_code}"),
+        ("slide_id,path,class: A/B", None),
+        ("Slide: ID,path,label", '{slide_id: "Slide: ID"}'),
+    ],
+)
+def test_names_that_people_use_are_suggested(write, header, suggestion):
+    with pytest.raises(ValueError, match="no column ") as error:
+        sheet.read_sheet(write("1,2,3", header=header))
+    asked = f"add it, or did you mean sheet.columns: {suggestion}?"
+    assert (asked if suggestion else "; add it. Example") in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["case_id", "Case ID", "PatientID", "bcr"])
+def test_a_column_that_may_name_the_patients_is_not_passed_over(write, column):
+    rows = [f"{row},p" for row in ("a,x,a.svs", "b,x,b.svs", "c,y,c.svs", "d,y,d.svs")]
+    header = f"slide_id,label,path,{column}"
+    if column == "bcr":
+        assert sheet.read_sheet(write(*rows, header=header))["patient_id"].tolist() == ["a", "b", "c", "d"]
+        return
+    with pytest.raises(ValueError, match=f"no column patient_id, but {column} may be it") as error:
+        sheet.read_sheet(write(*rows, header=header))
+    assert f"set sheet.columns: {{patient_id: {column}}}, or {{patient_id: slide_id}} if each" in str(error.value)
+    for name, patients in ((column, ["p"] * 4), ("slide_id", ["a", "b", "c", "d"])):
+        frame = sheet.read_sheet(write(*rows, header=header), columns={"patient_id": name})
+        assert frame["patient_id"].tolist() == patients
+    frame = sheet.read_sheet(write(*rows, header=header), columns_must_exist=False, labeled=False)
+    assert frame["patient_id"].tolist() == ["a", "b", "c", "d"]
+
+
 def test_a_missing_sheet_shows_one_and_names_the_demo(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"slides\.csv: no such sheet") as error:
         sheet.read_sheet(tmp_path / "slides.csv")
@@ -286,7 +361,7 @@ def test_what_a_sheet_leaves_in_doubt_is_named(write):
 def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog):
     path = write(*GOOD[:3], "d,p1,y,d.svs")
     with caplog.at_level(logging.WARNING):
-        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", labeled=True)
+        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", columns={}, columns_must_exist=True, labeled=True)
     frame, meta = artifacts.read_table(tmp_path / "out.parquet", "sheet")
     pd.testing.assert_frame_equal(frame, sheet.read_sheet(path).drop(columns="path"), check_dtype=False)
     assert meta["stage"] == "sheet"

@@ -380,6 +380,17 @@ def test_a_sheet_without_a_column_is_refused(cohort, snakemake):
     refused(snakemake, cohort, "patient_id")
 
 
+def test_columns_of_other_names_are_read_and_a_new_name_reruns_nothing(cohort, snakemake):
+    sheet, made = cohort / "slides.csv", "results/tiny/sheet/slides.parquet"
+    sheet.write_text(sheet.read_text().replace("label", "diagnosis", 1))
+    refused(snakemake, cohort, "add it, or did you mean sheet.columns: {label: diagnosis}?")
+    overlay = {"sheet": {"path": "slides.csv", "columns": {"label": "diagnosis"}}}
+    done = snakemake(cohort, made, overlay=overlay)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sheet.write_text(sheet.read_text().replace("diagnosis", "label", 1))
+    assert snakemake(cohort, made).jobs == {}
+
+
 def test_a_missing_slide_is_refused(cohort, snakemake):
     (cohort / "slides" / "fine-1.tiff").unlink()
     refused(snakemake, cohort, "fine-1", "row 5")
