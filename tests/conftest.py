@@ -13,7 +13,8 @@ from hypothesis import settings
 
 from slpd_core.runtime import log
 
-pytest_plugins = ["tests.fixtures.slides", "tests.fixtures.pretraining", "tests.fixtures.evaluation"]
+FIXTURES = ("slides", "pretraining", "evaluation", "endpoints")
+pytest_plugins = [f"tests.fixtures.{chapter}" for chapter in FIXTURES]
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
 
@@ -50,7 +51,15 @@ def pytest_collection_modifyitems(items):
 
 
 # What a machine may lack where CI=true: a GPU, data, rights and kernels. All else .ci/tools installs.
-MAY_LACK = ("needs a GPU", "no real slides", "no tool that composes slides", "mounted", "needs root", "only glibc")
+MAY_LACK = (
+    "needs a GPU",
+    "no real slides",
+    "no tool that composes slides",
+    "mounted",
+    "needs root",
+    "only glibc",
+    "no wheel",
+)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,7 +23,7 @@ FLOORS = (
     ("config",),
     ("wsi",),
     ("encoders",),
-    ("ssl", "drawing"),
+    ("ssl", "drawing", "endpoints"),
     tuple(CHAPTERS),
     ("workflow",),
     ("demo", "preflight"),

@@ -42,7 +42,7 @@ class Dropout(nn.Module):
 class MIL(nn.Module):
     """Max-instance MIL: a slide has the logits of its instance with the highest probability of class 1.
 
-    With more than two classes: the instance with the highest probability of any class.
+    With more than two classes: the instance with the highest probability of any class; with one output: the highest.
     """
 
     def __init__(self, dim: int, n_classes: int, dropout: float, rng: np.random.Generator) -> None:
@@ -62,7 +62,7 @@ class MIL(nn.Module):
             Logits, (C,).
         """
         logits: Tensor = self.classifier(slide)
-        probabilities = logits.softmax(1)
+        probabilities = logits.softmax(1) if logits.shape[1] > 1 else logits
         top = probabilities[:, 1] if logits.shape[1] == 2 else probabilities.amax(1)
         return logits[top.argmax()]
 

@@ -106,6 +106,12 @@ def test_mil_of_three_classes_takes_the_surest_instance(slide):
     np.testing.assert_allclose(model(slide).detach(), expected, atol=1e-5)
 
 
+def test_mil_of_one_output_takes_the_highest(slide):
+    model = built("mil", n_classes=1)
+    outputs = linear(model.classifier[3], np.maximum(linear(model.classifier[0], slide.numpy()), 0))
+    np.testing.assert_allclose(model(slide).detach(), outputs.max(0), atol=1e-5)
+
+
 def test_mil_starts_xavier_normal():
     model = built("mil")
     assert not model.classifier[0].bias.any()

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 CHAPTERS = {
     "slides": ("tests/slides", "tests/wsi"),
     "pretraining": ("tests/pretraining", "tests/ssl", "tests/encoders"),
-    "evaluation": ("tests/evaluation", "tests/report"),
+    "evaluation": ("tests/evaluation", "tests/report", "tests/endpoints"),
 }
 
 
