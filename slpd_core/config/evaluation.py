@@ -123,7 +123,7 @@ class CohortTableConfig(Section):
     rows: Annotated[list[str] | dict[str, str], Field(min_length=1)]
 
     @property
-    def labelled(self) -> dict[str, str]:
+    def rows_by_label(self) -> dict[str, str]:
         """The rows by label; a row without one is its own label."""
         return self.rows if isinstance(self.rows, dict) else {row: row for row in self.rows}
 
@@ -131,7 +131,7 @@ class CohortTableConfig(Section):
     def _rows_are_rows(self) -> Self:
         lines = [
             f"rows: {row!r} is no features/classifier; write for example slpd/vit_wsi"
-            for row in self.labelled.values()
+            for row in self.rows_by_label.values()
             if row.partition("/")[2] not in CLASSIFIERS or not PLAIN_NAME.fullmatch(row.partition("/")[0])
         ]
         for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):

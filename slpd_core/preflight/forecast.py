@@ -27,11 +27,13 @@ class Machine:
         cores: CPU cores.
         gpus: GPUs; 0 runs everything on the cores.
         device: "cuda" or "cpu".
+        pretrain_mb: Memory per pretraining job, MB.
     """
 
     cores: int
     gpus: int
     device: str
+    pretrain_mb: float = PRETRAIN_MB
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def forecast_pretrain(
         The forecast.
     """
     hours = n_encoders * training_hours(n_regions, epochs, regions_per_s)
-    return StageForecast(f"pretrain {run}", n_encoders, hours, machine.gpus or 1, PRETRAIN_MB)
+    return StageForecast(f"pretrain {run}", n_encoders, hours, machine.gpus or 1, machine.pretrain_mb)
 
 
 def forecast_evaluate(

@@ -42,12 +42,12 @@ def run(
         device: "cuda" or "cpu".
         cores: Cores that jobs may use at a time.
         gpus: GPUs that jobs may use at a time.
-        pretrain_mb: Memory of a pretraining job, MB.
+        pretrain_mb: Memory per pretraining job, MB.
 
     Raises:
         ValueError: Something would fail.
     """
-    machine, report = Machine(cores, gpus if device == "cuda" else 0, device), PreflightReport()
+    machine, report = Machine(cores, gpus if device == "cuda" else 0, device, pretrain_mb), PreflightReport()
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     checks.check_machine(report, machine, gpus)
     tables = [
@@ -83,7 +83,7 @@ def run(
         stages = forecast_stages(settings, slides, sample, encoders, machine)
         checks.check_disk(report, results, sum(stage.gigabytes for stage in stages))
         needed_gb = tokens_gb(n_regions, speed.patches_per_region, speed.token_dim, with_colors=False)
-        checks.check_memory(report, needed_gb, MEMORY_SHARE * pretrain_mb / 1e3)
+        checks.check_memory(report, needed_gb, MEMORY_SHARE * machine.pretrain_mb / 1e3)
         print(f"\nAbout {n_regions:,} regions, by {len(sample.slides)} slides and the speed of this machine:")
         print("\n".join(forecast.format_forecast(stages)), flush=True)
     if report.failures:

@@ -117,11 +117,6 @@ class SlpdObjective:
     koleo_weight: float = 0.0
 
     @property
-    def uses_prototypes(self) -> bool:
-        """Whether any loss needs prototypes."""
-        return self.alpha_intra > 0 or self.alpha_inter > 0
-
-    @property
     def center_of(self) -> dict[str, str]:
         """Name of each term's center."""
         return {term: "prototypes" if self.shared_center and term != "self" else term for term in TERMS}

@@ -202,7 +202,7 @@ def run(
         origin = (dataset.fingerprint, str(spec.seed), spec.init_fingerprint)
         meta = artifacts.provenance("pretrain", VERSION, spec.section.model_dump(), *origin)
         meta |= {"remarks": "\n".join(gaps), "ledger": dataset.ledger}
-        if objective.uses_prototypes:
+        if spec.section.uses_prototypes:
             space, crop = objective.cluster_space, clustering.cluster_crop
             clustered = embed_for_clustering(networks, dataset, cluster_space=space, cluster_crop=crop)
             prototypes = cluster_dataset(dataset, clustered, clustering, seed=spec.seed, epoch=spec.section.epochs)

@@ -124,9 +124,10 @@ class StageTwo:
             Statistics of prototypes, targets and embeddings.
         """
         dataset, clustering, device = self.dataset, self.clustering, self.networks.device.type
+        has_prototypes = self.objective.alpha_intra > 0 or self.objective.alpha_inter > 0
         row: dict[str, float] = {}
         before, self.prototypes, self.targets = self.prototypes, None, None
-        if self.objective.uses_prototypes and epoch >= clustering.prototype_start_epoch:
+        if has_prototypes and epoch >= clustering.prototype_start_epoch:
             clustered = embed_for_clustering(
                 self.networks,
                 dataset,

@@ -1,6 +1,7 @@
 """The preflight names what would fail, and its forecast is what the stages then do."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -71,10 +72,10 @@ def probed(settings, cohort):
 def look(tmp_path, capsys):
     """Run the preflight; gives what it printed."""
 
-    def run(settings, device="cpu", gpus=0) -> str:
+    def run(settings, device="cpu", gpus=0, **options) -> str:
         sheets = [Path(settings.sheet.path)]
         results = tmp_path / "results"
-        preflight.run(settings=settings, sheets=sheets, results=results, device=device, cores=2, gpus=gpus)
+        preflight.run(settings=settings, sheets=sheets, results=results, device=device, cores=2, gpus=gpus, **options)
         return capsys.readouterr().out
 
     return run
@@ -82,7 +83,8 @@ def look(tmp_path, capsys):
 
 def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort, look):
     cohort([2, 4, 3, 1])
-    out = look(settings())
+    out = look(settings(), pretrain_mb=12_345)
+    assert re.search(r"\n  pretrain slpd .* 12,345 MB ", out)
     assert "4 of 4 open, at 0.5 to 0.5 um/px" in out
     assert "4 slides of 4 patients: a (2), b (2)" in out
     assert "slpd: 1 of 4 slides have fewer than 2 regions\n" in out

@@ -208,7 +208,9 @@ def test_the_papers_settings_make_every_row_of_its_tables():
     trained = {
         f"{name}/{classifier}" for name, names in overlay["evaluate"]["classifiers"].items() for classifier in names
     }
-    named = {name: config.CohortTableConfig(**table).labelled for name, table in overlay["report"]["tables"].items()}
+    named = {
+        name: config.CohortTableConfig(**table).rows_by_label for name, table in overlay["report"]["tables"].items()
+    }
     assert {name: len(rows) for name, rows in named.items()} == {"table1": 13, "table2": 11}
     for rows in named.values():
         assert set(rows.values()) <= trained
