@@ -11,9 +11,9 @@ import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, group_alike, is_safe_id, loosen_id, normalize_id
-from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.runtime import log, name_some
-from slpd_core.slides.sheet_columns import COLUMNS, REQUIRED_COLUMNS, name_columns, require_patients
+from slpd_core.slides.sheet_folder import read_sheet_folder
+from slpd_core.slides.sheet_table import COLUMNS, REQUIRED_COLUMNS, read_sheet_table
 from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
 
 VERSION = 5
@@ -21,9 +21,6 @@ ID_COLUMNS = ("slide_id", "patient_id", "label", "site")
 TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"  # the patient is the first 12 characters of a barcode
 MAGNIFICATION = re.compile(r"(x ?)?(\d+(?:[.,]\d+)?)( ?[x\N{MULTIPLICATION SIGN}])?", re.IGNORECASE)
 OBJECTIVES = (10, 20, 40, 60, 63, 80, 100)  # powers that are no um/px of a slide
-EXAMPLE = """slide_id,patient_id,label,path,mpp
-slide-1,patient-1,LUAD,slides/slide-1.svs,
-slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
 def read_sheet(
@@ -38,7 +35,7 @@ def read_sheet(
     A slide without a patient is of the patient in its TCGA barcode, else a patient of its own.
 
     Args:
-        path: The sheet; paths in it are relative to its folder.
+        path: The sheet, whose paths are relative to its folder, or a folder of slides.
         columns: By column, its name in the sheet, if it has another.
         columns_must_exist: False lets a column that the sheet lacks under its name of `columns` have our name.
         labeled: False for slides to be predicted, whose patients and labels are optional and do not count.
@@ -48,32 +45,24 @@ def read_sheet(
 
     Raises:
         FileNotFoundError: There is no such sheet.
-        ValueError: The sheet has problems; names all, each with its row (the header is row 1).
+        ValueError: The sheet has problems; names all, each with its row (the header is row 1) or file.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such sheet. Write one with one row per slide; paths are relative to it, patient_id and mpp "
-            f"are optional:\n{EXAMPLE}\nor name yours in config.yaml ({'sheet: path' if labeled else 'predict: sheet'})"
-            "; to see it all work first: make demo"
-        )
-    names = name_columns(columns, must_exist=columns_must_exist)
-    required = (*REQUIRED_COLUMNS, "label") if labeled else REQUIRED_COLUMNS
-    table = read_text_table(
-        path, (*required, *columns) if columns_must_exist else required, COLUMNS, names=names, example=EXAMPLE
-    )
-    if columns_must_exist:
-        require_patients(path, table.header, names)
-    frame = pd.DataFrame([row for _, row in table.rows], columns=[*COLUMNS], dtype=str).fillna("")
-    frame.index = pd.Index([row_index for row_index, _ in table.rows], dtype=int)
+    if path.is_dir() and labeled:
+        raise ValueError(f"{path}: a folder of slides has no labels; write a sheet with a column label")
+    problems: list[str] = []
+    if path.is_dir():
+        frame = read_sheet_folder(path).reindex(columns=[*COLUMNS], fill_value="")
+    else:
+        required = (*REQUIRED_COLUMNS, "label") if labeled else REQUIRED_COLUMNS
+        frame, problems = read_sheet_table(path, required, columns, columns_must_exist=columns_must_exist)
     for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["patient_id"] = _fill_patients(frame["patient_id"], frame["slide_id"])
-    frame["path"] = [os.path.join(path.parent, os.path.expanduser(name)) if name else "" for name in frame["path"]]
     recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
     frame["path"] = frame["path"].map(lambda name: recomposed.get(name) or name)
     missing = [name for name, existing in recomposed.items() if not existing]
-    problems = [*table.problems, *find_sheet_problems(frame, missing)]
+    problems += find_sheet_problems(frame, missing)
     if labeled:
         problems += find_label_problems(frame)
     if problems:

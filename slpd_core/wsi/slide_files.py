@@ -81,8 +81,23 @@ def _named_files(index: Path) -> list[tuple[str, Path]]:
 
 def _series_files(path: Path) -> list[tuple[str, Path]]:
     """List the other DICOM files of a folder that are of the same series, whatever their names."""
-    series = _series_of_folder(path.parent, path.parent.stat().st_mtime_ns)
+    series = dicom_series(path.parent)
     return [("", path.parent / name) for name in series.get(_series_of_file(path), ()) if name != path.name]
+
+
+def dicom_series(folder: Path) -> dict[str, tuple[str, ...]]:
+    """List the DICOM files of a folder by their series.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        By SeriesInstanceUID, the names of its files, sorted.
+
+    Raises:
+        OSError: The folder or a file cannot be read.
+    """
+    return _series_of_folder(folder, folder.stat().st_mtime_ns)
 
 
 @lru_cache(64)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from slpd_core import artifacts
-from slpd_core.slides import sheet
+from slpd_core.slides import sheet, sheet_table
 
 HEADER = "slide_id,patient_id,label,path"
 
@@ -206,7 +206,7 @@ def test_a_tilde_is_the_home_folder(write, tmp_path, monkeypatch):
 def test_missing_columns_are_named(write):
     with pytest.raises(ValueError, match="no column label among slide_id, path") as error:
         sheet.read_sheet(write("a,a.svs", header="slide_id,path"))
-    assert sheet.EXAMPLE in str(error.value)
+    assert sheet_table.EXAMPLE in str(error.value)
 
 
 NAMES = {"slide_id": "Scan No.", "label": "diagnosis", "path": "file name"}
@@ -287,7 +287,7 @@ def test_a_column_that_may_name_the_patients_is_not_passed_over(write, column):
 def test_a_missing_sheet_shows_one_and_names_the_demo(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"slides\.csv: no such sheet") as error:
         sheet.read_sheet(tmp_path / "slides.csv")
-    assert sheet.EXAMPLE in str(error.value)
+    assert sheet_table.EXAMPLE in str(error.value)
     assert "make demo" in str(error.value)
 
 
