@@ -106,77 +106,94 @@ def blank_figure(*_):
     return png.getvalue()
 
 
-@pytest.fixture
-def make(tmp_path, settings, monkeypatch):
-    """Write artifacts of a small cohort and its report; return the report's folder. Figures are blank unless drawn."""
+def write_report(
+    folder,
+    settings,
+    rows,
+    n_folds=3,
+    runs=("dino", "slpd"),
+    label="y",
+    left_out=(),
+    one_class=(),
+    slide_remarks=MappingProxyType({}),
+    source="timm",
+    remarks=(),
+    run_remarks=MappingProxyType({}),
+    reference=None,
+    ledger_of_fold=META["fingerprint"],
+):
+    """Write artifacts of a small cohort and its report; return the report's folder."""
+    paths = []
+    for (features, classifier), strength in rows.items():
+        for fold in range(n_folds):
+            path = folder / features / classifier / f"fold{fold}.parquet"
+            meta = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
+            meta |= {"encoder_source": source if features in COHORT_FEATURES else "random", "encoder_name": "vit_s"}
+            meta |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
+            meta |= {"level": level_of(features), "ledger": ledger_of_fold}
+            frame = predictions(fold, strength, label, fold in one_class)
+            artifacts.write_table(path, "evaluate", frame, META | meta)
+            paths.append(path)
+    slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
+    artifacts.write_table(folder / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
+    folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
+    of_folds = META | {"section": settings.folds.model_dump_json(), "published_splits": ""}
+    artifacts.write_table(folder / "folds.parquet", "folds", folds, of_folds)
+    table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str)
+    artifacts.write_table(folder / "remarks.parquet", "remarks", table, META)
+    artifacts.write_picture(folder / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
+    for name in runs:
+        write_run(folder, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
+    report.run(
+        cohort="test",
+        ledger_path=folder / "ledger.parquet",
+        folds_path=folder / "folds.parquet",
+        remarks_path=folder / "remarks.parquet",
+        fold_paths=paths,
+        history_paths={name: folder / f"{name}.history.parquet" for name in runs},
+        embed_paths={name: folder / f"{name}.parquet" for name in runs},
+        gallery_paths=[write_gallery(folder / "gallery" / f"{name}.png") for name in runs if name != "dino"],
+        heatmap_paths=[write_heatmap(folder / "heatmaps" / name / "vit_wsi.jpg") for name in runs],
+        overlays_dir=folder,
+        benchmarks_dir=folder / "benchmarks",
+        out_dir=folder / "report",
+        section=settings.report.page.model_copy(update={"reference": reference}),
+        seed=1,
+        patch_history_path=folder / "dino.history.parquet" if source == "dino" else None,
+    )
+    return folder / "report"
 
-    def make(
-        rows,
-        n_folds=3,
-        runs=("dino", "slpd"),
-        label="y",
-        left_out=(),
-        one_class=(),
-        slide_remarks=MappingProxyType({}),
-        source="timm",
-        remarks=(),
-        run_remarks=MappingProxyType({}),
-        reference=None,
-        drawn=False,
-        ledger_of_fold=META["fingerprint"],
-    ):
-        for name in () if drawn else ("plot_roc", "plot_predictions", "plot_training", "plot_tsne"):
-            monkeypatch.setattr(figures, name, blank_figure)
-        if not drawn:
-            monkeypatch.setattr(projection, "fit_tsne", lambda embeddings, *_, seed: embeddings[:, :2])
-        paths = []
-        for (features, classifier), strength in rows.items():
-            for fold in range(n_folds):
-                path = tmp_path / features / classifier / f"fold{fold}.parquet"
-                meta = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
-                meta |= {"encoder_source": source if features in COHORT_FEATURES else "random", "encoder_name": "vit_s"}
-                meta |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
-                meta |= {"level": level_of(features), "ledger": ledger_of_fold}
-                frame = predictions(fold, strength, label, fold in one_class)
-                artifacts.write_table(path, "evaluate", frame, META | meta)
-                paths.append(path)
-        slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
-        artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
-        folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
-        of_folds = META | {"section": settings.folds.model_dump_json(), "published_splits": ""}
-        artifacts.write_table(tmp_path / "folds.parquet", "folds", folds, of_folds)
-        table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str)
-        artifacts.write_table(tmp_path / "remarks.parquet", "remarks", table, META)
-        artifacts.write_picture(tmp_path / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
-        for name in runs:
-            write_run(tmp_path, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
-        report.run(
-            cohort="test",
-            ledger_path=tmp_path / "ledger.parquet",
-            folds_path=tmp_path / "folds.parquet",
-            remarks_path=tmp_path / "remarks.parquet",
-            fold_paths=paths,
-            history_paths={name: tmp_path / f"{name}.history.parquet" for name in runs},
-            embed_paths={name: tmp_path / f"{name}.parquet" for name in runs},
-            gallery_paths=[write_gallery(tmp_path / "gallery" / f"{name}.png") for name in runs if name != "dino"],
-            heatmap_paths=[write_heatmap(tmp_path / "heatmaps" / name / "vit_wsi.jpg") for name in runs],
-            overlays_dir=tmp_path,
-            benchmarks_dir=tmp_path / "benchmarks",
-            out_dir=tmp_path / "report",
-            section=settings.report.page.model_copy(update={"reference": reference}),
-            seed=1,
-            patch_history_path=tmp_path / "dino.history.parquet" if source == "dino" else None,
-        )
-        return tmp_path / "report"
+
+def write_without_figures(folder, settings, rows, **options):
+    """Write a report whose figures are blank, which takes less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot_roc", "plot_predictions", "plot_training", "plot_tsne"):
+            patch.setattr(figures, name, blank_figure)
+        patch.setattr(projection, "fit_tsne", lambda embeddings, *_, seed: embeddings[:, :2])
+        return write_report(folder, settings, rows, **options)
+
+
+@pytest.fixture
+def make(tmp_path, settings):
+    """Write a report; its figures are blank unless drawn."""
+
+    def make(rows, drawn=False, **options):
+        return (write_report if drawn else write_without_figures)(tmp_path, settings, rows, **options)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def report_of_rows(tmp_path_factory, settings):
+    """The folder of the report of ROWS, which tests only read."""
+    return write_without_figures(tmp_path_factory.mktemp("rows"), settings, ROWS)
 
 
 COHORT_FEATURES = ("mean_color", "patch_tokens", "dino", "slpd")  # from the cohort's patch encoder
 ROWS = {("patch_tokens", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
 
 
-def test_leaks_of_the_folds_are_told(make):
+def test_leaks_of_the_folds_are_told(make, report_of_rows):
     leaks = [("patient on both sides", f"<p{n}>", n) for n in (0, 0, 2)] + [("quarantined", "torn", "")]
     leaks += [("never tested", "NA", "")]
     page = (make(ROWS, remarks=leaks) / "index.html").read_text()
@@ -185,10 +202,10 @@ def test_leaks_of_the_folds_are_told(make):
     assert "&lt;p0&gt;, &lt;p2&gt;" in page
     assert "quarantined, 1" not in page
     assert re.search(r"never tested, 1</summary>\s*<p[^>]*>NA</p>", page)
-    assert "no patient stands on both sides of a fold" in (make(ROWS) / "index.html").read_text()
+    assert "no patient stands on both sides of a fold" in (report_of_rows / "index.html").read_text()
 
 
-def test_scores_without_a_label_are_marked_and_its_folds_told(make):
+def test_scores_without_a_label_are_marked_and_its_folds_told(make, report_of_rows):
     lacking = [("label not trained", "NA", 0), ("label not tested", "NA", 2)]
     folder = make(ROWS, remarks=lacking)
     for name in ("index.html", "table.md"):
@@ -197,11 +214,11 @@ def test_scores_without_a_label_are_marked_and_its_folds_told(make):
         assert text.count("†") == 1 + 2 * len(ROWS)
     assert "label not trained, 1 in 1 fold<" in (folder / "index.html").read_text()
     assert pd.read_csv(folder / "table.csv")["partial_folds"].tolist() == [2] * len(ROWS)
-    assert "†" not in (make(ROWS) / "index.html").read_text()
+    assert "†" not in (report_of_rows / "index.html").read_text()
 
 
-def test_the_table_holds_mean_and_sd_of_every_fold(make):
-    table = pd.read_csv(make(ROWS) / "table.csv")
+def test_the_table_holds_mean_and_sd_of_every_fold(report_of_rows):
+    table = pd.read_csv(report_of_rows / "table.csv")
     assert table["pretraining"].tolist() == ["vit_s", "dino", "slpd"]
     assert table["classifier"].tolist() == ["MIL", "KNN (mean)", "ViT_WSI"]
     for line, strength in zip(table.to_dict("records"), ROWS.values(), strict=True):
@@ -246,8 +263,8 @@ def test_the_table_says_which_encoder_and_folds_it_rests_on(make):
     assert set(table["splits"]) == {"3 folds drawn here, grouped by patient"}
 
 
-def test_the_page_prints_the_table(make):
-    folder = make(ROWS)
+def test_the_page_prints_the_table(report_of_rows):
+    folder = report_of_rows
     rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
     lines = (folder / "table.md").read_text().splitlines()[2:]
@@ -279,8 +296,8 @@ def test_the_page_states_the_allowance_that_intervals_hold(make, monkeypatch):
     assert f"12 % of the variance is added for it (KNN: {uncertainty.KNN_TRAINING * 100:.0f} %)" in page
 
 
-def test_the_page_needs_nothing_from_outside(make):
-    folder = make(ROWS)
+def test_the_page_needs_nothing_from_outside(report_of_rows):
+    folder = report_of_rows
     page = page_of(folder)
     assert "img" in page.names
     assert not [reference for reference in page.references if not reference.startswith(("data:image/", "#"))]
@@ -303,13 +320,13 @@ def test_labels_ids_and_reasons_are_escaped(make):
     assert "<b>slide" in page.text
 
 
-def test_slides_left_out_are_named_with_their_reasons(make):
+def test_slides_left_out_are_named_with_their_reasons(make, report_of_rows):
     lost = [("lost", artifacts.QUARANTINED, "lost: torn"), ("blank", artifacts.EMPTY, "no region with enough tissue")]
     text = " ".join(page_of(make(ROWS, left_out=lost)).text.split())
     assert "1 slide could not be used, 1 slide had no region" in text
     assert re.search(r"lost\s+\(quarantined\): torn", text)
     assert re.search(r"blank\s+\(empty\): no region with enough tissue", text)
-    text = page_of(make(ROWS)).text
+    text = page_of(report_of_rows).text
     assert "30 slides came in and all took part" in text
     assert "Left out" not in text
 
@@ -329,11 +346,11 @@ def test_the_first_page_says_what_pretraining_did_not_reach(make):
     assert "Pretraining of dino" not in page
 
 
-def test_the_page_names_remarks_on_slides(make):
+def test_the_page_names_remarks_on_slides(make, report_of_rows):
     page = " ".join(page_of(make(ROWS, slide_remarks={"s0-1": "9 of 10 px are tissue."})).text.split())
     assert "Remarks on 1 slide that is used all the same" in page
     assert re.search("s0-1 ?: 9 of 10 px are tissue.", page)
-    assert "used all the same" not in page_of(make(ROWS)).text
+    assert "used all the same" not in page_of(report_of_rows).text
 
 
 def test_one_fold_has_no_deviation(make):
@@ -383,8 +400,8 @@ def test_predictions_of_another_cohort_are_refused(make):
         make(ROWS, ledger_of_fold="that of another")
 
 
-def test_each_row_with_attention_shows_where_it_looked(make):
-    folder = make(ROWS)
+def test_each_row_with_attention_shows_where_it_looked(make, report_of_rows):
+    folder = report_of_rows
     text, jpeg = (
         (folder / "index.html").read_text(),
         artifacts.read_picture(folder.parent / "heatmaps/slpd/vit_wsi.jpg"),
@@ -394,8 +411,8 @@ def test_each_row_with_attention_shows_where_it_looked(make):
     assert "Attention" not in (make(ROWS, runs=()) / "index.html").read_text()
 
 
-def test_the_page_names_the_patch_encoder_and_those_beside_it(make):
-    text = " ".join(page_of(make(ROWS)).text.split())
+def test_the_page_names_the_patch_encoder_and_those_beside_it(make, report_of_rows):
+    text = " ".join(page_of(report_of_rows).text.split())
     assert "Patch encoder: vit_s, weights from a file. Pretrained region encoders" in text
     assert "mean RGB" not in text
     beside = ROWS | {("plain", "mil"): 4.0, ("mean_color", "knn"): 0.5}
@@ -500,18 +517,20 @@ def test_the_page_says_what_each_stage_took(make, tmp_path):
     ]
 
 
-def test_the_page_says_the_seed_and_the_versions(make):
-    assert re.search(r"Seed 1; Python 3\.\d+\.\d+, snakemake 9\.\S+, torch ", (make(ROWS) / "index.html").read_text())
+def test_the_page_says_the_seed_and_the_versions(report_of_rows):
+    text = (report_of_rows / "index.html").read_text()
+    assert re.search(r"Seed 1; Python 3\.\d+\.\d+, snakemake 9\.\S+, torch ", text)
 
 
-def test_every_file_stands_in_the_provenance(make):
-    text = page_of(make(ROWS)).text
+def test_every_file_stands_in_the_provenance(report_of_rows):
+    text = page_of(report_of_rows).text
     files = [f"{features}/{classifier}/fold{fold}" for features, classifier in ROWS for fold in range(3)]
     assert [name for name in ("ledger", "folds", "dino", "slpd", *files) if f"\n{name}" not in text] == []
     assert "key: 1" in text
     assert artifacts.provenance("stage", 1, {"key": 1})["fingerprint"] in text
 
 
+@pytest.mark.long
 def test_the_same_artifacts_give_the_same_page(make):
     assert (make(ROWS, drawn=True) / "index.html").read_bytes() == (make(ROWS, drawn=True) / "index.html").read_bytes()
 

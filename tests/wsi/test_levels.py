@@ -36,6 +36,14 @@ def test_a_rounded_level_is_placed_within_a_px_of_it(width, height, step, roundi
         assert found < math.inf or any(size == (tile, tile) for size in sizes)
 
 
+@given(SIDE, SIDE, st.floats(2.2, 2.8))
+def test_a_factor_that_is_not_whole_is_that_of_the_longer_side(width, height, factor):
+    """It tells the factor best: the level's rounding moves its last px by half a px at most."""
+    sizes = [(width, height), (round(width / factor), round(height / factor))]
+    _, fitted = fit_levels(sizes, [(0, 0)] * 2)
+    assert max(width, height) * abs(1 / fitted - 1 / factor) <= 0.5 + 1e-6
+
+
 @given(LARGE, LARGE, STEP, st.sampled_from([240, 256, 512]), st.booleans())
 def test_a_padded_level_is_placed_as_it_was_drawn_or_not_at_all(width, height, step, tile, all_levels):
     planted = [step**power for power in range(9)]
