@@ -34,12 +34,12 @@ onstart:
 
 onsuccess:
     messages.report_excluded(PATHS, predicting=bool(SLIDES.new))
-    messages.report_run_remarks(PATHS, TARGETS.all_region_encoders)
+    messages.report_run_remarks(PATHS, ENCODERS.names)
 
 
 onerror:
     messages.report_excluded(PATHS, predicting=bool(SLIDES.new))
-    messages.report_run_remarks(PATHS, TARGETS.all_region_encoders)
+    messages.report_run_remarks(PATHS, ENCODERS.names)
 
 
 rule all:

@@ -18,6 +18,7 @@ from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.preflight import consistency
 from slpd_core.slides import sheet
 from slpd_core.workflow import forecast, messages
+from slpd_core.workflow.encoders import Encoders, name_pattern
 from slpd_core.workflow.resources import (
     READ_RETRIES,
     JobResources,
@@ -28,8 +29,8 @@ from slpd_core.workflow.resources import (
     resource_limit,
     wait_before_attempt,
 )
+from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
-from slpd_core.workflow.targets import Targets, name_pattern
 from slpd_core.workflow.tracking import file_states, trackable, untracked
 from slpd_core.workflow.versions import stage_version
 from slpd_core.wsi import outages
@@ -72,8 +73,9 @@ try:
         outages.count_failures(PATHS.state_dir()),
         planning=workflow.is_main_process,
     )
-    TARGETS = Targets(CONFIG, SLIDES.cohort, SLIDES.new)
-    RESOURCES = JobResources(CONFIG, SLIDES, TARGETS)
+    ENCODERS = Encoders(CONFIG, SLIDES.cohort)
+    ROWS = Rows(CONFIG, ENCODERS, SLIDES.new)
+    RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide
         consistency.require_cohort(
@@ -88,7 +90,7 @@ except (ValueError, OSError) as error:
 wildcard_constraints:
     slide="[^/]+",  # not the slides' names: Snakemake would try them all on every file
     encoder=name_pattern(CONFIG.patch_encoder.compared),
-    run=name_pattern(TARGETS.all_region_encoders),
-    features=name_pattern(TARGETS.feature_names),
+    region_encoder=name_pattern(ENCODERS.names),
+    features=name_pattern(ROWS.feature_names),
     classifier=name_pattern(sections.CLASSIFIERS),
-    fold=name_pattern(TARGETS.folds),
+    fold=name_pattern(ROWS.folds),

@@ -27,9 +27,9 @@ rule folds:
 rule evaluate:
     input:
         folds="<results>/folds/folds.parquet",
-        embed=TARGETS.embed_table,
+        embed=ROWS.embed_table,
         # Stands for all tokens.
-        ledger=TARGETS.tokens_ledger,
+        ledger=ROWS.tokens_ledger,
     output:
         predictions="<results>/evaluate/{features}/{classifier}/fold{fold}.parquet",
         model="<results>/evaluate/{features}/{classifier}/fold{fold}.safetensors",
@@ -46,7 +46,7 @@ rule evaluate:
         section=CONFIG.evaluate.training.model_dump(),
         version=stage_version("evaluation/evaluate"),
         seed=CONFIG.seed,
-        tokens=TARGETS.tokens_dir,
+        tokens=ROWS.tokens_dir,
     script:
         "../workflow_scripts/evaluate.py"
 
@@ -54,8 +54,8 @@ rule evaluate:
 rule heatmaps:
     input:
         folds="<results>/folds/folds.parquet",
-        models=TARGETS.row_models,
-        embeds=TARGETS.embed_tables,
+        models=ROWS.models,
+        embeds=ROWS.embed_tables,
     output:
         report(
             "<results>/heatmaps/{features}/{classifier}.jpg",
@@ -68,7 +68,7 @@ rule heatmaps:
     benchmark:
         "<benchmarks>/heatmaps/{features}/{classifier}.tsv"
     wildcard_constraints:
-        features=name_pattern(TARGETS.runs),
+        features=name_pattern(ENCODERS.runs),
         classifier=name_pattern(sections.ATTENTION),
     conda:
         "../envs/slpd.yaml"

@@ -61,18 +61,18 @@ use rule embed as new_embed with:
     input:
         ledger="<results>/predict/ledger.parquet",
         cohort_ledger="<results>/ledger/ledger.parquet",
-        encoder="<results>/pretrain/{run}/encoder.safetensors",
+        encoder="<results>/pretrain/{region_encoder}/encoder.safetensors",
     output:
-        "<results>/predict/embed/{run}.parquet",
+        "<results>/predict/embed/{region_encoder}.parquet",
     log:
-        "<logs>/predict/embed/{run}.log",
+        "<logs>/predict/embed/{region_encoder}.log",
     benchmark:
-        "<benchmarks>/predict/embed/{run}.tsv"
+        "<benchmarks>/predict/embed/{region_encoder}.tsv"
 
 
 rule predict:
     input:
-        TARGETS.prediction_inputs,
+        ROWS.prediction_inputs,
         ledger="<results>/predict/ledger.parquet",
     output:
         predictions="<results>/predict/predictions.csv",
@@ -88,7 +88,7 @@ rule predict:
         runtime=per_attempt(120),
     params:
         version=stage_version("evaluation/predict"),
-        rows=TARGETS.prediction_rows(),
+        rows=ROWS.prediction_rows(),
         tissue=str(PATHS.tissue_dir()),
         regions=str(PATHS.regions_dir()),
     script:

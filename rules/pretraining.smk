@@ -3,13 +3,13 @@
 
 rule patch_encoder:
     input:
-        weights=lambda wildcards: trackable(TARGETS.patch_encoder_files(wildcards)),
-        patches=TARGETS.sampled_patches,
+        weights=lambda wildcards: trackable(ENCODERS.patch_encoder_files(wildcards)),
+        patches=ENCODERS.sampled_patches,
     output:
         "<results>/patch_encoder/weights.safetensors",
         history=(
             multiext("<results>/patch_encoder/history", ".parquet", ".csv")
-            if TARGETS.recipe
+            if ENCODERS.recipe
             else []
         ),
     log:
@@ -26,12 +26,12 @@ rule patch_encoder:
         mem_mb=per_attempt(forecast.PATCH_ENCODER_MB),
         runtime=per_attempt(RESOURCES.patch_encoder_minutes),
     params:
-        section=TARGETS.patch_encoder_section,
+        section=ENCODERS.patch_encoder_section,
         file_states=lambda wildcards: file_states(
-            TARGETS.patch_encoder_files(wildcards)
+            ENCODERS.patch_encoder_files(wildcards)
         ),
         version=stage_version("pretraining/patch_encoder"),
-        recipe=TARGETS.patch_encoder_recipe,
+        recipe=ENCODERS.patch_encoder_recipe,
         seed=CONFIG.seed,
         # Undeclared, so that it survives a failure and the training resumes from it.
         checkpoint=str(PATHS.patch_checkpoint()),
@@ -52,16 +52,18 @@ use rule patch_encoder as compared_patch_encoder with:
 rule pretrain:
     input:
         ledger="<results>/ledger/ledger.parquet",
-        init_from=lambda wildcards: trackable(TARGETS.init_from_path(wildcards)),
-        folds=TARGETS.run_folds,
+        init_from=lambda wildcards: trackable(ENCODERS.init_from_path(wildcards)),
+        folds=ENCODERS.folds_table,
     output:
-        encoder="<results>/pretrain/{run}/encoder.safetensors",
-        history=multiext("<results>/pretrain/{run}/history", ".parquet", ".csv"),
-        prototypes="<results>/pretrain/{run}/prototypes.h5",
+        encoder="<results>/pretrain/{region_encoder}/encoder.safetensors",
+        history=multiext(
+            "<results>/pretrain/{region_encoder}/history", ".parquet", ".csv"
+        ),
+        prototypes="<results>/pretrain/{region_encoder}/prototypes.h5",
     log:
-        "<logs>/pretrain/{run}.log",
+        "<logs>/pretrain/{region_encoder}.log",
     benchmark:
-        "<benchmarks>/pretrain/{run}.tsv"
+        "<benchmarks>/pretrain/{region_encoder}.tsv"
     conda:
         "../envs/slpd.yaml"
     threads: 8
@@ -72,14 +74,14 @@ rule pretrain:
         mem_mb=per_attempt(forecast.PRETRAIN_MB),
         runtime=per_attempt(RESOURCES.pretrain_minutes),
     params:
-        section=TARGETS.run_section,
-        file_states=lambda wildcards: file_states(TARGETS.init_from_path(wildcards)),
+        section=ENCODERS.pretrain_section,
+        file_states=lambda wildcards: file_states(ENCODERS.init_from_path(wildcards)),
         version=stage_version("pretraining/pretrain"),
         seed=CONFIG.seed,
-        fold=TARGETS.run_fold,
+        fold=ENCODERS.fold,
         tokens=str(PATHS.tokens_dir()),
         # Undeclared, so that it survives a failure and the run resumes from it.
-        checkpoint=str(PATHS.checkpoint("{run}")),
+        checkpoint=str(PATHS.checkpoint("{region_encoder}")),
     script:
         "../workflow_scripts/pretrain.py"
 
@@ -88,13 +90,13 @@ rule embed:
     input:
         ledger="<results>/ledger/ledger.parquet",
         cohort_ledger="<results>/ledger/ledger.parquet",
-        encoder="<results>/pretrain/{run}/encoder.safetensors",
+        encoder="<results>/pretrain/{region_encoder}/encoder.safetensors",
     output:
-        "<results>/embed/{run}.parquet",
+        "<results>/embed/{region_encoder}.parquet",
     log:
-        "<logs>/embed/{run}.log",
+        "<logs>/embed/{region_encoder}.log",
     benchmark:
-        "<benchmarks>/embed/{run}.tsv"
+        "<benchmarks>/embed/{region_encoder}.tsv"
     conda:
         "../envs/slpd.yaml"
     threads: 8
@@ -114,19 +116,19 @@ rule embed:
 rule gallery:
     input:
         sheet="<results>/sheet/slides.parquet",
-        embed="<results>/embed/{run}.parquet",
-        prototypes="<results>/pretrain/{run}/prototypes.h5",
+        embed="<results>/embed/{region_encoder}.parquet",
+        prototypes="<results>/pretrain/{region_encoder}/prototypes.h5",
     output:
         report(
-            "<results>/gallery/{run}.png",
+            "<results>/gallery/{region_encoder}.png",
             caption="captions/gallery.rst",
             category="Pretraining",
-            labels={"figure": "Prototypes of {run}"},
+            labels={"figure": "Prototypes of {region_encoder}"},
         ),
     log:
-        "<logs>/gallery/{run}.log",
+        "<logs>/gallery/{region_encoder}.log",
     benchmark:
-        "<benchmarks>/gallery/{run}.tsv"
+        "<benchmarks>/gallery/{region_encoder}.tsv"
     conda:
         "../envs/slpd.yaml"
     resources:
@@ -144,6 +146,6 @@ rule gallery:
 
 rule pretraining:
     input:
-        expand(rules.embed.output, run=TARGETS.all_region_encoders),
-        expand(rules.pretrain.output, run=TARGETS.all_region_encoders),
-        galleries=TARGETS.galleries,
+        expand(rules.embed.output, region_encoder=ENCODERS.names),
+        expand(rules.pretrain.output, region_encoder=ENCODERS.names),
+        galleries=ENCODERS.galleries,

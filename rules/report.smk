@@ -6,14 +6,18 @@ rule report:
         ledger="<results>/ledger/ledger.parquet",
         folds="<results>/folds/folds.parquet",
         remarks="<results>/folds/remarks.parquet",
-        evaluate=TARGETS.all_predictions(),
+        evaluate=ROWS.all_predictions(),
         history=expand(
-            "<results>/pretrain/{run}/history.parquet", run=TARGETS.report_encoders
+            "<results>/pretrain/{region_encoder}/history.parquet",
+            region_encoder=ENCODERS.reported,
         ),
-        embed=expand("<results>/embed/{run}.parquet", run=TARGETS.report_encoders),
-        patch_history=TARGETS.patch_history,
-        galleries=TARGETS.galleries,
-        heatmaps=TARGETS.all_heatmaps(),
+        embed=expand(
+            "<results>/embed/{region_encoder}.parquet",
+            region_encoder=ENCODERS.reported,
+        ),
+        patch_history=ENCODERS.patch_history,
+        galleries=ENCODERS.galleries,
+        heatmaps=ROWS.all_heatmaps(),
     output:
         report(
             "<results>/report/index.html",
@@ -35,7 +39,7 @@ rule report:
                 category=category,
                 labels={"figure": title},
             )
-            for figure, (category, title) in TARGETS.figures.items()
+            for figure, (category, title) in ROWS.figures.items()
         ],
     log:
         "<logs>/report/report.log",
@@ -51,7 +55,7 @@ rule report:
         version=stage_version("report/report"),
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
-        runs=TARGETS.runs,
+        runs=ENCODERS.runs,
         overlays=str(PATHS.regions_dir()),
         benchmarks=str(PATHS.benchmarks_dir()),
     script:
@@ -60,7 +64,7 @@ rule report:
 
 rule tables:
     input:
-        TARGETS.joined_tables,
+        ROWS.joined_tables,
     output:
         expand(
             "<results>/tables/{table}.{format}",
@@ -76,7 +80,7 @@ rule tables:
     params:
         section=CONFIG.report.model_dump()["tables"],
         version=stage_version("report/tables"),
-        paths=TARGETS.result_tables,
+        paths=ROWS.result_tables,
         out=str(PATHS.tables_dir()),
     script:
         "../workflow_scripts/tables.py"

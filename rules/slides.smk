@@ -110,7 +110,7 @@ rule tokens:
         regions="<results>/regions/{slide}.h5",
         weights="<results>/patch_encoder/weights.safetensors",
         # Not read. Without it, weights from before the encoder was to be trained would count as up to date.
-        history=TARGETS.patch_history,
+        history=ENCODERS.patch_history,
     output:
         tokens="<results>/tokens/{slide}.h5",
         encoded="<results>/encoded/{slide}.h5",

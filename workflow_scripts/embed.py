@@ -8,7 +8,7 @@ with runtime.fast_imports():
 
 with runtime.job(
     snakemake.log[0],
-    f"embed {snakemake.wildcards.run}",
+    f"embed {snakemake.wildcards.region_encoder}",
     threads=snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as device:

@@ -9,7 +9,7 @@ with runtime.fast_imports():
     from slpd_core.pretraining import gallery
     from slpd_core.wsi import region_reader
 
-with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.run}", threads=snakemake.threads):
+with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.region_encoder}", threads=snakemake.threads):
     gallery.run(
         sheet_path=Path(snakemake.input.sheet),
         slide_paths={slide: Path(path) for slide, path in snakemake.params.slides.items()},

@@ -8,7 +8,7 @@ with runtime.fast_imports():
 
 with runtime.job(
     snakemake.log[0],
-    f"pretrain {snakemake.wildcards.run}",
+    f"pretrain {snakemake.wildcards.region_encoder}",
     threads=snakemake.threads,
     gpus=snakemake.resources.gpu // snakemake.resources.nodes,
 ) as device:

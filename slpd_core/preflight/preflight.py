@@ -19,8 +19,8 @@ from slpd_core.pretraining.coverage import min_clustered_regions
 from slpd_core.pretraining.pretrain import MEMORY_SHARE
 from slpd_core.runtime import log
 from slpd_core.slides.sheet import read_sheet
+from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.forecast import PRETRAIN_MB, pretrain_share, tokens_gb
-from slpd_core.workflow.targets import Targets
 
 
 def run(
@@ -191,7 +191,7 @@ def _forecast_runs(
 ) -> Iterator[StageForecast]:
     """Yield the forecast of each pretraining run; one run with prototypes and one without are timed."""
     rates: dict[bool, float] = {}  # by whether a run has prototypes
-    for name, names in Targets(settings).region_encoders.items():
+    for name, names in Encoders(settings).of_run.items():
         run = settings.pretrain.run(name)
         if run.uses_prototypes not in rates:
             rates[run.uses_prototypes] = throughput.time_pretraining(run, settings.grid, token_dim, machine.device)

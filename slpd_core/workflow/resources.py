@@ -6,8 +6,8 @@ from typing import Any
 
 from slpd_core import config
 from slpd_core.workflow import forecast
+from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.slides import SlideFiles
-from slpd_core.workflow.targets import Targets
 
 READ_RETRIES = 2  # of a job that reads a slide: the network may fail once
 FIRST_WAIT_S, WAIT_FACTOR = 10, 4  # before its second attempt; each later wait is that much longer
@@ -118,11 +118,11 @@ class JobResources:
     Args:
         settings: The whole config.
         slides: The files of the slides.
-        targets: The targets of the workflow.
+        encoders: Of the cohort.
     """
 
-    def __init__(self, settings: config.Config, slides: SlideFiles, targets: Targets) -> None:
-        self.settings, self.slides, self.targets = settings, slides, targets
+    def __init__(self, settings: config.Config, slides: SlideFiles, encoders: Encoders) -> None:
+        self.settings, self.slides, self.encoders = settings, slides, encoders
         self._weights_gb: dict[str, float] = {}
 
     def slide_minutes(self, start: float, *, per_gb: float) -> Callable[[Any], float]:
@@ -146,7 +146,7 @@ class JobResources:
         Returns:
             MB.
         """
-        paths = self.targets.patch_encoder_files(wildcards)
+        paths = self.encoders.patch_encoder_files(wildcards)
         for path in {*paths} - self._weights_gb.keys():
             self._weights_gb[path] = os.stat(path).st_size / 1e9
         return forecast.encoding_mb(self.settings.regions.size_px, sum(self._weights_gb[path] for path in paths))
@@ -160,7 +160,7 @@ class JobResources:
         Returns:
             Minutes.
         """
-        recipe = self.targets.patch_encoder_recipe(wildcards)
+        recipe = self.encoders.patch_encoder_recipe(wildcards)
         if not recipe:
             return 30
         n_patches = len(self.slides.cohort) * self.settings.patches.patches_per_slide
@@ -175,7 +175,7 @@ class JobResources:
         Returns:
             8 where it is trained, else 1.
         """
-        return 8 if self.targets.patch_encoder_recipe(wildcards) else 1
+        return 8 if self.encoders.patch_encoder_recipe(wildcards) else 1
 
     def patch_encoder_gpus(self, wildcards: Any) -> int:
         """Return the GPUs of a patch encoder's job.
@@ -186,21 +186,21 @@ class JobResources:
         Returns:
             1 where it is trained, else 0.
         """
-        return 1 if self.targets.patch_encoder_recipe(wildcards) else 0
+        return 1 if self.encoders.patch_encoder_recipe(wildcards) else 0
 
     def pretrain_minutes(self, wildcards: Any) -> float:
         """Return the time to train one encoder of a run.
 
         Args:
-            wildcards: Of a rule; `run` names the encoder.
+            wildcards: Of a rule; `region_encoder`.
 
         Returns:
             Minutes.
         """
-        per_fold = self.targets.run_fold(wildcards) is not None
+        per_fold = self.encoders.fold(wildcards) is not None
         share = forecast.pretrain_share(per_fold=per_fold, n_folds=self.settings.folds.partition_folds)
         n_regions = share * len(self.slides.cohort) * forecast.REGIONS_PER_SLIDE
-        epochs = self.targets.run(wildcards).epochs
+        epochs = self.encoders.pretrain_config(wildcards).epochs
         return 60 + 60 * forecast.training_hours(n_regions, epochs, forecast.REGIONS_PER_S)
 
     def evaluate_minutes(self, wildcards: Any) -> float:

@@ -9,6 +9,7 @@ import yaml
 
 from slpd_core import config
 from slpd_core.workflow import forecast, resources
+from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.forecast import training_hours
 from slpd_core.workflow.resources import (
     JobResources,
@@ -19,7 +20,6 @@ from slpd_core.workflow.resources import (
     resource_limit,
 )
 from slpd_core.workflow.slides import SlideFiles
-from slpd_core.workflow.targets import Targets
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def job(tmp_path):
         rows = [{"slide_id": str(i), "path": str(tmp_path / f"{i}.svs"), "mpp": float("nan")} for i in range(1000)]
         sheet = pd.DataFrame(rows)
         slides = SlideFiles(settings, sheet, sheet.iloc[:0], {}, planning=False)
-        return JobResources(settings, slides, Targets(settings, slides.cohort))
+        return JobResources(settings, slides, Encoders(settings, slides.cohort))
 
     return make
 
@@ -47,10 +47,12 @@ def test_each_attempt_asks_for_so_much_more():
 
 
 def test_an_encoder_per_fold_is_trained_on_less(tmp_path, job):
-    minutes = job().pretrain_minutes(Wildcards(run="slpd"))
+    minutes = job().pretrain_minutes(Wildcards(region_encoder="slpd"))
     job_per_fold = job()
-    job_per_fold.targets.region_encoders["slpd"] = ["slpd.fold0"]
-    assert job_per_fold.pretrain_minutes(Wildcards(run="slpd.fold0")) - 60 == pytest.approx(0.9 * (minutes - 60))
+    job_per_fold.encoders.of_run["slpd"] = ["slpd.fold0"]
+    assert job_per_fold.pretrain_minutes(Wildcards(region_encoder="slpd.fold0")) - 60 == pytest.approx(
+        0.9 * (minutes - 60)
+    )
 
 
 def test_a_job_that_reads_a_slide_waits_longer_each_time_and_knows_its_last_attempt():
@@ -77,7 +79,7 @@ def test_heavy_weights_need_more_memory(job, tmp_path):
 
 
 def test_training_asks_for_time_by_cohort_and_epochs(job):
-    assert job().pretrain_minutes(Wildcards(run="slpd")) == pytest.approx(60 + 1000 * 60 * 100 / 250 / 60)
+    assert job().pretrain_minutes(Wildcards(region_encoder="slpd")) == pytest.approx(60 + 1000 * 60 * 100 / 250 / 60)
     assert job().evaluate_minutes(Wildcards(classifier="mil")) == pytest.approx(30 + 1000 * 20 / 150)
     assert job().evaluate_minutes(Wildcards(classifier="knn")) == pytest.approx(30 + 1000 / 150)
     trained = job(source="dino")

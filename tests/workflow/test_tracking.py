@@ -52,7 +52,7 @@ def test_each_undeclared_location_has_its_reason():
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     blocks = re.findall(r"^    params:\n((?:        .*\n)+)", text, re.MULTILINE)
     parameters = re.findall(r"^        (\w+)=(.+)", "".join(blocks), re.MULTILINE)
-    locations = r"(str\()?(untracked\(|PATHS\.|RESULTS\b|TARGETS\.(tokens_dir|result_tables))"
+    locations = r"(str\()?(untracked\(|PATHS\.|RESULTS\b|ROWS\.(tokens_dir|result_tables))"
     assert {name for name, value in parameters if re.match(locations, value)} == {*tracking.UNDECLARED}
     assert all(re.fullmatch(r"[^.].*\.", reason) for reason in tracking.UNDECLARED.values())
 

@@ -1,0 +1,111 @@
+"""The encoders of a workflow, by its settings: patch encoders, and the region encoders of pretraining runs.
+
+A run trains one region encoder on all slides, or one per fold; its name is the run's, or `{run}.fold{fold}`. Every
+method that takes `wildcards` is an input or a parameter of a rule. It reads `region_encoder`, or `encoder`: a patch
+encoder of patch_encoder.compared, and where there is none the cohort's own.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from slpd_core import config
+from slpd_core.artifacts.paths import CohortPaths, join_encoder_name, split_encoder_name
+
+
+def name_pattern(names: Iterable[Any]) -> str:
+    """Build a regular expression that matches these names alone.
+
+    Args:
+        names: The names; a wildcard of another name then has no rule.
+
+    Returns:
+        The expression; it matches nothing where there are no names.
+    """
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+class Encoders:
+    """The patch encoders and region encoders of a cohort.
+
+    Args:
+        settings: The whole config.
+        cohort_slides: Ids of the cohort's slides.
+    """
+
+    def __init__(self, settings: config.Config, cohort_slides: Sequence[str] = ()) -> None:
+        self.settings, self.cohort_slides = settings, cohort_slides
+        self.paths = CohortPaths(Path("results", settings.cohort))
+        recipe = settings.patch_encoder.recipe
+        self.recipe = recipe.model_dump() if recipe else None  # by which the patch encoder is trained, or None
+        self.runs = [*settings.pretrain.runs]
+        run_configs = {run: settings.pretrain.run(run) for run in self.runs}
+        self.of_run = {
+            run: [run] if run_config.train_on == "all" else [join_encoder_name(run, fold) for fold in self.folds]
+            for run, run_config in run_configs.items()
+        }
+        self.names = [name for names in self.of_run.values() for name in names]
+        self.reported = [names[0] for names in self.of_run.values()]  # the region encoder of each run in the report
+        self.galleries = [
+            str(self.paths.gallery(self.of_run[run][0]))
+            for run, run_config in run_configs.items()
+            if run_config.uses_prototypes
+        ]
+
+    @property
+    def folds(self) -> range:
+        """The folds of the cohort."""
+        return range(self.settings.folds.count)
+
+    def patch_encoder(self, wildcards: Any) -> config.PatchEncoderConfig:
+        """Return the settings of a patch encoder."""
+        return self._patch_encoders[getattr(wildcards, "encoder", "")]
+
+    def patch_encoder_section(self, wildcards: Any) -> dict[str, Any]:
+        """Return the settings of a patch encoder as plain values."""
+        return self.patch_encoder(wildcards).model_dump()
+
+    def patch_encoder_recipe(self, wildcards: Any) -> dict[str, Any] | None:
+        """Return the settings by which a patch encoder is trained; None where its weights come from elsewhere."""
+        return self.recipe if self.patch_encoder(wildcards).source == "dino" else None
+
+    def patch_encoder_files(self, wildcards: Any) -> list[str]:
+        """Return the local files that a patch encoder's source reads."""
+        return self.patch_encoder(wildcards).files
+
+    def sampled_patches(self, wildcards: Any) -> list[str]:
+        """Return the patches, one file per slide, that a patch encoder is trained on; none where it is not trained."""
+        slides = self.cohort_slides if self.patch_encoder_recipe(wildcards) else []
+        return [str(self.paths.patches(slide)) for slide in slides]
+
+    def patch_history(self, wildcards: Any) -> str | list[str]:
+        """Return the training curves of the cohort's own patch encoder; nothing where it is not trained."""
+        return str(self.paths.patch_history()) if self.recipe else []
+
+    def pretrain_config(self, wildcards: Any) -> config.PretrainRunConfig:
+        """Return the settings of the run that a region encoder belongs to."""
+        return self.settings.pretrain.run(split_encoder_name(wildcards.region_encoder)[0])
+
+    def pretrain_section(self, wildcards: Any) -> dict[str, Any]:
+        """Return the settings of a region encoder's run as plain values."""
+        return self.pretrain_config(wildcards).model_dump()
+
+    def init_from_path(self, wildcards: Any) -> list[str]:
+        """Return the encoder that a run begins with; nothing where it begins with random weights."""
+        return [*filter(None, [self.pretrain_config(wildcards).init_from])]
+
+    def fold(self, wildcards: Any) -> int | None:
+        """Return the fold whose training slides alone a region encoder sees; None where it sees all slides."""
+        return split_encoder_name(wildcards.region_encoder)[1]
+
+    def folds_table(self, wildcards: Any) -> str | list[str]:
+        """Return the table of folds; nothing for a region encoder that sees all slides."""
+        return [] if self.fold(wildcards) is None else str(self.paths.folds())
+
+    @cached_property
+    def _patch_encoders(self) -> dict[str, config.PatchEncoderConfig]:
+        """The cohort's own patch encoder as "", and the compared ones by name."""
+        encoders = self.settings.patch_encoder
+        return {"": encoders.cohort_encoder} | {name: encoders.encoder(name) for name in encoders.compared}

@@ -1,0 +1,132 @@
+"""The rows of the result table: features and a classifier, as evaluate.classifiers names them, in each fold.
+
+Features are those of a region encoder (a run's name), or of a patch encoder. Every method that takes `wildcards` is an
+input or a parameter of a rule, of which it reads `features`, `classifier` and `fold`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slpd_core import config
+from slpd_core.artifacts.paths import CohortPaths, join_encoder_name
+from slpd_core.workflow.encoders import Encoders
+
+
+class Rows:
+    """The rows of the result table of a cohort.
+
+    Args:
+        settings: The whole config.
+        encoders: Of the cohort.
+        new_slides: Ids of the slides to be predicted.
+    """
+
+    def __init__(self, settings: config.Config, encoders: Encoders, new_slides: Sequence[str] = ()) -> None:
+        self.settings, self.encoders, self.new_slides = settings, encoders, new_slides
+        self.paths, self.folds = encoders.paths, encoders.folds
+        # Names of the features that classifiers may be trained on, whether evaluate.classifiers names them or not.
+        plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
+        self.feature_names = [*plain, *settings.patch_encoder.compared, *encoders.runs]
+
+    @property
+    def figures(self) -> dict[str, tuple[str, str]]:
+        """The figures of the report: where `snakemake --report` shows them, and under which name."""
+        figures = {"roc": ("Results", "ROC curves"), "predictions": ("Results", "Confusion and calibration")}
+        if self.encoders.recipe:
+            figures["patch_encoder"] = ("Pretraining", "Patch encoder's curves")
+        if self.encoders.runs:
+            figures["training"] = ("Pretraining", "Training curves")
+            figures["tsne"] = ("Pretraining", "t-SNE of regions")
+        return figures
+
+    def fold_encoder(self, features: str, fold: int | str) -> str:
+        """Return the region encoder behind features and fold: the fold's own, else the run's; "" for patch features."""
+        names, of_fold = self.encoders.of_run.get(features, []), join_encoder_name(features, int(fold))
+        return of_fold if of_fold in names else features if names else ""
+
+    def embed_table(self, wildcards: Any) -> str | list[str]:
+        """Return the embeddings of a row and fold; nothing for patch features."""
+        name = self.fold_encoder(wildcards.features, wildcards.fold)
+        return str(self.paths.embed(name)) if name else []
+
+    def embed_tables(self, wildcards: Any) -> list[str]:
+        """Return the embeddings of a row, one table per fold."""
+        return [str(self.paths.embed(self.fold_encoder(wildcards.features, fold))) for fold in self.folds]
+
+    def tokens_ledger(self, wildcards: Any) -> str:
+        """Return the ledger of the patch encoder behind a row."""
+        return str(self.paths.ledger(encoder=self._compared(wildcards.features)))
+
+    def tokens_dir(self, wildcards: Any) -> str:
+        """Return the folder of the tokens behind a row."""
+        return str(self.paths.tokens_dir(encoder=self._compared(wildcards.features)))
+
+    def models(self, wildcards: Any) -> list[str]:
+        """Return the trained classifiers of a row, one file per fold."""
+        return self._models(wildcards.features, wildcards.classifier)
+
+    def all_predictions(self) -> list[str]:
+        """Return the predictions of every row and fold, row by row."""
+        rows = self.settings.evaluate.classifiers.items()
+        pairs = [(features, classifier) for features, names in rows for classifier in names]
+        return [str(self.paths.predictions(*pair, fold)) for pair in pairs for fold in self.folds]
+
+    def all_heatmaps(self) -> list[str]:
+        """Return the heat maps of every row whose classifier attends to regions."""
+        return [str(self.paths.heatmaps(*pair)) for pair in self.settings.attending]
+
+    @property
+    def result_tables(self) -> dict[str, str]:
+        """The result table of each cohort that report.tables names."""
+        cohorts = [cohort for table in self.settings.report.tables.values() for cohort in table.cohorts]
+        return {cohort: str(CohortPaths(Path("results", cohort)).result_table("parquet")) for cohort in cohorts}
+
+    def joined_tables(self, wildcards: Any) -> list[str]:
+        """Return the result tables that report.tables joins: this cohort's, and of the others those that exist.
+
+        Raises:
+            ValueError: report.tables names none.
+        """
+        if not self.result_tables:
+            raise ValueError("report.tables: none is named; cohorts/paper.yaml has those of the paper")
+        tables = self.result_tables.items()
+        return [path for cohort, path in tables if cohort == self.settings.cohort or Path(path).exists()]
+
+    def prediction_rows(self) -> list[dict[str, Any]]:
+        """Return the rows that predict new slides: the fields of a `predict.PredictionModel` each."""
+        rows = []
+        for features, classifier in self.settings.predicting:
+            names, compared = [self.fold_encoder(features, fold) for fold in self.folds], self._compared(features)
+            rows.append(
+                {
+                    "features": features,
+                    "classifier": classifier,
+                    "models": self._models(features, classifier),
+                    "embeds": [str(self.paths.new_embed(name)) for name in names if name],
+                    "tokens": str(self.paths.tokens_dir(encoder=compared)),
+                    "ledger": str(self.paths.new_ledger(encoder=compared)),
+                }
+            )
+        return rows
+
+    def prediction_inputs(self, wildcards: Any) -> list[str]:
+        """Return the files that new slides are predicted from, each once.
+
+        Raises:
+            ValueError: There are no slides to predict.
+        """
+        if not self.new_slides:
+            raise ValueError(
+                "predict.sheet: no slides to predict; write a sheet of columns slide_id, path and name it there, for "
+                "example --config predict='{sheet: new.csv}'"
+            )
+        rows = self.prediction_rows()
+        return [*dict.fromkeys(path for row in rows for path in [*row["models"], *row["embeds"], row["ledger"]])]
+
+    def _compared(self, features: str) -> str:
+        """The compared patch encoder that features name; "" where they are of the cohort's own."""
+        return features if features in self.settings.patch_encoder.compared else ""
+
+    def _models(self, features: str, classifier: str) -> list[str]:
+        return [str(self.paths.classifier(features, classifier, fold)) for fold in self.folds]
