@@ -21,8 +21,8 @@ from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, update_networks
 
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check synchronizes the device
-LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, teacher entropy %.3f, effective rank %.1f, %.1f %s/s"
-LOGGED = ("loss", "loss_self", "teacher_entropy", "effective_rank")  # columns of either stage's history
+LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, KoLeo %.3f, teacher entropy %.3f, effective rank %.1f, %.1f %s/s"
+LOGGED = ("loss", "loss_self", "koleo", "teacher_entropy", "effective_rank")  # columns of either stage's history
 
 
 class Objective(Protocol):

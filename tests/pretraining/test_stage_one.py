@@ -101,6 +101,15 @@ def test_the_loss_of_a_step_is_dinos(paths):
     torch.testing.assert_close(networks.centers["self"], 0.9 * center + 0.1 * logits.mean(0))
 
 
+def test_the_log_has_both_losses_of_each_epoch(paths, tmp_path, caplog):
+    caplog.set_level("INFO")
+    _, history = train(paths, tmp_path / "c.pt")
+    columns = {"loss": "loss", "self": "loss_self", "KoLeo": "koleo", "teacher entropy": "teacher_entropy"}
+    for row in history.to_dict("records"):
+        line = ", ".join(f"{name} {row[column]:.3f}" for name, column in columns.items())
+        assert f"epoch {row['epoch'] + 1:.0f} of 3: {line}, effective rank {row['effective_rank']:.1f}, " in caplog.text
+
+
 def test_training_changes_the_teacher_and_keeps_a_history(paths, tmp_path):
     networks, history = train(paths, tmp_path / "c.pt")
     assert history["epoch"].tolist() == [0, 1, 2]
