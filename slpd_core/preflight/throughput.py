@@ -13,10 +13,12 @@ from slpd_core.encoders.patch_encoder import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.evaluation import classifiers
 from slpd_core.pretraining import patch_encoder, pretrain, stage_one
+from slpd_core.pretraining.patch_dataset import PatchDataset
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset
 from slpd_core.slides import tokenizer
-from slpd_core.ssl.trainer import EpochState, PretrainingStage, train_epoch
+from slpd_core.ssl.stage import PretrainingStage
+from slpd_core.ssl.trainer import EpochState, train_epoch
 
 CPU_PATCHES, GPU_PATCHES = 16, 2048  # encoded to time one
 CPU_TRAINING_BATCH = 16  # regions or patches per training step; the rate is nearly that of a larger batch
@@ -88,7 +90,7 @@ def time_patch_encoder(
     return EncoderSpeed(seconds, int(meta["token_dim"]), chosen, (region_px // side) ** 2, weights_gb)
 
 
-class NoisePatches(stage_one.PatchDataset):
+class NoisePatches(PatchDataset):
     """Patches of stage one without a file.
 
     Args:

@@ -17,7 +17,9 @@ from slpd_core.encoders.patch_encoder import build_encoder, load_weights
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights
 from slpd_core.pretraining import stage_one
+from slpd_core.pretraining.dino_objective import DinoObjective
 from slpd_core.pretraining.patch_augmentations import PatchCropParams
+from slpd_core.pretraining.patch_networks import VitParams
 from slpd_core.runtime import log
 from slpd_core.ssl.distributed import launch_distributed
 from slpd_core.ssl.schedules import Recipe
@@ -63,7 +65,7 @@ class StageOneSpec:
     gpus: int = 0
 
 
-def select_vit(section: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> stage_one.VitParams:
+def select_vit(section: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> VitParams:
     """Select what stage one trains from the settings.
 
     Args:
@@ -86,7 +88,7 @@ def select_vit(section: config.PatchEncoderConfig, recipe: config.StageOneConfig
                 f"patch_encoder.dino.{key}: {crop_px} is not a multiple of the {stride} px that a token of "
                 f"{section.name} covers; set it to {max(1, crop_px // stride) * stride}"
             )
-    return stage_one.VitParams(
+    return VitParams(
         name=section.name,
         input_px=input_px,
         model_kwargs=model_kwargs,
@@ -111,14 +113,12 @@ def select_stage_one(recipe: config.StageOneConfig) -> dict[str, Any]:
     """
     return {
         "crops": recipe.select(PatchCropParams),
-        "objective": recipe.select(stage_one.DinoObjective),
+        "objective": recipe.select(DinoObjective),
         "recipe": recipe.select(Recipe),
     }
 
 
-def train_stage_one(
-    vit_params: stage_one.VitParams, spec: StageOneSpec, seed: int
-) -> tuple[PretrainedWeights, pd.DataFrame]:
+def train_stage_one(vit_params: VitParams, spec: StageOneSpec, seed: int) -> tuple[PretrainedWeights, pd.DataFrame]:
     """Train the encoder, on several GPUs by one process each.
 
     Args:

@@ -22,8 +22,9 @@ from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.monitoring import effective_rank, fixed_sample, knn_accuracy
 from slpd_core.ssl.schedules import Recipe
+from slpd_core.ssl.stage import PretrainingStage, shuffled_batches
 from slpd_core.ssl.student_teacher import StudentTeacher
-from slpd_core.ssl.trainer import fit, shuffled_batches
+from slpd_core.ssl.trainer import fit
 
 
 def train(dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any) -> tuple[StudentTeacher, pd.DataFrame]:
@@ -49,7 +50,7 @@ def train(dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any) -> tu
 
 
 @dataclass
-class StageTwo:
+class StageTwo(PretrainingStage):
     """Stage two as the trainer runs it: before every epoch cluster each slide and match the slides, then distil.
 
     Attributes:
@@ -115,14 +116,7 @@ class StageTwo:
         return len(self.dataset.tokens)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Cluster each slide, match the slides and assign targets, if the epoch needs it.
-
-        Args:
-            epoch: From 0.
-
-        Returns:
-            Statistics of prototypes, targets and embeddings.
-        """
+        """Cluster each slide, match the slides and assign targets, if the epoch needs it; measure all of them."""
         dataset, clustering, device = self.dataset, self.clustering, self.networks.device.type
         has_prototypes = self.objective.alpha_intra > 0 or self.objective.alpha_inter > 0
         row: dict[str, float] = {}
@@ -149,27 +143,11 @@ class StageTwo:
         return row
 
     def shuffle(self, epoch: int) -> list[np.ndarray]:
-        """Draw the batches of an epoch.
-
-        Args:
-            epoch: From 0.
-
-        Returns:
-            Rows of each step, int64 (batch_size,).
-        """
+        """Draw the batches of an epoch."""
         return shuffled_batches(len(self), self.recipe.batch_size, generator(self.seed, "batches", epoch))
 
     def load(self, epoch: int, batches: list[np.ndarray], first: int) -> Generator[Batch]:
-        """Sample crops and look up targets, batch by batch.
-
-        Args:
-            epoch: From 0.
-            batches: Rows of each step.
-            first: Step to begin with.
-
-        Yields:
-            This process's share of each batch.
-        """
+        """Sample crops and look up targets of this process's share of each batch."""
         device = self.networks.device
         for i, regions in enumerate(batches[first:], start=first):
             rows = distributed.local_shard(np.arange(len(regions)))
@@ -179,43 +157,21 @@ class StageTwo:
             yield Batch(views, self.targets.for_batch(index) if self.targets else {})
 
     def end_epoch(self) -> dict[str, float]:
-        """Drop the targets.
-
-        Returns:
-            No further columns.
-        """
+        """Drop the targets."""
         self.targets = None
         return {}
 
     def torch_seed(self, *keys: str | int) -> int:
-        """Derive a seed for torch from the run's seed and the use.
-
-        Args:
-            keys: The use.
-
-        Returns:
-            The seed.
-        """
+        """Derive a seed for torch."""
         return torch_seed(self.seed, *keys)
 
     def describe(self, rows: np.ndarray) -> str:
-        """Name the slides of a batch.
-
-        Args:
-            rows: Of the batch.
-
-        Returns:
-            Text that follows the number of the step.
-        """
+        """Name the slides of a batch."""
         slides = sorted({self.dataset.slide_ids[slide] for slide in self.dataset.slide_of[rows]})
         return f", slides {name_some(slides)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect prototypes and targets.
-
-        Returns:
-            Tensors, nested.
-        """
+        """Collect prototypes and targets."""
         arrays = vars(self.prototypes).items() if self.prototypes else ()
         return {
             "prototypes": {name: torch.from_numpy(array) for name, array in arrays},
@@ -223,11 +179,7 @@ class StageTwo:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore prototypes and targets.
-
-        Args:
-            state: As `state_dict` returned it.
-        """
+        """Restore prototypes and targets."""
         arrays, targets, device = state["prototypes"], state["targets"], self.networks.device
         self.prototypes = Prototypes(**{name: tensor.numpy() for name, tensor in arrays.items()}) if arrays else None
         self.targets = None

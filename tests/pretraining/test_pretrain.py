@@ -19,6 +19,7 @@ from slpd_core.runtime import TERMINATED, sigterm_exits
 from slpd_core.ssl import trainer
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import launch_distributed
+from slpd_core.ssl.stage import shuffled_batches
 from tests.fixtures.pretraining import build_student_teacher, train_run
 
 
@@ -36,7 +37,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(("regions", "sizes"), [(25, [10, 10]), (20, [10, 10]), (7, [7]), (1, [1])])
 def test_batches_cover_the_cohort_once(regions, sizes):
-    found = trainer.shuffled_batches(regions, 10, np.random.default_rng(0))
+    found = shuffled_batches(regions, 10, np.random.default_rng(0))
     assert [len(batch) for batch in found] == sizes
     rows = np.concatenate(found)
     assert len(set(rows)) == len(rows)

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 
 from slpd_core import artifacts
 from slpd_core.pretraining import stage_one
+from slpd_core.pretraining.dino_objective import DinoObjective
 from slpd_core.pretraining.patch_augmentations import PatchCropParams, sample_patch_crops
-from slpd_core.pretraining.stage_one import DinoObjective, VitParams
+from slpd_core.pretraining.patch_dataset import PatchDataset
+from slpd_core.pretraining.patch_networks import VitParams, build_patch_student_teacher
 from slpd_core.runtime import sigterm_exits
 from slpd_core.ssl import trainer
 from slpd_core.ssl.distributed import launch_distributed
@@ -37,7 +39,7 @@ def train(paths, checkpoint_path, vit=VIT, device="cpu"):
 
 
 def start():
-    return stage_one.build_patch_student_teacher(VIT, seed=3)
+    return build_patch_student_teacher(VIT, seed=3)
 
 
 @pytest.fixture
@@ -61,17 +63,17 @@ def weights(networks):
 
 
 def test_patches_of_all_slides_are_one_array(paths):
-    patches = stage_one.PatchDataset(paths)
+    patches = PatchDataset(paths)
     assert len(patches) == 21
     first, last = (artifacts.read_patches(path)[0] for path in (paths[0], paths[2]))
     taken = patches.get(np.array([20, 0, 11, 12]))
     np.testing.assert_array_equal(taken, np.stack([last[8], first[0], first[11], last[0]]))
-    assert stage_one.PatchDataset(paths[:2]).fingerprint != patches.fingerprint
+    assert PatchDataset(paths[:2]).fingerprint != patches.fingerprint
 
 
 def test_without_any_patch_there_is_nothing_to_train_on(paths):
     with pytest.raises(ValueError, match="no slide has patches"):
-        stage_one.PatchDataset(paths[1:2])
+        PatchDataset(paths[1:2])
 
 
 def test_the_loss_of_a_step_is_dinos(paths):
@@ -80,7 +82,7 @@ def test_the_loss_of_a_step_is_dinos(paths):
     with torch.no_grad():
         networks.teacher.head.last_layer.add_(0.3 * torch.randn_like(networks.teacher.head.last_layer))
     networks.centers["self"] = center = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
-    pixels = stage_one.PatchDataset(paths).get(np.arange(4))
+    pixels = PatchDataset(paths).get(np.arange(4))
     views = sample_patch_crops(pixels, np.arange(4), 4, CROPS, np.random.default_rng(0))
     views = [VIT.normalize(view) for view in views]
     metrics = DinoObjective().backward(networks, views)
