@@ -53,7 +53,7 @@ def cluster_embeddings(
     if not embeddings:
         raise ValueError("embeddings: of no slide; give those of one slide at least")
     ids = list(embeddings)
-    group = None if patients is None else np.unique([patients[name] for name in ids], return_inverse=True)[1]
+    groups = None if patients is None else np.unique([patients[name] for name in ids], return_inverse=True)[1]
     return prototypes.cluster_slides(
         np.concatenate([embeddings[name] for name in ids]),
         np.repeat(np.arange(len(ids)), [len(embeddings[name]) for name in ids]),
@@ -65,7 +65,7 @@ def cluster_embeddings(
         seed=seed,
         epoch=epoch,
         min_regions=min_regions,
-        group=group,
+        groups=groups,
         matching=matching,
         center_slides=center_slides,
     )

@@ -9,15 +9,15 @@ from slpd_core.pretraining.token_dataset import TokenDataset
 LOSSES = {"intra": "L_intra", "inter": "L_inter"}
 
 
-def clustering_groups(dataset: TokenDataset, params: ClusteringParams) -> tuple[np.ndarray, list[str], int]:
-    """Determine what is clustered as one: each slide, or where clustering is global, all regions.
+def slides_to_cluster(dataset: TokenDataset, params: ClusteringParams) -> tuple[np.ndarray, list[str], int]:
+    """Return the slides as they are clustered: each by itself, or where clustering is global, all as one.
 
     Args:
         dataset: N slides of R regions.
         params: Global clustering has as many prototypes as the slides would have had.
 
     Returns:
-        The group of each region, int64 (R,); names of the groups; the number of prototypes of each.
+        The slide of each region, int64 (R,); the slides' ids, "" for all as one; the number of prototypes of each.
     """
     if params.clustering == "slide":
         return dataset.slide_of, dataset.slide_ids, params.n_prototypes
@@ -25,8 +25,8 @@ def clustering_groups(dataset: TokenDataset, params: ClusteringParams) -> tuple[
     return np.zeros_like(dataset.slide_of), [""], total
 
 
-def related_slides(dataset: TokenDataset, *, exclude_same_patient: bool = False) -> np.ndarray:
-    """Group slides that are no neighbors of one another.
+def neighbor_groups(dataset: TokenDataset, *, exclude_same_patient: bool = False) -> np.ndarray:
+    """Group slides: those of a group are no neighbors of one another.
 
     Args:
         dataset: N slides.
@@ -64,17 +64,17 @@ def reached_regions(dataset: TokenDataset, params: ClusteringParams, objective: 
     Returns:
         Term -> number of targets per region, int64 (R,): prototypes of its slide, or neighbors, K at most.
     """
-    group_of, names, M = clustering_groups(dataset, params)
-    clustered = np.bincount(group_of, minlength=len(names)) >= min_clustered_regions(M, params.min_regions)
-    targets = {"intra": clustered[group_of].astype(np.int64)} if objective.alpha_intra else {}
+    slide_of, slide_ids, M = slides_to_cluster(dataset, params)
+    clustered = np.bincount(slide_of, minlength=len(slide_ids)) >= min_clustered_regions(M, params.min_regions)
+    targets = {"intra": clustered[slide_of].astype(np.int64)} if objective.alpha_intra else {}
     if objective.alpha_inter:
-        related = related_slides(dataset, exclude_same_patient=params.exclude_same_patient)
+        groups = neighbor_groups(dataset, exclude_same_patient=params.exclude_same_patient)
         if objective.inter_target == "any_region":
-            related, counted = related[dataset.slide_of], np.ones(len(dataset.tokens), bool)
-            left = len(related) - np.bincount(related)[related]
+            groups, counted = groups[dataset.slide_of], np.ones(len(dataset.tokens), bool)
+            left = len(groups) - np.bincount(groups)[groups]
         else:
             counted = clustered[dataset.slide_of]
-            left = (clustered.sum() - np.bincount(related, clustered)[related].astype(np.int64))[dataset.slide_of]
+            left = (clustered.sum() - np.bincount(groups, clustered)[groups].astype(np.int64))[dataset.slide_of]
         targets["inter"] = np.where(counted, np.minimum(left, params.n_neighbors), 0)
     return targets
 
@@ -93,7 +93,7 @@ def describe_gaps(dataset: TokenDataset, params: ClusteringParams, objective: Sl
     targets = reached_regions(dataset, params, objective)
     dead = [LOSSES[term] for term, count in targets.items() if not count.any()]
     partial = [LOSSES[term] for term, count in targets.items() if count.any() and not count.all()]
-    fewest = min_clustered_regions(clustering_groups(dataset, params)[2], params.min_regions)
+    fewest = min_clustered_regions(slides_to_cluster(dataset, params)[2], params.min_regions)
     too_small = np.bincount(dataset.slide_of).max(initial=0) < fewest
     gaps = []
     if dead:

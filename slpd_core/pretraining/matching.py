@@ -34,7 +34,7 @@ def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
 
 @check_arguments(K=NonNegativeInt, matching=Matching)
 def nearest_slides(
-    centers: np.ndarray, K: int, group: np.ndarray | None = None, matching: Matching = "optimal"
+    centers: np.ndarray, K: int, groups: np.ndarray | None = None, matching: Matching = "optimal"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the K most similar slides of each slide, and the partner of each prototype in them (paper, eq. 3, 4).
 
@@ -43,7 +43,7 @@ def nearest_slides(
     Args:
         centers: (N, M, D).
         K: Slides to find.
-        group: int64 (N,); slides of a group are no neighbors. None: every slide is a group.
+        groups: int64 (N,), the group of each slide; slides of a group are no neighbors. None: every slide is a group.
         matching: A prototype's partner is that of the optimal pairing, or the nearest by cosine, which several may
             share.
 
@@ -52,7 +52,7 @@ def nearest_slides(
         fewer than K slides are allowed.
     """
     N, M, _ = centers.shape
-    group = np.arange(N) if group is None else group
+    groups = np.arange(N) if groups is None else groups
     neighbors = np.full((N, K), -1, np.int64)
     matches = np.full((N, K, M), -1, np.int64)
     unit = _unit(centers.transpose(1, 0, 2))
@@ -60,18 +60,18 @@ def nearest_slides(
     def compare(start: int) -> None:
         block = slice(start, start + BLOCK_SLIDES)
         similarity = _similarities(unit[:, block], unit)
-        similarity[group[block, None] == group] = -np.inf
+        similarity[groups[block, None] == groups] = -np.inf
         for rank, rows, nearest in _ranked(similarity, K):
             slides = start + rows
             neighbors[slides, rank] = nearest
             matches[slides, rank] = _partners(unit[:, slides], unit[:, nearest], matching)
 
-    if len(np.unique(group)) > 1:
+    if len(np.unique(groups)) > 1:
         parallel_map(compare, range(0, N, BLOCK_SLIDES))
     return neighbors, matches
 
 
-def nearest_regions(clustered: np.ndarray, neighbors: np.ndarray, group_of: np.ndarray) -> np.ndarray:
+def nearest_regions(clustered: np.ndarray, neighbors: np.ndarray, slide_of: np.ndarray) -> np.ndarray:
     """Find for each region the most similar one, by cosine, in each of its slide's neighbors.
 
     The alternative to prototypes that the paper argues against (Table 2, inter-slide distillation by region).
@@ -79,21 +79,21 @@ def nearest_regions(clustered: np.ndarray, neighbors: np.ndarray, group_of: np.n
     Args:
         clustered: float32 (R, D).
         neighbors: int64 (N, K), nearest slides, -1 for none.
-        group_of: int64 (R,), the slide of each region.
+        slide_of: int64 (R,), the slide of each region.
 
     Returns:
         int64 (R, K), -1 for none.
     """
     unit = clustered / np.maximum(np.linalg.norm(clustered, axis=1, keepdims=True), 1e-12)
-    rows_of = [np.flatnonzero(group_of == group) for group in range(len(neighbors))]
+    rows_of = [np.flatnonzero(slide_of == slide) for slide in range(len(neighbors))]
     nearest = np.full((len(clustered), neighbors.shape[1]), -1)
-    for group, rank in np.argwhere(neighbors >= 0):
-        rows, candidates = rows_of[group], rows_of[neighbors[group, rank]]
+    for slide, rank in np.argwhere(neighbors >= 0):
+        rows, candidates = rows_of[slide], rows_of[neighbors[slide, rank]]
         nearest[rows, rank] = candidates[(unit[rows] @ unit[candidates].T).argmax(1)]
     return nearest
 
 
-def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> np.ndarray:
+def nearest_regions_of_all(clustered: np.ndarray, groups: np.ndarray, K: int) -> np.ndarray:
     """Find for each region the K most similar regions, by cosine, of all other groups.
 
     The other reading of Table 2's inter-slide distillation by region: the nearest slides play no part. Regions are
@@ -101,7 +101,7 @@ def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> 
 
     Args:
         clustered: float32 (R, D).
-        group: int64 (R,), the slide of each region, or its patient.
+        groups: int64 (R,), the slide of each region, or its patient.
         K: Regions to find.
 
     Returns:
@@ -112,11 +112,11 @@ def nearest_regions_of_all(clustered: np.ndarray, group: np.ndarray, K: int) -> 
     def compare(start: int) -> None:
         block = slice(start, start + COMPARED_REGIONS)
         cosine = unit[block] @ unit.T
-        cosine[group[block, None] == group] = -np.inf
+        cosine[groups[block, None] == groups] = -np.inf
         for rank, rows, nearest in _ranked(cosine, K):
             neighbors[start + rows, rank] = nearest
 
-    if len(np.unique(group)) > 1:
+    if len(np.unique(groups)) > 1:
         parallel_map(compare, range(0, len(clustered), COMPARED_REGIONS))
     return neighbors
 

@@ -6,13 +6,11 @@ With the defaults `reference.SLPD.losses` is the same in plain torch; here regio
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slpd_core.pretraining.matching import nearest_regions, nearest_regions_of_all
-from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.pretraining.targets import BatchTargets, InterTarget
 from slpd_core.ssl import distributed, losses
 from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.losses import LogitFactors
@@ -24,33 +22,6 @@ LOSS_NAMES = {term: f"loss_{term}" for term in TERMS}
 ENTROPIES = {"self": "teacher_entropy", "intra": "entropy_intra", "inter": "entropy_inter"}
 METRICS = ("loss", *LOSS_NAMES.values(), "koleo", *ENTROPIES.values())
 BLOCK_REGIONS = {"cpu": 32, "cuda": 128}  # that go through a network at a time
-# Term -> target vectors (B, K, D), and weights (B, K): 1 where there is a target, else 0.
-BatchTargets = dict[str, tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class EpochTargets:
-    """Targets of all regions in an epoch: of L_intra and L_inter, each if its weight is not 0.
-
-    Attributes:
-        vectors: float32 (P, D), on the device; D is the length of what was clustered.
-        rows: Term -> int64 (R, K), rows of `vectors` that a region is distilled from, -1 for none.
-    """
-
-    vectors: Tensor
-    rows: dict[str, Tensor]
-
-    def for_batch(self, regions: Tensor) -> BatchTargets:
-        """Look up the targets of a batch.
-
-        Args:
-            regions: int64 (B,), rows of the dataset.
-
-        Returns:
-            Term -> vectors (B, K, D) and weights (B, K).
-        """
-        chosen = {term: rows[regions] for term, rows in self.rows.items()}
-        return {term: (self.vectors[rows.clamp(min=0)], (rows >= 0).float()) for term, rows in chosen.items()}
 
 
 @dataclass(frozen=True)
@@ -78,13 +49,13 @@ class TeacherOutput:
         logits: Factors of the teacher's logits, (B, T, d) and (O, d).
         centers: (T, O), as they were before the batch moved them.
         exists: Term -> (B, its targets), 1 where there is a target, else 0.
-        pairs: Term -> (B, its targets, crops), the weights of `pair_weights`.
+        pair_weights: Term -> (B, its targets, crops), of each pair of a target and a student crop in the term's loss.
     """
 
     logits: LogitFactors
     centers: Tensor
     exists: dict[str, Tensor]
-    pairs: dict[str, Tensor]
+    pair_weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,7 +78,7 @@ class SlpdObjective:
 
     alpha_intra: float = 1.0
     alpha_inter: float = 1.0
-    inter_target: Literal["prototype", "region", "any_region"] = "prototype"
+    inter_target: InterTarget = "prototype"
     cluster_space: Literal["embedding", "bottleneck"] = "embedding"
     student_temperature: float = 0.1
     teacher_temperature: float = 0.04
@@ -122,8 +93,8 @@ class SlpdObjective:
         return {term: "prototypes" if self.shared_center and term != "self" else term for term in TERMS}
 
     @property
-    def term_weights(self) -> dict[str, float]:
-        """Weight of each term in the loss."""
+    def alphas(self) -> dict[str, float]:
+        """Weight of each term in the loss: 1, α₁ and α₂."""
         return {"self": 1.0, "intra": self.alpha_intra, "inter": self.alpha_inter}
 
     def backward(self, networks: StudentTeacher, batch: Batch) -> dict[str, Tensor]:
@@ -140,8 +111,8 @@ class SlpdObjective:
             METRICS, each (): a loss without targets is 0, the entropy of targets that no region has is nan.
         """
         teacher, device, student = self.teacher_output(networks, batch), networks.device, networks.student
-        output_weight, weights = student.head.normalized_weight(), self.term_weights
-        pairs = torch.cat([weights[term] * pair for term, pair in teacher.pairs.items()], 1).to(output_weight.dtype)
+        output_weight, terms = student.head.normalized_weight(), teacher.pair_weights.items()
+        pair_weights = torch.cat([self.alphas[term] * weights for term, weights in terms], 1).to(output_weight.dtype)
         output_weight_leaf = output_weight.detach().requires_grad_(output_weight.requires_grad)
         size = len(batch) if self.koleo_weight else BLOCK_REGIONS[device.type]
         n_global, outputs, global_embeddings = len(batch.views[0]), [], []
@@ -151,10 +122,10 @@ class SlpdObjective:
                 crops = [view[:, b].flatten(0, 1) for view in batch.views if len(view)]
                 z = torch.cat([student.encoder(crop) for crop in crops])
                 vectors = student.head.bottleneck(z)
-            vectors = vectors.view(-1, len(pairs[b]), vectors.shape[1]).transpose(0, 1)
+            vectors = vectors.view(-1, len(pair_weights[b]), vectors.shape[1]).transpose(0, 1)
             g_s, g_t = LogitFactors(vectors, output_weight_leaf, self.student_temperature), teacher.logits.select(b)
             # Σ H(g_t(ẑ), g_s(z)) of eq. 1, Σ H(g_t(c), g_s(z)) of eq. 2, Σ H(g_t(ĉ_k), g_s(z)) of eq. 4, all at once.
-            output = losses.chunked_cross_entropy(g_s, g_t, teacher.centers, pairs[b], networks.dtype)
+            output = losses.chunked_cross_entropy(g_s, g_t, teacher.centers, pair_weights[b], networks.dtype)
             loss, global_z = output.loss, z[: n_global * len(vectors)]
             if self.koleo_weight:
                 koleo = losses.koleo_of_crops(global_z, n_global)
@@ -185,7 +156,7 @@ class SlpdObjective:
         vectors = teacher_vectors(networks, batch, cluster_space=self.cluster_space)
         output_weight = networks.teacher.head.normalized_weight()
         exists = {"self": torch.ones_like(vectors["self"][..., 0])}
-        exists |= {term: weights for term, (_, weights) in batch.targets.items()}
+        exists |= {term: exists_of_term for term, (_, exists_of_term) in batch.targets.items()}
         centers = []
         for term, rows in vectors.items():
             name = self.center_of[term]
@@ -194,8 +165,7 @@ class SlpdObjective:
                 networks.centers[name], rows, output_weight, exists[term], self.center_momentum
             )
         logits = LogitFactors(torch.cat([*vectors.values()], 1), output_weight, self.teacher_temperature)
-        pairs = pair_weights(batch, skip_crop_k=self.skip_crop_k)
-        return TeacherOutput(logits, torch.cat(centers), exists, pairs)
+        return TeacherOutput(logits, torch.cat(centers), exists, weight_pairs(batch, skip_crop_k=self.skip_crop_k))
 
     def _metrics(
         self, teacher: TeacherOutput, cross_entropy: Tensor, entropy: Tensor, koleo: Tensor
@@ -203,58 +173,16 @@ class SlpdObjective:
         """Sum up cross-entropies (B, T, crops) and entropies (B, T) term by term."""
         metrics = dict.fromkeys(METRICS, cross_entropy.new_zeros(()))
         metrics |= dict.fromkeys(ENTROPIES.values(), cross_entropy.new_full((), torch.nan))
-        sizes, weights = [pairs.shape[1] for pairs in teacher.pairs.values()], self.term_weights
-        terms = zip(teacher.pairs.items(), cross_entropy.split(sizes, 1), entropy.split(sizes, 1), strict=True)
-        for (term, pairs), H, entropies in terms:
-            metrics[LOSS_NAMES[term]] = (pairs * H).sum()
+        sizes = [weights.shape[1] for weights in teacher.pair_weights.values()]
+        terms = zip(teacher.pair_weights.items(), cross_entropy.split(sizes, 1), entropy.split(sizes, 1), strict=True)
+        for (term, weights), H, entropies in terms:
+            metrics[LOSS_NAMES[term]] = (weights * H).sum()
             metrics[ENTROPIES[term]] = losses.masked_mean(entropies, teacher.exists[term])
         metrics["koleo"] = koleo
         metrics["loss"] = sum(
-            (weights[term] * metrics[LOSS_NAMES[term]] for term in teacher.pairs), self.koleo_weight * koleo
+            (self.alphas[term] * metrics[LOSS_NAMES[term]] for term in teacher.pair_weights), self.koleo_weight * koleo
         )
         return metrics
-
-
-def assign_targets(
-    prototypes: Prototypes,
-    clustered: np.ndarray,
-    group_of: np.ndarray,
-    related: np.ndarray,
-    objective: SlpdObjective,
-    device: str = "cpu",
-) -> EpochTargets:
-    """Assign each region its targets: c of eq. 2, and ĉ_k of eq. 4 or regions in place of it.
-
-    c is the prototype a region is assigned to, ĉ_k its matched partner in the k-th nearest slide.
-
-    Args:
-        prototypes: Of the epoch.
-        clustered: float32 (R, D), of which the prototypes are means.
-        group_of: int64 (R,), the slide of each region, or what else was clustered as one.
-        related: int64 (R,); regions of equal value, of a slide or of a patient, are no neighbors.
-        objective: Says which terms have a weight, and what L_inter is distilled from.
-        device: Of the targets.
-
-    Returns:
-        The targets of these terms.
-    """
-    (_, M, D), m = prototypes.centers.shape, prototypes.assignment
-    vectors, rows = prototypes.centers.reshape(-1, D), {}
-    if objective.alpha_intra:
-        rows["intra"] = np.where(m >= 0, group_of * M + m, -1)[:, None]
-    if objective.alpha_inter and objective.inter_target == "prototype":
-        neighbor, partner = prototypes.neighbors[group_of], prototypes.matches[group_of, :, m]
-        rows["inter"] = np.where((m[:, None] >= 0) & (neighbor >= 0), neighbor * M + partner, -1)
-    elif objective.alpha_inter:
-        if objective.inter_target == "region":
-            nearest = nearest_regions(clustered, prototypes.neighbors, group_of)
-        else:
-            nearest = nearest_regions_of_all(clustered, related, prototypes.neighbors.shape[1])
-        rows["inter"] = np.where(nearest >= 0, len(vectors) + nearest, -1)
-        vectors = np.concatenate([vectors, clustered])
-    return EpochTargets(
-        torch.from_numpy(vectors).to(device), {term: torch.from_numpy(index).to(device) for term, index in rows.items()}
-    )
 
 
 def teacher_vectors(
@@ -281,7 +209,7 @@ def teacher_vectors(
     return vectors
 
 
-def pair_weights(batch: Batch, *, skip_crop_k: bool = False) -> dict[str, Tensor]:
+def weight_pairs(batch: Batch, *, skip_crop_k: bool = False) -> dict[str, Tensor]:
     """Weight the pairs of a target and a student crop, so that a term's loss is a sum over pairs.
 
     L_self: the mean over pairs of different crops and over the batch (eq. 1). L_intra and L_inter: the mean over a
@@ -295,7 +223,7 @@ def pair_weights(batch: Batch, *, skip_crop_k: bool = False) -> dict[str, Tensor
         Term -> (B, targets, crops); each sums to 1 over the batch, or to 0 where no region has a target.
     """
     B, device, (G, crops) = len(batch), batch.views[0].device, (len(batch.views[0]), sum(map(len, batch.views)))
-    pairs = {"self": to_device(losses.cross_view_weights(G, crops), device).expand(B, G, crops) / B}
+    pair_weights = {"self": to_device(losses.cross_view_weights(G, crops), device).expand(B, G, crops) / B}
     for term, (_, exists) in batch.targets.items():
         count = exists.sum(1, keepdim=True)
         n_regions = (count > 0).sum().float()
@@ -305,5 +233,5 @@ def pair_weights(batch: Batch, *, skip_crop_k: bool = False) -> dict[str, Tensor
         if skip_crop_k:
             compared.fill_diagonal_(0)
         compared = to_device(compared, device)
-        pairs[term] = share[:, :, None] * compared / compared.sum(1, keepdim=True)
-    return pairs
+        pair_weights[term] = share[:, :, None] * compared / compared.sum(1, keepdim=True)
+    return pair_weights

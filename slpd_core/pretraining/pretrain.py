@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from slpd_core import artifacts, config
 from slpd_core.encoders import region_encoder
-from slpd_core.pretraining.coverage import clustering_groups, describe_gaps
+from slpd_core.pretraining.coverage import describe_gaps, slides_to_cluster
 from slpd_core.pretraining.crops import CropParams
 from slpd_core.pretraining.networks import NetworkParams
 from slpd_core.pretraining.objective import SlpdObjective
@@ -59,7 +59,7 @@ def empty_prototypes(dataset: TokenDataset, params: ClusteringParams, dim: int) 
     Returns:
         Zeros, and -1 for every index.
     """
-    _, names, M = clustering_groups(dataset, params)
+    _, names, M = slides_to_cluster(dataset, params)
     N, K = len(names), params.n_neighbors
     centers = np.zeros((N, M, dim), np.float32)
     return Prototypes(centers, np.full(len(dataset.tokens), -1), np.full((N, K), -1), np.full((N, K, M), -1))
@@ -208,7 +208,7 @@ def run(
             prototypes = cluster_dataset(dataset, clustered, clustering, seed=spec.seed, epoch=spec.section.epochs)
         else:
             prototypes = empty_prototypes(dataset, clustering, spec.section.embed_dim)
-        names = clustering_groups(dataset, clustering)[1]
+        names = slides_to_cluster(dataset, clustering)[1]
         artifacts.write_arrays(prototypes_path, prototype_arrays(dataset, names, prototypes), {}, meta)
         artifacts.write_both(history_path, "history", history, meta)
         region_encoder.write_region_encoder(encoder_path, networks.teacher.encoder, meta)

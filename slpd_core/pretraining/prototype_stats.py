@@ -13,13 +13,13 @@ MAX_PAIRED = 8192  # prototypes clustered as one; the table that pairs more, old
 
 
 def prototype_stats(
-    dataset: TokenDataset, group_of: np.ndarray, before: Prototypes | None, now: Prototypes
+    dataset: TokenDataset, slide_of: np.ndarray, before: Prototypes | None, now: Prototypes
 ) -> dict[str, float]:
     """Compute fractions of slides, neighbors and regions, and the size of the smallest cluster.
 
     Args:
         dataset: N slides of R regions.
-        group_of: int64 (R,), the slide of each region, or what else was clustered as one.
+        slide_of: int64 (R,), the slide of each region as it was clustered.
         before: Prototypes of the last epoch, if any.
         now: Of this one.
 
@@ -32,14 +32,14 @@ def prototype_stats(
     patients = np.array(dataset.patient_ids)
     slides, ranks = np.nonzero(now.neighbors >= 0)
     same = patients[slides] == patients[now.neighbors[slides, ranks]]
-    clusters = np.bincount(group_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
+    clusters = np.bincount(slide_of[has] * M + now.assignment[has], minlength=N * M).reshape(N, M)
     without = 1 - len(np.unique(dataset.slide_of[has])) / len(dataset.slide_ids)
     return {
         "slides_without_prototypes_fraction": without,
         "regions_without_prototypes_fraction": float(1 - has.mean()) if len(has) else math.nan,
         "min_cluster_size": float(clusters[clusters.any(1)].min()) if has.any() else math.nan,
         "same_patient_fraction": float(same.mean()) if len(same) else math.nan,
-        "reassigned_fraction": reassigned_fraction(before, now, group_of) if before and M <= MAX_PAIRED else math.nan,
+        "reassigned_fraction": reassigned_fraction(before, now, slide_of) if before and M <= MAX_PAIRED else math.nan,
     }
 
 

@@ -71,7 +71,7 @@ def cluster_slides(
     seed: int,
     epoch: int,
     min_regions: int | None = None,
-    group: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     matching: Matching = "optimal",
     center_slides: bool = False,
 ) -> Prototypes:
@@ -86,12 +86,11 @@ def cluster_slides(
         slide_ids: (N,).
         M: Prototypes per slide.
         K: Nearest slides.
-        restarts: Of k-means.
-        iterations: Of k-means.
+        restarts, iterations: Of k-means.
         seed: Of the run.
         epoch: From 0.
         min_regions: A slide of fewer, or of fewer than M, has no prototypes and is nobody's neighbor.
-        group: int64 (N,), equal for slides that are no neighbors; None: every slide is a group.
+        groups: int64 (N,), the group of each slide; as in `nearest_slides`.
         matching: As in `nearest_slides`.
         center_slides: Whether slides are compared by their prototypes less the mean of their regions.
 
@@ -103,21 +102,14 @@ def cluster_slides(
     clustered = np.flatnonzero(sizes >= max(M, min_regions or 0))
     rows_of = np.split(np.argsort(slide_of, kind="stable"), np.cumsum(sizes)[:-1])
     centers = np.zeros((N, M, embeddings.shape[1]), np.float32)
-    centers[clustered], assignment = kmeans(
-        embeddings,
-        [rows_of[slide] for slide in clustered],
-        M,
-        restarts=restarts,
-        iterations=iterations,
-        rngs=[generator(seed, "kmeans", epoch, slide_ids[slide]) for slide in clustered],
-    )
-    neighbors = np.full((N, K), -1, np.int64)
-    matches = np.full((N, K, M), -1, np.int64)
-    among = None if group is None else group[clustered]
+    rows = [rows_of[slide] for slide in clustered]
+    rngs = [generator(seed, "kmeans", epoch, slide_ids[slide]) for slide in clustered]
+    centers[clustered], assignment = kmeans(embeddings, rows, M, restarts=restarts, iterations=iterations, rngs=rngs)
+    neighbors, matches = np.full((N, K), -1, np.int64), np.full((N, K, M), -1, np.int64)
     compared = centers[clustered]
     if center_slides and len(clustered):
         compared = compared - np.stack([embeddings[rows_of[slide]].mean(0) for slide in clustered])[:, None]
-    nearest, matches[clustered] = nearest_slides(compared, K, among, matching)
+    nearest, matches[clustered] = nearest_slides(compared, K, None if groups is None else groups[clustered], matching)
     neighbors[clustered] = np.append(clustered, -1)[nearest]  # -1 stays -1
     return Prototypes(centers, assignment, neighbors, matches)
 

@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from slpd_core.pretraining.coverage import clustering_groups, related_slides
+from slpd_core.pretraining.coverage import neighbor_groups, slides_to_cluster
 from slpd_core.pretraining.crops import CropParams, sample_crops
 from slpd_core.pretraining.networks import NetworkParams, build_student_teacher, torch_seed
-from slpd_core.pretraining.objective import Batch, EpochTargets, SlpdObjective, assign_targets
+from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.pretraining.prototype_stats import prototype_stats, target_stats
 from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes, cluster_slides
+from slpd_core.pretraining.targets import EpochTargets, assign_targets
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, name_some
 from slpd_core.ssl import distributed
@@ -129,10 +130,18 @@ class StageTwo(PretrainingStage):
                 cluster_crop=clustering.cluster_crop,
             )
             self.prototypes = cluster_dataset(dataset, clustered, clustering, seed=self.seed, epoch=epoch)
-            group_of = clustering_groups(dataset, clustering)[0]
-            row |= prototype_stats(dataset, group_of, before, self.prototypes)
-            related = related_slides(dataset, exclude_same_patient=clustering.exclude_same_patient)[dataset.slide_of]
-            self.targets = assign_targets(self.prototypes, clustered, group_of, related, self.objective, device)
+            slide_of = slides_to_cluster(dataset, clustering)[0]
+            row |= prototype_stats(dataset, slide_of, before, self.prototypes)
+            groups = neighbor_groups(dataset, exclude_same_patient=clustering.exclude_same_patient)[dataset.slide_of]
+            self.targets = assign_targets(
+                self.prototypes,
+                clustered,
+                slide_of,
+                groups,
+                intra=self.objective.alpha_intra > 0,
+                inter_target=self.objective.inter_target if self.objective.alpha_inter else None,
+                device=device,
+            )
             row |= target_stats(self.targets.rows)
         sample = fixed_sample(len(dataset.tokens))
         embeddings = embed_regions(self.networks.teacher.encoder, dataset.tokens[sample], device)
@@ -233,12 +242,12 @@ def cluster_dataset(
     Returns:
         The prototypes of the epoch.
     """
-    group_of, names, M = clustering_groups(dataset, params)
-    related = related_slides(dataset, exclude_same_patient=params.exclude_same_patient)
+    slide_of, slide_ids, M = slides_to_cluster(dataset, params)
+    groups = neighbor_groups(dataset, exclude_same_patient=params.exclude_same_patient)
     return cluster_slides(
         clustered,
-        group_of,
-        names,
+        slide_of,
+        slide_ids,
         M=M,
         K=params.n_neighbors,
         restarts=params.kmeans_restarts,
@@ -246,7 +255,7 @@ def cluster_dataset(
         seed=seed,
         epoch=epoch,
         min_regions=params.min_regions,
-        group=related if params.clustering == "slide" else None,
+        groups=groups if params.clustering == "slide" else None,
         matching=params.matching,
         center_slides=params.center_slides,
     )

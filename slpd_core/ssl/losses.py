@@ -56,7 +56,11 @@ class DistillationOutput(NamedTuple):
 
 
 def chunked_cross_entropy(
-    student: LogitFactors, teacher: LogitFactors, centers: Tensor, pairs: Tensor, dtype: torch.dtype = torch.float32
+    student: LogitFactors,
+    teacher: LogitFactors,
+    centers: Tensor,
+    pair_weights: Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> DistillationOutput:
     """Compute the weighted sum of H(g_t, g_s) over pairs of teacher targets and student crops of the same image.
 
@@ -67,7 +71,7 @@ def chunked_cross_entropy(
         student: n crops per image.
         teacher: T targets per image, without gradients.
         centers: (T, O), of the teacher's cosines (DINO, sec. 3.1).
-        pairs: (B, T, n), weights.
+        pair_weights: (B, T, n).
         dtype: Compute dtype of the networks. With half precision the factors of a product may be rounded, but logits
             stay in float32: over a temperature of 0.04, the rounding of a cosine near one would show in the targets.
 
@@ -78,7 +82,7 @@ def chunked_cross_entropy(
     try:
         if dtype is not torch.float32:
             torch.set_float32_matmul_precision("medium")  # factors in bfloat16 on a CPU that has it, TF32 on a GPU
-        return DistillationOutput(*_ChunkedCrossEntropy.apply(*student, teacher, centers, pairs))
+        return DistillationOutput(*_ChunkedCrossEntropy.apply(*student, teacher, centers, pair_weights))
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -94,14 +98,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         temperature: float,
         teacher: LogitFactors,
         centers: Tensor,
-        pairs: Tensor,
+        pair_weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        (B, T, n), out_dim = pairs.shape, len(outputs)
-        cross_entropy, entropy = torch.empty_like(pairs), pairs.new_empty(B, T)
+        (B, T, n), out_dim = pair_weights.shape, len(outputs)
+        cross_entropy, entropy = torch.empty_like(pair_weights), pair_weights.new_empty(B, T)
         gradient = torch.empty_like(vectors)
         of_outputs = torch.zeros_like(outputs) if ctx.needs_input_grad[1] else None
-        counts = pairs.sum(1)
-        share = pairs / counts.clamp(min=torch.finfo(pairs.dtype).tiny)[:, None]
+        counts = pair_weights.sum(1)
+        share = pair_weights / counts.clamp(min=torch.finfo(pair_weights.dtype).tiny)[:, None]
         weighted = vectors * (counts / temperature)[:, :, None]
         size = max(1, BLOCK_LOGITS[vectors.device.type] // ((n + 2 * T) * out_dim))
         for first in range(0, B, size):
@@ -115,7 +119,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         gradient *= (counts / temperature)[:, :, None]
         ctx.save_for_backward(gradient, of_outputs)
         ctx.mark_non_differentiable(cross_entropy, entropy)
-        return (pairs * cross_entropy).sum(), cross_entropy, entropy
+        return (pair_weights * cross_entropy).sum(), cross_entropy, entropy
 
     @staticmethod
     @once_differentiable
@@ -152,8 +156,8 @@ def cross_view_weights(targets: int, crops: int) -> Tensor:
     Returns:
         (targets, crops), of sum 1.
     """
-    pairs = 1 - torch.eye(targets, crops)
-    return pairs / pairs.sum()
+    weights = 1 - torch.eye(targets, crops)
+    return weights / weights.sum()
 
 
 def masked_mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -100,6 +100,13 @@ def test_without_packing_nothing_changes(pixels):
     assert relative_error(packed, unpacked) < 1e-5
 
 
+@pytest.mark.parametrize("pack", [True, False])
+def test_weights_are_packed_on_request_alone(pack):
+    encoder = vit_inference.optimize_for_inference(build("test_vit", {}), mean=MEAN, std=STD, pack=pack)
+    packed = {part.packed for part in encoder.modules() if isinstance(part, frozen_layers.FrozenLinear)}
+    assert packed == {pack and frozen_layers.can_pack(torch.ones(1, 1))}
+
+
 def test_only_the_token_that_is_used_is_computed():
     def last(pooling, **arguments):
         model = build("test_vit", arguments)

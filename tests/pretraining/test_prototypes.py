@@ -67,7 +67,7 @@ def test_slides_of_a_patient_are_no_neighbors():
     """A slide without prototypes stands between them: patients are those of the slides, not of the clustered ones."""
     embeddings, slide_of = np.random.default_rng(0).normal(size=(21, 5)), np.repeat([0, 1, 2, 3, 4], [5, 1, 5, 5, 5])
     ids, group = list("abcde"), np.array([6, 8, 6, 8, 6])
-    found = cluster(embeddings, slide_of, ids, K=3, group=group)
+    found = cluster(embeddings, slide_of, ids, K=3, groups=group)
     assert [sorted(row) for row in found.neighbors.tolist()] == [
         [-1, -1, 3],
         [-1] * 3,
@@ -75,7 +75,7 @@ def test_slides_of_a_patient_are_no_neighbors():
         [0, 2, 4],
         [-1, -1, 3],
     ]
-    assert (cluster(embeddings, slide_of, ids, group=np.zeros(5, int)).neighbors == -1).all()
+    assert (cluster(embeddings, slide_of, ids, groups=np.zeros(5, int)).neighbors == -1).all()
     assert sorted(cluster(embeddings, slide_of, ids, K=3).neighbors[0]) == [2, 3, 4]
 
 
