@@ -1,4 +1,4 @@
-"""Checksums: each file carries one of its bytes, and long arrays carry one per row, so that a slice can be checked.
+"""Checksums: of the bytes of each file, and of each row of long arrays, so that a slice can be checked.
 
 The hash is xxh3 (github.com/Cyan4973/xxHash): more than 10 GB/s, faster than any disk. It finds accidents such as a
 flipped bit. It is no protection against an attacker.

@@ -166,7 +166,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a CSV that is safe to open in a spreadsheet: a ' precedes a text that begins as a formula.
+    """Write a CSV that a spreadsheet opens safely: a ' precedes a text that begins as a formula.
 
     Args:
         path: Of the file.

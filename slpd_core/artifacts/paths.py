@@ -37,7 +37,7 @@ def join_encoder_name(run: str, fold: int | None) -> str:
 
 
 class PathPattern:
-    """A file or folder of a cohort; as an attribute of `CohortPaths` it is called with the names in its braces.
+    """A file or folder of a cohort; as an attribute of `CohortPaths` it takes the names in braces.
 
     Args:
         pattern: Path below the cohort's folder, as the rules write it.

@@ -187,7 +187,7 @@ def _read_workbook(path: Path, content: bytes, required: Sequence[str], names: C
 
 
 def _read_rows(sheet: Any) -> list[Line]:
-    """The rows of a sheet that are not blank; raises ValueError if it has more rows or cells than a person fills in."""
+    """The rows that are not blank; raises ValueError if there are more than a person fills in."""
     sheet.reset_dimensions()  # the size that the file claims is not trusted
     lines, cells = [], 0
     for row, line in enumerate(islice(sheet.iter_rows(), MAX_ROWS + 1), start=1):

@@ -140,7 +140,7 @@ def is_drawn(cohort: DemoCohort, out: Path) -> bool:
 
 
 def run(*, out: Path, cohort: DemoCohort, processes: int) -> Path:
-    """Draw a cohort into a folder unless it is there; the sheet is written last, so a sheet means a whole cohort.
+    """Draw a cohort into a folder unless it is there; its sheet is written last.
 
     Args:
         out: The folder.

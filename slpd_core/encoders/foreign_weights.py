@@ -1,4 +1,4 @@
-"""Files of weights that others published: no code they hold is run, and no network is built to look at them."""
+"""Files of weights that others published; no code in them is run, and no network is built."""
 
 import zipfile
 from pathlib import Path

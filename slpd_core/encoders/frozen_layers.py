@@ -27,7 +27,7 @@ def can_pack(weight: Tensor) -> bool:
 
 
 class FrozenLinear(nn.Module):
-    """A linear layer in one dtype, whatever the dtype of its input; on a CPU its weights are packed once for oneDNN."""
+    """A linear layer in one dtype, whatever its input's; on a CPU oneDNN packs its weights once."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, pack: bool = True) -> None:
         super().__init__()

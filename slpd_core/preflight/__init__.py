@@ -1,1 +1,1 @@
-"""Find in seconds what would fail in hour nine, and forecast a run; the one room that knows all three chapters."""
+"""Find in seconds the failures of hour nine, and forecast a run; knows all three chapters."""

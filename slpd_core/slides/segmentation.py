@@ -127,7 +127,7 @@ def _saturation_threshold(saturation: np.ndarray) -> float:
 
 
 def _remark_on_ink(*, removed: float, kept: float) -> Iterator[str]:
-    """Remark on the fraction of all but glass that is excluded as ink, and on a kept hue of ink if it prevails."""
+    """Remark on the fraction excluded as ink, of all but glass, and on a prevalent hue of ink that is kept."""
     if removed >= MIN_REPORTED_INK:
         yield f"{removed:.0%} of all but glass is excluded as ink of a pen; if it is tissue, set tissue.ink: keep."
     if kept > 0.5:

@@ -72,7 +72,7 @@ def read_sheet(
 
 
 def _fill_patients(patients: pd.Series, slides: pd.Series) -> pd.Series:
-    """Replace empty patients by those in the TCGA barcodes of their slides, or else by the slide ids; log how many."""
+    """Fill empty patients from the TCGA barcodes of their slides, else with the slide ids; log how many."""
     empty, barcodes = patients == "", slides.str.extract(TCGA_PATIENT)[0]
     n_empty, n_barcodes = int(empty.sum()), int(barcodes[empty].notna().sum())
     if n_barcodes:

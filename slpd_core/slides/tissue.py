@@ -174,7 +174,7 @@ def run(
 
 
 def _segment_twice(slide_id: str, slide_path: Path, *args: Any, **options: Any) -> tuple[artifacts.Tissue, Image.Image]:
-    """Find a slide's tissue; if it seems broken, once more after all of its file was read: an outage looks the same."""
+    """Find a slide's tissue; if it seems broken, once more after reading all of it: outages look the same."""
     try:
         return segment_file(slide_id, slide_path, *args, **options)
     except SlideError:

@@ -73,7 +73,7 @@ def explain_refusal(path: Path, vendor: str, error: Exception) -> SlideError:
 
 
 def explain_unknown_format(path: Path) -> SlideError:
-    """Name the format of a file that OpenSlide does not know, by its first bytes, and the command that converts it.
+    """Name the format of a file that OpenSlide does not know, and the command that converts it.
 
     Args:
         path: The file.

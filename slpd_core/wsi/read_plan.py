@@ -1,4 +1,4 @@
-"""Plans of reads: which box of which level to read for pixels of a given size and um/px, and how to resample it."""
+"""Plans of reads: the level and the box to read for pixels at some um/px, and their resampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

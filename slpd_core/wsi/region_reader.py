@@ -15,7 +15,7 @@ from slpd_core.wsi.reader import Slide
 
 
 def iter_regions(slide: Slide, regions: artifacts.Regions) -> Iterator[np.ndarray]:
-    """Iterate over the pixels of an open slide's regions; the next region is read while the caller works on this one.
+    """Iterate over the pixels of an open slide's regions; the next one is read in the meantime.
 
     Args:
         slide: An open slide.
@@ -47,7 +47,7 @@ def iter_region_pixels(
     raise_slide_error: bool = False,
     state_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
-    """Iterate over the pixels of the regions of a slide's file, after a check that it is still the same slide.
+    """Iterate over the pixels of the regions of a slide's file, if it is still the same slide.
 
     An outage looks like a broken slide, but passes. So after a SlideError all of the file is read, and then the region
     once more.

@@ -20,7 +20,7 @@ DICOM_SERIES_UID = (0x20, 0xE)
 
 
 def locate(path: Path) -> Path:
-    """Choose the path to open a slide by: the target of a link, unless the slide's other files lie beside the link.
+    """Choose the path to open: the target of a link, unless the slide's other files lie beside the link.
 
     Args:
         path: The file that the sheet names.

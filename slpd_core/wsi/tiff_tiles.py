@@ -1,4 +1,4 @@
-"""Tiles of a TIFF decoded straight from the file: the fast way to the pixels of most slides. The home of simplejpeg.
+"""Tiles of a TIFF, decoded straight from the file: fast, for most slides. The home of simplejpeg.
 
 OpenSlide decodes the same JPEG tiles with the same libjpeg-turbo, then paints and converts them. The pixels are equal
 to the last bit, and a tile that libjpeg only warns of is an error.
@@ -98,7 +98,7 @@ class TiffTiles:
         return out
 
     def _decode_row(self, level: int, corner: tuple[int, int], jpeg_scale: int, out: np.ndarray, row: int) -> None:
-        """Decode the tiles of a row into `out`, whose upper left px is `corner` of the level as it is decoded."""
+        """Decode the tiles of a row into `out`, whose upper left px is `corner` of the decoded level."""
         tile_px = self._levels[level].tile_px
         side_x, side_y = tile_px[0] // jpeg_scale, tile_px[1] // jpeg_scale
         top, bottom = (min(max(row * side_y + add - corner[1], 0), len(out)) for add in (0, side_y))
