@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from slpd_core.artifacts.checksums import RowWriter, check_seal, seal, stamp, unstamp
+from slpd_core.artifacts.checked_rows import RowWriter
+from slpd_core.artifacts.checksums import check_seal, seal, stamp, unstamp
 from slpd_core.artifacts.files import atomic_write, broken
 from slpd_core.artifacts.reading import open_file
 from slpd_core.artifacts.schema import Meta

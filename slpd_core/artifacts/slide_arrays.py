@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slpd_core.artifacts.checksums import CheckedRows
+from slpd_core.artifacts.checked_rows import CheckedRows
 from slpd_core.artifacts.files import broken
 from slpd_core.artifacts.hdf5 import CHECKSUMS, create_h5, create_rows, open_h5, read_arrays, read_attributes
 from slpd_core.artifacts.schema import ENCODER_META, Meta, Regions, SlideInfo, Tokens

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from slpd_core.artifacts.checksums import row_checksums
+from slpd_core.artifacts.checked_rows import row_checksums
 from slpd_core.artifacts.hdf5 import seal_h5
 from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.pretraining.token_dataset import embed_regions, read_token_dataset
