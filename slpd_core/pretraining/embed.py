@@ -1,5 +1,6 @@
 """Embeddings: every region of every slide through the pretrained teacher, whole grid."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,37 @@ from slpd_core.pretraining.token_dataset import embed_regions, read_slide, usabl
 from slpd_core.runtime import log, progress
 
 VERSION = 4
+
+
+def embed_slides(
+    encoder: region_encoder.RegionEncoder,
+    slides: pd.DataFrame,
+    tokens_dir: Path,
+    *,
+    attention: bool = False,
+    device: str = "cpu",
+    batch_size: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Embed the regions of slides, one slide's tokens in memory at a time.
+
+    Args:
+        encoder: On the device.
+        slides: Rows of the ledger.
+        tokens_dir: Of the slides' tokens.
+        attention: Whether to append the attention of [CLS] to each token.
+        device: cpu or cuda.
+        batch_size: Regions per pass; None to choose by memory.
+
+    Yields:
+        Per slide coords, int64 (L, 2), and embeddings, float32 (L, D), or (L, D + grid * grid) with attention.
+    """
+
+    def embed(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.cat(encoder.forward_with_attention(tokens), 1) if attention else encoder(tokens)
+
+    for slide in progress(slides.to_dict("records"), len(slides), "embed", "slides"):
+        tokens, corners = read_slide(tokens_dir, slide)
+        yield corners, embed_regions(embed, torch.from_numpy(tokens), device, batch_size)
 
 
 def run(
@@ -46,21 +78,16 @@ def run(
     artifacts.check_ledger(
         encoder_path, encoder_meta, artifacts.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"]
     )
-    encoder = encoder.to(device)
     size = None if section.batch_size == "auto" else section.batch_size
+    embedded = embed_slides(
+        encoder.to(device), slides, tokens_dir, attention=section.attention, device=device, batch_size=size
+    )
     coords, outputs = [], []
-
-    def embed(tokens: torch.Tensor) -> torch.Tensor:
-        return torch.cat(encoder.forward_with_attention(tokens), 1) if section.attention else encoder(tokens)
-
-    for slide in progress(slides.to_dict("records"), len(slides), "embed", "slides"):
-        tokens, corners = read_slide(tokens_dir, slide)
+    for slide_id, (corners, output) in zip(slides["slide_id"], embedded, strict=True):
+        if not np.isfinite(output).all():
+            raise ValueError(f"slide {slide_id}: embeddings not finite; {artifacts.rebuild_hint(encoder_path)}")
         coords.append(corners)
-        outputs.append(embed_regions(embed, torch.from_numpy(tokens), device, size))
-        if not np.isfinite(outputs[-1]).all():
-            raise ValueError(
-                f"slide {slide['slide_id']}: embeddings not finite; {artifacts.rebuild_hint(encoder_path)}"
-            )
+        outputs.append(output)
     x, y = np.concatenate(coords).T
     embeddings, attention = np.split(np.concatenate(outputs), [int(encoder_meta["embed_dim"])], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()

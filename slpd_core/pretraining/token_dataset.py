@@ -179,12 +179,7 @@ def read_token_dataset(
     slides, ledger = usable_slides(ledger_path)
     fingerprint = ledger
     if only is not None:
-        slides = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
-        if slides.empty:
-            raise ValueError(
-                f"{ledger_path}: none of the {len(only)} training slides of this fold has status ok; lower "
-                "folds.n_folds, add slides, or set pretrain.train_on to all"
-            )
+        slides = _select_slides(slides, only, ledger_path)
         fingerprint = artifacts.fingerprint(fingerprint, *slides["slide_id"])
     starts = np.concatenate([[0], slides["regions"].cumsum()])
     tokens, file = torch.empty((starts[-1], 0, 0, 0), dtype=torch.float16), None
@@ -210,6 +205,17 @@ def read_token_dataset(
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
     labels = slides["label"].tolist()
     return TokenDataset(tokens, slide_of, coords, ids, patients, fingerprint, labels, file, ledger)
+
+
+def _select_slides(slides: pd.DataFrame, only: set[str], ledger_path: Path) -> pd.DataFrame:
+    """Select the rows of some slides; raise ValueError where the ledger admits none of them."""
+    selected = slides[slides["slide_id"].isin(only)].reset_index(drop=True)
+    if selected.empty:
+        raise ValueError(
+            f"{ledger_path}: none of the {len(only)} training slides of this fold has status ok; lower "
+            "folds.n_folds, add slides, or set pretrain.train_on to all"
+        )
+    return selected
 
 
 def auto_batch_size(tokens: torch.Tensor, device: str) -> int:
