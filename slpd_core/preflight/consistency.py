@@ -11,6 +11,8 @@ from slpd_core.evaluation import folds, imported_splits, split_audit
 from slpd_core.preflight import weights
 from slpd_core.slides import sheet as sheets
 
+ENCODER_SHAPE = ("embed_dim", "depth", "n_heads", "global_crop_size")  # settings of a run that its start must share
+
 
 def require_cohort(
     settings: config.Config, sheet: pd.DataFrame, gpus: Mapping[str, int] = MappingProxyType({})
@@ -36,11 +38,14 @@ def require_cohort(
         paths, options = [*map(Path, encoder.files)], encoder.model_dump(include={"weights", "model_kwargs"})
         problems += weights.find_weights_problems(key, paths, encoder.name, **options)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
+    shapes = {key: {name: getattr(run, name) for name in ENCODER_SHAPE} for key, run in runs.items()}
     parts = {"all": [sheet]}
     if any(run.train_on == "train_fold" for run in runs.values()):
         parts["train_fold"] = _split_training(settings, sheet)
     for key, run in runs.items():
-        problems += _check_run(key, run, settings, parts[run.train_on])
+        problems += _check_run(key, run, parts[run.train_on])
+        if run.init_from:
+            problems += _check_start(key, Path(run.init_from), shapes[key], shapes, settings.cohort)
         problems += _check_batch(key, run.batch_size, gpus.get("pretrain", 1))
     if recipe := settings.patch_encoder.recipe:
         problems += _check_batch("patch_encoder.dino", recipe.batch_size, gpus.get("patch_encoder", 1))
@@ -97,9 +102,7 @@ def _plan_folds(settings: config.Config, sheet: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _check_run(
-    key: str, run: config.PretrainRunConfig, settings: config.Config, parts: Sequence[pd.DataFrame]
-) -> Iterator[str]:
+def _check_run(key: str, run: config.PretrainRunConfig, parts: Sequence[pd.DataFrame]) -> Iterator[str]:
     """Yield every setting of a run that its cohort cannot meet; parts: the training slides of each encoder."""
     if run.alpha_inter and run.inter_target != "any_region":
         unit, column = ("patients", "patient_id") if run.exclude_same_patient else ("slides", "slide_id")
@@ -110,26 +113,27 @@ def _check_run(
                 f"{key}.n_neighbors: {run.n_neighbors} of {max_neighbors} other {unit}{where}; lower it to "
                 f"{max_neighbors} or add {unit}"
             )
-    if run.init_from:
-        yield from _check_start(key, run, settings)
 
 
-def _check_start(key: str, run: config.PretrainRunConfig, settings: config.Config) -> Iterator[str]:
-    """Yield why a run cannot begin with the encoder it names: another run's of this cohort, or a file."""
-    path = Path(run.init_from or "")
+def _check_start(
+    key: str, path: Path, shape: Mapping[str, int], shapes: Mapping[str, Mapping[str, int]], cohort: str
+) -> Iterator[str]:
+    """Yield why a run of this shape cannot begin with an encoder: another run's (shapes, by its key), or a file."""
     other = path.parent.name.partition(".")[0]
-    if path.parent.parent == Path("results", settings.cohort, "pretrain") and other in settings.pretrain.runs:
-        first = settings.pretrain.run(other)
-        for name in ("embed_dim", "depth", "n_heads", "global_crop_size"):
-            if getattr(first, name) != getattr(run, name):
+    first = shapes.get(f"pretrain.runs.{other}")
+    if path.parent.parent == Path("results", cohort, "pretrain") and first is not None:
+        for name in ENCODER_SHAPE:
+            if first[name] != shape[name]:
                 yield (
-                    f"{key}.{name}: {getattr(run, name)}, but it begins with run {other}, whose {name} is "
-                    f"{getattr(first, name)}; write both alike"
+                    f"{key}.{name}: {shape[name]}, but it begins with run {other}, whose {name} is {first[name]}; "
+                    "write both alike"
                 )
         return
     from slpd_core.encoders.region_encoder import load_region_weights  # seconds, for torch: only where a file is named
 
     try:
-        load_region_weights(path, (None, run.embed_dim, run.depth, run.n_heads, run.global_crop_size))
+        load_region_weights(
+            path, (None, shape["embed_dim"], shape["depth"], shape["n_heads"], shape["global_crop_size"])
+        )
     except (ValueError, OSError) as error:
         yield str(error)

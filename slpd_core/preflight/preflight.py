@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -54,9 +55,10 @@ def run(
         read_sheet(path, columns=settings.sheet.columns, columns_must_exist=i == 0, labeled=i == 0)
         for i, path in enumerate(sheets)
     ]
-    rows, region_options = pd.concat(tables), settings.regions.model_dump()
+    rows = pd.concat(tables)
     checks.check_sheet(report, tables[0], consistency.find_cohort_doubts(tables[0], settings.folds.files))
     missing_tiles = settings.tissue.missing_tiles
+    region_options = settings.regions.model_dump()
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
     slides = checks.check_slides(report, probes, settings.ledger.on_bad_slide)
     outlines: Mapping[str, Path] = NO_OUTLINES
@@ -68,28 +70,41 @@ def run(
     checks.check_copies(report, tables)
     encoders = check_encoders(report, settings, device)
     if slides and config.PATCH_FEATURES in encoders:
-        sample = sample_cohort(
-            slides,
-            tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
-            region_options=region_options,
-            jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
-            outlines=outlines,
-        )
-        n_regions, speed = sample.expected_regions(slides), encoders[config.PATCH_FEATURES]
-        if not n_regions:
-            text = f"none in {len(sample.slides)} slides: look at tissue.* and regions.min_tissue_fraction"
-            report.add(FAIL, "regions", text)
-        _check_runs(report, settings, sample, speed.token_dim)
-        stages = forecast_stages(settings, slides, sample, encoders, machine)
-        checks.check_disk(report, results, sum(stage.gigabytes for stage in stages))
-        needed_gb = tokens_gb(n_regions, speed.patches_per_region, speed.token_dim, with_colors=False)
-        checks.check_memory(report, needed_gb, MEMORY_SHARE * machine.pretrain_mb / 1e3)
-        print(f"\nAbout {n_regions:,} regions, by {len(sample.slides)} slides and the speed of this machine:")
-        print("\n".join(forecast.format_forecast(stages)), flush=True)
+        _forecast_work(report, settings, slides, outlines, encoders, machine, results)
     if report.failures:
         raise ValueError(f"{report.failures} check(s) failed: see above")
     log.info("every check passed")
     print("Ready.", flush=True)
+
+
+def _forecast_work(
+    report: PreflightReport,
+    settings: config.Config,
+    slides: Sequence[SlideProbe],
+    outlines: Mapping[str, Path],
+    encoders: Mapping[str, EncoderSpeed],
+    machine: Machine,
+    results: Path,
+) -> None:
+    """Sample the slides, check runs, disk and memory by them, and print the forecast."""
+    sample = sample_cohort(
+        slides,
+        tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
+        region_options=settings.regions.model_dump(),
+        jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
+        outlines=outlines,
+    )
+    n_regions, speed = sample.expected_regions(slides), encoders[config.PATCH_FEATURES]
+    if not n_regions:
+        text = f"none in {len(sample.slides)} slides: look at tissue.* and regions.min_tissue_fraction"
+        report.add(FAIL, "regions", text)
+    _check_runs(report, settings, sample, speed.token_dim)
+    stages = forecast_stages(settings, slides, sample, encoders, machine)
+    checks.check_disk(report, results, sum(stage.gigabytes for stage in stages))
+    needed_gb = tokens_gb(n_regions, speed.patches_per_region, speed.token_dim, with_colors=False)
+    checks.check_memory(report, needed_gb, MEMORY_SHARE * machine.pretrain_mb / 1e3)
+    print(f"\nAbout {n_regions:,} regions, by {len(sample.slides)} slides and the speed of this machine:")
+    print("\n".join(forecast.format_forecast(stages)), flush=True)
 
 
 def check_encoders(report: PreflightReport, settings: config.Config, device: str) -> dict[str, EncoderSpeed]:
@@ -103,12 +118,14 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
     Returns:
         By the features' name, the speed of an encoder that loads.
     """
+    options = settings.tokens.model_dump(include={"precision", "batch_size", "compile"})
+    options |= {"region_px": settings.regions.size_px, "device": device}
     compared = [name for name in settings.patch_encoder.compared if name in settings.evaluate.classifiers]
     encoders = {name: settings.patch_encoder.encoder(name) for name in compared}
     speeds: dict[str, EncoderSpeed] = {}
     for name, encoder in {config.PATCH_FEATURES: settings.patch_encoder.cohort_encoder, **encoders}.items():
         try:
-            speeds[name] = _time_encoder(encoder, settings, device)
+            speeds[name] = _time_encoder(encoder, seed=settings.seed, **options)
         except (ValueError, OSError, RuntimeError) as error:
             report.add(FAIL, "weights", str(error))
             continue
@@ -118,7 +135,7 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
     return speeds
 
 
-def _time_encoder(encoder: config.PatchEncoderConfig, settings: config.Config, device: str) -> EncoderSpeed:
+def _time_encoder(encoder: config.PatchEncoderConfig, *, seed: int, **options: Any) -> EncoderSpeed:
     """Write the weights of an encoder as its stage does, and time them; random ones stand in for trained ones."""
     trained_here = encoder.source == "dino"
     loaded = encoder.model_copy(update={"source": "random"}) if trained_here else encoder
@@ -126,16 +143,9 @@ def _time_encoder(encoder: config.PatchEncoderConfig, settings: config.Config, d
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights.safetensors")
-            patch_encoder.run(weights_path=path, section=loaded, seed=settings.seed)
-            return throughput.time_patch_encoder(
-                path,
-                region_px=settings.regions.size_px,
-                device=device,
-                precision=settings.tokens.precision,
-                batch_size=settings.tokens.batch_size,
-                compile=settings.tokens.compile,
-                weights_gb=sum(os.stat(file).st_size for file in encoder.files) / 1e9,
-            )
+            patch_encoder.run(weights_path=path, section=loaded, seed=seed)
+            weights_gb = sum(os.stat(file).st_size for file in encoder.files) / 1e9
+            return throughput.time_patch_encoder(path, weights_gb=weights_gb, **options)
     finally:
         log.setLevel(logging.INFO)
 
@@ -211,9 +221,10 @@ def _forecast_classifiers(
 ) -> StageForecast:
     """Forecast the classifiers of all rows and folds."""
     training, n_folds = settings.evaluate.training, settings.folds.count
+    embed_dims = {name: settings.pretrain.run(name).embed_dim for name in settings.pretrain.runs}
     seconds: dict[tuple[str, str], float] = {}
     for features, names in settings.evaluate.classifiers.items():
-        size = _feature_size(settings, features, n_regions / n_slides, encoders)
+        size = _feature_size(features, encoders, embed_dims, regions_per_slide=n_regions / n_slides)
         for classifier in names:
             options = training.model_dump(exclude={"epochs"})
             seconds[features, classifier] = throughput.time_classifier(classifier, *size, **options)
@@ -223,11 +234,11 @@ def _forecast_classifiers(
 
 
 def _feature_size(
-    settings: config.Config, features: str, regions_per_slide: float, encoders: Mapping[str, EncoderSpeed]
+    features: str, encoders: Mapping[str, EncoderSpeed], embed_dims: Mapping[str, int], *, regions_per_slide: float
 ) -> tuple[int, int]:
-    """Instances per slide of these features, and the length of each."""
-    if features in settings.pretrain.runs:
-        return round(regions_per_slide), settings.pretrain.run(features).embed_dim
+    """Instances per slide of these features, and the length of each; embed_dims: by the name of a run."""
+    if features in embed_dims:
+        return round(regions_per_slide), embed_dims[features]
     encoder = encoders.get(features, encoders[config.PATCH_FEATURES])
     dim = 3 if features == config.COLOR_FEATURES else encoder.token_dim
     return round(regions_per_slide * encoder.patches_per_region), dim
