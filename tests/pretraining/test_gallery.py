@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from slpd_core import artifacts, config
 from slpd_core.drawing import text as drawing
 from slpd_core.drawing.gallery import CELL_COLORS, CELL_PX, FRAME_PX, GAP_PX, LINE_PX, MARGIN_PX, TILE_PX
-from slpd_core.pretraining import gallery
+from slpd_core.pretraining import gallery, gallery_layout
 from slpd_core.wsi.region_reader import iter_region_pixels
 from slpd_core.wsi.writer import write_slide
 
@@ -175,7 +175,7 @@ def test_the_same_artifacts_give_the_same_picture(make, tmp_path):
 def test_the_slides_shown_are_few_and_of_every_label(slides, count):
     labels = [label for label, _ in slides]
     candidates = [number for number, (_, clustered) in enumerate(slides) if clustered]
-    chosen = gallery.pick_slides(labels, candidates, count)
+    chosen = gallery_layout.pick_slides(labels, candidates, count)
     kinds = {labels[slide] for slide in candidates}
     assert len(chosen) == len(set(chosen)) <= count
     assert set(chosen) <= set(candidates)
@@ -185,7 +185,7 @@ def test_the_slides_shown_are_few_and_of_every_label(slides, count):
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 40))
 def test_what_is_spread_begins_with_the_first_and_ends_with_the_last(items, count):
-    places = gallery.evenly_spaced(range(len(items)), count)
+    places = gallery_layout.evenly_spaced(range(len(items)), count)
     assert places == sorted(set(places))
     assert len(places) == min(count, len(items))
     if count > 1 and items:
@@ -199,7 +199,7 @@ def test_central_regions_are_members_in_the_order_of_their_distance(members, D, 
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(size=(50, D))
     own = rng.permutation(50)[:members]
-    found = gallery.central_regions(embeddings, own)
+    found = gallery_layout.central_regions(embeddings, own)
     assert len(found) == min(3, members)
     assert set(found) <= set(own.tolist())
     if found:
