@@ -163,6 +163,7 @@ def few_regions(monkeypatch):
         monkeypatch.setattr(prototypes, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_regions")
 def test_an_epoch(printed, monkeypatch):
     monkeypatch.setattr(step, "TOKEN_DIM", 8)

@@ -66,6 +66,7 @@ def image(tmp_path):
     return tmp_path / "slpd"
 
 
+@pytest.mark.long
 def test_the_image_holds_what_the_workflow_needs(image, tmp_path):
     """A dry run of all stages, from a folder that holds slides alone."""
     (tmp_path / "work").mkdir()

@@ -222,7 +222,7 @@ def train_until_stopped(cohort, section, seed, device, checkpoint):
 @pytest.mark.long
 def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, make_cohort, tmp_path):
     """In the 16th of 20 steps, at which they ask one another; then they go on bit for bit."""
-    section, cohort = section.model_copy(update={"batch_size": 2}), make_cohort(20, 20)
+    section, cohort = section.model_copy(update={"batch_size": 2, "epochs": 3}), make_cohort(20, 20)
     checkpoints = [Checkpoint(tmp_path / name, {}) for name in ("whole.pt", "cut.pt")]
     with pytest.raises(SystemExit) as stop:
         launch_distributed(train_until_stopped, 2, "cpu", cohort, section, 1, "cpu", checkpoints[1])

@@ -62,6 +62,7 @@ def tokens_seen(rank, cohort, path):
     np.save(path, cohort.tokens.numpy())
 
 
+@pytest.mark.long
 def test_tokens_larger_than_memory_are_mapped_in_every_process(on_disk, make_cohort, tmp_path):
     cohort = make_cohort(5, 0, 3)
     ledger, tokens = on_disk(cohort)

@@ -402,6 +402,10 @@ def test_an_mpp_that_differs_along_x_and_y_is_refused(tmp_path):
         resolve_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, None, tmp_path / "s.svs")
     with pytest.raises(SlideError, match=r"0\.5 um/px along x but 0\.25 along y \(ome\)"):
         resolve_mpp({"openslide.comment": OME.format(y=0.25)}, None, tmp_path / "s.svs")
+    with pytest.raises(SlideError, match=r"0\.5 um/px along x but 0\.51\d* along y"):  # 2 % apart and a little more
+        resolve_mpp({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.511"}, None, tmp_path / "s.svs")
+    mpp, source = resolve_mpp({"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.509"}, None, tmp_path / "s.svs")
+    assert (mpp, source) == (pytest.approx(0.5045), "vendor")
 
 
 def test_what_is_no_slide_is_named(tmp_path):
