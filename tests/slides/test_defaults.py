@@ -4,14 +4,14 @@ import inspect
 
 import pytest
 
-from slpd_core.slides import ledger, regions, segmentation, tissue, tokenizer
+from slpd_core.slides import grid, ledger, regions, segmentation, tissue, tokenizer
 
 SECTIONS = [
     ("tissue", segmentation.find_tissue),
     ("tissue", segmentation.clean_mask),
     ("tissue", tissue.segment_file),
     ("regions", regions.select_regions),
-    ("regions", regions.place_grid),
+    ("regions", grid.place_grid),
     ("ledger", ledger.check),
     ("tokens", tokenizer.load_tokenizer),
     ("tokens", tokenizer.build_tokenizer),
