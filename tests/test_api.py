@@ -86,7 +86,7 @@ def test_defaults_are_those_of_config_yaml():
         slpd.build_patch_encoder: (encoder | top | {"model_kwargs": None}, {"device"}),
         slpd.load_patch_encoder: (encoder, {"device"}),
         slpd.build_region_encoder: (
-            pretrain | top | {"grid": pretrain["global_crop_size"], "token_dim": 384},
+            pretrain | top | {"grid": slpd.default_config().pretrain.run("slpd").global_crop_size, "token_dim": 384},
             {"weights", "device"},
         ),
         slpd.cluster_embeddings: (pretrain | top, {"patients", "epoch"}),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slpd_core import config
 
@@ -54,6 +56,77 @@ def test_the_papers_cohorts_take_its_encoder_and_folds_or_say_what_is_missing(va
     with pytest.raises(FileNotFoundError, match=r"no splits_0\.csv in HIPT/2-Weakly.*/tcga_(lung|brca);"):
         settings.folds.require_splits()
     assert settings.pretrain.run("slpd").n_prototypes == {"tcga_nsclc": 4, "tcga_brca": 2}[cohort]
+
+
+def test_crops_of_the_paper_are_those_of_its_grid_and_of_larger_ones():
+    assert {config.scale_crops(grid) for grid in range(16, 65)} == {(14, 6)}
+
+
+@given(st.integers(2, 15))
+def test_crops_without_a_size_are_shares_of_a_smaller_grid(grid):
+    global_crop, local_crop = config.scale_crops(grid)
+    assert 1 <= local_crop < global_crop <= grid
+    assert abs(local_crop - 3 / 8 * grid) <= 0.5
+    assert abs(global_crop - 7 / 8 * grid) < 1
+    assert global_crop < grid or grid == 2, "a crop of the whole grid is always the same"
+
+
+@given(st.integers(2, 32), st.sampled_from([{}, {"preset": "paper"}, {"preset": "authors_code"}]))
+def test_every_grid_runs_without_further_settings(grid, run):
+    values = overlaid(yaml.safe_load((ROOT / "config.yaml").read_text()), {"pretrain": {"runs": {"slpd": run}}})
+    settings = config.load(overlaid(values, {"regions": {"size_px": 256 * grid}}))
+    assert settings.grid == grid
+    for name in ("dino", "slpd"):
+        crops = settings.pretrain.run(name)
+        assert (crops.global_crop_size, crops.local_crop_size) == config.scale_crops(grid)
+    code = run.get("preset") == "authors_code"
+    assert settings.pretrain.run("slpd").cluster_crop == (config.scale_crops(grid)[0] if code else None)
+
+
+def test_the_preset_keeps_its_numbers_on_the_papers_grid(values):
+    run = config.load(overlaid(values, {"pretrain": {"runs": {"slpd": {"preset": "authors_code"}}}})).pretrain.run(
+        "slpd"
+    )
+    assert (run.global_crop_size, run.local_crop_size, run.cluster_crop) == (14, 6, 14)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "crops"),
+    [
+        ({"global_crop_size": 5}, (5, 3)),
+        ({"global_crop_size": 2}, (2, 2)),
+        ({"local_crop_size": 5}, (7, 5)),
+        ({"runs": {"slpd": {"global_crop_size": 6, "local_crop_size": 1}}}, (6, 1)),
+        ({"global_crop_size": 6, "runs": {"slpd": {"global_crop_size": None}}}, (7, 3)),
+    ],
+)
+def test_a_crop_of_a_stated_size_keeps_it(values, overlay, crops):
+    run = config.load(overlaid(values, {"regions": {"size_px": 2048}, "pretrain": overlay})).pretrain.run("slpd")
+    assert (run.global_crop_size, run.local_crop_size) == crops
+
+
+@pytest.mark.parametrize(
+    ("overlay", "line"),
+    [
+        ({"local_crop_size": 4}, "pretrain.local_crop_size: 4 is larger than global_crop_size 3; lower it"),
+        (
+            {"global_crop_size": 5},
+            "pretrain.global_crop_size: 5 exceeds the 4 patches along a region; lower it, or null",
+        ),
+        (
+            {"runs": {"slpd": {"local_crop_size": 4}}},
+            "pretrain.runs.slpd.local_crop_size: 4 is larger than global_crop_size 3; lower it",
+        ),
+        (
+            {"runs": {"slpd": {"preset": "authors_code", "cluster_crop": 14}}},
+            "pretrain.runs.slpd.cluster_crop: 14 exceeds the 4 patches along a region; lower it, or null",
+        ),
+    ],
+)
+def test_a_crop_that_does_not_fit_a_small_grid_is_one_line(values, overlay, line):
+    with pytest.raises(ValueError, match=r"^settings:\n") as error:
+        config.load(overlaid(values, {"regions": {"size_px": 1024}, "pretrain": overlay}))
+    assert str(error.value).splitlines()[1:] == [f"  {line}"]
 
 
 def test_an_overlay_adds_and_removes_names_of_columns(values):

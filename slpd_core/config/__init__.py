@@ -34,7 +34,14 @@ from slpd_core.config.evaluation import (
     ReportConfig,
     ReportPageConfig,
 )
-from slpd_core.config.pretraining import PRESETS, EmbedConfig, GalleryConfig, PretrainConfig, PretrainRunConfig
+from slpd_core.config.pretraining import (
+    PRESETS,
+    EmbedConfig,
+    GalleryConfig,
+    PretrainConfig,
+    PretrainRunConfig,
+    scale_crops,
+)
 from slpd_core.config.renamed import find_renamed
 from slpd_core.config.slides import (
     LedgerConfig,
@@ -81,6 +88,7 @@ __all__ = [
     "default_config",
     "joined_tables",
     "load",
+    "scale_crops",
 ]
 
 
@@ -139,16 +147,32 @@ class Config(Section):
                 lines.append(
                     f"regions.size_px: {size_px} is not a multiple of {key}.patch_px {encoder.patch_px}; make it one"
                 )
-        for name, overrides in self.pretrain.runs.items():
-            for key in ("global_crop_size", "cluster_crop"):
-                crop = getattr(self.pretrain.run(name), key)
-                if crop and crop > self.grid:
-                    section = f"pretrain.runs.{name}" if {key, "preset"} & overrides.keys() else "pretrain"
-                    lines.append(f"{section}.{key}: {crop} exceeds the {self.grid} patches along a region; lower it")
+        lines += self._problems_of_crops()
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.compared]:
             lines.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
         raise_problems(lines + self._problems_of_rows())
         return self
+
+    def _problems_of_crops(self) -> list[str]:
+        """Crops that do not fit the grid; those without a size are fitted to it first."""
+        self.pretrain.fit_grid(max(1, self.grid))
+        lines = []
+        for name, overrides in self.pretrain.runs.items():
+
+            def above(*keys: str, name: str = name, overrides: Mapping[str, Any] = overrides) -> tuple[str, ...]:
+                return ("pretrain", "runs", name) if {*keys, "preset"} & overrides.keys() else ("pretrain",)
+
+            try:
+                run = self.pretrain.run(name)
+            except ValidationError as error:
+                lines += problems(error, *above("global_crop_size", "local_crop_size"))
+                continue
+            for key in ("global_crop_size", "cluster_crop"):
+                crop = getattr(run, key)
+                if crop and crop > self.grid:
+                    where = ".".join((*above(key), key))
+                    lines.append(f"{where}: {crop} exceeds the {self.grid} patches along a region; lower it, or null")
+        return lines
 
     def _problems_of_rows(self) -> list[str]:
         lines = []

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from slpd_core.config.base import (
     AutoOrPositive,
@@ -17,7 +17,7 @@ from slpd_core.config.base import (
 from slpd_core.config.ssl import SelfDistillationConfig
 
 # What the paper's text and its released code do differently: `preset` of a run sets these, its other keys go before.
-# `authors_code` also sets min_regions, by the number of prototypes.
+# `authors_code` also sets min_regions, by the number of prototypes, and fits cluster_crop to a grid smaller than 16.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "cluster_space": "embedding",
@@ -49,11 +49,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 512,
     },
 }
+PAPER_GRID, PAPER_GLOBAL_CROP, PAPER_LOCAL_CROP = 16, 14, 6  # sides in tokens
 RELEASED_REGIONS_PER_PROTOTYPE = 8  # of the released code's commands: min_regions 32 for M = 4, 16 for M = 2
 
 
-class PretrainRunConfig(SelfDistillationConfig):
-    """Settings of one pretraining run, overrides applied."""
+def scale_crops(grid: int) -> tuple[int, int]:
+    """Scale the paper's crops to a grid smaller than the paper's: 7/8 and 3/8 of its side.
+
+    Args:
+        grid: Side of a region in tokens.
+
+    Returns:
+        Sides of a global and of a local crop, in tokens; the global one is larger, unless the grid is one token.
+    """
+    local_crop = max(1, (3 * grid + 4) // 8)  # rounded
+    global_crop = max(7 * grid // 8, min(grid, local_crop + 1))  # rounded down: a crop of the whole grid cannot move
+    return min(global_crop, PAPER_GLOBAL_CROP), min(local_crop, PAPER_LOCAL_CROP)
+
+
+class PretrainBaseConfig(SelfDistillationConfig):
+    """Settings of pretraining, of which the sizes of crops may be left to the grid."""
 
     train_on: Literal["all", "train_fold"]
     alpha_intra: NonNegative
@@ -74,8 +89,8 @@ class PretrainRunConfig(SelfDistillationConfig):
     shared_center: bool
     skip_crop_k: bool
     warmup_endpoint: bool
-    global_crop_size: Positive
-    local_crop_size: Positive
+    global_crop_size: Positive | None
+    local_crop_size: Positive | None
     augment: Literal["none", "hflip", "dihedral"]
     init_from: str | None
     embed_dim: Positive
@@ -88,10 +103,10 @@ class PretrainRunConfig(SelfDistillationConfig):
         lines = []
         if self.embed_dim % self.n_heads:
             lines.append(f"embed_dim: {self.embed_dim} is not a multiple of n_heads {self.n_heads}; change one of them")
-        if self.local_crop_size > self.global_crop_size:
+        global_crop = self.global_crop_size or PAPER_GLOBAL_CROP
+        if (self.local_crop_size or 1) > global_crop:
             lines.append(
-                f"local_crop_size: {self.local_crop_size} is larger than global_crop_size {self.global_crop_size}; "
-                "lower it"
+                f"local_crop_size: {self.local_crop_size} is larger than global_crop_size {global_crop}; lower it"
             )
         if self.clustering == "global" and self.alpha_inter:
             lines.append(
@@ -114,8 +129,24 @@ class PretrainRunConfig(SelfDistillationConfig):
         return self.alpha_intra > 0 or self.alpha_inter > 0
 
 
-class PretrainConfig(PretrainRunConfig):
+class PretrainRunConfig(PretrainBaseConfig):
+    """Settings of one pretraining run: overrides applied, crops of the size that fits its grid."""
+
+    global_crop_size: Positive
+    local_crop_size: Positive
+
+
+class PretrainConfig(PretrainBaseConfig):
     runs: Overrides
+    _grid: int = PrivateAttr(default=PAPER_GRID)
+
+    def fit_grid(self, grid: int) -> None:
+        """Let crops that have no size fit the regions.
+
+        Args:
+            grid: Side of a region in tokens.
+        """
+        self._grid = grid
 
     @model_validator(mode="after")
     def _runs_are_valid(self) -> Self:
@@ -123,7 +154,7 @@ class PretrainConfig(PretrainRunConfig):
         return self
 
     def run(self, name: str) -> PretrainRunConfig:
-        """Apply the preset and the overrides of a run to the section.
+        """Apply the preset and the overrides of a run to the section, and fit its crops to the grid.
 
         Args:
             name: Of the run.
@@ -138,10 +169,15 @@ class PretrainConfig(PretrainRunConfig):
         preset = overrides.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
-        run = PretrainRunConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **overrides})
-        if preset == "authors_code" and "min_regions" not in overrides:
-            return run.model_copy(update={"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes})
-        return run
+        run = PretrainBaseConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **overrides})
+        global_crop, local_crop = scale_crops(self._grid)
+        values = run.model_dump()
+        if preset == "authors_code":
+            fitted = {"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes, "cluster_crop": global_crop}
+            values |= {key: value for key, value in fitted.items() if key not in overrides}
+        values["global_crop_size"] = run.global_crop_size or global_crop
+        values["local_crop_size"] = run.local_crop_size or min(local_crop, values["global_crop_size"])
+        return PretrainRunConfig(**values)
 
 
 class EmbedConfig(Section):
