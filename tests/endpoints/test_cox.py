@@ -60,6 +60,16 @@ def test_the_likelihood_is_the_same_whatever_is_added_to_all_risks(seed, n):
     assert cox.log_partial_likelihood(risk + 5000, time, event) == pytest.approx(plain)
 
 
+def test_tied_events_take_from_one_another_by_default():
+    time, event = np.array([1.0, 2.0, 1.0, 1.0]), np.array([1, 1, 0, 1])
+    efron = [[1, 1, 1, 1], [0, 1, 0, 0], [0.5, 1, 1, 0.5]]
+    np.testing.assert_array_equal(cox.risk_set_weights(time, event), efron)
+    breslow = [[1, 1, 1, 1], [0, 1, 0, 0], [1, 1, 1, 1]]
+    np.testing.assert_array_equal(cox.risk_set_weights(time, event, ties="breslow"), breslow)
+    features = np.array([[0.0], [1.0], [3.0], [2.0]])
+    assert cox.fit_cox(features, time, event)["coef"] == cox.fit_cox(features, time, event, ties="efron")["coef"]
+
+
 def test_the_likelihood_is_0_without_an_event():
     assert cox.log_partial_likelihood(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.zeros(2, bool)) == 0
     assert cox.log_partial_likelihood(np.empty(0), np.empty(0), np.empty(0, bool)) == 0
