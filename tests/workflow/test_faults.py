@@ -189,7 +189,7 @@ def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, small, undist
         ("tissue/coarse-0.geojson", "regions", "regions/coarse-0.h5"),
         ("regions/coarse-0.h5", "tokens", "tokens/coarse-0.h5"),
         ("patch_encoder/weights.safetensors", "tokens", "tokens/coarse-0.h5"),
-        ("tokens/coarse-1.h5", "pretrain", "pretrain/slpd/encoder.safetensors"),
+        ("tokens/fine-0.h5", "pretrain", "pretrain/slpd/encoder.safetensors"),
         ("ledger/ledger.parquet", "folds", "folds/folds.parquet"),
         ("pretrain/slpd/encoder.safetensors", "embed", "embed/slpd.parquet"),
         ("pretrain/slpd/prototypes.h5", "gallery", "gallery/slpd.png"),
@@ -297,7 +297,7 @@ def test_a_slide_that_goes_missing_is_named_and_one_replaced_is_read_anew(cohort
     run = start(cohort, "slides")
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    tokens = [cohort / "results" / "tiny" / "tokens" / f"coarse-{number}.h5" for number in (0, 1)]
+    tokens = [cohort / "results" / "tiny" / "tokens" / f"{slide}.h5" for slide in ("coarse-0", "größe-1")]
     mine, theirs = (artifacts.read_tokens(path)[0].tokens for path in tokens)
     assert (mine == theirs).all()
     (cohort / "kept").replace(slides / "coarse-0.tiff")
