@@ -35,14 +35,11 @@ class Mutation:
             )
         return source.replace(self.old, self.new)
 
-    def nearest_tests(self, root: Path) -> list[str]:
-        """Return the test file that mirrors the module, if there is one."""
-        path = f"tests/{Path(self.module).parent}/test_{Path(self.module).stem}.py"
-        return [path] if (root / path).exists() else []
-
-    def chapter_tests(self) -> list[str]:
-        """Return the folders of the chapter's fast tests."""
-        return list(CHAPTERS[self.chapter])
+    def rounds(self, root: Path) -> list[list[str]]:
+        """Return the tests to run, nearest first: of the module's file, of its folder, of the chapter."""
+        folder = f"tests/{Path(self.module).parent}"
+        file = f"{folder}/test_{Path(self.module).stem}.py"
+        return [[path] for path in (file, folder) if (root / path).exists()] + [list(CHAPTERS[self.chapter])]
 
     def __str__(self) -> str:
         return f"{self.module}: {self.old!r} -> {self.new!r}"

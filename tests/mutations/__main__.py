@@ -2,7 +2,8 @@
 
     python -m tests.mutations [slides pretraining evaluation] [--module slides/tissue.py] [--jobs 2]
 
-The changes are listed in tests/mutations/{chapter}.yaml. A change is killed if a test fails or runs out of time.
+The changes are listed in tests/mutations/{chapter}.yaml. The nearest tests run first, the long ones last. A change is
+killed if a test fails or runs out of time.
 """
 
 import argparse
@@ -32,9 +33,9 @@ def copy_tree(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
-def run_tests(folder: Path, tests: Sequence[str]) -> str:
-    """Return how the tests end in a copy: passed, failed, timeout or nothing (no test ran)."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+def run_tests(folder: Path, tests: Sequence[str], marked: str = "not slow") -> str:
+    """Return how the tests of some markers end in a copy: passed, failed, timeout or nothing (no test ran)."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", marked, "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=SECONDS, check=False)
@@ -44,16 +45,16 @@ def run_tests(folder: Path, tests: Sequence[str]) -> str:
 
 
 def try_mutation(folder: Path, mutation: Mutation) -> str:
-    """Apply a change in a copy, run the tests nearest to it, then its chapter's; return how they end."""
+    """Apply a change in a copy, run the tests nearest to it, last its chapter's long ones; return how they end."""
     path = folder / "slpd_core" / mutation.module
     source = path.read_text()
     try:
         path.write_text(mutation.apply(source))
         outcome = "nothing"
-        for tests in (mutation.nearest_tests(folder), mutation.chapter_tests()):
-            if tests and outcome in ("passed", "nothing"):
-                outcome = run_tests(folder, tests)
-        return outcome
+        for tests in mutation.rounds(folder):
+            if outcome in ("passed", "nothing"):
+                outcome = run_tests(folder, tests, "not slow and not long")
+        return run_tests(folder, tests, "long and not slow") if outcome in ("passed", "nothing") else outcome
     finally:
         path.write_text(source)
 
