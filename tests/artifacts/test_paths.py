@@ -24,7 +24,7 @@ def patterns() -> dict[str, set[str]]:
 def literals() -> set[str]:
     """Every name below <results> in the rules, * for wildcards."""
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    text = re.sub(r'multiext\("([^"]*)", "\.parquet", "\.csv"\)', r'"\1.parquet"', text)
+    text = re.sub(r'multiext\(\s*"([^"]*)",\s*"\.parquet",\s*"\.csv",?\s*\)', r'"\1.parquet"', text)
     return {re.sub(r"\{\w+\}", "*", name) for name in re.findall(r'"(<results>[^"]*)"', text)}
 
 
