@@ -181,8 +181,8 @@ def test_a_slide_without_a_patient_is_of_that_in_its_barcode_or_else_its_own(wri
 
 def test_nothing_is_filled_in_where_patients_are_stated(write, caplog):
     with caplog.at_level(logging.INFO):
-        frame = sheet.read_sheet(write(*GOOD))
-    assert frame["patient_id"].tolist() == ["p1", "p2", "p3", "p4"]
+        frame = sheet.read_sheet(write(*GOOD, "TCGA-55-1234-01Z,p5,x,e.svs"))
+    assert frame["patient_id"].tolist() == ["p1", "p2", "p3", "p4", "p5"]
     assert not caplog.messages
 
 

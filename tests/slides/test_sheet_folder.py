@@ -57,12 +57,14 @@ def test_all_files_that_cannot_name_a_slide_are_named(folder):
 
 
 def test_a_folder_without_slides_says_what_was_looked_for(tmp_path):
-    (tmp_path / "a.jpg").touch()
-    (tmp_path / "b").touch()
+    for name in ("a.jpg", "b", "c.txt", "d.TXT"):
+        (tmp_path / name).touch()
     with pytest.raises(ValueError, match="no slide in it or below it; looked for") as error:
         sheet.read_sheet(tmp_path, labeled=False)
     assert {".svs", ".mrxs", ".dcm", ".tiff"} <= {*str(error.value).partition("; left")[0].split()}
-    assert "left out by extension: no extension (1), .jpg (1). Correct the path, or write a sheet" in str(error.value)
+    assert "left out by extension: .txt (2), no extension (1), .jpg (1). Correct the path, or write a sheet" in str(
+        error.value
+    )
 
 
 def test_a_folder_has_no_labels(folder):
