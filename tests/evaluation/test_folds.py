@@ -79,6 +79,14 @@ def test_a_shared_patient_goes_where_its_rare_label_is_missing():
         assert fold.to_dict() == {"p0": 0, "p1": 1, "p2": 1, "p3": 0}
 
 
+def test_a_patient_goes_where_its_label_is_missing_however_full_that_fold_is():
+    """Dealt by size: 10 x to fold 0, 5 y to the smaller fold 1, 4 y to fold 0, which has none, 3 x to fold 1."""
+    slides = table([["x"] * 10, ["y"] * 5, ["y"] * 4, ["x"] * 3])
+    for seed in range(5):
+        fold = pd.Series(folds.partition(slides, 2, seed)).groupby(slides["patient_id"]).first()
+        assert fold.to_dict() == {"p0": 0, "p1": 1, "p2": 0, "p3": 1}
+
+
 def test_labels_are_spread_over_the_folds(make_slides):
     found = made(make_slides(12))
     tested = found[found["part"] == "test"].groupby(["fold", "label"])["patient_id"].nunique()
