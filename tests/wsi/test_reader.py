@@ -215,6 +215,20 @@ def test_finer_levels_are_averaged(tmp_path, jpeg_scaled_decoding):
         assert close(slide.read((0, 0), (256, 256), 0.5)[8:-8, 8:-8], (100, 100, 100), 12)
 
 
+def test_without_scaled_decoding_half_the_scale_is_the_mean_of_whole_pixels(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    image = pyvips.Image.new_from_array(noise)
+    image.tiffsave(str(tmp_path / "s.tif"), tile=True, compression="jpeg", Q=75, tile_width=256, tile_height=256)
+    read = {}
+    for scaled in (True, False):
+        with Slide(tmp_path / "s.tif", 0.25, jpeg_scaled_decoding=scaled) as slide:
+            read[scaled] = slide.read((0, 0), (128, 128), 0.5).astype(int)
+            whole = slide.read((0, 0), (256, 256), 0.25)
+    mean = whole.reshape(128, 2, 128, 2, 3).mean((1, 3))
+    assert np.abs(read[False] - mean).max() <= 1
+    assert np.abs(read[True] - mean).max() > 1
+
+
 def test_outside_the_slide_is_white(planted):
     path = planted((300, 200), {(0, 0, 300, 200): BLUE})
     with Slide(path) as slide:
