@@ -207,6 +207,8 @@ def test_no_site_straddles_where_sites_are_kept_whole(make_slides):
     assert set(found["patient_id"]) == set(slides["patient_id"])
     barcodes = slides.assign(site="", patient_id="TCGA-" + slides["site"].str.upper() + "-" + slides["patient_id"])
     assert set(folds.group_ids(barcodes, "site")) == {f"H{n}" for n in range(7)}
+    of_slides = barcodes.assign(slide_id=barcodes["patient_id"] + "-01", patient_id=slides["slide_id"])
+    assert set(folds.group_ids(of_slides, "site")) == {f"H{n}" for n in range(7)}
 
 
 def test_a_slide_without_a_site_is_named(make_slides):
