@@ -30,7 +30,7 @@ $(DRAWN): $(wildcard slpd_core/demo/*.py) | $(ENV)
 
 demo: $(DRAWN)
 	snakemake --cores $(CORES) --configfile cohorts/demo.yaml --quiet rules host
-	@cat results/demo/report/table.md
+	@cat results/demo/report/label/table.md
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
 # Tables 1 and 2 of the paper, over both its cohorts, whose files in cohorts/ say what has to be there: what of either is

@@ -29,13 +29,13 @@ def cohort(device: str) -> TokenDataset:
     for part in tokens.split(AT_A_TIME):
         part.normal_()
     ids = [f"slide-{number}" for number in range(prototypes.SLIDES)]
-    return TokenDataset(tokens, slide_of, np.zeros((R, 2), np.int64), ids, ids, "f", [""] * len(ids))
+    return TokenDataset(tokens, slide_of, np.zeros((R, 2), np.int64), ids, ids, "f")
 
 
 def first_slides(cohort: TokenDataset, count: int) -> TokenDataset:
     """Select a part of the cohort."""
     R, ids = int((cohort.slide_of < count).sum()), cohort.slide_ids[:count]
-    part = replace(cohort, slide_ids=ids, patient_ids=ids, labels=cohort.labels[:count])
+    part = replace(cohort, slide_ids=ids, patient_ids=ids)
     return replace(part, tokens=cohort.tokens[:R], slide_of=cohort.slide_of[:R], coords=cohort.coords[:R])
 
 

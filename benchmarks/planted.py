@@ -145,8 +145,7 @@ def plant(seed: int, grid: int = 8) -> Planted:
     slide_of = np.repeat(np.arange(SLIDES), REGIONS)
     coords = np.zeros((len(tokens), 2), np.int64)
     arranged = torch.from_numpy(tokens.reshape(-1, grid, grid, DIM)).half()
-    unlabelled = [""] * SLIDES
-    cohort = TokenDataset(arranged, slide_of, coords, names, names, str(seed), unlabelled)
+    cohort = TokenDataset(arranged, slide_of, coords, names, names, str(seed))
     return Planted(cohort, labels, phenotype)
 
 
@@ -171,7 +170,7 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
             arguments = select_arguments(section_of(way, grid))
-            networks, _ = stage_two.train(cohort, checkpoint, seed=seed, device=device, **arguments)
+            networks, *_ = stage_two.train(cohort, checkpoint, seed=seed, device=device, **arguments)
     return embed_regions(networks.teacher.encoder, cohort.tokens, device)
 
 

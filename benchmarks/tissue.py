@@ -62,7 +62,8 @@ def read(results: Path) -> tuple[TokenDataset, np.ndarray, pd.DataFrame]:
             colours.append(tokens.mean_color[()])
     rgb = quarters(np.concatenate(colours).astype(np.float32).reshape(-1, grid, grid, 3)).mean((1, 2))
     of_cohort = results.parents[1] if other else results
-    folds, _ = artifacts.read_table(of_cohort / "folds" / "folds.parquet", "folds")
+    (folds_path,) = (of_cohort / "folds").glob("*/folds.parquet")  # of one task
+    folds, _ = artifacts.read_table(folds_path, "folds")
     smaller = replace(
         cohort,
         tokens=torch.from_numpy(quarters(cohort.tokens.numpy())),
@@ -85,7 +86,7 @@ def features(cohort: TokenDataset, colours: np.ndarray, way: str, seed: int) -> 
     else:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder) / "c.pt", {})
-            networks, _ = stage_two.train(cohort, checkpoint, seed=seed, **select_arguments(section))
+            networks, *_ = stage_two.train(cohort, checkpoint, seed=seed, **select_arguments(section))
     return embed_regions(networks.teacher.encoder, cohort.tokens, "cpu")
 
 

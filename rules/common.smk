@@ -31,6 +31,7 @@ from slpd_core.workflow.resources import (
 )
 from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
+from slpd_core.workflow.tasks import Tasks
 from slpd_core.workflow.tracking import file_states, trackable, untracked
 from slpd_core.workflow.versions import stage_version
 from slpd_core.wsi import outages
@@ -55,7 +56,6 @@ try:
             Path(CONFIG.predict.sheet),
             columns=CONFIG.sheet.columns,
             columns_must_exist=False,
-            labeled=False,
         )
         if CONFIG.predict.sheet
         else SHEET.iloc[:0]
@@ -73,14 +73,16 @@ try:
         outages.count_failures(PATHS.state_dir()),
         planning=workflow.is_main_process,
     )
-    ENCODERS = Encoders(CONFIG, SLIDES.cohort)
-    ROWS = Rows(CONFIG, ENCODERS, SLIDES.new)
+    TASKS = Tasks(CONFIG, SHEET)
+    ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
+    ROWS = Rows(CONFIG, ENCODERS, TASKS.names, SLIDES.new)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide
         consistency.require_cohort(
             CONFIG,
             SHEET,
+            TASKS.labels,
             gpus_by_rule(workflow.resource_settings.overwrite_resources),
         )
 except (ValueError, OSError) as error:
@@ -91,6 +93,7 @@ wildcard_constraints:
     slide="[^/]+",  # not the slides' names: Snakemake would try them all on every file
     encoder=name_pattern(CONFIG.patch_encoder.compared),
     region_encoder=name_pattern(ENCODERS.names),
+    task=name_pattern(TASKS.names),
     features=name_pattern(ROWS.feature_names),
     classifier=name_pattern(sections.CLASSIFIERS),
     fold=name_pattern(ROWS.folds),

@@ -1,18 +1,39 @@
 # EMBEDDINGS to NUMBERS
 
 
+rule labels:
+    input:
+        sheet="<results>/sheet/slides.parquet",
+    output:
+        "<results>/labels/{task}.parquet",
+    log:
+        "<logs>/labels/{task}.log",
+    benchmark:
+        "<benchmarks>/labels/{task}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=TASKS.section,
+        version=stage_version("evaluation/labels"),
+        labels=untracked(TASKS.path),
+        rows=TASKS.rows,
+    script:
+        "../workflow_scripts/labels.py"
+
+
 rule folds:
     input:
         ledger="<results>/ledger/ledger.parquet",
         sheet="<results>/sheet/slides.parquet",
+        labels="<results>/labels/{task}.parquet",
         splits=trackable(map(str, CONFIG.folds.files)),
     output:
-        folds="<results>/folds/folds.parquet",
-        remarks=multiext("<results>/folds/remarks", ".parquet", ".csv"),
+        folds="<results>/folds/{task}/folds.parquet",
+        remarks=multiext("<results>/folds/{task}/remarks", ".parquet", ".csv"),
     log:
-        "<logs>/folds/folds.log",
+        "<logs>/folds/{task}.log",
     benchmark:
-        "<benchmarks>/folds/folds.tsv"
+        "<benchmarks>/folds/{task}.tsv"
     conda:
         "../envs/slpd.yaml"
     params:
@@ -26,17 +47,17 @@ rule folds:
 
 rule evaluate:
     input:
-        folds="<results>/folds/folds.parquet",
+        folds="<results>/folds/{task}/folds.parquet",
         embed=ROWS.embed_table,
         # Stands for all tokens.
         ledger=ROWS.tokens_ledger,
     output:
-        predictions="<results>/evaluate/{features}/{classifier}/fold{fold}.parquet",
-        model="<results>/evaluate/{features}/{classifier}/fold{fold}.safetensors",
+        predictions="<results>/evaluate/{task}/{features}/{classifier}/fold{fold}.parquet",
+        model="<results>/evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors",
     log:
-        "<logs>/evaluate/{features}/{classifier}/fold{fold}.log",
+        "<logs>/evaluate/{task}/{features}/{classifier}/fold{fold}.log",
     benchmark:
-        "<benchmarks>/evaluate/{features}/{classifier}/fold{fold}.tsv"
+        "<benchmarks>/evaluate/{task}/{features}/{classifier}/fold{fold}.tsv"
     conda:
         "../envs/slpd.yaml"
     resources:
@@ -53,20 +74,24 @@ rule evaluate:
 
 rule heatmaps:
     input:
-        folds="<results>/folds/folds.parquet",
+        folds="<results>/folds/{task}/folds.parquet",
         models=ROWS.models,
         embeds=ROWS.embed_tables,
     output:
         report(
-            "<results>/heatmaps/{features}/{classifier}.jpg",
+            "<results>/heatmaps/{task}/{features}/{classifier}.jpg",
             caption="captions/heatmaps.rst",
             category="Attention",
-            labels={"run": "{features}", "classifier": "{classifier}"},
+            labels={
+                "task": "{task}",
+                "run": "{features}",
+                "classifier": "{classifier}",
+            },
         ),
     log:
-        "<logs>/heatmaps/{features}/{classifier}.log",
+        "<logs>/heatmaps/{task}/{features}/{classifier}.log",
     benchmark:
-        "<benchmarks>/heatmaps/{features}/{classifier}.tsv"
+        "<benchmarks>/heatmaps/{task}/{features}/{classifier}.tsv"
     wildcard_constraints:
         features=name_pattern(ENCODERS.runs),
         classifier=name_pattern(sections.ATTENTION),

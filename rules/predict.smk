@@ -14,7 +14,6 @@ use rule sheet as new_sheet with:
         columns=untracked(CONFIG.sheet.columns),
         columns_must_exist=False,
         rows=sheet.sheet_fingerprint(NEW_SHEET),
-        labeled=False,
 
 
 use rule ledger as new_ledger with:
@@ -33,7 +32,7 @@ use rule ledger as new_ledger with:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        labeled=False,
+        new=True,
 
 
 use rule compared_ledger as new_compared_ledger with:
@@ -54,7 +53,7 @@ use rule compared_ledger as new_compared_ledger with:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        labeled=False,
+        new=True,
 
 
 use rule embed as new_embed with:
@@ -75,7 +74,7 @@ rule predict:
         ROWS.prediction_inputs,
         ledger="<results>/predict/ledger.parquet",
     output:
-        predictions="<results>/predict/predictions.csv",
+        predictions=expand("<results>/predict/{task}/predictions.csv", task=TASKS.names),
         heatmaps=directory("<results>/predict/heatmaps"),
     log:
         "<logs>/predict/predict.log",
@@ -89,6 +88,7 @@ rule predict:
     params:
         version=stage_version("evaluation/predict"),
         rows=ROWS.prediction_rows(),
+        tasks=TASKS.names,
         tissue=str(PATHS.tissue_dir()),
         regions=str(PATHS.regions_dir()),
     script:

@@ -60,6 +60,7 @@ rule pretrain:
             "<results>/pretrain/{region_encoder}/history", ".parquet", ".csv"
         ),
         prototypes="<results>/pretrain/{region_encoder}/prototypes.h5",
+        monitored="<results>/pretrain/{region_encoder}/monitored.h5",
     log:
         "<logs>/pretrain/{region_encoder}.log",
     benchmark:
@@ -115,7 +116,6 @@ rule embed:
 
 rule gallery:
     input:
-        sheet="<results>/sheet/slides.parquet",
         embed="<results>/embed/{region_encoder}.parquet",
         prototypes="<results>/pretrain/{region_encoder}/prototypes.h5",
     output:

@@ -4,11 +4,16 @@
 rule report:
     input:
         ledger="<results>/ledger/ledger.parquet",
-        folds="<results>/folds/folds.parquet",
-        remarks="<results>/folds/remarks.parquet",
+        labels=expand("<results>/labels/{task}.parquet", task=TASKS.names),
+        folds=expand("<results>/folds/{task}/folds.parquet", task=TASKS.names),
+        remarks=expand("<results>/folds/{task}/remarks.parquet", task=TASKS.names),
         evaluate=ROWS.all_predictions(),
         history=expand(
             "<results>/pretrain/{region_encoder}/history.parquet",
+            region_encoder=ENCODERS.reported,
+        ),
+        monitored=expand(
+            "<results>/pretrain/{region_encoder}/monitored.h5",
             region_encoder=ENCODERS.reported,
         ),
         embed=expand(
@@ -25,17 +30,25 @@ rule report:
             category="Results",
             labels={"figure": "The whole report, one page"},
         ),
-        report(
-            "<results>/report/table.csv",
-            caption="captions/table.rst",
-            category="Results",
-            labels={"figure": "Scores"},
+        [
+            report(
+                f"<results>/report/{task}/table.csv",
+                caption="captions/table.rst",
+                category="Results",
+                labels={"figure": f"Scores ({task})"},
+            )
+            for task in TASKS.names
+        ],
+        expand(
+            "<results>/report/{task}/table.{format}",
+            task=TASKS.names,
+            format=["parquet", "md", "tex"],
         ),
-        expand("<results>/report/table.{format}", format=["parquet", "md", "tex"]),
+        expand("<results>/report/{task}/predictions.csv", task=TASKS.names),
         [
             report(
                 f"<results>/report/{figure}.png",
-                caption=f"captions/{figure}.rst",
+                caption=f"captions/{figure.rpartition('/')[2]}.rst",
                 category=category,
                 labels={"figure": title},
             )
@@ -56,6 +69,7 @@ rule report:
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
         runs=ENCODERS.runs,
+        tasks=TASKS.names,
         overlays=str(PATHS.regions_dir()),
         benchmarks=str(PATHS.benchmarks_dir()),
     script:

@@ -16,7 +16,6 @@ rule sheet:
         columns=untracked(CONFIG.sheet.columns),
         columns_must_exist=True,
         rows=sheet.sheet_fingerprint(SHEET),
-        labeled=True,
     script:
         "../workflow_scripts/sheet.py"
 
@@ -154,7 +153,6 @@ rule ledger:
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        labeled=True,
         unmatched=untracked(SLIDES.unmatched_outlines),
     script:
         "../workflow_scripts/ledger.py"

@@ -135,7 +135,7 @@ def results(slide_path, tmp_path, settings):
         device="cpu",
         quarantine=(),
     )
-    row = {"slide_id": "s", "patient_id": "p", "label": "x", "mpp": np.nan, "site": ""}
+    row = {"slide_id": "s", "patient_id": "p", "mpp": np.nan, "site": ""}
     meta = artifacts.provenance("sheet", 1, {}, "f")
     artifacts.write_table(tmp_path / "sheet.parquet", "sheet", pd.DataFrame([row]), meta)
     ledger.run(
@@ -144,7 +144,6 @@ def results(slide_path, tmp_path, settings):
         encoded_paths=[encoded_path],
         out_path=tmp_path / "ledger.parquet",
         section=settings.ledger,
-        labeled=False,
     )
     torch.manual_seed(0)
     region_encoder.write_region_encoder(

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger"),
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
-    "evaluation": ("folds", "evaluate", "heatmaps", "predict"),
+    "evaluation": ("labels", "folds", "evaluate", "heatmaps", "predict"),
     "report": ("report",),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]

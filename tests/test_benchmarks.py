@@ -260,14 +260,15 @@ def write_results(folder):
             written.mean_color[:] = 200 if label == "y" else 100
         rows.append((slide, slide, label, artifacts.OK, 2, meta["fingerprint"]))
     names = ("slide_id", "patient_id", "label", "status", "regions", "fingerprint")
-    ledger = pd.DataFrame(rows, columns=[*names]).reindex(columns=[*artifacts.TABLES["ledger"]])
+    slides = pd.DataFrame(rows, columns=[*names])
+    ledger = slides.reindex(columns=[*artifacts.TABLES["ledger"]])
     artifacts.write_table(folder / "ledger/ledger.parquet", "ledger", ledger, artifacts.provenance("ledger", 1, {}))
     parts = [
-        ledger[list(names[:3])].assign(fold=f, part=np.where(np.arange(12) // 6 == f, "test", "train"))
+        slides[list(names[:3])].assign(fold=f, part=np.where(np.arange(12) // 6 == f, "test", "train"))
         for f in range(2)
     ]
     artifacts.write_table(
-        folder / "folds/folds.parquet", "folds", pd.concat(parts), artifacts.provenance("folds", 1, {})
+        folder / "folds/label/folds.parquet", "folds", pd.concat(parts), artifacts.provenance("folds", 1, {})
     )
 
 
@@ -287,4 +288,4 @@ def test_the_workflows_own_time(printed):
     assert lines_of(table, "20")
     jobs = {cells[0]: cells[1] for cells in table if len(cells) > 1}  # a rule under a head has one
     assert (jobs["tissue"], jobs["tokens"], jobs["report"]) == ("10", "10", "1")
-    assert {"sheet", "regions", "pretrain", "embed", "folds", "evaluate"} <= {*jobs}
+    assert {"sheet", "regions", "pretrain", "embed", "labels", "folds", "evaluate"} <= {*jobs}

@@ -8,7 +8,7 @@ with runtime.fast_imports():
 
 with runtime.job(
     snakemake.log[0],
-    f"evaluate {snakemake.wildcards.features}/{snakemake.wildcards.classifier}/fold{snakemake.wildcards.fold}",
+    " ".join(["evaluate", "/".join(snakemake.wildcards)]),
     threads=snakemake.threads,
     keep_memory=False,
 ):

@@ -11,7 +11,6 @@ with runtime.fast_imports():
 
 with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.region_encoder}", threads=snakemake.threads):
     gallery.run(
-        sheet_path=Path(snakemake.input.sheet),
         slide_paths={slide: Path(path) for slide, path in snakemake.params.slides.items()},
         embed_path=Path(snakemake.input.embed),
         prototypes_path=Path(snakemake.input.prototypes),

@@ -8,7 +8,7 @@ with runtime.fast_imports():
 
 with runtime.job(
     snakemake.log[0],
-    f"heatmaps {snakemake.wildcards.features}/{snakemake.wildcards.classifier}",
+    " ".join(["heatmaps", "/".join(snakemake.wildcards)]),
     threads=snakemake.threads,
 ):
     heatmaps.run(

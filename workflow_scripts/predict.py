@@ -12,5 +12,5 @@ with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keep_me
         tissue_dir=Path(snakemake.params.tissue),
         regions_dir=Path(snakemake.params.regions),
         heatmaps_dir=Path(snakemake.output.heatmaps),
-        out_path=Path(snakemake.output.predictions),
+        out_paths=dict(zip(snakemake.params.tasks, map(Path, snakemake.output.predictions), strict=True)),
     )

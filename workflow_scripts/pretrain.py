@@ -28,6 +28,7 @@ with runtime.job(
         encoder_path=Path(snakemake.output.encoder),
         history_path=Path(snakemake.output.history[0]),
         prototypes_path=Path(snakemake.output.prototypes),
+        monitored_path=Path(snakemake.output.monitored),
         nodes=snakemake.resources.nodes,
         threads=snakemake.threads,
         log_path=snakemake.log[0],

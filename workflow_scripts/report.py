@@ -4,20 +4,25 @@ from slpd_core import runtime
 
 with runtime.fast_imports():
     from slpd_core import config
-    from slpd_core.report import report
+    from slpd_core.report import report, task
 
 with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
     report.run(
         cohort=snakemake.params.cohort,
         ledger_path=Path(snakemake.input.ledger),
-        folds_path=Path(snakemake.input.folds),
-        remarks_path=Path(snakemake.input.remarks),
-        fold_paths=[*map(Path, snakemake.input.evaluate)],
+        tasks=task.group_paths(
+            snakemake.params.tasks,
+            [*map(Path, snakemake.input.labels)],
+            [*map(Path, snakemake.input.folds)],
+            [*map(Path, snakemake.input.remarks)],
+            [*map(Path, snakemake.input.evaluate)],
+            [*map(Path, snakemake.input.heatmaps)],
+        ),
         history_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.history), strict=True)),
+        monitored_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.monitored), strict=True)),
         embed_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.embed), strict=True)),
         patch_history_path=Path(snakemake.input.patch_history) if snakemake.input.patch_history else None,
         gallery_paths=[*map(Path, snakemake.input.galleries)],
-        heatmap_paths=[*map(Path, snakemake.input.heatmaps)],
         overlays_dir=Path(snakemake.params.overlays),
         benchmarks_dir=Path(snakemake.params.benchmarks),
         out_dir=Path(snakemake.output[0]).parent,

@@ -11,5 +11,4 @@ with runtime.job(snakemake.log[0], "sheet"):
         out_path=Path(snakemake.output[0]),
         columns=snakemake.params.columns,
         columns_must_exist=snakemake.params.columns_must_exist,
-        labeled=snakemake.params.labeled,
     )

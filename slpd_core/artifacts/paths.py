@@ -93,30 +93,33 @@ class CohortPaths:
     encoded = PathPattern("encoded/{slide}.h5", "compared/{encoder}/encoded/{slide}.h5")  # read by the ledger
     ledger = PathPattern("ledger/ledger.parquet", "compared/{encoder}/ledger.parquet")
 
-    # Tokens to embeddings; `run` is the name of a trained region encoder, see `split_encoder_name`
-    encoder = PathPattern("pretrain/{run}/encoder.safetensors")
-    history = PathPattern("pretrain/{run}/history.parquet")  # and .csv
-    prototypes = PathPattern("pretrain/{run}/prototypes.h5")
-    checkpoint = PathPattern("pretrain/{run}/checkpoint.pt")
-    embed = PathPattern("embed/{run}.parquet")
-    gallery = PathPattern("gallery/{run}.png")
+    # Tokens to embeddings; a region encoder's name is its run's, or its run's and fold's: see `split_encoder_name`
+    encoder = PathPattern("pretrain/{region_encoder}/encoder.safetensors")
+    history = PathPattern("pretrain/{region_encoder}/history.parquet")  # and .csv
+    prototypes = PathPattern("pretrain/{region_encoder}/prototypes.h5")
+    monitored = PathPattern("pretrain/{region_encoder}/monitored.h5")
+    checkpoint = PathPattern("pretrain/{region_encoder}/checkpoint.pt")
+    embed = PathPattern("embed/{region_encoder}.parquet")
+    gallery = PathPattern("gallery/{region_encoder}.png")
 
     # Embeddings to numbers
-    folds = PathPattern("folds/folds.parquet")
-    remarks = PathPattern("folds/remarks.parquet")  # and .csv
-    predictions = PathPattern("evaluate/{features}/{classifier}/fold{fold}.parquet")
-    classifier = PathPattern("evaluate/{features}/{classifier}/fold{fold}.safetensors")
-    heatmaps = PathPattern("heatmaps/{features}/{classifier}.jpg")
+    labels = PathPattern("labels/{task}.parquet")
+    folds = PathPattern("folds/{task}/folds.parquet")
+    remarks = PathPattern("folds/{task}/remarks.parquet")  # and .csv
+    predictions = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.parquet")
+    classifier = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors")
+    heatmaps = PathPattern("heatmaps/{task}/{features}/{classifier}.jpg")
     page = PathPattern("report/index.html")
-    result_table = PathPattern("report/table.{format}")
-    figure = PathPattern("report/{figure}.png")
+    figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}
+    result_table = PathPattern("report/{task}/table.{format}")
+    all_predictions = PathPattern("report/{task}/predictions.csv")  # of all rows and folds
     cohort_table = PathPattern("tables/{table}.{format}")  # over several cohorts
 
     # New slides to predictions; their tissue, regions and tokens are beside the cohort's
     new_sheet = PathPattern("predict/slides.parquet")
     new_ledger = PathPattern("predict/ledger.parquet", "predict/compared/{encoder}/ledger.parquet")
-    new_embed = PathPattern("predict/embed/{run}.parquet")
-    new_predictions = PathPattern("predict/predictions.csv")
+    new_embed = PathPattern("predict/embed/{region_encoder}.parquet")
+    new_predictions = PathPattern("predict/{task}/predictions.csv")
     new_heatmaps_dir = PathPattern("predict/heatmaps")
 
     # Folders that stages read as a whole

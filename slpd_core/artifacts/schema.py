@@ -10,12 +10,13 @@ Meta = dict[str, str]
 
 # Columns of each Parquet table. `embedding` is a fixed-size list, float32.
 TABLES: dict[str, tuple[str, ...]] = {
-    "sheet": ("slide_id", "patient_id", "label", "mpp", "site"),  # no paths: slides may move
+    "sheet": ("slide_id", "patient_id", "mpp", "site"),  # no paths: slides may move
     "ledger": (
-        *("slide_id", "patient_id", "label", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
-        *("tissue_mm2", "tissue_source", "regions", "fingerprint", "remarks"),
+        *("slide_id", "patient_id", "status", "reason", "width_px", "height_px", "mpp", "mpp_source"),
+        *("tissue_mm2", "tissue_source", "regions", "fingerprint", "slide_fingerprint", "remarks"),
     ),
     "embed": ("slide_id", "x", "y", "embedding"),  # and `attention`, a list of floats, if asked for
+    "labels": ("slide_id", "patient_id", "label"),  # of one task, slides that have a label
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
     "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} per class, float64
     "history": ("epoch", "loss"),  # of a training, one row per epoch; and the other curves
@@ -33,6 +34,7 @@ ENCODER_META = ("encoder_source", "encoder_name", "encoder_normalization")
 
 # Remarks of `folds/remarks.csv` on slides of a status, and on a label that a part of a fold lacks.
 REMARKS_OF_STATUS = {QUARANTINED: "quarantined", EMPTY: "without regions"}
+REMARK_UNLABELED = "without a label"
 REMARKS_OF_LABELS = {"train": "label not trained", "test": "label not tested"}
 
 

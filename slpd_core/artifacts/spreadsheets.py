@@ -95,6 +95,19 @@ def read_text_table(
     return TextTable(rows, problems, header)
 
 
+def row_of_problem(problem: str) -> float:
+    """Return the row that a problem of a table begins with, to sort problems by.
+
+    Args:
+        problem: Such as "row 7: ...".
+
+    Returns:
+        The row; infinity for a problem of the whole table.
+    """
+    row = re.match(r"row (\d+)", problem)
+    return int(row[1]) if row else float("inf")
+
+
 def _read_text(path: Path, content: bytes, names: Collection[str], example: str) -> tuple[list[Line], str]:
     """The lines of a text that are not blank, and the name of the separator of their fields."""
     text = _decode(path, content)

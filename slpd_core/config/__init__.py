@@ -30,6 +30,7 @@ from slpd_core.config.evaluation import (
     EvaluateConfig,
     FoldsConfig,
     HeatmapsConfig,
+    LabelsConfig,
     PredictConfig,
     ReportConfig,
     ReportPageConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "FoldsConfig",
     "GalleryConfig",
     "HeatmapsConfig",
+    "LabelsConfig",
     "LedgerConfig",
     "PatchEncoderConfig",
     "PatchesConfig",
@@ -107,6 +109,7 @@ class Config(Section):
     pretrain: PretrainConfig
     embed: EmbedConfig
     gallery: GalleryConfig
+    labels: LabelsConfig
     folds: FoldsConfig
     evaluate: EvaluateConfig
     heatmaps: HeatmapsConfig
@@ -150,6 +153,10 @@ class Config(Section):
         lines += self._problems_of_crops()
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.compared]:
             lines.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
+        for name in self.pretrain.runs:
+            task = self.pretrain.run(name).fold_task
+            if task is not None and task not in (self.labels.tasks or ["label"]):
+                lines.append(f"pretrain.runs.{name}.fold_task: {task!r} is no task of labels.tasks; name one, or null")
         raise_problems(lines + self._problems_of_rows())
         return self
 

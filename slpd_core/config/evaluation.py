@@ -27,6 +27,42 @@ PRESETS: dict[str, dict[str, Any]] = {
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
+class TaskConfig(Section):
+    """A task: what slides are told apart by. The user names tasks, so these settings have their defaults here.
+
+    Args:
+        kind: Of its values.
+        column: Of the table of labels; None: called as the task.
+    """
+
+    kind: Literal["classification"] = "classification"
+    column: str | None = None
+
+
+class LabelsConfig(Section):
+    path: str | None
+    key: Literal["slide_id", "patient_id"]
+    tasks: dict[str, TaskConfig]
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _null_takes_the_defaults(cls, tasks: Any) -> Any:
+        if not isinstance(tasks, dict):
+            return tasks
+        return {name: {} if task is None else task for name, task in tasks.items() if task is not False}
+
+    @model_validator(mode="after")
+    def _tasks_name_folders(self) -> Self:
+        wrong = [name for name in self.tasks if not PLAIN_NAME.fullmatch(name)]
+        raise_problems([f"tasks: {name!r} cannot name a folder; use letters, digits, - and _" for name in wrong])
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column of each task that is named."""
+        return {name: task.column or name for name, task in self.tasks.items()}
+
+
 class FoldsConfig(Section):
     n_folds: Annotated[Int, Field(ge=2)]
     n_repeats: Positive
@@ -136,7 +172,11 @@ class CohortTableConfig(Section):
         ]
         for key, names in (("cohorts", self.cohorts), ("rows", [*self.rows])):
             lines += [f"{key}: {name!r} is listed twice; remove one" for name in names if names.count(name) > 1]
-        lines += [f"cohorts: {name!r} is no cohort's name" for name in self.cohorts if not PLAIN_NAME.fullmatch(name)]
+        lines += [
+            f"cohorts: {name!r} is no cohort's name; write a cohort, or cohort/task"
+            for name in self.cohorts
+            if len(parts := name.split("/")) > 2 or not all(map(PLAIN_NAME.fullmatch, parts))
+        ]
         raise_problems(lines)
         return self
 

@@ -71,6 +71,7 @@ class PretrainBaseConfig(SelfDistillationConfig):
     """Settings of pretraining, of which the sizes of crops may be left to the grid."""
 
     train_on: Literal["all", "train_fold"]
+    fold_task: str | None
     alpha_intra: NonNegative
     alpha_inter: NonNegative
     clustering: Literal["slide", "global"]

@@ -17,7 +17,7 @@ from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
 from slpd_core.runtime import log
 
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def run(
     """Fit a classifier on one fold of one kind of features; write its predictions and the classifier.
 
     Args:
-        folds_path: The cohort's folds.
+        folds_path: The folds of a task.
         fold: Index of the fold.
         features: As evaluate.classifiers names them.
         classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
@@ -144,7 +144,7 @@ def run(
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}
-    meta["ledger"] = folds_meta.get("ledger", "")
+    meta |= {"ledger": folds_meta.get("ledger", ""), "task": folds_meta.get("task", "")}
     meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")
     classifiers.write_classifier(model_path, model, meta)
     artifacts.write_table(out_path, "evaluate", predictions, meta)

@@ -11,7 +11,7 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.runtime import generator, log
 
-VERSION = 9
+VERSION = 10
 FOLD_PARTS = ("train", "val", "test", "unlabeled")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
@@ -150,7 +150,7 @@ def require_folds(
     """Check before any work that a sheet's slides can be divided, or that the imported splits name them.
 
     Args:
-        slides: Columns slide_id, patient_id, label, site.
+        slides: Columns slide_id, patient_id, label ("" where a slide has none), site.
         split_paths: Imported splits, fold after fold; without any, folds are drawn.
         n_folds, group_by: As in `make_folds`.
 
@@ -160,7 +160,7 @@ def require_folds(
     if split_paths:
         require_labels(imported_splits.import_folds(split_paths, slides.assign(status=artifacts.OK))[0])
     else:
-        group_slides(slides, n_folds=n_folds, group_by=group_by)
+        group_slides(slides[slides["label"] != ""], n_folds=n_folds, group_by=group_by)
 
 
 def require_labels(folds: pd.DataFrame) -> None:
@@ -228,14 +228,42 @@ def make_folds(
     return pd.concat(tables, ignore_index=True)[[*artifacts.TABLES["folds"]]]
 
 
+def require_equal_labels(slides: pd.DataFrame) -> None:
+    """Check that slides of equal content have the same label.
+
+    Args:
+        slides: Columns slide_id, label and slide_fingerprint.
+
+    Raises:
+        ValueError: Some differ; names them.
+    """
+    copies = slides.groupby("slide_fingerprint", sort=False)
+    problems = [
+        f"{', '.join(rows['slide_id'])} are the same slide, byte for byte, of labels "
+        f"{', '.join(map(repr, rows['label'].unique()))}; correct the labels or remove all but one"
+        for _, rows in copies
+        if rows["label"].nunique() > 1
+    ]
+    if problems:
+        raise ValueError("\n  ".join(problems))
+
+
 def run(
-    *, ledger_path: Path, sheet_path: Path, out_path: Path, remarks_path: Path, section: config.FoldsConfig, seed: int
+    *,
+    ledger_path: Path,
+    sheet_path: Path,
+    labels_path: Path,
+    out_path: Path,
+    remarks_path: Path,
+    section: config.FoldsConfig,
+    seed: int,
 ) -> None:
-    """Write the folds of the usable slides, and the table of remarks on them.
+    """Write the folds of a task's usable slides, and the table of remarks on them.
 
     Args:
         ledger_path: The cohort's ledger.
         sheet_path: The checked sheet, for the sites.
+        labels_path: The labels of the task.
         out_path: The `folds` table.
         remarks_path: The `remarks` table.
         section: Of the config.
@@ -243,14 +271,18 @@ def run(
     """
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     sheet, _ = artifacts.read_table(sheet_path, "sheet")
+    labels, labels_meta = artifacts.read_table(labels_path, "labels")
     slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
+    slides = slides.merge(labels[["slide_id", "label"]], on="slide_id", how="left").fillna({"label": ""})
+    usable = slides[(slides["status"] == artifacts.OK) & (slides["label"] != "")]
+    require_equal_labels(usable)
     issues = split_audit.audit_slides(slides)
     if section.splits_dir:
         folds, import_issues = imported_splits.import_folds(section.files, slides)
         issues += import_issues
     else:
         folds = make_folds(
-            slides[slides["status"] == artifacts.OK],
+            usable,
             seed,
             n_folds=section.n_folds,
             n_repeats=section.n_repeats,
@@ -263,8 +295,10 @@ def run(
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()
         log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in FOLD_PARTS if part in counts))
-    inputs = [meta["fingerprint"], str(seed), *map(artifacts.file_fingerprint, section.files)]
+    files = map(artifacts.file_fingerprint, section.files)
+    inputs = [meta["fingerprint"], labels_meta["fingerprint"], str(seed), *files]
     provenance = artifacts.provenance("folds", VERSION, section.model_dump(), *inputs)
-    provenance |= {"ledger": meta["fingerprint"]} | imported_splits.recognize_splits(section.files)
+    provenance |= {"ledger": meta["fingerprint"], "task": labels_meta["task"]}
+    provenance |= imported_splits.recognize_splits(section.files)
     artifacts.write_table(out_path, "folds", folds, provenance)
     artifacts.write_both(remarks_path, "remarks", remarks, provenance)

@@ -80,7 +80,7 @@ def run(
     """Draw heat maps of some slides of each label, each by the classifier of a fold that tests it.
 
     Args:
-        folds_path: The cohort's folds.
+        folds_path: The folds of a task.
         model_paths, embed_paths: Of each fold, in their order.
         tissue_dir, regions_dir: As in `draw_slide_heatmap`.
         out_path: A JPEG.

@@ -122,8 +122,8 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
 
     Args:
         paths: A split file per fold.
-        slides: Of the whole cohort, columns slide_id, patient_id, label, status. Ids match with or without the
-            extension of a slide's file.
+        slides: Of the whole cohort, columns slide_id, patient_id, label ("" where a slide has none), status. Ids match
+            with or without the extension of a slide's file.
 
     Returns:
         The `folds` table of the usable slides that the splits list, and the issues.
@@ -132,7 +132,7 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
         ValueError: A fold has no slide to train, or none to test.
     """
     index = SlideIndex(slides["slide_id"].to_list())
-    usable = (slides["status"] == artifacts.OK).to_numpy()
+    usable = ((slides["status"] == artifacts.OK) & (slides["label"] != "")).to_numpy()
     tables, unknown, listed = [], [], set()
     for fold, path in enumerate(paths):
         part_of, unmatched = np.full(len(slides), "", object), []
@@ -163,7 +163,9 @@ def import_folds(paths: Sequence[Path], slides: pd.DataFrame) -> tuple[pd.DataFr
 def _explain_empty(matched: np.ndarray, unmatched: Sequence[str], index: SlideIndex) -> str:
     """Explain why a part has no slide; matched marks the cohort's slides that the split puts there."""
     if matched.any():
-        return f"all {matched.sum()} of its slides that the sheet has are quarantined or without regions"
+        return (
+            f"all {matched.sum()} of its slides that the sheet has are quarantined, without regions or without a label"
+        )
     if not unmatched:
         return "the column is empty"
     example = f"for example {unmatched[0]!r}, where the sheet has {next(iter(index.rows), '')!r}"

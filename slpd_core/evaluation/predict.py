@@ -16,7 +16,7 @@ from slpd_core.evaluation.features import ReadSlide, read_features, validated
 from slpd_core.evaluation.heatmaps import draw_slide_heatmap
 from slpd_core.runtime import log, progress
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class PredictionModel:
     """A model that predicts: the classifiers of all folds on one kind of features.
 
     Attributes:
+        task: What it predicts.
         features: As evaluate.classifiers names them.
         classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
         models: Path of each fold's classifier.
@@ -31,6 +32,7 @@ class PredictionModel:
         tokens, ledger: Folder and table of the patch encoder that the features name, else of the cohort.
     """
 
+    task: str
     features: str
     classifier: str
     models: list[str]
@@ -108,7 +110,7 @@ def fold_readers(model: PredictionModel, slide_ids: list[str]) -> list[ReadSlide
 def predict_slides(
     model: PredictionModel, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
 ) -> list[dict[str, Any]]:
-    """Predict slides, and draw {features}/{classifier}/{slide}.jpg of attention to regions.
+    """Predict slides, and draw {task}/{features}/{classifier}/{slide}.jpg of attention to regions.
 
     Args:
         model: The model that predicts.
@@ -131,7 +133,7 @@ def predict_slides(
             probability = prediction.folds.mean(0).max()
             caption = f"{model.classifier} on {model.features}: {columns['predicted']}, p {probability:.2f}"
             sheet = heatmap.draw_contact_sheet([(slide_id, caption, picture)], max(picture.size))
-            heatmap.save_jpeg(sheet, heatmaps_dir / model.features / model.classifier / f"{slide_id}.jpg")
+            heatmap.save_jpeg(sheet, heatmaps_dir / model.task / model.features / model.classifier / f"{slide_id}.jpg")
     return rows
 
 
@@ -142,26 +144,28 @@ def run(
     tissue_dir: Path,
     regions_dir: Path,
     heatmaps_dir: Path,
-    out_path: Path,
+    out_paths: Mapping[str, Path],
 ) -> None:
-    """Write the table of predictions, a row per slide and model; of a slide that is not usable, status and reason.
+    """Write a table of predictions per task, a row per slide and model; of a slide not usable, status and reason.
 
     Args:
         ledger_path: Of the new slides.
         models: The fields of a `PredictionModel` each.
         tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
         heatmaps_dir: Where heat maps are written.
-        out_path: A CSV.
+        out_paths: A CSV per task.
     """
     ledger, _ = artifacts.read_table(ledger_path, "ledger")
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
-    rows = [
-        row
-        for model in models
-        for row in predict_slides(PredictionModel(**model), usable, heatmaps_dir, tissue_dir, regions_dir)
-    ]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
-    table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
-    artifacts.write_csv(out_path, table, "%.6f")
+    for task, out_path in out_paths.items():
+        rows = [
+            row
+            for model in (PredictionModel(**fields) for fields in models)
+            if model.task == task
+            for row in predict_slides(model, usable, heatmaps_dir, tissue_dir, regions_dir)
+        ]
+        table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
+        artifacts.write_csv(out_path, table, "%.6f")
     log.info("%d of %d slides predicted by %d models", len(usable), len(ledger), len(models))

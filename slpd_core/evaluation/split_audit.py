@@ -29,13 +29,14 @@ def audit_slides(slides: pd.DataFrame) -> list[SplitIssue]:
     """List the slides of a cohort that no fold can hold.
 
     Args:
-        slides: Columns slide_id, status.
+        slides: Columns slide_id, status and label, "" where a slide has none.
 
     Returns:
         An issue per slide.
     """
-    excluded = slides[slides["status"] != artifacts.OK]
-    return [SplitIssue(artifacts.REMARKS_OF_STATUS[slide.status], slide.slide_id) for slide in excluded.itertuples()]
+    excluded = slides[(slides["status"] != artifacts.OK) | (slides["label"] == "")]
+    remarks = artifacts.REMARKS_OF_STATUS | {artifacts.OK: artifacts.REMARK_UNLABELED}
+    return [SplitIssue(remarks[slide.status], slide.slide_id) for slide in excluded.itertuples()]
 
 
 def audit_folds(folds: pd.DataFrame) -> list[SplitIssue]:

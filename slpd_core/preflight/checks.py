@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,20 +86,27 @@ def check_machine(report: PreflightReport, machine: Machine, requested_gpus: int
         report.add(NOTE, "GPUs", f"{count} here ({names}), none in use: add --resources gpu={count}")
 
 
-def check_sheet(report: PreflightReport, sheet: pd.DataFrame, doubts: Sequence[str]) -> None:
-    """Report the size of the cohort and the doubts about its sheet.
+def check_sheet(
+    report: PreflightReport, sheet: pd.DataFrame, labels: Mapping[str, pd.DataFrame], doubts: Sequence[str]
+) -> None:
+    """Report the size of the cohort, its labels, and the doubts about them.
 
     Args:
         report: The report.
         sheet: The cohort's sheet.
+        labels: Of each task, as `labels.read_labels` returns them.
         doubts: One line each.
     """
-    labels = ", ".join(f"{label} ({count:,})" for label, count in sheet["label"].value_counts().items())
-    report.add(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients: {labels}")
+    report.add(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients")
     n_alone = int((sheet["patient_id"] == sheet["slide_id"]).sum())
     if n_alone:
         text = f"{n_alone:,} slides are patients of their own, by their slide_id: where a patient has several slides, "
         report.add(NOTE, "", text + "name it in patient_id, so that it is not both trained on and tested")
+    for task, table in labels.items():
+        counts = ", ".join(f"{label} ({count:,})" for label, count in table["label"].value_counts().items())
+        report.add(OK, f"task {task}", f"{len(table):,} slides: {counts}")
+    if not labels:
+        report.add(NOTE, "labels", "no slide has a label: slides and pretraining run, evaluation waits for labels")
     report.add_lines(NOTE, doubts)
 
 
@@ -129,7 +136,7 @@ def check_slides(report: PreflightReport, probes: Sequence[SlideProbe], on_bad_s
 
 
 def check_copies(report: PreflightReport, sheets: Sequence[pd.DataFrame]) -> None:
-    """Report slides of equal content; those of different patients or labels are a failure.
+    """Report slides of equal content; those of different patients are a failure.
 
     Args:
         report: The report.
@@ -141,7 +148,7 @@ def check_copies(report: PreflightReport, sheets: Sequence[pd.DataFrame]) -> Non
         by_sheet = [sheet[sheet["slide_id"].isin(ids)] for sheet in sheets]
         for i, copies in enumerate(by_sheet):
             if len(copies) > 1:
-                differ, sentence = ledger.compare_copies(copies, labeled=i == 0)
+                differ, sentence = ledger.compare_copies(copies, new=i > 0)
                 report.add(FAIL if differ else NOTE, "copies", sentence)
         if all(map(len, by_sheet)) and len(by_sheet) > 1:
             known, new = (copies["slide_id"].iloc[0] for copies in by_sheet)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.evaluation import folds, imported_splits, split_audit
+from slpd_core.evaluation.labels import find_label_doubts
 from slpd_core.preflight import weights
 from slpd_core.slides import sheet as sheets
 
@@ -15,35 +16,40 @@ ENCODER_SHAPE = ("embed_dim", "depth", "n_heads", "global_crop_size")  # setting
 
 
 def require_cohort(
-    settings: config.Config, sheet: pd.DataFrame, gpus: Mapping[str, int] = MappingProxyType({})
+    settings: config.Config,
+    sheet: pd.DataFrame,
+    labels: Mapping[str, pd.DataFrame],
+    gpus: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Check before any work that a cohort can be divided into folds and pretrained on.
 
     Args:
         settings: The whole config.
         sheet: The cohort's sheet, as `read_sheet` returns it.
+        labels: Of each task, as `labels.read_labels` returns them.
         gpus: By rule, the GPUs of its jobs where the command line gives them several.
 
     Raises:
         ValueError: Names every setting that the cohort cannot meet.
     """
     problems = []
-    try:
-        folds.require_folds(
-            sheet, settings.folds.files, n_folds=settings.folds.n_folds, group_by=settings.folds.group_by
-        )
-    except ValueError as error:
-        problems.append(str(error))
+    slides = {task: _join_labels(sheet, table) for task, table in labels.items()}
+    for task, table in slides.items():
+        try:
+            folds.require_folds(
+                table, settings.folds.files, n_folds=settings.folds.n_folds, group_by=settings.folds.group_by
+            )
+        except ValueError as error:
+            problems.append(f"task {task}: {error}" if len(slides) > 1 else str(error))
     for key, encoder in settings.patch_encoder.encoders().items():
         paths, options = [*map(Path, encoder.files)], encoder.model_dump(include={"weights", "model_kwargs"})
         problems += weights.find_weights_problems(key, paths, encoder.name, **options)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
     shapes = {key: {name: getattr(run, name) for name in ENCODER_SHAPE} for key, run in runs.items()}
-    parts = {"all": [sheet]}
-    if any(run.train_on == "train_fold" for run in runs.values()):
-        parts["train_fold"] = _split_training(settings, sheet)
     for key, run in runs.items():
-        problems += _check_run(key, run, parts[run.train_on])
+        per_fold = run.train_on == "train_fold" and slides
+        parts = _split_training(settings, slides[run.fold_task or next(iter(slides))]) if per_fold else [sheet]
+        problems += _check_run(key, run, parts)
         if run.init_from:
             problems += _check_start(key, Path(run.init_from), shapes[key], shapes, settings.cohort)
         problems += _check_batch(key, run.batch_size, gpus.get("pretrain", 1))
@@ -53,21 +59,32 @@ def require_cohort(
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
 
 
-def find_cohort_doubts(sheet: pd.DataFrame, split_paths: Sequence[Path] = ()) -> list[str]:
-    """Find doubts about sheet and splits, which stop nothing but should be looked at.
+def _join_labels(sheet: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The sheet with the column label of a task, "" where a slide has none."""
+    return sheet.merge(labels[["slide_id", "label"]], on="slide_id", how="left").fillna({"label": ""})
+
+
+def find_cohort_doubts(
+    sheet: pd.DataFrame, labels: Mapping[str, pd.DataFrame], split_paths: Sequence[Path] = ()
+) -> list[str]:
+    """Find doubts about sheet, labels and splits, which stop nothing but should be looked at.
 
     Args:
         sheet: The cohort's sheet.
+        labels: As in `require_cohort`.
         split_paths: Imported splits, one file per fold.
 
     Returns:
         One line per doubt.
     """
     doubts = sheets.find_ambiguities(sheet)
-    if split_paths:
-        table, issues = imported_splits.import_folds(split_paths, sheet.assign(status=artifacts.OK))
-        issues += split_audit.audit_folds(table)
-        doubts += [f"folds.splits_dir: {line}" for line in split_audit.describe_issues(issues)]
+    for task, table in labels.items():
+        doubts += [f"task {task}: {line}" for line in find_label_doubts(table)]
+        if split_paths:
+            slides = _join_labels(sheet, table).assign(status=artifacts.OK)
+            imported, issues = imported_splits.import_folds(split_paths, slides)
+            issues += split_audit.audit_folds(imported)
+            doubts += [f"folds.splits_dir: {line}" for line in split_audit.describe_issues(issues)]
     return doubts
 
 
@@ -77,22 +94,22 @@ def _check_batch(key: str, batch_size: int, gpus: int) -> Iterator[str]:
         yield f"{key}.batch_size: {batch_size} does not divide among {gpus} GPUs; make it a multiple of {gpus}"
 
 
-def _split_training(settings: config.Config, sheet: pd.DataFrame) -> list[pd.DataFrame]:
-    """The training slides of each fold; the whole sheet where no folds can be made, an error of its own."""
+def _split_training(settings: config.Config, slides: pd.DataFrame) -> list[pd.DataFrame]:
+    """The training slides of each fold; all slides where no folds can be made, an error of its own."""
     try:
-        table = _plan_folds(settings, sheet)
+        table = _plan_folds(settings, slides)
     except ValueError:
-        return [sheet]
+        return [slides]
     return [part for _, part in table[table["part"].isin(artifacts.PRETRAINING_PARTS)].groupby("fold")]
 
 
-def _plan_folds(settings: config.Config, sheet: pd.DataFrame) -> pd.DataFrame:
-    """The folds of the sheet's slides, as if all of them were usable."""
+def _plan_folds(settings: config.Config, slides: pd.DataFrame) -> pd.DataFrame:
+    """The folds of a task's slides, as if all of them were usable."""
     section = settings.folds
     if section.files:
-        return imported_splits.import_folds(section.files, sheet.assign(status=artifacts.OK))[0]
+        return imported_splits.import_folds(section.files, slides.assign(status=artifacts.OK))[0]
     return folds.make_folds(
-        sheet,
+        slides[slides["label"] != ""],
         settings.seed,
         n_folds=section.n_folds,
         n_repeats=section.n_repeats,

@@ -22,6 +22,7 @@ from slpd_core.runtime import log
 from slpd_core.slides.sheet import read_sheet
 from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.forecast import PRETRAIN_MB, pretrain_share, tokens_gb
+from slpd_core.workflow.tasks import Tasks
 
 
 def run(
@@ -52,11 +53,11 @@ def run(
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     checks.check_machine(report, machine, gpus)
     tables = [
-        read_sheet(path, columns=settings.sheet.columns, columns_must_exist=i == 0, labeled=i == 0)
-        for i, path in enumerate(sheets)
+        read_sheet(path, columns=settings.sheet.columns, columns_must_exist=i == 0) for i, path in enumerate(sheets)
     ]
-    rows = pd.concat(tables)
-    checks.check_sheet(report, tables[0], consistency.find_cohort_doubts(tables[0], settings.folds.files))
+    tasks, rows = Tasks(settings, tables[0]), pd.concat(tables)
+    doubts = consistency.find_cohort_doubts(tables[0], tasks.labels, settings.folds.files)
+    checks.check_sheet(report, tables[0], tasks.labels, doubts)
     missing_tiles = settings.tissue.missing_tiles
     region_options = settings.regions.model_dump()
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
@@ -70,7 +71,7 @@ def run(
     checks.check_copies(report, tables)
     encoders = check_encoders(report, settings, device)
     if slides and config.PATCH_FEATURES in encoders:
-        _forecast_work(report, settings, slides, outlines, encoders, machine, results)
+        _forecast_work(report, settings, tasks.names, slides, outlines, encoders, machine, results)
     if report.failures:
         raise ValueError(f"{report.failures} check(s) failed: see above")
     log.info("every check passed")
@@ -80,6 +81,7 @@ def run(
 def _forecast_work(
     report: PreflightReport,
     settings: config.Config,
+    tasks: Sequence[str],
     slides: Sequence[SlideProbe],
     outlines: Mapping[str, Path],
     encoders: Mapping[str, EncoderSpeed],
@@ -99,7 +101,7 @@ def _forecast_work(
         text = f"none in {len(sample.slides)} slides: look at tissue.* and regions.min_tissue_fraction"
         report.add(FAIL, "regions", text)
     _check_runs(report, settings, sample, speed.token_dim)
-    stages = forecast_stages(settings, slides, sample, encoders, machine)
+    stages = forecast_stages(settings, tasks, slides, sample, encoders, machine)
     checks.check_disk(report, results, sum(stage.gigabytes for stage in stages))
     needed_gb = tokens_gb(n_regions, speed.patches_per_region, speed.token_dim, with_colors=False)
     checks.check_memory(report, needed_gb, MEMORY_SHARE * machine.pretrain_mb / 1e3)
@@ -164,6 +166,7 @@ def _check_runs(report: PreflightReport, settings: config.Config, sample: Cohort
 
 def forecast_stages(
     settings: config.Config,
+    tasks: Sequence[str],
     slides: Sequence[SlideProbe],
     sample: CohortSample,
     encoders: Mapping[str, EncoderSpeed],
@@ -173,6 +176,7 @@ def forecast_stages(
 
     Args:
         settings: The whole config.
+        tasks: Of the cohort.
         slides: The slides that open.
         sample: The slides whose regions were counted.
         encoders: By the features' name, the speed of a patch encoder.
@@ -192,16 +196,18 @@ def forecast_stages(
     for name, encoder in encoders.items():
         line, region_px = "tokens" if name == config.PATCH_FEATURES else f"tokens of {name}", settings.regions.size_px
         stages.append(forecast.forecast_tokens(line, slides, sample, encoder, machine, region_px=region_px))
-    stages += _forecast_runs(settings, n_regions, token_dim, machine)
-    return [*stages, _forecast_classifiers(settings, len(slides), n_regions, encoders, machine)]
+    stages += _forecast_runs(settings, tasks, n_regions, token_dim, machine)
+    if tasks:
+        stages.append(_forecast_classifiers(settings, len(tasks), len(slides), n_regions, encoders, machine))
+    return stages
 
 
 def _forecast_runs(
-    settings: config.Config, n_regions: int, token_dim: int, machine: Machine
+    settings: config.Config, tasks: Sequence[str], n_regions: int, token_dim: int, machine: Machine
 ) -> Iterator[StageForecast]:
     """Yield the forecast of each pretraining run; one run with prototypes and one without are timed."""
     rates: dict[bool, float] = {}  # by whether a run has prototypes
-    for name, names in Encoders(settings).of_run.items():
+    for name, names in Encoders(settings, tasks=tasks).of_run.items():
         run = settings.pretrain.run(name)
         if run.uses_prototypes not in rates:
             rates[run.uses_prototypes] = throughput.time_pretraining(run, settings.grid, token_dim, machine.device)
@@ -214,13 +220,14 @@ def _forecast_runs(
 
 def _forecast_classifiers(
     settings: config.Config,
+    n_tasks: int,
     n_slides: int,
     n_regions: int,
     encoders: Mapping[str, EncoderSpeed],
     machine: Machine,
 ) -> StageForecast:
-    """Forecast the classifiers of all rows and folds."""
-    training, n_folds = settings.evaluate.training, settings.folds.count
+    """Forecast the classifiers of all rows and folds, as if each task had all slides."""
+    training, n_folds = settings.evaluate.training, n_tasks * settings.folds.count
     embed_dims = {name: settings.pretrain.run(name).embed_dim for name in settings.pretrain.runs}
     seconds: dict[tuple[str, str], float] = {}
     for features, names in settings.evaluate.classifiers.items():

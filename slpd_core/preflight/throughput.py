@@ -167,7 +167,7 @@ def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, d
     short = run.model_copy(update=changes)
     ids, slide_of = ["a", "b"], np.repeat([0, 1], batch_size)
     noise = torch.randn(n_regions, grid, grid, token_dim).half()
-    dataset = TokenDataset(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "", ids)
+    dataset = TokenDataset(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "")
     return time_epoch(StageTwo.create(dataset, seed=1, device=device, **pretrain.select_arguments(short)))
 
 

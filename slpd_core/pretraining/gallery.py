@@ -13,7 +13,7 @@ from slpd_core.drawing.gallery import TILE_PX, draw_gallery
 from slpd_core.pretraining.gallery_layout import PrototypeGallery, plan_cohort, plan_slides
 from slpd_core.runtime import log, progress
 
-VERSION = 1
+VERSION = 2
 
 
 class ReadRegions(Protocol):
@@ -70,12 +70,11 @@ def read_tiles(
     return tiles
 
 
-def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeGallery, bool]:
+def load_gallery(embed: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeGallery, bool]:
     """Load the prototypes of a run.
 
     Args:
         embed: The embeddings' table.
-        sheet: The sheet's.
         prototypes_path: Of the prototypes.
 
     Returns:
@@ -87,19 +86,13 @@ def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path
     arrays, _ = artifacts.read_arrays(prototypes_path, ("slides", "neighbors", "matches", "coords", "assignment"))
     if not np.array_equal(arrays["coords"].reshape(-1, 2), embed[["x", "y"]].to_numpy()):
         raise ValueError(f"{prototypes_path}: not the regions of the embeddings; run snakemake again to renew both")
-    label_of = dict(zip(sheet["slide_id"], sheet["label"], strict=True))
     names = arrays["slides"].tolist()
-    as_one = not set(names) <= label_of.keys()
+    as_one = names == [""]  # a run that clusters all regions at once has one group, without a name
     row = {name: i for i, name in enumerate(names)}
     slide_of = np.array([0 if as_one else row[name] for name in embed["slide_id"]], np.int64)
-    labels = [label_of.get(name, "") for name in names]
     counts = np.bincount(slide_of, minlength=len(names)).tolist()
     gallery = PrototypeGallery(
-        titles=[
-            f"{name} ({label}), {count} region{'s' * (count != 1)}"
-            for name, label, count in zip(names, labels, counts, strict=True)
-        ],
-        labels=labels,
+        titles=[f"{name}, {count} region{'s' * (count != 1)}" for name, count in zip(names, counts, strict=True)],
         embeddings=np.stack(embed["embedding"].to_list()) if len(embed) else np.empty((0, 1), np.float32),
         slide_of=slide_of,
         assignment=arrays["assignment"].astype(np.int64),
@@ -111,7 +104,6 @@ def load_gallery(embed: pd.DataFrame, sheet: pd.DataFrame, prototypes_path: Path
 
 def run(
     *,
-    sheet_path: Path,
     slide_paths: dict[str, Path],
     embed_path: Path,
     prototypes_path: Path,
@@ -123,7 +115,6 @@ def run(
     """Draw the gallery of the slides a run was trained on.
 
     Args:
-        sheet_path: Of the sheet.
         slide_paths: Slide -> its file; one that cannot be read any more is shown by gray tiles.
         embed_path: Of the embeddings.
         prototypes_path: Of the prototypes.
@@ -132,11 +123,10 @@ def run(
         section: Settings of the stage.
         read_regions: Reads the pixels of a slide's regions.
     """
-    sheet, _ = artifacts.read_table(sheet_path, "sheet")
     embed, _ = artifacts.read_table(embed_path, "embed")
     trained, _ = artifacts.read_arrays(prototypes_path, ("region_slide",))
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
-    gallery, as_one = load_gallery(embed, sheet, prototypes_path)
+    gallery, as_one = load_gallery(embed, prototypes_path)
     strips = plan_cohort(gallery) if as_one else plan_slides(gallery, section.n_slides)
     rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
     tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +19,6 @@ class PrototypeGallery:
 
     Attributes:
         titles: (N,), of the slides.
-        labels: (N,).
         embeddings: float32 (R, D).
         slide_of: int64 (R,), row of titles.
         assignment: (R,), each region's prototype within its slide, -1 for none.
@@ -29,7 +27,6 @@ class PrototypeGallery:
     """
 
     titles: list[str]
-    labels: list[str]
     embeddings: np.ndarray
     slide_of: np.ndarray
     assignment: np.ndarray
@@ -61,24 +58,6 @@ def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
     """
     index = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in index]
-
-
-def pick_slides(labels: Sequence[str], candidates: Sequence[int], count: int) -> list[int]:
-    """Pick slides, about equally many per label, evenly spaced among those of each.
-
-    Args:
-        labels: Of all slides.
-        candidates: Rows of labels.
-        count: At most.
-
-    Returns:
-        Rows of labels, by label.
-    """
-    kinds = sorted({labels[slide] for slide in candidates})
-    each = -(-count // max(1, len(kinds)))
-    groups = [evenly_spaced([slide for slide in candidates if labels[slide] == kind], each) for kind in kinds]
-    turns = [slide for turn in zip_longest(*groups) for slide in turn if slide is not None]
-    return sorted(turns[:count], key=lambda slide: (labels[slide], slide))
 
 
 def central_regions(embeddings: np.ndarray, members: np.ndarray) -> list[int]:
@@ -142,7 +121,7 @@ def plan_slides(gallery: PrototypeGallery, count: int) -> list[GalleryRow]:
     """
     clustered = np.unique(gallery.slide_of[gallery.assignment >= 0]).tolist()
     strips = [] if clustered else [GalleryRow("No slide has prototypes: all have too few regions to cluster.", [])]
-    for slide in pick_slides(gallery.labels, clustered, count):
+    for slide in evenly_spaced(clustered, count):
         shown = largest(gallery.sizes(slide), MAX_COLUMNS)
         strips.append(GalleryRow(gallery.titles[slide], prototype_cells(gallery, slide, shown)))
         near = int(gallery.nearest[slide])

@@ -23,10 +23,11 @@ from slpd_core.pretraining.token_dataset import TokenDataset, read_token_dataset
 from slpd_core.runtime import log
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import SINGLE_NODE, launch_distributed
+from slpd_core.ssl.monitoring import fixed_sample
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.slurm import NodeInfo, srun_per_node
 
-VERSION = 9
+VERSION = 10
 MEMORY_SHARE = 0.7  # of a job's, that the tokens may take; the rest is for PyTorch
 
 
@@ -172,6 +173,7 @@ def run(
     encoder_path: Path,
     history_path: Path,
     prototypes_path: Path,
+    monitored_path: Path,
     nodes: int = 1,
     threads: int = 1,
     log_path: str = "",
@@ -183,6 +185,7 @@ def run(
         encoder_path: Of the encoder.
         history_path: Of the history, one row per epoch.
         prototypes_path: Of the prototypes.
+        monitored_path: Of the monitored embeddings, before each epoch.
         nodes: Of the Slurm job.
         threads: Of the job on each node.
         log_path: Of the job.
@@ -197,7 +200,7 @@ def run(
             work = partial(train, seed=spec.seed, device=spec.device, **parts)
             launch_distributed(work, spec.processes, spec.device, dataset, checkpoint)
         # After several processes: loads what they have trained.
-        networks, history = train(dataset, checkpoint, seed=spec.seed, device=spec.device, **parts)
+        networks, history, monitored = train(dataset, checkpoint, seed=spec.seed, device=spec.device, **parts)
         gaps = describe_gaps(dataset, clustering, objective)
         origin = (dataset.fingerprint, str(spec.seed), spec.init_fingerprint)
         meta = artifacts.provenance("pretrain", VERSION, spec.section.model_dump(), *origin)
@@ -211,6 +214,8 @@ def run(
         names = slides_to_cluster(dataset, clustering)[1]
         artifacts.write_arrays(prototypes_path, prototype_arrays(dataset, names, prototypes), {}, meta)
         artifacts.write_both(history_path, "history", history, meta)
+        slides = np.array(dataset.slide_ids)[dataset.slide_of[fixed_sample(len(dataset.tokens))]]
+        artifacts.write_arrays(monitored_path, {"embeddings": monitored, "region_slide": slides}, {}, meta)
         region_encoder.write_region_encoder(encoder_path, networks.teacher.encoder, meta)
         spec.checkpoint_path.unlink(missing_ok=True)
         for gap in gaps:

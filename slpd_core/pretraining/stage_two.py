@@ -1,7 +1,7 @@
 """Stage two: SLPD pretraining of the region encoder (paper, Algorithm 1); plainly in `reference.SLPD.train`."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,14 +21,16 @@ from slpd_core.runtime import generator, name_some
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import to_device
-from slpd_core.ssl.monitoring import effective_rank, fixed_sample, knn_accuracy
+from slpd_core.ssl.monitoring import effective_rank, fixed_sample
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.stage import PretrainingStage, shuffled_batches
 from slpd_core.ssl.student_teacher import StudentTeacher
 from slpd_core.ssl.trainer import fit
 
 
-def train(dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any) -> tuple[StudentTeacher, pd.DataFrame]:
+def train(
+    dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any
+) -> tuple[StudentTeacher, pd.DataFrame, np.ndarray]:
     """Train by Algorithm 1 of the paper, from the checkpoint on if there is one.
 
     Per epoch, `StageTwo.begin_epoch` clusters each slide (k-means) and matches the slides (eq. 3). Per step: `fit` →
@@ -40,14 +42,16 @@ def train(dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any) -> tu
         arguments: Of `StageTwo.create`.
 
     Returns:
-        Student and teacher, and one history row per epoch.
+        Student and teacher, one history row per epoch, and the embeddings of the monitored regions
+        (`fixed_sample`) before each epoch, float16 (epochs, n, D).
 
     Raises:
         ValueError: A batch does not divide evenly among the processes.
         RuntimeError: A loss is not finite.
     """
     stage = StageTwo.create(dataset, **arguments)
-    return stage.networks, fit(stage, checkpoint)
+    history = fit(stage, checkpoint)
+    return stage.networks, history, torch.stack(stage.monitored).numpy()
 
 
 @dataclass
@@ -57,6 +61,7 @@ class StageTwo(PretrainingStage):
     Attributes:
         prototypes: Of the epoch under way, or else of the last one.
         targets: Of the epoch under way.
+        monitored: Embeddings of the monitored regions before each epoch, float16 (n, D).
     """
 
     unit: ClassVar[str] = "regions"
@@ -71,6 +76,7 @@ class StageTwo(PretrainingStage):
     seed: int
     prototypes: Prototypes | None = None
     targets: EpochTargets | None = None
+    monitored: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def create(
@@ -146,9 +152,7 @@ class StageTwo(PretrainingStage):
         sample = fixed_sample(len(dataset.tokens))
         embeddings = embed_regions(self.networks.teacher.encoder, dataset.tokens[sample], device)
         row["effective_rank"] = effective_rank(embeddings)
-        slides = dataset.slide_of[sample]
-        labels, patients = np.array(dataset.labels)[slides], np.array(dataset.patient_ids)[slides]
-        row["knn_accuracy"] = knn_accuracy(embeddings, labels, patients)
+        self.monitored.append(torch.from_numpy(embeddings).half())
         return row
 
     def shuffle(self, epoch: int) -> list[np.ndarray]:
@@ -180,16 +184,18 @@ class StageTwo(PretrainingStage):
         return f", slides {name_some(slides)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Collect prototypes and targets."""
+        """Collect prototypes, targets and monitored embeddings."""
         arrays = vars(self.prototypes).items() if self.prototypes else ()
         return {
             "prototypes": {name: torch.from_numpy(array) for name, array in arrays},
             "targets": vars(self.targets) if self.targets else None,
+            "monitored": self.monitored,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore prototypes and targets."""
+        """Restore prototypes, targets and monitored embeddings."""
         arrays, targets, device = state["prototypes"], state["targets"], self.networks.device
+        self.monitored = [*state["monitored"]]
         self.prototypes = Prototypes(**{name: tensor.numpy() for name, tensor in arrays.items()}) if arrays else None
         self.targets = None
         if targets:

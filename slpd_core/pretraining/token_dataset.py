@@ -30,7 +30,6 @@ class TokenDataset:
         slide_ids: (N,).
         patient_ids: (N,).
         fingerprint: Of the slides; covers all tokens.
-        labels: (N,), for monitoring alone.
         file: That tokens are mapped from, by this and other processes, if they are not in memory.
         ledger: Fingerprint of the ledger.
     """
@@ -41,7 +40,6 @@ class TokenDataset:
     slide_ids: list[str]
     patient_ids: list[str]
     fingerprint: str
-    labels: list[str]
     file: str | None = None
     ledger: str = ""
 
@@ -203,8 +201,7 @@ def read_token_dataset(
         tokens[start : start + len(corners)] = torch.from_numpy(slide_tokens)
         coords[start : start + len(corners)] = corners
     slide_of = np.repeat(np.arange(len(slides)), slides["regions"])
-    labels = slides["label"].tolist()
-    return TokenDataset(tokens, slide_of, coords, ids, patients, fingerprint, labels, file, ledger)
+    return TokenDataset(tokens, slide_of, coords, ids, patients, fingerprint, file, ledger)
 
 
 def _select_slides(slides: pd.DataFrame, only: set[str], ledger_path: Path) -> pd.DataFrame:

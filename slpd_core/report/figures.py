@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from slpd_core import config
+from slpd_core import artifacts, config
 from slpd_core.report.curves import FALSE_POSITIVE_RATES, calibration_curve, deviation_band
 from slpd_core.report.projection import MIN_TO_PROJECT
 
@@ -160,7 +161,7 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> bytes:
             _training_panel(axis, name, {run: frame for run, frame in drawn.items() if name in frame}, list(histories))
             axis.set(title=titles[name], xlabel="epoch")
         for axis in axes.flat[len(names) :]:
-            _write_text(axis, "" if names else "no epoch was trained")
+            _write_text(axis, "" if names else "no epoch has a value")
         _shared_legend(figure, columns)
         return _png(figure)
 
@@ -192,7 +193,7 @@ def _shared_legend(figure: Figure, columns: int) -> None:
 
 
 def plot_tsne(planes: Mapping[str, pd.DataFrame]) -> bytes:
-    """Plot projected region embeddings, runs side by side: colored by label above, by slide below, as in the paper.
+    """Plot projected region embeddings, runs side by side: colored by the label of each task, below by slide.
 
     Args:
         planes: Run to its projection, as `projection.project_regions` returns it.
@@ -201,27 +202,30 @@ def plot_tsne(planes: Mapping[str, pd.DataFrame]) -> bytes:
         A PNG.
     """
     columns = max(1, min(len(planes), RUNS_PER_ROW))
-    rows = 2 * max(1, -(-len(planes) // columns))
+    by_task = [column for plane in planes.values() for column in plane.columns if column.startswith("by ")]
+    colorings = [*dict.fromkeys(by_task), "slide_id"]
+    rows = len(colorings) * max(1, -(-len(planes) // columns))
     with mpl.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
         figure = Figure(figsize=(3.8 * columns, 3.9 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
-        for axis in axes[-2:, len(planes) - columns * (rows // 2 - 1) :].flat:  # without a run
+        for axis in axes.flat:  # those without a run stay off
             axis.set_axis_off()
         for i, (run, plane) in enumerate(planes.items()):
-            pair = axes[i // columns * 2 :, i % columns][:2]
-            for axis, column in zip(pair, ("label", "slide_id"), strict=True):
+            panels = axes[i // columns * len(colorings) :, i % columns][: len(colorings)]
+            for axis, column in zip(panels, colorings, strict=True):
+                axis.set_title(f"{run}: {column}")
                 if len(plane):
+                    axis.set_axis_on()
                     _scatter(axis, plane, column)
                 else:
                     _write_text(axis, f"fewer than {MIN_TO_PROJECT} different embeddings:\nnothing to project")
-            pair[0].set_title(f"{run}: by label")
-            pair[1].set_title(f"{run}: by slide ({plane['slide_id'].nunique()})")
+            panels[-1].set_title(f"{run}: by slide ({plane['slide_id'].nunique()})")
         return _png(figure)
 
 
 def _scatter(axis: Axes, plane: pd.DataFrame, column: str) -> None:
     """Draw projected regions, a color and marker per value of a column."""
-    groups = list(plane.groupby(column))
+    groups = list(plane[plane[column] != ""].groupby(column))  # without the slides that have no label
     for i, (name, points) in enumerate(groups):
         marker = MARKERS[i // len(PALETTE) % len(MARKERS)]
         color = PALETTE[i % len(PALETTE)]
@@ -230,7 +234,7 @@ def _scatter(axis: Axes, plane: pd.DataFrame, column: str) -> None:
         )
     axis.set(xticks=[], yticks=[])
     axis.set_aspect("equal", adjustable="datalim")
-    if column == "label":
+    if column != "slide_id":
         axis.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", handletextpad=0.2)
 
 
@@ -265,6 +269,18 @@ def reference_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         name: {"color": GRAYS[i // len(dashes) % len(GRAYS)], "linestyle": dashes[i % len(dashes)]}
         for i, name in enumerate(ordered, start=0 if solid else 1)
     }
+
+
+def write_figures(out_dir: Path, pngs: Mapping[str, bytes]) -> None:
+    """Write figures as {name}.png.
+
+    Args:
+        out_dir: Where they are written.
+        pngs: By name.
+    """
+    for name, png in pngs.items():
+        with artifacts.atomic_write(out_dir / f"{name}.png") as part:
+            part.write_bytes(png)
 
 
 def _write_text(axis: Axes, text: str) -> None:

@@ -14,12 +14,11 @@ from slpd_core.report.result_table import ResultRow
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
 
-def summarize_cohort(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any]:
-    """Summarize a cohort: numbers of slides, labels, patients, regions and folds.
+def summarize_cohort(ledger: pd.DataFrame) -> dict[str, Any]:
+    """Summarize a cohort: numbers of slides, patients and regions, and the slides that were left out.
 
     Args:
         ledger: The cohort's ledger.
-        folds: The `folds` table.
 
     Returns:
         Values by the template's names.
@@ -29,7 +28,6 @@ def summarize_cohort(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any
         "slides": len(ledger),
         "admitted": len(usable),
         "patients": int(usable["patient_id"].nunique()),
-        "labels": usable["label"].value_counts().sort_index().to_dict(),
         "regions": int(usable["regions"].sum()),
         "tissue_mm2": float(usable["tissue_mm2"].sum()),
         "remarks": ledger[(ledger["status"] == artifacts.OK) & (ledger["remarks"] != "")].to_dict("records"),
@@ -37,8 +35,21 @@ def summarize_cohort(ledger: pd.DataFrame, folds: pd.DataFrame) -> dict[str, Any
             status: ledger[ledger["status"] == status].to_dict("records")
             for status in (artifacts.QUARANTINED, artifacts.EMPTY)
         },
-        "folds": int(folds["fold"].nunique()),
     }
+
+
+def describe_slides(ledger: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Describe the slides with their labels.
+
+    Args:
+        ledger: The cohort's ledger.
+        labels: Of each task, label by slide.
+
+    Returns:
+        Rows of the ledger; label: the slide's labels of all tasks in one text.
+    """
+    texts = [", ".join(filter(None, (of.get(slide, "") for of in labels.values()))) for slide in ledger["slide_id"]]
+    return [{str(key): value for key, value in row.items()} for row in ledger.assign(label=texts).to_dict("records")]
 
 
 def summarize_issues(remarks: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -132,17 +143,17 @@ def collect_pictures(
     Args:
         pngs: Figures by name.
         gallery_paths: {run}.png.
-        heatmap_paths: {run}/{classifier}.jpg.
+        heatmap_paths: {task}/{run}/{classifier}.jpg.
         overlays_dir: Of {slide}.png.
         slide_ids: In the order of the page.
 
     Returns:
-        pictures by name; galleries, the names by run; heatmaps, the names by run and classifier; overlays, thumbnails
-        by slide.
+        pictures by name; galleries, the names by run; heatmaps, the names by task, run and classifier; overlays,
+        thumbnails by slide.
     """
     galleries = {path.stem: f"gallery/{path.stem}" for path in gallery_paths}
     heatmaps = {
-        (path.parent.name, result_table.CLASSIFIER_NAMES[path.stem]): f"heatmaps/{path.parent.name}/{path.stem}"
+        (*path.parts[-3:-1], result_table.CLASSIFIER_NAMES[path.stem]): "/".join(path.with_suffix("").parts[-4:])
         for path in heatmap_paths
     }
     names = [*galleries.values(), *heatmaps.values()]

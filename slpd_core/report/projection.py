@@ -1,6 +1,6 @@
 """Projection of region embeddings into the plane by t-SNE, for a few slides of each label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,52 +11,51 @@ from slpd_core.runtime import generator
 MIN_TO_PROJECT = 5  # different embeddings
 
 
-def choose_slides(ledger: pd.DataFrame, per_label: int = 10, *, seed: int) -> dict[str, str]:
+def choose_slides(ledger: pd.DataFrame, labels: Mapping[str, str], per_label: int = 10, *, seed: int) -> list[str]:
     """Choose random usable slides of each label.
 
     Args:
         ledger: The cohort's ledger.
+        labels: Label by slide; slides without one are chosen only where none has.
         per_label: Slides of each label (paper: 10).
         seed: Of the choice.
 
     Returns:
-        Slide to label.
+        Slide ids, label by label.
     """
     rng = generator(seed, "report")
-    usable = ledger[ledger["status"] == artifacts.OK].sort_values("slide_id")
-    return {
-        slide: label
-        for label, slides in usable.groupby("label")["slide_id"]
-        for slide in rng.permutation(slides.to_numpy())[:per_label]
-    }
+    usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].sort_values()
+    label = usable.map(labels) if labels else usable.map(lambda _: "")
+    return [slide for _, slides in usable.groupby(label) for slide in rng.permutation(slides.to_numpy())[:per_label]]
 
 
 def project_regions(
-    embed: pd.DataFrame, labels: Mapping[str, str], perplexity: float = 30.0, *, seed: int
+    embed: pd.DataFrame,
+    slides: Sequence[str],
+    labels: Mapping[str, Mapping[str, str]],
+    perplexity: float = 30.0,
+    *,
+    seed: int,
 ) -> pd.DataFrame:
     """Project the regions of some slides into the plane.
 
     Args:
         embed: An `embed` table.
-        labels: Label of each slide to project.
+        slides: Slides to project.
+        labels: Of each task, label by slide.
         perplexity: As in `fit_tsne`.
         seed: Of t-SNE.
 
     Returns:
-        A row per region: x, y, label, slide_id; none if too few embeddings differ.
+        A row per region: x, y, slide_id, and "by {task}", the label of each task, "" where there is none; no row if
+        too few embeddings differ.
     """
-    regions = embed[embed["slide_id"].isin(labels)]
+    regions = embed[embed["slide_id"].isin(slides)]
     embeddings = np.stack(regions["embedding"].to_list()) if len(regions) else np.empty((0, 2))
     plane = fit_tsne(embeddings, perplexity, seed=seed)
-    regions = regions.iloc[: len(plane)]
-    return pd.DataFrame(
-        {
-            "x": plane[:, 0],
-            "y": plane[:, 1],
-            "label": regions["slide_id"].map(labels).to_numpy(),
-            "slide_id": regions["slide_id"].to_numpy(),
-        }
-    )
+    ids = regions["slide_id"].iloc[: len(plane)]
+    columns = {f"by {task}": ids.map(of).fillna("").to_numpy() for task, of in labels.items()}
+    return pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "slide_id": ids.to_numpy()} | columns)
 
 
 def fit_tsne(embeddings: np.ndarray, perplexity: float = 30.0, *, seed: int) -> np.ndarray:

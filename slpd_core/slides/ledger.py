@@ -10,7 +10,7 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.runtime import log, name_some
 
-VERSION = 5
+VERSION = 6
 
 
 def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint: str) -> dict[str, object]:
@@ -37,6 +37,7 @@ def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint:
         "tissue_source": tissue.source,
         "regions": regions,
         "fingerprint": fingerprint,
+        "slide_fingerprint": tissue.slide.fingerprint,
         "remarks": " ".join(slide.remarks),
     }
 
@@ -68,43 +69,40 @@ def format_remarks(ledger: pd.DataFrame) -> list[str]:
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
-def compare_copies(copies: pd.DataFrame, *, labeled: bool) -> tuple[bool, str]:
-    """Compare the patients and labels of slides of equal content.
+def compare_copies(copies: pd.DataFrame, *, new: bool = False) -> tuple[bool, str]:
+    """Compare the patients of slides of equal content.
 
     Args:
-        copies: Their rows of the sheet, columns slide_id, patient_id and label.
-        labeled: False for slides to be predicted, whose patients and labels do not count.
+        copies: Their rows of the sheet, columns slide_id and patient_id.
+        new: Whether they are to be predicted; their patients do not count then.
 
     Returns:
         Whether they differ, and a sentence that names the slides.
     """
-    names = ", ".join(copies["slide_id"])
-    owners = copies[["patient_id", "label"]].drop_duplicates()
-    if len(owners) == 1 or not labeled:
+    names, patients = ", ".join(copies["slide_id"]), copies["patient_id"].unique()
+    if len(patients) == 1 or new:
         return False, f"The same slide, byte for byte: {names}; remove all but one from the sheet."
-    of = ", ".join(f"patient {row.patient_id!r} with label {row.label!r}" for row in owners.itertuples())
+    of = ", ".join(f"patient {patient!r}" for patient in patients)
     return True, f"{names} are the same slide, byte for byte, of {of}; correct the sheet or remove all but one"
 
 
-def remark_copies(ledger: pd.DataFrame, contents: Sequence[str], *, labeled: bool) -> pd.DataFrame:
+def remark_copies(ledger: pd.DataFrame, *, new: bool = False) -> pd.DataFrame:
     """Add a remark to slides of equal content, which would count several times.
 
     Args:
         ledger: One row per slide.
-        contents: Fingerprint of each slide's bytes.
-        labeled: As in `compare_copies`.
+        new: As in `compare_copies`.
 
     Returns:
         The ledger with the remarks.
 
     Raises:
-        ValueError: The sheet says they are of several patients or labels: a leak that no grouping prevents.
+        ValueError: The sheet says they are of several patients: a leak that no grouping prevents.
     """
     remarks, problems = ledger["remarks"].copy(), []
-    used = ledger[ledger["status"] == artifacts.OK]
-    for _, copies in used.groupby(pd.Series(contents, ledger.index)[used.index], sort=False):
+    for _, copies in ledger[ledger["status"] == artifacts.OK].groupby("slide_fingerprint", sort=False):
         if len(copies) > 1:
-            differ, sentence = compare_copies(copies, labeled=labeled)
+            differ, sentence = compare_copies(copies, new=new)
             problems += [sentence] * differ
             remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
     if problems:
@@ -124,17 +122,17 @@ def describe_leak(known_id: str) -> str:
     return f"It is {known_id} of the cohort, byte for byte, on which classifiers are trained: no test of them."
 
 
-def remark_leaks(ledger: pd.DataFrame, contents: Sequence[str], known: Mapping[str, str]) -> pd.DataFrame:
+def remark_leaks(ledger: pd.DataFrame, known: Mapping[str, str]) -> pd.DataFrame:
     """Add a remark to slides to be predicted that are the cohort's under other names.
 
     Args:
         ledger: One row per slide to be predicted.
-        contents: Fingerprint of each slide's bytes.
         known: Id of each of the cohort's slides by the fingerprint of its bytes.
 
     Returns:
         The ledger with the remarks.
     """
+    contents = ledger["slide_fingerprint"]
     leaks = [describe_leak(known[content]) if content in known else "" for content in contents]
     remarks = [f"{remark} {leak}".strip() for remark, leak in zip(ledger["remarks"], leaks, strict=True)]
     return ledger.assign(remarks=remarks)
@@ -168,18 +166,17 @@ def _read_slide(tissue_path: Path) -> artifacts.SlideInfo:
 
 def _build_rows(
     slides: Iterable[Mapping[Any, Any]], tissue_paths: Sequence[Path], encoded_paths: Sequence[Path]
-) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Read the artifacts of the sheet's slides: rows of the ledger, its inputs, and the fingerprint of each slide."""
-    rows, inputs, contents = [], [], []
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read the artifacts of the sheet's slides: rows of the ledger and its inputs."""
+    rows, inputs = [], []
     for slide, *paths in zip(slides, tissue_paths, encoded_paths, strict=True):
         tissue, tissue_meta = artifacts.read_tissue(paths[0])
         encoded, meta = artifacts.read_regions(paths[1])
         row = slide_row(tissue, encoded, meta["fingerprint"])
         inputs += [tissue_meta["fingerprint"], meta["fingerprint"]]
         inputs += [str(row["status"]), str(row["regions"])]  # which may differ between runs of the same inputs
-        rows.append({key: slide[key] for key in ("slide_id", "patient_id", "label")} | row)
-        contents.append(tissue.slide.fingerprint)
-    return pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), inputs, contents
+        rows.append({key: slide[key] for key in ("slide_id", "patient_id")} | row)
+    return pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), inputs
 
 
 def run(
@@ -189,7 +186,7 @@ def run(
     encoded_paths: list[Path],
     out_path: Path,
     section: config.LedgerConfig,
-    labeled: bool,
+    new: bool = False,
     known_tissue_paths: Sequence[Path] = (),
     unmatched: Sequence[str] = (),
 ) -> None:
@@ -200,7 +197,7 @@ def run(
         tissue_paths, encoded_paths: Artifacts of each slide, in the order of the sheet.
         out_path: The file to write.
         section: The stage's settings.
-        labeled: As in `read_sheet`.
+        new: Whether the slides are to be predicted.
         known_tissue_paths: Those of the cohort's slides, if the sheet is of slides to be predicted.
         unmatched: Names of files in tissue.masks_dir that belong to no slide.
 
@@ -208,11 +205,12 @@ def run(
         ValueError: As `remark_copies` and `check`.
     """
     sheet, sheet_meta = artifacts.read_table(sheet_path, "sheet")
-    ledger, inputs, contents = _build_rows(sheet.to_dict("records"), tissue_paths, encoded_paths)
-    ledger = remark_copies(ledger, contents, labeled=labeled)
+    ledger, inputs = _build_rows(sheet.to_dict("records"), tissue_paths, encoded_paths)
+    ledger = remark_copies(ledger, new=new)
     known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
-    ledger = remark_leaks(ledger, contents, known)
-    inputs = [sheet_meta["fingerprint"], *inputs, *(known[content] for content in contents if content in known)]
+    ledger = remark_leaks(ledger, known)
+    leaked = [known[content] for content in ledger["slide_fingerprint"] if content in known]
+    inputs = [sheet_meta["fingerprint"], *inputs, *leaked]
     check(ledger, **section.model_dump())
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")

@@ -1,4 +1,4 @@
-"""The sheet: the user's table of slides, their patients, labels and files."""
+"""The sheet: the user's table of slides, their patients and files."""
 
 import os
 import re
@@ -11,26 +11,23 @@ import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, group_alike, is_safe_id, loosen_id, normalize_id
+from slpd_core.artifacts.spreadsheets import row_of_problem
 from slpd_core.runtime import log, name_some
 from slpd_core.slides.sheet_folder import read_sheet_folder
-from slpd_core.slides.sheet_table import COLUMNS, REQUIRED_COLUMNS, read_sheet_table
+from slpd_core.slides.sheet_table import COLUMNS, read_sheet_table
 from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
 
-VERSION = 5
-ID_COLUMNS = ("slide_id", "patient_id", "label", "site")
+VERSION = 6
+ID_COLUMNS = ("slide_id", "patient_id", "site")
 TCGA_PATIENT = r"^(TCGA-\w\w-\w{4})\b"  # the patient is the first 12 characters of a barcode
 MAGNIFICATION = re.compile(r"(x ?)?(\d+(?:[.,]\d+)?)( ?[x\N{MULTIPLICATION SIGN}])?", re.IGNORECASE)
 OBJECTIVES = (10, 20, 40, 60, 63, 80, 100)  # powers that are no um/px of a slide
 
 
 def read_sheet(
-    path: Path,
-    *,
-    columns: Mapping[str, str] = MappingProxyType({}),
-    columns_must_exist: bool = True,
-    labeled: bool = True,
+    path: Path, *, columns: Mapping[str, str] = MappingProxyType({}), columns_must_exist: bool = True
 ) -> pd.DataFrame:
-    """Read and check a sheet: columns slide_id, path, label and, optional, patient_id, mpp (um/px) and site.
+    """Read and check a sheet: columns slide_id, path and, optional, patient_id, mpp (um/px) and site.
 
     A slide without a patient is of the patient in its TCGA barcode, else a patient of its own.
 
@@ -38,35 +35,29 @@ def read_sheet(
         path: The sheet, whose paths are relative to its folder, or a folder of slides.
         columns: By column, its name in the sheet, if it has another.
         columns_must_exist: False lets a column that the sheet lacks under its name of `columns` have our name.
-        labeled: False for slides to be predicted, whose patients and labels are optional and do not count.
 
     Returns:
-        Columns slide_id, patient_id, label, path, mpp, site; one row per slide. mpp is float, nan if not stated.
+        Columns slide_id, patient_id, path, mpp, site; one row per slide. mpp is float, nan if not stated.
 
     Raises:
         FileNotFoundError: There is no such sheet.
         ValueError: The sheet has problems; names all, each with its row (the header is row 1) or file.
     """
     path = Path(path).expanduser()
-    if path.is_dir() and labeled:
-        raise ValueError(f"{path}: a folder of slides has no labels; write a sheet with a column label")
     problems: list[str] = []
     if path.is_dir():
         frame = read_sheet_folder(path).reindex(columns=[*COLUMNS], fill_value="")
     else:
-        required = (*REQUIRED_COLUMNS, "label") if labeled else REQUIRED_COLUMNS
-        frame, problems = read_sheet_table(path, required, columns, columns_must_exist=columns_must_exist)
+        frame, problems = read_sheet_table(path, columns, columns_must_exist=columns_must_exist)
     for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["patient_id"] = _fill_patients(frame["patient_id"], frame["slide_id"])
     recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
     frame["path"] = frame["path"].map(lambda name: recomposed.get(name) or name)
     missing = [name for name, existing in recomposed.items() if not existing]
-    problems += find_sheet_problems(frame, missing)
-    if labeled:
-        problems += find_label_problems(frame)
+    problems += [*find_sheet_problems(frame, missing), *find_alike_problems(frame)]
     if problems:
-        problems.sort(key=_row_of_problem)
+        problems.sort(key=row_of_problem)
         raise ValueError(f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
     return frame.assign(mpp=frame["mpp"].map(_read_mpp)).reset_index(drop=True)
 
@@ -80,12 +71,6 @@ def _fill_patients(patients: pd.Series, slides: pd.Series) -> pd.Series:
     if n_empty > n_barcodes:
         log.info("%d slides without patient_id: their slide_id stands in, one patient each", n_empty - n_barcodes)
     return patients.where(~empty, barcodes.fillna(slides))
-
-
-def _row_of_problem(problem: str) -> float:
-    """The row that a problem begins with; problems of the whole sheet come last."""
-    row = re.match(r"row (\d+)", problem)
-    return int(row[1]) if row else float("inf")
 
 
 def _recompose(path: str) -> str:
@@ -122,8 +107,8 @@ def find_sheet_problems(frame: pd.DataFrame, missing: Collection[str] = ()) -> I
         yield "no slides; add one row per slide"
 
 
-def find_label_problems(frame: pd.DataFrame) -> Iterator[str]:
-    """Find every problem with the patients, labels and sites of a sheet.
+def find_alike_problems(frame: pd.DataFrame) -> Iterator[str]:
+    """Find patients and sites of a sheet that are one but for case or spaces.
 
     Args:
         frame: The sheet, indexed by row number.
@@ -131,22 +116,13 @@ def find_label_problems(frame: pd.DataFrame) -> Iterator[str]:
     Yields:
         One line per problem, as `find_sheet_problems`.
     """
-    for column in ("patient_id", "label"):
-        for row, slide in frame[frame[column] == ""].iterrows():
-            yield f"row {row}, slide {slide['slide_id']!r}: {column} is ''; fill it in"
-    for column in ("patient_id", "label", "site"):
+    for column in ("patient_id", "site"):
         for first, *others in group_alike(frame[column], fold_id):
             for other in others:
                 yield (
                     f"row {_row_of(frame, column, other)}: {column} {other!r} is {first!r} of row "
                     f"{_row_of(frame, column, first)} but for case or spaces; write both alike, or rename one"
                 )
-    counts = frame["label"].value_counts()
-    for label in counts.index[counts == 1]:
-        row = _row_of(frame, "label", label)
-        yield f"row {row}: label {label!r} is on one slide only; check its spelling or add slides"
-    if len(counts) == 1:
-        yield f"one label only ({counts.index[0]!r}); results need slides of two labels or more"
 
 
 def _row_of(frame: pd.DataFrame, column: str, text: str) -> int:
@@ -173,7 +149,7 @@ def _explain_mpp(text: str) -> str:
 def find_ambiguities(frame: pd.DataFrame) -> list[str]:
     """Find ambiguities of a checked sheet.
 
-    These are ids that look alike, patients with two labels, and patients that the TCGA barcodes of their slides join.
+    These are ids that look alike, and patients that the TCGA barcodes of their slides join.
 
     Args:
         frame: The checked sheet.
@@ -190,14 +166,9 @@ def find_ambiguities(frame: pd.DataFrame) -> list[str]:
         for group, column in groups.items()
     ]
     patients = frame.groupby(frame["slide_id"].str.extract(TCGA_PATIENT)[0])["patient_id"].unique()
-    ambiguities += [
+    return ambiguities + [
         f"patient_id: {name_some(map(repr, names))} are one by the barcode of their slides, {barcode}"
         for barcode, names in patients[patients.str.len() > 1].items()
-    ]
-    labels = frame.groupby("patient_id")["label"].unique()
-    return ambiguities + [
-        f"patient {patient!r} has slides of {len(names)} labels: {', '.join(names)}"
-        for patient, names in labels[labels.str.len() > 1].items()
     ]
 
 
@@ -232,17 +203,15 @@ def sheet_fingerprint(frame: pd.DataFrame) -> str:
     return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
 
-def run(
-    *, sheet_path: Path, out_path: Path, columns: Mapping[str, str], columns_must_exist: bool, labeled: bool
-) -> None:
+def run(*, sheet_path: Path, out_path: Path, columns: Mapping[str, str], columns_must_exist: bool) -> None:
     """Check a sheet and write it without the paths of its slides; log its ambiguities.
 
     Args:
         sheet_path: The user's sheet.
         out_path: The file to write.
-        columns, columns_must_exist, labeled: As in `read_sheet`.
+        columns, columns_must_exist: As in `read_sheet`.
     """
-    frame = read_sheet(sheet_path, columns=columns, columns_must_exist=columns_must_exist, labeled=labeled)
+    frame = read_sheet(sheet_path, columns=columns, columns_must_exist=columns_must_exist)
     for ambiguity in find_ambiguities(frame):
         log.warning("%s: %s", sheet_path, ambiguity)
     artifacts.write_table(

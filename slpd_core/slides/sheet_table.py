@@ -10,7 +10,7 @@ from slpd_core.artifacts.column_names import ColumnNames, quote_name
 from slpd_core.artifacts.spreadsheets import read_text_table
 
 REQUIRED_COLUMNS = ("slide_id", "path")
-COLUMNS = ("slide_id", "patient_id", "label", "path", "mpp", "site")
+COLUMNS = ("slide_id", "patient_id", "path", "mpp", "site")
 # Names that people use. They are only suggested: a column is read under another name if sheet.columns says so.
 ALIASES = {
     "slide_id": ("slide", "slide_name", "filename", "file", "image_id", "image", "wsi", "scan", "id", "name"),
@@ -27,13 +27,12 @@ slide-2,patient-2,LUSC,slides/slide-2.svs,0.5"""
 
 
 def read_sheet_table(
-    path: Path, required: Sequence[str], columns: Mapping[str, str], *, columns_must_exist: bool
+    path: Path, columns: Mapping[str, str], *, columns_must_exist: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the texts of a sheet that is a table.
 
     Args:
         path: The table; paths in it are relative to its folder.
-        required: Columns that it must have.
         columns: By column, its name in the table, if it has another.
         columns_must_exist: As in `read_sheet`.
 
@@ -52,7 +51,7 @@ def read_sheet_table(
         )
     renamed = {column: (name,) if columns_must_exist else (name, column) for column, name in columns.items()}
     names = ColumnNames("sheet.columns", renamed, ALIASES)
-    required = (*required, *columns) if columns_must_exist else required
+    required = (*REQUIRED_COLUMNS, *columns) if columns_must_exist else REQUIRED_COLUMNS
     table = read_text_table(path, required, COLUMNS, names=names, example=EXAMPLE)
     if columns_must_exist:
         _require_patients(path, table.header, names)

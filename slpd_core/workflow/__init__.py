@@ -1,1 +1,1 @@
-"""Everything the rules compute, as plain Python: encoders, rows, resources, tracked files, stage versions."""
+"""Everything the rules compute, as plain Python: encoders, tasks, rows, resources, tracked files, stage versions."""

@@ -1,8 +1,8 @@
-"""The encoders of a workflow, by its settings: patch encoders, and the region encoders of pretraining runs.
+"""The encoders of a workflow, by its settings: patch encoders, and region encoders of pretraining runs.
 
 A run trains one region encoder on all slides, or one per fold; its name is the run's, or `{run}.fold{fold}`. Every
-method that takes `wildcards` is an input or a parameter of a rule. It reads `region_encoder`, or `encoder`: a patch
-encoder of patch_encoder.compared, and where there is none the cohort's own.
+method that takes `wildcards` is an input or parameter of a rule, of which it reads `encoder`, a patch encoder of
+patch_encoder.compared (without it: the cohort's own), or `region_encoder`.
 """
 
 import re
@@ -33,31 +33,30 @@ class Encoders:
     Args:
         settings: The whole config.
         cohort_slides: Ids of the cohort's slides.
+        tasks: Of the cohort, whose folds runs on training slides follow.
+
+    Raises:
+        ValueError: A run trains on the slides of folds, but there is no task.
     """
 
-    def __init__(self, settings: config.Config, cohort_slides: Sequence[str] = ()) -> None:
+    def __init__(self, settings: config.Config, cohort_slides: Sequence[str] = (), tasks: Sequence[str] = ()) -> None:
         self.settings, self.cohort_slides = settings, cohort_slides
         self.paths = CohortPaths(Path("results", settings.cohort))
         recipe = settings.patch_encoder.recipe
         self.recipe = recipe.model_dump() if recipe else None  # by which the patch encoder is trained, or None
         self.runs = [*settings.pretrain.runs]
-        run_configs = {run: settings.pretrain.run(run) for run in self.runs}
+        runs = {run: settings.pretrain.run(run) for run in self.runs}
+        # The task whose folds a run's encoders follow; "" of a run on all slides.
+        self.fold_task = {run: _fold_task(run, section, tasks) for run, section in runs.items()}
         self.of_run = {
-            run: [run] if run_config.train_on == "all" else [join_encoder_name(run, fold) for fold in self.folds]
-            for run, run_config in run_configs.items()
+            run: [join_encoder_name(run, fold) for fold in range(settings.folds.count)] if task else [run]
+            for run, task in self.fold_task.items()
         }
         self.names = [name for names in self.of_run.values() for name in names]
         self.reported = [names[0] for names in self.of_run.values()]  # the region encoder of each run in the report
         self.galleries = [
-            str(self.paths.gallery(self.of_run[run][0]))
-            for run, run_config in run_configs.items()
-            if run_config.uses_prototypes
+            str(self.paths.gallery(self.of_run[run][0])) for run, section in runs.items() if section.uses_prototypes
         ]
-
-    @property
-    def folds(self) -> range:
-        """The folds of the cohort."""
-        return range(self.settings.folds.count)
 
     def patch_encoder(self, wildcards: Any) -> config.PatchEncoderConfig:
         """Return the settings of a patch encoder."""
@@ -101,11 +100,24 @@ class Encoders:
         return split_encoder_name(wildcards.region_encoder)[1]
 
     def folds_table(self, wildcards: Any) -> str | list[str]:
-        """Return the table of folds; nothing for a region encoder that sees all slides."""
-        return [] if self.fold(wildcards) is None else str(self.paths.folds())
+        """Return the folds whose training slides a region encoder sees; nothing where it sees all slides."""
+        run, fold = split_encoder_name(wildcards.region_encoder)
+        return [] if fold is None else str(self.paths.folds(self.fold_task[run]))
 
     @cached_property
     def _patch_encoders(self) -> dict[str, config.PatchEncoderConfig]:
         """The cohort's own patch encoder as "", and the compared ones by name."""
         encoders = self.settings.patch_encoder
         return {"": encoders.cohort_encoder} | {name: encoders.encoder(name) for name in encoders.compared}
+
+
+def _fold_task(run: str, section: config.PretrainRunConfig, tasks: Sequence[str]) -> str:
+    """The task whose folds a run follows, the first unless its settings name one; "" where it trains on all slides."""
+    if section.train_on == "all":
+        return ""
+    if not tasks:
+        raise ValueError(
+            f"pretrain.runs.{run}.train_on: train_fold follows the folds of a task, but no slide has a label; add "
+            "labels (settings: labels), or set it to all"
+        )
+    return section.fold_task or tasks[0]

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +39,16 @@ def clamp_future_mtimes(results: Path) -> None:
             names.append(path.relative_to(results).as_posix())
     if names:
         _say(f"{results}: {len(names):,} file(s) were dated in the future and are dated now: {name_some(names)}")
+
+
+def report_waiting(tasks: Sequence[str]) -> None:
+    """Print at the end of a run that evaluation waits for labels, if there are none.
+
+    Args:
+        tasks: Of the cohort.
+    """
+    if not tasks:
+        _say("no slide has a label: evaluation waits for labels (settings: labels, or a column `label` of the sheet)")
 
 
 def report_excluded(paths: CohortPaths, *, predicting: bool) -> None:

@@ -1,7 +1,7 @@
-"""The rows of the result table: features and a classifier, as evaluate.classifiers names them, in each fold.
+"""The rows of the result tables: per task, the features and classifiers of evaluate.classifiers, in each fold.
 
 Features are those of a region encoder (a run's name), or of a patch encoder. Every method that takes `wildcards` is an
-input or a parameter of a rule, of which it reads `features`, `classifier` and `fold`.
+input or parameter of a rule, of which it reads `task`, `features`, `classifier` and `fold`.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,55 @@ from slpd_core import config
 from slpd_core.artifacts.paths import CohortPaths, join_encoder_name
 from slpd_core.workflow.encoders import Encoders
 
+DEFAULT_TABLE = "label"  # task of a cohort in report.tables that names none
+
 
 class Rows:
-    """The rows of the result table of a cohort.
+    """The rows of the result tables of a cohort.
 
     Args:
         settings: The whole config.
         encoders: Of the cohort.
+        tasks: Their names; none of a cohort without labels.
         new_slides: Ids of the slides to be predicted.
     """
 
-    def __init__(self, settings: config.Config, encoders: Encoders, new_slides: Sequence[str] = ()) -> None:
-        self.settings, self.encoders, self.new_slides = settings, encoders, new_slides
-        self.paths, self.folds = encoders.paths, encoders.folds
-        # Names of the features that classifiers may be trained on, whether evaluate.classifiers names them or not.
+    def __init__(
+        self, settings: config.Config, encoders: Encoders, tasks: Sequence[str] = (), new_slides: Sequence[str] = ()
+    ) -> None:
+        self.settings, self.encoders, self.tasks, self.new_slides = settings, encoders, tasks, new_slides
+        self.paths, self.folds = encoders.paths, range(settings.folds.count)
+        # Names of features that classifiers may be trained on, whether evaluate.classifiers names them or not.
         plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
         self.feature_names = [*plain, *settings.patch_encoder.compared, *encoders.runs]
+
+    def select(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+        """Return the rows of pairs of features and classifier: task, features, classifier, task by task.
+
+        A run whose encoders follow the folds of a task has rows of that task alone: its encoders have seen test slides
+        of the others.
+        """
+        task_of = self.encoders.fold_task
+        return [(task, *pair) for task in self.tasks for pair in pairs if task_of.get(pair[0]) in (None, "", task)]
+
+    @property
+    def evaluated(self) -> list[tuple[str, str, str]]:
+        """All rows."""
+        rows = self.settings.evaluate.classifiers.items()
+        return self.select([(features, classifier) for features, names in rows for classifier in names])
 
     @property
     def figures(self) -> dict[str, tuple[str, str]]:
         """The figures of the report: where `snakemake --report` shows them, and under which name."""
-        figures = {"roc": ("Results", "ROC curves"), "predictions": ("Results", "Confusion and calibration")}
+        figures: dict[str, tuple[str, str]] = {}
+        for task in self.tasks:
+            of = f" ({task})" if len(self.tasks) > 1 else ""
+            figures |= {
+                f"{task}/roc": ("Results", f"ROC curves{of}"),
+                f"{task}/predictions": ("Results", f"Confusion and calibration{of}"),
+            }
+            if self.encoders.runs:
+                figures[f"{task}/knn"] = ("Pretraining", f"Labels by k-NN of regions{of}")
         if self.encoders.recipe:
             figures["patch_encoder"] = ("Pretraining", "Patch encoder's curves")
         if self.encoders.runs:
@@ -64,23 +92,21 @@ class Rows:
 
     def models(self, wildcards: Any) -> list[str]:
         """Return the trained classifiers of a row, one file per fold."""
-        return self._models(wildcards.features, wildcards.classifier)
+        return self._models(wildcards.task, wildcards.features, wildcards.classifier)
 
     def all_predictions(self) -> list[str]:
         """Return the predictions of every row and fold, row by row."""
-        rows = self.settings.evaluate.classifiers.items()
-        pairs = [(features, classifier) for features, names in rows for classifier in names]
-        return [str(self.paths.predictions(*pair, fold)) for pair in pairs for fold in self.folds]
+        return [str(self.paths.predictions(*row, fold)) for row in self.evaluated for fold in self.folds]
 
     def all_heatmaps(self) -> list[str]:
         """Return the heat maps of every row whose classifier attends to regions."""
-        return [str(self.paths.heatmaps(*pair)) for pair in self.settings.attending]
+        return [str(self.paths.heatmaps(*row)) for row in self.select(self.settings.attending)]
 
     @property
     def result_tables(self) -> dict[str, str]:
-        """The result table of each cohort that report.tables names."""
-        cohorts = [cohort for table in self.settings.report.tables.values() for cohort in table.cohorts]
-        return {cohort: str(CohortPaths(Path("results", cohort)).result_table("parquet")) for cohort in cohorts}
+        """The result table of each cohort that report.tables names, as cohort or cohort/task."""
+        names = [name for table in self.settings.report.tables.values() for name in table.cohorts]
+        return {name: self._result_table(name) for name in names}
 
     def joined_tables(self, wildcards: Any) -> list[str]:
         """Return the result tables that report.tables joins: this cohort's, and of the others those that exist.
@@ -88,21 +114,23 @@ class Rows:
         Raises:
             ValueError: report.tables names none.
         """
-        if not self.result_tables:
+        tables = self.result_tables
+        if not tables:
             raise ValueError("report.tables: none is named; cohorts/paper.yaml has those of the paper")
-        tables = self.result_tables.items()
-        return [path for cohort, path in tables if cohort == self.settings.cohort or Path(path).exists()]
+        is_own = {name: name.partition("/")[0] == self.settings.cohort for name in tables}
+        return [path for name, path in tables.items() if is_own[name] or Path(path).exists()]
 
     def prediction_rows(self) -> list[dict[str, Any]]:
         """Return the rows that predict new slides: the fields of a `predict.PredictionModel` each."""
         rows = []
-        for features, classifier in self.settings.predicting:
+        for task, features, classifier in self.select(self.settings.predicting):
             names, compared = [self.fold_encoder(features, fold) for fold in self.folds], self._compared(features)
             rows.append(
                 {
+                    "task": task,
                     "features": features,
                     "classifier": classifier,
-                    "models": self._models(features, classifier),
+                    "models": self._models(task, features, classifier),
                     "embeds": [str(self.paths.new_embed(name)) for name in names if name],
                     "tokens": str(self.paths.tokens_dir(encoder=compared)),
                     "ledger": str(self.paths.new_ledger(encoder=compared)),
@@ -114,19 +142,26 @@ class Rows:
         """Return the files that new slides are predicted from, each once.
 
         Raises:
-            ValueError: There are no slides to predict.
+            ValueError: There are no slides to predict, or no labels to predict.
         """
         if not self.new_slides:
             raise ValueError(
                 "predict.sheet: no slides to predict; write a sheet of columns slide_id, path and name it there, for "
                 "example --config predict='{sheet: new.csv}'"
             )
+        if not self.tasks:
+            raise ValueError("predict: no slide of the cohort has a label to learn from; add labels (settings: labels)")
         rows = self.prediction_rows()
         return [*dict.fromkeys(path for row in rows for path in [*row["models"], *row["embeds"], row["ledger"]])]
+
+    def _result_table(self, name: str) -> str:
+        """The result table of `cohort` or `cohort/task`."""
+        cohort, _, task = name.partition("/")
+        return str(CohortPaths(Path("results", cohort)).result_table(task or DEFAULT_TABLE, "parquet"))
 
     def _compared(self, features: str) -> str:
         """The compared patch encoder that features name; "" where they are of the cohort's own."""
         return features if features in self.settings.patch_encoder.compared else ""
 
-    def _models(self, features: str, classifier: str) -> list[str]:
-        return [str(self.paths.classifier(features, classifier, fold)) for fold in self.folds]
+    def _models(self, task: str, features: str, classifier: str) -> list[str]:
+        return [str(self.paths.classifier(task, features, classifier, fold)) for fold in self.folds]

@@ -52,12 +52,14 @@ def test_no_two_files_have_one_name():
 def test_a_path_is_its_pattern_with_the_names_in_it():
     paths = CohortPaths(Path("results/x"))
     assert paths.checkpoint("{run}") == Path("results/x/pretrain/{run}/checkpoint.pt")
-    assert paths.predictions("slpd", "knn", 0) == Path("results/x/evaluate/slpd/knn/fold0.parquet")
+    assert paths.predictions("label", "slpd", "knn", 0) == Path("results/x/evaluate/label/slpd/knn/fold0.parquet")
     assert paths.tokens("s 1") == Path("results/x/tokens/s 1.h5")
     assert paths.tokens("s 1", encoder="hipt") == Path("results/x/compared/hipt/tokens/s 1.h5")
 
 
-@pytest.mark.parametrize(("name", "values"), [("tissue", ()), ("sheet", ("x",)), ("classifier", ("slpd", "knn"))])
+@pytest.mark.parametrize(
+    ("name", "values"), [("tissue", ()), ("sheet", ("x",)), ("classifier", ("label", "slpd", "knn"))]
+)
 def test_a_path_takes_as_many_names_as_its_pattern(name, values):
     with pytest.raises(ValueError, match="zip"):
         getattr(CohortPaths(Path("results/x")), name)(*values)

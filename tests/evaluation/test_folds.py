@@ -225,21 +225,28 @@ def test_fewer_sites_than_folds_are_refused(make_slides):
 
 @pytest.fixture
 def run_stage(settings, tmp_path):
-    """Run the stage on a table of slides, some with another status; gives the folds and the remarks."""
+    """Run the stage on a table of slides, some with another status, some without a label, some of equal content; gives
+    the folds and the remarks.
+    """
 
-    def run(slides, status=(), **changes):
-        ledger = slides.assign(status=[dict(status).get(slide, artifacts.OK) for slide in slides["slide_id"]])
+    def run(slides, status=(), unlabeled=(), contents=(), **changes):
+        ids = slides["slide_id"]
+        ledger = slides.assign(status=[dict(status).get(slide, artifacts.OK) for slide in ids])
+        ledger["slide_fingerprint"] = [dict(contents).get(slide, slide) for slide in ids]
         for column in artifacts.TABLES["ledger"]:
             ledger[column] = ledger.get(column, np.nan)
         sheet = slides.assign(path="", mpp=np.nan, site=slides.get("site", ""))
-        for name, frame in (("ledger", ledger), ("sheet", sheet)):
-            artifacts.write_table(tmp_path / f"{name}.parquet", name, frame, artifacts.provenance(name, 1, {}))
+        tables = {"ledger": ledger.drop(columns="label"), "sheet": sheet, "labels": slides[~ids.isin(unlabeled)]}
+        for name, frame in tables.items():
+            meta = artifacts.provenance(name, 1, {}) | {"task": "subtype"}
+            artifacts.write_table(tmp_path / f"{name}.parquet", name, frame, meta)
         section = config.FoldsConfig(**settings.folds.model_dump() | {"n_folds": 3} | changes)
-        paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in ("ledger", "sheet")}
+        paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in tables}
         remarks = tmp_path / "remarks.parquet"
         folds.run(**paths, out_path=tmp_path / "f.parquet", remarks_path=remarks, section=section, seed=1)
         found, meta = artifacts.read_table(tmp_path / "f.parquet", "folds")
         assert (meta["stage"], meta["ledger"]) == ("folds", artifacts.provenance("ledger", 1, {})["fingerprint"])
+        assert meta["task"] == "subtype"
         return found, artifacts.read_table(remarks, "remarks")[0]
 
     return run
@@ -250,6 +257,54 @@ def test_the_stage_takes_the_slides_the_ledger_admits_and_lists_the_others(run_s
     found, remarks = run_stage(slides, {"x00-0": artifacts.QUARANTINED, "x01-0": artifacts.EMPTY})
     assert set(found["slide_id"]) == set(slides["slide_id"]) - {"x00-0", "x01-0"}
     assert remarks.to_numpy().tolist() == [["quarantined", "x00-0", ""], ["without regions", "x01-0", ""]]
+
+
+def test_slides_without_a_label_are_in_no_fold_of_the_task_and_are_listed(run_stage, make_slides):
+    """The folds are those of the other slides alone; of a slide that could not be used, that is the remark."""
+    slides, without = make_slides(6), ["x00-0", "y01-1", "x02-0"]
+    table, remarks = run_stage(slides, {"x02-0": artifacts.QUARANTINED}, unlabeled=without)
+    expected, _ = run_stage(slides[~slides["slide_id"].isin(without)])
+    pd.testing.assert_frame_equal(table, expected)
+    listed = [["without a label", "x00-0", ""], ["quarantined", "x02-0", ""], ["without a label", "y01-1", ""]]
+    assert remarks.to_numpy().tolist() == listed
+
+
+def test_a_listed_slide_without_a_label_is_in_no_fold(run_stage, make_slides, tmp_path):
+    """An imported split lists it; a part that has no other slide is refused."""
+    split = {"train": ["x00-0", "x01-0", "y00-0"], "test": ["x02-0", "y01-0"]}
+    folder, slides = write_splits(tmp_path / "splits", split), make_slides(3, slides=(1,))
+    table, remarks = run_stage(slides, unlabeled=["x01-0", "y02-0"], splits_dir=folder)
+    parts = {"x00-0": "train", "y00-0": "train", "x02-0": "test", "y01-0": "test"}
+    assert table.set_index("slide_id")["part"].to_dict() == parts
+    listed = remarks.groupby("remark")["id"].agg(list).to_dict()
+    assert listed == {"without a label": ["x01-0", "y02-0"], "never tested": ["x00-0", "y00-0"]}
+    with pytest.raises(ValueError, match=r"no slide is left to test; all 2 of its slides .* or without a label"):
+        run_stage(slides, unlabeled=split["test"], splits_dir=folder)
+
+
+@pytest.mark.parametrize(
+    ("status", "unlabeled"),
+    [((), ()), ({"y00-0": artifacts.QUARANTINED}, ()), ((), ["x00-0"])],
+    ids=["used", "not usable", "without a label"],
+)
+def test_equal_slides_of_two_labels_are_refused_where_both_are_used(run_stage, make_slides, status, unlabeled):
+    """Of one label they may be; and so may those that take no part in the task."""
+    run_stage(make_slides(6), contents={"x00-0": "same", "x01-0": "same"})
+    copies = {"x00-0": "same", "y00-0": "same", "y01-0": "other", "x01-1": "other"}
+    with pytest.raises(ValueError, match=r"x01-1, y01-0 are the same slide, .* of labels 'x', 'y'; correct") as error:
+        run_stage(make_slides(6), status, unlabeled, copies)
+    named = "x00-0, y00-0 are the same slide, byte for byte, of labels 'x', 'y'" in str(error.value)
+    assert named == (not status and not unlabeled)
+
+
+def test_what_the_labels_leave_is_checked_before_any_work(make_slides):
+    """Without a label are "" here; those left are too few for the folds, or of one label."""
+    slides = make_slides(6, slides=(1,))
+    folds.require_folds(slides, n_folds=12)
+    with pytest.raises(ValueError, match=r"folds\.n_folds: 12 folds, but only 11 patients; lower it to 11"):
+        folds.require_folds(slides.assign(label=["", *slides["label"][1:]]), n_folds=12)
+    with pytest.raises(ValueError, match=r"only one label is left \(x\)"):
+        folds.require_folds(slides.assign(label=slides["label"].replace("y", "")), n_folds=2)
 
 
 def write_splits(folder, *splits):

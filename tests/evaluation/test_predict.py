@@ -44,12 +44,12 @@ def slides():
 
 @pytest.fixture
 def run(tmp_path, slides):
-    """Predict the slides, and one torn and one blank; gives the table."""
+    """Predict the slides, and one torn and one blank, by rows of a task, or of several; gives the table, or tables."""
     status = [(name, artifacts.OK, "", len(array)) for name, array in slides.items()]
     status += [("blank", artifacts.EMPTY, "no tissue found", 0), ("torn", artifacts.QUARANTINED, "torn, twice", 0)]
     ledger = pd.DataFrame(
         [
-            (name, "", "", state, reason, 100, 100, 0.5, "sheet", 1.0, "segmented", regions, "f", "")
+            (name, "", state, reason, 100, 100, 0.5, "sheet", 1.0, "segmented", regions, "f", name, "")
             for name, state, reason, regions in status
         ],
         columns=[*artifacts.TABLES["ledger"]],
@@ -71,18 +71,23 @@ def run(tmp_path, slides):
         (tmp_path / "tissue").mkdir(exist_ok=True)
         artifacts.write_picture(tmp_path / "tissue" / f"{name}.png", Image.new("RGB", (30 * len(array), 30), "white"))
 
-    def run(*rows):
-        fields = ("features", "classifier", "models", "embeds", "tokens", "ledger")
+    def run(*rows, **tasks):
+        fields = ("task", "features", "classifier", "models", "embeds", "tokens", "ledger")
         paths = str(tmp_path / "tokens"), str(tmp_path / "ledger.parquet")
+        of_tasks = tasks or {"label": rows}
+        out_paths = {task: tmp_path / task / "predictions.csv" for task in of_tasks}
         predict.run(
             ledger_path=tmp_path / "ledger.parquet",
-            models=[dict(zip(fields, (*row, *paths), strict=True)) for row in rows],
+            models=[
+                dict(zip(fields, (task, *row, *paths), strict=True)) for task, of in of_tasks.items() for row in of
+            ],
             tissue_dir=tmp_path / "tissue",
             regions_dir=tmp_path / "regions",
             heatmaps_dir=tmp_path / "heatmaps",
-            out_path=tmp_path / "predictions.csv",
+            out_paths=out_paths,
         )
-        return pd.read_csv(tmp_path / "predictions.csv")
+        tables = {task: pd.read_csv(path) for task, path in out_paths.items()}
+        return tables if tasks else tables["label"]
 
     return run
 
@@ -105,6 +110,19 @@ def test_slides_left_out_keep_a_line_with_the_reason(run, slides, tmp_path):
     assert table.index.value_counts().to_dict() == {"a": 2, "b": 2, "blank": 1, "torn": 1}
     assert table.loc["torn", ["status", "reason"]].tolist() == ["quarantined", "torn, twice"]
     assert table.loc[["blank", "torn"], "predicted"].isna().all()
+
+
+def test_each_task_has_a_table_of_its_own(run, slides, tmp_path):
+    """As if it were the only one; a task that no row predicts lists the slides."""
+    e = [embed(tmp_path / "e.parquet", slides)]
+    subtype = ("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], e)
+    grade = ("slpd", "abmil", [abmil(tmp_path / "1.safetensors", 1)], e)
+    tables = run(subtype=[subtype], grade=[grade], survival=[])
+    pd.testing.assert_frame_equal(tables["subtype"], run(subtype))
+    pd.testing.assert_frame_equal(tables["grade"], run(grade))
+    assert tables["survival"]["slide_id"].tolist() == ["a", "b", "blank", "torn"]
+    drawn = [path.relative_to(tmp_path / "heatmaps").parts[0] for path in (tmp_path / "heatmaps").rglob("*.jpg")]
+    assert sorted(drawn) == ["grade"] * 2 + ["label"] * 2
 
 
 def test_what_to_know_of_a_slide_stands_in_its_lines(run, slides, tmp_path):
@@ -145,9 +163,9 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
         ("slpd", "knn", [knn(tmp_path / "k.safetensors", 0, 0, 1)], [str(tmp_path / "e.parquet")]),
     )
     drawn = sorted(path.relative_to(tmp_path / "heatmaps").as_posix() for path in (tmp_path / "heatmaps").rglob("*.*"))
-    assert drawn == ["slpd/abmil/a.jpg", "slpd/abmil/b.jpg"]
+    assert drawn == ["label/slpd/abmil/a.jpg", "label/slpd/abmil/b.jpg"]
     attention = classifiers.build_predictor(classifiers.read_classifier(tmp_path / "0.safetensors")[0])(slides["b"])[1]
-    picture = np.asarray(Image.open(tmp_path / "heatmaps" / "slpd" / "abmil" / "b.jpg")).astype(int)
+    picture = np.asarray(Image.open(tmp_path / "heatmaps" / "label/slpd/abmil/b.jpg")).astype(int)
     row = picture[16 + 2 * 24 + 15, 16 + 15 + 30 * np.arange(5)]
     reddest = (row[:, 0] - row[:, 2]).argmax()
     assert reddest == attention.argmax()

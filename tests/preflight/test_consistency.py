@@ -34,20 +34,20 @@ SHEET = pd.DataFrame(
     {
         "slide_id": ["a1", "a2", "b1", "b2", "a3"],
         "patient_id": ["p1", "p2", "p3", "p4", "p01"],
-        "label": [*"aabba"],
         "site": [*"hhiih"],
     }
 )
+LABELS = {"label": SHEET[["slide_id", "patient_id"]].assign(label=[*"aabba"])}
 
 
-def refused(settings, *words: str) -> None:
+def refused(settings, *words: str, labels=LABELS) -> None:
     with pytest.raises(ValueError, match=r"\w") as error:
-        consistency.require_cohort(settings, SHEET)
+        consistency.require_cohort(settings, SHEET, labels)
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_cohort_that_fits_its_settings_passes(settings):
-    consistency.require_cohort(settings({"n_neighbors": 4}), SHEET)
+    consistency.require_cohort(settings({"n_neighbors": 4}), SHEET, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_a_run_that_cannot_be_is_named(settings, run, what):
 def test_neighbours_are_counted_where_an_encoder_trains(settings, tmp_path):
     """Of five slides, two or three train in a fold; of imported splits, those that they name."""
     run = {"train_on": "train_fold", "n_neighbors": 1}
-    consistency.require_cohort(settings(run), SHEET)
-    consistency.require_cohort(settings(run | {"n_neighbors": 4, "train_on": "all"}), SHEET)
+    consistency.require_cohort(settings(run), SHEET, LABELS)
+    consistency.require_cohort(settings(run | {"n_neighbors": 4, "train_on": "all"}), SHEET, LABELS)
     refused(settings(run | {"n_neighbors": 2}), "slpd.n_neighbors: 2 of 1 other slides that train in a fold; lower")
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,\na2,,\nb2,,\n")
     splits = {"splits_dir": str(tmp_path)}
-    consistency.require_cohort(settings(run | {"n_neighbors": 3}, folds=splits), SHEET)
+    consistency.require_cohort(settings(run | {"n_neighbors": 3}, folds=splits), SHEET, LABELS)
     refused(settings(run | {"n_neighbors": 4}, folds=splits), "n_neighbors: 4 of 3 other slides that train")
 
 
@@ -81,15 +81,15 @@ def test_a_run_begins_with_an_encoder_of_its_shape(settings, tmp_path):
     encoder = region_encoder.RegionEncoder(token_dim=64, embed_dim=24, depth=1, n_heads=2, grid=3)
     region_encoder.write_region_encoder(tmp_path / "e.safetensors", encoder, {})
     start = {"init_from": str(tmp_path / "e.safetensors")}
-    consistency.require_cohort(settings(start), SHEET)
+    consistency.require_cohort(settings(start), SHEET, LABELS)
     refused(settings(start | {"embed_dim": 48}), "is no region encoder", "'embed_dim': 48")
-    consistency.require_cohort(settings({"init_from": "results/tiny/pretrain/dino/encoder.safetensors"}), SHEET)
+    consistency.require_cohort(settings({"init_from": "results/tiny/pretrain/dino/encoder.safetensors"}), SHEET, LABELS)
 
 
 def test_a_batch_is_shared_evenly(settings):
-    consistency.require_cohort(settings(), SHEET, {"pretrain": 4, "patch_encoder": 3})
+    consistency.require_cohort(settings(), SHEET, LABELS, {"pretrain": 4, "patch_encoder": 3})
     with pytest.raises(ValueError, match=r"pretrain\.runs\.slpd\.batch_size: 16 does not divide among 3 GPUs"):
-        consistency.require_cohort(settings(), SHEET, {"pretrain": 3})
+        consistency.require_cohort(settings(), SHEET, LABELS, {"pretrain": 3})
 
 
 def test_all_that_cannot_be_is_named_at_once(settings):
@@ -101,12 +101,41 @@ def test_sites_are_checked_where_they_are_kept_whole(settings):
     refused(settings(folds={"group_by": "site", "n_folds": 2}), "label 'a' has one site only")
 
 
+def test_a_cohort_without_labels_has_no_folds_to_check(settings):
+    """Its runs are checked all the same."""
+    consistency.require_cohort(settings(folds={"n_folds": 6}), SHEET, {})
+    refused(settings({"n_neighbors": 5}), "n_neighbors: 5 of 4 other slides; lower it to 4", labels={})
+
+
+def test_each_task_needs_folds_of_its_own(settings):
+    """A task without labels for some slides has fewer patients than the cohort."""
+    labels = LABELS | {"grade": LABELS["label"].iloc[:4]}
+    changed = settings(folds={"n_folds": 5}, labels={"tasks": {"label": {}, "grade": {}}})
+    consistency.require_cohort(changed, SHEET, LABELS)
+    refused(changed, "task grade: folds.n_folds: 5 folds, but only 4 patients; lower it to 4", labels=labels)
+
+
+def test_neighbors_are_counted_in_the_folds_that_a_run_follows(settings):
+    """Of three folds: of five slides with a label three or four train, of four with a grade two or three."""
+    labels = LABELS | {"grade": LABELS["label"].iloc[:4]}
+    tasks = {"labels": {"tasks": {"label": {}, "grade": {}}}, "folds": {"n_folds": 3}}
+    run = {"train_on": "train_fold", "n_neighbors": 2}
+    consistency.require_cohort(settings(run, **tasks), SHEET, labels)  # of the first task
+    consistency.require_cohort(settings(run | {"fold_task": "label"}, **tasks), SHEET, labels)
+    refused(settings(run | {"fold_task": "grade"}, **tasks), "n_neighbors: 2 of 1 other slides", labels=labels)
+
+
 def test_what_is_in_doubt_is_said(tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val,test\na1,,a3\nb1,,other\n")
-    doubts = consistency.find_cohort_doubts(SHEET, [tmp_path / "splits_0.csv"])
+    doubts = consistency.find_cohort_doubts(SHEET, LABELS, [tmp_path / "splits_0.csv"])
     assert doubts[0] == "patient_id: 'p1', 'p01' look alike; if they are one, write them alike"
     assert "folds.splits_dir: in the splits, not in the sheet: 1 (other)" in doubts
     assert "folds.splits_dir: in no split: 2 (a2, b2)" in doubts
+    grades = LABELS["label"].assign(label=["G 1", "G 1", "G-1", "G-1", "G 1"])
+    assert consistency.find_cohort_doubts(SHEET, LABELS | {"grade": grades}) == [
+        doubts[0],
+        "task grade: label: 'G 1', 'G-1' look alike; if they are one, write them alike",
+    ]
 
 
 def legacy(path: Path) -> None:

@@ -86,7 +86,8 @@ def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort,
     out = look(settings(), pretrain_mb=12_345)
     assert re.search(r"\n  pretrain slpd .* 12,345 MB ", out)
     assert "4 of 4 open, at 0.5 to 0.5 um/px" in out
-    assert "4 slides of 4 patients: a (2), b (2)" in out
+    assert "4 slides of 4 patients\n" in out
+    assert "task label   4 slides: a (2), b (2)" in out
     assert "slpd: 1 of 4 slides have fewer than 2 regions\n" in out
     assert "test_vit (random), tokens of 64" in out
     assert "About 10 regions, by 4 slides" in out
@@ -256,13 +257,24 @@ def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, t
 
 def test_slides_that_are_their_own_patients_are_counted(cohort, capsys):
     path = cohort([1] * 4)
-    checks.check_sheet(checks.PreflightReport(), read_sheet(path), [])
-    assert "note" not in capsys.readouterr().out
+    checks.check_sheet(checks.PreflightReport(), read_sheet(path), {}, [])
+    assert "patients of their own" not in capsys.readouterr().out
     path.write_text(path.read_text().replace("patient-1", "").replace("patient-3", ""))
     report = checks.PreflightReport()
-    checks.check_sheet(report, read_sheet(path), [])
+    checks.check_sheet(report, read_sheet(path), {}, [])
     assert "note               2 slides are patients of their own, by their slide_id" in capsys.readouterr().out
     assert not report.failures
+
+
+def test_a_cohort_without_labels_is_ready_to_be_pretrained_on(settings, cohort, look):
+    path = cohort([2, 4, 3, 1])
+    rows = [row.split(",") for row in path.read_text().splitlines()]
+    path.write_text("\n".join(f"{slide},{patient},{name}" for slide, patient, _, name in rows) + "\n")
+    out = look(settings())
+    assert "note  labels       no slide has a label" in out
+    assert "pretrain slpd" in out
+    assert "evaluate" not in out.split("About 10 regions")[1]
+    assert out.endswith("Ready.\n")
 
 
 def test_outlines_are_counted_and_those_that_cannot_be_taken_are_named(settings, cohort, look, tmp_path, capsys):
@@ -308,7 +320,7 @@ def test_a_new_slide_that_is_one_of_the_cohorts_is_named(cohort, capsys, tmp_pat
     shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
     new.write_text("slide_id,path\nn,n.tiff\n")
     report = checks.PreflightReport()
-    checks.check_copies(report, [read_sheet(path), read_sheet(new, labeled=False)])
+    checks.check_copies(report, [read_sheet(path), read_sheet(new)])
     assert capsys.readouterr().out == (
         "  note  copies       n, to be predicted: It is slide-2 of the cohort, byte for byte, on which classifiers are "
         "trained: no test of them.\n"
@@ -322,6 +334,6 @@ def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
         (tmp_path / f"{name}.tiff").write_bytes(b"one content")
     new.write_text("slide_id,path,patient_id\nn,n.tiff,\nm,m.tiff,someone\n")
     report = checks.PreflightReport()
-    checks.check_copies(report, [read_sheet(path), read_sheet(new, labeled=False)])
+    checks.check_copies(report, [read_sheet(path), read_sheet(new)])
     assert "note  copies       The same slide, byte for byte: n, m; remove all but one" in capsys.readouterr().out
     assert not report.failures

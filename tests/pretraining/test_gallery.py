@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -40,9 +40,6 @@ def make(tmp_path):
             rows += [(slide, *corner, np.float32(colour)) for corner, colour in zip(coords, colours, strict=True)]
         embed = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"]).astype({"x": int, "y": int})
         artifacts.write_table(tmp_path / "embed.parquet", "embed", embed, {"embed_dim": "3"})
-        labels = ["xy"[number % 2] for number in range(len(slides))]
-        sheet = pd.DataFrame({"slide_id": [*slides], "patient_id": "p", "label": labels, "mpp": np.nan, "site": ""})
-        artifacts.write_table(tmp_path / "sheet.parquet", "sheet", sheet, {})
         N = len(names or slides)
         none = np.full((N, 1), -1), np.full((N, 1, M), -1)
         arrays = {
@@ -56,7 +53,6 @@ def make(tmp_path):
         }
         artifacts.write_arrays(tmp_path / "prototypes.h5", arrays, {}, artifacts.provenance("pretrain", 1, {}))
         gallery.run(
-            sheet_path=tmp_path / "sheet.parquet",
             slide_paths={slide: tmp_path / f"{slide}.tiff" for slide in slides},
             embed_path=tmp_path / "embed.parquet",
             prototypes_path=tmp_path / "prototypes.h5",
@@ -145,11 +141,11 @@ def test_without_prototypes_the_picture_says_so(make, slides):
 
 def test_a_run_that_clusters_the_cohort_as_one_shows_its_largest_prototypes(make):
     slides = {"a": [RED, BLUE, RED], "b": [BLUE, RED, GREEN]}
-    picture = make(slides, [4, 1, 4, 1, 4, 0], M=5, names=["all slides"])
+    picture = make(slides, [4, 1, 4, 1, 4, 0], M=5, names=[""])
     assert [near(tile(picture, 0, column, 0), colour) for column, colour in enumerate((RED, BLUE, GREEN))] == [True] * 3
     assert len(picture) == 2 * MARGIN_PX + STRIP_PX
     colours = [(10 * number, 100, 200) for number in range(15)]
-    picture = make({"a": colours}, range(15), M=16, names=["all slides"])
+    picture = make({"a": colours}, range(15), M=16, names=[""])
     assert near(tile(picture, 0, 3, 0), colours[3])
     assert len(picture) == 2 * MARGIN_PX + 3 * STRIP_PX - 2 * LINE_PX
 
@@ -157,9 +153,8 @@ def test_a_run_that_clusters_the_cohort_as_one_shows_its_largest_prototypes(make
 def test_prototypes_of_other_regions_are_refused(make, tmp_path):
     make({"a": [RED, BLUE]}, [0, 1])
     embed, _ = artifacts.read_table(tmp_path / "embed.parquet", "embed")
-    sheet, _ = artifacts.read_table(tmp_path / "sheet.parquet", "sheet")
     with pytest.raises(ValueError, match=r"prototypes\.h5: not the regions of the embeddings; run snakemake"):
-        gallery.load_gallery(embed[::-1], sheet, tmp_path / "prototypes.h5")
+        gallery.load_gallery(embed[::-1], tmp_path / "prototypes.h5")
 
 
 def test_the_same_artifacts_give_the_same_picture(make, tmp_path):
@@ -170,17 +165,18 @@ def test_the_same_artifacts_give_the_same_picture(make, tmp_path):
     assert files[0] == files[1]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans()), max_size=20), st.integers(1, 8))
-@example([(label, True) for label in "aabcc"], 4)
-def test_the_slides_shown_are_few_and_of_every_label(slides, count):
-    labels = [label for label, _ in slides]
-    candidates = [number for number, (_, clustered) in enumerate(slides) if clustered]
-    chosen = gallery_layout.pick_slides(labels, candidates, count)
-    kinds = {labels[slide] for slide in candidates}
-    assert len(chosen) == len(set(chosen)) <= count
-    assert set(chosen) <= set(candidates)
-    assert len({labels[slide] for slide in chosen}) == min(count, len(kinds))
-    assert bool(chosen) == bool(candidates)
+@given(st.lists(st.booleans(), max_size=20), st.integers(1, 8))
+def test_the_slides_shown_are_few_and_evenly_spaced_among_those_with_prototypes(clustered, count):
+    N = len(clustered)
+    assignment = np.where(clustered, 0, -1)
+    rest = np.zeros((N, 2), np.float32), np.arange(N), assignment, np.full(N, -1), np.full((N, 1), -1)
+    strips = gallery_layout.plan_slides(gallery_layout.PrototypeGallery([f"s{n}" for n in range(N)], *rest), count)
+    shown = [int(strip.title[1:]) for strip in strips if strip.cells]
+    candidates = np.flatnonzero(clustered).tolist()
+    assert shown == gallery_layout.evenly_spaced(candidates, count)
+    assert [strip.title for strip in strips if strip.main and not strip.cells] == (
+        [] if candidates else ["No slide has prototypes: all have too few regions to cluster."]
+    )
 
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 40))

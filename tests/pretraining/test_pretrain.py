@@ -2,7 +2,9 @@
 
 import math
 import signal
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from slpd_core.runtime import TERMINATED, sigterm_exits
 from slpd_core.ssl import trainer
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.distributed import launch_distributed
+from slpd_core.ssl.monitoring import fixed_sample
 from slpd_core.ssl.stage import shuffled_batches
 from tests.fixtures.pretraining import build_student_teacher, train_run
 
@@ -129,6 +132,40 @@ def test_a_run_stopped_by_sigterm_goes_on_from_that_step_bit_for_bit(
     assert same(whole.teacher.state_dict(), resumed.teacher.state_dict())
     assert same(whole.centers, resumed.centers)
     pd.testing.assert_frame_equal(history, rows)
+
+
+@pytest.mark.parametrize("step", [None, 0, 3, 6, 15], ids=str)
+def test_monitored_embeddings_are_those_of_the_teacher_before_each_epoch_also_of_a_run_that_was_stopped(
+    section, make_cohort, tmp_path, step, monkeypatch
+):
+    """Of 4 epochs of 4 steps; embedded here by the teacher as it was, and not embedded again where a run resumes."""
+    section, cohort = section.model_copy(update={"batch_size": 6}), make_cohort(9, 8, 7)
+    teachers, begin, done, backward = [], stage_two.StageTwo.begin_epoch, [], SlpdObjective.backward
+    train = partial(stage_two.train, cohort, Checkpoint(tmp_path / "c.pt", {}), seed=1, **select_arguments(section))
+
+    def noted(stage, epoch):
+        teachers.append(deepcopy(stage.networks.teacher.encoder))
+        return begin(stage, epoch)
+
+    def counted(*arguments):
+        if len(done) == step:
+            signal.raise_signal(signal.SIGTERM)
+        done.append(1)
+        return backward(*arguments)
+
+    monkeypatch.setattr(stage_two.StageTwo, "begin_epoch", noted)
+    monkeypatch.setattr(SlpdObjective, "backward", counted)
+    if step is not None:
+        with sigterm_exits(), pytest.raises(SystemExit):
+            train()
+        monkeypatch.setattr(SlpdObjective, "backward", backward)
+    _, _, monitored = train()
+    assert (monitored.shape, monitored.dtype) == ((4, 24, 24), np.float16)
+    assert len(teachers) == 4
+    with torch.no_grad():
+        expected = [encoder(cohort.tokens.float()).numpy() for encoder in teachers]
+    np.testing.assert_allclose(monitored, expected, atol=2e-3, rtol=1e-3)
+    assert np.abs(np.diff(expected, axis=0)).max((1, 2)).min() > 1e-4  # the teacher moves
 
 
 @pytest.mark.parametrize(
@@ -329,6 +366,7 @@ def run_stage(on_disk, tmp_path):
             encoder_path=out / "encoder.safetensors",
             history_path=out / "history.parquet",
             prototypes_path=out / "prototypes.h5",
+            monitored_path=out / "monitored.h5",
             **nodes,
         )
         return out
@@ -343,6 +381,7 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
         "encoder.safetensors",
         "history.csv",
         "history.parquet",
+        "monitored.h5",
         "prototypes.h5",
         "tensorboard",
     ]
@@ -364,6 +403,11 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
         "effective_rank",
     } <= set(history)
     assert {"entropy_intra", "entropy_inter"} <= set(history)
+    assert "knn_accuracy" not in set(history)  # training knows no labels
+    monitored, of_monitored = artifacts.read_arrays(out / "monitored.h5", ("embeddings", "region_slide"))
+    assert monitored["embeddings"].shape == (section.epochs, 24, 24)
+    assert monitored["region_slide"].tolist() == ["s0"] * 9 + ["s1"] * 8 + ["s3"] * 7
+    assert of_monitored["fingerprint"] == meta["fingerprint"]
     names = ("slides", "prototypes", "neighbors", "matches", "region_slide", "coords", "assignment")
     arrays, _ = artifacts.read_arrays(out / "prototypes.h5", names)
     assert arrays["slides"].tolist() == ["s0", "s1", "s3"]
@@ -375,6 +419,21 @@ def test_the_stage_writes_encoder_history_and_prototypes(run_stage, section, mak
     assert set(arrays["assignment"]) == ({0, 1} if clustered else {-1})
     assert arrays["prototypes"].any() == clustered
     assert (arrays["neighbors"] >= 0).all() == (arrays["matches"] >= 0).all() == clustered
+
+
+def test_monitored_embeddings_stand_beside_their_slides(run_stage, section, make_cohort, monkeypatch):
+    """A few of the regions; those of a slide are all alike, so that their embeddings tell the slides apart."""
+    for module in (stage_two, pretrain):
+        monkeypatch.setattr(module, "fixed_sample", partial(fixed_sample, max_items=7))
+    cohort = make_cohort(9, 3, 0, 12)
+    first = [int(np.flatnonzero(cohort.slide_of == slide)[0]) for slide in cohort.slide_of]
+    out = run_stage(replace(cohort, tokens=cohort.tokens[first]), section.model_copy(update={"epochs": 2}))
+    arrays, _ = artifacts.read_arrays(out / "monitored.h5", ("embeddings", "region_slide"))
+    assert arrays["region_slide"].tolist() == ["s0", "s0", "s0", "s1", "s3", "s3", "s3"]
+    equal_slides = arrays["region_slide"][:, None] == arrays["region_slide"]
+    for embeddings in arrays["embeddings"].astype(np.float32):
+        distance = np.abs(embeddings[:, None] - embeddings).max(2)
+        np.testing.assert_array_equal(distance < 0.01, equal_slides)
 
 
 @pytest.mark.long
@@ -389,6 +448,10 @@ def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path)
     first, second = (region_encoder.read_region_encoder(out / "encoder.safetensors")[0] for out in (alone, together))
     for name, weights in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], weights, atol=1e-3, rtol=1e-2)
+    expected, found = (
+        artifacts.read_arrays(out / "monitored.h5", ("embeddings",))[0]["embeddings"] for out in (alone, together)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-2)
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["slpd.log", "slpd.node1.log"]
     assert "epoch 4 of 4" in (tmp_path / "logs" / "slpd.log").read_text()
 
@@ -402,7 +465,7 @@ def test_the_encoder_written_is_the_teachers(run_stage, section, make_cohort, mo
 
     monkeypatch.setattr(pretrain, "train", noted)
     out = run_stage(make_cohort(9, 8), section)
-    ((networks, _),) = trained_networks
+    ((networks, *_),) = trained_networks
     written = region_encoder.read_region_encoder(out / "encoder.safetensors")[0].state_dict()
     assert same(written, networks.teacher.encoder.state_dict())
     assert not same(written, networks.student.encoder.state_dict())

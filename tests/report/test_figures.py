@@ -224,7 +224,7 @@ def test_a_collapsed_run_is_not_projected():
 
 def plane_of(points, labels="xy"):
     names = [labels[i % 2] for i in range(len(points))]
-    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "label": names, "slide_id": names})
+    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "slide_id": names, "by label": names})
 
 
 def test_tsne_shows_labels_or_says_that_there_is_nothing():
@@ -232,6 +232,33 @@ def test_tsne_shows_labels_or_says_that_there_is_nothing():
     empty = figures.plot_tsne({"slpd": plane_of(np.empty((0, 2)))})
     assert min(pixels(drawn, color, 60) for color in (BLUE, ORANGE)) > 100
     assert max(pixels(empty, color, 60) for color in (BLUE, ORANGE)) == 0
+
+
+def test_each_task_has_a_panel_and_the_slides_without_a_label_are_drawn_by_slide_alone():
+    plane = plane_of(two_clouds(dim=2))
+    one, two = (size(figures.plot_tsne({"slpd": frame})) for frame in (plane, plane.assign(**{"by grade": "1"})))
+    assert two == (one[0], pytest.approx(1.5 * one[1], abs=2))
+    half = plane.assign(**{"by label": plane["by label"].replace("y", "")})
+    labeled, unlabeled = figures.plot_tsne({"slpd": plane}), figures.plot_tsne({"slpd": half})
+    assert size(labeled) == size(unlabeled)
+    assert pixels(unlabeled, ORANGE, 60) < 0.6 * pixels(labeled, ORANGE, 60)
+    without = figures.plot_tsne({"slpd": plane.drop(columns="by label")})
+    assert size(without) == (one[0], pytest.approx(one[1] / 2, abs=2))
+    assert min(pixels(without, color, 60) for color in (BLUE, ORANGE)) > 50
+
+
+def test_regions_are_projected_with_the_labels_of_every_task():
+    """A task may be called as a column; a slide may lack a label, and one that is not chosen is not projected."""
+    slides = np.repeat(["a", "b", "c", "d"], 10)
+    embed = pd.DataFrame({"slide_id": slides, "x": 0, "y": 0, "embedding": [*two_clouds()]})
+    labels = {"x": {"a": "1", "b": "2", "d": "2"}, "slide_id": {"a": "low", "c": "high"}}
+    plane = projection.project_regions(embed, ["c", "b", "a"], labels, 5.0, seed=1)
+    assert plane["slide_id"].tolist() == [*slides[:30]]
+    assert plane["by x"].tolist() == ["1"] * 10 + ["2"] * 10 + [""] * 10
+    assert plane["by slide_id"].tolist() == ["low"] * 10 + [""] * 10 + ["high"] * 10
+    expected = projection.fit_tsne(two_clouds()[:30], 5.0, seed=1)
+    np.testing.assert_array_equal(plane[["x", "y"]], expected)
+    assert len(projection.project_regions(embed, [], labels, seed=1)) == 0
 
 
 def test_runs_stand_side_by_side_and_wrap():

@@ -14,9 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import artifacts
-from slpd_core.report import figures, projection, report, uncertainty
+from slpd_core.report import figures, projection, report, task, uncertainty
 from slpd_core.report import html as page_parts
-from slpd_core.report import result_table as result_rows
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -54,21 +53,26 @@ def ledger_of(slides, left_out, slide_remarks):
         "tissue_source": "segmented",
         "regions": 0,
     }
-    good = slides[["slide_id", "patient_id", "label"]].assign(status=artifacts.OK, **known, regions=2)
+    good = slides[["slide_id", "patient_id"]].assign(status=artifacts.OK, **known, regions=2)
     lost = [
-        {"slide_id": name, "patient_id": "p", "label": "x", "status": status, "reason": reason} | unknown
+        {"slide_id": name, "patient_id": "p", "status": status, "reason": reason} | unknown
         for name, status, reason in left_out
     ]
     rows = pd.concat([good, *[pd.DataFrame([row]) for row in lost]], ignore_index=True)
-    return rows.assign(fingerprint="f", remarks=[slide_remarks.get(name, "") for name in rows["slide_id"]])
+    remarks = [slide_remarks.get(name, "") for name in rows["slide_id"]]
+    return rows.assign(fingerprint="f", slide_fingerprint=rows["slide_id"], remarks=remarks)
 
 
 def level_of(features):
     return {"mean_color": "color", "dino": "region", "slpd": "region"}.get(features, "patch")
 
 
-def write_run(folder, run, slide_ids, remarks=""):
-    """Write the history and the embeddings of a pretraining run, two regions per slide."""
+def write_run(folder, run, slides, remarks=""):
+    """Write the history and the embeddings of a pretraining run, two regions per slide.
+
+    Of the monitored regions, one per slide, the embeddings tell no label before epoch 0 and those of `slides` before
+    epoch 1.
+    """
     epochs = {
         "epoch": [0, 1],
         "loss": 5.0,
@@ -78,6 +82,10 @@ def write_run(folder, run, slide_ids, remarks=""):
         "log_out_dim": 4.2,
     }
     artifacts.write_table(folder / f"{run}.history.parquet", "history", pd.DataFrame(epochs), META)
+    slide_ids = slides["slide_id"].to_numpy(str)
+    monitored = np.stack([np.ones((len(slides), 2)), np.eye(2)[(slides["label"] == "x").astype(int)]])
+    arrays = {"embeddings": monitored.astype(np.float16), "region_slide": slide_ids}
+    artifacts.write_arrays(folder / f"{run}.monitored.h5", arrays, {}, META)
     embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
     frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
     artifacts.write_table(
@@ -106,6 +114,29 @@ def blank_figure(*_):
     return png.getvalue()
 
 
+def write_task(folder, settings, name, rows, slides, remarks, metas, label, one_class, heatmaps):
+    """Write the labels, folds, predictions and heat maps of a task; return their paths."""
+    of_task, paths = folder / "tasks" / name, []
+    for (features, classifier), strength in rows.items():
+        for fold in sorted(slides["fold"].unique()):
+            path = folder / "evaluate" / name / features / classifier / f"fold{fold}.parquet"
+            meta = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
+            meta |= {"level": level_of(features)} | metas(features)
+            frame = predictions(fold, strength, label, fold in one_class)
+            artifacts.write_table(path, "evaluate", frame, META | meta)
+            paths.append(path)
+    tables = {
+        "labels": slides[["slide_id", "patient_id", "label"]],
+        "folds": slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test"),
+        "remarks": pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str),
+    }
+    meta = META | {"section": settings.folds.model_dump_json(), "published_splits": "", "task": name}
+    for stage, table in tables.items():
+        artifacts.write_table(of_task / f"{stage}.parquet", stage, table, meta)
+    pictures = [write_heatmap(folder / "heatmaps" / name / run / "vit_wsi.jpg") for run in heatmaps]
+    return task.TaskPaths(*(of_task / f"{stage}.parquet" for stage in tables), paths, pictures)
+
+
 def write_report(
     folder,
     settings,
@@ -121,39 +152,36 @@ def write_report(
     run_remarks=MappingProxyType({}),
     reference=None,
     ledger_of_fold=META["fingerprint"],
+    tasks=None,
 ):
-    """Write artifacts of a small cohort and its report; return the report's folder."""
-    paths = []
-    for (features, classifier), strength in rows.items():
-        for fold in range(n_folds):
-            path = folder / features / classifier / f"fold{fold}.parquet"
-            meta = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
-            meta |= {"encoder_source": source if features in COHORT_FEATURES else "random", "encoder_name": "vit_s"}
-            meta |= {"encoder_normalization": "mean 0.5 0.5 0.5"}
-            meta |= {"level": level_of(features), "ledger": ledger_of_fold}
-            frame = predictions(fold, strength, label, fold in one_class)
-            artifacts.write_table(path, "evaluate", frame, META | meta)
-            paths.append(path)
-    slides = pd.concat([predictions(fold, 1, label) for fold in range(n_folds)])
-    artifacts.write_table(folder / "ledger.parquet", "ledger", ledger_of(slides, left_out, slide_remarks), META)
-    folds = slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test")
-    of_folds = META | {"section": settings.folds.model_dump_json(), "published_splits": ""}
-    artifacts.write_table(folder / "folds.parquet", "folds", folds, of_folds)
-    table = pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str)
-    artifacts.write_table(folder / "remarks.parquet", "remarks", table, META)
+    """Write artifacts of a small cohort and its report; return the report's folder.
+
+    The cohort has one task, called label, where `tasks` does not name others: the label of each beside x.
+    """
+
+    def metas(features):
+        of_cohort = features in COHORT_FEATURES
+        meta = {"encoder_source": source if of_cohort else "random", "encoder_name": "vit_s"}
+        return meta | {"encoder_normalization": "mean 0.5 0.5 0.5", "ledger": ledger_of_fold}
+
+    labels = {"label": label} if tasks is None else tasks
+    slides = {name: pd.concat([predictions(fold, 1, of) for fold in range(n_folds)]) for name, of in labels.items()}
+    cohort = pd.concat([predictions(fold, 1) for fold in range(n_folds)])
+    artifacts.write_table(folder / "ledger.parquet", "ledger", ledger_of(cohort, left_out, slide_remarks), META)
     artifacts.write_picture(folder / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
     for name in runs:
-        write_run(folder, name, slides["slide_id"].to_numpy(), run_remarks.get(name, ""))
+        write_run(folder, name, cohort, run_remarks.get(name, ""))
     report.run(
         cohort="test",
         ledger_path=folder / "ledger.parquet",
-        folds_path=folder / "folds.parquet",
-        remarks_path=folder / "remarks.parquet",
-        fold_paths=paths,
+        tasks={
+            name: write_task(folder, settings, name, rows, slides[name], remarks, metas, of, one_class, runs)
+            for name, of in labels.items()
+        },
         history_paths={name: folder / f"{name}.history.parquet" for name in runs},
+        monitored_paths={name: folder / f"{name}.monitored.h5" for name in runs},
         embed_paths={name: folder / f"{name}.parquet" for name in runs},
         gallery_paths=[write_gallery(folder / "gallery" / f"{name}.png") for name in runs if name != "dino"],
-        heatmap_paths=[write_heatmap(folder / "heatmaps" / name / "vit_wsi.jpg") for name in runs],
         overlays_dir=folder,
         benchmarks_dir=folder / "benchmarks",
         out_dir=folder / "report",
@@ -208,17 +236,17 @@ def test_leaks_of_the_folds_are_told(make, report_of_rows):
 def test_scores_without_a_label_are_marked_and_its_folds_told(make, report_of_rows):
     lacking = [("label not trained", "NA", 0), ("label not tested", "NA", 2)]
     folder = make(ROWS, remarks=lacking)
-    for name in ("index.html", "table.md"):
+    for name in ("index.html", "label/table.md"):
         text = (folder / name).read_text()
         assert "† In 2 of 3 folds a label is missing" in text
         assert text.count("†") == 1 + 2 * len(ROWS)
     assert "label not trained, 1 in 1 fold<" in (folder / "index.html").read_text()
-    assert pd.read_csv(folder / "table.csv")["partial_folds"].tolist() == [2] * len(ROWS)
+    assert pd.read_csv(folder / "label/table.csv")["partial_folds"].tolist() == [2] * len(ROWS)
     assert "†" not in (report_of_rows / "index.html").read_text()
 
 
 def test_the_table_holds_mean_and_sd_of_every_fold(report_of_rows):
-    table = pd.read_csv(report_of_rows / "table.csv")
+    table = pd.read_csv(report_of_rows / "label/table.csv")
     assert table["pretraining"].tolist() == ["vit_s", "dino", "slpd"]
     assert table["classifier"].tolist() == ["MIL", "KNN (mean)", "ViT_WSI"]
     for line, strength in zip(table.to_dict("records"), ROWS.values(), strict=True):
@@ -256,7 +284,7 @@ def page_of(folder):
 
 
 def test_the_table_says_which_encoder_and_folds_it_rests_on(make):
-    table = pd.read_csv(make(ROWS | {("mean_color", "knn"): 0.2}, source="hipt") / "table.csv").set_index("row")
+    table = pd.read_csv(make(ROWS | {("mean_color", "knn"): 0.2}, source="hipt") / "label/table.csv").set_index("row")
     expected = "vit_s, HIPT's weights, RGB normalized by mean 0.5 0.5 0.5"
     assert table.loc[["patch_tokens/mil", "slpd/vit_wsi"], "patch_encoder"].tolist() == [expected] * 2
     assert pd.isna(table.loc["mean_color/knn", "patch_encoder"])
@@ -267,7 +295,7 @@ def test_the_page_prints_the_table(report_of_rows):
     folder = report_of_rows
     rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
-    lines = (folder / "table.md").read_text().splitlines()[2:]
+    lines = (folder / "label/table.md").read_text().splitlines()[2:]
     assert cells == [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert all(re.fullmatch(r"[01]?\.\d{3} to [01]?\.\d{3}", row[column]) for row in cells for column in (4, 6))
     assert [row[7:] == ["reference", "–", "–"] for row in cells] == [False, False, True]
@@ -277,7 +305,7 @@ def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
     """The reference is the row of the settings, here the worse one; no row is called best or significantly better."""
     folder = make(ROWS, reference="dino/knn")
     text = " ".join(page_of(folder).text.split())
-    table = pd.read_csv(folder / "table.csv").set_index("row")
+    table = pd.read_csv(folder / "label/table.csv").set_index("row")
     named = re.search(
         r"The reference row, KNN \(mean\) on regions of dino, has a mean AUC of (\S+) \(95 % interval (\S+) to (\S+)\)",
         text,
@@ -340,7 +368,7 @@ def test_the_first_page_says_what_pretraining_did_not_reach(make):
     """The remarks are above all results; a run without remarks is not named."""
     remark = "L_intra <i>trains</i> nothing: this run is plain DINO."
     page = (make(ROWS, run_remarks={"slpd": f"{remark}\nAnd more."}) / "index.html").read_text()
-    top = page.partition('<h2 id="results">')[0]
+    top = page.partition('<h2 id="results-label">')[0]
     escaped = "L_intra &lt;i&gt;trains&lt;/i&gt; nothing: this run is plain DINO."
     assert f'<p class="note">Pretraining of slpd: {escaped} And more.</p>' in top
     assert "Pretraining of dino" not in page
@@ -355,13 +383,13 @@ def test_the_page_names_remarks_on_slides(make, report_of_rows):
 
 def test_one_fold_has_no_deviation(make):
     folder = make(ROWS, n_folds=1, drawn=True)
-    assert (folder / "table.md").read_text().count("±–") == 6  # three rows, accuracy and AUC
+    assert (folder / "label/table.md").read_text().count("±–") == 6  # three rows, accuracy and AUC
     assert "±–" in page_of(folder).text
 
 
 def test_an_undefined_auc_is_a_dash_and_said(make):
     folder = make(ROWS, n_folds=1, one_class=(0,), drawn=True)
-    lines = (folder / "table.md").read_text().splitlines()[2:]
+    lines = (folder / "label/table.md").read_text().splitlines()[2:]
     assert [line.split(" | ")[5:7] for line in lines] == [["–", "–"]] * 3  # AUCs and their intervals
     assert "In fold 0 the test slides show one label only" in page_of(folder).text
     assert "has a mean AUC of – (95 % interval –)" in " ".join(page_of(folder).text.split())
@@ -370,14 +398,9 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 
 def test_without_runs_there_is_no_pretraining(make):
     folder = make({("patch_tokens", "mil"): 1.0}, runs=(), drawn=True)
-    pictures = {"roc.png", "predictions.png"}
-    assert {path.name for path in folder.iterdir()} == pictures | {
-        "index.html",
-        "table.parquet",
-        "table.csv",
-        "table.md",
-        "table.tex",
-    }
+    assert {path.name for path in folder.iterdir()} == {"index.html", "label"}
+    tables = {f"table.{suffix}" for suffix in ("parquet", "csv", "md", "tex")} | {"predictions.csv"}
+    assert {path.name for path in (folder / "label").iterdir()} == tables | {"roc.png", "predictions.png"}
     text = page_of(folder).text
     assert "Pretraining curves" not in text
     assert "pretrained" not in text
@@ -404,7 +427,7 @@ def test_each_row_with_attention_shows_where_it_looked(make, report_of_rows):
     folder = report_of_rows
     text, jpeg = (
         (folder / "index.html").read_text(),
-        artifacts.read_picture(folder.parent / "heatmaps/slpd/vit_wsi.jpg"),
+        artifacts.read_picture(folder.parent / "heatmaps/label/slpd/vit_wsi.jpg"),
     )
     assert f'src="{page_parts.data_uri("jpeg", jpeg)}" width="720" height="200"' in text
     assert "Attention of ViT_WSI on regions of dino" in text
@@ -434,19 +457,75 @@ def test_a_patch_encoder_of_its_own_shows_how_it_was_trained(make):
     assert "The patch encoder was pretrained, without labels" in alone.text
 
 
-def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
-    scores = predictions(0, 1.0)
-    rows = [
-        result_rows.ResultRow(features, "patch", classifier, ("random", "vit"), ["x", "y"], scores, scores)
-        for features, classifier in (
-            ("mean_color", "dsmil"),
-            ("patch_tokens", "knn"),
-            ("patch_tokens", "mil"),
-            ("patch_tokens", "dsmil"),
-        )
+def test_every_prediction_of_all_rows_and_folds_is_in_one_table(make):
+    table = pd.read_csv(make(ROWS) / "label/predictions.csv")
+    assert [*table.columns] == [
+        *("task", "features", "classifier", "fold", "slide_id", "patient_id", "label"),
+        *("p_x", "p_y", "ensemble_p_x", "ensemble_p_y"),
     ]
-    monkeypatch.setattr(figures, "plot_roc", lambda panels, _: list(panels))
-    assert report.draw_roc(rows, []) == ["KNN (mean)", "MIL", "DS-MIL"]
+    assert set(table["task"]) == {"label"}
+    assert len(table) == 30 * len(ROWS)
+    for (features, classifier), strength in ROWS.items():
+        for fold in range(3):
+            of = table[(table["features"] == features) & (table["classifier"] == classifier) & (table["fold"] == fold)]
+            expected = predictions(fold, strength)[[*of.columns[3:9]]]
+            pd.testing.assert_frame_equal(of[expected.columns].reset_index(drop=True), expected, atol=1e-6)
+    np.testing.assert_array_equal(table[["ensemble_p_x", "ensemble_p_y"]], table[["p_x", "p_y"]])  # all tested once
+
+
+def test_each_task_has_results_of_its_own(make, tmp_path):
+    """The same as if it were the only one; the page shows one after the other, and the slides' labels of both."""
+    folder, pngs = make(ROWS, tasks={"subtype": "y", "grade": "high"}), ("roc", "predictions", "knn")
+    page = page_of(folder)
+    assert {"results-subtype", "results-grade"} <= page.ids
+    results = (folder / "index.html").read_text().split('<h2 id="results-')[1:]
+    for name, label, other in (("subtype", "y", "high"), ("grade", "high", "y")):
+        (section,) = [part.split("<h2")[0] for part in results if part.startswith(name)]
+        assert section.startswith(f'{name}">Results: {name}</h2>')
+        sizes = re.search(r"30 slides of 30 patients have a label \(([^)]*)\)", section)[1]
+        assert sorted(sizes.split(", ")) == sorted([f"15 {label}", "15 x"])
+        assert other not in sizes
+        assert re.findall(r"\((\w+/\w+\.png)\)", section) == [f"{name}/{png}.png" for png in pngs]
+        table = pd.read_csv(folder / name / "table.csv")
+        values = [pd.read_csv(folder / name / "predictions.csv")[of].unique() for of in ("task", "label")]
+        assert [sorted(of) for of in values] == [[name], sorted(["x", label])]
+        alone = make(ROWS, tasks={name: label})
+        pd.testing.assert_frame_equal(pd.read_csv(alone / name / "table.csv"), table)
+        assert artifacts.read_table(alone / name / "table.parquet", "results")[1]["task"] == name
+    assert "Attention of ViT_WSI on regions of dino, task grade" in page.text
+    assert all(f'<span class="ok">{of}, 2 regions' in results[-1] for of in ("y, high", "x, x"))
+
+
+def test_without_labels_all_but_the_results_is_reported(make):
+    folder = make({}, tasks={}, drawn=True, slide_remarks={"s0-1": "9 of 10 px are tissue."})
+    page = page_of(folder)
+    text = " ".join(page.text.split())
+    assert "30 slides came in and all took part (30 patients)" in text
+    assert "The slides have no labels: nothing was evaluated" in text
+    assert {path.name for path in folder.iterdir()} == {"index.html", "training.png", "tsne.png"}
+    assert {"pretraining", "prototypes", "slides", "provenance"} <= page.ids
+    assert not {"attention", "results-label"} & page.ids
+    assert "of up to 10 random slides, runs side by side: coloured by slide." in text
+    assert 's0-0<br><span class="ok">2 regions' in (folder / "index.html").read_text()
+    inside = [reference[1:] for reference in page.references if reference.startswith("#")]
+    assert inside == ["pretraining", "prototypes", "slides", "provenance"]
+    assert "no labels" not in page_of(make(ROWS)).text
+
+
+def test_the_curve_of_the_nearest_regions_is_that_of_each_task(make, monkeypatch):
+    """The embeddings of all runs tell the labels of subtype, and none of the others, before epoch 1."""
+    drawn, knn_history = [], task.knn_history
+
+    def noted(*arrays, labels, **named):
+        drawn.append((set(labels.values()), knn_history(*arrays, labels=labels, **named)["knn_accuracy"].tolist()))
+        return knn_history(*arrays, labels=labels, **named)
+
+    monkeypatch.setattr(task, "knn_history", noted)
+    folder = make(ROWS, tasks={"subtype": "y", "grade": "high"}, drawn=True)
+    assert [labels for labels, _ in drawn] == [{"x", "y"}] * 2 + [{"x", "high"}] * 2  # two runs each
+    assert all(before < 1 and after == 1 for _, (before, after) in drawn)
+    assert (folder / "subtype/knn.png").stat().st_size
+    assert "knn.png" not in page_of(make(ROWS, runs=())).text
 
 
 def test_with_nothing_evaluated_the_slides_are_still_reported(make):
@@ -456,15 +535,18 @@ def test_with_nothing_evaluated_the_slides_are_still_reported(make):
 
 
 def test_the_slides_shown_in_the_plane_are_the_same_in_any_order():
-    ledger = pd.DataFrame(
-        {"slide_id": [f"s{i:02d}" for i in range(20)], "label": list("xy") * 10, "status": artifacts.OK}
-    )
+    """Of each label; slides without one are shown only where none has."""
+    ledger = pd.DataFrame({"slide_id": [f"s{i:02d}" for i in range(20)], "status": artifacts.OK})
     ledger.loc[3, "status"] = artifacts.QUARANTINED
-    chosen = projection.choose_slides(ledger, 4, seed=1)
-    assert sorted(chosen.values()) == ["x"] * 4 + ["y"] * 4
-    assert chosen == projection.choose_slides(ledger[::-1], 4, seed=1)
-    assert set(chosen) != set(projection.choose_slides(ledger, 4, seed=2))
-    assert "s03" not in projection.choose_slides(ledger, 20, seed=1)
+    labels = dict(zip(ledger["slide_id"], "xy" * 9, strict=False))
+    chosen = projection.choose_slides(ledger, labels, 4, seed=1)
+    assert [labels[slide] for slide in chosen] == ["x"] * 4 + ["y"] * 4
+    assert chosen == projection.choose_slides(ledger[::-1], labels, 4, seed=1)
+    assert set(chosen) != set(projection.choose_slides(ledger, labels, 4, seed=2))
+    assert set(projection.choose_slides(ledger, labels, 20, seed=1)) == {*labels} - {"s03"}
+    unlabeled = projection.choose_slides(ledger, {}, 4, seed=1)
+    assert len(set(unlabeled)) == 4
+    assert set(projection.choose_slides(ledger, {}, 20, seed=1)) == {*ledger["slide_id"]} - {"s03"}
 
 
 def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path):
@@ -524,8 +606,9 @@ def test_the_page_says_the_seed_and_the_versions(report_of_rows):
 
 def test_every_file_stands_in_the_provenance(report_of_rows):
     text = page_of(report_of_rows).text
-    files = [f"{features}/{classifier}/fold{fold}" for features, classifier in ROWS for fold in range(3)]
-    assert [name for name in ("ledger", "folds", "dino", "slpd", *files) if f"\n{name}" not in text] == []
+    files = [f"label/{features}/{classifier}/fold{fold}" for features, classifier in ROWS for fold in range(3)]
+    files += ["ledger", "labels/label", "folds/label", "dino", "slpd"]
+    assert [name for name in files if f"\n{name}" not in text] == []
     assert "key: 1" in text
     assert artifacts.provenance("stage", 1, {"key": 1})["fingerprint"] in text
 

@@ -27,15 +27,14 @@ def run(tmp_path, settings):
     def run(
         slides: dict,
         on_bad_slide: str = "quarantine",
-        labels: str = "xy",
         contents: str = "",
         patients: str = "",
-        labeled: bool = True,
+        new: bool = False,
         known: dict = MappingProxyType({}),
         unmatched: tuple = (),
     ) -> pd.DataFrame:
         patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
-        rows = [(name, patients[number], labels[number % len(labels)], 0.5, "") for number, name in enumerate(slides)]
+        rows = [(name, patients[number], 0.5, "") for number, name in enumerate(slides)]
         frame = pd.DataFrame(rows, columns=[*artifacts.TABLES["sheet"]])
         artifacts.write_table(tmp_path / "sheet.parquet", "sheet", frame, META)
         paths = {kind: [tmp_path / f"{name}.{kind}" for name in slides] for kind in ("tissue", "encoded")}
@@ -55,7 +54,7 @@ def run(tmp_path, settings):
             encoded_paths=paths["encoded"],
             out_path=tmp_path / "ledger.parquet",
             section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
-            labeled=labeled,
+            new=new,
             known_tissue_paths=[tmp_path / f"{name}.known" for name in known],
             unmatched=unmatched,
         )
@@ -80,6 +79,7 @@ def test_every_slide_has_its_row(run):
     assert rows.loc["c", "reason"] == "c.svs: torn"
     assert rows.loc["a", "fingerprint"] == "tokens-a"
     assert rows["patient_id"].tolist() == ["p-a", "p-b", "p-c"]
+    assert run(MIXED, contents="121")["slide_fingerprint"].tolist() == [*"121"]
 
 
 def test_a_slide_that_was_mended_makes_another_ledger(run, tmp_path):
@@ -123,25 +123,10 @@ def test_a_cohort_without_regions_stops(run):
 FOUR = dict.fromkeys("abcd", (1, artifacts.OK, ""))
 
 
-@pytest.mark.parametrize(
-    ("patients", "labels", "said"),
-    [
-        (
-            "pqrs",
-            "xx",
-            "a, c are the same slide, byte for byte, of patient 'p' with label 'x', patient 'r' with label 'x';",
-        ),
-        (
-            "pqps",
-            "xxyy",
-            "a, c are the same slide, byte for byte, of patient 'p' with label 'x', patient 'p' with label 'y'",
-        ),
-    ],
-    ids=["patients", "labels"],
-)
-def test_one_slide_of_two_patients_or_labels_stops_the_run(run, tmp_path, patients, labels, said):
+def test_one_slide_of_two_patients_stops_the_run(run, tmp_path):
+    said = "a, c are the same slide, byte for byte, of patient 'p', patient 'r'; correct the sheet"
     with pytest.raises(ValueError, match=re.escape(said)):
-        run(FOUR, contents="1213", patients=patients, labels=labels)
+        run(FOUR, contents="1213", patients="pqrs")
     assert not (tmp_path / "ledger.parquet").exists()
 
 
@@ -152,7 +137,7 @@ def test_one_slide_twice_of_one_patient_is_remarked_on(run):
 
 
 def test_what_a_sheet_of_slides_to_be_predicted_says_of_copies_is_not_looked_at(run):
-    remarks = run(FOUR, contents="1213", patients=["p", "q", "", "s"], labeled=False)["remarks"]
+    remarks = run(FOUR, contents="1213", patients=["p", "q", "", "s"], new=True)["remarks"]
     assert (remarks != "").tolist() == [True, False, True, False]
 
 
@@ -164,12 +149,12 @@ def test_slides_that_are_left_out_are_no_copies(run):
 def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on(run, tmp_path, caplog):
     """What could not be read, in the cohort, is equal to nothing."""
     with caplog.at_level(logging.WARNING):
-        rows = run(FOUR, contents="1234", labeled=False, known={"k": "3", "l": "9", "torn": ""}).set_index("slide_id")
+        rows = run(FOUR, contents="1234", new=True, known={"k": "3", "l": "9", "torn": ""}).set_index("slide_id")
     said = "It is k of the cohort, byte for byte, on which classifiers are trained: no test of them."
     assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": said, "d": ""}
     assert f"c: {said}" in caplog.text
     leaks = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
-    run(FOUR, contents="1234", labeled=False, known={"l": "9"})
+    run(FOUR, contents="1234", new=True, known={"l": "9"})
     assert leaks != artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
 
 

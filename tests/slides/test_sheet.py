@@ -40,9 +40,9 @@ def test_a_sheet_of_a_spreadsheet_is_read(write, tmp_path):
     """A byte order mark, Windows line ends, blank lines, trailing commas, quotes, spaces in the header."""
     path = write()
     rows = [
-        '"Präp 7 (2)",p1,"x, rare",a.svs,,',
+        '"Präp 7 (2)","p1, left","x, rare",a.svs,,',
         "",
-        'b,p2,"x, rare",b.svs,,',
+        'b,"p1, left","x, rare",b.svs,,',
         "c,p3,y,c.svs,,",
         "d,p4,y,d.svs,,",
         ",,,,,",
@@ -50,7 +50,7 @@ def test_a_sheet_of_a_spreadsheet_is_read(write, tmp_path):
     path.write_text("\ufeff" + "\r\n".join(["slide_id, patient_id,label,path ,,", *rows]), encoding="utf-8")
     frame = sheet.read_sheet(path)
     assert frame["slide_id"].tolist() == ["Präp 7 (2)", "b", "c", "d"]
-    assert frame["label"].tolist() == ["x, rare", "x, rare", "y", "y"]
+    assert frame["patient_id"].tolist() == ["p1, left", "p1, left", "p3", "p4"]
     path.write_text("\ufeff" + "\r\n".join(["slide_id, patient_id,label,path ,,", *rows[:-2], "d,p4,y,gone.svs"]))
     with pytest.raises(ValueError, match="row 6, slide 'd'"):
         sheet.read_sheet(path)
@@ -90,13 +90,11 @@ def test_ids_stay_texts(write):
         ("e,p,x, y,a.svs", "row 6: 5 fields, the header has 4; quote a field that holds a comma"),
         (",p,x,a.svs", "no plain file name"),
         ("e,P1 ,x,a.svs", "row 6: patient_id 'P1' is 'p1' of row 2 but for case or spaces; write both alike"),
-        ("e,p,X,a.svs", "row 6: label 'X' is 'x' of row 2 but for case or spaces; write both alike"),
         ("e,1.23457E+18,x,a.svs", "row 6: patient_id is 1.23457E+18, a number that a spreadsheet has rounded"),
-        ("e,p,#N/A,a.svs", "row 6: label is #N/A, the error of a formula"),
+        ("e,#N/A,x,a.svs", "row 6: patient_id is #N/A, the error of a formula"),
         ("e,p,x,a\x1b[31m.svs", r"row 6: path 'a\x1b[31m.svs' contains invisible characters"),
         ("e,p,x,./a.svs", "row 6, slide 'e': path is already in row 2"),
         ("e,p,x,f.svs", "no file"),
-        ("e,p,z,a.svs", "row 6: label 'z' is on one slide only"),
     ],
 )
 def test_a_problem_is_named_with_its_row(write, row, what):
@@ -140,25 +138,24 @@ def test_an_mpp_of_a_low_power_objective_is_an_mpp(write):
 
 
 def test_all_problems_come_at_once(write):
-    with pytest.raises(ValueError, match="6 problem") as error:
+    with pytest.raises(ValueError, match="4 problem") as error:
         sheet.read_sheet(write(*GOOD, "a,p,x,f.svs", "../f,p,,a.svs"))
     assert [f"row {row}" in str(error.value) for row in (6, 7)] == [True, True]
 
 
 def test_problems_are_sorted_by_row_those_of_the_whole_sheet_come_last(write):
-    rows = ("a,p,x,a.svs,20", "b,P,x,b.svs,,5", "c,p,x,,", "../d,p,#N/A,gone.svs,", "a,p,x,e.svs,x")
+    rows = ("a,p,x,a.svs,20", "b,P,x,b.svs,,5", "c,p,x,,", "../d,#N/A,x,gone.svs,", "a,p,x,e.svs,x")
     with pytest.raises(ValueError, match="problem") as error:
         sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
     places = [line.split()[:2] for line in str(error.value).splitlines()[1:]]
     numbers = [int(number.strip(":,")) for word, number in places if word == "row"]
     assert numbers == sorted(numbers)
     assert {*numbers} == {2, 3, 4, 5, 6}
-    rows = ("a,p,x,a.svs,20", "b,p,x,b.svs,x")
     with pytest.raises(ValueError, match="problem") as error:
-        sheet.read_sheet(write(*rows, header=HEADER + ",mpp"))
+        sheet.read_sheet(write("a,p,x,a.svs,20", "b,p,x,b.svs,x"))
     assert [line.split()[:2] for line in str(error.value).splitlines()[1:]] == [
-        *(["row", "2,"], ["row", "3,"]),
-        ["one", "label"],
+        *(["row", "2:"], ["row", "3:"]),
+        ["no", "slides;"],
     ]
 
 
@@ -204,8 +201,8 @@ def test_a_tilde_is_the_home_folder(write, tmp_path, monkeypatch):
 
 
 def test_missing_columns_are_named(write):
-    with pytest.raises(ValueError, match="no column label among slide_id, path") as error:
-        sheet.read_sheet(write("a,a.svs", header="slide_id,path"))
+    with pytest.raises(ValueError, match="no column path among slide_id, label") as error:
+        sheet.read_sheet(write("a,x", header="slide_id,label"))
     assert sheet_table.EXAMPLE in str(error.value)
 
 
@@ -241,22 +238,22 @@ def test_a_named_column_that_is_not_there_is_an_error_for_the_cohort_alone(write
     with pytest.raises(ValueError, match=r"no column resolution among .*; correct sheet\.columns\.mpp\. Example"):
         sheet.read_sheet(path, columns={"mpp": "resolution"})
     new = {"columns": {"slide_id": "scan", "label": "diagnosis", "mpp": "resolution"}, "columns_must_exist": False}
-    frame = sheet.read_sheet(path, **new, labeled=False)
+    frame = sheet.read_sheet(path, **new)
     assert frame["slide_id"].tolist() == ["a", "b", "c", "d"]
-    frame = sheet.read_sheet(write("n,a.svs,0.5", header="scan,path,resolution"), **new, labeled=False)
+    frame = sheet.read_sheet(write("n,a.svs,0.5", header="scan,path,resolution"), **new)
     assert frame[["slide_id", "mpp"]].to_numpy().tolist() == [["n", 0.5]]
     with pytest.raises(ValueError, match="no column scan or slide_id among path; correct "):
-        sheet.read_sheet(write("a.svs", header="path"), **new, labeled=False)
+        sheet.read_sheet(write("a.svs", header="path"), **new)
 
 
 @pytest.mark.parametrize(
     ("header", "suggestion"),
     [
-        ("filename,diagnosis,path", "{slide_id: filename, label: diagnosis}"),
-        ("Slide ID;Sub-type;File Path", "{slide_id: Slide ID, path: File Path, label: Sub-type}"),
-        ("slide,path,labels", "{slide_id: slide, label: labels}"),
-        ("image_id,oncotree_code,slide_path", "{slide_id: image_id, path: slide_path, label: oncotree_code}"),
-        ("slide_id,path,class: A/B", None),
+        ("filename,diagnosis,path", "{slide_id: filename}"),
+        ("Slide ID;Sub-type;File Path", "{slide_id: Slide ID, path: File Path}"),
+        ("slide,path,labels", "{slide_id: slide}"),
+        ("image_id,oncotree_code,slide_path", "{slide_id: image_id, path: slide_path}"),
+        ("slide_id,class: A/B,tiles", None),
         ("Slide: ID,path,label", '{slide_id: "Slide: ID"}'),
     ],
 )
@@ -280,7 +277,7 @@ def test_a_column_that_may_name_the_patients_is_not_passed_over(write, column):
     for name, patients in ((column, ["p"] * 4), ("slide_id", ["a", "b", "c", "d"])):
         frame = sheet.read_sheet(write(*rows, header=header), columns={"patient_id": name})
         assert frame["patient_id"].tolist() == patients
-    frame = sheet.read_sheet(write(*rows, header=header), columns_must_exist=False, labeled=False)
+    frame = sheet.read_sheet(write(*rows, header=header), columns_must_exist=False)
     assert frame["patient_id"].tolist() == ["a", "b", "c", "d"]
 
 
@@ -295,11 +292,10 @@ def test_an_id_is_one_however_its_signs_are_composed(write, tmp_path):
     """Patients of a Mac and of Windows, with spaces at the ends; the slide's file as its disk has it."""
     mac, windows = "Mu\u0308ller", "M\u00fcller"
     (tmp_path / f"{mac}.svs").touch()
-    rows = (f"{mac},{mac},größer ,a.svs", f"b, {windows} ,gro\u0308ßer,b.svs", f"c,p3,y,{windows}.svs", "d,p4,y,d.svs")
+    rows = (f"{mac},{mac},x,a.svs", f"b, {windows} ,x,b.svs", f"c,p3,y,{windows}.svs", "d,p4,y,d.svs")
     frame = sheet.read_sheet(write(*rows))
     assert frame["slide_id"].tolist() == [windows, "b", "c", "d"]
     assert frame["patient_id"].tolist() == [windows, windows, "p3", "p4"]
-    assert frame["label"].tolist() == ["größer", "größer", "y", "y"]
     assert frame["path"][2] == str(tmp_path / f"{mac}.svs")
 
 
@@ -339,11 +335,6 @@ def test_what_is_no_table_is_named(tmp_path, text):
         sheet.read_sheet(tmp_path / "slides.csv")
 
 
-def test_one_label_only_is_refused(write):
-    with pytest.raises(ValueError, match="one label only \\('x'\\)"):
-        sheet.read_sheet(write(*GOOD[:2]))
-
-
 def test_no_slides_are_refused(write):
     with pytest.raises(ValueError, match="no slides"):
         sheet.read_sheet(write())
@@ -354,31 +345,33 @@ def test_what_a_sheet_leaves_in_doubt_is_named(write):
     assert sheet.find_ambiguities(frame) == [
         "slide_id: 'a-1', 'a_01' look alike; if they are one, write them alike",
         "patient_id: 'p1', 'p01' look alike; if they are one, write them alike",
-        "patient 'p3' has slides of 2 labels: y, x",
     ]
 
 
-def test_the_stage_writes_the_sheet_and_notes_a_patient_with_two_labels(write, tmp_path, settings, caplog):
-    path = write(*GOOD[:3], "d,p1,y,d.svs")
+def test_the_stage_writes_the_sheet_and_notes_what_is_in_doubt(write, tmp_path, caplog):
+    path = write(*GOOD[:3], "d,p01,y,d.svs")
     with caplog.at_level(logging.WARNING):
-        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", columns={}, columns_must_exist=True, labeled=True)
+        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", columns={}, columns_must_exist=True)
     frame, meta = artifacts.read_table(tmp_path / "out.parquet", "sheet")
     pd.testing.assert_frame_equal(frame, sheet.read_sheet(path).drop(columns="path"), check_dtype=False)
     assert meta["stage"] == "sheet"
-    assert "patient 'p1' has slides of 2 labels: x, y" in caplog.text
+    assert "patient_id: 'p1', 'p01' look alike" in caplog.text
 
 
-def test_slides_to_be_predicted_need_no_patients_and_no_labels(tmp_path, write):
-    write(*GOOD)
-    path = tmp_path / "new.csv"
-    path.write_text("slide_id,path\nn,a.svs\n")
-    frame = sheet.read_sheet(path, labeled=False)
-    assert frame[["slide_id", "patient_id", "label"]].to_numpy().tolist() == [["n", "n", ""]]
-    with pytest.raises(ValueError, match="no column label"):
-        sheet.read_sheet(path)
-    path.write_text("slide_id\nn\n")
-    with pytest.raises(ValueError, match="no column path"):
-        sheet.read_sheet(path, labeled=False)
+@pytest.mark.parametrize("labels", ["xxyy", "xXy ", "xxxx"])
+def test_labels_are_no_part_of_the_sheet(write, labels):
+    """A slide may have none, and none is wrong here."""
+    expected = sheet.read_sheet(write("a,a.svs", "b,b.svs", "c,c.svs", "d,d.svs", header="slide_id,path"))
+    assert [*expected.columns] == ["slide_id", "patient_id", "path", "mpp", "site"]
+    rows = [f"{name},{name}.svs,{label}" for name, label in zip("abcd", labels, strict=True)]
+    pd.testing.assert_frame_equal(sheet.read_sheet(write(*rows, header="slide_id,path,label")), expected)
+
+
+def test_a_sheet_needs_no_patients_and_no_labels(write, tmp_path):
+    frame = sheet.read_sheet(write("n,a.svs", header="slide_id,path"))
+    assert frame[["slide_id", "patient_id"]].to_numpy().tolist() == [["n", "n"]]
+    with pytest.raises(FileNotFoundError, match=r"name yours in config\.yaml \(predict: sheet\)"):
+        sheet.read_sheet(tmp_path / "gone.csv", key="predict: sheet")
 
 
 def test_a_slide_of_the_cohort_is_not_predicted(write):
@@ -394,7 +387,7 @@ def test_the_identity_of_a_sheet_is_all_it_says_but_where_slides_lie(write):
     known = sheet.sheet_fingerprint(frame)
     assert sheet.sheet_fingerprint(frame.assign(path="elsewhere")) == known
     columns = [name for name in frame.columns if name != "path"]
-    assert len(columns) == 5
+    assert len(columns) == 4
     for column in columns:
         changed = frame[column].astype(object)
         changed.iloc[2] = 0.25 if column == "mpp" else "another"

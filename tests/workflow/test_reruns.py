@@ -14,10 +14,8 @@ from slpd_core.wsi import outages
 
 ROOT = Path(__file__).parents[2]
 OF_A_SLIDE = {"tissue": 1, "regions": 1, "tokens": 1}
-AFTER_THE_LEDGER = {
-    **{"ledger": 1, "pretrain": 1, "embed": 1, "gallery": 1},
-    **{"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1},
-}
+AFTER_THE_LABELS = {"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1}
+AFTER_THE_LEDGER = {"ledger": 1, "pretrain": 1, "embed": 1, "gallery": 1} | AFTER_THE_LABELS
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def cohort(finished_small, tmp_path) -> Path:
 
 
 def test_a_fold_runs_again_alone_and_comes_out_the_same(cohort, small):
-    name = "results/tiny/evaluate/slpd/vit_wsi/fold1.parquet"
+    name = "results/tiny/evaluate/label/slpd/vit_wsi/fold1.parquet"
     before = (cohort / name).read_bytes()
     (cohort / name).unlink()
     done = small(cohort, name)
@@ -46,7 +44,7 @@ def test_a_classifier_added_trains_on_every_fold_and_one_taken_out_only_leaves_t
     done = small(cohort)
     assert done.returncode == 0, done.stderr
     assert done.jobs == {"report": 1}
-    assert len(pd.read_csv(cohort / "results" / "tiny" / "report" / "table.csv")) == 1
+    assert len(pd.read_csv(cohort / "results" / "tiny" / "report" / "label" / "table.csv")) == 1
     assert small(cohort, "-n", overlay=two).jobs == {"report": 1}
 
 
@@ -79,7 +77,7 @@ def test_a_slide_added_is_read_and_no_other(cohort, small):
     with (cohort / "slides.csv").open("a", encoding="utf-8") as sheet:
         sheet.write("coarse-2,coarse-2,coarse,slides/coarse-2.tiff\n")
     done = small(cohort, "-n")
-    assert done.jobs == {"sheet": 1} | OF_A_SLIDE | AFTER_THE_LEDGER
+    assert done.jobs == {"sheet": 1, "labels": 1} | OF_A_SLIDE | AFTER_THE_LEDGER
     assert set(re.findall(r"wildcards: slide=(.+)", done.stdout)) == {"coarse-2"}
 
 
@@ -90,7 +88,40 @@ def test_a_label_corrected_leaves_the_slides_alone(cohort, small):
         assert wrong in text
         text = text.replace(wrong, right)
     sheet.write_text(text, encoding="utf-8")
-    assert small(cohort, "-n").jobs == {"sheet": 1} | AFTER_THE_LEDGER
+    assert small(cohort, "-n").jobs == {"labels": 1} | AFTER_THE_LABELS
+
+
+def test_labels_removed_leave_the_slides_and_the_pretraining(cohort, small):
+    sheet = cohort / "slides.csv"
+    table = pd.read_csv(sheet, dtype=str)
+    table.drop(columns="label").to_csv(sheet, index=False)
+    done = small(cohort)
+    assert done.returncode == 0, done.stderr
+    assert done.jobs == {"report": 1}
+    assert "no slide has a label: evaluation waits for labels" in done.stderr
+    assert "nothing was evaluated" in (cohort / "results" / "tiny" / "report" / "index.html").read_text()
+    assert small(cohort, "-n").jobs == {}
+    table.to_csv(sheet, index=False)
+    assert small(cohort, "-n").jobs == {"report": 1}
+
+
+def test_a_label_corrected_in_one_task_leaves_the_others(cohort, small):
+    slides = pd.read_csv(cohort / "slides.csv", dtype=str)["slide_id"]
+    values = {"patient_id": slides, "kras": ["wt", "mut"] * 3, "grade": ["1", "2"] * 3}
+    clinical = pd.DataFrame(values)
+    clinical.to_csv(cohort / "clinical.csv", index=False)
+    tasks = {
+        "labels": {"path": "clinical.csv", "key": "patient_id", "tasks": {"kras": {}, "grading": {"column": "grade"}}}
+    }
+    done = small(cohort, overlay=tasks)
+    assert done.returncode == 0, done.stderr
+    assert done.jobs == {"labels": 2, "folds": 2, "evaluate": 4, "heatmaps": 2, "report": 1}
+    clinical["grade"] = ["2", "1"] * 3
+    clinical.to_csv(cohort / "clinical.csv", index=False)
+    assert small(cohort, "-n", overlay=tasks).jobs == {"labels": 1} | AFTER_THE_LABELS
+    page = (cohort / "results" / "tiny" / "report" / "index.html").read_text()
+    assert 'id="results-kras"' in page
+    assert 'id="results-grading"' in page
 
 
 def test_an_encoder_that_is_now_trained_here_takes_the_place_of_the_weights_that_are_there(cohort, small):

@@ -23,13 +23,14 @@ ROOT = Path(__file__).parents[2]
 def test_slides_become_a_table(finished):
     folder, _ = finished
     report = folder / "results" / "tiny" / "report"
-    table = pd.read_csv(report / "table.csv")
+    table = pd.read_csv(report / "label" / "table.csv")
     assert len(table) == 13  # 2 classifiers on colours, 3 on patches, 4 on each of two runs
-    names = ("index.html", "table.md", "table.tex", "roc.png", "training.png", "tsne.png")
+    of_task = ("table.md", "table.tex", "predictions.csv", "roc.png", "predictions.png", "knn.png")
+    names = ("index.html", "training.png", "tsne.png", *(f"label/{name}" for name in of_task))
     assert all((report / name).stat().st_size for name in names)
     assert [path.name for path in report.with_name("gallery").iterdir()] == ["slpd.png"]
     drawn = sorted(path.relative_to(report.parent).as_posix() for path in report.with_name("heatmaps").rglob("*.*"))
-    assert drawn == ["heatmaps/dino/vit_wsi.jpg", "heatmaps/slpd/vit_wsi.jpg"]
+    assert drawn == ["heatmaps/label/dino/vit_wsi.jpg", "heatmaps/label/slpd/vit_wsi.jpg"]
 
 
 def test_every_stage_left_its_artifact(finished):
@@ -55,7 +56,7 @@ def test_a_torn_slide_is_quarantined_and_a_blank_one_flows_through(finished):
     assert status["blank"] == artifacts.EMPTY
     assert (status.drop(["torn", "blank"]) == artifacts.OK).all()
     assert re.search(r"\[ledger\].*torn", output), output
-    folds, _ = artifacts.read_table(folder / "results" / "tiny" / "folds" / "folds.parquet", "folds")
+    folds, _ = artifacts.read_table(folder / "results" / "tiny" / "folds" / "label" / "folds.parquet", "folds")
     assert not {"torn", "blank"} & set(folds["slide_id"])
     assert "torn" in (folder / "results" / "tiny" / "report" / "index.html").read_text()
 
@@ -133,7 +134,7 @@ def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widene
     jobs = {"compared_patch_encoder": 1, "compared_tokens": 6, "compared_ledger": 1, "evaluate": 4, "report": 1}
     assert jobs.items() <= done.jobs.items()
     results = folder / "results" / "tiny"
-    table = pd.read_csv(results / "report" / "table.csv")
+    table = pd.read_csv(results / "report" / "label" / "table.csv")
     rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
     assert rows[:3] == [["color", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
     for fold in (0, 1):  # the same weights under another name
@@ -156,7 +157,6 @@ def rare(finished, tmp_path) -> Path:
         encoded_paths=[made / "encoded" / f"{slide}.h5" for slide in slides],
         out_path=results / "ledger" / "ledger.parquet",
         section=config.LedgerConfig(on_bad_slide="quarantine"),
-        labeled=True,
         unmatched=["notes.txt"],
     )
     embed.run(
@@ -200,13 +200,13 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemak
     jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 8, "heatmaps": 1, "report": 1}
     assert done.jobs == jobs
     results = copied / "results" / "tiny"
-    folds, _ = artifacts.read_table(results / "folds" / "folds.parquet", "folds")
+    folds, _ = artifacts.read_table(results / "folds" / "label" / "folds.parquet", "folds")
     for fold, own in folds.groupby("fold"):
         arrays, _ = artifacts.read_arrays(results / "pretrain" / f"slpd.fold{fold}" / "prototypes.h5", ("slides",))
         assert set(arrays["slides"]) == set(own[own["part"] == "train"]["slide_id"])
         embedded, _ = artifacts.read_table(results / "embed" / f"slpd.fold{fold}.parquet", "embed")
         assert set(own[own["part"] == "test"]["slide_id"]) <= set(embedded["slide_id"])
-    table = pd.read_csv(results / "report" / "table.csv")
+    table = pd.read_csv(results / "report" / "label" / "table.csv")
     assert (table["pretraining"] == "slpd").sum() == 4
     page = (results / "report" / "index.html").read_text()
     assert "Region encoders of dino were pretrained, without labels, on the regions of all 4 slides" in page
@@ -236,20 +236,20 @@ def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tm
     assert done.returncode == 0, done.stdout + done.stderr
     assert "new-torn is quarantined" in done.stderr
     results = folder / "results" / "tiny"
-    table = pd.read_csv(results / "predict" / "predictions.csv")
+    table = pd.read_csv(results / "predict" / "label" / "predictions.csv")
     assert table["slide_id"].value_counts().to_dict() == {
         "new-coarse-0": 8, "new-fine-0": 8, "new-blank": 1, "new-torn": 1  # 4 classifiers on each of two runs
     }  # fmt: skip
     remarks = table.groupby("slide_id")["remarks"].first()
     assert remarks["new-coarse-0"].startswith("It is coarse-0 of the cohort, byte for byte, on which classifiers are")
     line = table.query("slide_id == 'new-fine-0' and features == 'slpd' and classifier == 'vit_wsi'").iloc[0]
-    tested, _ = artifacts.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
-    other, _ = artifacts.read_table(results / "evaluate" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
+    tested, _ = artifacts.read_table(results / "evaluate" / "label" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
+    other, _ = artifacts.read_table(results / "evaluate" / "label" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
     own = pd.concat([tested, other]).set_index("slide_id").loc["fine-0", "p_größer"]  # of the fold that tests it
     assert (
         abs(line["p_größer"] - own) <= line["sd_größer"] * 2**-0.5 + 2e-6
     )  # two folds: each is that far from their mean
-    assert {path.name for path in (results / "predict" / "heatmaps" / "slpd" / "vit_wsi").iterdir()} == {
+    assert {path.name for path in (results / "predict" / "heatmaps" / "label" / "slpd" / "vit_wsi").iterdir()} == {
         "new-coarse-0.jpg", "new-fine-0.jpg"
     }  # fmt: skip
     assert snakemake(folder, *command).jobs == {}
@@ -263,8 +263,8 @@ def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     rows = {"Ours": "slpd/vit_wsi", "Neighbours": "slpd/knn"}
     overlay = {"report": {"tables": {"ours": {"cohorts": ["tiny", "other"], "rows": rows}}}}
     results = folder / "results"
-    own = pd.read_csv(results / "tiny" / "report" / "table.csv").set_index("row")
-    other = results / "other" / "report" / "table.parquet"
+    own = pd.read_csv(results / "tiny" / "report" / "label" / "table.csv").set_index("row")
+    other = results / "other" / "report" / "label" / "table.parquet"
     artifacts.write_table(
         other, "results", own.assign(auc_mean=0.25).reset_index(), artifacts.provenance("report", 1, {})
     )
@@ -311,12 +311,13 @@ def test_snakemakes_own_report_shows_the_figures_with_captions(finished, snakema
         for part in ("results", "categories", "workflow-desc")
     )
     results = {path.removeprefix("results/tiny/"): result for path, result in results.items()}
-    figures = ["report/roc.png", "report/predictions.png", "report/training.png", "report/tsne.png"]
-    drawn = ["gallery/slpd.png", "heatmaps/dino/vit_wsi.jpg", "heatmaps/slpd/vit_wsi.jpg"]
-    assert sorted(results) == sorted(["report/index.html", "report/table.csv", *figures, *drawn])
+    of_task = [f"report/label/{name}" for name in ("roc.png", "predictions.png", "knn.png", "table.csv")]
+    figures = ["report/training.png", "report/tsne.png"]
+    drawn = ["gallery/slpd.png", "heatmaps/label/dino/vit_wsi.jpg", "heatmaps/label/slpd/vit_wsi.jpg"]
+    assert sorted(results) == sorted(["report/index.html", *of_task, *figures, *drawn])
     assert set(categories) == {"Results", "Pretraining", "Attention"}
     assert all(re.fullmatch(r"<p>.+</p>\s*", result["caption"], re.DOTALL) for result in results.values())
-    assert "<em>vit_wsi</em> on regions of\n<em>slpd</em>" in results["heatmaps/slpd/vit_wsi.jpg"]["caption"]
+    assert "<em>vit_wsi</em> on regions of\n<em>slpd</em>" in results["heatmaps/label/slpd/vit_wsi.jpg"]["caption"]
     assert "cohort <em>tiny</em>" in about
     assert not re.findall(r"<(?:script|link|img)[^>]*https?:", page)
 
@@ -346,7 +347,9 @@ def asked_for(snakemake, folder: Path, attempt: int) -> dict[tuple[str, str], di
 def test_a_second_attempt_asks_for_twice_the_memory_and_time_and_a_large_slide_for_more_time(cohort, snakemake):
     os.truncate(cohort / "slides" / "fine-1.tiff", 2 * 10**9)
     first, second = (asked_for(snakemake, cohort, attempt) for attempt in (1, 2))
-    own = {job for job in first if job[0] not in ("all", "sheet", "ledger", "folds")}  # of those a profile says it
+    own = {
+        job for job in first if job[0] not in ("all", "sheet", "ledger", "labels", "folds")
+    }  # of those a profile says it
     assert {rule for rule, _ in own} >= {"tissue", "regions", "tokens", "pretrain", "embed", "evaluate", "report"}
     for job in own:
         assert first[job].keys() == {"mem_mb", "runtime"}, job
@@ -438,7 +441,8 @@ def test_a_run_that_the_cohort_is_too_small_for_is_refused(cohort, snakemake):
 
 
 @pytest.mark.parametrize(
-    "target", ["evaluate/slpdd/knn/fold0.parquet", "evaluate/slpd/knn/fold2.parquet", "heatmaps/slpd/knn.jpg"]
+    "target",
+    ["evaluate/label/slpdd/knn/fold0.parquet", "evaluate/label/slpd/knn/fold2.parquet", "heatmaps/label/slpd/knn.jpg"],
 )
 def test_what_the_settings_do_not_name_is_not_made(cohort, snakemake, target):
     done = snakemake(cohort, "-n", f"results/tiny/{target}")

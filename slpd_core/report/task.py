@@ -1,0 +1,250 @@
+"""A task's part of the report: its result table, its figures, and the predictions of all rows and folds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core import artifacts
+from slpd_core.report import curves, figures, metrics, page, protocol, result_table, table_format
+from slpd_core.report.result_table import ResultRow
+from slpd_core.ssl.monitoring import knn_accuracy
+
+
+@dataclass(frozen=True)
+class TaskPaths:
+    """The files that a task's part of the report is made from.
+
+    Attributes:
+        labels, folds, remarks: Of the task.
+        predictions: {task}/{features}/{classifier}/fold{k}.parquet, of all rows and folds.
+        heatmaps: {task}/{run}/{classifier}.jpg.
+    """
+
+    labels: Path
+    folds: Path
+    remarks: Path
+    predictions: list[Path]
+    heatmaps: list[Path]
+
+
+def group_paths(
+    tasks: Sequence[str],
+    labels: Sequence[Path],
+    folds: Sequence[Path],
+    remarks: Sequence[Path],
+    predictions: Sequence[Path],
+    heatmaps: Sequence[Path],
+) -> dict[str, TaskPaths]:
+    """Group the files of all tasks by task.
+
+    Args:
+        tasks: Their names.
+        labels, folds, remarks: One file per task.
+        predictions, heatmaps: Of all tasks, as in `TaskPaths`.
+
+    Returns:
+        The files of each task.
+    """
+    return {
+        task: TaskPaths(
+            labels[i],
+            folds[i],
+            remarks[i],
+            [path for path in predictions if path.parts[-4] == task],
+            [path for path in heatmaps if path.parts[-3] == task],
+        )
+        for i, task in enumerate(tasks)
+    }
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """The results of a task.
+
+    Attributes:
+        task: Its name.
+        labels: The `labels` table.
+        folds, remarks: The tables of the folds stage.
+        rows: Of the result table.
+        reference: The row that all others are compared with; None without rows.
+        table: The result table in numbers.
+        metas: Metadata of the files behind them, by name.
+    """
+
+    task: str
+    labels: pd.DataFrame
+    folds: pd.DataFrame
+    remarks: pd.DataFrame
+    rows: list[ResultRow]
+    reference: ResultRow | None
+    table: pd.DataFrame
+    metas: dict[str, artifacts.Meta]
+
+
+def read_task(
+    task: str, paths: TaskPaths, *, ledger: str, runs: Sequence[str], reference: str | None = None
+) -> TaskResults:
+    """Read the predictions of a task and score them.
+
+    Args:
+        task: Its name.
+        paths: Its files.
+        ledger: Fingerprint of the ledger that all must come from.
+        runs: Pretraining runs, in the order of the table.
+        reference: As in `result_table.select_reference`; a task without that row takes its last.
+
+    Returns:
+        Its results.
+
+    Raises:
+        ValueError: A file was made from another ledger.
+    """
+    labels, labels_meta = artifacts.read_table(paths.labels, "labels")
+    folds, folds_meta = artifacts.read_table(paths.folds, "folds")
+    artifacts.check_ledger(paths.folds, folds_meta, ledger)
+    remarks, _ = artifacts.read_table(paths.remarks, "remarks")
+    tested = _read_predictions(paths.predictions, ledger)
+    rows = result_table.join_folds(tested.values(), runs)
+    chosen = result_table.select_reference(rows, reference if reference in [row.key for row in rows] else None)
+    table = result_table.make_table(rows, chosen, result_table.find_partial_folds(remarks))
+    table = _add_protocol(table, (meta for _, meta in tested.values()), protocol.describe_folds(folds, folds_meta))
+    metas = {f"labels/{task}": labels_meta, f"folds/{task}": folds_meta} | {
+        name: meta for name, (_, meta) in tested.items()
+    }
+    return TaskResults(task, labels, folds, remarks, rows, chosen, table, metas)
+
+
+def _read_predictions(paths: list[Path], ledger: str) -> dict[str, tuple[pd.DataFrame, artifacts.Meta]]:
+    """Table and metadata of each row's folds by "{task}/{features}/{classifier}/fold{k}"; all of this ledger."""
+    tables = {}
+    for path in paths:
+        table, meta = artifacts.read_table(path, "evaluate")
+        artifacts.check_ledger(path, meta, ledger)
+        tables["/".join(path.with_suffix("").parts[-4:])] = table, meta
+    return tables
+
+
+def _add_protocol(table: pd.DataFrame, metas: Iterable[artifacts.Meta], splits: str) -> pd.DataFrame:
+    """The result table with the columns patch_encoder and splits, from the metadata of the rows' predictions."""
+    encoders = {f"{meta['features']}/{meta['classifier']}": protocol.describe_encoder(meta) for meta in metas}
+    return table.assign(patch_encoder=table["row"].map(encoders), splits=splits)
+
+
+def join_predictions(results: TaskResults) -> pd.DataFrame:
+    """Join the test predictions of all rows and folds.
+
+    Args:
+        results: Of the task.
+
+    Returns:
+        A line per row, fold and test slide: task, features, classifier, fold, slide_id, patient_id, label, p_{label},
+        and ensemble_p_{label}, the mean over all folds that test the slide.
+    """
+    lines = []
+    for row in results.rows:
+        probabilities = [f"p_{label}" for label in row.classes]
+        ensemble = row.predictions.groupby("slide_id")[probabilities].transform("mean").add_prefix("ensemble_")
+        names = {"task": results.task, "features": row.features, "classifier": row.classifier}
+        frame = pd.concat([row.predictions, ensemble], axis=1)
+        lines.append(frame.assign(**names)[[*names, *frame.columns]])
+    columns = ["task", "features", "classifier", *artifacts.TABLES["evaluate"]]
+    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=columns)
+
+
+def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
+    """Draw the ROC curves of all rows.
+
+    Args:
+        rows: Of the result table.
+        runs: Pretraining runs, in the order of their colors.
+
+    Returns:
+        A PNG.
+    """
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for row in rows:
+        parts = [metrics.probability_matrix(part, row.classes) for _, part in row.predictions.groupby("fold")]
+        panels.setdefault(row.names["classifier"], {})[row.features] = curves.fold_roc_curves(parts)
+    order = [*result_table.CLASSIFIER_NAMES.values()]
+    return figures.plot_roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
+
+
+def knn_history(
+    embeddings: np.ndarray, region_slide: np.ndarray, *, labels: Mapping[str, str], patients: Mapping[str, str]
+) -> pd.DataFrame:
+    """Predict the label of regions by their nearest neighbors, before each epoch of a pretraining.
+
+    Args:
+        embeddings: Of the monitored regions, (epochs, n, D).
+        region_slide: Slide of each, (n,).
+        labels: Label by slide; regions of other slides do not count.
+        patients: Patient by slide.
+
+    Returns:
+        Columns epoch and knn_accuracy, as `knn_accuracy` returns it.
+    """
+    label = np.array([labels.get(slide, "") for slide in region_slide], dtype=object)
+    patient = np.array([patients.get(slide, "") for slide in region_slide], dtype=object)
+    scores = [knn_accuracy(epoch.astype(np.float32), label, patient) for epoch in embeddings]
+    return pd.DataFrame({"epoch": range(len(scores)), "knn_accuracy": scores})
+
+
+def draw_figures(results: TaskResults, runs: Sequence[str]) -> dict[str, bytes]:
+    """Draw the figures of a task.
+
+    Args:
+        results: Of the task.
+        runs: Pretraining runs, in the order of their colors.
+
+    Returns:
+        PNGs by name: roc; and predictions, the confusion matrix and calibration of the reference row.
+    """
+    pngs = {"roc": draw_roc(results.rows, runs)}
+    if results.reference is not None:
+        row = results.reference
+        p, labels = metrics.probability_matrix(metrics.pool_predictions(row.predictions, row.classes), row.classes)
+        pngs["predictions"] = figures.plot_predictions(row.sentence, p, labels, row.classes)
+    return pngs
+
+
+def write_task(out_dir: Path, results: TaskResults, pngs: Mapping[str, bytes], meta: artifacts.Meta) -> None:
+    """Write a task's figures, its result table in numbers and formatted, and its predictions.
+
+    Args:
+        out_dir: Where they are written.
+        results: Of the task.
+        pngs: Its figures by name.
+        meta: As `artifacts.provenance` returns.
+    """
+    artifacts.write_both(out_dir / "table.parquet", "results", results.table, meta | {"task": results.task})
+    tables = result_table.format_tables(results.table)
+    for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
+        artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, tables)))
+    artifacts.write_csv(out_dir / "predictions.csv", join_predictions(results), "%.6f")
+    figures.write_figures(out_dir, pngs)
+
+
+def describe_task(results: TaskResults, usable: Sequence[str]) -> dict[str, Any]:
+    """Describe a task for the page.
+
+    Args:
+        results: Of the task.
+        usable: Slides that take part in the cohort.
+
+    Returns:
+        Values by the template's names.
+    """
+    labels = results.labels[results.labels["slide_id"].isin(usable)]
+    return {
+        "name": results.task,
+        "labels": labels["label"].value_counts().sort_index().to_dict(),
+        "slides": len(labels),
+        "patients": int(labels["patient_id"].nunique()),
+        "n_folds": int(results.folds["fold"].nunique()),
+        "remarks": page.summarize_issues(results.remarks),
+        **page.describe_results(results.rows, results.reference, results.table),
+    }

@@ -1,0 +1,142 @@
+"""Labels come from the sheet or a table of their own, by slide or by patient; a slide without one is left out."""
+
+import logging
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from slpd_core import artifacts
+from slpd_core.evaluation import labels
+
+SLIDES = pd.DataFrame({"slide_id": ["a1", "a2", "b", "c", "d"], "patient_id": ["a", "a", "b", "c", "d"]})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a table of labels; return its path."""
+
+    def write(text: str):
+        path = tmp_path / "clinical.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def read(path, **arguments):
+    frame = labels.read_labels(path, SLIDES, **arguments)
+    assert [*frame.columns] == ["slide_id", "patient_id", "label"]
+    return dict(zip(frame["slide_id"], frame["label"], strict=True))
+
+
+def test_a_slide_has_the_label_of_its_row_and_a_patients_slides_have_that_of_the_patient(table):
+    by_slide = table("slide_id,kras\na1,wt\na2,mut\nb.svs,mut\nd,wt\nelsewhere,wt\n")
+    assert read(by_slide, column="kras") == {"a1": "wt", "a2": "mut", "b": "mut", "d": "wt"}
+    by_patient = table("patient_id,kras\nb,mut\na,wt\nd,mut\n")
+    assert read(by_patient, column="kras", key="patient_id") == {"a1": "wt", "a2": "wt", "b": "mut", "d": "mut"}
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "N/A", "nan", "[Not Available]", "'--", "not reported"])
+def test_a_slide_without_a_value_is_left_out(table, missing):
+    path = table(f"slide_id,label\na1,x\na2,y\nb,x\nc,y\nd,{missing}\n")
+    assert read(path) == {"a1": "x", "a2": "y", "b": "x", "c": "y"}
+
+
+def test_none_is_a_label(table):
+    assert read(table("slide_id,label\na1,none\na2,none\nb,mild\nc,mild\n"))["a1"] == "none"
+
+
+def test_ids_may_stand_in_a_column_of_another_name(table):
+    path = table("case,label\na,x\nb,y\nc,y\n")
+    assert read(path, key="patient_id", id_column="case") == {"a1": "x", "a2": "x", "b": "y", "c": "y"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a1,x\na2,x\nb,y\nb,x\nc,y", r"row 5: label of 'b' is 'x', but 'y' in row 4; keep one"),
+        ("a1,x\na2,X\nb,y\nc,y\nd,X", r"row 3: label 'X' is 'x' of row 2 but for case or spaces"),
+        ("a1,x\na2,x\nb,y", r"row 4: label 'y' is on one slide only; check its spelling or add slides"),
+        ("a1,x\na2,x", r"one label only \('x'\)"),
+        ("z1,x\nz2,y", r"no slide has a value in column label; correct the column, or the ids of its rows"),
+        (",x\na1,x\na2,x\nb,y\nc,y", r"row 2: label is 'x', but slide_id is ''; fill it in"),
+        ("a1,x\na2,x\nb,y\nc,y\nd,#N/A", r"row 6: label is #N/A, the error of a formula; fill it in"),
+    ],
+)
+def test_labels_that_no_fold_can_use_are_refused_with_their_rows(table, rows, message):
+    with pytest.raises(ValueError, match=message) as error:
+        labels.read_labels(table(f"slide_id,label\n{rows}\n"), SLIDES, task="subtype")
+    assert str(error.value).startswith("labels.tasks.subtype: ")
+
+
+def test_problems_are_sorted_by_row_those_of_the_whole_table_come_last(table):
+    rows = ("zz,X", "a1,x", "a2,x", "b,x, rare", ",x")
+    with pytest.raises(ValueError, match=r"clinical\.csv: 4 problem") as error:
+        labels.read_labels(table("\n".join(["slide_id,label", *rows])), SLIDES)
+    assert [line.split()[:2] for line in str(error.value).splitlines()[1:]] == [
+        *(["row", f"{row}:"] for row in (3, 5, 6)),
+        ["one", "label"],
+    ]
+
+
+def test_labels_and_ids_are_one_however_their_signs_are_composed(table):
+    mac, windows = "Mu\u0308ller", "M\u00fcller"
+    slides = SLIDES.replace("b", windows)
+    rows = f"{mac},größer \na,gro\u0308ßer\nc, kleiner\nd,kleiner"
+    frame = labels.read_labels(table(f"patient_id,label\n{rows}\n"), slides, key="patient_id")
+    assert frame["label"].tolist() == ["größer", "größer", "größer", "kleiner", "kleiner"]
+
+
+def test_a_workbook_and_a_table_of_another_country_are_read(table, tmp_path):
+    expected = {"a1": "x, rare", "a2": "x, rare", "b": "1", "c": "1"}
+    assert read(table('\ufeffslide_id;label\r\na1;"x, rare"\r\na2;x, rare\r\nb;1\r\nc;1\r\n')) == expected
+    book = openpyxl.Workbook()
+    for row in (["slide_id", "label"], ["a1", "x, rare"], ["a2", "x, rare "], ["b", 1], ["c", 1], ["d"]):
+        book.active.append(row)
+    book.save(tmp_path / "clinical.xlsx")
+    assert read(tmp_path / "clinical.xlsx") == expected
+
+
+def test_rows_that_say_the_same_twice_are_one(table):
+    assert read(table("patient_id,label\na,x\na,x\nb,y\nc,y\n"), key="patient_id")["a2"] == "x"
+
+
+def test_a_table_without_a_column_of_labels_or_with_an_empty_one_has_none(table):
+    assert labels.has_labels(table("slide_id,label\na1,x\n"))
+    assert not labels.has_labels(table("slide_id,label\na1,\na2,NA\n"))
+    assert not labels.has_labels(table("slide_id,path\na1,a1.svs\n"))
+
+
+def test_a_missing_column_is_named(table):
+    with pytest.raises(ValueError, match="no column kras"):
+        labels.read_labels(table("slide_id,label\na1,x\n"), SLIDES, column="kras")
+
+
+def test_labels_that_look_alike_and_patients_of_two_labels_are_doubts():
+    frame = SLIDES.assign(label=["grade 1", "grade-1", "x", "x", "y"])
+    assert labels.find_label_doubts(frame) == [
+        "label: 'grade 1', 'grade-1' look alike; if they are one, write them alike",
+        "patient 'a' has slides of 2 labels: grade 1, grade-1",
+    ]
+
+
+def test_the_fingerprint_changes_with_a_label_alone():
+    frame = SLIDES.assign(label=["x", "x", "y", "y", "y"])
+    assert labels.labels_fingerprint(frame) == labels.labels_fingerprint(frame.copy())
+    assert labels.labels_fingerprint(frame) != labels.labels_fingerprint(frame.assign(label=["x", "y", "y", "y", "y"]))
+
+
+def test_the_stage_writes_the_labels_of_one_task_and_notes_what_is_in_doubt(table, tmp_path, caplog):
+    path = table("slide_id,kras,stage\na1,wt,I\na2,mut,II\nb,mut,NA\nc,wt,I\n")
+    sheet = SLIDES.assign(mpp=0.5, site="")
+    artifacts.write_table(tmp_path / "sheet.parquet", "sheet", sheet, artifacts.provenance("sheet", 1, {}))
+    out = tmp_path / "kras.parquet"
+    section = {"column": "kras", "key": "slide_id"}
+    with caplog.at_level(logging.WARNING):
+        labels.run(sheet_path=tmp_path / "sheet.parquet", labels_path=path, out_path=out, task="kras", section=section)
+    frame, meta = artifacts.read_table(out, "labels")
+    pd.testing.assert_frame_equal(frame, labels.read_labels(path, SLIDES, column="kras"), check_dtype=False)
+    assert frame["label"].tolist() == ["wt", "mut", "mut", "wt"]
+    assert (meta["stage"], meta["task"]) == ("labels", "kras")
+    assert "patient 'a' has slides of 2 labels: wt, mut" in caplog.text

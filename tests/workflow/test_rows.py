@@ -1,0 +1,170 @@
+"""The rows of the result tables by planted settings, without Snakemake."""
+
+from pathlib import Path
+from types import SimpleNamespace as Wildcards
+
+import pytest
+import yaml
+
+from slpd_core import config
+from slpd_core.workflow.encoders import Encoders
+from slpd_core.workflow.rows import Rows
+
+ROOT = Path(__file__).parents[2]
+RESULTS = "results/cohort"
+TASKS = {"subtype": {}, "grade": {}}
+
+
+def load_settings(**sections) -> config.Config:
+    """Load config.yaml with two folds and these keys of its sections."""
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for section, keys in ({"folds": {"n_folds": 2}} | sections).items():
+        values[section] |= keys
+    return config.load(values)
+
+
+@pytest.fixture
+def rows():
+    """The rows of config.yaml with these keys of its sections."""
+
+    def make(tasks=("label",), new=(), **sections) -> Rows:
+        settings = load_settings(**sections)
+        return Rows(settings, Encoders(settings, ("a", "b"), tasks), tasks, new)
+
+    return make
+
+
+@pytest.fixture
+def compared(rows) -> Rows:
+    """A run per fold beside one of all slides, and a patch encoder to compare with."""
+    return rows(
+        pretrain={"runs": {"all": {}, "each": {"train_on": "train_fold", "init_from": "mine.safetensors"}}},
+        patch_encoder={"compared": {"uni": {"source": "random", "pooling": "cls_mean"}}},
+        evaluate={"classifiers": {"mean_color": ["knn"], "uni": ["knn"], "all": ["vit_wsi"], "each": ["mil"]}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "embed", "ledger"),
+    [
+        ("each", f"{RESULTS}/embed/each.fold1.parquet", "ledger"),
+        ("all", f"{RESULTS}/embed/all.parquet", "ledger"),
+        ("mean_color", [], "ledger"),
+        ("uni", [], "compared/uni"),
+    ],
+)
+def test_a_row_is_made_from_the_encoder_that_has_not_seen_its_test_slides(compared, features, embed, ledger):
+    row = Wildcards(task="label", features=features, classifier="mil", fold="1")
+    assert compared.embed_table(row) == embed
+    assert compared.tokens_ledger(row) == f"{RESULTS}/{ledger}/ledger.parquet"
+    assert compared.tokens_dir(row) == f"{RESULTS}/{ledger.removesuffix('ledger')}/tokens".replace("//", "/")
+    folder = f"{RESULTS}/evaluate/label/{features}/mil"
+    assert compared.models(row) == [f"{folder}/fold{fold}.safetensors" for fold in (0, 1)]
+
+
+def test_a_rows_embeddings_come_fold_by_fold(compared):
+    tables = [compared.embed_tables(Wildcards(features=features)) for features in ("each", "all")]
+    assert tables == [
+        [f"{RESULTS}/embed/each.fold{fold}.parquet" for fold in (0, 1)],
+        [f"{RESULTS}/embed/all.parquet"] * 2,
+    ]
+
+
+def test_a_fold_that_begins_as_another_is_not_it(rows):
+    many = rows(folds={"n_folds": 12}, pretrain={"runs": {"slpd": {"train_on": "train_fold"}, "dino": {}}})
+    assert many.embed_table(Wildcards(features="slpd", fold="11")) == f"{RESULTS}/embed/slpd.fold11.parquet"
+
+
+def test_the_report_joins_every_row_and_fold_and_shows_what_there_is(compared, rows):
+    assert len(compared.all_predictions()) == 4 * 2
+    assert compared.all_predictions()[3] == f"{RESULTS}/evaluate/label/uni/knn/fold1.parquet"
+    assert compared.all_heatmaps() == [f"{RESULTS}/heatmaps/label/all/vit_wsi.jpg"]
+    assert [*compared.figures] == ["label/roc", "label/predictions", "label/knn", "training", "tsne"]
+    plain = rows(pretrain={"runs": {}}, evaluate={"classifiers": {"patch_tokens": ["knn"]}})
+    assert [*plain.figures] == ["label/roc", "label/predictions"]
+    assert plain.all_heatmaps() == plain.encoders.galleries == []
+    assert "patch_encoder" in rows(patch_encoder={"source": "dino"}).figures
+
+
+def test_each_task_has_all_rows_and_figures_of_its_own(rows):
+    classifiers = {"classifiers": {"patch_tokens": ["knn"], "slpd": ["mil", "vit_wsi"]}}
+    two = rows(["subtype", "grade"], labels={"tasks": TASKS}, evaluate=classifiers)
+    pairs = [("patch_tokens", "knn"), ("slpd", "mil"), ("slpd", "vit_wsi")]
+    assert two.evaluated == [(task, *pair) for task in ("subtype", "grade") for pair in pairs]
+    assert two.all_heatmaps() == [f"{RESULTS}/heatmaps/{task}/slpd/vit_wsi.jpg" for task in ("subtype", "grade")]
+    assert [*two.figures] == [
+        *(f"{task}/{name}" for task in ("subtype", "grade") for name in ("roc", "predictions", "knn")),
+        *("training", "tsne"),
+    ]
+    assert two.figures["grade/roc"] == ("Results", "ROC curves (grade)")
+    assert len({*two.figures.values()}) == len(two.figures)
+    assert rows(evaluate=classifiers).figures["label/roc"] == ("Results", "ROC curves")
+
+
+@pytest.mark.parametrize(("fold_task", "followed"), [(None, "subtype"), ("grade", "grade")])
+def test_a_run_per_fold_has_rows_of_the_task_alone_whose_folds_it_follows(rows, fold_task, followed):
+    """Its encoders have seen test slides of the other task."""
+    runs = {"all": {}, "each": {"train_on": "train_fold", "fold_task": fold_task}}
+    classifiers = {"all": ["knn"], "each": ["vit_wsi"]}
+    two = rows(
+        ["subtype", "grade"],
+        ["n"],
+        labels={"tasks": TASKS},
+        pretrain={"runs": runs},
+        evaluate={"classifiers": classifiers},
+    )
+    expected = [("subtype", "all", "knn"), ("grade", "all", "knn"), (followed, "each", "vit_wsi")]
+    assert sorted(two.evaluated) == sorted(expected)
+    assert two.all_heatmaps() == [f"{RESULTS}/heatmaps/{followed}/each/vit_wsi.jpg"]
+    predicted = [(row["task"], row["features"], row["classifier"]) for row in two.prediction_rows()]
+    assert sorted(predicted) == sorted(expected)
+
+
+def test_without_labels_there_is_nothing_to_evaluate_and_nothing_to_predict(rows):
+    none = rows(tasks=(), new=["n"])
+    assert none.evaluated == none.all_predictions() == none.all_heatmaps() == none.prediction_rows() == []
+    assert [*none.figures] == ["training", "tsne"]
+    with pytest.raises(ValueError, match="no slide of the cohort has a label to learn from; add labels"):
+        none.prediction_inputs(Wildcards())
+
+
+def test_new_slides_are_predicted_by_all_folds_from_each_folds_embeddings(compared):
+    with pytest.raises(ValueError, match=r"predict\.sheet: no slides to predict"):
+        compared.prediction_inputs(Wildcards())
+    compared.new_slides = ["n"]
+    inputs = compared.prediction_inputs(Wildcards())
+    assert inputs == [
+        *[f"{RESULTS}/evaluate/label/all/vit_wsi/fold{fold}.safetensors" for fold in (0, 1)],
+        f"{RESULTS}/predict/embed/all.parquet",
+        f"{RESULTS}/predict/ledger.parquet",
+        *[f"{RESULTS}/evaluate/label/each/mil/fold{fold}.safetensors" for fold in (0, 1)],
+        *[f"{RESULTS}/predict/embed/each.fold{fold}.parquet" for fold in (0, 1)],
+    ]
+
+
+def test_new_slides_of_a_compared_encoder_have_a_ledger_of_their_own(rows):
+    classifiers = {"uni": ["knn"]}
+    own = rows(
+        patch_encoder={"compared": {"uni": {"pooling": "cls_mean"}}},
+        evaluate={"classifiers": classifiers},
+        predict={"classifiers": classifiers},
+    )
+    (row,) = own.prediction_rows()
+    assert row["task"] == "label"
+    assert row["embeds"] == []
+    assert row["ledger"] == f"{RESULTS}/predict/compared/uni/ledger.parquet"
+    assert row["tokens"] == f"{RESULTS}/compared/uni/tokens"
+
+
+def test_tables_join_this_cohort_and_others_that_are_finished(rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"report\.tables: none is named"):
+        rows().joined_tables(Wildcards())
+    names = ["cohort", "cohort/grade", "done", "done/grade", "pending"]
+    joined = rows(report={"tables": {"all": {"cohorts": names, "rows": ["slpd/mil"]}}})
+    done = Path("results/done/report/grade/table.parquet")
+    done.parent.mkdir(parents=True)
+    done.touch()
+    own = [f"{RESULTS}/report/{task}/table.parquet" for task in ("label", "grade")]
+    assert joined.joined_tables(Wildcards()) == [*own, str(done)]
+    assert [*joined.result_tables] == names
