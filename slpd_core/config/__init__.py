@@ -154,7 +154,7 @@ class Config(Section):
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.compared]:
             lines.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
         for name in self.pretrain.runs:
-            task = self.pretrain.run(name).fold_task
+            task = self.pretrain.runs[name].get("fold_task", self.pretrain.fold_task)
             if task is not None and task not in (self.labels.tasks or ["label"]):
                 lines.append(f"pretrain.runs.{name}.fold_task: {task!r} is no task of labels.tasks; name one, or null")
         raise_problems(lines + self._problems_of_rows())

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -135,12 +136,15 @@ def check_slides(report: PreflightReport, probes: Sequence[SlideProbe], on_bad_s
     return good
 
 
-def check_copies(report: PreflightReport, sheets: Sequence[pd.DataFrame]) -> None:
-    """Report slides of equal content; those of different patients are a failure.
+def check_copies(
+    report: PreflightReport, sheets: Sequence[pd.DataFrame], labels: Mapping[str, pd.DataFrame] = MappingProxyType({})
+) -> None:
+    """Report slides of equal content; those of different patients, or of different labels of a task, are a failure.
 
     Args:
         report: The report.
         sheets: That of the cohort and, if there are any, that of new slides.
+        labels: Of each task, as `labels.read_labels` returns them.
     """
     rows = pd.concat(sheets)
     paths = {slide: Path(path) for slide, path in zip(rows["slide_id"], rows["path"], strict=True)}
@@ -150,6 +154,11 @@ def check_copies(report: PreflightReport, sheets: Sequence[pd.DataFrame]) -> Non
             if len(copies) > 1:
                 differ, sentence = ledger.compare_copies(copies, new=i > 0)
                 report.add(FAIL if differ else NOTE, "copies", sentence)
+        for task, table in labels.items():
+            values = table.loc[table["slide_id"].isin(ids), "label"].unique()
+            if len(values) > 1:
+                text = f"{', '.join(ids)} are the same slide, byte for byte, but {' and '.join(values)} in task {task}"
+                report.add(FAIL, "copies", f"{text}; correct the labels or remove all but one")
         if all(map(len, by_sheet)) and len(by_sheet) > 1:
             known, new = (copies["slide_id"].iloc[0] for copies in by_sheet)
             report.add(NOTE, "copies", f"{new}, to be predicted: {ledger.describe_leak(known)}")

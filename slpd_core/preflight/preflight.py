@@ -68,7 +68,7 @@ def run(
         slides, outlines = checks.check_outlines(
             report, [*rows["slide_id"]], slides, settings.tissue.masks_dir, **options, threads=cores
         )
-    checks.check_copies(report, tables)
+    checks.check_copies(report, tables, tasks.labels)
     encoders = check_encoders(report, settings, device)
     if slides and config.PATCH_FEATURES in encoders:
         _forecast_work(report, settings, tasks.names, slides, outlines, encoders, machine, results)

@@ -38,7 +38,6 @@ FRAMES = {
         {
             "slide_id": ["001"],
             "patient_id": ["NA"],
-            "label": ["1"],
             "mpp": [float("nan")],
             "site": ["05"],
         }
@@ -47,7 +46,6 @@ FRAMES = {
         {
             "slide_id": ["a", "b"],
             "patient_id": ["p", "p"],
-            "label": ["x", "y"],
             "status": ["ok", "quarantined"],
             "reason": ["", "torn"],
             "width_px": [10, 0],
@@ -58,9 +56,11 @@ FRAMES = {
             "tissue_source": ["segmented", "outline"],
             "regions": [3, 0],
             "fingerprint": ["f", "g"],
+            "slide_fingerprint": ["e", ""],
             "remarks": ["Much is tissue.", ""],
         }
     ),
+    "labels": pd.DataFrame({"slide_id": ["a", "001"], "patient_id": ["p", "NA"], "label": ["none", "1.0"]}),
     "embed": pd.DataFrame(
         {
             "slide_id": ["a", "a"],

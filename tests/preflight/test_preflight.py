@@ -239,6 +239,22 @@ def test_more_gpus_than_there_are_would_fail(settings, cohort, look, capsys, mon
     assert "2 requested, but this machine has 0" in capsys.readouterr().out
 
 
+def test_one_slide_under_two_labels_of_a_task_is_a_failure(cohort, capsys, tmp_path):
+    path = cohort([1] * 4)
+    shutil.copy(tmp_path / "0.tiff", tmp_path / "1.tiff")
+    path.write_text(path.read_text().replace("patient-1", "patient-0"))
+    frame = read_sheet(path)
+    labels = {"kras": frame.iloc[:2].assign(label=["wt", "mut"]), "grade": frame.iloc[:2].assign(label="2")}
+    report = checks.PreflightReport()
+    checks.check_copies(report, [frame], labels)
+    assert report.failures == 1
+    printed = capsys.readouterr().out
+    assert (
+        "slide-0, slide-1 are the same slide, byte for byte, but wt and mut in task kras; correct the labels" in printed
+    )
+    assert "grade" not in printed
+
+
 @pytest.mark.parametrize("patient", ["patient-0", "patient-1"])
 def test_one_slide_under_two_names_is_named(settings, cohort, capsys, patient, tmp_path):
     """Of two patients it would stop the run."""

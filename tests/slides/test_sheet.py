@@ -370,8 +370,8 @@ def test_labels_are_no_part_of_the_sheet(write, labels):
 def test_a_sheet_needs_no_patients_and_no_labels(write, tmp_path):
     frame = sheet.read_sheet(write("n,a.svs", header="slide_id,path"))
     assert frame[["slide_id", "patient_id"]].to_numpy().tolist() == [["n", "n"]]
-    with pytest.raises(FileNotFoundError, match=r"name yours in config\.yaml \(predict: sheet\)"):
-        sheet.read_sheet(tmp_path / "gone.csv", key="predict: sheet")
+    with pytest.raises(FileNotFoundError, match=r"name yours.* in config\.yaml \(sheet: path, or predict: sheet\)"):
+        sheet.read_sheet(tmp_path / "gone.csv")
 
 
 def test_a_slide_of_the_cohort_is_not_predicted(write):

@@ -42,7 +42,7 @@ def test_a_sheets_label_is_the_task_of_that_name(tasks, tmp_path):
     made = tasks()
     assert made.names == ["label"]
     assert made.path == tmp_path / "slides.csv"
-    assert made.section(Wildcards(task="label")) == {"column": "label", "key": "slide_id"}
+    assert made.section(Wildcards(task="label")) == {"column": "label", "key": "slide_id", "id_column": "slide_id"}
     assert label_of(made.labels["label"]) == {"a1": "x", "a2": "x", "b": "y", "c": "y"}
 
 
@@ -57,7 +57,8 @@ def test_tasks_have_labels_by_patient_from_a_table_of_their_own(tasks, tmp_path)
     made = tasks("slide_id,path\na1,a1.svs\n", CLINICAL, **NAMED)
     assert made.names == ["mutation", "stage"]
     assert made.path == tmp_path / "clinical.csv"
-    assert made.section(Wildcards(task="mutation")) == {"column": "kras", "key": "patient_id"}
+    section = {"column": "kras", "key": "patient_id", "id_column": "patient_id"}
+    assert made.section(Wildcards(task="mutation")) == section
     assert label_of(made.labels["mutation"]) == {"a1": "wt", "a2": "wt", "b": "mut", "c": "mut", "d": "wt"}
     assert label_of(made.labels["stage"]) == {"a1": "I", "a2": "I", "b": "II", "d": "II"}
 
@@ -93,3 +94,25 @@ def test_the_rows_of_a_task_change_with_its_labels_alone(tasks):
     assert {task: rows(elsewhere, task) for task in before} == before
     shuffled = "\n".join([CLINICAL.splitlines()[0], *reversed(CLINICAL.splitlines()[1:])]) + "\n"
     assert {task: rows(shuffled, task) for task in before} == before
+
+
+def test_a_column_of_the_sheet_with_another_name_is_the_task_label(tmp_path):
+    (tmp_path / "slides.csv").write_text("file,diagnosis\na1,x\na2,x\nb,y\nc,y\n")
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    columns = {"slide_id": "file", "path": "file", "label": "diagnosis"}
+    values["sheet"] |= {"path": str(tmp_path / "slides.csv"), "columns": columns}
+    made = Tasks(config.load(values), SLIDES)
+    assert label_of(made.labels["label"]) == {"a1": "x", "a2": "x", "b": "y", "c": "y"}
+
+
+def test_a_folder_of_slides_has_no_labels_but_those_of_a_table(tmp_path):
+    (tmp_path / "slides").mkdir()
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values["sheet"]["path"] = str(tmp_path / "slides")
+    assert Tasks(config.load(values), SLIDES).names == []
+    values["labels"]["tasks"] = {"kras": {}}
+    with pytest.raises(ValueError, match=r"labels\.path: .*slides is a folder of slides, without labels"):
+        Tasks(config.load(values), SLIDES)
+    (tmp_path / "clinical.csv").write_text(CLINICAL)
+    values["labels"] |= {"path": str(tmp_path / "clinical.csv"), "key": "patient_id"}
+    assert Tasks(config.load(values), SLIDES).names == ["kras"]
