@@ -271,7 +271,7 @@ def watch(seed: int, way: str) -> pd.DataFrame:
     torch.set_num_threads(1)
     keep_freed_memory()
     planted, rows, begin = plant(seed), [], StageTwo.begin_epoch
-    clustering = section_of("slpd").select(ClusteringParams)
+    clustering = section_of("slpd").extract(ClusteringParams)
 
     def noted(stage: StageTwo, epoch: int) -> dict[str, float]:
         clustered = stage_two.embed_for_clustering(

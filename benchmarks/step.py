@@ -41,7 +41,7 @@ def section_of(batch_size: int, drop_path: float) -> config.PretrainRunConfig:
 
 def start(section: config.PretrainRunConfig, device: str) -> tuple[StudentTeacher, Batch]:
     """Build networks whose teacher is no copy of the student, and a batch whose tenth region has no prototype."""
-    networks = build_student_teacher(TOKEN_DIM, section.select(NetworkParams), seed=1, device=device)
+    networks = build_student_teacher(TOKEN_DIM, section.extract(NetworkParams), seed=1, device=device)
     generator = torch.Generator().manual_seed(2)
 
     def normal(*shape: int) -> Tensor:
@@ -122,7 +122,7 @@ def losses_of(way: str, precision: str, batch_size: int, device: str) -> tuple[f
         loss = plain_loss(networks, batch, section, DTYPES[precision])
         loss.backward()
     else:
-        loss = section.select(SlpdObjective).backward(networks, batch)["loss"]
+        loss = section.extract(SlpdObjective).backward(networks, batch)["loss"]
     return loss.item(), gradients(networks).cpu()
 
 
@@ -134,7 +134,7 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
     section = section_of(batch_size, drop_path=0.1)
     networks, batch = start(section, device)
     networks.dtype = DTYPES[precision]
-    recipe, objective = section.select(Recipe), section.select(SlpdObjective)
+    recipe, objective = section.extract(Recipe), section.extract(SlpdObjective)
 
     def step() -> None:
         momentum = apply_schedules(networks, recipe, 0, 100, batch_size)["teacher_momentum"]

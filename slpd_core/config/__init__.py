@@ -157,6 +157,8 @@ class Config(Section):
             task = self.pretrain.runs[name].get("fold_task", self.pretrain.fold_task)
             if task is not None and task not in (self.labels.tasks or ["label"]):
                 lines.append(f"pretrain.runs.{name}.fold_task: {task!r} is no task of labels.tasks; name one, or null")
+        if self.evaluate.training.select == "val" and not self.folds.splits_dir and not self.folds.val_fraction:
+            lines.append("evaluate.select: val needs validation slides; set folds.val_fraction: 0.1, or select: last")
         raise_problems(lines + self._problems_of_rows())
         return self
 

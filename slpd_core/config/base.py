@@ -76,7 +76,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def select(self, parameters: type[T]) -> T:
+    def extract(self, parameters: type[T]) -> T:
         """Build a dataclass of plain parameters whose fields are keys of the section.
 
         Args:

@@ -22,7 +22,10 @@ from slpd_core.config.base import (
 # HIPT's settings of its classifiers. It has a weight decay of 1e-5, but divides its loss by 32 and steps every slide:
 # L2 inside Adam, which does not see the scale of a loss, is then 32 times as strong.
 PRESETS: dict[str, dict[str, Any]] = {
-    "hipt": {"epochs": 20, "lr": 2e-4, "weight_decay": 3.2e-4, "dropout": 0.25, "knn_n_neighbors": 5},
+    "hipt": {
+        **{"select": "last", "epochs": 20, "lr": 2e-4, "lr_grid": None, "weight_decay": 3.2e-4, "dropout": 0.25},
+        "knn_n_neighbors": 5,
+    },
 }
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
@@ -116,12 +119,20 @@ class FoldsConfig(Section):
 class ClassifierTrainingConfig(Section):
     """Settings of the training of every classifier."""
 
+    select: Literal["last", "val"]
     epochs: Positive
     lr: PositiveFloat
+    lr_grid: Annotated[list[PositiveFloat], Field(min_length=1)] | None
     weight_decay: NonNegative
     dropout: Annotated[Number, Field(ge=0, lt=1)]
     knn_n_neighbors: Positive
     logreg_c: PositiveFloat
+
+    @model_validator(mode="after")
+    def _a_grid_needs_validation(self) -> Self:
+        if self.lr_grid and self.select == "last":
+            raise_problems(["lr_grid: its rates are chosen on validation slides; set select: val, or lr_grid: null"])
+        return self
 
 
 class EvaluateConfig(ClassifierTrainingConfig):

@@ -1,8 +1,8 @@
 """Slide classifiers: fitted on the features of training slides, applied to others, written and read."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from slpd_core import artifacts
 from slpd_core.evaluation.features import ReadSlide
-from slpd_core.runtime import fast_imports, generator, progress
+from slpd_core.evaluation.training import LR, Validation, train_network
+from slpd_core.runtime import fast_imports
 
 # A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
 # which sums to 1; None unless the network is an AttentionClassifier.
 PredictSlide = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-LR = 2e-4  # of Adam, as in HIPT (Chen et al., CVPR 2022)
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -27,6 +27,7 @@ class TrainingOptions(TypedDict, total=False):
     dropout: float
     knn_n_neighbors: int
     logreg_c: float
+    validation: Validation | None
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class FittedClassifier:
         classes: Class names, sorted, of all folds.
         dim: D of the features that it reads.
         arrays: State dict of a network, or the fitted arrays of knn and logreg.
+        chosen: Of a network, the epoch of its weights, from 1, and the learning rate, as texts.
     """
 
     classifier: str
     classes: list[str]
     dim: int
     arrays: dict[str, np.ndarray]
+    chosen: dict[str, str] = field(default_factory=dict)
 
 
 def fit_classifier(
@@ -60,6 +63,7 @@ def fit_classifier(
     dropout: float = 0.25,
     knn_n_neighbors: int = 5,
     logreg_c: float = 1.0,
+    validation: Validation | None = None,
 ) -> FittedClassifier:
     """Fit a classifier on slides.
 
@@ -73,6 +77,7 @@ def fit_classifier(
         epochs, lr, weight_decay, dropout: Of a network, as in `train_network`.
         knn_n_neighbors: As in `fit_knn`.
         logreg_c: As in `fit_logreg`.
+        validation: Slides that choose a network's epoch and learning rate, by the lowest loss; None for the last epoch.
 
     Returns:
         The fitted classifier.
@@ -81,8 +86,10 @@ def fit_classifier(
     if classifier in ("knn", "logreg"):
         means = np.stack([read(slide_id).mean(0) for slide_id in slide_ids])
         arrays = fit_knn(means, labels, knn_n_neighbors) if classifier == "knn" else fit_logreg(means, labels, logreg_c)
-    else:
-        arrays = train_network(
+        return FittedClassifier(classifier, classes, dim, arrays)
+    rates = validation.lr_grid if validation and validation.lr_grid else (lr,)
+    trained = [
+        train_network(
             read,
             slide_ids,
             labels,
@@ -90,11 +97,15 @@ def fit_classifier(
             classifier,
             seed,
             epochs=epochs,
-            lr=lr,
+            lr=rate,
             weight_decay=weight_decay,
             dropout=dropout,
+            validation=validation,
         )
-    return FittedClassifier(classifier, classes, dim, arrays)
+        for rate in rates
+    ]
+    best = min(trained, key=lambda network: network.loss) if validation else trained[0]
+    return FittedClassifier(classifier, classes, dim, best.arrays, {"epoch": str(best.epoch), "lr": f"{best.lr:g}"})
 
 
 def fit_knn(means: np.ndarray, labels: np.ndarray, n_neighbors: int = 5) -> dict[str, np.ndarray]:
@@ -135,69 +146,6 @@ def fit_logreg(means: np.ndarray, labels: np.ndarray, c: float = 1.0) -> dict[st
         "intercept": model.intercept_,
         "labels": model.classes_,
     }
-
-
-def sample_epoch(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw the slides of an epoch with replacement, each class equally likely.
-
-    Args:
-        labels: Class indices, int64 (slides,).
-        rng: Draws the slides.
-
-    Returns:
-        As many slide indices as slides, int64 (slides,).
-    """
-    weight = 1 / np.bincount(labels)[labels]
-    return rng.choice(len(labels), len(labels), p=weight / weight.sum())
-
-
-def train_network(
-    read: ReadSlide,
-    slide_ids: Sequence[str],
-    labels: np.ndarray,
-    size: tuple[int, int],
-    classifier: str,
-    seed: int,
-    *,
-    epochs: int = 20,
-    lr: float = LR,
-    weight_decay: float = 3.2e-4,
-    dropout: float = 0.25,
-) -> dict[str, np.ndarray]:
-    """Train MIL, ABMIL, DS-MIL or ViT_WSI with Adam, one slide per step.
-
-    Args:
-        read, slide_ids, labels, classifier, seed: As in `fit_classifier`.
-        size: D of the features and C.
-        epochs: Passes; each draws as many slides as there are.
-        lr: Learning rate of Adam.
-        weight_decay: L2 inside Adam.
-        dropout: Rate of all dropout layers.
-
-    Returns:
-        The network's state dict.
-    """
-    with fast_imports():
-        import torch
-        import torch.nn.functional as F
-
-        from slpd_core.evaluation import networks
-
-    network = networks.build_network(classifier, *size, dropout, seed).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    targets = torch.from_numpy(labels)
-
-    def draws() -> Iterator[int]:
-        for epoch in range(epochs):
-            yield from sample_epoch(labels, generator(seed, "evaluate", epoch)).tolist()
-
-    for i in progress(draws(), epochs * len(slide_ids), classifier, "slides"):
-        logits = network(torch.from_numpy(read(slide_ids[i])))
-        loss = F.cross_entropy(logits[None], targets[i : i + 1])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def build_predictor(model: FittedClassifier) -> PredictSlide:
@@ -273,7 +221,7 @@ def write_classifier(path: Path, model: FittedClassifier, meta: artifacts.Meta) 
         meta: Its metadata, texts only.
     """
     description = {"classifier": model.classifier, "classes": json.dumps(model.classes), "dim": str(model.dim)}
-    artifacts.write_weights(path, model.arrays, meta | description)
+    artifacts.write_weights(path, model.arrays, meta | description | model.chosen)
 
 
 def read_classifier(path: Path) -> tuple[FittedClassifier, artifacts.Meta]:

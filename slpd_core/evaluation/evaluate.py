@@ -1,12 +1,14 @@
 """Evaluation: fit a classifier on a fold's training slides and predict its test slides.
 
-The protocol is HIPT's: the last epoch is evaluated; validation slides, if there are any, steer nothing.
+The protocol is HIPT's: the last epoch is evaluated, and validation slides, if there are any, steer nothing. With
+evaluate.select: val they choose the epoch and the learning rate, and nothing else does.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
+from slpd_core.evaluation.training import LR, Validation
 from slpd_core.runtime import log
 
 VERSION = 8
@@ -22,15 +25,16 @@ VERSION = 8
 
 @dataclass(frozen=True)
 class Fold:
-    """The training and test slides of a fold.
+    """The slides of a fold.
 
     Attributes:
-        train, test: Rows of the `folds` table, by slide_id.
+        train, val, test: Rows of the `folds` table, by slide_id.
         labels: Class indices of the training slides, int64 (train slides,).
         classes: Sorted labels of all folds.
     """
 
     train: pd.DataFrame
+    val: pd.DataFrame
     test: pd.DataFrame
     labels: np.ndarray
     classes: list[str]
@@ -44,21 +48,53 @@ def select_fold(folds: pd.DataFrame, fold: int) -> Fold:
         fold: Its index.
 
     Returns:
-        Its training and test slides.
+        Its slides.
 
     Raises:
         ValueError: Its training part has one label only.
     """
     classes = sorted(folds["label"].unique())
     rows = folds[folds["fold"] == fold]
-    train, test = (rows[rows["part"] == part].sort_values("slide_id") for part in ("train", "test"))
-    labels = np.array([classes.index(label) for label in train["label"]], np.int64)
+    train, val, test = (rows[rows["part"] == part].sort_values("slide_id") for part in ("train", "val", "test"))
+    labels = _class_indices(train, classes)
     if len(np.unique(labels)) < 2:
         names = ", ".join(train["label"].unique()) or "none"
         raise ValueError(
             f"fold {fold}: its training slides have one label only ({names}); lower folds.n_folds or add slides"
         )
-    return Fold(train, test, labels, classes)
+    return Fold(train, val, test, labels, classes)
+
+
+def _class_indices(slides: pd.DataFrame, classes: list[str]) -> np.ndarray:
+    return np.array([classes.index(label) for label in slides["label"]], np.int64)
+
+
+def select_validation(
+    folds: pd.DataFrame, fold: int, select: Literal["last", "val"], lr_grid: Sequence[float] = ()
+) -> Validation | None:
+    """Select the slides that choose a network's epoch and learning rate.
+
+    Args:
+        folds: The `folds` table.
+        fold: Its index.
+        select: "last" for none: the last epoch is taken.
+        lr_grid: Learning rates to choose from.
+
+    Returns:
+        The validation slides of the fold; None for "last".
+
+    Raises:
+        ValueError: The fold has none.
+    """
+    if select == "last":
+        return None
+    slides = select_fold(folds, fold)
+    if slides.val.empty:
+        raise ValueError(
+            f"fold {fold}: no validation slides, which evaluate.select: val needs; raise folds.val_fraction, or set "
+            "evaluate.select to last"
+        )
+    return Validation(slides.val["slide_id"].to_list(), _class_indices(slides.val, slides.classes), lr_grid)
 
 
 def fit_and_predict(
@@ -102,7 +138,7 @@ def predict_fold(
     slides = select_fold(folds, fold)
     model, probabilities = fit_and_predict(validated(read), slides, classifier, seed, **training)
     if not np.isfinite(probabilities).all():
-        lr = training.get("lr", classifiers.LR)
+        lr = training.get("lr", LR)
         raise ValueError(f"fold {fold}: {classifier} diverged while training; lower evaluate.lr ({lr:g})")
     predictions = slides.test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
     columns = {f"p_{label}": probabilities[:, c] for c, label in enumerate(slides.classes)}
@@ -140,7 +176,9 @@ def run(
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
     level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
-    model, predictions = predict_fold(folds, fold, read, classifier, seed, **section.model_dump())
+    training = section.model_dump(exclude={"select", "lr_grid"})
+    validation = select_validation(folds, fold, section.select, section.lr_grid or ())
+    model, predictions = predict_fold(folds, fold, read, classifier, seed, validation=validation, **training)
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}

@@ -233,10 +233,14 @@ def _forecast_classifiers(
     for features, names in settings.evaluate.classifiers.items():
         size = _feature_size(features, encoders, embed_dims, regions_per_slide=n_regions / n_slides)
         for classifier in names:
-            options = training.model_dump(exclude={"epochs"})
+            options = training.model_dump(exclude={"epochs", "select", "lr_grid"})
             seconds[features, classifier] = throughput.time_classifier(classifier, *size, **options)
     return forecast.forecast_evaluate(
-        seconds, n_slides=n_slides, n_folds=n_folds, epochs=training.epochs, machine=machine
+        seconds,
+        n_slides=n_slides,
+        n_folds=n_folds,
+        epochs=training.epochs * len(training.lr_grid or (training.lr,)),
+        machine=machine,
     )
 
 

@@ -112,9 +112,9 @@ def select_stage_one(recipe: config.StageOneConfig) -> dict[str, Any]:
         Its `crops`, `objective` and `recipe`.
     """
     return {
-        "crops": recipe.select(PatchCropParams),
-        "objective": recipe.select(DinoObjective),
-        "recipe": recipe.select(Recipe),
+        "crops": recipe.extract(PatchCropParams),
+        "objective": recipe.extract(DinoObjective),
+        "recipe": recipe.extract(Recipe),
     }
 
 

@@ -41,11 +41,11 @@ def select_arguments(section: config.PretrainRunConfig) -> dict[str, Any]:
         Its `network`, `crops`, `clustering`, `objective` and `recipe`.
     """
     return {
-        "network": section.select(NetworkParams),
-        "crops": section.select(CropParams),
-        "clustering": section.select(ClusteringParams),
-        "objective": section.select(SlpdObjective),
-        "recipe": section.select(Recipe),
+        "network": section.extract(NetworkParams),
+        "crops": section.extract(CropParams),
+        "clustering": section.extract(ClusteringParams),
+        "objective": section.extract(SlpdObjective),
+        "recipe": section.extract(Recipe),
     }
 
 
@@ -149,7 +149,7 @@ def open_run(spec: RunSpec) -> Iterator[tuple[TokenDataset, Checkpoint]]:
         dataset = read_token_dataset(spec.ledger_path, spec.tokens_dir, only, in_memory, Path(scratch))
         R, grid = dataset.tokens.shape[:2]
         log.info("%s regions of %d slides, grid %d", f"{R:,}", len(dataset.slide_ids), grid)
-        for gap in describe_gaps(dataset, section.select(ClusteringParams), section.select(SlpdObjective)):
+        for gap in describe_gaps(dataset, section.extract(ClusteringParams), section.extract(SlpdObjective)):
             log.warning("%s", gap)
         run_config = section.model_dump() | {"seed": spec.seed, "tokens": dataset.fingerprint, "version": VERSION}
         yield dataset, Checkpoint(spec.checkpoint_path, run_config | {"begun_with": spec.init_fingerprint})

@@ -212,5 +212,6 @@ class JobResources:
         Returns:
             Minutes.
         """
-        epochs = forecast.classifier_epochs(wildcards.classifier, self.settings.evaluate.training.epochs)
+        training = self.settings.evaluate.training
+        epochs = forecast.classifier_epochs(wildcards.classifier, training.epochs * len(training.lr_grid or (1,)))
         return 30 + 60 * forecast.training_hours(len(self.slides.cohort), epochs, forecast.SLIDES_PER_S)

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from slpd_core import artifacts, config, runtime
 from slpd_core.evaluation import classifiers, evaluate, folds
 from slpd_core.evaluation import features as features_of
+from slpd_core.evaluation.training import sample_epoch
 from slpd_core.report import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def test_logistic_regression_is_at_its_minimum(make_slides, plant):
 
 def test_slides_are_drawn_as_often_from_a_rare_class():
     labels = np.array([0] * 90 + [1] * 10)
-    drawn = classifiers.sample_epoch(labels.repeat(50), np.random.default_rng(0))
+    drawn = sample_epoch(labels.repeat(50), np.random.default_rng(0))
     assert len(drawn) == 5000
     assert (labels.repeat(50)[drawn] == 1).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -140,7 +141,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, classifier):
     states = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in weights.items()}
     step = 0
     for epoch in range(2):
-        for draw in classifiers.sample_epoch(targets, runtime.generator(1, "evaluate", epoch)):
+        for draw in sample_epoch(targets, runtime.generator(1, "evaluate", epoch)):
             step += 1
             leaves = {name: value.requires_grad_() for name, value in weights.items()}
             logits = functional_call(model, leaves, torch.from_numpy(features[train["slide_id"].iloc[draw]]))
@@ -409,7 +410,9 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import evaluate
 
 folder, classifier = Path(sys.argv[1]), sys.argv[2]
-section = config.ClassifierTrainingConfig(epochs=1, lr=1e-3, weight_decay=0, dropout=0, knn_n_neighbors=5, logreg_c=1)
+section = config.ClassifierTrainingConfig(
+    select="last", epochs=1, lr=1e-3, lr_grid=None, weight_decay=0, dropout=0, knn_n_neighbors=5, logreg_c=1
+)
 evaluate.run(
     folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,
     embed_path=folder / "slpd.parquet", tokens_dir=folder / "tokens",

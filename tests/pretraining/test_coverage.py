@@ -14,7 +14,7 @@ from slpd_core.pretraining.stage_two import StageTwo
 
 def params(section):
     """The settings that decide which regions are reached."""
-    return section.select(ClusteringParams), section.select(SlpdObjective)
+    return section.extract(ClusteringParams), section.extract(SlpdObjective)
 
 
 RUNS = {

@@ -45,7 +45,7 @@ def test_a_share_of_a_batch_has_the_crops_it_has_in_the_whole(section):
     tokens = torch.randn(9, 4, 4, 8, generator=torch.Generator().manual_seed(0))
     regions, rows = np.array([8, 1, 4, 6]), np.array([1, 3])
     whole, share = (
-        sample_crops(tokens, regions[which], which, 4, section.select(CropParams), np.random.default_rng(7), CPU)
+        sample_crops(tokens, regions[which], which, 4, section.extract(CropParams), np.random.default_rng(7), CPU)
         for which in (np.arange(4), rows)
     )
     for all_crops, own in zip(whole, share, strict=True):

@@ -22,7 +22,7 @@ def views_of(tokens, section):
         everything,
         everything,
         len(tokens),
-        section.select(CropParams),
+        section.extract(CropParams),
         np.random.default_rng(0),
         torch.device("cpu"),
     )
@@ -75,7 +75,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
     if not section.alpha_intra:
         del batch.targets["intra"]
     centers = dict(networks.centers)
-    found = section.select(SlpdObjective).backward(networks, batch)
+    found = section.extract(SlpdObjective).backward(networks, batch)
     gradients = {name: parameter.grad for name, parameter in networks.student.named_parameters()}
 
     crops = [*batch.views[0], *batch.views[1]]
@@ -117,7 +117,7 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
 
 def test_a_step_without_prototypes_has_no_entropy_of_them(section, make_batch):
     networks, batch = make_batch(section)
-    found = section.select(SlpdObjective).backward(networks, replace(batch, targets={}))
+    found = section.extract(SlpdObjective).backward(networks, replace(batch, targets={}))
     assert found["loss_intra"] == found["loss_inter"] == 0
     assert found["loss"] == found["loss_self"] > 0
     assert [name for name in objective.METRICS if found[name].isnan()] == ["entropy_intra", "entropy_inter"]
@@ -128,7 +128,7 @@ def test_a_batch_none_of_whose_regions_has_a_prototype(section, make_batch):
     networks, batch = make_batch(section)
     without = {term: (values, 0 * weights) for term, (values, weights) in batch.targets.items()}
     before = dict(networks.centers)
-    found = section.select(SlpdObjective).backward(networks, replace(batch, targets=without))
+    found = section.extract(SlpdObjective).backward(networks, replace(batch, targets=without))
     assert found["loss_intra"] == found["loss_inter"] == 0
     assert found["loss"] == found["loss_self"]
     assert all(parameter.grad.isfinite().all() for parameter in networks.student.parameters())
@@ -153,7 +153,7 @@ def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype
     for each in (torch.float32, dtype):
         networks.centers = dict(centers)
         networks.dtype = each
-        loss = section.select(SlpdObjective).backward(networks, batch)["loss"]
+        loss = section.extract(SlpdObjective).backward(networks, batch)["loss"]
         gradient = torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
         networks.student.zero_grad()
         found.append((loss, gradient / networks.scaler.get_scale()))
@@ -170,6 +170,6 @@ def test_koleo_takes_the_batch_as_one_block(section, make_batch, monkeypatch):
         monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
         torch.manual_seed(0)
         networks, batch = make_batch(section)
-        section.select(SlpdObjective).backward(networks, batch)
+        section.extract(SlpdObjective).backward(networks, batch)
         found.append([parameter.grad for parameter in networks.student.parameters()])
     torch.testing.assert_close(*found)

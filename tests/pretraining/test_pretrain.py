@@ -317,7 +317,7 @@ def purity(encoder, cohort, section, kind):
     found = stage_two.cluster_dataset(
         cohort,
         stage_two.embed_regions(encoder, cohort.tokens, "cpu"),
-        section.select(ClusteringParams),
+        section.extract(ClusteringParams),
         seed=1,
         epoch=9,
     )

@@ -12,7 +12,7 @@ from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes
 def test_what_is_watched_of_the_prototypes(section, make_cohort):
     cohort = make_cohort(6, 1, 6)
     embeddings = np.random.default_rng(0).normal(size=(13, 24))
-    found = stage_two.cluster_dataset(cohort, embeddings, section.select(ClusteringParams), seed=1, epoch=0)
+    found = stage_two.cluster_dataset(cohort, embeddings, section.extract(ClusteringParams), seed=1, epoch=0)
     row = prototype_stats.prototype_stats(replace(cohort, patient_ids=["p", "q", "p"]), cohort.slide_of, found, found)
     assert row["slides_without_prototypes_fraction"] == pytest.approx(1 / 3)
     assert row["same_patient_fraction"] == 1
