@@ -24,11 +24,11 @@ def folder(tmp_path):
 
 def test_a_folder_is_read_as_the_sheet_that_names_its_slides(folder, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        frame = sheet.read_sheet(folder, labeled=False)
+        frame = sheet.read_sheet(folder)
     assert f"{folder}: 3 slides; left out by extension: .txt (1)" in caplog.messages
     rows = [f"{path.stem},slides/{path.relative_to(folder)}" for path in folder.rglob("*.*") if path.suffix != ".txt"]
     (tmp_path / "slides.csv").write_text("\n".join(["slide_id,path", *sorted(rows)]) + "\n")
-    expected = sheet.read_sheet(tmp_path / "slides.csv", labeled=False)
+    expected = sheet.read_sheet(tmp_path / "slides.csv")
     pd.testing.assert_frame_equal(frame, expected)
     assert sheet.sheet_fingerprint(frame) == sheet.sheet_fingerprint(expected)
     assert frame["patient_id"].tolist() == ["TCGA-55-1234", "TCGA-55-1234", "b"]
@@ -39,7 +39,7 @@ def test_a_folder_is_found_from_where_one_stands_and_from_home(folder, tmp_path,
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work" if spelled.startswith("..") else tmp_path)
-    frame = sheet.read_sheet(spelled, labeled=False)
+    frame = sheet.read_sheet(spelled)
     assert {Path(path).resolve() for path in frame["path"]} == {*folder.rglob("*.svs"), folder / "b.tif"}
 
 
@@ -48,7 +48,7 @@ def test_all_files_that_cannot_name_a_slide_are_named(folder):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     with pytest.raises(ValueError, match="3 problem") as error:
-        sheet.read_sheet(folder, labeled=False)
+        sheet.read_sheet(folder)
     text = str(error.value)
     assert "b.tif, slide 'b': has the name of B.svs; rename one, or write a sheet" in text
     assert "x$y.svs, slide 'x$y': rename the file; use letters, digits" in text
@@ -60,13 +60,8 @@ def test_a_folder_without_slides_says_what_was_looked_for(tmp_path):
     for name in ("a.jpg", "b", "c.txt", "d.TXT"):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match="no slide in it or below it; looked for") as error:
-        sheet.read_sheet(tmp_path, labeled=False)
+        sheet.read_sheet(tmp_path)
     assert {".svs", ".mrxs", ".dcm", ".tiff"} <= {*str(error.value).partition("; left")[0].split()}
     assert "left out by extension: .txt (2), no extension (1), .jpg (1). Correct the path, or write a sheet" in str(
         error.value
     )
-
-
-def test_a_folder_has_no_labels(folder):
-    with pytest.raises(ValueError, match="a folder of slides has no labels; write a sheet with a column label"):
-        sheet.read_sheet(folder)
