@@ -97,7 +97,7 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
     cohort, colours, folds = read(results)
     embeddings = features(cohort, colours, way, seed)
     slides = {name: embeddings[cohort.slide_of == i] for i, name in enumerate(cohort.slide_ids)}
-    training, rows = settings().evaluate.training.model_dump(), list[dict[str, object]]()
+    training, rows = settings().evaluate.training.options, list[dict[str, object]]()
     for fold_index in sorted(folds["fold"].unique()):
         fold = evaluate.select_fold(folds, fold_index)
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])

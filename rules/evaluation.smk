@@ -13,9 +13,9 @@ rule labels:
     conda:
         "../envs/slpd.yaml"
     params:
-        section=TASKS.section,
         version=stage_version("evaluation/labels"),
         labels=untracked(TASKS.path),
+        columns=untracked(TASKS.columns_of),
         rows=TASKS.rows,
     script:
         "../workflow_scripts/labels.py"

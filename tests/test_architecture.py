@@ -101,7 +101,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
         f'stage_version("{chapter}/{stage}")',
         f'"<logs>/{stage}/',
         f'"<benchmarks>/{stage}/',
-        "rows=" if stage in ("sheet", "predict") else "section=",  # what their settings name, not the names
+        "rows=" if stage in ("sheet", "labels", "predict") else "section=",  # what their settings name, not the names
     ):
         assert needed in block[0], f"rule {stage} lacks {needed}"
 

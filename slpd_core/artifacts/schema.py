@@ -32,7 +32,7 @@ PATCH_ENCODER_META = (
 # Metadata of a tokens file about its patch encoder; texts, passed on to the `evaluate` tables.
 ENCODER_META = ("encoder_source", "encoder_name", "encoder_normalization")
 
-# Remarks of `folds/remarks.csv` on slides of a status, and on a label that a part of a fold lacks.
+# Remarks of `folds/{task}/remarks.csv` on slides of a status, and on a label that a part of a fold lacks.
 REMARKS_OF_STATUS = {QUARANTINED: "quarantined", EMPTY: "without regions"}
 REMARK_UNLABELED = "without a label"
 REMARKS_OF_LABELS = {"train": "label not trained", "test": "label not tested"}

@@ -16,6 +16,7 @@ from slpd_core.config.base import (
     ATTENTION,
     CLASSIFIERS,
     COLOR_FEATURES,
+    NETWORK_CLASSIFIERS,
     PATCH_FEATURES,
     PLAIN_NAME,
     Section,
@@ -63,6 +64,7 @@ __all__ = [
     "ATTENTION",
     "CLASSIFIERS",
     "COLOR_FEATURES",
+    "NETWORK_CLASSIFIERS",
     "PATCH_FEATURES",
     "PRESETS",
     "ClassifierTrainingConfig",
@@ -153,10 +155,9 @@ class Config(Section):
         lines += self._problems_of_crops()
         for name in [run for run in self.pretrain.runs if run in self.patch_encoder.compared]:
             lines.append(f"patch_encoder.compared.{name}: names a run of pretrain.runs too; rename one of them")
-        for name in self.pretrain.runs:
-            task = self.pretrain.runs[name].get("fold_task", self.pretrain.fold_task)
-            if task is not None and task not in (self.labels.tasks or ["label"]):
-                lines.append(f"pretrain.runs.{name}.fold_task: {task!r} is no task of labels.tasks; name one, or null")
+        task = self.pretrain.fold_task
+        if task is not None and task not in (self.labels.tasks or ["label"]):
+            lines.append(f"pretrain.fold_task: {task!r} is no task of labels.tasks; name one, or null for the first")
         if self.evaluate.training.select == "val" and not self.folds.splits_dir and not self.folds.val_fraction:
             lines.append("evaluate.select: val needs validation slides; set folds.val_fraction: 0.1, or select: last")
         raise_problems(lines + self._problems_of_rows())

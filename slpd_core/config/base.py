@@ -43,6 +43,7 @@ Seed = Annotated[Int, Field(ge=0, lt=2**32)]
 Classifier = Literal["knn", "logreg", "mil", "abmil", "dsmil", "vit_wsi"]
 CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how much each region counts
+NETWORK_CLASSIFIERS: tuple[Classifier, ...] = ("mil", "abmil", "dsmil", "vit_wsi")  # those that are trained in epochs
 PATCH_FEATURES, COLOR_FEATURES = "patch_tokens", "mean_color"  # the patch encoder's tokens; mean RGB of each patch
 # No run and no compared encoder is called so: names of other features, today's and those of earlier versions.
 RESERVED_NAMES = (PATCH_FEATURES, COLOR_FEATURES, "patch", "colour")

@@ -45,7 +45,8 @@ class TaskConfig(Section):
 class LabelsConfig(Section):
     path: str | None
     key: Literal["slide_id", "patient_id"]
-    tasks: dict[str, TaskConfig]
+    id_column: str | None
+    tasks: dict[str, TaskConfig] | None
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -56,14 +57,14 @@ class LabelsConfig(Section):
 
     @model_validator(mode="after")
     def _tasks_name_folders(self) -> Self:
-        wrong = [name for name in self.tasks if not PLAIN_NAME.fullmatch(name)]
+        wrong = [name for name in self.tasks or () if not PLAIN_NAME.fullmatch(name)]
         raise_problems([f"tasks: {name!r} cannot name a folder; use letters, digits, - and _" for name in wrong])
         return self
 
     @property
-    def columns(self) -> dict[str, str]:
-        """Column of each task that is named."""
-        return {name: task.column or name for name, task in self.tasks.items()}
+    def columns(self) -> dict[str, str] | None:
+        """Column of each task that is named; None to run without labels."""
+        return None if self.tasks is None else {name: task.column or name for name, task in self.tasks.items()}
 
 
 class FoldsConfig(Section):
@@ -127,6 +128,11 @@ class ClassifierTrainingConfig(Section):
     dropout: Annotated[Number, Field(ge=0, lt=1)]
     knn_n_neighbors: Positive
     logreg_c: PositiveFloat
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are arguments of `classifiers.fit_classifier`."""
+        return self.model_dump(exclude={"select", "lr_grid"})
 
     @model_validator(mode="after")
     def _a_grid_needs_validation(self) -> Self:

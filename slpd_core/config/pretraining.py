@@ -71,7 +71,6 @@ class PretrainBaseConfig(SelfDistillationConfig):
     """Settings of pretraining, of which the sizes of crops may be left to the grid."""
 
     train_on: Literal["all", "train_fold"]
-    fold_task: str | None
     alpha_intra: NonNegative
     alpha_inter: NonNegative
     clustering: Literal["slide", "global"]
@@ -139,6 +138,7 @@ class PretrainRunConfig(PretrainBaseConfig):
 
 class PretrainConfig(PretrainBaseConfig):
     runs: Overrides
+    fold_task: str | None  # of all runs, and no setting of one: a run is known by its folds
     _grid: int = PrivateAttr(default=PAPER_GRID)
 
     def fit_grid(self, grid: int) -> None:
@@ -170,7 +170,9 @@ class PretrainConfig(PretrainBaseConfig):
         preset = overrides.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset: {preset!r} is none of {', '.join(PRESETS)}; name one of them")
-        run = PretrainBaseConfig(**{**self.model_dump(exclude={"runs"}), **PRESETS.get(preset, {}), **overrides})
+        run = PretrainBaseConfig(
+            **{**self.model_dump(exclude={"runs", "fold_task"}), **PRESETS.get(preset, {}), **overrides}
+        )
         global_crop, local_crop = scale_crops(self._grid)
         values = run.model_dump()
         if preset == "authors_code":

@@ -81,6 +81,9 @@ def fit_classifier(
 
     Returns:
         The fitted classifier.
+
+    Raises:
+        ValueError: The validation loss is finite after no epoch of any learning rate.
     """
     dim = read(slide_ids[0]).shape[1]
     if classifier in ("knn", "logreg"):
@@ -105,6 +108,10 @@ def fit_classifier(
         for rate in rates
     ]
     best = min(trained, key=lambda network: network.loss) if validation else trained[0]
+    if not best.arrays:
+        setting = "evaluate.lr" if rates == (lr,) else "evaluate.lr_grid"
+        shown = ", ".join(f"{rate:g}" for rate in rates)
+        raise ValueError(f"{classifier} diverged while training; lower {setting} ({shown})")
     return FittedClassifier(classifier, classes, dim, best.arrays, {"epoch": str(best.epoch), "lr": f"{best.lr:g}"})
 
 

@@ -91,8 +91,8 @@ def select_validation(
     slides = select_fold(folds, fold)
     if slides.val.empty:
         raise ValueError(
-            f"fold {fold}: no validation slides, which evaluate.select: val needs; raise folds.val_fraction, or set "
-            "evaluate.select to last"
+            f"fold {fold}: no validation slides, which evaluate.select: val needs; raise folds.val_fraction, add them "
+            "to the imported splits, or set evaluate.select to last"
         )
     return Validation(slides.val["slide_id"].to_list(), _class_indices(slides.val, slides.classes), lr_grid)
 
@@ -176,9 +176,9 @@ def run(
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
     level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
-    training = section.model_dump(exclude={"select", "lr_grid"})
-    validation = select_validation(folds, fold, section.select, section.lr_grid or ())
-    model, predictions = predict_fold(folds, fold, read, classifier, seed, validation=validation, **training)
+    chosen = section.select if classifier in config.NETWORK_CLASSIFIERS else "last"
+    validation = select_validation(folds, fold, chosen, section.lr_grid or ())
+    model, predictions = predict_fold(folds, fold, read, classifier, seed, validation=validation, **section.options)
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
     meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}

@@ -13,9 +13,10 @@ from slpd_core.artifacts.ids import fold_id, loosen_id, normalize_id, strip_frac
 from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.evaluation.split_audit import SplitIssue
 from slpd_core.runtime import log
+from slpd_core.wsi.slide_folder import KNOWN_SUFFIXES
 
 SPLIT_COLUMNS = ("train", "val", "test")
-SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide", ".dcm", ".h5", ".pt")
+SLIDE_SUFFIXES = (*sorted(KNOWN_SUFFIXES), ".h5", ".pt")
 UUID_TAIL = re.compile(r"\.[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 # How ids may differ that a person would take for one: the message's words for the difference -> a function that drops
 # it. They are named, never matched.

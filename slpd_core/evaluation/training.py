@@ -88,10 +88,7 @@ def train_network(
             HIPT. They do not change the training.
 
     Returns:
-        The network, as it was after the epoch.
-
-    Raises:
-        ValueError: The validation loss is finite after no epoch.
+        The network, as it was after the epoch; without arrays if the validation loss is finite after no epoch.
     """
     with fast_imports():
         import torch
@@ -121,8 +118,6 @@ def train_network(
                 best = TrainedNetwork(_copy_arrays(network), step // len(slide_ids), lr, mean)
     if not validation:
         return TrainedNetwork(_copy_arrays(network), epochs, lr, math.nan)
-    if not best.arrays:
-        raise ValueError(f"{classifier} diverged while training; lower evaluate.lr ({lr:g})")
     return best
 
 

@@ -10,6 +10,7 @@ from slpd_core import artifacts, config
 from slpd_core.evaluation import folds, imported_splits, split_audit
 from slpd_core.evaluation.labels import find_label_doubts
 from slpd_core.preflight import weights
+from slpd_core.runtime import name_some
 from slpd_core.slides import sheet as sheets
 
 ENCODER_SHAPE = ("embed_dim", "depth", "n_heads", "global_crop_size")  # settings of a run that its start must share
@@ -41,14 +42,17 @@ def require_cohort(
             )
         except ValueError as error:
             problems.append(f"task {task}: {error}" if len(slides) > 1 else str(error))
+        else:
+            problems += _check_validation(settings, table)
     for key, encoder in settings.patch_encoder.encoders().items():
         paths, options = [*map(Path, encoder.files)], encoder.model_dump(include={"weights", "model_kwargs"})
         problems += weights.find_weights_problems(key, paths, encoder.name, **options)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
     shapes = {key: {name: getattr(run, name) for name in ENCODER_SHAPE} for key, run in runs.items()}
     for key, run in runs.items():
-        per_fold = run.train_on == "train_fold" and slides
-        parts = _split_training(settings, slides[run.fold_task or next(iter(slides))]) if per_fold else [sheet]
+        followed = slides.get(settings.pretrain.fold_task or next(iter(slides), ""))
+        per_fold = run.train_on == "train_fold" and followed is not None
+        parts = _split_training(settings, followed) if per_fold else [sheet]
         problems += _check_run(key, run, parts)
         if run.init_from:
             problems += _check_start(key, Path(run.init_from), shapes[key], shapes, settings.cohort)
@@ -57,6 +61,18 @@ def require_cohort(
         problems += _check_batch("patch_encoder.dino", recipe.batch_size, gpus.get("patch_encoder", 1))
     if problems:
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
+
+
+def _check_validation(settings: config.Config, slides: pd.DataFrame) -> Iterator[str]:
+    """Yield the folds of a task without validation slides where these choose the epoch of a network."""
+    names = {name for names in settings.evaluate.classifiers.values() for name in names}
+    if settings.evaluate.training.select == "last" or names.isdisjoint(config.NETWORK_CLASSIFIERS):
+        return
+    table = _plan_folds(settings, slides)
+    lacking = sorted({*table["fold"]} - {*table.loc[table["part"] == "val", "fold"]})
+    if lacking:
+        remedy = "add them to the splits" if settings.folds.splits_dir else "raise folds.val_fraction"
+        yield f"evaluate.select: val, but fold {name_some(map(str, lacking))} has no validation slides; {remedy}"
 
 
 def _join_labels(sheet: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:

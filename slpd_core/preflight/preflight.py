@@ -56,8 +56,8 @@ def run(
         read_sheet(path, columns=settings.sheet.columns, columns_must_exist=i == 0) for i, path in enumerate(sheets)
     ]
     tasks, rows = Tasks(settings, tables[0]), pd.concat(tables)
-    doubts = consistency.find_cohort_doubts(tables[0], tasks.labels, settings.folds.files)
-    checks.check_sheet(report, tables[0], tasks.labels, doubts)
+    doubts = [*consistency.find_cohort_doubts(tables[0], tasks.labels, settings.folds.files), *tasks.doubts]
+    checks.check_sheet(report, tables[0], tasks.labels, [*filter(None, [tasks.describe_waiting()]), *doubts])
     missing_tiles = settings.tissue.missing_tiles
     region_options = settings.regions.model_dump()
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
@@ -233,7 +233,7 @@ def _forecast_classifiers(
     for features, names in settings.evaluate.classifiers.items():
         size = _feature_size(features, encoders, embed_dims, regions_per_slide=n_regions / n_slides)
         for classifier in names:
-            options = training.model_dump(exclude={"epochs", "select", "lr_grid"})
+            options = {key: value for key, value in training.options.items() if key != "epochs"}
             seconds[features, classifier] = throughput.time_classifier(classifier, *size, **options)
     return forecast.forecast_evaluate(
         seconds,

@@ -84,17 +84,10 @@ def run(
     )
     figures.write_figures(out_dir, pngs)
     patients = dict(zip(ledger["slide_id"], ledger["patient_id"], strict=True))
-    monitored = {
-        name: artifacts.read_arrays(path, ("embeddings", "region_slide"))[0] for name, path in monitored_paths.items()
-    }
     for name, of in results.items():
         drawn = task.draw_figures(of, runs)
-        if monitored:
-            curves = {
-                run: task.knn_history(**arrays, labels=labels[name], patients=patients)
-                for run, arrays in monitored.items()
-            }
-            drawn["knn"] = figures.plot_training(curves)
+        if monitored_paths:
+            drawn["knn"] = figures.plot_training(task.knn_histories(monitored_paths, labels[name], patients))
         task.write_task(out_dir / name, of, drawn, meta)
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()

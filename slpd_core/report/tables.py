@@ -63,7 +63,7 @@ def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, s
     """Join chosen rows of the result tables of several cohorts.
 
     Args:
-        paths: Cohort to its report/table.parquet, in the order of the table.
+        paths: Cohort, or cohort/task, to its report/{task}/table.parquet, in the order of the table.
         rows: features/classifier, or label to that.
 
     Returns:
@@ -79,7 +79,8 @@ def join_cohorts(paths: Mapping[str, Path], rows: Sequence[str] | Mapping[str, s
     for cohort in paths:
         for label, row in row_of.items():
             scores = results[cohort].loc[row] if cohort in results and row in results[cohort].index else {}
-            paper = published.loc[cohort, row] if (cohort, row) in published.index else {}
+            name = cohort.partition("/")[0]  # of cohort/task
+            paper = published.loc[name, row] if (name, row) in published.index else {}
             line = {"label": label, "row": row, "cohort": cohort}
             for score in table_format.SHOWN_SCORES:
                 line |= {f"{score}_{part}": scores.get(f"{score}_{part}", math.nan) for part in ("mean", "sd")}
@@ -146,7 +147,7 @@ def _cohort_notes(cohort: str, lines: pd.DataFrame, *, with_paper: bool, missing
     """Notes on a cohort: the protocol beside the paper's, folds that lack a label, rows that were not evaluated."""
     encoders, splits = (lines.loc[lines["auc_mean"].notna(), name].replace("", pd.NA).dropna() for name in PROTOCOL)
     if with_paper and len(encoders):
-        yield protocol.compare_with_paper(cohort, encoders.unique(), splits.unique())
+        yield protocol.compare_with_paper(cohort.partition("/")[0], encoders.unique(), splits.unique())
     partial = lines[lines["partial_folds"] > 0]
     if len(partial):
         yield f"{cohort}: {table_format.explain_mark(*partial[['partial_folds', 'folds']].iloc[0])}"
@@ -159,7 +160,7 @@ def run(*, paths: Mapping[str, str], sections: Mapping[str, config.CohortTableCo
     """Write each table as {name}.csv, in numbers, and as .md, .tex and .html, formatted.
 
     Args:
-        paths: Cohort to its report/table.parquet, which may not exist.
+        paths: Cohort, or cohort/task, to its report/{task}/table.parquet, which may not exist.
         sections: Name of a table to its config.
         out_dir: Where the files are written.
     """

@@ -13,6 +13,8 @@ from slpd_core.report import curves, figures, metrics, page, protocol, result_ta
 from slpd_core.report.result_table import ResultRow
 from slpd_core.ssl.monitoring import knn_accuracy
 
+MAX_EPOCHS = 40  # of a pretraining whose k-NN accuracy is drawn; each takes up to half a second
+
 
 @dataclass(frozen=True)
 class TaskPaths:
@@ -173,10 +175,29 @@ def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
     return figures.plot_roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
+def knn_histories(
+    monitored_paths: Mapping[str, Path], labels: Mapping[str, str], patients: Mapping[str, str]
+) -> dict[str, pd.DataFrame]:
+    """Predict the label of regions by their nearest neighbors, in the course of each pretraining.
+
+    Args:
+        monitored_paths: By run, the embeddings of its monitored regions; one run is in memory at a time.
+        labels, patients: As in `knn_history`.
+
+    Returns:
+        By run, as `knn_history` returns it.
+    """
+    histories = {}
+    for run, path in monitored_paths.items():
+        arrays, _ = artifacts.read_arrays(path, ("embeddings", "region_slide"))
+        histories[run] = knn_history(**arrays, labels=labels, patients=patients)
+    return histories
+
+
 def knn_history(
     embeddings: np.ndarray, region_slide: np.ndarray, *, labels: Mapping[str, str], patients: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Predict the label of regions by their nearest neighbors, before each epoch of a pretraining.
+    """Predict the label of regions by their nearest neighbors, before epochs of a pretraining.
 
     Args:
         embeddings: Of the monitored regions, (epochs, n, D).
@@ -185,12 +206,14 @@ def knn_history(
         patients: Patient by slide.
 
     Returns:
-        Columns epoch and knn_accuracy, as `knn_accuracy` returns it.
+        Columns epoch and knn_accuracy, as `knn_accuracy` returns it: all epochs, or MAX_EPOCHS evenly spaced ones.
     """
     label = np.array([labels.get(slide, "") for slide in region_slide], dtype=object)
     patient = np.array([patients.get(slide, "") for slide in region_slide], dtype=object)
-    scores = [knn_accuracy(epoch.astype(np.float32), label, patient) for epoch in embeddings]
-    return pd.DataFrame({"epoch": range(len(scores)), "knn_accuracy": scores})
+    n_epochs = len(embeddings)
+    epochs = np.linspace(0, n_epochs - 1, min(n_epochs, MAX_EPOCHS)).round().astype(int)
+    scores = [knn_accuracy(embeddings[epoch].astype(np.float32), label, patient) for epoch in epochs]
+    return pd.DataFrame({"epoch": epochs, "knn_accuracy": scores})
 
 
 def draw_figures(results: TaskResults, runs: Sequence[str]) -> dict[str, bytes]:

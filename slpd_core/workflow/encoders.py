@@ -47,7 +47,10 @@ class Encoders:
         self.runs = [*settings.pretrain.runs]
         runs = {run: settings.pretrain.run(run) for run in self.runs}
         # The task whose folds a run's encoders follow; "" of a run on all slides.
-        self.fold_task = {run: _fold_task(run, section, tasks) for run, section in runs.items()}
+        self.fold_task = {
+            run: self._follow_task(run, tasks) if section.train_on == "train_fold" else ""
+            for run, section in runs.items()
+        }
         self.of_run = {
             run: [join_encoder_name(run, fold) for fold in range(settings.folds.count)] if task else [run]
             for run, task in self.fold_task.items()
@@ -110,14 +113,11 @@ class Encoders:
         encoders = self.settings.patch_encoder
         return {"": encoders.cohort_encoder} | {name: encoders.encoder(name) for name in encoders.compared}
 
-
-def _fold_task(run: str, section: config.PretrainRunConfig, tasks: Sequence[str]) -> str:
-    """The task whose folds a run follows, the first unless its settings name one; "" where it trains on all slides."""
-    if section.train_on == "all":
-        return ""
-    if not tasks:
-        raise ValueError(
-            f"pretrain.runs.{run}.train_on: train_fold follows the folds of a task, but no slide has a label; add "
-            "labels (settings: labels), or set it to all"
-        )
-    return section.fold_task or tasks[0]
+    def _follow_task(self, run: str, tasks: Sequence[str]) -> str:
+        """The task whose folds a run follows: the first unless the settings name one."""
+        if not tasks:
+            raise ValueError(
+                f"pretrain.runs.{run}.train_on: train_fold follows the folds of a task, but no slide has a label; add "
+                "labels (settings: labels), or set it to all"
+            )
+        return self.settings.pretrain.fold_task or tasks[0]

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.runtime import escape_controls, name_some
 from slpd_core.slides import ledger
 from slpd_core.workflow.slides import SlideFiles
+from slpd_core.workflow.tasks import Tasks
 
 
 def report_outlines(slides: SlideFiles) -> None:
@@ -41,14 +42,16 @@ def clamp_future_mtimes(results: Path) -> None:
         _say(f"{results}: {len(names):,} file(s) were dated in the future and are dated now: {name_some(names)}")
 
 
-def report_waiting(tasks: Sequence[str]) -> None:
-    """Print at the end of a run that evaluation waits for labels, if there are none.
+def report_tasks(tasks: Tasks, *, at_start: bool) -> None:
+    """Print that evaluation waits for labels if there are none, and before a run the doubts about those there are.
 
     Args:
         tasks: Of the cohort.
+        at_start: Whether the run begins.
     """
-    if not tasks:
-        _say("no slide has a label: evaluation waits for labels (settings: labels, or a column `label` of the sheet)")
+    for line in [tasks.describe_waiting(), *(tasks.doubts if at_start else [])]:
+        if line:
+            _say(line)
 
 
 def report_excluded(paths: CohortPaths, *, predicting: bool) -> None:

@@ -12,8 +12,6 @@ from slpd_core import config
 from slpd_core.artifacts.paths import CohortPaths, join_encoder_name
 from slpd_core.workflow.encoders import Encoders
 
-DEFAULT_TABLE = "label"  # task of a cohort in report.tables that names none
-
 
 class Rows:
     """The rows of the result tables of a cohort.
@@ -23,6 +21,9 @@ class Rows:
         encoders: Of the cohort.
         tasks: Their names; none of a cohort without labels.
         new_slides: Ids of the slides to be predicted.
+
+    Raises:
+        ValueError: A task has no row.
     """
 
     def __init__(
@@ -33,6 +34,11 @@ class Rows:
         # Names of features that classifiers may be trained on, whether evaluate.classifiers names them or not.
         plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
         self.feature_names = [*plain, *settings.patch_encoder.compared, *encoders.runs]
+        for task in {*tasks} - {task for task, *_ in self.evaluated}:
+            raise ValueError(
+                f"labels.tasks.{task}: no row of evaluate.classifiers is left for it, since all their features follow "
+                "the folds of another task (pretrain.fold_task); add patch_tokens, or a run on all slides"
+            )
 
     def select(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
         """Return the rows of pairs of features and classifier: task, features, classifier, task by task.
@@ -155,9 +161,18 @@ class Rows:
         return [*dict.fromkeys(path for row in rows for path in [*row["models"], *row["embeds"], row["ledger"]])]
 
     def _result_table(self, name: str) -> str:
-        """The result table of `cohort` or `cohort/task`."""
+        """The result table of `cohort/task`, or of a cohort with one task; raises ValueError if it has several."""
         cohort, _, task = name.partition("/")
-        return str(CohortPaths(Path("results", cohort)).result_table(task or DEFAULT_TABLE, "parquet"))
+        paths = CohortPaths(Path("results", cohort))
+        if cohort == self.settings.cohort:
+            tasks = [*self.tasks]
+        else:
+            tasks = sorted(path.parent.name for path in paths.page().parent.glob("*/table.parquet"))
+        if not task and len(tasks) > 1:
+            raise ValueError(
+                f"report.tables: cohort {cohort} has tasks {', '.join(tasks)}; write {cohort}/{tasks[0]}, for example"
+            )
+        return str(paths.result_table(task or next(iter(tasks), "label"), "parquet"))
 
     def _compared(self, features: str) -> str:
         """The compared patch encoder that features name; "" where they are of the cohort's own."""

@@ -7,7 +7,10 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import config
+from slpd_core.artifacts.column_names import ColumnNames, quote_name
+from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.evaluation import labels
+from slpd_core.slides.sheet_table import ALIASES
 
 
 class Tasks:
@@ -18,42 +21,80 @@ class Tasks:
         slides: The checked sheet; columns slide_id, patient_id.
 
     Raises:
-        ValueError: A table of labels has problems.
+        FileNotFoundError: labels.path names no file.
+        ValueError: It names a table without labels, or tasks are named but there is no table.
     """
 
     def __init__(self, settings: config.Config, slides: pd.DataFrame) -> None:
-        section, in_sheet = settings.labels, settings.labels.path is None
-        self.path = Path(section.path or settings.sheet.path).expanduser()
-        renamed = settings.sheet.columns if in_sheet else {}
-        self.key = "slide_id" if in_sheet else section.key
-        self.id_column = renamed.get(self.key, self.key)
-        self.columns = section.columns
-        if not in_sheet and not self.path.is_file():
+        section, self.in_sheet = settings.labels, settings.labels.path is None
+        self.slides, self.path = slides, Path(section.path or settings.sheet.path).expanduser()
+        self.key = "slide_id" if self.in_sheet else section.key
+        renamed = settings.sheet.columns if self.in_sheet else {}
+        self.id_column = (
+            section.id_column if section.id_column and not self.in_sheet else renamed.get(self.key, self.key)
+        )
+        self.columns = {task: renamed.get(column, column) for task, column in (section.columns or {}).items()}
+        if not self.in_sheet and not self.path.is_file():
             raise FileNotFoundError(f"labels.path: {self.path}: no such table; correct the path, or set it to null")
-        if in_sheet and self.path.is_dir() and self.columns:
+        if self.path.is_dir() and self.columns:
             raise ValueError(f"labels.path: {self.path} is a folder of slides, without labels; name a table of labels")
         default = renamed.get(labels.DEFAULT_TASK, labels.DEFAULT_TASK)
-        if not self.columns and self.path.is_file() and labels.has_labels(self.path, default, self.id_column):
+        if section.columns == {} and self.path.is_file() and self._has_labels(default):
             self.columns = {labels.DEFAULT_TASK: default}
-        self.labels = {
-            task: labels.read_labels(self.path, slides, task=task, **self._section(task)) for task in self.columns
-        }
+
+    def _has_labels(self, column: str) -> bool:
+        """Whether the table has the column of the default task; raises ValueError if a table of labels lacks it."""
+        if labels.has_labels(self.path, column=column, id_column=self.id_column):
+            return True
+        if not self.in_sheet:
+            raise ValueError(
+                f"labels.path: {self.path} has no values in a column {column}; name its columns in labels.tasks, or "
+                "set labels.path to null"
+            )
+        return False
 
     @cached_property
     def names(self) -> list[str]:
         """The tasks; none of a cohort without labels."""
         return [*self.columns]
 
-    def section(self, wildcards: Any) -> dict[str, str]:
-        """Return where a task's labels are in their table.
+    @cached_property
+    def labels(self) -> dict[str, pd.DataFrame]:
+        """The labels of each task, as `labels.read_labels` returns them; raises ValueError where they have problems."""
+        return {task: self._read(task) for task in self.names}
+
+    @cached_property
+    def doubts(self) -> list[str]:
+        """Ids of the tables that match no slide, and values that were taken as missing, one line each."""
+        lines = []
+        for task, column in self.columns.items():
+            content = labels.read_column(self.path, column=column, id_column=self.id_column)
+            doubts = labels.find_id_doubts(content, self.slides, key=self.key)
+            lines += [f"task {task}: {self.path}: {doubt}" for doubt in doubts]
+        return lines
+
+    def describe_waiting(self) -> str:
+        """Say why there is no task, and how to name one; "" if there is one."""
+        if self.names:
+            return ""
+        remedy = "add a column `label` to the sheet, or name a table of labels (settings: labels)"
+        if self.in_sheet and self.path.is_file():
+            header = read_text_table(self.path, (self.id_column,), ragged=True).header
+            alias = ColumnNames(aliases=ALIASES).find_alias(labels.DEFAULT_TASK, header)
+            if alias and alias != labels.DEFAULT_TASK:
+                remedy = f"column {alias} may hold it: set sheet.columns: {{label: {quote_name(alias)}}}; or {remedy}"
+        return f"no slide has a label, so evaluation waits for labels: {remedy}"
+
+    def columns_of(self, wildcards: Any) -> dict[str, str]:
+        """Return where a task's labels are in their table, as arguments of `labels.read_labels`.
 
         Args:
             wildcards: Of a rule; `task`.
 
         Returns:
-            Arguments of `labels.read_labels`.
+            column, key and id_column.
         """
-        return self._section(wildcards.task)
+        return self._columns_of(wildcards.task)
 
     def rows(self, wildcards: Any) -> str:
         """Return the fingerprint of a task's labels, which changes with any of them and with nothing else.
@@ -64,7 +105,11 @@ class Tasks:
         Returns:
             32 hex digits.
         """
-        return labels.labels_fingerprint(self.labels[wildcards.task])
+        task = wildcards.task
+        return labels.labels_fingerprint(self.labels[task] if "labels" in vars(self) else self._read(task))
 
-    def _section(self, task: str) -> dict[str, str]:
+    def _columns_of(self, task: str) -> dict[str, str]:
         return {"column": self.columns[task], "key": self.key, "id_column": self.id_column}
+
+    def _read(self, task: str) -> pd.DataFrame:
+        return labels.read_labels(self.path, self.slides, task=task, **self._columns_of(task))

@@ -9,6 +9,7 @@ from skimage.color import rgb2lab
 from slpd_core.demo import cohort as demo
 from slpd_core.demo.layout import LABELS, create_layout
 from slpd_core.demo.picture import apply_stain, draw_slide_pixels, paint_dyes
+from slpd_core.evaluation.labels import read_labels
 from slpd_core.runtime import generator
 from slpd_core.slides.sheet import read_sheet
 from slpd_core.wsi.reader import Slide
@@ -47,7 +48,8 @@ def test_the_sheet_is_a_valid_sheet(drawn):
     sheet = read_sheet(drawn / "slides.csv")
     assert sheet["slide_id"].tolist() == ["glands-01-1", "glands-01-2", "nests-01-1", "nests-01-2"]
     assert sheet["patient_id"].tolist() == ["glands-01", "glands-01", "nests-01", "nests-01"]
-    assert sheet["label"].tolist() == ["glands", "glands", "nests", "nests"]
+    labels = read_labels(drawn / "slides.csv", sheet)
+    assert labels["label"].tolist() == ["glands", "glands", "nests", "nests"]
     assert not list(drawn.rglob("*.part"))
 
 

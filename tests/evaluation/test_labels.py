@@ -43,10 +43,6 @@ def test_a_slide_without_a_value_is_left_out(table, missing):
     assert read(path) == {"a1": "x", "a2": "y", "b": "x", "c": "y"}
 
 
-def test_none_is_a_label(table):
-    assert read(table("slide_id,label\na1,none\na2,none\nb,mild\nc,mild\n"))["a1"] == "none"
-
-
 def test_ids_may_stand_in_a_column_of_another_name(table):
     path = table("case,label\na,x\nb,y\nc,y\n")
     assert read(path, key="patient_id", id_column="case") == {"a1": "x", "a2": "x", "b": "y", "c": "y"}
@@ -77,6 +73,7 @@ def test_problems_are_sorted_by_row_those_of_the_whole_table_come_last(table):
     assert [line.split()[:2] for line in str(error.value).splitlines()[1:]] == [
         *(["row", f"{row}:"] for row in (3, 5, 6)),
         ["one", "label"],
+        ["to", "run"],
     ]
 
 
@@ -132,11 +129,51 @@ def test_the_stage_writes_the_labels_of_one_task_and_notes_what_is_in_doubt(tabl
     sheet = SLIDES.assign(mpp=0.5, site="")
     artifacts.write_table(tmp_path / "sheet.parquet", "sheet", sheet, artifacts.provenance("sheet", 1, {}))
     out = tmp_path / "kras.parquet"
-    section = {"column": "kras", "key": "slide_id"}
+    columns = {"column": "kras", "key": "slide_id", "id_column": "slide_id"}
     with caplog.at_level(logging.WARNING):
-        labels.run(sheet_path=tmp_path / "sheet.parquet", labels_path=path, out_path=out, task="kras", section=section)
+        labels.run(sheet_path=tmp_path / "sheet.parquet", labels_path=path, out_path=out, task="kras", columns=columns)
     frame, meta = artifacts.read_table(out, "labels")
     pd.testing.assert_frame_equal(frame, labels.read_labels(path, SLIDES, column="kras"), check_dtype=False)
     assert frame["label"].tolist() == ["wt", "mut", "mut", "wt"]
     assert (meta["stage"], meta["task"]) == ("labels", "kras")
     assert "patient 'a' has slides of 2 labels: wt, mut" in caplog.text
+
+
+def test_ids_match_exactly_before_they_match_without_extension_or_fraction(table):
+    """A slide never takes the label of another whose name differs in its extension only."""
+    ids = ["a.svs", "a.tif", "b.czi", "c", "7", "8.svs"]
+    slides = pd.DataFrame({"slide_id": ids, "patient_id": ["101", "101", "102", "103", "104", "p"]})
+    path = table("slide_id,label\na.svs,x\nb,y\nc.czi,x\n7.0,y\n8,x\n")
+    frame = labels.read_labels(path, slides)
+    assert dict(zip(frame["slide_id"], frame["label"], strict=True)) == {
+        **{"a.svs": "x", "b.czi": "y", "c": "x", "7": "y", "8.svs": "x"}
+    }
+    frame = labels.read_labels(table("slide_id,label\na.svs,x\na.tif,y\nb,y\nc,x\n"), slides)
+    assert frame["label"].tolist() == ["x", "y", "y", "x"]
+    frame = labels.read_labels(table("slide_id,label\na,x\nb,y\nc,y\n7,x\n8,x\n"), slides)
+    assert "a.svs" not in frame["slide_id"].tolist(), "a names two slides"
+    frame = labels.read_labels(table("patient_id,label\n101.0,x\n102.0,y\n103,y\n"), slides, key="patient_id")
+    assert frame["label"].tolist() == ["x", "x", "y", "y"]
+
+
+def test_ids_that_match_nothing_and_values_taken_as_missing_are_counted(table):
+    path = table("patient_id,kras\na,wt\nB,mut\nc,mut\nzz,wt\nd,[Unknown]\ne,NA\nf,NA\n")
+    content = labels.read_column(path, column="kras", id_column="patient_id")
+    assert labels.find_id_doubts(content, SLIDES, key="patient_id") == [
+        "2 of its ids match no patient_id of the sheet: B, zz",
+        "'B' and the sheet's 'b' differ only in their case; write both the same way",
+        "taken as no value: '[Unknown]' (1), 'NA' (2)",
+    ]
+    whole = labels.read_column(table("slide_id,label\na1,x\na2,\n"))
+    assert labels.find_id_doubts(whole, SLIDES) == []
+
+
+@pytest.mark.parametrize("label", ["none", "null", "unknown", "0"])
+def test_what_may_be_a_class_is_one(table, label):
+    assert read(table(f"slide_id,label\na1,{label}\na2,{label}\nb,x\nc,x\n"))["a1"] == label
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\n", "\x1b[2J", "\u2028"], ids=ascii)
+def test_what_does_not_show_is_no_part_of_a_label(table, sign):
+    with pytest.raises(ValueError, match=r"row \d: label 'a\\.* contains invisible characters; retype it"):
+        labels.read_labels(table(f'slide_id,label\na1,"a{sign}b"\na2,x\n'), SLIDES)

@@ -9,6 +9,16 @@ from slpd_core.evaluation import classifiers, evaluate, folds, networks, trainin
 NETWORKS = ["mil", "abmil", "dsmil", "vit_wsi"]
 
 
+def test_a_rate_that_diverges_is_not_chosen_and_only_if_all_do_it_is_an_error(make_slides, plant):
+    slides = make_slides(6)
+    parts, features = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.34), plant(slides, 1.0)
+    huge = {slide: array * np.float32(1e15) for slide, array in features.items()}
+    chosen, _ = fit(parts, features, "mil", lr_grid=(1e-3, 1e30), epochs=1)
+    assert chosen.chosen["lr"] == "0.001"
+    with pytest.raises(ValueError, match=r"dsmil diverged while training; lower evaluate\.lr_grid \(1e\+30, 1e\+35\)"):
+        fit(parts, huge, "dsmil", lr_grid=(1e30, 1e35), epochs=1)
+
+
 @pytest.fixture
 def task(make_slides, plant):
     """Folds with a validation part, and features whose mean carries the label."""

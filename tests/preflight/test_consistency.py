@@ -121,8 +121,27 @@ def test_neighbors_are_counted_in_the_folds_that_a_run_follows(settings):
     tasks = {"labels": {"tasks": {"label": {}, "grade": {}}}, "folds": {"n_folds": 3}}
     run = {"train_on": "train_fold", "n_neighbors": 2}
     consistency.require_cohort(settings(run, **tasks), SHEET, labels)  # of the first task
-    consistency.require_cohort(settings(run | {"fold_task": "label"}, **tasks), SHEET, labels)
-    refused(settings(run | {"fold_task": "grade"}, **tasks), "n_neighbors: 2 of 1 other slides", labels=labels)
+    consistency.require_cohort(
+        settings(run, pretrain=TINY["pretrain"] | {"fold_task": "label"}, **tasks), SHEET, labels
+    )
+    followed = settings(run, pretrain=TINY["pretrain"] | {"fold_task": "grade"}, **tasks)
+    refused(followed, "n_neighbors: 2 of 1 other slides", labels=labels)
+
+
+def test_validation_slides_that_choose_must_be_in_each_fold(settings, tmp_path):
+    choose = {"evaluate": TINY["evaluate"] | {"select": "val"}}
+    ids = [f"{label}{i}" for label in "ab" for i in range(4)]
+    sheet = pd.DataFrame({"slide_id": ids, "patient_id": ids, "site": "h"})
+    labels = {"label": sheet.assign(label=[name[0] for name in ids])}
+    drawn = settings(folds={"n_folds": 2, "val_fraction": 0.5}, **choose)
+    consistency.require_cohort(drawn, sheet, labels)
+    refused(drawn, "evaluate.select: val, but fold 1 has no validation slides; raise folds.val_fraction")
+    (tmp_path / "splits_0.csv").write_text("train,val,test\na1,b2,a3\nb1,,\na2,,\n")
+    (tmp_path / "splits_1.csv").write_text("train,val,test\na1,,a3\nb1,,\n")
+    imported = {"folds": {"splits_dir": str(tmp_path)}}
+    refused(settings(**imported, **choose), "fold 1 has no validation slides; add them to the splits")
+    means = {"evaluate": choose["evaluate"] | {"classifiers": {"patch_tokens": ["knn"], "slpd": ["logreg"]}}}
+    consistency.require_cohort(settings(**imported, **means), SHEET, LABELS)
 
 
 def test_what_is_in_doubt_is_said(tmp_path):

@@ -287,7 +287,7 @@ def test_a_cohort_without_labels_is_ready_to_be_pretrained_on(settings, cohort, 
     rows = [row.split(",") for row in path.read_text().splitlines()]
     path.write_text("\n".join(f"{slide},{patient},{name}" for slide, patient, _, name in rows) + "\n")
     out = look(settings())
-    assert "note  labels       no slide has a label" in out
+    assert "no slide has a label, so evaluation waits for labels" in out
     assert "pretrain slpd" in out
     assert "evaluate" not in out.split("About 10 regions")[1]
     assert out.endswith("Ready.\n")

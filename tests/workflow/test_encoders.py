@@ -48,13 +48,17 @@ def test_a_run_has_one_encoder_or_one_per_fold(encoders):
     assert made.pretrain_section(of_fold)["train_on"] == "train_fold"
 
 
-def test_a_run_follows_the_folds_of_the_first_task_or_of_the_one_it_names(encoders):
+def test_runs_follow_the_folds_of_the_first_task_or_of_the_one_that_is_named(encoders):
     labels = {"tasks": {"subtype": {}, "grade": {}}}
-    runs = {"all": {}, "first": {"train_on": "train_fold"}, "own": {"train_on": "train_fold", "fold_task": "grade"}}
-    made = encoders(tasks=["subtype", "grade"], labels=labels, pretrain={"runs": runs}, evaluate=PATCHES)
-    assert made.fold_task == {"all": "", "first": "subtype", "own": "grade"}
-    tables = [made.folds_table(Wildcards(region_encoder=f"{run}.fold0")) for run in ("first", "own")]
-    assert tables == [f"{RESULTS}/folds/subtype/folds.parquet", f"{RESULTS}/folds/grade/folds.parquet"]
+    sections = []
+    for named, followed in ((None, "subtype"), ("grade", "grade")):
+        pretrain = {"runs": {"all": {}, "each": {"train_on": "train_fold"}}, "fold_task": named}
+        made = encoders(tasks=["subtype", "grade"], labels=labels, pretrain=pretrain, evaluate=PATCHES)
+        assert made.fold_task == {"all": "", "each": followed}
+        of_fold = Wildcards(region_encoder="each.fold0")
+        assert made.folds_table(of_fold) == f"{RESULTS}/folds/{followed}/folds.parquet"
+        sections.append([made.pretrain_section(Wildcards(region_encoder=name)) for name in made.names])
+    assert sections[0] == sections[1], "naming the task retrains no run on all slides"
 
 
 def test_a_run_on_the_slides_of_folds_needs_a_task(encoders):

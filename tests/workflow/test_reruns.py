@@ -98,7 +98,7 @@ def test_labels_removed_leave_the_slides_and_the_pretraining(cohort, small):
     done = small(cohort)
     assert done.returncode == 0, done.stderr
     assert done.jobs == {"report": 1}
-    assert "no slide has a label: evaluation waits for labels" in done.stderr
+    assert "no slide has a label, so evaluation waits for labels" in done.stderr
     assert "nothing was evaluated" in (cohort / "results" / "tiny" / "report" / "index.html").read_text()
     assert small(cohort, "-n").jobs == {}
     table.to_csv(sheet, index=False)
@@ -106,8 +106,8 @@ def test_labels_removed_leave_the_slides_and_the_pretraining(cohort, small):
 
 
 def test_a_label_corrected_in_one_task_leaves_the_others(cohort, small):
-    slides = pd.read_csv(cohort / "slides.csv", dtype=str)["slide_id"]
-    values = {"patient_id": slides, "kras": ["wt", "mut"] * 3, "grade": ["1", "2"] * 3}
+    patients = pd.read_csv(cohort / "slides.csv", dtype=str)["patient_id"]
+    values = {"patient_id": patients, "kras": ["wt", "mut"] * 3, "grade": ["1", "2"] * 3}
     clinical = pd.DataFrame(values)
     clinical.to_csv(cohort / "clinical.csv", index=False)
     tasks = {

@@ -104,13 +104,13 @@ def test_each_task_has_all_rows_and_figures_of_its_own(rows):
 @pytest.mark.parametrize(("fold_task", "followed"), [(None, "subtype"), ("grade", "grade")])
 def test_a_run_per_fold_has_rows_of_the_task_alone_whose_folds_it_follows(rows, fold_task, followed):
     """Its encoders have seen test slides of the other task."""
-    runs = {"all": {}, "each": {"train_on": "train_fold", "fold_task": fold_task}}
+    runs = {"all": {}, "each": {"train_on": "train_fold"}}
     classifiers = {"all": ["knn"], "each": ["vit_wsi"]}
     two = rows(
         ["subtype", "grade"],
         ["n"],
         labels={"tasks": TASKS},
-        pretrain={"runs": runs},
+        pretrain={"runs": runs, "fold_task": fold_task},
         evaluate={"classifiers": classifiers},
     )
     expected = [("subtype", "all", "knn"), ("grade", "all", "knn"), (followed, "each", "vit_wsi")]
@@ -156,15 +156,38 @@ def test_new_slides_of_a_compared_encoder_have_a_ledger_of_their_own(rows):
     assert row["tokens"] == f"{RESULTS}/compared/uni/tokens"
 
 
+def test_a_task_without_rows_is_refused(rows):
+    each = {"runs": {"each": {"train_on": "train_fold"}}}
+    with pytest.raises(ValueError, match=r"labels\.tasks\.grade: no row .* add patch_tokens, or a run on all slides"):
+        rows(["subtype", "grade"], labels={"tasks": TASKS}, pretrain=each, evaluate={"classifiers": {"each": ["mil"]}})
+
+
+def touch_table(cohort: str, task: str) -> str:
+    """Make an empty file as a cohort's result table of a task."""
+    path = Path("results", cohort, "report", task, "table.parquet")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return str(path)
+
+
 def test_tables_join_this_cohort_and_others_that_are_finished(rows, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"report\.tables: none is named"):
         rows().joined_tables(Wildcards())
-    names = ["cohort", "cohort/grade", "done", "done/grade", "pending"]
-    joined = rows(report={"tables": {"all": {"cohorts": names, "rows": ["slpd/mil"]}}})
-    done = Path("results/done/report/grade/table.parquet")
-    done.parent.mkdir(parents=True)
-    done.touch()
-    own = [f"{RESULTS}/report/{task}/table.parquet" for task in ("label", "grade")]
-    assert joined.joined_tables(Wildcards()) == [*own, str(done)]
+    names = ["cohort", "done", "both/grade", "pending"]
+    joined = rows(["subtype"], report={"tables": {"all": {"cohorts": names, "rows": ["slpd/mil"]}}})
+    touch_table("cohort", "label")  # of before the task had a name
+    others = [touch_table("done", "grade"), touch_table("both", "grade")]
+    touch_table("both", "label")
+    assert joined.joined_tables(Wildcards()) == [f"{RESULTS}/report/subtype/table.parquet", *others]
     assert [*joined.result_tables] == names
+
+
+@pytest.mark.parametrize("cohort", ["cohort", "both"])
+def test_a_table_names_the_task_of_a_cohort_with_several(rows, tmp_path, monkeypatch, cohort):
+    monkeypatch.chdir(tmp_path)
+    touch_table("both", "grade")
+    touch_table("both", "subtype")
+    joined = rows(["grade", "subtype"], report={"tables": {"all": {"cohorts": [cohort], "rows": ["slpd/mil"]}}})
+    with pytest.raises(ValueError, match=f"{cohort} has tasks grade, subtype; write {cohort}/grade, for example"):
+        joined.joined_tables(Wildcards())

@@ -42,7 +42,7 @@ def test_a_sheets_label_is_the_task_of_that_name(tasks, tmp_path):
     made = tasks()
     assert made.names == ["label"]
     assert made.path == tmp_path / "slides.csv"
-    assert made.section(Wildcards(task="label")) == {"column": "label", "key": "slide_id", "id_column": "slide_id"}
+    assert made.columns_of(Wildcards(task="label")) == {"column": "label", "key": "slide_id", "id_column": "slide_id"}
     assert label_of(made.labels["label"]) == {"a1": "x", "a2": "x", "b": "y", "c": "y"}
 
 
@@ -58,7 +58,7 @@ def test_tasks_have_labels_by_patient_from_a_table_of_their_own(tasks, tmp_path)
     assert made.names == ["mutation", "stage"]
     assert made.path == tmp_path / "clinical.csv"
     section = {"column": "kras", "key": "patient_id", "id_column": "patient_id"}
-    assert made.section(Wildcards(task="mutation")) == section
+    assert made.columns_of(Wildcards(task="mutation")) == section
     assert label_of(made.labels["mutation"]) == {"a1": "wt", "a2": "wt", "b": "mut", "c": "mut", "d": "wt"}
     assert label_of(made.labels["stage"]) == {"a1": "I", "a2": "I", "b": "II", "d": "II"}
 
@@ -67,7 +67,34 @@ def test_a_table_of_labels_without_named_tasks_has_the_task_of_its_column_label(
     made = tasks(clinical=CLINICAL.replace("kras", "label"), key="patient_id")
     assert made.names == ["label"]
     assert set(made.labels["label"]["label"]) == {"wt", "mut"}
-    assert tasks(clinical=CLINICAL, key="patient_id").names == []
+    with pytest.raises(
+        ValueError, match=r"clinical\.csv has no values in a column label; name its columns in labels\.ta"
+    ):
+        tasks(clinical=CLINICAL, key="patient_id")
+
+
+def test_labels_can_be_switched_off(tasks):
+    assert tasks(tasks=None).names == []
+    assert tasks(clinical=CLINICAL, **NAMED | {"tasks": None}).labels == {}
+
+
+def test_a_column_that_may_hold_the_label_is_suggested(tasks):
+    waiting = tasks("slide_id,path,Diagnosis\na1,a1.svs,x\n").describe_waiting()
+    assert "column Diagnosis may hold it: set sheet.columns: {label: Diagnosis}" in waiting
+    assert "may hold it" not in tasks("slide_id,path\na1,a1.svs\n").describe_waiting()
+    assert tasks().describe_waiting() == ""
+
+
+def test_the_column_of_ids_may_have_another_name(tasks):
+    made = tasks(clinical=CLINICAL.replace("patient_id", "case"), id_column="case", **NAMED)
+    assert label_of(made.labels["mutation"])["b"] == "mut"
+
+
+def test_what_matches_no_slide_is_in_doubt(tasks):
+    made = tasks(clinical=CLINICAL + "D,mut,I\n", **NAMED)
+    assert [doubt.split(": ")[0] for doubt in made.doubts] == ["task mutation", "task stage", "task stage"]
+    assert "1 of its ids match no patient_id of the sheet: D" in made.doubts[0]
+    assert made.doubts[-1].endswith("taken as no value: 'NA' (1)")
 
 
 def test_a_table_of_labels_that_is_not_there_is_named(tasks, tmp_path):
@@ -77,7 +104,7 @@ def test_a_table_of_labels_that_is_not_there_is_named(tasks, tmp_path):
 
 def test_problems_of_a_table_are_named_with_their_task(tasks):
     with pytest.raises(ValueError, match=r"labels\.tasks\.stage: .*clinical\.csv: 1 problem"):
-        tasks(clinical=CLINICAL.replace("d,wt,II", "d,wt,NA"), **NAMED)
+        _ = tasks(clinical=CLINICAL.replace("d,wt,II", "d,wt,NA"), **NAMED).labels
 
 
 def test_the_rows_of_a_task_change_with_its_labels_alone(tasks):

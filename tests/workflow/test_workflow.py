@@ -138,7 +138,8 @@ def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widene
     rows = table.loc[table["classifier"] == "DS-MIL", ["features", "pretraining"]].to_numpy().tolist()
     assert rows[:3] == [["color", "–"], ["patch", "none (random)"], ["patch", "plain (random)"]]
     for fold in (0, 1):  # the same weights under another name
-        paths = [results / "evaluate" / name / "dsmil" / f"fold{fold}.parquet" for name in ("patch_tokens", "plain")]
+        rows = [results / "evaluate" / "label" / name / "dsmil" for name in ("patch_tokens", "plain")]
+        paths = [row / f"fold{fold}.parquet" for row in rows]
         pd.testing.assert_frame_equal(*(artifacts.read_table(path, "evaluate")[0] for path in paths))
     assert snakemake(folder, "-n", overlay=overlay).jobs == {}
     changed = overlay | {"patch_encoder": {"compared": {"plain": {"mean": [0.4, 0.4, 0.4]}}}}
@@ -384,14 +385,17 @@ def test_a_sheet_without_a_column_is_refused(cohort, snakemake):
 
 
 def test_columns_of_other_names_are_read_and_a_new_name_reruns_nothing(cohort, snakemake):
-    sheet, made = cohort / "slides.csv", "results/tiny/sheet/slides.parquet"
+    sheet, made = cohort / "slides.csv", ("results/tiny/sheet/slides.parquet", "results/tiny/labels/label.parquet")
     sheet.write_text(sheet.read_text().replace("label", "diagnosis", 1))
-    refused(snakemake, cohort, "add it, or did you mean sheet.columns: {label: diagnosis}?")
+    waiting = snakemake(cohort, made[0])
+    assert waiting.returncode == 0, waiting.stdout + waiting.stderr
+    assert "no slide has a label, so evaluation waits for labels: column diagnosis may hold it: set " in waiting.stderr
     overlay = {"sheet": {"path": "slides.csv", "columns": {"label": "diagnosis"}}}
-    done = snakemake(cohort, made, overlay=overlay)
+    done = snakemake(cohort, *made, overlay=overlay)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.jobs == {"labels": 1}
     sheet.write_text(sheet.read_text().replace("diagnosis", "label", 1))
-    assert snakemake(cohort, made).jobs == {}
+    assert snakemake(cohort, *made).jobs == {}
 
 
 def test_a_missing_slide_is_refused(cohort, snakemake):
