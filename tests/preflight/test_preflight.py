@@ -97,7 +97,7 @@ def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort,
     assert list(rows) == ["tissue", "tokens", "pretrain dino", "pretrain slpd", "evaluate", "all"]
     assert rows["tissue"][1] == rows["tokens"][1] == "4"
     assert rows["pretrain slpd"][2] == "1"
-    assert rows["evaluate"][1] == "26"  # 13 rows of two folds
+    assert rows["evaluate"][1] == "12"  # 6 rows of two folds
 
 
 def test_regions_are_foretold_by_area(probed):
