@@ -70,7 +70,7 @@ def ran(tmp_path_factory, plugin, write_cohort) -> tuple[Path, dict[str, dict[st
 def test_the_run_ends_with_its_report(ran):
     results, jobs = ran
     assert {job["JobState"] for job in jobs.values()} == {"COMPLETED"}
-    table = pd.read_csv(results / "report" / "table.csv")
+    table = pd.read_csv(results / "report" / "label" / "table.csv")
     assert table[["features", "classifier"]].to_numpy().tolist() == [["patch", "KNN (mean)"]]
     assert (results / "report" / "index.html").stat().st_size
 
