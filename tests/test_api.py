@@ -360,7 +360,7 @@ def problem_of(function, **arguments) -> str:
         dummies["source"] = "none"
     try:
         function(**dummies | arguments)
-    except Exception as error:
+    except Exception as error:  # of any kind: the test tells the right kind from all others
         return str(error)
     return ""
 
@@ -420,3 +420,9 @@ def test_a_drawn_slide_is_that_of_its_seed(tmp_path):
     contents = [slpd.Slide(tmp_path / f"{name}.tiff").thumbnail(0.5) for name in "abc"]
     np.testing.assert_array_equal(contents[0], contents[1])
     assert (contents[0] != contents[2]).any()
+
+
+def test_a_slide_without_a_patient_is_named():
+    embeddings = {name: np.zeros((4, 3), np.float32) for name in ("a", "b")}
+    with pytest.raises(ValueError, match=r"patients: none is given for slide b; give one per slide, or None"):
+        slpd.cluster_embeddings(embeddings, n_prototypes=2, patients={"a": "p"})

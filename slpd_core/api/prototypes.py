@@ -9,6 +9,7 @@ from slpd_core.config.base import NonNegativeInt, Seed
 from slpd_core.pretraining import prototypes
 from slpd_core.pretraining.matching import Matching
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.runtime import name_some
 
 
 @config.check_arguments(config.PretrainRunConfig, seed=Seed, epoch=NonNegativeInt)
@@ -46,13 +47,16 @@ def cluster_embeddings(
         sec. 2.2).
 
     Raises:
-        ValueError: An argument is out of its bounds, or there is no slide.
+        ValueError: An argument is out of its bounds, there is no slide, or one has no patient.
     """
     if center_slides and n_prototypes == 1:
         raise ValueError("center_slides: nothing is left of one prototype per slide; set n_prototypes to 2 or more")
     if not embeddings:
         raise ValueError("embeddings: of no slide; give those of one slide at least")
     ids = list(embeddings)
+    lacking = [] if patients is None else [name for name in ids if name not in patients]
+    if lacking:
+        raise ValueError(f"patients: none is given for slide {name_some(lacking)}; give one per slide, or None")
     groups = None if patients is None else np.unique([patients[name] for name in ids], return_inverse=True)[1]
     return prototypes.cluster_slides(
         np.concatenate([embeddings[name] for name in ids]),
