@@ -4,23 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace as Wildcards
 
 import pytest
-import yaml
 
-from slpd_core import config
 from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.rows import Rows
+from tests.workflow.planted_settings import load_settings
 
-ROOT = Path(__file__).parents[2]
 RESULTS = "results/cohort"
 TASKS = {"subtype": {}, "grade": {}}
-
-
-def load_settings(**sections) -> config.Config:
-    """Load config.yaml with two folds and these keys of its sections."""
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for section, keys in ({"folds": {"n_folds": 2}} | sections).items():
-        values[section] |= keys
-    return config.load(values)
 
 
 @pytest.fixture
