@@ -10,7 +10,7 @@ import numpy as np
 
 from slpd_core import artifacts
 from slpd_core.evaluation.features import ReadSlide
-from slpd_core.evaluation.training import LR, Validation, train_network
+from slpd_core.evaluation.training import LR, TrainedNetwork, TrainingRecipe, Validation, choose_rate, train_network
 from slpd_core.runtime import fast_imports
 
 # A slide's features, float32 (L, D) → probabilities, float64 (C,), and the attention to each instance, float64 (L,),
@@ -90,28 +90,14 @@ def fit_classifier(
         means = np.stack([read(slide_id).mean(0) for slide_id in slide_ids])
         arrays = fit_knn(means, labels, knn_n_neighbors) if classifier == "knn" else fit_logreg(means, labels, logreg_c)
         return FittedClassifier(classifier, classes, dim, arrays)
+    size = dim, len(classes)
+
+    def train(rate: float) -> TrainedNetwork:
+        recipe = TrainingRecipe(epochs=epochs, lr=rate, weight_decay=weight_decay, dropout=dropout)
+        return train_network(read, slide_ids, labels, size, classifier, seed, validation=validation, **recipe)
+
     rates = validation.lr_grid if validation and validation.lr_grid else (lr,)
-    trained = [
-        train_network(
-            read,
-            slide_ids,
-            labels,
-            (dim, len(classes)),
-            classifier,
-            seed,
-            epochs=epochs,
-            lr=rate,
-            weight_decay=weight_decay,
-            dropout=dropout,
-            validation=validation,
-        )
-        for rate in rates
-    ]
-    best = min(trained, key=lambda network: network.loss) if validation else trained[0]
-    if not best.arrays:
-        setting = "evaluate.lr" if rates == (lr,) else "evaluate.lr_grid"
-        shown = ", ".join(f"{rate:g}" for rate in rates)
-        raise ValueError(f"{classifier} diverged while training; lower {setting} ({shown})")
+    best = choose_rate(train, rates, name=classifier)
     return FittedClassifier(classifier, classes, dim, best.arrays, {"epoch": str(best.epoch), "lr": f"{best.lr:g}"})
 
 

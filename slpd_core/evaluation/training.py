@@ -1,9 +1,9 @@
 """The training of a classifier's network by Adam: to the last epoch, or to the best on validation slides."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -29,6 +29,15 @@ class Validation:
     slide_ids: Sequence[str]
     labels: np.ndarray
     lr_grid: Sequence[float] = ()
+
+
+class TrainingRecipe(TypedDict, total=False):
+    """Keywords of `train_network`, but for the validation slides."""
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    dropout: float
 
 
 class TrainedNetwork(NamedTuple):
@@ -118,6 +127,27 @@ def train_network(
                 best = TrainedNetwork(_copy_arrays(network), step // len(slide_ids), lr, mean)
     if not validation:
         return TrainedNetwork(_copy_arrays(network), epochs, lr, math.nan)
+    return best
+
+
+def choose_rate(train: Callable[[float], TrainedNetwork], rates: Sequence[float], *, name: str) -> TrainedNetwork:
+    """Train a network per learning rate, and choose that of the lowest validation loss.
+
+    Args:
+        train: Trains by a learning rate, as `train_network`.
+        rates: Learning rates; more than one need validation slides.
+        name: Of the classifier, for the error.
+
+    Returns:
+        The network; the first of equal ones.
+
+    Raises:
+        ValueError: The validation loss is finite after no epoch of any rate.
+    """
+    best = min(map(train, rates), key=lambda network: network.loss)
+    if not best.arrays:
+        setting, shown = "lr_grid" if len(rates) > 1 else "lr", ", ".join(f"{rate:g}" for rate in rates)
+        raise ValueError(f"{name} diverged while training; lower evaluate.{setting} ({shown})")
     return best
 
 

@@ -85,9 +85,7 @@ def run(
     figures.write_figures(out_dir, pngs)
     patients = dict(zip(ledger["slide_id"], ledger["patient_id"], strict=True))
     for name, of in results.items():
-        drawn = task.draw_figures(of, runs)
-        if monitored_paths:
-            drawn["knn"] = figures.plot_training(task.knn_histories(monitored_paths, labels[name], patients))
+        drawn = task.draw_figures(of, runs) | task.draw_knn(monitored_paths, labels[name], patients)
         task.write_task(out_dir / name, of, drawn, meta)
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()

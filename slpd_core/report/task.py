@@ -175,23 +175,23 @@ def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
     return figures.plot_roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
 
 
-def knn_histories(
+def draw_knn(
     monitored_paths: Mapping[str, Path], labels: Mapping[str, str], patients: Mapping[str, str]
-) -> dict[str, pd.DataFrame]:
-    """Predict the label of regions by their nearest neighbors, in the course of each pretraining.
+) -> dict[str, bytes]:
+    """Draw how often the nearest regions share a label, in the course of each pretraining.
 
     Args:
         monitored_paths: By run, the embeddings of its monitored regions; one run is in memory at a time.
         labels, patients: As in `knn_history`.
 
     Returns:
-        By run, as `knn_history` returns it.
+        A PNG as knn; nothing without runs.
     """
     histories = {}
     for run, path in monitored_paths.items():
         arrays, _ = artifacts.read_arrays(path, ("embeddings", "region_slide"))
         histories[run] = knn_history(**arrays, labels=labels, patients=patients)
-    return histories
+    return {"knn": figures.plot_training(histories)} if histories else {}
 
 
 def knn_history(
