@@ -10,6 +10,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core.report import curves, figures, metrics, projection
+from slpd_core.report.figures.style import REFERENCE, line_styles, reference_styles
+from slpd_core.report.figures.training import _training_panel
 
 BLUE, ORANGE = (0, 0x72, 0xB2), (0xD5, 0x5E, 0)  # of the first and the second run
 GRAY = (round(0.45 * 255),) * 3
@@ -108,11 +110,11 @@ def test_every_run_keeps_its_color_and_patch_features_are_gray():
 
 
 def test_what_stands_beside_the_runs_is_told_apart_and_patch_features_are_the_same_everywhere():
-    styles = figures.reference_styles(["mean_color", "patch_tokens", *"abcdef"])
+    styles = reference_styles(["mean_color", "patch_tokens", *"abcdef"])
     assert len({tuple(style.values()) for style in styles.values()}) == 8
     for names in (["patch_tokens"], ["mean_color", "patch_tokens"], ["mean_color", "patch_tokens", "a"]):
-        assert figures.reference_styles(names)["patch_tokens"] == {"color": figures.REFERENCE, "linestyle": "-"}
-    assert "-" not in {style["linestyle"] for style in figures.reference_styles(["mean_color", "a"]).values()}
+        assert reference_styles(names)["patch_tokens"] == {"color": REFERENCE, "linestyle": "-"}
+    assert "-" not in {style["linestyle"] for style in reference_styles(["mean_color", "a"]).values()}
 
 
 @pytest.mark.parametrize("level", [0.2, 1.0])
@@ -278,7 +280,7 @@ def test_a_label_is_text_whatever_it_holds():
 
 
 def test_a_dozen_runs_are_told_apart():
-    styles = figures.line_styles([str(i) for i in range(12)])
+    styles = line_styles([str(i) for i in range(12)])
     assert len({tuple(style.values()) for style in styles.values()}) == 12
 
 
@@ -293,6 +295,6 @@ def test_a_figure_is_the_same_twice():
 def test_a_curve_below_zero_is_not_cut_off(koleo, floor_is_zero):
     axis = Figure().subplots()
     frame = pd.DataFrame({"epoch": [0, 1], "koleo": koleo, "log_out_dim": 5.0})
-    figures._training_panel(axis, "koleo", {"dino": frame}, ["dino"])
+    _training_panel(axis, "koleo", {"dino": frame}, ["dino"])
     assert axis.get_ylim()[0] <= min(koleo)
     assert (axis.get_ylim()[0] == 0) == floor_is_zero
