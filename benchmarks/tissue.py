@@ -26,12 +26,12 @@ import torch
 from benchmarks.planted import CROPS, RECIPE
 from benchmarks.slides import settings
 from slpd_core import artifacts
+from slpd_core.endpoints.classification import score_classes
 from slpd_core.evaluation import evaluate
 from slpd_core.pretraining import stage_two
 from slpd_core.pretraining.pretrain import select_arguments
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions, read_token_dataset
-from slpd_core.report import metrics
 from slpd_core.runtime import keep_freed_memory
 from slpd_core.ssl.checkpoint import Checkpoint
 
@@ -103,7 +103,7 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
         truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
         for name, classifier in CLASSIFIERS.items():
             p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, seed, **training)[1]
-            rows.append({"way": way, "seed": seed, "classifier": name} | metrics.score_predictions(p, truth))
+            rows.append({"way": way, "seed": seed, "classifier": name} | score_classes(truth, p))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Strata of each kind of endpoint, by which folds are divided evenly."""
+"""Groups of endpoints without classes, by which folds are stratified and pictures colored."""
 
 import numpy as np
 
@@ -26,45 +26,36 @@ def quantile_bins(values: np.ndarray, *, n_bins: int = N_BINS, min_count: int = 
     return np.zeros(len(values), np.int64)
 
 
-def class_strata(labels: np.ndarray) -> np.ndarray:
-    """Stratify classes, ordered or not: each is a stratum.
+def regression_groups(values: np.ndarray) -> np.ndarray:
+    """Group numbers by their quartiles.
 
     Args:
-        labels: Of each patient or slide, (n,).
+        values: Of each patient or slide, (n,).
 
     Returns:
-        Stratum of each, str (n,).
+        Name of each group, str (n,), such as "q1 (≤ 2.5)"; fewer groups where many values are equal.
     """
-    return np.asarray(labels).astype(str)
+    bins = quantile_bins(np.asarray(values, np.float64))
+    ends = [values[bins == i].max() for i in range(bins.max(initial=0))]
+    last = f"q{len(ends) + 1} (> {ends[-1]:.4g})" if ends else "all"
+    names = [*(f"q{i} (≤ {end:.4g})" for i, end in enumerate(ends, start=1)), last]
+    return np.array([names[i] for i in bins], object)
 
 
-def regression_strata(targets: np.ndarray, *, n_bins: int = N_BINS, min_count: int = 2) -> np.ndarray:
-    """Stratify continuous targets by their quantiles.
-
-    Args:
-        targets: Of each patient or slide, (n,).
-        n_bins, min_count: As in `quantile_bins`; pass the number of folds, so that each fold tests every stratum.
-
-    Returns:
-        Stratum of each, str (n,): q1 has the lowest targets.
-    """
-    bins = quantile_bins(np.asarray(targets, np.float64), n_bins=n_bins, min_count=min_count)
-    return np.array([f"q{i + 1}" for i in bins], str)
-
-
-def survival_strata(time: np.ndarray, event: np.ndarray, *, n_bins: int = N_BINS, min_count: int = 2) -> np.ndarray:
-    """Stratify survival by event and, among events and among censored cases, by quantiles of time.
+def survival_groups(time: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """Group survival by event, and events and censored cases by the median of their times.
 
     Args:
         time, event: Of each patient or slide, as in `validated_survival`.
-        n_bins, min_count: As in `regression_strata`.
 
     Returns:
-        Stratum of each, str (n,): event-1 has the earliest events, censored-1 the shortest follow-up.
+        Name of each group, str (n,), such as "early event (≤ 24)" and "late event (> 24)".
     """
     time, event = validated_survival(time, event)
-    strata = np.empty(len(time), object)
+    groups = np.empty(len(time), object)
     for name, side in (("event", event), ("censored", ~event)):
-        bins = quantile_bins(time[side], n_bins=n_bins, min_count=min_count)
-        strata[side] = [f"{name}-{i + 1}" for i in bins]
-    return strata.astype(str)
+        bins = quantile_bins(time[side], n_bins=2)
+        edge = time[side][bins == 0].max(initial=0)
+        names = [f"early {name} (≤ {edge:.4g})", f"late {name} (> {edge:.4g})"] if bins.any() else [name]
+        groups[side] = [names[i] for i in bins]
+    return groups

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slpd_core.report import metrics
+from slpd_core.endpoints.classification import scored_classes
 
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 MAX_CALIBRATION_BINS = 10
@@ -30,7 +30,7 @@ def roc_curve(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def fold_roc_curves(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Compute the ROC curve of each fold: the mean one-vs-rest over `metrics.scored_classes`.
+    """Compute the ROC curve of each fold: the mean one-vs-rest over `classification.scored_classes`.
 
     Args:
         folds: Probabilities (n, C) and class indices (n,) of each test part.
@@ -40,7 +40,7 @@ def fold_roc_curves(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarra
     """
     curves = []
     for probabilities, labels in folds:
-        scored = metrics.scored_classes(labels, probabilities.shape[1])
+        scored = scored_classes(labels, probabilities.shape[1])
         class_curves = [roc_curve(labels == c, probabilities[:, c]) for c in scored]
         curves.append(np.mean(class_curves, axis=0) if class_curves else np.full(len(FALSE_POSITIVE_RATES), np.nan))
     return np.array(curves)

@@ -1,52 +1,9 @@
 """Metrics: accuracy, AUC and others of a fold; their mean and standard deviation over folds."""
 
-import math
-
 import numpy as np
 import pandas as pd
 
-SCORES = ("accuracy", "auc", "balanced_accuracy", "f1", "average_precision")
-
-
-def scored_classes(labels: np.ndarray, C: int) -> list[int]:
-    """List the classes whose one-vs-rest AUC is averaged: class 1 of two, else all C.
-
-    Args:
-        labels: Class indices of a test part, (n,).
-        C: Number of classes.
-
-    Returns:
-        Those that some of the labels are, but not all; none if the AUC is undefined.
-    """
-    return [c for c in ([1] if C == 2 else range(C)) if 0 < (labels == c).sum() < len(labels)]
-
-
-def score_predictions(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Score the predictions of one test part.
-
-    Args:
-        probabilities: (n, C).
-        labels: Class indices, (n,).
-
-    Returns:
-        Accuracy, balanced accuracy (over the classes among the labels) and macro F1 (over those or predicted) of the
-        arg-max; AUC and average precision, the mean one-vs-rest over `scored_classes`, nan without any.
-    """
-    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-
-    predicted = probabilities.argmax(1)
-    present = np.unique(labels)
-    scored = scored_classes(labels, probabilities.shape[1])
-    aucs = [roc_auc_score(labels == c, probabilities[:, c]) for c in scored]
-    precisions = [average_precision_score(labels == c, probabilities[:, c]) for c in scored]
-    recalls = [(predicted[labels == c] == c).mean() for c in present]
-    return {
-        "accuracy": float((predicted == labels).mean()) if len(labels) else math.nan,
-        "auc": float(np.mean(aucs)) if aucs else math.nan,
-        "balanced_accuracy": float(np.mean(recalls)) if recalls else math.nan,
-        "f1": float(f1_score(labels, predicted, average="macro", zero_division=0)) if len(labels) else math.nan,
-        "average_precision": float(np.mean(precisions)) if precisions else math.nan,
-    }
+from slpd_core.endpoints.classification import CLASS_SCORES, score_classes
 
 
 def probability_matrix(predictions: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,12 +62,13 @@ def score_folds(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         classes: Labels in the order of the probabilities.
 
     Returns:
-        A row per fold: fold, n and SCORES.
+        A row per fold: fold, n and CLASS_SCORES.
     """
     rows = []
     for fold, part in predictions.groupby("fold"):
-        rows.append({"fold": fold, "n": len(part)} | score_predictions(*probability_matrix(part, classes)))
-    return pd.DataFrame(rows, columns=["fold", "n", *SCORES])
+        probabilities, labels = probability_matrix(part, classes)
+        rows.append({"fold": fold, "n": len(part)} | score_classes(labels, probabilities))
+    return pd.DataFrame(rows, columns=["fold", "n", *CLASS_SCORES])
 
 
 def summarize_folds(per_fold: pd.DataFrame) -> dict[str, float]:
@@ -123,6 +81,6 @@ def summarize_folds(per_fold: pd.DataFrame) -> dict[str, float]:
         folds, their number; {score}_mean and {score}_sd (n - 1).
     """
     summary: dict[str, float] = {"folds": len(per_fold)}
-    for name in SCORES:
+    for name in CLASS_SCORES:
         summary |= {f"{name}_mean": float(per_fold[name].mean()), f"{name}_sd": float(per_fold[name].std(ddof=1))}
     return summary

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.endpoints.classification import CLASS_SCORES
 from slpd_core.report import metrics, significance, table_format, uncertainty
 from slpd_core.report.table_format import NONE, SHOWN_SCORES
 
@@ -176,7 +177,7 @@ def make_table(
                 )
                 line |= {f"{score}_{COMPARED[name]}": value for name, value in comparison.items()}
         lines.append(line | {"reference": reference.key if reference else ""})
-    scores = [f"{score}_{end}" for score in metrics.SCORES for end in ("mean", "sd", "low", "high")]
+    scores = [f"{score}_{end}" for score in CLASS_SCORES for end in ("mean", "sd", "low", "high")]
     compared = [f"{score}_{end}" for score in SHOWN_SCORES for end in COMPARED.values()]
     columns = [
         "row",

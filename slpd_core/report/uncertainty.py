@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from slpd_core.endpoints.classification import CLASS_SCORES, scored_classes
 from slpd_core.report import metrics
 
 LEVEL = 0.95
@@ -150,7 +151,7 @@ def weighted_hits(predicted: np.ndarray, labels: np.ndarray, C: int, weights: np
         weights: (B, n).
 
     Returns:
-        Score to (B,), over the same classes as in `metrics.score_predictions`.
+        Score to (B,), over the same classes as in `classification.score_classes`.
     """
     hit = predicted == labels
     is_class, is_predicted = ((np.arange(C)[:, None] == classes).astype(float) for classes in (labels, predicted))
@@ -178,8 +179,8 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
 
 
 def _weighted_scores(p: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Each score of `metrics.score_predictions` under the weightings (B, n): (B,), nan where it is undefined."""
-    scored = metrics.scored_classes(labels, p.shape[1])
+    """Each score of `classification.score_classes` under the weightings (B, n): (B,), nan where it is undefined."""
+    scored = scored_classes(labels, p.shape[1])
     aucs = np.array([weighted_auc(p[:, c], labels == c, weights) for c in scored]).reshape(-1, len(weights))
     precisions = np.array([weighted_average_precision(p[:, c], labels == c, weights) for c in scored])
     precisions = np.where(np.isnan(aucs), np.nan, precisions.reshape(-1, len(weights)))
@@ -194,7 +195,7 @@ def _scores_without_each(p: np.ndarray, labels: np.ndarray, patient: np.ndarray)
         _weighted_scores(p, labels, (np.arange(start, min(start + step, n_patients))[:, None] != patient).astype(float))
         for start in range(0, n_patients, step)
     ]
-    return {score: np.concatenate([block[score] for block in blocks]) for score in metrics.SCORES}
+    return {score: np.concatenate([block[score] for block in blocks]) for score in CLASS_SCORES}
 
 
 def compute_influences(
@@ -210,15 +211,15 @@ def compute_influences(
         training: Variance that training adds; KNN_TRAINING for nearest neighbors.
 
     Returns:
-        Score to its influence, for each of `metrics.SCORES`.
+        Score to its influence, for each of CLASS_SCORES.
     """
     p, labels = metrics.probability_matrix(predictions, classes)
     patient, patients = pd.factorize(predictions["patient_id"])
     fold, folds = pd.factorize(predictions["fold"], sort=True)
     has_label = np.zeros((len(patients), len(classes)), bool)  # a patient may have slides of several labels
     has_label[patient, labels] = True
-    values = {score: np.full(len(folds), np.nan) for score in metrics.SCORES}
-    parts = {score: np.full((len(folds), len(patients)), np.nan) for score in metrics.SCORES}
+    values = {score: np.full(len(folds), np.nan) for score in CLASS_SCORES}
+    parts = {score: np.full((len(folds), len(patients)), np.nan) for score in CLASS_SCORES}
     for i in range(len(folds)):
         tested = fold == i
         ids, local = np.unique(patient[tested], return_inverse=True)
@@ -227,7 +228,7 @@ def compute_influences(
         local_label = np.zeros((len(ids), len(classes)), bool)
         local_label[local, labels[tested]] = True
         n_label = (local_label * local_label.sum(0)).max(1)  # for a patient of several labels: the commonest
-        for score in metrics.SCORES:
+        for score in CLASS_SCORES:
             values[score][i] = whole[score][0]
             n = np.full(len(ids), len(ids)) if score == "accuracy" else n_label
             parts[score][i, ids] = (whole[score] - without[score]) * np.sqrt(np.where(n > 1, (n - 1) / n, 1.0))
@@ -240,7 +241,7 @@ def compute_influences(
             len(patients) if score == "accuracy" else n_rarest,
             training,
         )
-        for score in metrics.SCORES
+        for score in CLASS_SCORES
     }
 
 

@@ -39,29 +39,28 @@ def test_bins_are_as_many_as_hold_enough():
     assert strata.quantile_bins(np.repeat([0.0, 5.0], [90, 10])).sum() == 10
 
 
-def test_classes_are_their_own_strata():
-    assert strata.class_strata(np.array([2, 1, 2])).tolist() == ["2", "1", "2"]
-    assert strata.class_strata(np.array(["low", "high"], object)).tolist() == ["low", "high"]
+def test_numbers_are_grouped_by_quartile_and_named_by_its_end():
+    groups = strata.regression_groups(np.array([4.0, 1.0, 3.0, 2.0, 8.0, 5.0, 6.0, 7.25]))
+    names = ["q1 (≤ 2)", "q2 (≤ 4)", "q3 (≤ 6)", "q4 (> 6)"]
+    assert groups.tolist() == [names[i] for i in (1, 0, 1, 0, 3, 2, 2, 3)]
+    assert strata.regression_groups(np.array([4.0, 4.0])).tolist() == ["all", "all"]
+    assert len(strata.regression_groups(np.empty(0))) == 0
 
 
-def test_targets_are_stratified_from_the_lowest():
-    assert strata.regression_strata(np.array([4.0, 1.0, 3.0, 2.0]), n_bins=2).tolist() == ["q2", "q1", "q2", "q1"]
-    assert strata.regression_strata(np.array([4.0, 1.0]), min_count=3).tolist() == ["q1", "q1"]
-
-
-@given(SEEDS, st.integers(2, 60))
-def test_survival_is_stratified_by_event_then_by_time(seed, n):
+@given(SEEDS, st.integers(1, 60))
+def test_survival_is_grouped_by_event_then_by_time(seed, n):
     time, event, _ = draw_survival(seed, n)
-    names = strata.survival_strata(time, event, n_bins=3, min_count=2)
-    assert (np.char.startswith(names, "event-") == event).all()
+    groups = strata.survival_groups(time, event)
+    assert [("event" in name) for name in groups] == event.tolist()
     for side in (event, ~event):
-        bins = strata.quantile_bins(time[side], n_bins=3, min_count=2)
-        assert [name[-1] for name in names[side]] == [str(i + 1) for i in bins]
+        early = np.array([name.startswith("early") for name in groups[side]], bool)
+        assert not (early.any() and not early.all()) or time[side][early].max() < time[side][~early].min()
 
 
-def test_one_event_is_a_stratum_of_its_own():
-    names = strata.survival_strata(np.arange(8.0), np.arange(8) == 3, n_bins=2)
-    assert names.tolist() == ["censored-1"] * 3 + ["event-1"] + ["censored-1"] + ["censored-2"] * 3
+def test_one_event_is_a_group_of_its_own():
+    groups = strata.survival_groups(np.arange(8.0), np.arange(8) == 3)
+    early, late = "early censored (≤ 4)", "late censored (> 4)"
+    assert groups.tolist() == [early] * 3 + ["event", early] + [late] * 3
 
 
 @settings(max_examples=15)
@@ -69,7 +68,7 @@ def test_one_event_is_a_stratum_of_its_own():
 def test_folds_share_events_and_late_times_evenly(seed, n_folds):
     rng = np.random.default_rng(seed)
     time, event = rng.exponential(size=100), rng.random(100) < 0.4
-    label = strata.survival_strata(time, event, min_count=n_folds)
+    label = strata.survival_groups(time, event)
     patients = [f"p{i:03d}" for i in range(100)]
     slides = pd.DataFrame({"slide_id": patients, "patient_id": patients, "label": label})
     fold = folds.partition(slides, n_folds, seed)

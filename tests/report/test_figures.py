@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from slpd_core.report import curves, figures, metrics, projection
+from slpd_core.endpoints.classification import score_classes
+from slpd_core.report import curves, figures, projection
 from slpd_core.report.figures.style import REFERENCE, line_styles, reference_styles
 from slpd_core.report.figures.training import _training_panel
 
@@ -83,7 +84,7 @@ def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
     labels = rng.integers(min(C, present), size=300)
     probabilities = rng.dirichlet(np.ones(C), 300) + 0.3 * np.eye(C)[labels]
     area = np.trapezoid(curves.fold_roc_curves([(probabilities, labels)])[0], curves.FALSE_POSITIVE_RATES)
-    assert area == pytest.approx(metrics.score_predictions(probabilities, labels)["auc"], abs=0.01, nan_ok=True)
+    assert area == pytest.approx(score_classes(labels, probabilities)["auc"], abs=0.01, nan_ok=True)
 
 
 def test_the_band_is_the_deviation_of_a_sample():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import intervals
+from slpd_core.endpoints.classification import CLASS_SCORES
 from slpd_core.report import metrics, uncertainty
 
 
@@ -80,13 +81,13 @@ def test_the_parts_are_those_of_leaving_each_patient_out_one_by_one(seed, C, sli
     predictions, classes = planted(seed, 12 * C, 3, C, slides)
     influences = uncertainty.compute_influences(predictions, classes)
     scores = metrics.score_folds(predictions, classes).set_index("fold")
-    for score in metrics.SCORES:
+    for score in CLASS_SCORES:
         assert influences[score].values.to_dict() == pytest.approx(scores[score].to_dict())
     for patient in ("p0", "p7"):
         fold = predictions.loc[predictions["patient_id"] == patient, "fold"].iloc[0]
         part = predictions[predictions["fold"] == fold]
         rest = metrics.score_folds(part[part["patient_id"] != patient], classes).iloc[0]
-        for score in metrics.SCORES:
+        for score in CLASS_SCORES:
             n = part["patient_id"].nunique() // (1 if score == "accuracy" else C)
             moved = (scores.loc[fold, score] - rest[score]) * math.sqrt((n - 1) / n)
             assert influences[score].parts.loc[fold, patient] == pytest.approx(moved)
@@ -132,7 +133,7 @@ def test_patients_are_left_out_whole():
     one = uncertainty.compute_influences(table_of(labels, scores), ["a", "b"])
     patients = [f"p{n}" for n in range(40)] * 10
     ten = uncertainty.compute_influences(table_of(np.tile(labels, 10), np.tile(scores, 10), patients), ["a", "b"])
-    for score in metrics.SCORES:
+    for score in CLASS_SCORES:
         assert ten[score].interval() == pytest.approx(one[score].interval())
 
 
@@ -213,13 +214,13 @@ def test_perfect_predictions_are_no_certainty():
 
 def test_one_label_has_no_interval_of_its_auc():
     influences = uncertainty.compute_influences(table_of(np.zeros(4, int), np.ones(4)), ["a", "b"])
-    undefined = {score for score in metrics.SCORES if math.isnan(influences[score].interval()[0])}
+    undefined = {score for score in CLASS_SCORES if math.isnan(influences[score].interval()[0])}
     assert undefined == {"auc", "average_precision"}
 
 
 def test_no_slide_has_no_interval():
     influences = uncertainty.compute_influences(table_of(np.zeros(0, int), np.ones(0)), ["a", "b"])
-    assert all(np.isnan(influences[score].interval()).all() for score in metrics.SCORES)
+    assert all(np.isnan(influences[score].interval()).all() for score in CLASS_SCORES)
 
 
 @pytest.mark.parametrize("design", ["partition", "repeats", "10 hold-outs"])

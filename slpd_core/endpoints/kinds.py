@@ -1,0 +1,285 @@
+"""The kinds of endpoints: the columns of a task's tables, their texts, and the scores of predictions.
+
+Every table of a task has the column `label`: the class or, where there are no classes, the group that folds are
+stratified by and pictures are colored by. The truth is in the columns `targets`.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from slpd_core.endpoints.classification import CLASS_SCORES, score_classes
+from slpd_core.endpoints.concordance import SURVIVAL_SCORES, auc_times, score_survival
+from slpd_core.endpoints.ordinal import ORDINAL_SCORES, score_ordinal
+from slpd_core.endpoints.regression import REGRESSION_SCORES, score_regression
+from slpd_core.endpoints.strata import regression_groups, survival_groups
+
+# How tables code an event, after a leading "1:" or "0:" (cBioPortal).
+EVENTS = {"1", "true", "yes", "event", "dead", "deceased", "progressed", "recurred"}
+CENSORED = {"0", "false", "no", "censored", "alive", "living"}
+
+
+@dataclass(frozen=True)
+class Endpoint(ABC):
+    """What a task predicts of a slide or patient.
+
+    Attributes:
+        classes: Names of the classes, in their order; none of an endpoint without classes.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    kind: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]]  # columns that hold the truth
+    scores: ClassVar[tuple[str, ...]]
+    main_score: ClassVar[str]  # by which rows are compared
+
+    @property
+    @abstractmethod
+    def prediction_columns(self) -> list[str]:
+        """Columns of the predictions, (P,)."""
+
+    @abstractmethod
+    def parse(self, texts: Sequence[str]) -> tuple[str | float | bool, ...]:
+        """Read the truth from a table's cells, one per column of `targets`; raises ValueError if it is none."""
+
+    @abstractmethod
+    def group(self, truth: pd.DataFrame) -> np.ndarray:
+        """Name the group of each slide, str (n,), from the columns of the truth."""
+
+    @abstractmethod
+    def encode(self, slides: pd.DataFrame) -> np.ndarray:
+        """Encode the truth as numbers: class indices int64 (n,), values float64 (n,), or times and events (n, 2)."""
+
+    @abstractmethod
+    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+        """Score the predictions of one test part: each of `scores`, nan where undefined.
+
+        Args:
+            slides: Columns of the truth and of the predictions.
+            cohort: Truth of all cases, from which times and censoring weights of the time-dependent AUC are taken; by
+                default `slides`.
+        """
+
+    @abstractmethod
+    def find_training_problem(self, slides: pd.DataFrame) -> str:
+        """Say why no classifier can be trained on slides, "" if it can: `its training slides ...`."""
+
+    @abstractmethod
+    def describe_prediction(self, prediction: np.ndarray) -> str:
+        """Describe a prediction, (P,), in a few words."""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its labels are classes."""
+        return "label" in self.targets
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a task's tables: the label, and those of the truth."""
+        return [*dict.fromkeys(("label", *self.targets))]
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """The endpoint as metadata of an artifact."""
+        return {"kind": self.kind, "classes": json.dumps(self.classes)}
+
+    def predictions(self, slides: pd.DataFrame) -> np.ndarray:
+        """Return the predictions of a table, float64 (n, P)."""
+        return np.asarray(slides[self.prediction_columns], np.float64)
+
+
+class Classification(Endpoint):
+    """One of several classes without an order."""
+
+    kind = "classification"
+    targets = ("label",)
+    scores: ClassVar[tuple[str, ...]] = CLASS_SCORES
+    main_score = "auc"
+
+    @property
+    def prediction_columns(self) -> list[str]:
+        """The probability of each class."""
+        return [f"p_{label}" for label in self.classes]
+
+    def parse(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Take the text as the class."""
+        return tuple(texts)
+
+    def group(self, truth: pd.DataFrame) -> np.ndarray:
+        """Group by class."""
+        return np.asarray(truth["label"], object)
+
+    def encode(self, slides: pd.DataFrame) -> np.ndarray:
+        """Return class indices."""
+        return np.array([self.classes.index(label) for label in slides["label"]], np.int64)
+
+    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+        """Score probabilities."""
+        return score_classes(self.encode(slides), self.predictions(slides))
+
+    def find_training_problem(self, slides: pd.DataFrame) -> str:
+        """Two classes are needed."""
+        labels = slides["label"].unique()
+        if len(labels) > 1:
+            return ""
+        return f"its training slides have one label only ({', '.join(labels) or 'none'})"
+
+    def describe_prediction(self, prediction: np.ndarray) -> str:
+        """Name the most probable class."""
+        return f"predicted {self.classes[prediction.argmax()]}, p {prediction.max():.2f}"
+
+
+class Ordinal(Classification):
+    """One of several classes that have an order, such as grades."""
+
+    kind = "ordinal"
+    scores = ORDINAL_SCORES
+    main_score = "kappa"
+
+    def parse(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Take the text as the class, if it is one."""
+        if texts[0] not in self.classes:
+            raise ValueError(f"is none of the classes ({', '.join(self.classes)}); correct it, or add it to `order`")
+        return tuple(texts)
+
+    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+        """Score the most probable class by its distance."""
+        return score_ordinal(self.encode(slides), self.predictions(slides))
+
+
+class Regression(Endpoint):
+    """A number."""
+
+    kind = "regression"
+    targets = ("value",)
+    scores = REGRESSION_SCORES
+    main_score = "r2"
+
+    @property
+    def prediction_columns(self) -> list[str]:
+        """The number."""
+        return ["prediction"]
+
+    def parse(self, texts: Sequence[str]) -> tuple[float, ...]:
+        """Read a finite number."""
+        return (_read_number(texts[0]),)
+
+    def group(self, truth: pd.DataFrame) -> np.ndarray:
+        """Group by quartile."""
+        return regression_groups(np.asarray(truth["value"]))
+
+    def encode(self, slides: pd.DataFrame) -> np.ndarray:
+        """Return the values."""
+        return np.asarray(slides["value"], np.float64)
+
+    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+        """Score the errors."""
+        return score_regression(self.encode(slides), self.predictions(slides)[:, 0])
+
+    def find_training_problem(self, slides: pd.DataFrame) -> str:
+        """Two different values are needed."""
+        values = slides["value"].unique()
+        return "" if len(values) > 1 else f"its training slides have one value only ({', '.join(map(str, values))})"
+
+    def describe_prediction(self, prediction: np.ndarray) -> str:
+        """Return the number as text."""
+        return f"predicted {prediction[0]:.4g}"
+
+
+class Survival(Endpoint):
+    """The time to an event, right-censored."""
+
+    kind = "survival"
+    targets = ("time", "event")
+    scores = SURVIVAL_SCORES
+    main_score = "c_index"
+
+    @property
+    def prediction_columns(self) -> list[str]:
+        """The risk, compared with the median training case: above 0 is a high risk."""
+        return ["risk"]
+
+    def parse(self, texts: Sequence[str]) -> tuple[float | bool, ...]:
+        """Read a time of 0 or more, and whether the event was seen then."""
+        time, event = _read_number(texts[0]), texts[1].lower()
+        if time < 0:
+            raise ValueError(f"is {texts[0]!r}: a time of follow-up is not negative; correct it")
+        code, _, words = event.partition(":")
+        if not (words and code in ("0", "1")):
+            code = event.removesuffix(".0")
+        if code not in EVENTS | CENSORED:
+            raise ValueError(f"is {texts[1]!r}: code an event as 1 and a censored case as 0")
+        return time, code in EVENTS
+
+    def group(self, truth: pd.DataFrame) -> np.ndarray:
+        """Group by event, each before and after a time."""
+        return survival_groups(np.asarray(truth["time"]), np.asarray(truth["event"]))
+
+    def encode(self, slides: pd.DataFrame) -> np.ndarray:
+        """Return times and events."""
+        return np.asarray(slides[["time", "event"]], np.float64)
+
+    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+        """Score the order of risks."""
+        time, event = self.encode(slides).T
+        censoring = time, event
+        if cohort is not None:
+            censoring = self.encode(cohort)[:, 0], self.encode(cohort)[:, 1]
+        return score_survival(time, event, self.predictions(slides)[:, 0], auc_times(*censoring), censoring=censoring)
+
+    def find_training_problem(self, slides: pd.DataFrame) -> str:
+        """An event is needed, with a case that outlives it."""
+        time, event = self.encode(slides).T
+        if not event.any():
+            return "its training slides have no event"
+        return "" if (time > time[event > 0].min()).any() else "none of its training slides outlives an event"
+
+    def describe_prediction(self, prediction: np.ndarray) -> str:
+        """Name the side of the median."""
+        return f"{'high' if prediction[0] > 0 else 'low'} risk ({prediction[0]:+.2f})"
+
+
+KINDS: Mapping[str, type[Endpoint]] = {kind.kind: kind for kind in (Classification, Ordinal, Regression, Survival)}
+
+
+def make_endpoint(kind: str, classes: Sequence[str] = ()) -> Endpoint:
+    """Make an endpoint.
+
+    Args:
+        kind: classification, ordinal, regression or survival.
+        classes: As in `Endpoint`.
+
+    Returns:
+        The endpoint.
+    """
+    return KINDS[kind](tuple(classes))
+
+
+def read_endpoint(meta: Mapping[str, str]) -> Endpoint:
+    """Read the endpoint of a task's artifact.
+
+    Args:
+        meta: Its metadata.
+
+    Returns:
+        The endpoint.
+    """
+    return make_endpoint(meta["kind"], json.loads(meta["classes"]))
+
+
+def _read_number(text: str) -> float:
+    """A finite number; raises ValueError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = np.nan
+    if not np.isfinite(number):
+        hint = "; write a decimal point" if "," in text else "; correct it, or leave it empty"
+        raise ValueError(f"is {text!r}, not a number{hint}")
+    return number
