@@ -34,13 +34,13 @@ onstart:
 
 
 onsuccess:
-    messages.report_excluded(PATHS, predicting=bool(SLIDES.new))
+    messages.report_excluded(PATHS, SLIDES.external)
     messages.report_tasks(TASKS, at_start=False)
     messages.report_run_remarks(PATHS, ENCODERS.names)
 
 
 onerror:
-    messages.report_excluded(PATHS, predicting=bool(SLIDES.new))
+    messages.report_excluded(PATHS, SLIDES.external)
     messages.report_run_remarks(PATHS, ENCODERS.names)
 
 

@@ -51,16 +51,11 @@ runtime.log.handlers = [runtime.terminal_handler()]
 try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path), columns=CONFIG.sheet.columns)
-    NEW_SHEET = (
-        sheet.read_sheet(
-            Path(CONFIG.predict.sheet),
-            columns=CONFIG.sheet.columns,
-            columns_must_exist=False,
-        )
-        if CONFIG.predict.sheet
-        else SHEET.iloc[:0]
-    )
-    sheet.require_new(NEW_SHEET, SHEET)
+    EXTERNAL = {
+        name: sheet.read_sheet(Path(path), columns=CONFIG.sheet.columns, external=True)
+        for name, path in CONFIG.predict.sheet.items()
+    }
+    sheet.require_new(SHEET, EXTERNAL)
     for key, encoder in CONFIG.patch_encoder.encoders().items():
         encoder.require_weights(key)
     CONFIG.folds.require_splits()
@@ -69,13 +64,13 @@ try:
     SLIDES = SlideFiles(
         CONFIG,
         SHEET,
-        NEW_SHEET,
+        EXTERNAL,
         outages.count_failures(PATHS.state_dir()),
         planning=workflow.is_main_process,
     )
     TASKS = Tasks(CONFIG, SHEET)
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
-    ROWS = Rows(CONFIG, ENCODERS, TASKS.names, SLIDES.new)
+    ROWS = Rows(CONFIG, ENCODERS, TASKS.names)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide
@@ -94,6 +89,7 @@ wildcard_constraints:
     encoder=name_pattern(CONFIG.patch_encoder.compared),
     region_encoder=name_pattern(ENCODERS.names),
     task=name_pattern(TASKS.names),
+    external=name_pattern(EXTERNAL),
     features=name_pattern(ROWS.feature_names),
     classifier=name_pattern(sections.CLASSIFIERS),
     fold=name_pattern(ROWS.folds),

@@ -1,85 +1,85 @@
-# NEW SLIDES to PREDICTIONS: the stages up to `embed` on new slides, then the cohort's classifiers
+# Slides of EXTERNAL COHORTS to PREDICTIONS: the stages up to `embed` on them, then the cohort's classifiers
 
 
-use rule sheet as new_sheet with:
+use rule sheet as external_sheet with:
     output:
-        "<results>/predict/slides.parquet",
+        "<results>/predict/{external}/slides.parquet",
     log:
-        "<logs>/predict/sheet.log",
+        "<logs>/predict/{external}/sheet.log",
     benchmark:
-        "<benchmarks>/predict/sheet.tsv"
+        "<benchmarks>/predict/{external}/sheet.tsv"
     params:
         version=stage_version("slides/sheet"),
-        sheet=untracked(CONFIG.predict.sheet),
+        sheet=untracked(lambda wildcards: CONFIG.predict.sheet[wildcards.external]),
         columns=untracked(CONFIG.sheet.columns),
-        columns_must_exist=False,
-        rows=sheet.sheet_fingerprint(NEW_SHEET),
+        external=True,
+        rows=lambda wildcards: sheet.sheet_fingerprint(EXTERNAL[wildcards.external]),
 
 
-use rule ledger as new_ledger with:
+use rule ledger as external_ledger with:
     input:
-        sheet="<results>/predict/slides.parquet",
-        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),
-        encoded=expand("<results>/encoded/{slide}.h5", slide=SLIDES.new),
-        # Finds new slides that are the cohort's under other names.
+        sheet="<results>/predict/{external}/slides.parquet",
+        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.external_ids),
+        encoded=expand("<results>/encoded/{slide}.h5", slide=SLIDES.external_ids),
+        # Finds external slides that are the cohort's under other names.
         cohort=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),
     output:
-        "<results>/predict/ledger.parquet",
+        "<results>/predict/{external}/ledger.parquet",
     log:
-        "<logs>/predict/ledger.log",
+        "<logs>/predict/{external}/ledger.log",
     benchmark:
-        "<benchmarks>/predict/ledger.tsv"
+        "<benchmarks>/predict/{external}/ledger.tsv"
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        new=True,
+        external=True,
 
 
-use rule compared_ledger as new_compared_ledger with:
+use rule compared_ledger as external_compared_ledger with:
     input:
-        sheet="<results>/predict/slides.parquet",
-        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.new),
+        sheet="<results>/predict/{external}/slides.parquet",
+        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.external_ids),
         encoded=expand(
             "<results>/compared/{encoder}/encoded/{slide}.h5",
-            slide=SLIDES.new,
+            slide=SLIDES.external_ids,
             allow_missing=True,
         ),
     output:
-        "<results>/predict/compared/{encoder}/ledger.parquet",
+        "<results>/predict/{external}/compared/{encoder}/ledger.parquet",
     log:
-        "<logs>/predict/compared/{encoder}/ledger.log",
+        "<logs>/predict/{external}/compared/{encoder}/ledger.log",
     benchmark:
-        "<benchmarks>/predict/compared/{encoder}/ledger.tsv"
+        "<benchmarks>/predict/{external}/compared/{encoder}/ledger.tsv"
     params:
         section=CONFIG.ledger.model_dump(),
         version=stage_version("slides/ledger"),
-        new=True,
+        external=True,
 
 
-use rule embed as new_embed with:
+use rule embed as external_embed with:
     input:
-        ledger="<results>/predict/ledger.parquet",
+        ledger="<results>/predict/{external}/ledger.parquet",
         cohort_ledger="<results>/ledger/ledger.parquet",
         encoder="<results>/pretrain/{region_encoder}/encoder.safetensors",
     output:
-        "<results>/predict/embed/{region_encoder}.parquet",
+        "<results>/predict/{external}/embed/{region_encoder}.parquet",
     log:
-        "<logs>/predict/embed/{region_encoder}.log",
+        "<logs>/predict/{external}/embed/{region_encoder}.log",
     benchmark:
-        "<benchmarks>/predict/embed/{region_encoder}.tsv"
+        "<benchmarks>/predict/{external}/embed/{region_encoder}.tsv"
 
 
-rule predict:
+rule predict_external:
     input:
-        ROWS.prediction_inputs,
-        ledger="<results>/predict/ledger.parquet",
+        ROWS.external_inputs,
+        ledger="<results>/predict/{external}/ledger.parquet",
     output:
-        predictions=expand("<results>/predict/{task}/predictions.csv", task=TASKS.names),
-        heatmaps=directory("<results>/predict/heatmaps"),
+        predictions="<results>/predict/{external}/{task}/predictions.csv",
+        heatmaps=directory("<results>/predict/{external}/{task}/heatmaps"),
     log:
-        "<logs>/predict/predict.log",
+        "<logs>/predict/{external}/predict/{task}.log",
     benchmark:
-        "<benchmarks>/predict/predict.tsv"
+        "<benchmarks>/predict/{external}/predict/{task}.tsv"
     conda:
         "../envs/slpd.yaml"
     resources:
@@ -87,9 +87,13 @@ rule predict:
         runtime=per_attempt(120),
     params:
         version=stage_version("evaluation/predict"),
-        rows=ROWS.prediction_rows(),
-        tasks=TASKS.names,
+        rows=ROWS.external_models,
         tissue=str(PATHS.tissue_dir()),
         regions=str(PATHS.regions_dir()),
     script:
         "../workflow_scripts/predict.py"
+
+
+rule predict:
+    input:
+        ROWS.all_external_predictions,

@@ -11,7 +11,7 @@ rule preflight:
         gpu=1,
         mem_mb=8000,
     params:
-        sheets=untracked([*filter(None, [CONFIG.sheet.path, CONFIG.predict.sheet])]),
+        sheets=untracked([CONFIG.sheet.path, *CONFIG.predict.sheet.values()]),
         results=RESULTS,
         cores=resource_limit(workflow.global_resources, "_cores") or os.cpu_count(),
         gpus=resource_limit(workflow.global_resources, "gpu"),

@@ -14,7 +14,7 @@ rule sheet:
         version=stage_version("slides/sheet"),
         sheet=untracked(CONFIG.sheet.path),
         columns=untracked(CONFIG.sheet.columns),
-        columns_must_exist=True,
+        external=False,
         rows=sheet.sheet_fingerprint(SHEET),
     script:
         "../workflow_scripts/sheet.py"

@@ -412,6 +412,13 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
             "names a classifier twice",
         ),
         (
+            {"predict": {"sheet": "../../"}},
+            "predict.sheet",
+            "cannot name a folder; name the sheet yourself: {new: ../../}",
+        ),
+        ({"predict": {"sheet": {"a/b": "x.csv"}}}, "predict.sheet", "'a/b' cannot name a folder; use letters"),
+        ({"predict": {"sheet": ["x.csv"]}}, "predict.sheet", "name a sheet, or several: {name: sheet}"),
+        (
             {"predict": {"classifiers": {"patch_tokens": ["vit_wsi"]}}},
             "predict.classifiers.patch_tokens",
             "evaluate.classifiers does not train vit_wsi",

@@ -13,7 +13,7 @@ with runtime.job(snakemake.log[0], " ".join(["ledger", *snakemake.wildcards])):
         encoded_paths=[*map(Path, snakemake.input.encoded)],
         out_path=Path(snakemake.output[0]),
         section=config.LedgerConfig(**snakemake.params.section),
-        new=snakemake.params.get("new", False),
+        external=snakemake.params.get("external", False),
         known_tissue_paths=[*map(Path, snakemake.input.get("cohort", []))],
         unmatched=snakemake.params.get("unmatched", []),
     )

@@ -5,12 +5,14 @@ from slpd_core import runtime
 with runtime.fast_imports():
     from slpd_core.evaluation import predict
 
-with runtime.job(snakemake.log[0], "predict", threads=snakemake.threads, keep_memory=False):
+with runtime.job(
+    snakemake.log[0], " ".join(["predict", *snakemake.wildcards]), threads=snakemake.threads, keep_memory=False
+):
     predict.run(
         ledger_path=Path(snakemake.input.ledger),
         models=snakemake.params.rows,
         tissue_dir=Path(snakemake.params.tissue),
         regions_dir=Path(snakemake.params.regions),
         heatmaps_dir=Path(snakemake.output.heatmaps),
-        out_paths=dict(zip(snakemake.params.tasks, map(Path, snakemake.output.predictions), strict=True)),
+        out_path=Path(snakemake.output.predictions),
     )

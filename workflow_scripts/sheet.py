@@ -10,5 +10,5 @@ with runtime.job(snakemake.log[0], "sheet"):
         sheet_path=Path(snakemake.params.sheet),
         out_path=Path(snakemake.output[0]),
         columns=snakemake.params.columns,
-        columns_must_exist=snakemake.params.columns_must_exist,
+        external=snakemake.params.external,
     )

@@ -41,7 +41,7 @@ class PathPattern:
 
     Args:
         pattern: Path below the cohort's folder, as the rules write it.
-        compared: The same of a compared patch encoder, whose name comes first; "" where there is none.
+        compared: The same of a compared patch encoder, which it names {encoder}; "" where there is none.
     """
 
     def __init__(self, pattern: str, compared: str = "") -> None:
@@ -55,7 +55,7 @@ class PathPattern:
 
         Args:
             root: The cohort's folder.
-            names: One per pair of braces, in their order.
+            names: One per pair of braces, in their order, but for {encoder}.
             encoder: A compared patch encoder; "" for the cohort's own.
 
         Returns:
@@ -64,9 +64,9 @@ class PathPattern:
         Raises:
             ValueError: The pattern has more braces or fewer.
         """
-        pattern, values = (self.compared, (encoder, *names)) if encoder else (self.pattern, names)
-        fields = [field for _, field, _, _ in Formatter().parse(pattern) if field]
-        return root / pattern.format(**dict(zip(fields, values, strict=True)))
+        pattern = self.compared if encoder else self.pattern
+        fields = [field for _, field, _, _ in Formatter().parse(pattern) if field and field != "encoder"]
+        return root / pattern.format(encoder=encoder, **dict(zip(fields, names, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,14 @@ class CohortPaths:
     all_predictions = PathPattern("report/{task}/predictions.csv")  # of all rows and folds
     cohort_table = PathPattern("tables/{table}.{format}")  # over several cohorts
 
-    # New slides to predictions; their tissue, regions and tokens are beside the cohort's
-    new_sheet = PathPattern("predict/slides.parquet")
-    new_ledger = PathPattern("predict/ledger.parquet", "predict/compared/{encoder}/ledger.parquet")
-    new_embed = PathPattern("predict/embed/{region_encoder}.parquet")
-    new_predictions = PathPattern("predict/{task}/predictions.csv")
-    new_heatmaps_dir = PathPattern("predict/heatmaps")
+    # Slides of external cohorts to predictions; their tissue, regions and tokens are beside the cohort's
+    external_sheet = PathPattern("predict/{external}/slides.parquet")
+    external_ledger = PathPattern(
+        "predict/{external}/ledger.parquet", "predict/{external}/compared/{encoder}/ledger.parquet"
+    )
+    external_embed = PathPattern("predict/{external}/embed/{region_encoder}.parquet")
+    external_predictions = PathPattern("predict/{external}/{task}/predictions.csv")
+    external_heatmaps_dir = PathPattern("predict/{external}/{task}/heatmaps")
 
     # Folders that stages read as a whole
     tissue_dir = PathPattern("tissue")

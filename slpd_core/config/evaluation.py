@@ -165,8 +165,26 @@ class HeatmapsConfig(Section):
 
 
 class PredictConfig(Section):
-    sheet: str | None
+    sheet: dict[str, str]  # of each external cohort
     classifiers: dict[str, list[Classifier]] | None
+
+    @field_validator("sheet", mode="before")
+    @classmethod
+    def _a_single_sheet_is_named_by_its_file(cls, sheet: Any) -> Any:
+        if isinstance(sheet, str):
+            name = Path(sheet).expanduser().stem
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a folder; name the sheet yourself: {{new: {sheet}}}")
+            return {name: sheet}
+        if not isinstance(sheet, dict | None):
+            raise ValueError("name a sheet, or several: {name: sheet}")
+        return {name: path for name, path in (sheet or {}).items() if path is not None}  # null: of an overlay
+
+    @model_validator(mode="after")
+    def _sheets_name_folders(self) -> Self:
+        wrong = [name for name in self.sheet if not PLAIN_NAME.fullmatch(name)]
+        raise_problems([f"sheet: {name!r} cannot name a folder; use letters, digits, - and _" for name in wrong])
+        return self
 
 
 class CohortTableConfig(Section):

@@ -1,4 +1,4 @@
-"""Predict new slides by the classifiers of all folds, and draw where those with attention looked."""
+"""Predict slides of an external cohort by the classifiers of all folds, and draw where those with attention looked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ class PredictionModel:
     """A model that predicts: the classifiers of all folds on one kind of features.
 
     Attributes:
-        task: What it predicts.
         features: As evaluate.classifiers names them.
         classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
         models: Path of each fold's classifier.
@@ -32,7 +31,6 @@ class PredictionModel:
         tokens, ledger: Folder and table of the patch encoder that the features name, else of the cohort.
     """
 
-    task: str
     features: str
     classifier: str
     models: list[str]
@@ -110,7 +108,7 @@ def fold_readers(model: PredictionModel, slide_ids: list[str]) -> list[ReadSlide
 def predict_slides(
     model: PredictionModel, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
 ) -> list[dict[str, Any]]:
-    """Predict slides, and draw {task}/{features}/{classifier}/{slide}.jpg of attention to regions.
+    """Predict slides, and draw {features}/{classifier}/{slide}.jpg of attention to regions.
 
     Args:
         model: The model that predicts.
@@ -133,7 +131,7 @@ def predict_slides(
             probability = prediction.folds.mean(0).max()
             caption = f"{model.classifier} on {model.features}: {columns['predicted']}, p {probability:.2f}"
             sheet = heatmap.draw_contact_sheet([(slide_id, caption, picture)], max(picture.size))
-            heatmap.save_jpeg(sheet, heatmaps_dir / model.task / model.features / model.classifier / f"{slide_id}.jpg")
+            heatmap.save_jpeg(sheet, heatmaps_dir / model.features / model.classifier / f"{slide_id}.jpg")
     return rows
 
 
@@ -144,28 +142,26 @@ def run(
     tissue_dir: Path,
     regions_dir: Path,
     heatmaps_dir: Path,
-    out_paths: Mapping[str, Path],
+    out_path: Path,
 ) -> None:
-    """Write a table of predictions per task, a row per slide and model; of a slide not usable, status and reason.
+    """Write the predictions of a task, a row per slide and model; of a slide not usable, status and reason.
 
     Args:
-        ledger_path: Of the new slides.
+        ledger_path: Of the slides.
         models: The fields of a `PredictionModel` each.
         tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
         heatmaps_dir: Where heat maps are written.
-        out_paths: A CSV per task.
+        out_path: The CSV.
     """
     ledger, _ = artifacts.read_table(ledger_path, "ledger")
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
+    rows = [
+        row
+        for model in (PredictionModel(**fields) for fields in models)
+        for row in predict_slides(model, usable, heatmaps_dir, tissue_dir, regions_dir)
+    ]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
-    for task, out_path in out_paths.items():
-        rows = [
-            row
-            for model in (PredictionModel(**fields) for fields in models)
-            if model.task == task
-            for row in predict_slides(model, usable, heatmaps_dir, tissue_dir, regions_dir)
-        ]
-        table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
-        artifacts.write_csv(out_path, table, "%.6f")
+    table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
+    artifacts.write_csv(out_path, table, "%.6f")
     log.info("%d of %d slides predicted by %d models", len(usable), len(ledger), len(models))

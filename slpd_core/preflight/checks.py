@@ -109,6 +109,20 @@ def check_sheet(
     report.add_lines(NOTE, doubts)
 
 
+def check_external_sheet(report: PreflightReport, path: Path, sheet: pd.DataFrame, ambiguities: Sequence[str]) -> None:
+    """Report the size of an external cohort, and the ambiguities of its sheet.
+
+    Args:
+        report: The report.
+        path: The sheet's file.
+        sheet: The sheet, as `read_sheet` returns it.
+        ambiguities: One line each.
+    """
+    text = f"{path}: {len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients, to be predicted"
+    report.add(OK, "sheet", text)
+    report.add_lines(NOTE, ambiguities)
+
+
 def check_slides(report: PreflightReport, probes: Sequence[SlideProbe], on_bad_slide: str) -> list[SlideProbe]:
     """Report the slides that do not open, and remarks on those that do.
 
@@ -141,7 +155,7 @@ def check_copies(
 
     Args:
         report: The report.
-        sheets: That of the cohort and, if there are any, that of new slides.
+        sheets: That of the cohort, then those of external cohorts.
         labels: Of each task, as `labels.read_labels` returns them.
     """
     rows = pd.concat(sheets)
@@ -150,16 +164,16 @@ def check_copies(
         by_sheet = [sheet[sheet["slide_id"].isin(ids)] for sheet in sheets]
         for i, copies in enumerate(by_sheet):
             if len(copies) > 1:
-                differ, sentence = ledger.compare_copies(copies, new=i > 0)
+                differ, sentence = ledger.compare_copies(copies, external=i > 0)
                 report.add(FAIL if differ else NOTE, "copies", sentence)
         for task, table in labels.items():
             values = table.loc[table["slide_id"].isin(ids), "label"].unique()
             if len(values) > 1:
                 text = f"{', '.join(ids)} are the same slide, byte for byte, but {' and '.join(values)} in task {task}"
                 report.add(FAIL, "copies", f"{text}; correct the labels or remove all but one")
-        if all(map(len, by_sheet)) and len(by_sheet) > 1:
-            known, new = (copies["slide_id"].iloc[0] for copies in by_sheet)
-            report.add(NOTE, "copies", f"{new}, to be predicted: {ledger.describe_leak(known)}")
+        for new in [slide for copies in by_sheet[1:] for slide in copies["slide_id"] if len(by_sheet[0])]:
+            leak = ledger.describe_leak(by_sheet[0]["slide_id"].iloc[0])
+            report.add(NOTE, "copies", f"{new}, to be predicted: {leak}")
 
 
 def check_outlines(

@@ -19,7 +19,7 @@ from slpd_core.pretraining import patch_encoder
 from slpd_core.pretraining.coverage import min_clustered_regions
 from slpd_core.pretraining.pretrain import MEMORY_SHARE
 from slpd_core.runtime import log
-from slpd_core.slides.sheet import read_sheet
+from slpd_core.slides.sheet import find_ambiguities, read_sheet
 from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.forecast import PRETRAIN_MB, pretrain_share, tokens_gb
 from slpd_core.workflow.tasks import Tasks
@@ -39,7 +39,7 @@ def run(
 
     Args:
         settings: The whole config.
-        sheets: That of the cohort and, if there are any, that of new slides.
+        sheets: That of the cohort, then those of external cohorts.
         results: The cohort's results folder.
         device: "cuda" or "cpu".
         cores: Cores that jobs may use at a time.
@@ -52,12 +52,12 @@ def run(
     machine, report = Machine(cores, gpus if device == "cuda" else 0, device, pretrain_mb), PreflightReport()
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     checks.check_machine(report, machine, gpus)
-    tables = [
-        read_sheet(path, columns=settings.sheet.columns, columns_must_exist=i == 0) for i, path in enumerate(sheets)
-    ]
+    tables = [read_sheet(path, columns=settings.sheet.columns, external=i > 0) for i, path in enumerate(sheets)]
     tasks, rows = Tasks(settings, tables[0]), pd.concat(tables)
     doubts = [*consistency.find_cohort_doubts(tables[0], tasks.labels, settings.folds.files), *tasks.doubts]
     checks.check_sheet(report, tables[0], tasks.labels, [*filter(None, [tasks.describe_waiting()]), *doubts])
+    for path, table in zip(sheets[1:], tables[1:], strict=True):
+        checks.check_external_sheet(report, path, table, find_ambiguities(table))
     missing_tiles = settings.tissue.missing_tiles
     region_options = settings.regions.model_dump()
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)

@@ -69,29 +69,29 @@ def format_remarks(ledger: pd.DataFrame) -> list[str]:
     return [f"{slide.slide_id}: {slide.remarks}" for slide in remarked.itertuples()]
 
 
-def compare_copies(copies: pd.DataFrame, *, new: bool = False) -> tuple[bool, str]:
+def compare_copies(copies: pd.DataFrame, *, external: bool = False) -> tuple[bool, str]:
     """Compare the patients of slides of equal content.
 
     Args:
         copies: Their rows of the sheet, columns slide_id and patient_id.
-        new: Whether they are to be predicted; their patients do not count then.
+        external: Whether they are of an external cohort; their patients do not count then.
 
     Returns:
         Whether they differ, and a sentence that names the slides.
     """
     names, patients = ", ".join(copies["slide_id"]), copies["patient_id"].unique()
-    if len(patients) == 1 or new:
+    if len(patients) == 1 or external:
         return False, f"The same slide, byte for byte: {names}; remove all but one from the sheet."
     of = ", ".join(f"patient {patient!r}" for patient in patients)
     return True, f"{names} are the same slide, byte for byte, of {of}; correct the sheet or remove all but one"
 
 
-def remark_copies(ledger: pd.DataFrame, *, new: bool = False) -> pd.DataFrame:
+def remark_copies(ledger: pd.DataFrame, *, external: bool = False) -> pd.DataFrame:
     """Add a remark to slides of equal content, which would count several times.
 
     Args:
         ledger: One row per slide.
-        new: As in `compare_copies`.
+        external: As in `compare_copies`.
 
     Returns:
         The ledger with the remarks.
@@ -102,7 +102,7 @@ def remark_copies(ledger: pd.DataFrame, *, new: bool = False) -> pd.DataFrame:
     remarks, problems = ledger["remarks"].copy(), []
     for _, copies in ledger[ledger["status"] == artifacts.OK].groupby("slide_fingerprint", sort=False):
         if len(copies) > 1:
-            differ, sentence = compare_copies(copies, new=new)
+            differ, sentence = compare_copies(copies, external=external)
             problems += [sentence] * differ
             remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
     if problems:
@@ -186,7 +186,7 @@ def run(
     encoded_paths: list[Path],
     out_path: Path,
     section: config.LedgerConfig,
-    new: bool = False,
+    external: bool = False,
     known_tissue_paths: Sequence[Path] = (),
     unmatched: Sequence[str] = (),
 ) -> None:
@@ -197,8 +197,8 @@ def run(
         tissue_paths, encoded_paths: Artifacts of each slide, in the order of the sheet.
         out_path: The file to write.
         section: The stage's settings.
-        new: Whether the slides are to be predicted.
-        known_tissue_paths: Those of the cohort's slides, if the sheet is of slides to be predicted.
+        external: Whether the slides are of an external cohort.
+        known_tissue_paths: Those of the cohort's slides, if the sheet is of an external cohort.
         unmatched: Names of files in tissue.masks_dir that belong to no slide.
 
     Raises:
@@ -206,7 +206,7 @@ def run(
     """
     sheet, sheet_meta = artifacts.read_table(sheet_path, "sheet")
     ledger, inputs = _build_rows(sheet.to_dict("records"), tissue_paths, encoded_paths)
-    ledger = remark_copies(ledger, new=new)
+    ledger = remark_copies(ledger, external=external)
     known = {slide.fingerprint: slide.slide_id for slide in map(_read_slide, known_tissue_paths) if slide.fingerprint}
     ledger = remark_leaks(ledger, known)
     leaked = [known[content] for content in ledger["slide_fingerprint"] if content in known]

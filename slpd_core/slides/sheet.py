@@ -25,7 +25,7 @@ OBJECTIVES = (10, 20, 40, 60, 63, 80, 100)  # powers that are no um/px of a slid
 
 
 def read_sheet(
-    path: Path, *, columns: Mapping[str, str] = MappingProxyType({}), columns_must_exist: bool = True
+    path: Path, *, columns: Mapping[str, str] = MappingProxyType({}), external: bool = False
 ) -> pd.DataFrame:
     """Read and check a sheet: columns slide_id, path and, optional, patient_id, mpp (um/px) and site.
 
@@ -34,7 +34,8 @@ def read_sheet(
     Args:
         path: The sheet, whose paths are relative to its folder, or a folder of slides.
         columns: By column, its name in the sheet, if it has another.
-        columns_must_exist: False lets a column that the sheet lacks under its name of `columns` have our name.
+        external: Whether its slides are only predicted. A column that the sheet lacks under its name of `columns` may
+            then have our name, and patients or sites may be one but for case or spaces: no fold keeps them apart.
 
     Returns:
         Columns slide_id, patient_id, path, mpp, site; one row per slide. mpp is float, nan if not stated.
@@ -48,14 +49,14 @@ def read_sheet(
     if path.is_dir():
         frame = read_sheet_folder(path).reindex(columns=[*COLUMNS], fill_value="")
     else:
-        frame, problems = read_sheet_table(path, columns, columns_must_exist=columns_must_exist)
+        frame, problems = read_sheet_table(path, columns, columns_must_exist=not external)
     for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["patient_id"] = _fill_patients(frame["patient_id"], frame["slide_id"])
     recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
     frame["path"] = frame["path"].map(lambda name: recomposed.get(name) or name)
     missing = [name for name, existing in recomposed.items() if not existing]
-    problems += [*find_sheet_problems(frame, missing), *find_alike_problems(frame)]
+    problems += [*find_sheet_problems(frame, missing), *([] if external else find_alike_problems(frame))]
     if problems:
         problems.sort(key=row_of_problem)
         raise ValueError(f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
@@ -172,23 +173,26 @@ def find_ambiguities(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def require_new(new: pd.DataFrame, cohort: pd.DataFrame) -> None:
-    """Check that no slide to be predicted is one of the cohort's, which classifiers were trained on.
+def require_new(cohort: pd.DataFrame, external: Mapping[str, pd.DataFrame]) -> None:
+    """Check that each slide is in one sheet only: all results of a slide lie under its id.
 
     Args:
-        new: The sheet of slides to be predicted.
-        cohort: The cohort's sheet.
+        cohort: The cohort's sheet, on whose slides classifiers were trained.
+        external: By name, the sheets of external cohorts.
 
     Raises:
-        ValueError: Some are; names them.
+        ValueError: Two sheets have a slide; names both and the slides.
     """
-    ids = {fold_id(slide) for slide in cohort["slide_id"]}
-    same = [slide for slide in new["slide_id"] if fold_id(slide) in ids]
-    if same:
-        raise ValueError(
-            f"predict.sheet: {name_some(same)} are in the cohort's sheet too; remove them from predict.sheet or rename "
-            "them"
-        )
+    sheet_of = dict.fromkeys(map(fold_id, cohort["slide_id"]), "the cohort's sheet")
+    problems = []
+    for name, sheet in external.items():
+        key, first_of = f"predict.sheet.{name}", {slide: sheet_of.get(fold_id(slide)) for slide in sheet["slide_id"]}
+        for other in dict.fromkeys(filter(None, first_of.values())):
+            same = name_some([slide for slide, first in first_of.items() if first == other])
+            problems.append(f"{key}: {same} are in {other} too; remove them from one of the two, or rename them")
+        sheet_of = dict.fromkeys(map(fold_id, sheet["slide_id"]), key) | sheet_of
+    if problems:
+        raise ValueError("\n  ".join(problems))
 
 
 def sheet_fingerprint(frame: pd.DataFrame) -> str:
@@ -203,15 +207,15 @@ def sheet_fingerprint(frame: pd.DataFrame) -> str:
     return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
 
-def run(*, sheet_path: Path, out_path: Path, columns: Mapping[str, str], columns_must_exist: bool) -> None:
+def run(*, sheet_path: Path, out_path: Path, columns: Mapping[str, str], external: bool = False) -> None:
     """Check a sheet and write it without the paths of its slides; log its ambiguities.
 
     Args:
         sheet_path: The user's sheet.
         out_path: The file to write.
-        columns, columns_must_exist: As in `read_sheet`.
+        columns, external: As in `read_sheet`.
     """
-    frame = read_sheet(sheet_path, columns=columns, columns_must_exist=columns_must_exist)
+    frame = read_sheet(sheet_path, columns=columns, external=external)
     for ambiguity in find_ambiguities(frame):
         log.warning("%s: %s", sheet_path, ambiguity)
     artifacts.write_table(

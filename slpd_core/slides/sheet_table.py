@@ -34,7 +34,7 @@ def read_sheet_table(
     Args:
         path: The table; paths in it are relative to its folder.
         columns: By column, its name in the table, if it has another.
-        columns_must_exist: As in `read_sheet`.
+        columns_must_exist: False lets a column that is not there under its name of `columns` have our name.
 
     Returns:
         COLUMNS, indexed by row number (the header is row 1), "" for no text; and one line per row that cannot be read.

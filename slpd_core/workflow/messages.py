@@ -54,14 +54,14 @@ def report_tasks(tasks: Tasks, *, at_start: bool) -> None:
             _say(line)
 
 
-def report_excluded(paths: CohortPaths, *, predicting: bool) -> None:
+def report_excluded(paths: CohortPaths, external: Iterable[str]) -> None:
     """Print at the end of a run the slides that were excluded, and why.
 
     Args:
         paths: The files of the cohort.
-        predicting: Whether there are new slides.
+        external: Names of the external cohorts.
     """
-    for path in (paths.ledger(), *([paths.new_ledger()] if predicting else [])):
+    for path in (paths.ledger(), *map(paths.external_ledger, external)):
         # The jobs that read a ledger report one that is broken or of an earlier version.
         with suppress(OSError, ValueError):
             table, _ = artifacts.read_table(path, "ledger")

@@ -20,16 +20,13 @@ class Rows:
         settings: The whole config.
         encoders: Of the cohort.
         tasks: Their names; none of a cohort without labels.
-        new_slides: Ids of the slides to be predicted.
 
     Raises:
         ValueError: A task has no row.
     """
 
-    def __init__(
-        self, settings: config.Config, encoders: Encoders, tasks: Sequence[str] = (), new_slides: Sequence[str] = ()
-    ) -> None:
-        self.settings, self.encoders, self.tasks, self.new_slides = settings, encoders, tasks, new_slides
+    def __init__(self, settings: config.Config, encoders: Encoders, tasks: Sequence[str] = ()) -> None:
+        self.settings, self.encoders, self.tasks = settings, encoders, tasks
         self.paths, self.folds = encoders.paths, range(settings.folds.count)
         # Names of features that classifiers may be trained on, whether evaluate.classifiers names them or not.
         plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
@@ -126,39 +123,45 @@ class Rows:
         is_own = {name: name.partition("/")[0] == self.settings.cohort for name in tables}
         return [path for name, path in tables.items() if is_own[name] or Path(path).exists()]
 
-    def prediction_rows(self) -> list[dict[str, Any]]:
-        """Return the rows that predict new slides: the fields of a `predict.PredictionModel` each."""
-        rows = []
-        for task, features, classifier in self.select(self.settings.predicting):
-            names, compared = [self.fold_encoder(features, fold) for fold in self.folds], self._compared(features)
-            rows.append(
-                {
-                    "task": task,
-                    "features": features,
-                    "classifier": classifier,
-                    "models": self._models(task, features, classifier),
-                    "embeds": [str(self.paths.new_embed(name)) for name in names if name],
-                    "tokens": str(self.paths.tokens_dir(encoder=compared)),
-                    "ledger": str(self.paths.new_ledger(encoder=compared)),
-                }
-            )
-        return rows
-
-    def prediction_inputs(self, wildcards: Any) -> list[str]:
-        """Return the files that new slides are predicted from, each once.
+    def all_external_predictions(self, wildcards: Any) -> list[str]:
+        """Return the predictions of every external cohort and task.
 
         Raises:
             ValueError: There are no slides to predict, or no labels to predict.
         """
-        if not self.new_slides:
+        sheets = self.settings.predict.sheet
+        if not sheets:
             raise ValueError(
                 "predict.sheet: no slides to predict; write a sheet of columns slide_id, path and name it there, for "
                 "example --config predict='{sheet: new.csv}'"
             )
         if not self.tasks:
             raise ValueError("predict: no slide of the cohort has a label to learn from; add labels (settings: labels)")
-        rows = self.prediction_rows()
-        return [*dict.fromkeys(path for row in rows for path in [*row["models"], *row["embeds"], row["ledger"]])]
+        return [str(self.paths.external_predictions(name, task)) for name in sheets for task in self.tasks]
+
+    def external_models(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Return the models that predict a task of an external cohort: fields of a `predict.PredictionModel` each."""
+        models = []
+        for task, features, classifier in self.select(self.settings.predicting):
+            if task != wildcards.task:
+                continue
+            names, compared = [self.fold_encoder(features, fold) for fold in self.folds], self._compared(features)
+            models.append(
+                {
+                    "features": features,
+                    "classifier": classifier,
+                    "models": self._models(task, features, classifier),
+                    "embeds": [str(self.paths.external_embed(wildcards.external, name)) for name in names if name],
+                    "tokens": str(self.paths.tokens_dir(encoder=compared)),
+                    "ledger": str(self.paths.external_ledger(wildcards.external, encoder=compared)),
+                }
+            )
+        return models
+
+    def external_inputs(self, wildcards: Any) -> list[str]:
+        """Return the files that a task of an external cohort is predicted from, each once."""
+        models = self.external_models(wildcards)
+        return [*dict.fromkeys(path for one in models for path in [*one["models"], *one["embeds"], one["ledger"]])]
 
     def _result_table(self, name: str) -> str:
         """The result table of `cohort/task`, or of a cohort with one task; raises ValueError if it has several."""

@@ -14,12 +14,12 @@ from slpd_core.wsi import identity
 
 
 class SlideFiles:
-    """The files of a cohort's slides and of new slides, as functions of a rule's wildcards.
+    """The files of the slides of a cohort and of external ones, as functions of a rule's wildcards.
 
     Args:
         settings: The whole config.
         sheet: The cohort's sheet, as `read_sheet` returns it.
-        new_sheet: The sheet of slides to be predicted; without rows where there is none.
+        external: By name, the sheets of external cohorts, whose slides are predicted.
         failures: By slide, how often it could not be read.
         planning: Whether this process plans the workflow; that of a job looks at its own slide only.
     """
@@ -28,14 +28,15 @@ class SlideFiles:
         self,
         settings: config.Config,
         sheet: pd.DataFrame,
-        new_sheet: pd.DataFrame,
+        external: Mapping[str, pd.DataFrame],
         failures: Mapping[str, int],
         *,
         planning: bool,
     ) -> None:
         self.settings, self.failures, self.planning = settings, failures, planning
-        self.cohort, self.new = [*sheet["slide_id"]], [*new_sheet["slide_id"]]
-        records = [*sheet.to_dict("records"), *new_sheet.to_dict("records")]
+        self.cohort = [*sheet["slide_id"]]
+        self.external = {name: [*table["slide_id"]] for name, table in external.items()}
+        records = [row for table in (sheet, *external.values()) for row in table.to_dict("records")]
         self.rows: dict[str, dict[str, Any]] = {str(row["slide_id"]): dict(row) for row in records}
         self._outline_paths: dict[str, Path | None] = {}
 
@@ -54,6 +55,17 @@ class SlideFiles:
         if wildcards.slide not in self.rows:
             raise ValueError(f"{wildcards.slide}: no such slide in {self.settings.sheet.path}")
         return str(self.rows[wildcards.slide]["path"])
+
+    def external_ids(self, wildcards: Any) -> list[str]:
+        """Return the slides of an external cohort.
+
+        Args:
+            wildcards: Of a rule; `external`.
+
+        Returns:
+            Their ids.
+        """
+        return self.external[wildcards.external]
 
     def cohort_paths(self, wildcards: Any) -> dict[str, str]:
         """Return the files of the cohort's slides.

@@ -54,6 +54,7 @@ def test_a_path_is_its_pattern_with_the_names_in_it():
     assert paths.checkpoint("{run}") == Path("results/x/pretrain/{run}/checkpoint.pt")
     assert paths.predictions("label", "slpd", "knn", 0) == Path("results/x/evaluate/label/slpd/knn/fold0.parquet")
     assert paths.tokens("s 1") == Path("results/x/tokens/s 1.h5")
+    assert paths.external_ledger("rome", encoder="hipt") == Path("results/x/predict/rome/compared/hipt/ledger.parquet")
     assert paths.tokens("s 1", encoder="hipt") == Path("results/x/compared/hipt/tokens/s 1.h5")
 
 

@@ -1,4 +1,4 @@
-"""New slides get the mean of what the classifiers of the folds say, each by the features of its own encoder."""
+"""External slides get the mean of what the classifiers of the folds say, each by the features of its own encoder."""
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def slides():
 
 @pytest.fixture
 def run(tmp_path, slides):
-    """Predict the slides, and one torn and one blank, by rows of a task, or of several; gives the table, or tables."""
+    """Predict the slides, and one torn and one blank, by rows; gives the table."""
     status = [(name, artifacts.OK, "", len(array)) for name, array in slides.items()]
     status += [("blank", artifacts.EMPTY, "no tissue found", 0), ("torn", artifacts.QUARANTINED, "torn, twice", 0)]
     ledger = pd.DataFrame(
@@ -71,23 +71,18 @@ def run(tmp_path, slides):
         (tmp_path / "tissue").mkdir(exist_ok=True)
         artifacts.write_picture(tmp_path / "tissue" / f"{name}.png", Image.new("RGB", (30 * len(array), 30), "white"))
 
-    def run(*rows, **tasks):
-        fields = ("task", "features", "classifier", "models", "embeds", "tokens", "ledger")
+    def run(*rows):
+        fields = ("features", "classifier", "models", "embeds", "tokens", "ledger")
         paths = str(tmp_path / "tokens"), str(tmp_path / "ledger.parquet")
-        of_tasks = tasks or {"label": rows}
-        out_paths = {task: tmp_path / task / "predictions.csv" for task in of_tasks}
         predict.run(
             ledger_path=tmp_path / "ledger.parquet",
-            models=[
-                dict(zip(fields, (task, *row, *paths), strict=True)) for task, of in of_tasks.items() for row in of
-            ],
+            models=[dict(zip(fields, (*row, *paths), strict=True)) for row in rows],
             tissue_dir=tmp_path / "tissue",
             regions_dir=tmp_path / "regions",
             heatmaps_dir=tmp_path / "heatmaps",
-            out_paths=out_paths,
+            out_path=tmp_path / "predictions.csv",
         )
-        tables = {task: pd.read_csv(path) for task, path in out_paths.items()}
-        return tables if tasks else tables["label"]
+        return pd.read_csv(tmp_path / "predictions.csv")
 
     return run
 
@@ -112,17 +107,8 @@ def test_slides_left_out_keep_a_line_with_the_reason(run, slides, tmp_path):
     assert table.loc[["blank", "torn"], "predicted"].isna().all()
 
 
-def test_each_task_has_a_table_of_its_own(run, slides, tmp_path):
-    """As if it were the only one; a task that no row predicts lists the slides."""
-    e = [embed(tmp_path / "e.parquet", slides)]
-    subtype = ("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], e)
-    grade = ("slpd", "abmil", [abmil(tmp_path / "1.safetensors", 1)], e)
-    tables = run(subtype=[subtype], grade=[grade], survival=[])
-    pd.testing.assert_frame_equal(tables["subtype"], run(subtype))
-    pd.testing.assert_frame_equal(tables["grade"], run(grade))
-    assert tables["survival"]["slide_id"].tolist() == ["a", "b", "blank", "torn"]
-    drawn = [path.relative_to(tmp_path / "heatmaps").parts[0] for path in (tmp_path / "heatmaps").rglob("*.jpg")]
-    assert sorted(drawn) == ["grade"] * 2 + ["label"] * 2
+def test_a_task_that_no_model_predicts_lists_the_slides(run):
+    assert run()["slide_id"].tolist() == ["a", "b", "blank", "torn"]
 
 
 def test_what_to_know_of_a_slide_stands_in_its_lines(run, slides, tmp_path):
@@ -163,9 +149,9 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
         ("slpd", "knn", [knn(tmp_path / "k.safetensors", 0, 0, 1)], [str(tmp_path / "e.parquet")]),
     )
     drawn = sorted(path.relative_to(tmp_path / "heatmaps").as_posix() for path in (tmp_path / "heatmaps").rglob("*.*"))
-    assert drawn == ["label/slpd/abmil/a.jpg", "label/slpd/abmil/b.jpg"]
+    assert drawn == ["slpd/abmil/a.jpg", "slpd/abmil/b.jpg"]
     attention = classifiers.build_predictor(classifiers.read_classifier(tmp_path / "0.safetensors")[0])(slides["b"])[1]
-    picture = np.asarray(Image.open(tmp_path / "heatmaps" / "label/slpd/abmil/b.jpg")).astype(int)
+    picture = np.asarray(Image.open(tmp_path / "heatmaps" / "slpd/abmil/b.jpg")).astype(int)
     row = picture[16 + 2 * 24 + 15, 16 + 15 + 30 * np.arange(5)]
     reddest = (row[:, 0] - row[:, 2]).argmax()
     assert reddest == attention.argmax()

@@ -72,8 +72,8 @@ def probed(settings, cohort):
 def look(tmp_path, capsys):
     """Run the preflight; gives what it printed."""
 
-    def run(settings, device="cpu", gpus=0, **options) -> str:
-        sheets = [Path(settings.sheet.path)]
+    def run(settings, device="cpu", gpus=0, external=(), **options) -> str:
+        sheets = [Path(settings.sheet.path), *external]
         results = tmp_path / "results"
         preflight.run(settings=settings, sheets=sheets, results=results, device=device, cores=2, gpus=gpus, **options)
         return capsys.readouterr().out
@@ -353,3 +353,14 @@ def test_patients_of_new_slides_are_not_looked_at(cohort, capsys, tmp_path):
     checks.check_copies(report, [read_sheet(path), read_sheet(new)])
     assert "note  copies       The same slide, byte for byte: n, m; remove all but one" in capsys.readouterr().out
     assert not report.failures
+
+
+def test_an_external_sheet_is_counted_and_its_doubts_are_named(look, settings, cohort, tmp_path):
+    cohort([1] * 4)
+    new = tmp_path / "new.csv"
+    shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
+    shutil.copy(tmp_path / "1.tiff", tmp_path / "m.tiff")
+    new.write_text("slide_id,path,patient_id\nn,n.tiff,p\nm,m.tiff,P\n")
+    out = look(settings(), external=[new])
+    assert "new.csv: 2 slides of 2 patients, to be predicted" in out
+    assert "patient_id: 'p', 'P' look alike" in out

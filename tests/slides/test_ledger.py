@@ -29,7 +29,7 @@ def run(tmp_path, settings):
         on_bad_slide: str = "quarantine",
         contents: str = "",
         patients: str = "",
-        new: bool = False,
+        external: bool = False,
         known: dict = MappingProxyType({}),
         unmatched: tuple = (),
     ) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def run(tmp_path, settings):
             encoded_paths=paths["encoded"],
             out_path=tmp_path / "ledger.parquet",
             section=settings.ledger.model_copy(update={"on_bad_slide": on_bad_slide}),
-            new=new,
+            external=external,
             known_tissue_paths=[tmp_path / f"{name}.known" for name in known],
             unmatched=unmatched,
         )
@@ -137,7 +137,7 @@ def test_one_slide_twice_of_one_patient_is_remarked_on(run):
 
 
 def test_what_a_sheet_of_slides_to_be_predicted_says_of_copies_is_not_looked_at(run):
-    remarks = run(FOUR, contents="1213", patients=["p", "q", "", "s"], new=True)["remarks"]
+    remarks = run(FOUR, contents="1213", patients=["p", "q", "", "s"], external=True)["remarks"]
     assert (remarks != "").tolist() == [True, False, True, False]
 
 
@@ -149,12 +149,12 @@ def test_slides_that_are_left_out_are_no_copies(run):
 def test_slides_to_be_predicted_that_classifiers_were_trained_on_are_remarked_on(run, tmp_path, caplog):
     """What could not be read, in the cohort, is equal to nothing."""
     with caplog.at_level(logging.WARNING):
-        rows = run(FOUR, contents="1234", new=True, known={"k": "3", "l": "9", "torn": ""}).set_index("slide_id")
+        rows = run(FOUR, contents="1234", external=True, known={"k": "3", "l": "9", "torn": ""}).set_index("slide_id")
     said = "It is k of the cohort, byte for byte, on which classifiers are trained: no test of them."
     assert rows["remarks"].to_dict() == {"a": "", "b": "", "c": said, "d": ""}
     assert f"c: {said}" in caplog.text
     leaks = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
-    run(FOUR, contents="1234", new=True, known={"l": "9"})
+    run(FOUR, contents="1234", external=True, known={"l": "9"})
     assert leaks != artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]["fingerprint"]
 
 

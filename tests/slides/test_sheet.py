@@ -237,7 +237,7 @@ def test_a_named_column_that_is_not_there_is_an_error_for_the_cohort_alone(write
         sheet.read_sheet(path, columns={"label": "Label"})
     with pytest.raises(ValueError, match=r"no column resolution among .*; correct sheet\.columns\.mpp\. Example"):
         sheet.read_sheet(path, columns={"mpp": "resolution"})
-    new = {"columns": {"slide_id": "scan", "label": "diagnosis", "mpp": "resolution"}, "columns_must_exist": False}
+    new = {"columns": {"slide_id": "scan", "label": "diagnosis", "mpp": "resolution"}, "external": True}
     frame = sheet.read_sheet(path, **new)
     assert frame["slide_id"].tolist() == ["a", "b", "c", "d"]
     frame = sheet.read_sheet(write("n,a.svs,0.5", header="scan,path,resolution"), **new)
@@ -277,7 +277,7 @@ def test_a_column_that_may_name_the_patients_is_not_passed_over(write, column):
     for name, patients in ((column, ["p"] * 4), ("slide_id", ["a", "b", "c", "d"])):
         frame = sheet.read_sheet(write(*rows, header=header), columns={"patient_id": name})
         assert frame["patient_id"].tolist() == patients
-    frame = sheet.read_sheet(write(*rows, header=header), columns_must_exist=False)
+    frame = sheet.read_sheet(write(*rows, header=header), external=True)
     assert frame["patient_id"].tolist() == ["a", "b", "c", "d"]
 
 
@@ -351,7 +351,7 @@ def test_what_a_sheet_leaves_in_doubt_is_named(write):
 def test_the_stage_writes_the_sheet_and_notes_what_is_in_doubt(write, tmp_path, caplog):
     path = write(*GOOD[:3], "d,p01,y,d.svs")
     with caplog.at_level(logging.WARNING):
-        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", columns={}, columns_must_exist=True)
+        sheet.run(sheet_path=path, out_path=tmp_path / "out.parquet", columns={})
     frame, meta = artifacts.read_table(tmp_path / "out.parquet", "sheet")
     pd.testing.assert_frame_equal(frame, sheet.read_sheet(path).drop(columns="path"), check_dtype=False)
     assert meta["stage"] == "sheet"
@@ -374,12 +374,29 @@ def test_a_sheet_needs_no_patients_and_no_labels(write, tmp_path):
         sheet.read_sheet(tmp_path / "gone.csv")
 
 
-def test_a_slide_of_the_cohort_is_not_predicted(write):
+def test_a_slide_is_in_one_sheet_only(write):
+    """Of the cohort's and those of external cohorts: all results of a slide lie under its id."""
     frame = sheet.read_sheet(write(*GOOD))
-    sheet.require_new(frame.iloc[:0], frame)
-    sheet.require_new(frame.assign(slide_id="new"), frame)
-    with pytest.raises(ValueError, match=r"predict\.sheet: A are in the cohort's sheet too"):
-        sheet.require_new(frame.iloc[:1].assign(slide_id="A"), frame)
+    sheet.require_new(frame, {})
+    new = frame.assign(slide_id=["n1", "n2", "n3", "n4"])
+    sheet.require_new(frame, {"rome": new.iloc[:2], "oslo": new.iloc[2:]})
+    with pytest.raises(
+        ValueError, match=r"^predict\.sheet\.rome: A are in the cohort's sheet too; remove them from one"
+    ):
+        sheet.require_new(frame, {"rome": frame.iloc[:1].assign(slide_id="A")})
+    with pytest.raises(ValueError, match=r"oslo: N2 are in predict.sheet.rome too") as error:
+        sheet.require_new(frame, {"rome": new, "oslo": pd.concat([frame[:1], new[1:2].assign(slide_id="N2")])})
+    assert "predict.sheet.oslo: a are in the cohort's sheet too" in str(error.value)
+
+
+def test_patients_alike_are_remarked_on_where_slides_are_only_predicted(write):
+    """No fold keeps them apart; in a cohort one of them may be trained on and the other tested."""
+    path = write("n,p1,,a.svs", "m,P1,,b.svs")
+    with pytest.raises(ValueError, match="patient_id 'P1' is 'p1' of row 2 but for case or spaces"):
+        sheet.read_sheet(path)
+    frame = sheet.read_sheet(path, external=True)
+    assert frame["patient_id"].tolist() == ["p1", "P1"]
+    assert sheet.find_ambiguities(frame) == ["patient_id: 'p1', 'P1' look alike; if they are one, write them alike"]
 
 
 def test_the_identity_of_a_sheet_is_all_it_says_but_where_slides_lie(write):

@@ -17,9 +17,9 @@ TASKS = {"subtype": {}, "grade": {}}
 def rows():
     """The rows of config.yaml with these keys of its sections."""
 
-    def make(tasks=("label",), new=(), **sections) -> Rows:
+    def make(tasks=("label",), **sections) -> Rows:
         settings = load_settings(**sections)
-        return Rows(settings, Encoders(settings, ("a", "b"), tasks), tasks, new)
+        return Rows(settings, Encoders(settings, ("a", "b"), tasks), tasks)
 
     return make
 
@@ -98,7 +98,6 @@ def test_a_run_per_fold_has_rows_of_the_task_alone_whose_folds_it_follows(rows, 
     classifiers = {"all": ["knn"], "each": ["vit_wsi"]}
     two = rows(
         ["subtype", "grade"],
-        ["n"],
         labels={"tasks": TASKS},
         pretrain={"runs": runs, "fold_task": fold_task},
         evaluate={"classifiers": classifiers},
@@ -106,44 +105,55 @@ def test_a_run_per_fold_has_rows_of_the_task_alone_whose_folds_it_follows(rows, 
     expected = [("subtype", "all", "knn"), ("grade", "all", "knn"), (followed, "each", "vit_wsi")]
     assert sorted(two.evaluated) == sorted(expected)
     assert two.all_heatmaps() == [f"{RESULTS}/heatmaps/{followed}/each/vit_wsi.jpg"]
-    predicted = [(row["task"], row["features"], row["classifier"]) for row in two.prediction_rows()]
-    assert sorted(predicted) == sorted(expected)
+    predicted = [
+        (task, model["features"], model["classifier"])
+        for task in ("subtype", "grade")
+        for model in two.external_models(Wildcards(external="rome", task=task))
+    ]
+    assert predicted == two.evaluated
 
 
 def test_without_labels_there_is_nothing_to_evaluate_and_nothing_to_predict(rows):
-    none = rows(tasks=(), new=["n"])
-    assert none.evaluated == none.all_predictions() == none.all_heatmaps() == none.prediction_rows() == []
+    none = rows(tasks=(), predict={"sheet": "rome.csv"})
+    assert none.evaluated == none.all_predictions() == none.all_heatmaps() == []
     assert [*none.figures] == ["training", "tsne"]
     with pytest.raises(ValueError, match="no slide of the cohort has a label to learn from; add labels"):
-        none.prediction_inputs(Wildcards())
+        none.all_external_predictions(Wildcards())
 
 
-def test_new_slides_are_predicted_by_all_folds_from_each_folds_embeddings(compared):
-    with pytest.raises(ValueError, match=r"predict\.sheet: no slides to predict"):
-        compared.prediction_inputs(Wildcards())
-    compared.new_slides = ["n"]
-    inputs = compared.prediction_inputs(Wildcards())
-    assert inputs == [
+def test_external_slides_are_predicted_by_all_folds_from_each_folds_embeddings(compared):
+    rome = f"{RESULTS}/predict/rome"
+    assert compared.external_inputs(Wildcards(external="rome", task="label")) == [
         *[f"{RESULTS}/evaluate/label/all/vit_wsi/fold{fold}.safetensors" for fold in (0, 1)],
-        f"{RESULTS}/predict/embed/all.parquet",
-        f"{RESULTS}/predict/ledger.parquet",
+        f"{rome}/embed/all.parquet",
+        f"{rome}/ledger.parquet",
         *[f"{RESULTS}/evaluate/label/each/mil/fold{fold}.safetensors" for fold in (0, 1)],
-        *[f"{RESULTS}/predict/embed/each.fold{fold}.parquet" for fold in (0, 1)],
+        *[f"{rome}/embed/each.fold{fold}.parquet" for fold in (0, 1)],
     ]
 
 
-def test_new_slides_of_a_compared_encoder_have_a_ledger_of_their_own(rows):
+def test_every_external_cohort_has_predictions_of_every_task(rows, compared):
+    with pytest.raises(ValueError, match=r"predict\.sheet: no slides to predict"):
+        compared.all_external_predictions(Wildcards())
+    two = rows(["subtype", "grade"], labels={"tasks": TASKS}, predict={"sheet": {"rome": "r.csv", "oslo": "o.csv"}})
+    assert two.all_external_predictions(Wildcards()) == [
+        f"{RESULTS}/predict/{external}/{task}/predictions.csv"
+        for external in ("rome", "oslo")
+        for task in ("subtype", "grade")
+    ]
+
+
+def test_external_slides_of_a_compared_encoder_have_a_ledger_of_their_own(rows):
     classifiers = {"uni": ["knn"]}
     own = rows(
         patch_encoder={"compared": {"uni": {"pooling": "cls_mean"}}},
         evaluate={"classifiers": classifiers},
         predict={"classifiers": classifiers},
     )
-    (row,) = own.prediction_rows()
-    assert row["task"] == "label"
-    assert row["embeds"] == []
-    assert row["ledger"] == f"{RESULTS}/predict/compared/uni/ledger.parquet"
-    assert row["tokens"] == f"{RESULTS}/compared/uni/tokens"
+    (model,) = own.external_models(Wildcards(external="rome", task="label"))
+    assert model["embeds"] == []
+    assert model["ledger"] == f"{RESULTS}/predict/rome/compared/uni/ledger.parquet"
+    assert model["tokens"] == f"{RESULTS}/compared/uni/tokens"
 
 
 def test_a_task_without_rows_is_refused(rows):

@@ -34,7 +34,7 @@ def files(settings, tmp_path):
                 Path(row["path"]).write_bytes(bytes(1000 * (index + 1)))
         tissue = settings.tissue.model_copy(update={"masks_dir": str(tmp_path / "masks")})
         own, sheet = settings.model_copy(update={"tissue": tissue}), pd.DataFrame(rows)
-        return SlideFiles(own, sheet[:2], sheet[2:], failures or {}, planning=planning)
+        return SlideFiles(own, sheet[:2], {"new": sheet[2:]}, failures or {}, planning=planning)
 
     return make
 
@@ -82,7 +82,8 @@ def test_a_slide_is_known_by_what_it_is_and_not_by_where_it_lies(files, planning
 
 def test_a_slide_has_the_path_and_mpp_of_its_sheet(files, tmp_path):
     slides = files()
-    assert (slides.cohort, slides.new) == (["a", "b"], ["n"])
+    assert (slides.cohort, slides.external) == (["a", "b"], {"new": ["n"]})
+    assert slides.external_ids(Wildcards(external="new")) == ["n"]
     assert slides.path(Wildcards(slide="n")) == str(tmp_path / "n.svs")
     assert [slides.mpp(Wildcards(slide=slide)) for slide in "ab"] == [None, 0.5]
     assert slides.cohort_paths(Wildcards()) == {slide: str(tmp_path / f"{slide}.svs") for slide in "ab"}
@@ -126,7 +127,7 @@ def test_remarks_of_a_run_are_said_at_the_end_and_a_damaged_file_is_passed_over(
     remarks, meta = {"remarks": "one\ntwo"}, artifacts.provenance("pretrain", 1, {})
     artifacts.write_arrays(paths.prototypes("slpd"), {"x": np.zeros(1, np.float32)}, remarks, meta)
     messages.report_run_remarks(paths, ["gone", "broken", "slpd"])
-    messages.report_excluded(paths, predicting=True)
+    messages.report_excluded(paths, ["new"])
     assert capsys.readouterr().err == "pretrain slpd: one\npretrain slpd: two\n"
 
 

@@ -177,7 +177,7 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
     unmade = [
         "patch_encoder/checkpoint.pt",
         "pretrain/{run}/checkpoint.pt",
-        "predict/compared/{encoder}/ledger.parquet",
+        "predict/{external}/compared/{encoder}/ledger.parquet",
         "state/{slide}.{mark}.unread",
     ]
     assert find_gaps(folders, unmade) == []
@@ -214,45 +214,49 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemak
     assert "The region encoders of slpd were pretrained a fold, on its training slides alone" in page
 
 
-def test_new_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tmp_path):
+def test_external_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tmp_path):
+    """Of two cohorts: a sheet and a folder of slides."""
     folder, _ = finished
-    new = tmp_path / "new"
-    new.mkdir()
-    for name in ("coarse-0", "fine-0", "blank", "torn"):
-        shutil.copy(folder / "slides" / f"{name}.tiff", new / f"new-{name}.tiff")
-    sheet = tmp_path / "new.csv"
-    sheet.write_text("slide_id,path\n" + "".join(f"{path.stem},{path}\n" for path in sorted(new.iterdir())))
-    command = ("predict", "--config", f"predict={{sheet: {sheet}}}")
+    for cohort, name in (("rome", "coarse-0"), ("rome", "blank"), ("rome", "torn"), ("oslo", "fine-0")):
+        (tmp_path / cohort).mkdir(exist_ok=True)
+        shutil.copy(folder / "slides" / f"{name}.tiff", tmp_path / cohort / f"new-{name}.tiff")
+    sheet = tmp_path / "rome.csv"
+    sheet.write_text("slide_id,path\n" + "".join(f"{path.stem},{path}\n" for path in (tmp_path / "rome").iterdir()))
+    command = ("predict", "--config", f"predict={{sheet: {{rome: {sheet}, oslo: {tmp_path / 'oslo'}}}}}")
     plan = snakemake(folder, "--dry-run", *command).jobs
     assert plan == {
-        "new_sheet": 1,
+        "external_sheet": 2,
         "tissue": 4,
         "regions": 4,
         "tokens": 4,
-        "new_ledger": 1,
-        "new_embed": 2,
+        "external_ledger": 2,
+        "external_embed": 4,
+        "predict_external": 2,
         "predict": 1,
     }
+    one = "results/tiny/predict/oslo/label/predictions.csv"
+    assert snakemake(folder, "--dry-run", one, *command[1:]).jobs["external_sheet"] == 1
     done = snakemake(folder, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "new-torn is quarantined" in done.stderr
     results = folder / "results" / "tiny"
-    table = pd.read_csv(results / "predict" / "label" / "predictions.csv")
+    table = pd.read_csv(results / "predict" / "rome" / "label" / "predictions.csv")
     assert table["slide_id"].value_counts().to_dict() == {
-        "new-coarse-0": 4, "new-fine-0": 4, "new-blank": 1, "new-torn": 1  # 2 classifiers on each of two runs
+        "new-coarse-0": 4, "new-blank": 1, "new-torn": 1  # 2 classifiers on each of two runs
     }  # fmt: skip
     remarks = table.groupby("slide_id")["remarks"].first()
     assert remarks["new-coarse-0"].startswith("It is coarse-0 of the cohort, byte for byte, on which classifiers are")
-    line = table.query("slide_id == 'new-fine-0' and features == 'slpd' and classifier == 'vit_wsi'").iloc[0]
+    table = pd.read_csv(folder / one)
+    assert {*table["slide_id"]} == {"new-fine-0"}
+    line = table.query("features == 'slpd' and classifier == 'vit_wsi'").iloc[0]
     tested, _ = artifacts.read_table(results / "evaluate" / "label" / "slpd" / "vit_wsi" / "fold0.parquet", "evaluate")
     other, _ = artifacts.read_table(results / "evaluate" / "label" / "slpd" / "vit_wsi" / "fold1.parquet", "evaluate")
     own = pd.concat([tested, other]).set_index("slide_id").loc["fine-0", "p_größer"]  # of the fold that tests it
     assert (
         abs(line["p_größer"] - own) <= line["sd_größer"] * 2**-0.5 + 2e-6
     )  # two folds: each is that far from their mean
-    assert {path.name for path in (results / "predict" / "heatmaps" / "label" / "slpd" / "vit_wsi").iterdir()} == {
-        "new-coarse-0.jpg", "new-fine-0.jpg"
-    }  # fmt: skip
+    heatmaps = (results / "predict").glob("*/label/heatmaps/slpd/vit_wsi/*.jpg")
+    assert sorted(path.name for path in heatmaps) == ["new-coarse-0.jpg", "new-fine-0.jpg"]
     assert snakemake(folder, *command).jobs == {}
     assert snakemake(folder).jobs == {}
     nothing = snakemake(folder, "--dry-run", "predict")
@@ -471,7 +475,7 @@ def test_weights_of_another_architecture_are_refused(cohort, snakemake):
 @pytest.mark.parametrize(
     ("overlay", "what"),
     [
-        ({"predict": {"sheet": "new.csv"}}, "predict.sheet: FINE-0 are in the cohort's sheet too"),
+        ({"predict": {"sheet": "new.csv"}}, "predict.sheet.new: FINE-0 are in the cohort's sheet too"),
         ({"predict": {"sheet": "gone.csv"}}, "gone.csv: no such sheet"),
         ({"tissue": {"masks_dir": "masks"}}, "tissue.masks_dir: no slide of a sheet is called other.geojson"),
     ],
