@@ -37,6 +37,7 @@ class Endpoint(ABC):
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]]  # columns that hold the truth
     scores: ClassVar[tuple[str, ...]]
+    shown_scores: ClassVar[tuple[str, ...]]  # of `scores`, those that tables show
     main_score: ClassVar[str]  # by which rows are compared
 
     @property
@@ -57,13 +58,16 @@ class Endpoint(ABC):
         """Encode the truth as numbers: class indices int64 (n,), values float64 (n,), or times and events (n, 2)."""
 
     @abstractmethod
-    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+    def score_arrays(
+        self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score the predictions of one test part: each of `scores`, nan where undefined.
 
         Args:
-            slides: Columns of the truth and of the predictions.
+            truth: As `encode` returns it.
+            predictions: (n, P).
             cohort: Truth of all cases, from which times and censoring weights of the time-dependent AUC are taken; by
-                default `slides`.
+                default `truth`.
         """
 
     @abstractmethod
@@ -93,6 +97,11 @@ class Endpoint(ABC):
         """Return the predictions of a table, float64 (n, P)."""
         return np.asarray(slides[self.prediction_columns], np.float64)
 
+    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+        """Score a table of one test part, as `score_arrays`; cohort: a table with the truth of all cases."""
+        everyone = None if cohort is None else self.encode(cohort)
+        return self.score_arrays(self.encode(slides), self.predictions(slides), everyone)
+
 
 class Classification(Endpoint):
     """One of several classes without an order."""
@@ -100,6 +109,7 @@ class Classification(Endpoint):
     kind = "classification"
     targets = ("label",)
     scores: ClassVar[tuple[str, ...]] = CLASS_SCORES
+    shown_scores = ("accuracy", "auc")
     main_score = "auc"
 
     @property
@@ -119,9 +129,11 @@ class Classification(Endpoint):
         """Return class indices."""
         return np.array([self.classes.index(label) for label in slides["label"]], np.int64)
 
-    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+    def score_arrays(
+        self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score probabilities."""
-        return score_classes(self.encode(slides), self.predictions(slides))
+        return score_classes(truth, predictions)
 
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """Two classes are needed."""
@@ -140,6 +152,7 @@ class Ordinal(Classification):
 
     kind = "ordinal"
     scores = ORDINAL_SCORES
+    shown_scores = ("accuracy", "kappa")
     main_score = "kappa"
 
     def parse(self, texts: Sequence[str]) -> tuple[str, ...]:
@@ -148,9 +161,11 @@ class Ordinal(Classification):
             raise ValueError(f"is none of the classes ({', '.join(self.classes)}); correct it, or add it to `order`")
         return tuple(texts)
 
-    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+    def score_arrays(
+        self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score the most probable class by its distance."""
-        return score_ordinal(self.encode(slides), self.predictions(slides))
+        return score_ordinal(truth, predictions)
 
 
 class Regression(Endpoint):
@@ -159,6 +174,7 @@ class Regression(Endpoint):
     kind = "regression"
     targets = ("value",)
     scores = REGRESSION_SCORES
+    shown_scores = ("r2", "mae", "spearman")
     main_score = "r2"
 
     @property
@@ -178,9 +194,11 @@ class Regression(Endpoint):
         """Return the values."""
         return np.asarray(slides["value"], np.float64)
 
-    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+    def score_arrays(
+        self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score the errors."""
-        return score_regression(self.encode(slides), self.predictions(slides)[:, 0])
+        return score_regression(truth, predictions[:, 0])
 
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """Two different values are needed."""
@@ -198,6 +216,7 @@ class Survival(Endpoint):
     kind = "survival"
     targets = ("time", "event")
     scores = SURVIVAL_SCORES
+    shown_scores = ("c_index", "mean_auc")
     main_score = "c_index"
 
     @property
@@ -225,13 +244,13 @@ class Survival(Endpoint):
         """Return times and events."""
         return np.asarray(slides[["time", "event"]], np.float64)
 
-    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
+    def score_arrays(
+        self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score the order of risks."""
-        time, event = self.encode(slides).T
-        censoring = time, event
-        if cohort is not None:
-            censoring = self.encode(cohort)[:, 0], self.encode(cohort)[:, 1]
-        return score_survival(time, event, self.predictions(slides)[:, 0], auc_times(*censoring), censoring=censoring)
+        (time, event), (all_times, all_events) = truth.T, (truth if cohort is None else cohort).T
+        at = auc_times(all_times, all_events)
+        return score_survival(time, event, predictions[:, 0], at, censoring=(all_times, all_events))
 
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """An event is needed, with a case that outlives it."""

@@ -8,6 +8,7 @@ import pytest
 
 from slpd_core.endpoints import kinds
 from slpd_core.endpoints.concordance import concordance_index
+from slpd_core.endpoints.scores import SCORES
 
 CLASSES = {"classification": ("a", "b", "c"), "ordinal": ("a", "b", "c"), "regression": (), "survival": ()}
 ENDPOINTS = [kinds.make_endpoint(kind, classes) for kind, classes in CLASSES.items()]
@@ -36,6 +37,15 @@ def test_the_truth_scores_best_and_chance_scores_as_chance(endpoint):
     assert best[endpoint.main_score] == pytest.approx(1)
     expected = {"auc": 0.5, "kappa": 0.0, "r2": -1.0, "c_index": 0.5}[endpoint.main_score]
     assert chance[endpoint.main_score] == pytest.approx(expected, abs=0.12)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.kind)
+def test_every_score_is_within_its_range(endpoint):
+    assert endpoint.main_score in endpoint.shown_scores
+    assert set(endpoint.shown_scores) <= set(endpoint.scores)
+    for seed in range(20):
+        for name, value in endpoint.score(draw(endpoint, 9, perfect=False, seed=seed)).items():
+            assert math.isnan(value) or SCORES[name].low <= value <= SCORES[name].high
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.kind)

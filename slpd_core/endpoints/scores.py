@@ -1,0 +1,41 @@
+"""The scores of all kinds of endpoints: their titles and ranges."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score.
+
+    Attributes:
+        title: Of its column in a table.
+        low, high: The least and the highest value; infinite without such a bound.
+        has_unit: Whether it is in the unit of the target.
+    """
+
+    title: str
+    low: float = 0.0
+    high: float = 1.0
+    has_unit: bool = False
+
+    @property
+    def width(self) -> float:
+        """The largest difference of two values."""
+        return self.high - self.low
+
+
+SCORES: Mapping[str, Score] = {
+    "accuracy": Score("Accuracy"),
+    "auc": Score("AUC"),
+    "balanced_accuracy": Score("Balanced accuracy"),
+    "f1": Score("F1"),
+    "average_precision": Score("Average precision"),
+    "kappa": Score("Kappa", -1.0),
+    "mae": Score("MAE", 0.0, math.inf, has_unit=True),
+    "r2": Score("R²", -math.inf),
+    "spearman": Score("Spearman", -1.0),
+    "c_index": Score("C-index"),
+    "mean_auc": Score("Mean AUC"),
+}
