@@ -75,6 +75,7 @@ rule predict_external:
         ledger="<results>/predict/{external}/ledger.parquet",
     output:
         predictions="<results>/predict/{external}/{task}/predictions.csv",
+        folds="<results>/predict/{external}/{task}/folds.parquet",
         heatmaps=directory("<results>/predict/{external}/{task}/heatmaps"),
     log:
         "<logs>/predict/{external}/predict/{task}.log",

@@ -15,4 +15,5 @@ with runtime.job(
         regions_dir=Path(snakemake.params.regions),
         heatmaps_dir=Path(snakemake.output.heatmaps),
         out_path=Path(snakemake.output.predictions),
+        folds_path=Path(snakemake.output.folds),
     )

@@ -122,6 +122,7 @@ class CohortPaths:
     )
     external_embed = PathPattern("predict/{external}/embed/{region_encoder}.parquet")
     external_predictions = PathPattern("predict/{external}/{task}/predictions.csv")
+    external_folds = PathPattern("predict/{external}/{task}/folds.parquet")  # predictions of single folds
     external_heatmaps_dir = PathPattern("predict/{external}/{task}/heatmaps")
 
     # Folders that stages read as a whole

@@ -11,12 +11,12 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
 from slpd_core.evaluation import classifiers
-from slpd_core.evaluation.classifiers import PredictSlide
+from slpd_core.evaluation.classifiers import FittedClassifier, PredictSlide
 from slpd_core.evaluation.features import ReadSlide, read_features, validated
 from slpd_core.evaluation.heatmaps import draw_slide_heatmap
 from slpd_core.runtime import log, progress
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -106,33 +106,41 @@ def fold_readers(model: PredictionModel, slide_ids: list[str]) -> list[ReadSlide
 
 
 def predict_slides(
-    model: PredictionModel, slide_ids: list[str], heatmaps_dir: Path, tissue_dir: Path, regions_dir: Path
-) -> list[dict[str, Any]]:
+    model: PredictionModel,
+    fitted: Sequence[FittedClassifier],
+    slide_ids: list[str],
+    heatmaps_dir: Path,
+    tissue_dir: Path,
+    regions_dir: Path,
+) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
     """Predict slides, and draw {features}/{classifier}/{slide}.jpg of attention to regions.
 
     Args:
         model: The model that predicts.
+        fitted: Its classifier of each fold.
         slide_ids: Slides to predict.
         heatmaps_dir: Where heat maps are written.
         tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
 
     Returns:
-        A row of the table per slide.
+        Of each slide, its row of the table, and the predictions of the folds, a row per fold.
     """
-    fitted = [classifiers.read_classifier(Path(path))[0] for path in model.models]
     predictors, readers = [classifiers.build_predictor(one) for one in fitted], fold_readers(model, slide_ids)
-    rows = []
+    rows, folds = [], []
     for slide_id in progress(slide_ids, len(slide_ids), f"{model.features}/{model.classifier}", "slides"):
         prediction = predict_ensemble(predictors, readers, slide_id)
         columns = prediction.columns(fitted[0].classes)
-        rows.append({"slide_id": slide_id, "features": model.features, "classifier": model.classifier} | columns)
+        names = {"slide_id": slide_id, "features": model.features, "classifier": model.classifier}
+        rows.append(names | columns)
+        of_folds = pd.DataFrame(prediction.folds, columns=[f"p_{label}" for label in fitted[0].classes])
+        folds.append(of_folds.rename_axis("fold").reset_index().assign(**names))
         if prediction.attention is not None and model.embeds:
             picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, prediction.attention)
             probability = prediction.folds.mean(0).max()
             caption = f"{model.classifier} on {model.features}: {columns['predicted']}, p {probability:.2f}"
             sheet = heatmap.draw_contact_sheet([(slide_id, caption, picture)], max(picture.size))
             heatmap.save_jpeg(sheet, heatmaps_dir / model.features / model.classifier / f"{slide_id}.jpg")
-    return rows
+    return rows, folds
 
 
 def run(
@@ -143,6 +151,7 @@ def run(
     regions_dir: Path,
     heatmaps_dir: Path,
     out_path: Path,
+    folds_path: Path,
 ) -> None:
     """Write the predictions of a task, a row per slide and model; of a slide not usable, status and reason.
 
@@ -152,16 +161,23 @@ def run(
         tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
         heatmaps_dir: Where heat maps are written.
         out_path: The CSV.
+        folds_path: The `external` table: the predictions of each fold, from which external cohorts are scored.
     """
-    ledger, _ = artifacts.read_table(ledger_path, "ledger")
+    ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
-    rows = [
-        row
-        for model in (PredictionModel(**fields) for fields in models)
-        for row in predict_slides(model, usable, heatmaps_dir, tissue_dir, regions_dir)
-    ]
+    rows, folds, metas = [], [], []
+    for model in (PredictionModel(**fields) for fields in models):
+        fitted = [classifiers.read_classifier(Path(path)) for path in model.models]
+        of_model = predict_slides(model, [one for one, _ in fitted], usable, heatmaps_dir, tissue_dir, regions_dir)
+        rows += of_model[0]
+        folds += of_model[1]
+        metas += [meta for _, meta in fitted]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
     table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
     artifacts.write_csv(out_path, table, "%.6f")
+    meta = artifacts.provenance("predict", VERSION, {}, *(meta["fingerprint"] for meta in (ledger_meta, *metas)))
+    meta |= {"ledger": ledger_meta["fingerprint"], "cohort_ledger": metas[0]["ledger"] if metas else ""}
+    of_folds = pd.concat(folds, ignore_index=True) if folds else pd.DataFrame(columns=artifacts.TABLES["external"])
+    artifacts.write_table(folds_path, "external", of_folds, meta)
     log.info("%d of %d slides predicted by %d models", len(usable), len(ledger), len(models))

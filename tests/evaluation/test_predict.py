@@ -10,12 +10,13 @@ from slpd_core.evaluation import classifiers, networks, predict
 
 CLASSES = ["x", "y", "z"]
 SIDE = 64
+META = artifacts.provenance("evaluate", 1, {}) | {"ledger": "of the cohort"}
 
 
 def knn(path, *votes):
     """A classifier of all that is: its three neighbours are of these classes."""
     arrays = {"means": np.eye(3, 4, dtype=np.float32), "labels": np.array(votes), "k": np.array([3])}
-    classifiers.write_classifier(path, classifiers.FittedClassifier("knn", CLASSES, 4, arrays), {})
+    classifiers.write_classifier(path, classifiers.FittedClassifier("knn", CLASSES, 4, arrays), META)
     return str(path)
 
 
@@ -24,7 +25,7 @@ def abmil(path, seed):
     network = networks.build_network("abmil", 4, 3, 0.0, seed)
     network.attention.attention_c.weight.data *= 40
     arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    classifiers.write_classifier(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), {})
+    classifiers.write_classifier(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), META)
     return str(path)
 
 
@@ -81,6 +82,7 @@ def run(tmp_path, slides):
             regions_dir=tmp_path / "regions",
             heatmaps_dir=tmp_path / "heatmaps",
             out_path=tmp_path / "predictions.csv",
+            folds_path=tmp_path / "folds.parquet",
         )
         return pd.read_csv(tmp_path / "predictions.csv")
 
@@ -97,6 +99,12 @@ def test_the_folds_vote_and_their_spread_is_told(run, slides, tmp_path):
         assert line["agree"] == pytest.approx(2 / 3, abs=1e-6)
         np.testing.assert_allclose(line[["p_x", "p_y", "p_z"]].astype(float), [5 / 9, 4 / 9, 0], atol=1e-6)
         assert line["sd_x"] == pytest.approx(np.std([2 / 3, 0, 1], ddof=1), abs=1e-6)
+    folds, _ = artifacts.read_table(tmp_path / "folds.parquet", "external")
+    assert len(folds) == len(slides) * 3
+    for slide in slides:
+        of_slide = folds[folds["slide_id"] == slide].sort_values("fold")
+        assert of_slide["fold"].tolist() == [0, 1, 2]
+        np.testing.assert_allclose(of_slide[["p_x", "p_y", "p_z"]], [[2 / 3, 1 / 3, 0], [0, 1, 0], [1, 0, 0]])
 
 
 def test_slides_left_out_keep_a_line_with_the_reason(run, slides, tmp_path):
