@@ -22,6 +22,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "external": ("features", "classifier", "fold", "slide_id"),  # and the columns of the predictions
     "history": ("epoch", "loss"),  # of a training, one row per epoch; and the other curves
     "remarks": ("remark", "id", "fold"),  # on the folds; texts
+    "external_results": ("row", "folds", "slides", "patients"),  # of an external cohort; and scores
     "results": ("row", "patch_encoder", "splits"),  # of a report; scores, one row per features and classifier
 }
 # The parts of a fold that pretraining sees; it needs no labels.

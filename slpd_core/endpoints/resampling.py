@@ -47,12 +47,41 @@ def bootstrap_interval(
             drawn = np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])
             yield statistic(*(array[drawn] for array in arrays))
 
-    values = np.fromiter(resampled(), np.float64, n_resamples)
-    values = values[~np.isnan(values)]
-    if len(values) <= n_resamples / 2:
+    return percentile_interval(np.fromiter(resampled(), np.float64, n_resamples), level)
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Compute the percentile interval of a statistic from its resamples.
+
+    Args:
+        values: Of each resample, (n_resamples,); nan where the statistic is undefined.
+        level: Of the interval.
+
+    Returns:
+        Its ends, over the resamples where the statistic is defined; nan if half of them or more are not.
+    """
+    defined = values[~np.isnan(values)]
+    if len(defined) <= len(values) / 2:
         return math.nan, math.nan
-    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+    low, high = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
+
+
+def draw_patient_weights(patients: np.ndarray, *, rng: np.random.Generator, n_resamples: int = 1000) -> np.ndarray:
+    """Draw resamples of patients as weights of their rows, for statistics of many weightings at once.
+
+    Args:
+        patients: Patient of each row, (n,).
+        rng: Draws the patients.
+        n_resamples: Number of resamples.
+
+    Returns:
+        How often each resample has each row, int64 (n_resamples, n).
+    """
+    names, index = np.unique(patients, return_inverse=True)
+    n = len(names)
+    counts = rng.multinomial(n, np.full(n, 1 / n), n_resamples) if n else np.zeros((n_resamples, 0), np.int64)
+    return np.asarray(counts[:, index], np.int64)
 
 
 def without_each_patient(statistic: Statistic, patients: np.ndarray, *arrays: np.ndarray) -> np.ndarray:

@@ -1,0 +1,191 @@
+"""External validation: score an external cohort whose labels are known, by the classifiers of all folds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slpd_core import artifacts
+from slpd_core.endpoints.kinds import Endpoint, make_endpoint
+from slpd_core.report import curves, figures, result_table, table_format
+from slpd_core.report.external_audit import select_scored
+from slpd_core.report.external_scores import gather_cases
+from slpd_core.report.external_table import format_external_tables, make_external_table
+from slpd_core.report.result_table import ResultRow
+from slpd_core.runtime import log
+
+VERSION = 1
+
+
+def join_labels(predictions: pd.DataFrame, scored: pd.DataFrame, row: ResultRow, endpoint: Endpoint) -> pd.DataFrame:
+    """Join the predictions of a row with the truth.
+
+    Args:
+        predictions: The `external` table.
+        scored: The labels of the slides that are scored.
+        row: Of the result table.
+        endpoint: Of the task.
+
+    Returns:
+        Columns fold, slide_id, patient_id, those of the truth and of the predictions.
+    """
+    of_row = predictions[(predictions["features"] == row.features) & (predictions["classifier"] == row.classifier)]
+    truth = scored[["slide_id", "patient_id", *endpoint.columns]]
+    return of_row[["fold", "slide_id", *endpoint.prediction_columns]].merge(truth, on="slide_id")
+
+
+def list_predictions(rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint) -> pd.DataFrame:
+    """List the truth of each slide beside the mean prediction of each row.
+
+    Args:
+        rows: As in `make_external_table`.
+        endpoint: Of the task.
+
+    Returns:
+        A line per row and slide: features, classifier, slide_id, patient_id, the truth and the prediction.
+    """
+    lines = []
+    for row, predictions in rows:
+        cases = gather_cases(predictions, endpoint)
+        frame = pd.DataFrame(cases.ensemble, columns=endpoint.prediction_columns)
+        lines.append(pd.concat([cases.table.assign(features=row.features, classifier=row.classifier), frame], axis=1))
+    names = ["features", "classifier", "slide_id", "patient_id", *endpoint.columns, *endpoint.prediction_columns]
+    return pd.concat(lines, ignore_index=True)[names] if lines else pd.DataFrame(columns=names)
+
+
+def draw_external(
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, reference: str | None, runs: Sequence[str]
+) -> dict[str, bytes]:
+    """Draw the figures of an external cohort, of the mean predictions over the folds.
+
+    Args:
+        rows: As in `make_external_table`.
+        endpoint: Of the task.
+        reference: Key of the row whose confusion is drawn; another or None for the last row.
+        runs: Pretraining runs, in the order of their colors.
+
+    Returns:
+        PNGs by name: of classes roc, predictions and decision; nothing without scored slides.
+    """
+    if endpoint.kind != "classification" or not rows or rows[0][1].empty:
+        return {}
+    cases = {row.key: gather_cases(predictions, endpoint) for row, predictions in rows}
+    labels = endpoint.encode(next(iter(cases.values())).table)
+    ensembles = {key: of_row.ensemble for key, of_row in cases.items()}
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for row, _ in rows:
+        curve = curves.fold_roc_curves([(ensembles[row.key], labels)])
+        panels.setdefault(row.names["classifier"], {})[row.features] = curve
+    chosen = next((row for row, _ in rows if row.key == reference), rows[-1][0])
+    return {
+        "roc": figures.plot_roc(panels, runs),
+        "predictions": figures.plot_predictions(chosen.sentence, ensembles[chosen.key], labels, endpoint.classes),
+        "decision": figures.plot_decision(ensembles, labels, endpoint.classes),
+    }
+
+
+def run(
+    *,
+    external: str,
+    task: str,
+    labels_path: Path,
+    predictions_path: Path,
+    ledger_path: Path,
+    cohort_ledger_path: Path,
+    evaluate_paths: Sequence[Path],
+    out_dir: Path,
+    figures_dir: Path,
+    runs: Sequence[str],
+    reference: str | None,
+    seed: int,
+    n_resamples: int = 1000,
+) -> None:
+    """Write the result table of a task of an external cohort, its figures, and the predictions beside the truth.
+
+    Args:
+        external: Name of the external cohort.
+        task: The task.
+        labels_path, predictions_path, ledger_path: The external cohort's tables `labels`, `external` and `ledger`.
+        cohort_ledger_path: Of the cohort that the classifiers were trained on.
+        evaluate_paths: The cohort's own test predictions, of all rows that predict and all folds.
+        out_dir: Where table.* and labeled_predictions.csv are written.
+        figures_dir: Where figures are written.
+        runs: Pretraining runs, in the order of the table.
+        reference: As in `draw_external`.
+        seed: Of the resamples.
+        n_resamples: Number of resamples.
+
+    Raises:
+        ValueError: A file was made from another ledger.
+    """
+    labels, labels_meta = artifacts.read_table(labels_path, "labels")
+    predictions, meta = artifacts.read_table(predictions_path, "external")
+    (ledger, ledger_meta), (cohort_ledger, cohort_meta) = (
+        artifacts.read_table(path, "ledger") for path in (ledger_path, cohort_ledger_path)
+    )
+    artifacts.check_ledger(predictions_path, meta, ledger_meta["fingerprint"])
+    tested = [artifacts.read_table(path, "evaluate") for path in evaluate_paths]
+    for path, (_, of_fold) in zip(evaluate_paths, tested, strict=True):
+        artifacts.check_ledger(path, of_fold, cohort_meta["fingerprint"])
+    first = tested[0][1]
+    endpoint = make_endpoint(first.get("kind", "classification"), json.loads(first["classes"]))
+    scored, remarks = select_scored(labels, ledger, cohort_ledger, endpoint)
+    rows = [(row, join_labels(predictions, scored, row, endpoint)) for row in result_table.join_folds(tested, runs)]
+    for remark in remarks:
+        log.warning("%s, task %s: %s", external, task, remark)
+    table = make_external_table(rows, endpoint, seed=seed, n_resamples=n_resamples)
+    metas = [labels_meta, meta, ledger_meta, cohort_meta, *(of_fold for _, of_fold in tested)]
+    settings = {"reference": reference, "n_resamples": n_resamples}
+    out_meta = artifacts.provenance("external", VERSION, settings, str(seed), *(one["fingerprint"] for one in metas))
+    out_meta |= {"external": external, "task": task, "kind": endpoint.kind, "classes": json.dumps(endpoint.classes)}
+    out_meta |= {"n_slides": str(len(ledger)), "remarks": json.dumps(remarks)}
+    out_meta |= {"labels": json.dumps(scored["label"].value_counts().sort_index().to_dict())}
+    artifacts.write_both(out_dir / "table.parquet", "external_results", table, out_meta)
+    printed = format_external_tables(table, endpoint)
+    for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
+        artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, printed)))
+    artifacts.write_csv(out_dir / "labeled_predictions.csv", list_predictions(rows, endpoint), "%.6f")
+    figures_dir.mkdir(parents=True, exist_ok=True)
+    figures.write_figures(figures_dir, draw_external(rows, endpoint, reference, runs))
+    log.info("%d of %d labeled slides scored, by %d rows", len(scored), len(labels), len(rows))
+
+
+def describe_external(
+    paths: Sequence[Path],
+) -> tuple[list[dict[str, Any]], dict[str, bytes], dict[str, artifacts.Meta]]:
+    """Describe the external cohorts for the report's page.
+
+    Args:
+        paths: Of their table.parquet, one per cohort and task, with figures/ beside it.
+
+    Returns:
+        Values by the template's names of each; its figures by name; metadata by name.
+    """
+    described, pngs, metas = [], dict[str, bytes](), {}
+    for path in paths:
+        table, meta = artifacts.read_table(path, "external_results")
+        endpoint = make_endpoint(meta["kind"], json.loads(meta["classes"]))
+        name = f"{meta['external']}/{meta['task']}"
+        metas[f"predict/{name}/table"] = meta
+        of_figures = {
+            f"external/{name}/{png.stem}": png.read_bytes() for png in sorted((path.parent / "figures").glob("*.png"))
+        }
+        pngs |= of_figures
+        described.append(
+            {
+                "external": meta["external"],
+                "task": meta["task"],
+                "n_slides": int(meta["n_slides"]),
+                "slides": int(table["slides"].max()) if len(table) else 0,
+                "patients": int(table["patients"].max()) if len(table) else 0,
+                "labels": json.loads(meta["labels"]) if endpoint.has_classes else {},
+                "remarks": json.loads(meta["remarks"]),
+                "tables": format_external_tables(table, endpoint),
+                "has_threshold": "threshold" in table,
+                "figures": {figure.rpartition("/")[2]: figure for figure in of_figures},
+            }
+        )
+    return described, pngs, metas

@@ -1,0 +1,134 @@
+"""The result table of an external cohort: a row per features and classifier, in numbers and formatted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.scores import SCORES
+from slpd_core.report import table_format
+from slpd_core.report.external_scores import gather_cases, score_cases, score_operating_point
+from slpd_core.report.operating_point import RATES, youden_threshold
+from slpd_core.report.result_table import INTERVAL, ROW_NAMES, ResultRow
+from slpd_core.report.table_format import Table
+from slpd_core.runtime import generator
+
+RATE_TITLES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
+
+
+def training_threshold(predictions: pd.DataFrame, endpoint: Endpoint) -> float:
+    """Choose the threshold of class 1 of two on the cohort's own test predictions.
+
+    Args:
+        predictions: The `evaluate` tables of all folds of a row.
+        endpoint: Of the task.
+
+    Returns:
+        The threshold that `youden_threshold` chooses, by the mean prediction of each slide.
+    """
+    kept = dict.fromkeys(endpoint.columns, "first") | dict.fromkeys(endpoint.prediction_columns, "mean")
+    pooled = predictions.groupby("slide_id").agg(kept)
+    return youden_threshold(endpoint.predictions(pooled)[:, 1], endpoint.encode(pooled) == 1)
+
+
+def is_binary(endpoint: Endpoint) -> bool:
+    """Tell whether an endpoint has a threshold.
+
+    Args:
+        endpoint: Of the task.
+
+    Returns:
+        Whether it is one of two classes without an order.
+    """
+    return endpoint.kind == "classification" and len(endpoint.classes) == 2
+
+
+def make_external_table(
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, *, seed: int, n_resamples: int = 1000
+) -> pd.DataFrame:
+    """Make the result table of an external cohort in numbers.
+
+    Args:
+        rows: Of the cohort's result table, each with its predictions of the external cohort: columns fold, slide_id,
+            patient_id, those of the truth and of the predictions.
+        endpoint: Of the task.
+        seed: Of the resamples, which are the same for all rows.
+        n_resamples: Number of resamples.
+
+    Returns:
+        A line per row: row and its names; folds, slides, patients; the columns of `score_cases` by slide, and by
+        patient as patient_...; of two classes those of `score_operating_point`, at the `training_threshold`.
+    """
+    lines = []
+    for row, predictions in rows:
+        by_slide, by_patient = (gather_cases(predictions, endpoint, by=by) for by in ("slide_id", "patient_id"))
+        line: dict[str, Any] = {"row": row.key, **row.names, "folds": row.predictions["fold"].nunique()}
+        line |= {"slides": len(by_slide.table), "patients": by_slide.table["patient_id"].nunique()}
+        for prefix, cases in (("", by_slide), ("patient_", by_patient)):
+            scores = score_cases(cases, endpoint, rng=generator(seed, "external"), n_resamples=n_resamples)
+            line |= {f"{prefix}{name}": value for name, value in scores.items()}
+        if is_binary(endpoint):
+            threshold = training_threshold(row.predictions, endpoint)
+            rng = generator(seed, "external")
+            line |= score_operating_point(by_slide, endpoint, threshold, rng=rng, n_resamples=n_resamples)
+        lines.append(line)
+    return pd.DataFrame(lines, columns=None if lines else ["row", *ROW_NAMES, "folds", "slides", "patients"])
+
+
+def format_external_tables(table: pd.DataFrame, endpoint: Endpoint) -> list[Table]:
+    """Format the result table of an external cohort.
+
+    Args:
+        table: As `make_external_table` returns it.
+        endpoint: Of the task.
+
+    Returns:
+        Scores by slide, by patient if they differ, and the rates at the threshold of two classes.
+    """
+    lines = table.to_dict("records")
+    tables = [_score_table(lines, endpoint, "")]
+    by_patient = _score_table(lines, endpoint, "patient_")
+    if [cells for _, cells in by_patient.lines] != [cells for _, cells in tables[0].lines]:
+        tables.append(by_patient)
+    if is_binary(endpoint):
+        columns = [
+            f"Threshold for {endpoint.classes[1]}",
+            *[head for name in RATES for head in (RATE_TITLES[name], INTERVAL)],
+        ]
+        tables.append(Table([*ROW_NAMES.values()], columns, [(_names(line), _rates(line)) for line in lines]))
+    return tables
+
+
+def _score_table(lines: Sequence[Mapping[str, Any]], endpoint: Endpoint, prefix: str) -> Table:
+    """Of each shown score: the ensemble with its interval, the mean over single folds with its interval."""
+    by = " by patient" if prefix else ""
+    columns = []
+    for score in endpoint.shown_scores:
+        title = f"{SCORES[score].title}{by}"
+        columns += [f"{title}, ensemble", INTERVAL, f"{title}, single folds", INTERVAL]
+    body = []
+    for line in lines:
+        cells = []
+        for name in [prefix + score for score in endpoint.shown_scores]:
+            cells += [table_format.format_score(line[name]), _interval(line, name)]
+            cells.append(table_format.format_mean_sd(line[f"{name}_fold_mean"], line[f"{name}_fold_sd"]))
+            cells.append(_interval(line, f"{name}_fold"))
+        body.append((_names(line), cells))
+    return Table([*ROW_NAMES.values()], columns, body)
+
+
+def _names(line: Mapping[str, Any]) -> list[str]:
+    return [line[name] for name in ROW_NAMES]
+
+
+def _interval(line: Mapping[str, Any], name: str) -> str:
+    return table_format.format_interval(line[f"{name}_low"], line[f"{name}_high"])
+
+
+def _rates(line: Mapping[str, Any]) -> list[str]:
+    """Texts of the threshold and of each rate with its interval."""
+    cells = [table_format.format_score(line["threshold"])]
+    for name in RATES:
+        cells += [table_format.format_score(line[name]), _interval(line, name)]
+    return cells

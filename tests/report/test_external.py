@@ -1,0 +1,195 @@
+"""External validation from tables to table, figures and the page's values."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slpd_core import artifacts
+from slpd_core.endpoints.kinds import make_endpoint
+from slpd_core.report import external, external_audit, external_table
+
+ENCODER = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": ""}
+MODELS = (("patch_tokens", "knn"), ("slpd", "vit_wsi"))
+N = 40
+
+
+def ledger(path, slides, patients=None, contents=None, status=None) -> str:
+    """Write a ledger; returns its fingerprint."""
+    frame = pd.DataFrame("", range(len(slides)), [*artifacts.TABLES["ledger"]])
+    frame = frame.assign(slide_id=slides, patient_id=patients or slides, slide_fingerprint=contents or slides)
+    meta = artifacts.provenance("ledger", 1, {}, path.name)
+    artifacts.write_table(path, "ledger", frame.assign(status=status or artifacts.OK), meta)
+    return meta["fingerprint"]
+
+
+class Planted:
+    """A cohort of slides c00.. and an external one of slides e00..; y if the number is odd."""
+
+    def __init__(self, folder) -> None:
+        self.folder = folder
+        self.slides = [f"e{i:02}" for i in range(N)]
+        self.labels = pd.Series(np.where(np.arange(N) % 2, "y", "x"), self.slides)
+        self.contents, self.status = [*self.slides], artifacts.OK
+        self.p = (self.labels == "y").astype(float).to_numpy() * 0.8 + 0.1  # separable
+
+    def run(self, n_resamples: int = 100, **options):
+        """Run the stage; returns its table and metadata."""
+        folder, of_cohort = self.folder, [f"c{i:02}" for i in range(10)]
+        cohort = ledger(folder / "cohort.parquet", of_cohort)
+        own = ledger(folder / "ledger.parquet", self.slides, contents=self.contents, status=self.status)
+        paths, rows = [], []
+        for features, classifier in MODELS:
+            level = "patch" if features == "patch_tokens" else "region"
+            for fold in (0, 1):
+                tested = pd.DataFrame({"slide_id": of_cohort[fold::2]})
+                tested = tested.assign(fold=fold, patient_id=tested["slide_id"], label=["x", "x", "x", "y", "y"])
+                tested = tested.assign(p_y=[0.1, 0.2, 0.3, 0.6, 0.7]).assign(p_x=lambda t: 1 - t["p_y"])
+                meta = artifacts.provenance("evaluate", 1, {}, features, str(fold)) | ENCODER | {"ledger": cohort}
+                meta |= {"features": features, "classifier": classifier, "level": level, "kind": "classification"}
+                paths.append(folder / features / f"fold{fold}.parquet")
+                artifacts.write_table(paths[-1], "evaluate", tested, meta | {"classes": json.dumps(["x", "y"])})
+                frame = pd.DataFrame({"slide_id": self.slides, "p_x": 1 - self.p, "p_y": self.p})
+                rows.append(frame.assign(features=features, classifier=classifier, fold=fold))
+        meta = artifacts.provenance("predict", 1, {}) | {"ledger": own}
+        artifacts.write_table(folder / "folds.parquet", "external", pd.concat(rows), meta)
+        labels = pd.DataFrame({"slide_id": self.labels.index, "patient_id": self.labels.index, "label": self.labels})
+        meta = artifacts.provenance("labels", 1, {})
+        artifacts.write_table(folder / "labels.parquet", "labels", labels.reset_index(drop=True), meta)
+        arguments = {
+            "external": "rome",
+            "task": "label",
+            "labels_path": folder / "labels.parquet",
+            "predictions_path": folder / "folds.parquet",
+            "ledger_path": folder / "ledger.parquet",
+            "cohort_ledger_path": folder / "cohort.parquet",
+            "evaluate_paths": paths,
+            "out_dir": folder / "out",
+            "figures_dir": folder / "out" / "figures",
+            "runs": ["slpd"],
+            "reference": None,
+            "seed": 1,
+            "n_resamples": n_resamples,
+        }
+        external.run(**arguments | options)
+        return artifacts.read_table(folder / "out" / "table.parquet", "external_results")
+
+
+@pytest.fixture
+def planted(tmp_path) -> Planted:
+    return Planted(tmp_path)
+
+
+def test_separable_slides_are_told_apart_by_every_row(planted):
+    table, meta = planted.run()
+    assert table["row"].tolist() == ["patch_tokens/knn", "slpd/vit_wsi"]
+    assert (table["auc"] == 1).all()
+    assert (table["patient_accuracy"] == 1).all()
+    assert (table["slides"] == N).all()
+    assert (table["threshold"] == 0.6).all()  # of the cohort: its highest that calls every y
+    assert (table[["sensitivity", "specificity", "ppv", "npv"]] == 1).all(axis=None)
+    assert (table["sensitivity_low"] < 0.9).all()  # of 20 patients, however right
+    assert json.loads(meta["labels"]) == {"x": N // 2, "y": N // 2}
+    assert json.loads(meta["remarks"]) == []
+    assert {path.name for path in (planted.folder / "out" / "figures").iterdir()} == {
+        "roc.png",
+        "predictions.png",
+        "decision.png",
+    }
+
+
+def test_shuffled_labels_are_told_at_chance(planted):
+    planted.labels[:] = np.random.default_rng(2).permutation(planted.labels)
+    table, _ = planted.run(n_resamples=300)
+    assert (table["auc_low"] < 0.5).all()
+    assert (table["auc_high"] > 0.5).all()
+
+
+def test_the_truth_stands_beside_the_mean_prediction(planted):
+    planted.run()
+    lines = pd.read_csv(planted.folder / "out" / "labeled_predictions.csv")
+    assert len(lines) == 2 * N
+    of_row = lines[lines["features"] == "slpd"].set_index("slide_id")
+    assert (of_row["label"] == planted.labels).all()
+    np.testing.assert_allclose(of_row["p_y"], planted.p)
+
+
+def test_tables_are_printed_with_the_threshold_of_the_cohort(planted):
+    planted.run()
+    text = (planted.folder / "out" / "table.md").read_text()
+    assert "| Threshold for y | Sensitivity | 95 % interval |" in text
+    assert ".600 | 1.000 |" in text
+    assert "by patient" not in text  # each slide is a patient
+    assert r"\begin{tabular}" in (planted.folder / "out" / "table.tex").read_text()
+
+
+def test_a_label_that_no_classifier_knows_is_left_out_and_named(planted):
+    planted.labels[["e00", "e02"]] = ["z", "Y"]
+    table, meta = planted.run()
+    assert (table["slides"] == N - 2).all()
+    assert json.loads(meta["remarks"]) == [
+        "2 slides (e00, e02) with a label have a label that no classifier knows ('Y', 'z') and are not scored",
+        "label 'Y' is 'y' of the cohort but for case or spaces; write it alike",
+    ]
+
+
+def test_slides_of_the_cohort_and_slides_without_regions_test_nothing(planted):
+    planted.contents[4] = "c03"
+    planted.status = [artifacts.EMPTY, *[artifacts.OK] * (N - 1)]
+    table, meta = planted.run()
+    assert (table["slides"] == N - 2).all()
+    empty, leaked = json.loads(meta["remarks"])
+    assert empty.startswith("1 slide (e00) with a label has no usable regions")
+    assert leaked.startswith("1 slide (e04) with a label has the bytes of a slide of the cohort")
+
+
+def test_patients_of_the_cohort_are_remarked_on(planted):
+    labels = pd.DataFrame({"slide_id": ["a", "b"], "patient_id": ["p", "q"], "label": ["x", "y"]})
+    own = pd.DataFrame({"slide_id": ["a", "b"], "slide_fingerprint": ["1", "2"], "status": artifacts.OK})
+    cohort = pd.DataFrame({"slide_fingerprint": ["", "3"], "patient_id": ["q", "r"]})
+    two = make_endpoint("classification", ["x", "y"])
+    scored, remarks = external_audit.select_scored(labels, own, cohort, two)
+    assert len(scored) == 2
+    assert remarks[0].startswith("1 patients have the id of a patient of the cohort: q; if they are the same people")
+
+
+def test_a_cohort_of_one_class_has_no_auc_and_says_so(planted):
+    planted.labels[:] = "x"
+    table, meta = planted.run()
+    assert table["auc"].isna().all()
+    assert json.loads(meta["remarks"]) == ["no slide is y: scores that compare classes are undefined"]
+    assert (table["accuracy"] == 0.5).all()
+    assert table["sensitivity"].isna().all()
+    assert (table["specificity"] == 0.5).all()
+
+
+def test_nothing_to_score_is_a_table_without_scores(planted):
+    planted.labels[:] = "z"
+    table, _ = planted.run()
+    assert (table["slides"] == 0).all()
+    assert table["accuracy"].isna().all()
+    assert not any((planted.folder / "out" / "figures").iterdir())
+
+
+def test_a_table_of_another_ledger_is_refused(planted):
+    planted.run()
+    other = planted.folder / "other.parquet"
+    ledger(other, planted.slides, contents=["other"] * N)
+    with pytest.raises(ValueError, match="ledger"):
+        planted.run(ledger_path=other)
+
+
+def test_three_classes_have_no_threshold_and_a_decision_curve_each():
+    three = make_endpoint("classification", ["a", "b", "c"])
+    assert not external_table.is_binary(three)
+    assert not external_table.is_binary(make_endpoint("ordinal", ["a", "b"]))
+
+
+def test_the_page_names_cohort_task_and_figures(planted):
+    planted.run()
+    (described,), pngs, metas = external.describe_external([planted.folder / "out" / "table.parquet"])
+    assert (described["external"], described["task"], described["slides"]) == ("rome", "label", N)
+    assert [*pngs] == [f"external/rome/label/{name}" for name in ("decision", "predictions", "roc")]
+    assert described["figures"]["roc"] == "external/rome/label/roc"
+    assert [*metas] == ["predict/rome/label/table"]
