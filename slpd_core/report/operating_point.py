@@ -43,20 +43,3 @@ def score_threshold(called: np.ndarray, positive: np.ndarray, weights: np.ndarra
     }
     with np.errstate(invalid="ignore"):
         return {name: right / (right + wrong) for name, (right, wrong) in ratios.items()}
-
-
-def net_benefit(scores: np.ndarray, positive: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Compute the net benefit of calling cases positive (Vickers and Elkin, 2006).
-
-    Args:
-        scores: Probability of being positive, (n,).
-        positive: bool (n,).
-        thresholds: Probability from which a case is called positive, (T,), below 1.
-
-    Returns:
-        True positives minus false positives weighted by the odds of the threshold, per case, (T,).
-    """
-    called = scores >= thresholds[:, None]
-    true, false = (called & positive).mean(1), (called & ~positive).mean(1)
-    benefit: np.ndarray = true - false * thresholds / (1 - thresholds)
-    return benefit

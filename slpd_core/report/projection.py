@@ -32,7 +32,7 @@ def choose_slides(ledger: pd.DataFrame, labels: Mapping[str, str], per_label: in
 def project_regions(
     embed: pd.DataFrame,
     slides: Sequence[str],
-    labels: Mapping[str, Mapping[str, str]],
+    labels: Mapping[str, Mapping[str, str] | pd.Series],
     perplexity: float = 30.0,
     *,
     seed: int,
@@ -42,19 +42,19 @@ def project_regions(
     Args:
         embed: An `embed` table.
         slides: Slides to project.
-        labels: Of each task, label by slide.
+        labels: Of each task, label by slide; a categorical series keeps its order.
         perplexity: As in `fit_tsne`.
         seed: Of t-SNE.
 
     Returns:
-        A row per region: x, y, slide_id, and "by {task}", the label of each task, "" where there is none; no row if
-        too few embeddings differ.
+        A row per region: x, y, slide_id, and "by {task}", the label of each task, missing where there is none; no row
+        if too few embeddings differ.
     """
     regions = embed[embed["slide_id"].isin(slides)]
     embeddings = np.stack(regions["embedding"].to_list()) if len(regions) else np.empty((0, 2))
     plane = fit_tsne(embeddings, perplexity, seed=seed)
     ids = regions["slide_id"].iloc[: len(plane)]
-    columns = {f"by {task}": ids.map(of).fillna("").to_numpy() for task, of in labels.items()}
+    columns = {f"by {task}": ids.map(of).array for task, of in labels.items()}
     return pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "slide_id": ids.to_numpy()} | columns)
 
 

@@ -130,10 +130,3 @@ def test_the_operating_point_of_a_cohort_is_not_moved_by_the_external_one():
     assert rates["sensitivity_low"] < 2 / 3 < rates["sensitivity_high"]
     undefined = external_scores.score_operating_point(cases, TWO, math.nan, rng=np.random.default_rng(0))
     assert all(math.isnan(value) for value in undefined.values())
-
-
-def test_net_benefit_is_that_of_its_definition():
-    """At 0.2 a false positive costs a quarter of what a true one brings."""
-    positive, scores = np.array([True, True, False, False]), np.array([0.9, 0.1, 0.5, 0.1])
-    benefit = operating_point.net_benefit(scores, positive, np.array([0.2, 0.6, 0.95]))
-    assert benefit.tolist() == pytest.approx([1 / 4 - 1 / 4 / 4, 1 / 4, 0])

@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 
-from slpd_core.endpoints.classification import score_classes
 from slpd_core.report import curves, figures, projection
 from slpd_core.report.figures.style import REFERENCE, line_styles, reference_styles
 from slpd_core.report.figures.training import _training_panel
@@ -28,71 +26,11 @@ def size(png):
     return Image.open(io.BytesIO(png)).size
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_the_area_under_the_drawn_curve_is_the_auc(ties):
-    rng = np.random.default_rng(0)
-    truth = rng.random(400) < 0.4
-    score = truth + rng.normal(size=400)
-    score = score.round() if ties else score
-    area = np.trapezoid(curves.roc_curve(truth, score), curves.FALSE_POSITIVE_RATES)
-    assert area == pytest.approx(roc_auc_score(truth, score), abs=0.01)
-
-
-def test_a_perfect_curve_starts_in_the_corner():
-    curve = curves.roc_curve(np.array([False, True, True]), np.array([0.1, 0.8, 0.9]))
-    assert curve[0] == 0
-    assert (curve[1:] == 1).all()
-
-
-def test_curves_of_three_classes_are_their_mean():
-    probabilities, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
-    each = [curves.roc_curve(labels == c, probabilities[:, c]) for c in range(3)]
-    np.testing.assert_allclose(curves.fold_roc_curves([(probabilities, labels)])[0], np.mean(each, axis=0))
-
-
-def test_calibration_by_hand():
-    """Ten slides predicted at .6, of which six are right, and ten at .9, of which all are."""
-    p = np.array([[0.4, 0.6]] * 10 + [[0.9, 0.1]] * 10)
-    sure, right, error = curves.calibration_curve(p, np.array([1] * 6 + [0] * 4 + [0] * 10))
-    assert sorted({round(value, 6) for value in sure}) == [0.6, 0.9]
-    assert right[:2].mean() == pytest.approx(0.6)
-    assert right[2:].tolist() == [1, 1]
-    assert error[2:].tolist() == [0, 0]
-    assert error[0] == pytest.approx(np.sqrt(right[0] * (1 - right[0]) / 5))
-
-
-def test_a_calibrated_model_lies_on_the_diagonal():
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.ones(3), 30_000)
-    labels = (p.cumsum(1) < rng.random((len(p), 1))).sum(1)
-    sure, right, error = curves.calibration_curve(p, labels)
-    assert len(sure) == 10
-    assert (abs(sure - right) < 4 * error).all()
-
-
 @pytest.mark.parametrize("n", [1, 7, 60])
 def test_predictions_are_drawn_of_any_number_of_slides(n):
     rng = np.random.default_rng(n)
     p = rng.dirichlet(np.ones(3), n)
     assert size(figures.plot_predictions("MIL on <$x$>", p, rng.integers(3, size=n), ["a", "b$", "c_d"])) == (1200, 585)
-
-
-@pytest.mark.parametrize("C", [2, 3, 4])
-@pytest.mark.parametrize("present", [1, 2, 3])
-def test_the_drawn_curve_has_the_auc_of_the_table(C, present):
-    rng = np.random.default_rng([C, present])
-    labels = rng.integers(min(C, present), size=300)
-    probabilities = rng.dirichlet(np.ones(C), 300) + 0.3 * np.eye(C)[labels]
-    area = np.trapezoid(curves.fold_roc_curves([(probabilities, labels)])[0], curves.FALSE_POSITIVE_RATES)
-    assert area == pytest.approx(score_classes(labels, probabilities)["auc"], abs=0.01, nan_ok=True)
-
-
-def test_the_band_is_the_deviation_of_a_sample():
-    """Of 0.4, 0.5 and 0.9 the mean is 0.6, the sum of squares 0.14, the deviation √(0.14 / 2); 0, 0, 1 fall below 0."""
-    low, high = curves.deviation_band(np.array([[0.4, 0.0], [0.5, 0.0], [0.9, 1.0]]))
-    np.testing.assert_allclose(low, [0.6 - 0.07**0.5, 0])
-    np.testing.assert_allclose(high, [0.6 + 0.07**0.5, 1 / 3 + (1 / 3) ** 0.5])
-    assert curves.deviation_band(np.array([[0.8], [0.9], [1.0], [1.0]]))[1] == [1]
 
 
 def planted_curves(level, folds=3):
@@ -241,7 +179,7 @@ def test_each_task_has_a_panel_and_the_slides_without_a_label_are_drawn_by_slide
     plane = plane_of(two_clouds(dim=2))
     one, two = (size(figures.plot_tsne({"slpd": frame})) for frame in (plane, plane.assign(**{"by grade": "1"})))
     assert two == (one[0], pytest.approx(1.5 * one[1], abs=2))
-    half = plane.assign(**{"by label": plane["by label"].replace("y", "")})
+    half = plane.assign(**{"by label": plane["by label"].replace("y", np.nan)})
     labeled, unlabeled = figures.plot_tsne({"slpd": plane}), figures.plot_tsne({"slpd": half})
     assert size(labeled) == size(unlabeled)
     assert pixels(unlabeled, ORANGE, 60) < 0.6 * pixels(labeled, ORANGE, 60)
@@ -257,11 +195,15 @@ def test_regions_are_projected_with_the_labels_of_every_task():
     labels = {"x": {"a": "1", "b": "2", "d": "2"}, "slide_id": {"a": "low", "c": "high"}}
     plane = projection.project_regions(embed, ["c", "b", "a"], labels, 5.0, seed=1)
     assert plane["slide_id"].tolist() == [*slides[:30]]
-    assert plane["by x"].tolist() == ["1"] * 10 + ["2"] * 10 + [""] * 10
-    assert plane["by slide_id"].tolist() == ["low"] * 10 + [""] * 10 + ["high"] * 10
+    assert plane["by x"].fillna("none").tolist() == ["1"] * 10 + ["2"] * 10 + ["none"] * 10
+    assert plane["by slide_id"].fillna("none").tolist() == ["low"] * 10 + ["none"] * 10 + ["high"] * 10
     expected = projection.fit_tsne(two_clouds()[:30], 5.0, seed=1)
     np.testing.assert_array_equal(plane[["x", "y"]], expected)
     assert len(projection.project_regions(embed, [], labels, seed=1)) == 0
+    grade = pd.Series(pd.Categorical(["low", "high"], ["low", "high"], ordered=True), index=["a", "b"])
+    by_grade = projection.project_regions(embed, ["c", "b", "a"], {"grade": grade}, 5.0, seed=1)["by grade"]
+    assert by_grade.cat.categories.tolist() == ["low", "high"]
+    assert by_grade.cat.codes.tolist() == [0] * 10 + [1] * 10 + [-1] * 10
 
 
 def test_runs_stand_side_by_side_and_wrap():

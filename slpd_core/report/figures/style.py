@@ -16,6 +16,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 REFERENCE = "0.45"  # gray of references beside the runs: features of patches, chance, ln(out_dim)
+PANELS_PER_ROW = 3
 GRAYS = (REFERENCE, "0.65", "0.25")
 STYLE: Any = {
     "font.size": 10,
@@ -76,6 +77,20 @@ def write_figures(out_dir: Path, pngs: Mapping[str, bytes]) -> None:
             part.write_bytes(png)
 
 
+def grid_shape(n: int, max_columns: int) -> tuple[int, int]:
+    """Arrange panels in rows.
+
+    Args:
+        n: Number of panels.
+        max_columns: Panels per row.
+
+    Returns:
+        Rows and columns, at least one each.
+    """
+    columns = max(1, min(n, max_columns))
+    return max(1, -(-n // columns)), columns
+
+
 def draw_message(axis: Axes, text: str) -> None:
     """Draw a text in place of a panel.
 
@@ -85,6 +100,26 @@ def draw_message(axis: Axes, text: str) -> None:
     """
     axis.set_axis_off()
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
+
+
+def draw_shared_legend(figure: Figure, columns: int, *, below: bool = False) -> None:
+    """Draw one legend of all panels, each label once.
+
+    Args:
+        figure: With labeled lines; without any there is no legend.
+        columns: Of the legend, at most; long labels have fewer.
+        below: Place it below the panels, not above.
+    """
+    legends = [axis.get_legend_handles_labels() for axis in figure.axes]
+    lines = {label: line for drawn, labels in legends for line, label in zip(drawn, labels, strict=True)}
+    if lines:
+        label_inches = 0.6 + 0.075 * max(map(len, lines))
+        figure.legend(
+            list(lines.values()),
+            list(lines),
+            loc="outside lower center" if below else "outside upper center",
+            ncols=max(1, min(columns, int(figure.get_figwidth() / label_inches))),
+        )
 
 
 def to_png(figure: Figure) -> bytes:

@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from slpd_core.report.figures.style import REFERENCE, STYLE, draw_message, line_styles, to_png
+from slpd_core.report.figures.style import (
+    PANELS_PER_ROW,
+    REFERENCE,
+    STYLE,
+    draw_message,
+    draw_shared_legend,
+    grid_shape,
+    line_styles,
+    to_png,
+)
 
 MAX_MARKED_EPOCHS = 30
 # Columns of history.csv and their titles. Losses and entropies are drawn beside ln(out_dim).
@@ -46,8 +55,7 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> bytes:
     finite = {run: frame.replace([np.inf, -np.inf], np.nan) for run, frame in histories.items()}
     drawn = {run: frame.mask((frame == 0) & frame.columns.isin([*LOSS_TITLES])) for run, frame in finite.items()}
     names = [name for name in titles if any(name in frame and frame[name].notna().any() for frame in drawn.values())]
-    columns = min(3, max(1, len(names)))
-    rows = max(1, -(-len(names) // columns))
+    rows, columns = grid_shape(len(names), PANELS_PER_ROW)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.8 * columns, 3.0 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
@@ -56,7 +64,7 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> bytes:
             axis.set(title=titles[name], xlabel="epoch")
         for axis in axes.flat[len(names) :]:
             draw_message(axis, "" if names else "no epoch has a value")
-        _shared_legend(figure, columns)
+        draw_shared_legend(figure, 2 * columns)
         return to_png(figure)
 
 
@@ -76,11 +84,3 @@ def _training_panel(axis: Axes, name: str, drawn: Mapping[str, pd.DataFrame], ru
     if name not in LOSS_TITLES and not minimum < 0:
         axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-
-
-def _shared_legend(figure: Figure, columns: int) -> None:
-    """Draw one legend above the panels, each label once."""
-    legends = [axis.get_legend_handles_labels() for axis in figure.axes]
-    lines = {label: line for drawn, labels in legends for line, label in zip(drawn, labels, strict=True)}
-    if lines:
-        figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2 * columns)
