@@ -171,7 +171,8 @@ def describe_external(
         name = f"{meta['external']}/{meta['task']}"
         metas[f"predict/{name}/table"] = meta
         of_figures = {
-            f"external/{name}/{png.stem}": png.read_bytes() for png in sorted((path.parent / "figures").glob("*.png"))
+            f"predict/{name}/figures/{png.stem}": png.read_bytes()
+            for png in sorted((path.parent / "figures").glob("*.png"))
         }
         pngs |= of_figures
         described.append(
@@ -184,7 +185,7 @@ def describe_external(
                 "labels": json.loads(meta["labels"]) if endpoint.has_classes else {},
                 "remarks": json.loads(meta["remarks"]),
                 "tables": format_external_tables(table, endpoint),
-                "has_threshold": "threshold" in table,
+                "threshold_of": endpoint.classes[1] if "threshold" in table else "",
                 "figures": {figure.rpartition("/")[2]: figure for figure in of_figures},
             }
         )

@@ -31,31 +31,29 @@ def select_scored(
     classed = labels["label"].isin(endpoint.classes) if endpoint.has_classes else pd.Series(True, labels.index)
     remarks = []
     if not usable.all():
-        remarks.append(f"{_count(ids[~usable])} no usable regions (see the ledger) and are not scored")
+        remarks.append(_not_scored(ids[~usable], "no usable regions (see the ledger)"))
     if (leaked & usable).any():
-        remarks.append(
-            f"{_count(ids[leaked & usable])} the bytes of a slide of the cohort, on which classifiers are trained, and "
-            "are not scored"
-        )
+        why = "the bytes of a slide of the cohort, on which classifiers are trained"
+        remarks.append(_not_scored(ids[leaked & usable], why))
     if not classed.all():
         unknown = ", ".join(sorted({repr(label) for label in labels.loc[~classed, "label"]}))
-        remarks.append(f"{_count(ids[~classed])} a label that no classifier knows ({unknown}) and are not scored")
+        remarks.append(_not_scored(ids[~classed], f"a label that no classifier knows ({unknown})"))
         remarks += _suggest_classes(labels.loc[~classed, "label"], endpoint.classes)
     scored = labels[usable & ~leaked & classed].reset_index(drop=True)
     both = sorted({*scored["patient_id"]} & {*cohort_ledger["patient_id"]})
     if both:
         remarks.append(
-            f"{len(both)} patients have the id of a patient of the cohort: {name_some(both)}; if they are the same "
-            "people, remove their slides, which do not test the classifiers"
+            f"{len(both)} patient ids are in the cohort too: {name_some(both)}; if they are the same people, remove "
+            "their slides, which do not test the classifiers"
         )
     return scored, remarks + _find_missing_classes(scored, endpoint)
 
 
-def _count(ids: pd.Series) -> str:
-    """Slides as the subject of a sentence."""
-    return (
-        f"{len(ids)} slide{'s' * (len(ids) != 1)} ({name_some(ids)}) with a label {'has' if len(ids) == 1 else 'have'}"
-    )
+def _not_scored(ids: pd.Series, why: str) -> str:
+    """Say that labeled slides are not scored, since they have something."""
+    one = len(ids) == 1
+    slides = f"{len(ids)} labeled {'slide' if one else 'slides'} ({name_some(ids)})"
+    return f"{slides} {'has' if one else 'have'} {why}; {'it is' if one else 'they are'} not scored"
 
 
 def _suggest_classes(labels: pd.Series, classes: Sequence[str]) -> list[str]:

@@ -92,30 +92,25 @@ def format_external_tables(table: pd.DataFrame, endpoint: Endpoint) -> list[Tabl
     if [cells for _, cells in by_patient.lines] != [cells for _, cells in tables[0].lines]:
         tables.append(by_patient)
     if is_binary(endpoint):
-        columns = [
-            f"Threshold for {endpoint.classes[1]}",
-            *[head for name in RATES for head in (RATE_TITLES[name], INTERVAL)],
-        ]
+        columns = ["Threshold", *(head for name in RATES for head in (RATE_TITLES[name], INTERVAL))]
         tables.append(Table([*ROW_NAMES.values()], columns, [(_names(line), _rates(line)) for line in lines]))
     return tables
 
 
 def _score_table(lines: Sequence[Mapping[str, Any]], endpoint: Endpoint, prefix: str) -> Table:
-    """Of each shown score: the ensemble with its interval, the mean over single folds with its interval."""
+    """Of each shown score: that of the ensemble with its interval; the mean over single folds with its interval."""
+    scores = [prefix + score for score in endpoint.shown_scores]
     by = " by patient" if prefix else ""
-    columns = []
-    for score in endpoint.shown_scores:
-        title = f"{SCORES[score].title}{by}"
-        columns += [f"{title}, ensemble", INTERVAL, f"{title}, single folds", INTERVAL]
+    titles = [head for score in endpoint.shown_scores for head in (f"{SCORES[score].title}{by}", INTERVAL)]
     body = []
     for line in lines:
-        cells = []
-        for name in [prefix + score for score in endpoint.shown_scores]:
-            cells += [table_format.format_score(line[name]), _interval(line, name)]
+        cells = [text for name in scores for text in (table_format.format_score(line[name]), _interval(line, name))]
+        for name in scores:
             cells.append(table_format.format_mean_sd(line[f"{name}_fold_mean"], line[f"{name}_fold_sd"]))
             cells.append(_interval(line, f"{name}_fold"))
         body.append((_names(line), cells))
-    return Table([*ROW_NAMES.values()], columns, body)
+    groups = [("Ensemble", len(titles)), ("Single folds", len(titles))]
+    return Table([*ROW_NAMES.values()], titles * 2, body, groups)
 
 
 def _names(line: Mapping[str, Any]) -> list[str]:

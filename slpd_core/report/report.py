@@ -1,18 +1,18 @@
 """The report: tables and figures of each task, and one page that holds them all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import figures, page, task
+from slpd_core.report import external, figures, page, task
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context
 from slpd_core.report.task import TaskPaths
 from slpd_core.runtime import log
 
-VERSION = 23
+VERSION = 24
 
 
 def _draw_figures(
@@ -42,6 +42,7 @@ def run(
     section: config.ReportConfig,
     seed: int,
     patch_history_path: Path | None = None,
+    external_paths: Sequence[Path] = (),
 ) -> None:
     """Write index.html and the figures of the cohort, and per task its result table, predictions and figures.
 
@@ -59,6 +60,7 @@ def run(
         section: Of the config.
         seed: Of the choice of slides and t-SNE.
         patch_history_path: Training curves of the patch encoder, if it was trained on this cohort.
+        external_paths: As in `external.describe_external`.
     """
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
     embeds = {name: artifacts.read_table(path, "embed") for name, path in embed_paths.items()}
@@ -77,8 +79,9 @@ def run(
     }
     pngs = _draw_figures(histories, patches, planes)
     metas = {"ledger": ledger_meta} | {name: meta for name, (_, meta) in embeds.items()}
-    for of in results.values():
-        metas |= of.metas
+    external_cohorts, external_pngs, external_metas = external.describe_external(external_paths)
+    for of_files in (*(of.metas for of in results.values()), external_metas):
+        metas |= of_files
     meta = artifacts.provenance(
         "report", VERSION, section.model_dump(), str(seed), *(meta["fingerprint"] for meta in metas.values())
     )
@@ -94,13 +97,14 @@ def run(
         cohort=cohort,
         summary=page.summarize_cohort(ledger),
         tasks=[task.describe_task(of, usable) for of in results.values()],
+        external=external_cohorts,
         patch_encoders=page.list_patch_encoders([row for of in results.values() for row in of.rows]),
         slides=page.describe_slides(ledger, labels),
         section=section,
         **page.describe_runs(history_paths, {name: meta for name, (_, meta) in embeds.items()}),
         **provenance_context(metas, benchmarks_dir, seed),
         **page.collect_pictures(
-            pngs,
+            pngs | external_pngs,
             gallery_paths,
             [path for paths in tasks.values() for path in paths.heatmaps],
             overlays_dir,

@@ -9,6 +9,7 @@ import pytest
 from slpd_core import artifacts
 from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import external, external_audit, external_table
+from tests.report.test_report import write_without_figures
 
 ENCODER = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": ""}
 MODELS = (("patch_tokens", "knn"), ("slpd", "vit_wsi"))
@@ -118,7 +119,7 @@ def test_the_truth_stands_beside_the_mean_prediction(planted):
 def test_tables_are_printed_with_the_threshold_of_the_cohort(planted):
     planted.run()
     text = (planted.folder / "out" / "table.md").read_text()
-    assert "| Threshold for y | Sensitivity | 95 % interval |" in text
+    assert "| Threshold | Sensitivity | 95 % interval |" in text
     assert ".600 | 1.000 |" in text
     assert "by patient" not in text  # each slide is a patient
     assert r"\begin{tabular}" in (planted.folder / "out" / "table.tex").read_text()
@@ -129,7 +130,7 @@ def test_a_label_that_no_classifier_knows_is_left_out_and_named(planted):
     table, meta = planted.run()
     assert (table["slides"] == N - 2).all()
     assert json.loads(meta["remarks"]) == [
-        "2 slides (e00, e02) with a label have a label that no classifier knows ('Y', 'z') and are not scored",
+        "2 labeled slides (e00, e02) have a label that no classifier knows ('Y', 'z'); they are not scored",
         "label 'Y' is 'y' of the cohort but for case or spaces; write it alike",
     ]
 
@@ -140,8 +141,8 @@ def test_slides_of_the_cohort_and_slides_without_regions_test_nothing(planted):
     table, meta = planted.run()
     assert (table["slides"] == N - 2).all()
     empty, leaked = json.loads(meta["remarks"])
-    assert empty.startswith("1 slide (e00) with a label has no usable regions")
-    assert leaked.startswith("1 slide (e04) with a label has the bytes of a slide of the cohort")
+    assert empty.startswith("1 labeled slide (e00) has no usable regions")
+    assert leaked.startswith("1 labeled slide (e04) has the bytes of a slide of the cohort")
 
 
 def test_patients_of_the_cohort_are_remarked_on(planted):
@@ -151,7 +152,7 @@ def test_patients_of_the_cohort_are_remarked_on(planted):
     two = make_endpoint("classification", ["x", "y"])
     scored, remarks = external_audit.select_scored(labels, own, cohort, two)
     assert len(scored) == 2
-    assert remarks[0].startswith("1 patients have the id of a patient of the cohort: q; if they are the same people")
+    assert remarks[0].startswith("1 patient ids are in the cohort too: q; if they are the same people")
 
 
 def test_a_cohort_of_one_class_has_no_auc_and_says_so(planted):
@@ -190,6 +191,22 @@ def test_the_page_names_cohort_task_and_figures(planted):
     planted.run()
     (described,), pngs, metas = external.describe_external([planted.folder / "out" / "table.parquet"])
     assert (described["external"], described["task"], described["slides"]) == ("rome", "label", N)
-    assert [*pngs] == [f"external/rome/label/{name}" for name in ("decision", "predictions", "roc")]
-    assert described["figures"]["roc"] == "external/rome/label/roc"
+    assert [*pngs] == [f"predict/rome/label/figures/{name}" for name in ("decision", "predictions", "roc")]
+    assert described["figures"]["roc"] == "predict/rome/label/figures/roc"
     assert [*metas] == ["predict/rome/label/table"]
+
+
+def test_the_page_has_a_section_on_external_cohorts_only_if_there_are_any(planted, tmp_path, settings):
+    planted.labels[["e00", "e02"]] = "<z>"
+    planted.run()
+    table = planted.folder / "out" / "table.parquet"
+    rows = {("slpd", "vit_wsi"): 3.0}
+    page = (write_without_figures(tmp_path / "with", settings, rows, external=[table]) / "index.html").read_text()
+    assert '<a href="#external">External</a>' in page
+    assert '<h3 id="external-rome-label">rome</h3>' in page
+    assert f"{N - 2} slides of {N - 2} patients are scored ({N // 2 - 2} x, {N // 2} y), of {N} slides" in page
+    assert "2 labeled slides (e00, e02) have a label that no classifier knows (&#39;&lt;z&gt;&#39;)" in page
+    assert "calls a slide y from the threshold on" in page
+    assert "Decision curves" in page
+    plain = (write_without_figures(tmp_path / "without", settings, rows) / "index.html").read_text()
+    assert "external" not in plain.lower()

@@ -153,6 +153,7 @@ def write_report(
     reference=None,
     ledger_of_fold=META["fingerprint"],
     tasks=None,
+    external=(),
 ):
     """Write artifacts of a small cohort and its report; return the report's folder.
 
@@ -188,6 +189,7 @@ def write_report(
         section=settings.report.page.model_copy(update={"reference": reference}),
         seed=1,
         patch_history_path=folder / "dino.history.parquet" if source == "dino" else None,
+        external_paths=external,
     )
     return folder / "report"
 
