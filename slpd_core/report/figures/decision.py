@@ -1,6 +1,7 @@
 """Decision curves: the net benefit of treating by a predicted probability."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +20,8 @@ from slpd_core.report.figures.style import (
     line_styles,
     to_png,
 )
+
+CLASS_WIDTH = 34  # characters of a line of a class's name
 
 
 def plot_decision(probabilities: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str]) -> bytes:
@@ -42,7 +45,7 @@ def plot_decision(probabilities: Mapping[str, np.ndarray], labels: np.ndarray, c
         for axis, c in zip(axes.flat, treated, strict=False):
             if len(labels):
                 _draw_benefits(axis, {name: p[:, c] for name, p in probabilities.items()}, labels == c)
-                axis.set(title=classes[c], xlabel="threshold probability", ylabel="net benefit")
+                axis.set(title=fill(classes[c], CLASS_WIDTH), xlabel="threshold probability", ylabel="net benefit")
             else:
                 draw_message(axis, "no slide has a label")
         draw_shared_legend(figure, 2 * columns, below=True)

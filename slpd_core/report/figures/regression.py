@@ -29,13 +29,12 @@ def plot_regression(title: str, predictions: np.ndarray, targets: np.ndarray, *,
         A PNG.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        figure = Figure(figsize=(8.6, 4.2), layout="constrained")
         figure.suptitle(title, fontsize=11)
-        left, right = figure.subplots(1, 2)
         if not len(targets):
-            draw_message(left, "no slide has a target")
-            draw_message(right, "")
+            draw_message(figure.subplots(), "no slide has a target")
             return to_png(figure)
+        left, right = figure.subplots(1, 2)
         _draw_identity(left, np.concatenate([predictions, targets]))
         left.scatter(targets, predictions, s=16, color=PALETTE[0], alpha=0.6, linewidth=0)
         left.set_title(_format_scores(**score_regression(targets, predictions)))
@@ -58,8 +57,9 @@ def _draw_identity(axis: Axes, values: np.ndarray) -> None:
     ends = low - margin, high + margin
     axis.plot(ends, ends, color=REFERENCE, linewidth=0.8, linestyle=":")
     axis.set(xlim=ends, ylim=ends)
+    n_bins = 5 if 1e-3 <= max(map(abs, ends)) < 1e5 else 3  # others have long labels
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        side.set_major_locator(MaxNLocator(n_bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=n_bins - 2))
         side.set_major_formatter("{x:g}")  # no common factor, whose text would overlap the labels
 
 

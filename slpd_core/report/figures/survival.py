@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +14,7 @@ from slpd_core.endpoints.survival import SurvivalCurve, kaplan_meier, logrank_te
 from slpd_core.report.figures.style import PALETTE, PANELS_PER_ROW, STYLE, draw_message, grid_shape, to_png
 
 GROUPS = ("low risk", "high risk")
+TITLE_WIDTH = 44  # characters of a line
 SMALL = 8.5  # font size of the numbers at risk
 
 
@@ -64,7 +66,7 @@ def _draw_groups(axis: Axes, title: str, time: np.ndarray, event: np.ndarray, hi
             axis.plot([], [], color=color, label=label)
     p = logrank_test(time, event, high)[1]
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, title=_format_p(p), alignment="left")
-    axis.set_title(title, pad=50)
+    axis.set_title(fill(title, TITLE_WIDTH), pad=50)
 
 
 def _draw_curve(axis: Axes, curve: SurvivalCurve, label: str, color: str) -> None:
