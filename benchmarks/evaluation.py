@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from benchmarks.slides import settings
 from benchmarks.timing import in_own_process
 from slpd_core import artifacts
+from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import evaluate, features, folds, networks
 from slpd_core.runtime import generator, limited_threads
 
@@ -48,9 +49,8 @@ def write_folds(path: Path) -> None:
     """Write the default folds of the slides, and their ledger."""
     ledger = slides().assign(fingerprint=TOKENS_META["fingerprint"]).reindex(columns=[*artifacts.TABLES["ledger"]])
     artifacts.write_table(path.with_name("ledger.parquet"), "ledger", ledger, artifacts.provenance("ledger", 1, {}))
-    artifacts.write_table(
-        path, "folds", folds.make_folds(slides(), 1, n_folds=FOLDS), artifacts.provenance("folds", 1, {})
-    )
+    meta = artifacts.provenance("folds", 1, {}) | Classification(("a", "b")).meta
+    artifacts.write_table(path, "folds", folds.make_folds(slides(), 1, n_folds=FOLDS), meta)
 
 
 def write_tokens(folder: Path, slide_id: str, tokens: np.ndarray) -> None:
@@ -123,7 +123,7 @@ class OfFiles(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, folder: Path, fold: evaluate.Fold) -> None:
         self.paths = [folder / f"{slide_id}.pt" for slide_id in fold.train["slide_id"]]
-        self.labels = fold.labels
+        self.labels = fold.bags(fold.train).targets
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -149,7 +149,8 @@ def plain(model: nn.Module) -> nn.Module:
 def published_epoch(folder: Path, classifier: str) -> float:
     """Time an epoch of fold 0, the second of two."""
     fold = evaluate.select_fold(artifacts.read_table(folder / "folds.parquet", "folds")[0], 0)
-    data, weights = OfFiles(folder, fold), 1 / np.bincount(fold.labels)[fold.labels]
+    data = OfFiles(folder, fold)
+    weights = 1 / np.bincount(data.labels)[data.labels]
     model = plain(networks.build_network(classifier, DIM, 2, 0.25, 1)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=3.2e-4)
     spent = 0.0

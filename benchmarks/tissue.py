@@ -100,7 +100,7 @@ def one(results: Path, way: str, seed: int) -> list[dict[str, object]]:
     training, rows = settings().evaluate.training.options, list[dict[str, object]]()
     for fold_index in sorted(folds["fold"].unique()):
         fold = evaluate.select_fold(folds, fold_index)
-        truth = np.array([fold.classes.index(label) for label in fold.test["label"]])
+        truth = fold.endpoint.encode(fold.test)
         for name, classifier in CLASSIFIERS.items():
             p = evaluate.fit_and_predict(slides.__getitem__, fold, classifier, seed, **training)[1]
             rows.append({"way": way, "seed": seed, "classifier": name} | score_classes(truth, p))

@@ -79,6 +79,7 @@ try:
             SHEET,
             TASKS.labels,
             gpus_by_rule(workflow.resource_settings.overwrite_resources),
+            TASKS.endpoints,
         )
 except (ValueError, OSError) as error:
     raise WorkflowError(runtime.escape_controls(str(error), keep="\n\t"))

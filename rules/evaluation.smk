@@ -15,7 +15,7 @@ rule labels:
     params:
         version=stage_version("evaluation/labels"),
         labels=untracked(TASKS.path),
-        columns=untracked(TASKS.columns_of),
+        arguments=untracked(TASKS.arguments),
         rows=TASKS.rows,
     script:
         "../workflow_scripts/labels.py"

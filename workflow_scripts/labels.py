@@ -11,5 +11,5 @@ with runtime.job(snakemake.log[0], f"labels {snakemake.wildcards.task}"):
         labels_path=Path(snakemake.params.labels),
         out_path=Path(snakemake.output[0]),
         task=snakemake.wildcards.task,
-        columns=snakemake.params.columns,
+        **snakemake.params.arguments,
     )

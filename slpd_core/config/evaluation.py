@@ -31,15 +31,51 @@ SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
 class TaskConfig(Section):
-    """A task: what slides are told apart by. The user names tasks, so these settings have their defaults here.
+    """A task: what is predicted. The user names tasks, so these settings have their defaults here.
 
     Args:
-        kind: Of its values.
+        kind: classification; ordinal: classes with an order; regression: a number; survival: a time to an event.
         column: Of the table of labels; None: called as the task.
+        order: Of an ordinal task, its classes from the lowest.
+        time, event: Of a survival task, the columns of the follow-up, and of whether it ended by the event.
     """
 
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification", "ordinal", "regression", "survival"] = "classification"
     column: str | None = None
+    order: Annotated[list[str], Field(min_length=2)] | None = None
+    time: str | None = None
+    event: str | None = None
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _classes_may_be_numbers(cls, order: Any) -> Any:
+        return [str(name) if type(name) is int else name for name in order] if isinstance(order, list) else order
+
+    @model_validator(mode="after")
+    def _kinds_have_their_settings(self) -> Self:
+        needed = {"ordinal": ["order"], "survival": ["time", "event"]}.get(self.kind, [])
+        lines = [f"{key}: a task of kind {self.kind} needs it" for key in needed if getattr(self, key) is None]
+        refused = {"order", "time", "event"} - {*needed} | ({"column"} if self.kind == "survival" else set())
+        lines += [
+            f"{key}: a task of kind {self.kind} has none; remove it, or set kind"
+            for key in sorted(refused)
+            if getattr(self, key) is not None
+        ]
+        order = self.order or []
+        lines += [f"order: {name!r} is listed twice; remove one" for name in order if order.count(name) > 1]
+        raise_problems([*dict.fromkeys(lines)])
+        return self
+
+    def columns(self, name: str) -> list[str]:
+        """Return the columns of the truth.
+
+        Args:
+            name: Of the task.
+
+        Returns:
+            Their names in the table, in the order of the endpoint's targets.
+        """
+        return [str(self.time), str(self.event)] if self.kind == "survival" else [self.column or name]
 
 
 class LabelsConfig(Section):
@@ -60,11 +96,6 @@ class LabelsConfig(Section):
         wrong = [name for name in self.tasks or () if not PLAIN_NAME.fullmatch(name)]
         raise_problems([f"tasks: {name!r} cannot name a folder; use letters, digits, - and _" for name in wrong])
         return self
-
-    @property
-    def columns(self) -> dict[str, str] | None:
-        """Column of each task that is named; None to run without labels."""
-        return None if self.tasks is None else {name: task.column or name for name, task in self.tasks.items()}
 
 
 class FoldsConfig(Section):
@@ -120,19 +151,22 @@ class FoldsConfig(Section):
 class ClassifierTrainingConfig(Section):
     """Settings of the training of every classifier."""
 
+    bags: Literal["slide", "patient"] | None
     select: Literal["last", "val"]
     epochs: Positive
     lr: PositiveFloat
     lr_grid: Annotated[list[PositiveFloat], Field(min_length=1)] | None
     weight_decay: NonNegative
     dropout: Annotated[Number, Field(ge=0, lt=1)]
+    cox_batch_size: Annotated[Int, Field(ge=2)]
     knn_n_neighbors: Positive
     logreg_c: PositiveFloat
+    linear_l2: PositiveFloat
 
     @property
     def options(self) -> dict[str, Any]:
         """The settings that are arguments of `classifiers.fit_classifier`."""
-        return self.model_dump(exclude={"select", "lr_grid"})
+        return self.model_dump(exclude={"bags", "select", "lr_grid"})
 
     @model_validator(mode="after")
     def _a_grid_needs_validation(self) -> Self:

@@ -46,8 +46,8 @@ class Endpoint(ABC):
         """Columns of the predictions, (P,)."""
 
     @abstractmethod
-    def parse(self, texts: Sequence[str]) -> tuple[str | float | bool, ...]:
-        """Read the truth from a table's cells, one per column of `targets`; raises ValueError if it is none."""
+    def parse(self, target: str, text: str) -> str | float | bool:
+        """Read a cell of a column of `targets`; raises ValueError, `is ...; remedy`, if it is none."""
 
     @abstractmethod
     def group(self, truth: pd.DataFrame) -> np.ndarray:
@@ -73,6 +73,22 @@ class Endpoint(ABC):
     @abstractmethod
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """Say why no classifier can be trained on slides, "" if it can: `its training slides ...`."""
+
+    def find_missing(self, part: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
+        """Name what a part of the labeled slides lacks, so that it trains or tests less than all do."""
+        return sorted({*labels["label"]} - {*part["label"]}) if self.has_classes else []
+
+    def find_cohort_problems(self, labels: pd.DataFrame) -> list[str]:
+        """Say why a cohort's labels cannot be evaluated, a line per problem."""
+        return []
+
+    def describe(self, labels: pd.DataFrame) -> str:
+        """Describe the labels of slides in a few words: how many of each."""
+        return ", ".join(f"{count:,} {label}" for label, count in labels["label"].value_counts().items())
+
+    def categorize(self, prediction: np.ndarray) -> str:
+        """Name the category that a prediction, (P,), stands for; "" of a number."""
+        return ""
 
     @abstractmethod
     def describe_prediction(self, prediction: np.ndarray) -> str:
@@ -117,9 +133,9 @@ class Classification(Endpoint):
         """The probability of each class."""
         return [f"p_{label}" for label in self.classes]
 
-    def parse(self, texts: Sequence[str]) -> tuple[str, ...]:
+    def parse(self, target: str, text: str) -> str:
         """Take the text as the class."""
-        return tuple(texts)
+        return text
 
     def group(self, truth: pd.DataFrame) -> np.ndarray:
         """Group by class."""
@@ -144,7 +160,11 @@ class Classification(Endpoint):
 
     def describe_prediction(self, prediction: np.ndarray) -> str:
         """Name the most probable class."""
-        return f"predicted {self.classes[prediction.argmax()]}, p {prediction.max():.2f}"
+        return f"predicted {self.categorize(prediction)}, p {prediction.max():.2f}"
+
+    def categorize(self, prediction: np.ndarray) -> str:
+        """Name the most probable class."""
+        return self.classes[prediction.argmax()]
 
 
 class Ordinal(Classification):
@@ -155,11 +175,11 @@ class Ordinal(Classification):
     shown_scores = ("accuracy", "kappa")
     main_score = "kappa"
 
-    def parse(self, texts: Sequence[str]) -> tuple[str, ...]:
+    def parse(self, target: str, text: str) -> str:
         """Take the text as the class, if it is one."""
-        if texts[0] not in self.classes:
-            raise ValueError(f"is none of the classes ({', '.join(self.classes)}); correct it, or add it to `order`")
-        return tuple(texts)
+        if text not in self.classes:
+            raise ValueError(f"is {text!r}, none of {', '.join(self.classes)}; correct it, or add it to `order`")
+        return text
 
     def score_arrays(
         self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
@@ -182,9 +202,9 @@ class Regression(Endpoint):
         """The number."""
         return ["prediction"]
 
-    def parse(self, texts: Sequence[str]) -> tuple[float, ...]:
+    def parse(self, target: str, text: str) -> float:
         """Read a finite number."""
-        return (_read_number(texts[0]),)
+        return _read_number(text)
 
     def group(self, truth: pd.DataFrame) -> np.ndarray:
         """Group by quartile."""
@@ -199,6 +219,16 @@ class Regression(Endpoint):
     ) -> dict[str, float]:
         """Score the errors."""
         return score_regression(truth, predictions[:, 0])
+
+    def find_cohort_problems(self, labels: pd.DataFrame) -> list[str]:
+        """Two different values are needed."""
+        values = labels["value"].unique()
+        return [] if len(values) > 1 else [f"one value only ({values[0]:g}); results need slides of two or more"]
+
+    def describe(self, labels: pd.DataFrame) -> str:
+        """Return the range and the median."""
+        low, median, high = labels["value"].quantile([0, 0.5, 1])
+        return f"{low:.4g} to {high:.4g}, median {median:.4g}"
 
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """Two different values are needed."""
@@ -224,17 +254,19 @@ class Survival(Endpoint):
         """The risk, compared with the median training case: above 0 is a high risk."""
         return ["risk"]
 
-    def parse(self, texts: Sequence[str]) -> tuple[float | bool, ...]:
-        """Read a time of 0 or more, and whether the event was seen then."""
-        time, event = _read_number(texts[0]), texts[1].lower()
-        if time < 0:
-            raise ValueError(f"is {texts[0]!r}: a time of follow-up is not negative; correct it")
-        code, _, words = event.partition(":")
+    def parse(self, target: str, text: str) -> float | bool:
+        """Read a time of 0 or more, or whether the event was seen then."""
+        if target == "time":
+            time = _read_number(text)
+            if time < 0:
+                raise ValueError(f"is {text!r}; a time of follow-up is not negative, correct it")
+            return time
+        code, _, words = text.lower().partition(":")
         if not (words and code in ("0", "1")):
-            code = event.removesuffix(".0")
+            code = text.lower().removesuffix(".0")
         if code not in EVENTS | CENSORED:
-            raise ValueError(f"is {texts[1]!r}: code an event as 1 and a censored case as 0")
-        return time, code in EVENTS
+            raise ValueError(f"is {text!r}; code an event as 1 and a censored case as 0")
+        return code in EVENTS
 
     def group(self, truth: pd.DataFrame) -> np.ndarray:
         """Group by event, each before and after a time."""
@@ -252,6 +284,30 @@ class Survival(Endpoint):
         at = auc_times(all_times, all_events)
         return score_survival(time, event, predictions[:, 0], at, censoring=(all_times, all_events))
 
+    def find_missing(self, part: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
+        """Name the event, if a part has none."""
+        return [] if part["event"].any() else ["event"]
+
+    def find_cohort_problems(self, labels: pd.DataFrame) -> list[str]:
+        """A patient has one time, and somebody an event that somebody outlives."""
+        several = labels.groupby("patient_id")[["time", "event"]].nunique().max(axis=1)
+        problems = [
+            f"patient {patient!r} has slides of different times or events; survival is a patient's, make them equal"
+            for patient in several.index[several > 1]
+        ]
+        if problem := self.find_training_problem(labels):
+            problems.append(problem.replace("training slides", "slides") + "; results need events, and follow-up")
+        return problems
+
+    def describe(self, labels: pd.DataFrame) -> str:
+        """Count patients and events, and state the follow-up."""
+        patients = labels.drop_duplicates("patient_id")
+        events, follow_up = int(patients["event"].sum()), patients["time"]
+        return (
+            f"{len(patients):,} patients, {events:,} {'event' if events == 1 else 'events'}, "
+            f"follow-up {follow_up.min():.4g} to {follow_up.max():.4g}, median {follow_up.median():.4g}"
+        )
+
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """An event is needed, with a case that outlives it."""
         time, event = self.encode(slides).T
@@ -261,9 +317,14 @@ class Survival(Endpoint):
 
     def describe_prediction(self, prediction: np.ndarray) -> str:
         """Name the side of the median."""
-        return f"{'high' if prediction[0] > 0 else 'low'} risk ({prediction[0]:+.2f})"
+        return f"{self.categorize(prediction)} ({prediction[0]:+.2f})"
+
+    def categorize(self, prediction: np.ndarray) -> str:
+        """Name the side of the median training case."""
+        return "high risk" if prediction[0] > 0 else "low risk"
 
 
+CLASSIFICATION = Classification()  # whatever the classes are
 KINDS: Mapping[str, type[Endpoint]] = {kind.kind: kind for kind in (Classification, Ordinal, Regression, Survival)}
 
 

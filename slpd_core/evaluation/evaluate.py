@@ -4,7 +4,6 @@ The protocol is HIPT's: the last epoch is evaluated, and validation slides, if t
 evaluate.select: val they choose the epoch and the learning rate, and nothing else does.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.endpoints.kinds import Classification, Endpoint, read_endpoint
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
-from slpd_core.evaluation.training import LR, Validation
+from slpd_core.evaluation.training import LR, Bags, Validation
 from slpd_core.runtime import log
 
-VERSION = 8
+VERSION = 9
 
 
 @dataclass(frozen=True)
@@ -28,73 +28,110 @@ class Fold:
     """The slides of a fold.
 
     Attributes:
-        train, val, test: Rows of the `folds` table, by slide_id.
-        labels: Class indices of the training slides, int64 (train slides,).
-        classes: Sorted labels of all folds.
+        index: Of the fold.
+        train, val, test: Rows of the `folds` table, by slide_id; `bag` names the bag that a slide belongs to.
+        endpoint: What to predict.
     """
 
+    index: int
     train: pd.DataFrame
     val: pd.DataFrame
     test: pd.DataFrame
-    labels: np.ndarray
-    classes: list[str]
+    endpoint: Endpoint
+
+    def bags(self, part: pd.DataFrame) -> Bags:
+        """Return the bags of a part.
+
+        Args:
+            part: train, val or test.
+
+        Returns:
+            Its bags.
+        """
+        rows = part.drop_duplicates("bag")
+        return Bags(rows["bag"].to_list(), self.endpoint.encode(rows))
+
+    def read_bags(self, read: ReadSlide) -> ReadSlide:
+        """Read the features of bags: those of its slides, one after the other.
+
+        Args:
+            read: Returns the features of a slide.
+
+        Returns:
+            Returns the features of a bag.
+        """
+        slides = pd.concat([self.train, self.val, self.test])
+        of_bag = {bag: rows.to_list() for bag, rows in slides.groupby("bag")["slide_id"]}
+        return lambda bag: read(bag) if of_bag[bag] == [bag] else np.concatenate([*map(read, of_bag[bag])])
 
 
-def select_fold(folds: pd.DataFrame, fold: int) -> Fold:
+def name_bags(slides: pd.DataFrame, endpoint: Endpoint, bags: str = "slide") -> pd.Series:
+    """Name the bag of each slide.
+
+    Args:
+        slides: Columns slide_id, patient_id and the truth.
+        endpoint: What to predict.
+        bags: "slide", or "patient": a patient's slides of one truth are one bag.
+
+    Returns:
+        The first slide of each slide's bag, in the order of the slides.
+    """
+    if bags == "slide":
+        return slides["slide_id"]
+    return slides.groupby(["patient_id", *endpoint.targets])["slide_id"].transform("min")
+
+
+def select_fold(folds: pd.DataFrame, fold: int, endpoint: Endpoint | None = None, bags: str = "slide") -> Fold:
     """Select a fold.
 
     Args:
         folds: The `folds` table.
         fold: Its index.
+        endpoint: What to predict; by default the class of the label.
+        bags: As in `name_bags`.
 
     Returns:
         Its slides.
 
     Raises:
-        ValueError: Its training part has one label only.
+        ValueError: No classifier can be trained on its training part.
     """
-    classes = sorted(folds["label"].unique())
-    rows = folds[folds["fold"] == fold]
-    train, val, test = (rows[rows["part"] == part].sort_values("slide_id") for part in ("train", "val", "test"))
-    labels = _class_indices(train, classes)
-    if len(np.unique(labels)) < 2:
-        names = ", ".join(train["label"].unique()) or "none"
-        raise ValueError(
-            f"fold {fold}: its training slides have one label only ({names}); lower folds.n_folds or add slides"
-        )
-    return Fold(train, val, test, labels, classes)
+    endpoint = endpoint or Classification(tuple(sorted(folds["label"].unique())))
+    rows = folds[folds["fold"] == fold].sort_values("slide_id")
+    parts = {part: rows[rows["part"] == part] for part in ("train", "val", "test")}
+    selected = {part: slides.assign(bag=name_bags(slides, endpoint, bags)) for part, slides in parts.items()}
+    if problem := endpoint.find_training_problem(selected["train"]):
+        raise ValueError(f"fold {fold}: {problem}; lower folds.n_folds or add slides")
+    return Fold(fold, **selected, endpoint=endpoint)
 
 
-def _class_indices(slides: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    return np.array([classes.index(label) for label in slides["label"]], np.int64)
-
-
-def select_validation(
-    folds: pd.DataFrame, fold: int, select: Literal["last", "val"], lr_grid: Sequence[float] = ()
-) -> Validation | None:
-    """Select the slides that choose a network's epoch and learning rate.
+def select_validation(fold: Fold, select: Literal["last", "val"], lr_grid: Sequence[float] = ()) -> Validation | None:
+    """Select the bags that choose a network's epoch and learning rate.
 
     Args:
-        folds: The `folds` table.
-        fold: Its index.
+        fold: Its slides.
         select: "last" for none: the last epoch is taken.
         lr_grid: Learning rates to choose from.
 
     Returns:
-        The validation slides of the fold; None for "last".
+        The validation bags of the fold; None for "last".
 
     Raises:
-        ValueError: The fold has none.
+        ValueError: The fold has none that tell how good a network is.
     """
     if select == "last":
         return None
-    slides = select_fold(folds, fold)
-    if slides.val.empty:
+    if fold.val.empty:
         raise ValueError(
-            f"fold {fold}: no validation slides, which evaluate.select: val needs; raise folds.val_fraction, add them "
-            "to the imported splits, or set evaluate.select to last"
+            f"fold {fold.index}: no validation slides, which evaluate.select: val needs; raise folds.val_fraction, add "
+            "them to the imported splits, or set evaluate.select to last"
         )
-    return Validation(slides.val["slide_id"].to_list(), _class_indices(slides.val, slides.classes), lr_grid)
+    if fold.endpoint.kind == "survival" and (problem := fold.endpoint.find_training_problem(fold.val)):
+        raise ValueError(
+            f"fold {fold.index}: {problem.replace('training', 'validation')}, so that they choose no epoch; raise "
+            "folds.val_fraction, or set evaluate.select to last"
+        )
+    return Validation(fold.bags(fold.val), lr_grid)
 
 
 def fit_and_predict(
@@ -110,39 +147,38 @@ def fit_and_predict(
         training: Options of `fit_classifier`.
 
     Returns:
-        The classifier, and the probabilities of the test slides, float64 (test slides, C).
+        The classifier, and the predictions of the test slides, float64 (test slides, P): each that of its bag.
     """
-    slide_ids = fold.train["slide_id"].to_list()
-    model = classifiers.fit_classifier(read, slide_ids, fold.labels, fold.classes, classifier, seed, **training)
+    read_bag = fold.read_bags(read)
+    model = classifiers.fit_classifier(read_bag, fold.bags(fold.train), fold.endpoint, classifier, seed, **training)
     predict = classifiers.build_predictor(model)
-    probabilities = [predict(read(slide_id))[0] for slide_id in fold.test["slide_id"]]
-    return model, np.array(probabilities).reshape(-1, len(fold.classes))
+    predictions = {bag: predict(read_bag(bag))[0] for bag in fold.test["bag"].unique()}
+    columns = len(fold.endpoint.prediction_columns)
+    return model, np.array([predictions[bag] for bag in fold.test["bag"]]).reshape(-1, columns)
 
 
 def predict_fold(
-    folds: pd.DataFrame, fold: int, read: ReadSlide, classifier: str, seed: int, **training: Unpack[TrainingOptions]
+    fold: Fold, read: ReadSlide, classifier: str, seed: int, **training: Unpack[TrainingOptions]
 ) -> tuple[FittedClassifier, pd.DataFrame]:
-    """Fit a classifier on a fold of a table and predict its test slides.
+    """Fit a classifier on a fold and predict its test slides.
 
     Args:
-        folds: The `folds` table.
-        fold: Its index.
+        fold: Its slides.
         read, classifier, seed, training: As in `fit_and_predict`.
 
     Returns:
         The classifier, and the `evaluate` table of the test slides.
 
     Raises:
-        ValueError: The training part has one label only, a slide has no features, or the training diverged.
+        ValueError: A slide has no features, or the training diverged.
     """
-    slides = select_fold(folds, fold)
-    model, probabilities = fit_and_predict(validated(read), slides, classifier, seed, **training)
-    if not np.isfinite(probabilities).all():
+    model, predictions = fit_and_predict(validated(read), fold, classifier, seed, **training)
+    if not np.isfinite(predictions).all():
         lr = training.get("lr", LR)
-        raise ValueError(f"fold {fold}: {classifier} diverged while training; lower evaluate.lr ({lr:g})")
-    predictions = slides.test[["fold", "slide_id", "patient_id", "label"]].reset_index(drop=True)
-    columns = {f"p_{label}": probabilities[:, c] for c, label in enumerate(slides.classes)}
-    return model, predictions.assign(**columns)
+        raise ValueError(f"fold {fold.index}: {classifier} diverged while training; lower evaluate.lr ({lr:g})")
+    columns = ["fold", "slide_id", "patient_id", *fold.endpoint.columns]
+    table = fold.test[columns].reset_index(drop=True)
+    return model, table.assign(**dict(zip(fold.endpoint.prediction_columns, predictions.T, strict=True)))
 
 
 def run(
@@ -177,11 +213,14 @@ def run(
     slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
     level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
     chosen = section.select if classifier in config.NETWORK_CLASSIFIERS else "last"
-    validation = select_validation(folds, fold, chosen, section.lr_grid or ())
-    model, predictions = predict_fold(folds, fold, read, classifier, seed, validation=validation, **section.options)
+    endpoint = read_endpoint(folds_meta)
+    bags = section.bags or ("patient" if endpoint.kind == "survival" else "slide")
+    slides = select_fold(folds, fold, endpoint, bags)
+    validation = select_validation(slides, chosen, section.lr_grid or ())
+    model, predictions = predict_fold(slides, read, classifier, seed, validation=validation, **section.options)
     inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
     meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
-    meta |= {"features": features, "level": level, "classifier": classifier, "classes": json.dumps(model.classes)}
+    meta |= {"features": features, "level": level, "classifier": classifier, "bags": bags} | endpoint.meta
     meta |= {"ledger": folds_meta.get("ledger", ""), "task": folds_meta.get("task", "")}
     meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")
     classifiers.write_classifier(model_path, model, meta)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.endpoints.kinds import CLASSIFICATION, Classification, Endpoint, read_endpoint
 from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.runtime import generator, log
 
-VERSION = 10
+VERSION = 11
 FOLD_PARTS = ("train", "val", "test", "unlabeled")
 TCGA_SITE = re.compile(r"TCGA-(\w\w)-")
 
@@ -111,11 +112,14 @@ def group_ids(slides: pd.DataFrame, group_by: str = "patient") -> pd.Series:
     return pd.Series(sites, index=slides.index).groupby(component).transform(lambda group: "+".join(sorted(set(group))))
 
 
-def group_slides(slides: pd.DataFrame, *, n_folds: int = 10, group_by: str = "patient") -> pd.DataFrame:
+def group_slides(
+    slides: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION, *, n_folds: int = 10, group_by: str = "patient"
+) -> pd.DataFrame:
     """Group slides for leak-free folds, and check that they can be divided.
 
     Args:
         slides: Columns slide_id, patient_id, label, and site where it groups.
+        endpoint: What the task predicts; labels are checked only where they are classes.
         n_folds: Folds of a partition.
         group_by: As in `group_ids`.
 
@@ -129,10 +133,10 @@ def group_slides(slides: pd.DataFrame, *, n_folds: int = 10, group_by: str = "pa
         raise ValueError("no slide is left: all are quarantined or without tissue; the ledger names the reasons")
     groups = slides[["slide_id", "label"]].assign(patient_id=group_ids(slides, group_by))
     n_groups, labels = groups["patient_id"].nunique(), sorted(slides["label"].unique())
-    if len(labels) < 2:
+    if endpoint.has_classes and len(labels) < 2:
         raise ValueError(f"only one label is left ({labels[0]}); add slides of another")
     counts = groups.groupby("label")["patient_id"].nunique()
-    if (counts < 2).any():
+    if endpoint.has_classes and (counts < 2).any():
         raise ValueError(
             f"label {counts.idxmin()!r} has one {group_by} only: no fold can train and test it; add {group_by}s"
         )
@@ -145,41 +149,65 @@ def group_slides(slides: pd.DataFrame, *, n_folds: int = 10, group_by: str = "pa
 
 
 def require_folds(
-    slides: pd.DataFrame, split_paths: Sequence[Path] = (), *, n_folds: int = 10, group_by: str = "patient"
+    slides: pd.DataFrame,
+    split_paths: Sequence[Path] = (),
+    endpoint: Endpoint = CLASSIFICATION,
+    *,
+    n_folds: int = 10,
+    group_by: str = "patient",
 ) -> None:
     """Check before any work that a sheet's slides can be divided, or that the imported splits name them.
 
     Args:
-        slides: Columns slide_id, patient_id, label ("" where a slide has none), site.
+        slides: Columns slide_id, patient_id, label ("" where a slide has none), the truth, site.
         split_paths: Imported splits, fold after fold; without any, folds are drawn.
+        endpoint: What the task predicts.
         n_folds, group_by: As in `make_folds`.
 
     Raises:
         ValueError: They cannot be divided.
     """
     if split_paths:
-        require_labels(imported_splits.import_folds(split_paths, slides.assign(status=artifacts.OK))[0])
+        imported, _ = imported_splits.import_folds(split_paths, slides.assign(status=artifacts.OK))
+        require_training(add_truth(imported, slides, endpoint), endpoint)
     else:
-        group_slides(slides[slides["label"] != ""], n_folds=n_folds, group_by=group_by)
+        group_slides(slides[slides["label"] != ""], endpoint, n_folds=n_folds, group_by=group_by)
 
 
-def require_labels(folds: pd.DataFrame) -> None:
-    """Require two labels in the training part of each fold.
+def add_truth(folds: pd.DataFrame, slides: pd.DataFrame, endpoint: Endpoint) -> pd.DataFrame:
+    """Add the columns of the truth to folds.
 
     Args:
-        folds: A `folds` table.
+        folds: Columns of the `folds` table.
+        slides: Columns slide_id and the truth.
+        endpoint: What the task predicts.
+
+    Returns:
+        The folds, in their order.
+    """
+    truth = slides.set_index("slide_id")[[*endpoint.targets]].loc[folds["slide_id"]].infer_objects()
+    return folds.assign(**{name: truth[name].to_numpy() for name in endpoint.targets})
+
+
+def require_training(folds: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION) -> None:
+    """Require that a classifier can be trained on each fold.
+
+    Args:
+        folds: A `folds` table, with the truth.
+        endpoint: What the task predicts.
 
     Raises:
-        ValueError: A training part has one label only.
+        ValueError: A training part has one label only, or no event.
     """
-    labels = folds[folds["part"] == "train"].groupby("fold")["label"].unique()
-    for fold, names in labels[labels.str.len() < 2].items():
-        raise ValueError(f"fold {fold}: its training slides have one label only ({names[0]}); add slides of another")
+    for fold, rows in folds[folds["part"] == "train"].groupby("fold"):
+        if problem := endpoint.find_training_problem(rows):
+            raise ValueError(f"fold {fold}: {problem}; add slides of another, or lower folds.n_folds")
 
 
 def make_folds(
     slides: pd.DataFrame,
     seed: int,
+    endpoint: Endpoint = CLASSIFICATION,
     *,
     n_folds: int = 10,
     n_repeats: int = 1,
@@ -192,6 +220,7 @@ def make_folds(
     Args:
         slides: Columns slide_id, patient_id, label, and site where it groups; in any order.
         seed: Of all draws.
+        endpoint: What the task predicts.
         n_folds: Folds of a partition.
         n_repeats: Partitions.
         group_by: "patient" or "site", as in `group_ids`.
@@ -205,9 +234,9 @@ def make_folds(
         ValueError: As `group_slides`.
     """
     slides = slides.sort_values("slide_id", ignore_index=True)
-    groups = group_slides(slides, n_folds=n_folds, group_by=group_by)
+    groups = group_slides(slides, endpoint, n_folds=n_folds, group_by=group_by)
     counts = groups.groupby("label")["patient_id"].nunique()
-    if (counts < n_folds).any():
+    if endpoint.has_classes and (counts < n_folds).any():
         rare = ", ".join(f"{label} ({counts[label]})" for label in counts.index[counts < n_folds])
         log.warning(
             "fewer %ss than folds for %s: some test parts lack the label, and are scored without it", group_by, rare
@@ -228,22 +257,25 @@ def make_folds(
     return pd.concat(tables, ignore_index=True)[[*artifacts.TABLES["folds"]]]
 
 
-def require_equal_labels(slides: pd.DataFrame) -> None:
+def require_equal_labels(slides: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION) -> None:
     """Check that slides of equal content have the same label.
 
     Args:
-        slides: Columns slide_id, label and slide_fingerprint.
+        slides: Columns slide_id, slide_fingerprint, and the truth.
+        endpoint: What the task predicts.
 
     Raises:
         ValueError: Some differ; names them.
     """
-    copies = slides.groupby("slide_fingerprint", sort=False)
-    problems = [
-        f"{', '.join(rows['slide_id'])} are the same slide, byte for byte, of labels "
-        f"{', '.join(map(repr, rows['label'].unique()))}; correct the labels or remove all but one"
-        for _, rows in copies
-        if rows["label"].nunique() > 1
-    ]
+    problems = []
+    for _, rows in slides.groupby("slide_fingerprint", sort=False):
+        truth = rows[[*endpoint.targets]].drop_duplicates()
+        if len(truth) > 1:
+            values = ", ".join(" and ".join(map(repr, one)) for one in truth.itertuples(index=False, name=None))
+            problems.append(
+                f"{', '.join(rows['slide_id'])} are the same slide, byte for byte, of labels {values}; correct the "
+                "labels or remove all but one"
+            )
     if problems:
         raise ValueError("\n  ".join(problems))
 
@@ -273,9 +305,10 @@ def run(
     sheet, _ = artifacts.read_table(sheet_path, "sheet")
     labels, labels_meta = artifacts.read_table(labels_path, "labels")
     slides = ledger.merge(sheet[["slide_id", "site"]], on="slide_id", how="left")
-    slides = slides.merge(labels[["slide_id", "label"]], on="slide_id", how="left").fillna({"label": ""})
+    slides = slides.merge(labels.drop(columns="patient_id"), on="slide_id", how="left").fillna({"label": ""})
     usable = slides[(slides["status"] == artifacts.OK) & (slides["label"] != "")]
-    require_equal_labels(usable)
+    endpoint = read_endpoint(labels_meta)
+    require_equal_labels(usable, endpoint)
     issues = split_audit.audit_slides(slides)
     if section.splits_dir:
         folds, import_issues = imported_splits.import_folds(section.files, slides)
@@ -284,21 +317,25 @@ def run(
         folds = make_folds(
             usable,
             seed,
+            endpoint,
             n_folds=section.n_folds,
             n_repeats=section.n_repeats,
             group_by=section.group_by,
             val_fraction=section.val_fraction,
             train_fraction=section.train_fraction,
         )
-    require_labels(folds)
-    remarks = split_audit.tabulate_issues(issues + split_audit.audit_folds(folds))
+    folds = add_truth(folds, labels, endpoint)
+    require_training(folds, endpoint)
+    remarks = split_audit.tabulate_issues(issues + split_audit.audit_folds(folds, endpoint))
     for fold, rows in folds.groupby("fold"):
         counts = rows["part"].value_counts().to_dict()
         log.info("fold %d: %s", fold, ", ".join(f"{counts[part]} {part}" for part in FOLD_PARTS if part in counts))
     files = map(artifacts.file_fingerprint, section.files)
     inputs = [meta["fingerprint"], labels_meta["fingerprint"], str(seed), *files]
     provenance = artifacts.provenance("folds", VERSION, section.model_dump(), *inputs)
-    provenance |= {"ledger": meta["fingerprint"], "task": labels_meta["task"]}
+    if endpoint.kind == "classification":
+        endpoint = Classification(tuple(sorted(folds["label"].unique())))
+    provenance |= {"ledger": meta["fingerprint"], "task": labels_meta["task"]} | endpoint.meta
     provenance |= imported_splits.recognize_splits(section.files)
     artifacts.write_table(out_path, "folds", folds, provenance)
     artifacts.write_both(remarks_path, "remarks", remarks, provenance)

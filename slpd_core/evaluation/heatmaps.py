@@ -97,10 +97,10 @@ def run(
         predict = classifiers.build_predictor(model)
         read, _ = region_features(embed_paths[fold], ledger)
         for slide_id, label in zip(rows["slide_id"], rows["label"], strict=True):
-            probabilities, attention = predict(validated(read)(slide_id))
+            prediction, attention = predict(validated(read)(slide_id))
             assert attention is not None  # the rule names classifiers of config.ATTENTION only
             picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
-            caption = f"{label}; predicted {model.classes[probabilities.argmax()]}, p {probabilities.max():.2f}"
+            caption = f"{label}; {model.endpoint.describe_prediction(prediction)}"
             panels.append((label, slide_id, caption, picture))
     panels.sort(key=lambda panel: panel[:2])
     heatmap.save_jpeg(heatmap.draw_contact_sheet([panel[1:] for panel in panels]), out_path)

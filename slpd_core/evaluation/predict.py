@@ -10,6 +10,7 @@ import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
+from slpd_core.endpoints.kinds import Endpoint
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.classifiers import FittedClassifier, PredictSlide
 from slpd_core.evaluation.features import ReadSlide, read_features, validated
@@ -51,23 +52,24 @@ class Prediction:
     folds: np.ndarray
     attention: np.ndarray | None
 
-    def columns(self, classes: Sequence[str]) -> dict[str, Any]:
+    def columns(self, endpoint: Endpoint) -> dict[str, Any]:
         """Summarize the prediction over the folds.
 
         Args:
-            classes: Labels in the order of the probabilities.
+            endpoint: What is predicted.
 
         Returns:
-            predicted, the label of the highest mean probability; agree, the fraction of folds that predict it; the
-            mean and the standard deviation (n - 1) of each probability, p_{label} and sd_{label}.
+            Of classes and of survival: predicted, the class of the highest mean probability, or high or low risk;
+            agree, the fraction of folds that predict it. The mean and the standard deviation (n - 1) of each number,
+            such as p_{label} and sd_{label}.
         """
-        mean = self.folds.mean(0)
-        best = int(mean.argmax())
-        sd = self.folds.std(0, ddof=1) if len(self.folds) > 1 else np.full(len(classes), np.nan)
-        agree = float((self.folds.argmax(1) == best).mean())
-        means = {f"p_{label}": float(mean[c]) for c, label in enumerate(classes)}
-        deviations = {f"sd_{label}": float(sd[c]) for c, label in enumerate(classes)}
-        return {"predicted": classes[best], "agree": agree} | means | deviations
+        mean, names = self.folds.mean(0), endpoint.prediction_columns
+        sd = self.folds.std(0, ddof=1) if len(self.folds) > 1 else np.full(len(names), np.nan)
+        best, *of_folds = [endpoint.categorize(prediction) for prediction in (mean, *self.folds)]
+        predicted = {"predicted": best, "agree": of_folds.count(best) / len(of_folds)} if best else {}
+        means = {name: float(value) for name, value in zip(names, mean, strict=True)}
+        deviations = {f"sd_{name.removeprefix('p_')}": float(value) for name, value in zip(names, sd, strict=True)}
+        return predicted | means | deviations
 
 
 def predict_ensemble(predictors: Sequence[PredictSlide], readers: Sequence[ReadSlide], slide_id: str) -> Prediction:
@@ -126,18 +128,18 @@ def predict_slides(
         Of each slide, its row of the table, and the predictions of the folds, a row per fold.
     """
     predictors, readers = [classifiers.build_predictor(one) for one in fitted], fold_readers(model, slide_ids)
-    rows, folds = [], []
+    endpoint, rows, folds = fitted[0].endpoint, [], []
     for slide_id in progress(slide_ids, len(slide_ids), f"{model.features}/{model.classifier}", "slides"):
         prediction = predict_ensemble(predictors, readers, slide_id)
-        columns = prediction.columns(fitted[0].classes)
+        columns = prediction.columns(endpoint)
         names = {"slide_id": slide_id, "features": model.features, "classifier": model.classifier}
         rows.append(names | columns)
-        of_folds = pd.DataFrame(prediction.folds, columns=[f"p_{label}" for label in fitted[0].classes])
+        of_folds = pd.DataFrame(prediction.folds, columns=endpoint.prediction_columns)
         folds.append(of_folds.rename_axis("fold").reset_index().assign(**names))
         if prediction.attention is not None and model.embeds:
             picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, prediction.attention)
-            probability = prediction.folds.mean(0).max()
-            caption = f"{model.classifier} on {model.features}: {columns['predicted']}, p {probability:.2f}"
+            words = endpoint.describe_prediction(prediction.folds.mean(0))
+            caption = f"{model.classifier} on {model.features}: {words.removeprefix('predicted ')}"
             sheet = heatmap.draw_contact_sheet([(slide_id, caption, picture)], max(picture.size))
             heatmap.save_jpeg(sheet, heatmaps_dir / model.features / model.classifier / f"{slide_id}.jpg")
     return rows, folds

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from slpd_core import artifacts
+from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint
 from slpd_core.runtime import log, name_some
 
 ON_BOTH_SIDES = "patient on both sides"
@@ -39,24 +40,24 @@ def audit_slides(slides: pd.DataFrame) -> list[SplitIssue]:
     return [SplitIssue(remarks[slide.status], slide.slide_id) for slide in excluded.itertuples()]
 
 
-def audit_folds(folds: pd.DataFrame) -> list[SplitIssue]:
+def audit_folds(folds: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION) -> list[SplitIssue]:
     """List patients on both sides of a fold, labels that a part lacks, and slides that no fold tests.
 
     Args:
         folds: A `folds` table.
+        endpoint: What the task predicts.
 
     Returns:
         The issues, fold after fold; slides that are never tested last.
     """
     issues: list[SplitIssue] = []
-    labels = set(folds["label"])
     for fold, rows in folds.groupby("fold"):
         tested = set(rows.loc[rows["part"] == "test", "patient_id"])
         trained = set(rows.loc[rows["part"].isin(("train", "val")), "patient_id"])
         issues += [SplitIssue(ON_BOTH_SIDES, patient, str(fold)) for patient in sorted(tested & trained)]
         for part, remark in artifacts.REMARKS_OF_LABELS.items():
-            part_labels = set(rows.loc[rows["part"] == part, "label"])
-            issues += [SplitIssue(remark, label, str(fold)) for label in sorted(labels - part_labels)]
+            missing = endpoint.find_missing(rows[rows["part"] == part], folds)
+            issues += [SplitIssue(remark, name, str(fold)) for name in missing]
     times = folds.groupby("slide_id")["part"].agg(lambda parts: (parts == "test").sum())
     return issues + [SplitIssue("never tested", slide_id) for slide_id in times.index[times == 0]]
 

@@ -1,33 +1,48 @@
-"""The training of a classifier's network by Adam: to the last epoch, or to the best on validation slides."""
+"""The training of a classifier's network by Adam: to the last epoch, or to the best on validation bags."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
+from slpd_core.endpoints.kinds import Endpoint
 from slpd_core.evaluation.features import ReadSlide
 from slpd_core.runtime import fast_imports, generator, progress
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from slpd_core.evaluation.task_heads import TaskHead
+
 LR = 2e-4  # of Adam, as in HIPT (Chen et al., CVPR 2022)
+HEAD = "head."  # before the names of a head's arrays
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Bags of instances, each of a slide or of a patient's slides.
+
+    Attributes:
+        ids: By which features are read.
+        targets: Their truth, as `Endpoint.encode` returns it, (bags, ...).
+    """
+
+    ids: Sequence[str]
+    targets: np.ndarray
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The slides that choose an epoch and a learning rate.
+    """The bags that choose an epoch and a learning rate.
 
     Attributes:
-        slide_ids: Slides that neither train nor test.
-        labels: Their class indices, int64 (slides,).
+        bags: They neither train nor test.
         lr_grid: Learning rates to choose from; none: that of the settings.
     """
 
-    slide_ids: Sequence[str]
-    labels: np.ndarray
+    bags: Bags
     lr_grid: Sequence[float] = ()
 
 
@@ -38,16 +53,17 @@ class TrainingRecipe(TypedDict, total=False):
     lr: float
     weight_decay: float
     dropout: float
+    cox_batch_size: int
 
 
 class TrainedNetwork(NamedTuple):
     """A trained network.
 
     Attributes:
-        arrays: Its state dict.
+        arrays: Its state dict, and that of the head after `HEAD`.
         epoch: The epoch after which it had these weights, from 1.
         lr: The learning rate.
-        loss: Mean cross-entropy of the validation slides; nan without any.
+        loss: Of the validation bags; nan without any.
     """
 
     arrays: dict[str, np.ndarray]
@@ -56,25 +72,11 @@ class TrainedNetwork(NamedTuple):
     loss: float
 
 
-def sample_epoch(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw the slides of an epoch with replacement, each class equally likely.
-
-    Args:
-        labels: Class indices, int64 (slides,).
-        rng: Draws the slides.
-
-    Returns:
-        As many slide indices as slides, int64 (slides,).
-    """
-    weight = 1 / np.bincount(labels)[labels]
-    return rng.choice(len(labels), len(labels), p=weight / weight.sum())
-
-
 def train_network(
     read: ReadSlide,
-    slide_ids: Sequence[str],
-    labels: np.ndarray,
-    size: tuple[int, int],
+    bags: Bags,
+    endpoint: Endpoint,
+    dim: int,
     classifier: str,
     seed: int,
     *,
@@ -82,18 +84,20 @@ def train_network(
     lr: float = LR,
     weight_decay: float = 3.2e-4,
     dropout: float = 0.25,
+    cox_batch_size: int = 16,
     validation: Validation | None = None,
 ) -> TrainedNetwork:
-    """Train MIL, ABMIL, DS-MIL or ViT_WSI with Adam, one slide per step.
+    """Train MIL, ABMIL, DS-MIL or ViT_WSI with Adam, one bag per step; several for survival.
 
     Args:
-        read, slide_ids, labels, classifier, seed: As in `fit_classifier`.
-        size: D of the features and C.
-        epochs: Passes; each draws as many slides as there are.
+        read, bags, endpoint, classifier, seed: As in `fit_classifier`.
+        dim: D of the features.
+        epochs: Passes; each draws as many bags as there are.
         lr: Learning rate of Adam.
         weight_decay: L2 inside Adam.
         dropout: Rate of all dropout layers.
-        validation: Slides that choose the epoch of lowest loss, the first of equal ones; None for the last epoch, as
+        cox_batch_size: Bags per step of Cox's partial likelihood, which compares them.
+        validation: Bags that choose the epoch of lowest loss, the first of equal ones; None for the last epoch, as
             HIPT. They do not change the training.
 
     Returns:
@@ -101,32 +105,31 @@ def train_network(
     """
     with fast_imports():
         import torch
-        import torch.nn.functional as F
 
-        from slpd_core.evaluation import networks
+        from slpd_core.evaluation import networks, task_heads
 
-    network = networks.build_network(classifier, *size, dropout, seed).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    targets = torch.from_numpy(labels)
+    head = task_heads.build_head(endpoint, bags.targets)
+    network = networks.build_network(classifier, dim, head.n_outputs, dropout, seed).train()
+    parameters = [*network.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    targets = torch.from_numpy(bags.targets)
     best = TrainedNetwork({}, 0, lr, math.inf)
 
-    def draws() -> Iterator[int]:
-        for epoch in range(epochs):
-            yield from sample_epoch(labels, generator(seed, "evaluate", epoch)).tolist()
-
-    steps = progress(draws(), epochs * len(slide_ids), classifier, "slides")
-    for step, i in enumerate(steps, start=1):
-        logits = network(torch.from_numpy(read(slide_ids[i])))
-        loss = F.cross_entropy(logits[None], targets[i : i + 1])
+    rngs = (generator(seed, "evaluate", epoch) for epoch in range(epochs))
+    drawn = [head.draw_epoch(bags.targets, rng, cox_batch_size) for rng in rngs]
+    steps = ((epoch, batch) for epoch, batches in enumerate(drawn, start=1) for batch in batches)
+    for epoch, batch in progress(steps, sum(map(len, drawn)), classifier, "steps"):
+        outputs = torch.stack([network(torch.from_numpy(read(bags.ids[i]))) for i in batch])
+        loss = head.loss(outputs, targets[batch])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        if validation and step % len(slide_ids) == 0:
-            mean = validation_loss(network, read, validation)
+        if validation and batch is drawn[epoch - 1][-1]:
+            mean = validation_loss(network, head, read, validation.bags)
             if mean < best.loss:
-                best = TrainedNetwork(_copy_arrays(network), step // len(slide_ids), lr, mean)
+                best = TrainedNetwork(_copy_arrays(network, head), epoch, lr, mean)
     if not validation:
-        return TrainedNetwork(_copy_arrays(network), epochs, lr, math.nan)
+        return TrainedNetwork(_copy_arrays(network, head), epochs, lr, math.nan)
     return best
 
 
@@ -135,7 +138,7 @@ def choose_rate(train: Callable[[float], TrainedNetwork], rates: Sequence[float]
 
     Args:
         train: Trains by a learning rate, as `train_network`.
-        rates: Learning rates; more than one need validation slides.
+        rates: Learning rates; more than one need validation bags.
         name: Of the classifier, for the error.
 
     Returns:
@@ -151,28 +154,29 @@ def choose_rate(train: Callable[[float], TrainedNetwork], rates: Sequence[float]
     return best
 
 
-def validation_loss(network: "nn.Module", read: ReadSlide, validation: Validation) -> float:
-    """Compute the mean cross-entropy of the validation slides, without dropout.
+def validation_loss(network: "nn.Module", head: "TaskHead", read: ReadSlide, bags: Bags) -> float:
+    """Compute the loss of the validation bags, without dropout.
 
     Args:
         network: In training mode, which it keeps.
-        read: Returns the features of a slide.
-        validation: The slides.
+        head: What it learns.
+        read: Returns the features of a bag.
+        bags: Validation bags.
 
     Returns:
         The loss.
     """
     import torch
-    import torch.nn.functional as F
 
     network.eval()
     with torch.inference_mode():
-        logits = torch.stack([network(torch.from_numpy(read(slide_id))) for slide_id in validation.slide_ids])
-        loss = F.cross_entropy(logits, torch.from_numpy(validation.labels)).item()
+        outputs = torch.stack([network(torch.from_numpy(read(bag))) for bag in bags.ids])
+        loss = head.loss(outputs, torch.from_numpy(bags.targets)).item()
     network.train()
     return loss
 
 
-def _copy_arrays(network: "nn.Module") -> dict[str, np.ndarray]:
-    """The state dict as arrays of their own."""
-    return {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
+def _copy_arrays(network: "nn.Module", head: "TaskHead") -> dict[str, np.ndarray]:
+    """The state dicts as arrays of their own."""
+    state = network.state_dict() | head.state_dict(prefix=HEAD)
+    return {name: tensor.detach().numpy().copy() for name, tensor in state.items()}

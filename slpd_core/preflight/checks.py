@@ -87,15 +87,13 @@ def check_machine(report: PreflightReport, machine: Machine, requested_gpus: int
         report.add(NOTE, "GPUs", f"{count} here ({names}), none in use: add --resources gpu={count}")
 
 
-def check_sheet(
-    report: PreflightReport, sheet: pd.DataFrame, labels: Mapping[str, pd.DataFrame], doubts: Sequence[str]
-) -> None:
+def check_sheet(report: PreflightReport, sheet: pd.DataFrame, tasks: Mapping[str, str], doubts: Sequence[str]) -> None:
     """Report the size of the cohort, its labels, and the doubts about them.
 
     Args:
         report: The report.
         sheet: The cohort's sheet.
-        labels: Of each task, as `labels.read_labels` returns them.
+        tasks: Description of each task's labels.
         doubts: One line each.
     """
     report.add(OK, "sheet", f"{len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients")
@@ -103,9 +101,8 @@ def check_sheet(
     if n_alone:
         text = f"{n_alone:,} slides are patients of their own, by their slide_id: where a patient has several slides, "
         report.add(NOTE, "", text + "name it in patient_id, so that it is not both trained on and tested")
-    for task, table in labels.items():
-        counts = ", ".join(f"{label} ({count:,})" for label, count in table["label"].value_counts().items())
-        report.add(OK, f"task {task}", f"{len(table):,} slides: {counts}")
+    for task, description in tasks.items():
+        report.add(OK, f"task {task}", description)
     report.add_lines(NOTE, doubts)
 
 
@@ -167,9 +164,11 @@ def check_copies(
                 differ, sentence = ledger.compare_copies(copies, external=i > 0)
                 report.add(FAIL if differ else NOTE, "copies", sentence)
         for task, table in labels.items():
-            values = table.loc[table["slide_id"].isin(ids), "label"].unique()
-            if len(values) > 1:
-                text = f"{', '.join(ids)} are the same slide, byte for byte, but {' and '.join(values)} in task {task}"
+            same = table[table["slide_id"].isin(ids)]
+            truth = same.drop(columns=["slide_id", "patient_id"], errors="ignore").drop_duplicates()
+            if len(truth) > 1:
+                values = " and ".join(", ".join(map(str, row)) for row in truth.itertuples(index=False, name=None))
+                text = f"{', '.join(ids)} are the same slide, byte for byte, but {values} in task {task}"
                 report.add(FAIL, "copies", f"{text}; correct the labels or remove all but one")
         for new in [slide for copies in by_sheet[1:] for slide in copies["slide_id"] if len(by_sheet[0])]:
             leak = ledger.describe_leak(by_sheet[0]["slide_id"].iloc[0])

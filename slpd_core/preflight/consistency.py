@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint
 from slpd_core.evaluation import folds, imported_splits, split_audit
 from slpd_core.evaluation.labels import find_label_doubts
 from slpd_core.preflight import weights
@@ -21,6 +22,7 @@ def require_cohort(
     sheet: pd.DataFrame,
     labels: Mapping[str, pd.DataFrame],
     gpus: Mapping[str, int] = MappingProxyType({}),
+    endpoints: Mapping[str, Endpoint] = MappingProxyType({}),
 ) -> None:
     """Check before any work that a cohort can be divided into folds and pretrained on.
 
@@ -29,6 +31,7 @@ def require_cohort(
         sheet: The cohort's sheet, as `read_sheet` returns it.
         labels: Of each task, as `labels.read_labels` returns them.
         gpus: By rule, the GPUs of its jobs where the command line gives them several.
+        endpoints: Of each task; by default classification.
 
     Raises:
         ValueError: Names every setting that the cohort cannot meet.
@@ -38,21 +41,26 @@ def require_cohort(
     for task, table in slides.items():
         try:
             folds.require_folds(
-                table, settings.folds.files, n_folds=settings.folds.n_folds, group_by=settings.folds.group_by
+                table,
+                settings.folds.files,
+                endpoints.get(task, CLASSIFICATION),
+                n_folds=settings.folds.n_folds,
+                group_by=settings.folds.group_by,
             )
         except ValueError as error:
             problems.append(f"task {task}: {error}" if len(slides) > 1 else str(error))
         else:
-            problems += _check_validation(settings, table)
+            problems += _check_validation(settings, table, endpoints.get(task, CLASSIFICATION))
     for key, encoder in settings.patch_encoder.encoders().items():
         paths, options = [*map(Path, encoder.files)], encoder.model_dump(include={"weights", "model_kwargs"})
         problems += weights.find_weights_problems(key, paths, encoder.name, **options)
     runs = {f"pretrain.runs.{name}": settings.pretrain.run(name) for name in settings.pretrain.runs}
     shapes = {key: {name: getattr(run, name) for name in ENCODER_SHAPE} for key, run in runs.items()}
     for key, run in runs.items():
-        followed = slides.get(settings.pretrain.fold_task or next(iter(slides), ""))
+        fold_task = settings.pretrain.fold_task or next(iter(slides), "")
+        followed = slides.get(fold_task)
         per_fold = run.train_on == "train_fold" and followed is not None
-        parts = _split_training(settings, followed) if per_fold else [sheet]
+        parts = _split_training(settings, followed, endpoints.get(fold_task, CLASSIFICATION)) if per_fold else [sheet]
         problems += _check_run(key, run, parts)
         if run.init_from:
             problems += _check_start(key, Path(run.init_from), shapes[key], shapes, settings.cohort)
@@ -63,12 +71,12 @@ def require_cohort(
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
 
 
-def _check_validation(settings: config.Config, slides: pd.DataFrame) -> Iterator[str]:
+def _check_validation(settings: config.Config, slides: pd.DataFrame, endpoint: Endpoint) -> Iterator[str]:
     """Yield the folds of a task without validation slides where these choose the epoch of a network."""
     names = {name for names in settings.evaluate.classifiers.values() for name in names}
     if settings.evaluate.training.select == "last" or names.isdisjoint(config.NETWORK_CLASSIFIERS):
         return
-    table = _plan_folds(settings, slides)
+    table = _plan_folds(settings, slides, endpoint)
     lacking = sorted({*table["fold"]} - {*table.loc[table["part"] == "val", "fold"]})
     if lacking:
         remedy = "add them to the splits" if settings.folds.splits_dir else "raise folds.val_fraction"
@@ -76,12 +84,16 @@ def _check_validation(settings: config.Config, slides: pd.DataFrame) -> Iterator
 
 
 def _join_labels(sheet: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The sheet with the column label of a task, "" where a slide has none."""
-    return sheet.merge(labels[["slide_id", "label"]], on="slide_id", how="left").fillna({"label": ""})
+    """The sheet with the columns of a task's labels; label is "" where a slide has none."""
+    truth = labels.drop(columns="patient_id", errors="ignore")
+    return sheet.merge(truth, on="slide_id", how="left").fillna({"label": ""})
 
 
 def find_cohort_doubts(
-    sheet: pd.DataFrame, labels: Mapping[str, pd.DataFrame], split_paths: Sequence[Path] = ()
+    sheet: pd.DataFrame,
+    labels: Mapping[str, pd.DataFrame],
+    split_paths: Sequence[Path] = (),
+    endpoints: Mapping[str, Endpoint] = MappingProxyType({}),
 ) -> list[str]:
     """Find doubts about sheet, labels and splits, which stop nothing but should be looked at.
 
@@ -89,17 +101,19 @@ def find_cohort_doubts(
         sheet: The cohort's sheet.
         labels: As in `require_cohort`.
         split_paths: Imported splits, one file per fold.
+        endpoints: As in `require_cohort`.
 
     Returns:
         One line per doubt.
     """
     doubts = sheets.find_ambiguities(sheet)
     for task, table in labels.items():
-        doubts += [f"task {task}: {line}" for line in find_label_doubts(table)]
+        endpoint = endpoints.get(task, CLASSIFICATION)
+        doubts += [f"task {task}: {line}" for line in find_label_doubts(table, endpoint)]
         if split_paths:
             slides = _join_labels(sheet, table).assign(status=artifacts.OK)
             imported, issues = imported_splits.import_folds(split_paths, slides)
-            issues += split_audit.audit_folds(imported)
+            issues += split_audit.audit_folds(folds.add_truth(imported, table, endpoint), endpoint)
             doubts += [f"folds.splits_dir: {line}" for line in split_audit.describe_issues(issues)]
     return doubts
 
@@ -110,16 +124,16 @@ def _check_batch(key: str, batch_size: int, gpus: int) -> Iterator[str]:
         yield f"{key}.batch_size: {batch_size} does not divide among {gpus} GPUs; make it a multiple of {gpus}"
 
 
-def _split_training(settings: config.Config, slides: pd.DataFrame) -> list[pd.DataFrame]:
+def _split_training(settings: config.Config, slides: pd.DataFrame, endpoint: Endpoint) -> list[pd.DataFrame]:
     """The training slides of each fold; all slides where no folds can be made, an error of its own."""
     try:
-        table = _plan_folds(settings, slides)
+        table = _plan_folds(settings, slides, endpoint)
     except ValueError:
         return [slides]
     return [part for _, part in table[table["part"].isin(artifacts.PRETRAINING_PARTS)].groupby("fold")]
 
 
-def _plan_folds(settings: config.Config, slides: pd.DataFrame) -> pd.DataFrame:
+def _plan_folds(settings: config.Config, slides: pd.DataFrame, endpoint: Endpoint) -> pd.DataFrame:
     """The folds of a task's slides, as if all of them were usable."""
     section = settings.folds
     if section.files:
@@ -127,6 +141,7 @@ def _plan_folds(settings: config.Config, slides: pd.DataFrame) -> pd.DataFrame:
     return folds.make_folds(
         slides[slides["label"] != ""],
         settings.seed,
+        endpoint,
         n_folds=section.n_folds,
         n_repeats=section.n_repeats,
         group_by=section.group_by,

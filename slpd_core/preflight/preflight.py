@@ -54,8 +54,11 @@ def run(
     checks.check_machine(report, machine, gpus)
     tables = [read_sheet(path, columns=settings.sheet.columns, external=i > 0) for i, path in enumerate(sheets)]
     tasks, rows = Tasks(settings, tables[0]), pd.concat(tables)
-    doubts = [*consistency.find_cohort_doubts(tables[0], tasks.labels, settings.folds.files), *tasks.doubts]
-    checks.check_sheet(report, tables[0], tasks.labels, [*filter(None, [tasks.describe_waiting()]), *doubts])
+    doubts = [
+        *consistency.find_cohort_doubts(tables[0], tasks.labels, settings.folds.files, tasks.endpoints),
+        *tasks.doubts,
+    ]
+    checks.check_sheet(report, tables[0], tasks.descriptions, [*filter(None, [tasks.describe_waiting()]), *doubts])
     for path, table in zip(sheets[1:], tables[1:], strict=True):
         checks.check_external_sheet(report, path, table, find_ambiguities(table))
     missing_tiles = settings.tissue.missing_tiles

@@ -11,7 +11,9 @@ import torch
 from slpd_core import config
 from slpd_core.encoders.patch_encoder import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
+from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import classifiers
+from slpd_core.evaluation.training import Bags
 from slpd_core.pretraining import patch_encoder, pretrain, stage_one
 from slpd_core.pretraining.patch_dataset import PatchDataset
 from slpd_core.pretraining.stage_two import StageTwo
@@ -183,11 +185,10 @@ def time_classifier(classifier: str, n_instances: int, dim: int, **training: Any
     Returns:
         Seconds to train on a slide once.
     """
-    slides = [str(i) for i in range(TIMED_SLIDES)]
     feature = np.random.default_rng(0).standard_normal((max(1, n_instances), dim)).astype(np.float32)
-    labels = np.arange(TIMED_SLIDES) % 2
+    bags = Bags([str(i) for i in range(TIMED_SLIDES)], np.arange(TIMED_SLIDES) % 2)
     started = time.perf_counter()
-    classifiers.fit_classifier(lambda _: feature, slides, labels, ["0", "1"], classifier, 0, epochs=1, **training)
+    classifiers.fit_classifier(lambda _: feature, bags, Classification(("0", "1")), classifier, 0, epochs=1, **training)
     return (time.perf_counter() - started) / TIMED_SLIDES
 
 

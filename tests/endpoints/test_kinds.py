@@ -77,25 +77,26 @@ def test_no_slide_has_no_score():
     ],
 )
 def test_events_are_read_as_tables_code_them(texts, truth):
-    assert kinds.Survival().parse(texts) == truth
+    endpoint = kinds.Survival()
+    assert tuple(map(endpoint.parse, endpoint.targets, texts)) == truth
 
 
 @pytest.mark.parametrize(
-    ("kind", "texts", "message"),
+    ("kind", "target", "text", "message"),
     [
-        ("survival", ("-1", "1"), "is '-1': a time of follow-up is not negative"),
-        ("survival", ("3", "2"), "is '2': code an event as 1 and a censored case as 0"),
-        ("survival", ("3", "2:OTHER"), "code an event as 1"),
-        ("survival", ("soon", "1"), "is 'soon', not a number"),
-        ("regression", ("1,5",), "is '1,5', not a number; write a decimal point"),
-        ("regression", ("inf",), "is 'inf', not a number"),
-        ("ordinal", ("d",), "is none of the classes (a, b, c); correct it, or add it to `order`"),
+        ("survival", "time", "-1", "is '-1'; a time of follow-up is not negative, correct it"),
+        ("survival", "event", "2", "is '2'; code an event as 1 and a censored case as 0"),
+        ("survival", "event", "2:OTHER", "is '2:OTHER'; code an event as 1 and a censored case as 0"),
+        ("survival", "time", "soon", "is 'soon', not a number; correct it, or leave it empty"),
+        ("regression", "value", "1,5", "is '1,5', not a number; write a decimal point"),
+        ("regression", "value", "inf", "is 'inf', not a number; correct it, or leave it empty"),
+        ("ordinal", "label", "d", "is 'd', none of a, b, c; correct it, or add it to `order`"),
     ],
 )
-def test_a_text_that_is_no_truth_is_refused(kind, texts, message):
+def test_a_text_that_is_no_truth_is_refused(kind, target, text, message):
     with pytest.raises(ValueError, match="is") as error:
-        kinds.make_endpoint(kind, CLASSES[kind]).parse(texts)
-    assert message in str(error.value)
+        kinds.make_endpoint(kind, CLASSES[kind]).parse(target, text)
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize(

@@ -12,28 +12,31 @@ import pytest
 from scipy.stats import norm
 
 from slpd_core import artifacts, config, runtime
+from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import classifiers, evaluate, folds
 from slpd_core.evaluation import features as features_of
-from slpd_core.evaluation.training import sample_epoch
-from slpd_core.report import metrics
+from slpd_core.evaluation.task_heads import ClassificationHead
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIERS = config.CLASSIFIERS
+X_OR_Y = Classification(("x", "y"))
 
 
 def predicted(slides, features, classifier, epochs=20, fold=0):
     parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.1)
-    model, table = evaluate.predict_fold(parts, fold, features.__getitem__, classifier, 1, epochs=epochs)
-    return table, model.classes
+    model, table = evaluate.predict_fold(
+        evaluate.select_fold(parts, fold), features.__getitem__, classifier, 1, epochs=epochs
+    )
+    return table, model.endpoint
 
 
 @pytest.mark.parametrize("labels", [("x", "y"), ("x", "y", "z")], ids=["two", "three"])
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_planted_classes_are_learnt(make_slides, plant, classifier, labels):
     slides = make_slides(9, labels)
-    table, classes = predicted(slides, plant(slides, 1.5, dim=192), classifier)
-    assert classes == list(labels)
-    assert metrics.score_folds(table, classes)["auc"][0] > 0.95
+    table, endpoint = predicted(slides, plant(slides, 1.5, dim=192), classifier)
+    assert endpoint == Classification(labels)
+    assert endpoint.score(table)["auc"] > 0.95
     np.testing.assert_allclose(table[[f"p_{label}" for label in labels]].sum(axis=1), 1, atol=1e-6)
 
 
@@ -41,10 +44,8 @@ def test_planted_classes_are_learnt(make_slides, plant, classifier, labels):
 def test_labels_without_signal_are_chance(make_slides, plant, classifier):
     slides = make_slides(30, slides=(1,))
     features = plant(slides, 0.0)
-    aucs = [
-        metrics.score_folds(*predicted(slides, features, classifier, epochs=3, fold=fold))["auc"][0]
-        for fold in range(3)
-    ]
+    tables = [predicted(slides, features, classifier, epochs=3, fold=fold)[0] for fold in range(3)]
+    aucs = [X_OR_Y.score(table)["auc"] for table in tables]
     assert 0.25 < np.mean(aucs) < 0.75  # 0.5 by design; its standard error over 3 x 20 slides is 0.075
 
 
@@ -55,7 +56,7 @@ def test_no_auc_is_above_that_of_the_planted_distance(make_slides, classifier):
     shift = {"x": 0.0, "y": 1.5 / np.sqrt(8)}
     features = {row.slide_id: rng.normal(shift[row.label], size=(1, 8)).astype("f4") for row in slides.itertuples()}
     tables = [predicted(slides, features, classifier, epochs=2, fold=fold)[0] for fold in range(3)]
-    found = np.mean([metrics.score_folds(table, ["x", "y"])["auc"][0] for table in tables])
+    found = np.mean([X_OR_Y.score(table)["auc"] for table in tables])
     # Three standard errors of the AUC of 600 slides are .05 (Hanley and McNeil, 1982); what was fitted loses .01.
     assert (best - 0.06 if classifier == "logreg" else 0.5) < found < best + 0.05
 
@@ -107,9 +108,9 @@ def test_logistic_regression_is_at_its_minimum(make_slides, plant):
 
 def test_slides_are_drawn_as_often_from_a_rare_class():
     labels = np.array([0] * 90 + [1] * 10)
-    drawn = sample_epoch(labels.repeat(50), np.random.default_rng(0))
+    drawn = ClassificationHead(2).draw_epoch(labels.repeat(50), np.random.default_rng(0), 1)
     assert len(drawn) == 5000
-    assert (labels.repeat(50)[drawn] == 1).mean() == pytest.approx(0.5, abs=0.03)
+    assert (labels.repeat(50)[np.ravel(drawn)] == 1).mean() == pytest.approx(0.5, abs=0.03)
 
 
 def adam(parameter, gradient, state, step, lr, weight_decay):
@@ -132,7 +133,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, classifier):
     features = plant(slides, 0.5)
     training = {"epochs": 2, "lr": 1e-2, "weight_decay": 0.1, "dropout": 0.0}
     parts = folds.make_folds(slides, 1, n_folds=2)
-    _, table = evaluate.predict_fold(parts, 1, features.__getitem__, classifier, 1, **training)
+    _, table = evaluate.predict_fold(evaluate.select_fold(parts, 1), features.__getitem__, classifier, 1, **training)
 
     train = parts[(parts["fold"] == 1) & (parts["part"] == "train")].sort_values("slide_id")
     targets = (train["label"] == "y").to_numpy().astype(int)
@@ -141,7 +142,7 @@ def test_training_is_the_protocol_written_out(make_slides, plant, classifier):
     states = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in weights.items()}
     step = 0
     for epoch in range(2):
-        for draw in sample_epoch(targets, runtime.generator(1, "evaluate", epoch)):
+        for (draw,) in ClassificationHead(2).draw_epoch(targets, runtime.generator(1, "evaluate", epoch), 1):
             step += 1
             leaves = {name: value.requires_grad_() for name, value in weights.items()}
             logits = functional_call(model, leaves, torch.from_numpy(features[train["slide_id"].iloc[draw]]))
@@ -166,11 +167,11 @@ def test_every_fold_starts_alike_whatever_ran_before(make_slides, plant, classif
     features = plant(slides, 0.5)
     parts = folds.make_folds(slides, 1, n_folds=3)
     own = parts[parts["fold"] == 0]
-    _, first = evaluate.predict_fold(own, 0, features.__getitem__, classifier, 1, epochs=2)
+    _, first = evaluate.predict_fold(evaluate.select_fold(own, 0), features.__getitem__, classifier, 1, epochs=2)
     torch.rand(7)
     np.random.default_rng(0).random()
     shuffled = own.assign(fold=5).sample(frac=1, random_state=2)
-    _, again = evaluate.predict_fold(shuffled, 5, features.__getitem__, classifier, 1, epochs=2)
+    _, again = evaluate.predict_fold(evaluate.select_fold(shuffled, 5), features.__getitem__, classifier, 1, epochs=2)
     pd.testing.assert_frame_equal(first.drop(columns="fold"), again.drop(columns="fold"))
 
 
@@ -180,7 +181,7 @@ def test_validation_slides_steer_nothing(make_slides, plant, classifier):
     parts = folds.make_folds(slides, 1, n_folds=3, val_fraction=0.3)
     unseen = set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "val"), "slide_id"])
     seen = {slide: array for slide, array in plant(slides, 1.0).items() if slide not in unseen}
-    _, table = evaluate.predict_fold(parts, 0, seen.__getitem__, classifier, 1, epochs=1)
+    _, table = evaluate.predict_fold(evaluate.select_fold(parts, 0), seen.__getitem__, classifier, 1, epochs=1)
     assert unseen
     assert set(table["slide_id"]) == set(parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "slide_id"])
 
@@ -191,8 +192,8 @@ def test_a_class_that_only_other_folds_train_keeps_its_column(plant, classifier)
     rows += [(0, "a0", "a0", "a", "test"), (1, "a0", "a0", "a", "train")]
     parts = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
     features = plant(parts, 1.0)
-    model, table = evaluate.predict_fold(parts, 0, features.__getitem__, classifier, 1, epochs=1)
-    assert model.classes == ["a", "b", "c"]
+    model, table = evaluate.predict_fold(evaluate.select_fold(parts, 0), features.__getitem__, classifier, 1, epochs=1)
+    assert model.endpoint.classes == ("a", "b", "c")
     assert table.columns.tolist()[4:] == ["p_a", "p_b", "p_c"]
     assert table["slide_id"].tolist() == ["a0", "b0", "c0"]
     if classifier == "knn":
@@ -214,14 +215,14 @@ def test_a_slide_without_embeddings_is_named(stored, classifier):
     artifacts.write_table(stored / "slpd.parquet", "embed", frame[frame["slide_id"] != lost], meta)
     read, _ = features_of.region_features(stored / "slpd.parquet")
     with pytest.raises(ValueError, match=f"slide {lost}: no features; delete"):
-        evaluate.predict_fold(parts, 0, read, classifier, 1)
+        evaluate.predict_fold(evaluate.select_fold(parts, 0), read, classifier, 1)
 
 
 def test_a_training_part_of_one_label_is_refused():
     rows = [(0, "a", "p", "x", "train"), (0, "b", "q", "x", "train"), (0, "c", "r", "y", "test")]
     parts = pd.DataFrame(rows, columns=[*artifacts.TABLES["folds"]])
     with pytest.raises(ValueError, match=r"fold 0: its training slides have one label only \(x\)"):
-        evaluate.predict_fold(parts, 0, {}.__getitem__, "knn", 1)
+        evaluate.predict_fold(evaluate.select_fold(parts, 0), {}.__getitem__, "knn", 1)
 
 
 @pytest.fixture
@@ -230,7 +231,9 @@ def stored(make_slides, plant, tmp_path):
     slides = make_slides(6)
     features = plant(slides, 1.5, dim=8)
     parts = folds.make_folds(slides, 1, n_folds=3)
-    artifacts.write_table(tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}))
+    artifacts.write_table(
+        tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}) | X_OR_Y.meta
+    )
     rows = [(slide, 0, 0, row) for slide, array in features.items() for row in array]
     frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])
     meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": "8"}
@@ -286,7 +289,7 @@ def test_the_stage_writes_its_predictions(run, features, classifier):
     table, meta = run(features, classifier)
     assert (meta["features"], meta["classifier"], json.loads(meta["classes"])) == (features, classifier, ["x", "y"])
     assert (table["fold"] == 1).all()
-    assert metrics.score_folds(table, ["x", "y"])["accuracy"][0] > 0.9
+    assert X_OR_Y.score(table)["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("features", LEVELS)
@@ -303,7 +306,7 @@ def test_predictions_say_what_they_are_of_and_whose_tokens_they_come_from(run, f
 @pytest.mark.parametrize("classifier", ["knn", "dsmil"])
 def test_a_stain_that_goes_with_the_label_is_seen_in_colour_alone(run, classifier):
     table, _ = run("mean_color", classifier)
-    assert metrics.score_folds(table, ["x", "y"])["auc"][0] == 1
+    assert X_OR_Y.score(table)["auc"] == 1
 
 
 @pytest.mark.parametrize("classifier", ["knn", "mil", "dsmil"])
@@ -411,7 +414,8 @@ from slpd_core.evaluation import evaluate
 
 folder, classifier = Path(sys.argv[1]), sys.argv[2]
 section = config.ClassifierTrainingConfig(
-    select="last", epochs=1, lr=1e-3, lr_grid=None, weight_decay=0, dropout=0, knn_n_neighbors=5, logreg_c=1
+    bags=None, select="last", epochs=1, lr=1e-3, lr_grid=None, weight_decay=0, dropout=0, cox_batch_size=16,
+    knn_n_neighbors=5, logreg_c=1, linear_l2=100
 )
 evaluate.run(
     folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,

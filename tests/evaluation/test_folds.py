@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slpd_core import artifacts, config
+from slpd_core.endpoints.kinds import Classification, read_endpoint
 from slpd_core.evaluation import folds, imported_splits, split_audit
 
 
@@ -238,7 +239,7 @@ def run_stage(settings, tmp_path):
         sheet = slides.assign(path="", mpp=np.nan, site=slides.get("site", ""))
         tables = {"ledger": ledger.drop(columns="label"), "sheet": sheet, "labels": slides[~ids.isin(unlabeled)]}
         for name, frame in tables.items():
-            meta = artifacts.provenance(name, 1, {}) | {"task": "subtype"}
+            meta = artifacts.provenance(name, 1, {}) | {"task": "subtype"} | Classification().meta
             artifacts.write_table(tmp_path / f"{name}.parquet", name, frame, meta)
         section = config.FoldsConfig(**settings.folds.model_dump() | {"n_folds": 3} | changes)
         paths = {f"{name}_path": tmp_path / f"{name}.parquet" for name in tables}
@@ -247,6 +248,7 @@ def run_stage(settings, tmp_path):
         found, meta = artifacts.read_table(tmp_path / "f.parquet", "folds")
         assert (meta["stage"], meta["ledger"]) == ("folds", artifacts.provenance("ledger", 1, {})["fingerprint"])
         assert meta["task"] == "subtype"
+        assert read_endpoint(meta) == Classification(tuple(sorted(found["label"].unique())))
         return found, artifacts.read_table(remarks, "remarks")[0]
 
     return run

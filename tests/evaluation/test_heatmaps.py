@@ -9,6 +9,7 @@ from PIL import Image
 
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
+from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import classifiers, features, folds, heatmaps, networks
 
 SIDE = 100  # level-0 px of a region
@@ -77,7 +78,9 @@ def cohort(make_slides, plant, tmp_path):
         network.attention.attention_c.weight.data *= 40
         arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
         classifiers.write_classifier(
-            tmp_path / f"fold{fold}.safetensors", classifiers.FittedClassifier("abmil", ["x", "y"], 8, arrays), {}
+            tmp_path / f"fold{fold}.safetensors",
+            classifiers.FittedClassifier("abmil", Classification(("x", "y")), 8, arrays),
+            {},
         )
     return tmp_path
 

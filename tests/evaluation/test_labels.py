@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from slpd_core import artifacts
-from slpd_core.evaluation import labels
+from slpd_core.evaluation import label_table, labels
 
 SLIDES = pd.DataFrame({"slide_id": ["a1", "a2", "b", "c", "d"], "patient_id": ["a", "a", "b", "c", "d"]})
 
@@ -32,9 +32,9 @@ def read(path, **arguments):
 
 def test_a_slide_has_the_label_of_its_row_and_a_patients_slides_have_that_of_the_patient(table):
     by_slide = table("slide_id,kras\na1,wt\na2,mut\nb.svs,mut\nd,wt\nelsewhere,wt\n")
-    assert read(by_slide, column="kras") == {"a1": "wt", "a2": "mut", "b": "mut", "d": "wt"}
+    assert read(by_slide, columns=["kras"]) == {"a1": "wt", "a2": "mut", "b": "mut", "d": "wt"}
     by_patient = table("patient_id,kras\nb,mut\na,wt\nd,mut\n")
-    assert read(by_patient, column="kras", key="patient_id") == {"a1": "wt", "a2": "wt", "b": "mut", "d": "mut"}
+    assert read(by_patient, columns=["kras"], key="patient_id") == {"a1": "wt", "a2": "wt", "b": "mut", "d": "mut"}
 
 
 @pytest.mark.parametrize("missing", ["", "NA", "N/A", "nan", "[Not Available]", "'--", "not reported"])
@@ -100,14 +100,14 @@ def test_rows_that_say_the_same_twice_are_one(table):
 
 
 def test_a_table_without_a_column_of_labels_or_with_an_empty_one_has_none(table):
-    assert labels.has_labels(table("slide_id,label\na1,x\n"))
-    assert not labels.has_labels(table("slide_id,label\na1,\na2,NA\n"))
-    assert not labels.has_labels(table("slide_id,path\na1,a1.svs\n"))
+    assert label_table.has_labels(table("slide_id,label\na1,x\n"))
+    assert not label_table.has_labels(table("slide_id,label\na1,\na2,NA\n"))
+    assert not label_table.has_labels(table("slide_id,path\na1,a1.svs\n"))
 
 
 def test_a_missing_column_is_named(table):
     with pytest.raises(ValueError, match="no column kras"):
-        labels.read_labels(table("slide_id,label\na1,x\n"), SLIDES, column="kras")
+        labels.read_labels(table("slide_id,label\na1,x\n"), SLIDES, columns=["kras"])
 
 
 def test_labels_that_look_alike_and_patients_of_two_labels_are_doubts():
@@ -129,11 +129,17 @@ def test_the_stage_writes_the_labels_of_one_task_and_notes_what_is_in_doubt(tabl
     sheet = SLIDES.assign(mpp=0.5, site="")
     artifacts.write_table(tmp_path / "sheet.parquet", "sheet", sheet, artifacts.provenance("sheet", 1, {}))
     out = tmp_path / "kras.parquet"
-    columns = {"column": "kras", "key": "slide_id", "id_column": "slide_id"}
+    arguments = {
+        "kind": "classification",
+        "classes": [],
+        "columns": ["kras"],
+        "key": "slide_id",
+        "id_column": "slide_id",
+    }
     with caplog.at_level(logging.WARNING):
-        labels.run(sheet_path=tmp_path / "sheet.parquet", labels_path=path, out_path=out, task="kras", columns=columns)
+        labels.run(sheet_path=tmp_path / "sheet.parquet", labels_path=path, out_path=out, task="kras", **arguments)
     frame, meta = artifacts.read_table(out, "labels")
-    pd.testing.assert_frame_equal(frame, labels.read_labels(path, SLIDES, column="kras"), check_dtype=False)
+    pd.testing.assert_frame_equal(frame, labels.read_labels(path, SLIDES, columns=["kras"]), check_dtype=False)
     assert frame["label"].tolist() == ["wt", "mut", "mut", "wt"]
     assert (meta["stage"], meta["task"]) == ("labels", "kras")
     assert "patient 'a' has slides of 2 labels: wt, mut" in caplog.text
@@ -158,14 +164,14 @@ def test_ids_match_exactly_before_they_match_without_extension_or_fraction(table
 
 def test_ids_that_match_nothing_and_values_taken_as_missing_are_counted(table):
     path = table("patient_id,kras\na,wt\nB,mut\nc,mut\nzz,wt\nd,[Unknown]\ne,NA\nf,NA\n")
-    content = labels.read_column(path, column="kras", id_column="patient_id")
-    assert labels.find_id_doubts(content, SLIDES, key="patient_id") == [
+    content = label_table.read_truth(path, columns=["kras"], id_column="patient_id")
+    assert label_table.find_id_doubts(content, SLIDES, key="patient_id") == [
         "2 of its ids match no patient_id of the sheet: B, zz",
         "'B' and the sheet's 'b' differ only in their case; write both the same way",
         "taken as no value: '[Unknown]' (1), 'NA' (2)",
     ]
-    whole = labels.read_column(table("slide_id,label\na1,x\na2,\n"))
-    assert labels.find_id_doubts(whole, SLIDES) == []
+    whole = label_table.read_truth(table("slide_id,label\na1,x\na2,\n"))
+    assert label_table.find_id_doubts(whole, SLIDES) == []
 
 
 @pytest.mark.parametrize("label", ["none", "null", "unknown", "0"])

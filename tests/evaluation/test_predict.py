@@ -6,16 +6,17 @@ import pytest
 from PIL import Image
 
 from slpd_core import artifacts
+from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import classifiers, networks, predict
 
-CLASSES = ["x", "y", "z"]
+CLASSES = Classification(("x", "y", "z"))
 SIDE = 64
 META = artifacts.provenance("evaluate", 1, {}) | {"ledger": "of the cohort"}
 
 
 def knn(path, *votes):
     """A classifier of all that is: its three neighbours are of these classes."""
-    arrays = {"means": np.eye(3, 4, dtype=np.float32), "labels": np.array(votes), "k": np.array([3])}
+    arrays = {"means": np.eye(3, 4, dtype=np.float32), "targets": np.array(votes), "k": np.array([3])}
     classifiers.write_classifier(path, classifiers.FittedClassifier("knn", CLASSES, 4, arrays), META)
     return str(path)
 

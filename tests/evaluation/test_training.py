@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from slpd_core.evaluation import classifiers, evaluate, folds, networks, training
+from slpd_core.evaluation.task_heads import ClassificationHead
 
 NETWORKS = ["mil", "abmil", "dsmil", "vit_wsi"]
 
@@ -31,15 +32,16 @@ def cross_entropy(parts, features, model, part):
     rows = parts[(parts["fold"] == 0) & (parts["part"] == part)]
     predict = classifiers.build_predictor(model)
     p = [
-        predict(features[slide])[0][model.classes.index(label)]
+        predict(features[slide])[0][model.endpoint.classes.index(label)]
         for slide, label in zip(rows["slide_id"], rows["label"], strict=True)
     ]
     return -np.log(np.maximum(p, 1e-12)).mean()
 
 
 def fit(parts, features, classifier, *, select="val", lr_grid=(), **options):
-    validation = evaluate.select_validation(parts, 0, select, lr_grid)
-    return evaluate.predict_fold(parts, 0, features.__getitem__, classifier, 1, validation=validation, **options)
+    fold = evaluate.select_fold(parts, 0)
+    validation = evaluate.select_validation(fold, select, lr_grid)
+    return evaluate.predict_fold(fold, features.__getitem__, classifier, 1, validation=validation, **options)
 
 
 @pytest.mark.parametrize("classifier", NETWORKS)
@@ -99,10 +101,10 @@ def test_choosing_on_the_test_part_would_show(make_slides, plant):
 
 def test_a_fold_without_validation_slides_is_refused(make_slides, plant):
     slides = make_slides(4)
-    parts = folds.make_folds(slides, 1, n_folds=2)
+    fold = evaluate.select_fold(folds.make_folds(slides, 1, n_folds=2), 0)
     with pytest.raises(ValueError, match=r"fold 0: no validation slides.*raise folds\.val_fraction"):
-        evaluate.select_validation(parts, 0, "val")
-    assert evaluate.select_validation(parts, 0, "last") is None
+        evaluate.select_validation(fold, "val")
+    assert evaluate.select_validation(fold, "last") is None
 
 
 def test_the_validation_loss_is_without_dropout_and_leaves_the_network_training(plant, make_slides):
@@ -110,12 +112,12 @@ def test_the_validation_loss_is_without_dropout_and_leaves_the_network_training(
     features = plant(slides, 1.0)
     network = networks.build_network("abmil", 16, 2, 0.9, 0).train()
     labels = (slides["label"] == "y").to_numpy(np.int64)
-    part = training.Validation(slides["slide_id"].to_list(), labels)
-    losses = {training.validation_loss(network, features.__getitem__, part) for _ in range(3)}
+    part = training.Bags(slides["slide_id"].to_list(), labels)
+    losses = {training.validation_loss(network, ClassificationHead(2), features.__getitem__, part) for _ in range(3)}
     assert len(losses) == 1
     assert network.training
     with torch.inference_mode():
-        logits = torch.stack([network.eval()(torch.from_numpy(features[slide])) for slide in part.slide_ids])
+        logits = torch.stack([network.eval()(torch.from_numpy(features[slide])) for slide in part.ids])
     expected = -logits.log_softmax(1)[range(len(labels)), labels].mean().item()
     assert losses.pop() == pytest.approx(expected, rel=1e-6)
 

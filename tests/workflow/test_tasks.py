@@ -42,7 +42,10 @@ def test_a_sheets_label_is_the_task_of_that_name(tasks, tmp_path):
     made = tasks()
     assert made.names == ["label"]
     assert made.path == tmp_path / "slides.csv"
-    assert made.columns_of(Wildcards(task="label")) == {"column": "label", "key": "slide_id", "id_column": "slide_id"}
+    assert made.arguments(Wildcards(task="label")) == {
+        **{"kind": "classification", "classes": [], "columns": ["label"]},
+        **{"key": "slide_id", "id_column": "slide_id"},
+    }
     assert label_of(made.labels["label"]) == {"a1": "x", "a2": "x", "b": "y", "c": "y"}
 
 
@@ -57,8 +60,10 @@ def test_tasks_have_labels_by_patient_from_a_table_of_their_own(tasks, tmp_path)
     made = tasks("slide_id,path\na1,a1.svs\n", CLINICAL, **NAMED)
     assert made.names == ["mutation", "stage"]
     assert made.path == tmp_path / "clinical.csv"
-    section = {"column": "kras", "key": "patient_id", "id_column": "patient_id"}
-    assert made.columns_of(Wildcards(task="mutation")) == section
+    assert made.arguments(Wildcards(task="mutation")) == {
+        **{"kind": "classification", "classes": [], "columns": ["kras"]},
+        **{"key": "patient_id", "id_column": "patient_id"},
+    }
     assert label_of(made.labels["mutation"]) == {"a1": "wt", "a2": "wt", "b": "mut", "c": "mut", "d": "wt"}
     assert label_of(made.labels["stage"]) == {"a1": "I", "a2": "I", "b": "II", "d": "II"}
 
