@@ -72,20 +72,28 @@ class Prediction:
         return predicted | means | deviations
 
 
-def predict_ensemble(predictors: Sequence[PredictSlide], readers: Sequence[ReadSlide], slide_id: str) -> Prediction:
-    """Predict a slide by each fold's classifier.
+def predict_ensemble(
+    predictors: Sequence[PredictSlide], readers: Sequence[ReadSlide], slide_ids: Sequence[str]
+) -> list[Prediction]:
+    """Predict a bag by each fold's classifier.
 
     Args:
         predictors: Of each fold.
         readers: Of the features by each fold's encoder.
-        slide_id: Of the slide.
+        slide_ids: Its slides.
 
     Returns:
-        The predictions of all folds.
+        The predictions of all folds, the same for each slide; the attention within each slide.
     """
-    predictions = [predict(read(slide_id)) for predict, read in zip(predictors, readers, strict=True)]
+    parts = [[read(slide_id) for slide_id in slide_ids] for read in readers]
+    predictions = [predict(np.concatenate(of_fold)) for predict, of_fold in zip(predictors, parts, strict=True)]
+    folds = np.array([prediction for prediction, _ in predictions])
     attentions = [attention for _, attention in predictions if attention is not None]
-    return Prediction(np.array([p for p, _ in predictions]), np.mean(attentions, 0) if attentions else None)
+    if not attentions:
+        return [Prediction(folds, None)] * len(slide_ids)
+    ends = np.cumsum([len(part) for part in parts[0]])[:-1]
+    within = np.split(np.mean(attentions, 0), ends)
+    return [Prediction(folds, attention / attention.sum() if len(ends) else attention) for attention in within]
 
 
 def fold_readers(model: PredictionModel, slide_ids: list[str]) -> list[ReadSlide]:
@@ -110,7 +118,7 @@ def fold_readers(model: PredictionModel, slide_ids: list[str]) -> list[ReadSlide
 def predict_slides(
     model: PredictionModel,
     fitted: Sequence[FittedClassifier],
-    slide_ids: list[str],
+    bags: Sequence[Sequence[str]],
     heatmaps_dir: Path,
     tissue_dir: Path,
     regions_dir: Path,
@@ -120,17 +128,18 @@ def predict_slides(
     Args:
         model: The model that predicts.
         fitted: Its classifier of each fold.
-        slide_ids: Slides to predict.
+        bags: Slides to predict, one list per bag.
         heatmaps_dir: Where heat maps are written.
         tissue_dir, regions_dir: As in `heatmaps.draw_slide_heatmap`.
 
     Returns:
         Of each slide, its row of the table, and the predictions of the folds, a row per fold.
     """
+    slide_ids = [slide_id for bag in bags for slide_id in bag]
     predictors, readers = [classifiers.build_predictor(one) for one in fitted], fold_readers(model, slide_ids)
     endpoint, rows, folds = fitted[0].endpoint, [], []
-    for slide_id in progress(slide_ids, len(slide_ids), f"{model.features}/{model.classifier}", "slides"):
-        prediction = predict_ensemble(predictors, readers, slide_id)
+    predictions = (pair for bag in bags for pair in zip(bag, predict_ensemble(predictors, readers, bag), strict=True))
+    for slide_id, prediction in progress(predictions, len(slide_ids), f"{model.features}/{model.classifier}", "slides"):
         columns = prediction.columns(endpoint)
         names = {"slide_id": slide_id, "features": model.features, "classifier": model.classifier}
         rows.append(names | columns)
@@ -166,12 +175,14 @@ def run(
         folds_path: The `external` table: the predictions of each fold, from which external cohorts are scored.
     """
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
-    usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
+    usable = ledger.loc[ledger["status"] == artifacts.OK, ["slide_id", "patient_id"]]
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
     rows, folds, metas = [], [], []
     for model in (PredictionModel(**fields) for fields in models):
         fitted = [classifiers.read_classifier(Path(path)) for path in model.models]
-        of_model = predict_slides(model, [one for one, _ in fitted], usable, heatmaps_dir, tissue_dir, regions_dir)
+        by = "patient_id" if fitted[0][1]["bags"] == "patient" else "slide_id"
+        bags = [of_bag.to_list() for _, of_bag in usable.groupby(by, sort=False)["slide_id"]]
+        of_model = predict_slides(model, [one for one, _ in fitted], bags, heatmaps_dir, tissue_dir, regions_dir)
         rows += of_model[0]
         folds += of_model[1]
         metas += [meta for _, meta in fitted]

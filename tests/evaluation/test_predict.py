@@ -11,7 +11,7 @@ from slpd_core.evaluation import classifiers, networks, predict
 
 CLASSES = Classification(("x", "y", "z"))
 SIDE = 64
-META = artifacts.provenance("evaluate", 1, {}) | {"ledger": "of the cohort"}
+META = artifacts.provenance("evaluate", 1, {}) | {"ledger": "of the cohort", "bags": "slide"}
 
 
 def knn(path, *votes):
@@ -21,12 +21,12 @@ def knn(path, *votes):
     return str(path)
 
 
-def abmil(path, seed):
+def abmil(path, seed, bags="slide"):
     """An untrained ABMIL whose attention differs from region to region."""
     network = networks.build_network("abmil", 4, 3, 0.0, seed)
     network.attention.attention_c.weight.data *= 40
     arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    classifiers.write_classifier(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), META)
+    classifiers.write_classifier(path, classifiers.FittedClassifier("abmil", CLASSES, 4, arrays), META | {"bags": bags})
     return str(path)
 
 
@@ -164,6 +164,23 @@ def test_attention_on_regions_is_drawn_and_on_patches_is_not(run, slides, tmp_pa
     row = picture[16 + 2 * 24 + 15, 16 + 15 + 30 * np.arange(5)]
     reddest = (row[:, 0] - row[:, 2]).argmax()
     assert reddest == attention.argmax()
+
+
+def test_a_patients_slides_are_one_bag_where_the_classifier_was_trained_on_such(run, slides, tmp_path):
+    """The patient of all slides here is one."""
+    nets, e = [abmil(tmp_path / "0.safetensors", 3, "patient")], [embed(tmp_path / "e.parquet", slides)]
+    table = run(("slpd", "abmil", nets, e)).set_index("slide_id")
+    columns = ["p_x", "p_y", "p_z"]
+    assert table.loc["a", columns].tolist() == table.loc["b", columns].tolist()
+    say = classifiers.build_predictor(classifiers.read_classifier(tmp_path / "0.safetensors")[0])
+    both, attention = say(np.concatenate([slides["a"], slides["b"]]))
+    np.testing.assert_allclose(table.loc["a", columns].astype(float), both, atol=1e-6)
+    assert np.abs(say(slides["a"])[0] - both).max() > 1e-4
+    bag = predict.predict_ensemble([say], [slides.__getitem__], ["a", "b"])
+    of_a = attention[: len(slides["a"])]
+    np.testing.assert_allclose(bag[0].attention, of_a / of_a.sum())
+    assert [len(one.attention) for one in bag] == [len(array) for array in slides.values()]
+    assert len([*(tmp_path / "heatmaps").rglob("*.jpg")]) == len(slides)
 
 
 def test_patches_are_read_from_the_tokens(run, slides, tmp_path):
