@@ -30,12 +30,12 @@ include: "rules/preflight.smk"
 onstart:
     messages.clamp_future_mtimes(PATHS.root)
     messages.report_outlines(SLIDES)
-    messages.report_tasks(TASKS, at_start=True)
+    messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=True)
 
 
 onsuccess:
     messages.report_excluded(PATHS, SLIDES.external)
-    messages.report_tasks(TASKS, at_start=False)
+    messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=False)
     messages.report_run_remarks(PATHS, ENCODERS.names)
 
 

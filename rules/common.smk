@@ -19,6 +19,7 @@ from slpd_core.preflight import consistency
 from slpd_core.slides import sheet
 from slpd_core.workflow import forecast, messages
 from slpd_core.workflow.encoders import Encoders, name_pattern
+from slpd_core.workflow.external_labels import ExternalLabels
 from slpd_core.workflow.resources import (
     READ_RETRIES,
     JobResources,
@@ -70,7 +71,8 @@ try:
     )
     TASKS = Tasks(CONFIG, SHEET)
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
-    ROWS = Rows(CONFIG, ENCODERS, TASKS.names)
+    EXTERNAL_LABELS = ExternalLabels(CONFIG, EXTERNAL, TASKS)
+    ROWS = Rows(CONFIG, ENCODERS, TASKS.names, EXTERNAL_LABELS.pairs)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide

@@ -95,6 +95,55 @@ rule predict_external:
         "../workflow_scripts/predict.py"
 
 
+use rule labels as external_labels with:
+    input:
+        sheet="<results>/predict/{external}/slides.parquet",
+    output:
+        "<results>/predict/{external}/labels/{task}.parquet",
+    log:
+        "<logs>/predict/{external}/labels/{task}.log",
+    benchmark:
+        "<benchmarks>/predict/{external}/labels/{task}.tsv"
+    params:
+        version=stage_version("evaluation/labels"),
+        labels=untracked(EXTERNAL_LABELS.path),
+        arguments=untracked(EXTERNAL_LABELS.arguments),
+        rows=EXTERNAL_LABELS.rows,
+
+
+rule external:
+    input:
+        labels="<results>/predict/{external}/labels/{task}.parquet",
+        predictions="<results>/predict/{external}/{task}/folds.parquet",
+        ledger="<results>/predict/{external}/ledger.parquet",
+        cohort_ledger="<results>/ledger/ledger.parquet",
+        evaluate=ROWS.external_tested,
+    output:
+        expand(
+            "<results>/predict/{external}/{task}/table.{format}",
+            format=["parquet", "csv", "md", "tex"],
+            allow_missing=True,
+        ),
+        labeled="<results>/predict/{external}/{task}/labeled_predictions.csv",
+        figures=directory("<results>/predict/{external}/{task}/figures"),
+    log:
+        "<logs>/external/{external}/{task}.log",
+    benchmark:
+        "<benchmarks>/external/{external}/{task}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
+    params:
+        reference=CONFIG.report.reference,
+        version=stage_version("report/external"),
+        seed=CONFIG.seed,
+        runs=ENCODERS.runs,
+    script:
+        "../workflow_scripts/external.py"
+
+
 rule predict:
     input:
         ROWS.all_external_predictions,

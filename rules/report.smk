@@ -23,6 +23,7 @@ rule report:
         patch_history=ENCODERS.patch_history,
         galleries=ENCODERS.galleries,
         heatmaps=ROWS.all_heatmaps(),
+        external=ROWS.external_tables,
     output:
         report(
             "<results>/report/index.html",

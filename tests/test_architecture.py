@@ -13,7 +13,7 @@ CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger"),
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "heatmaps", "predict"),
-    "report": ("report",),
+    "report": ("report", "external"),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
 # Floors from the ground up: a room imports rooms of lower floors, and on the ground those before it.
@@ -89,10 +89,11 @@ def test_nothing_is_unpickled(path):
 @pytest.mark.parametrize(("chapter", "stage"), STAGES, ids=[stage for _, stage in STAGES])
 def test_each_stage_has_all_its_places(chapter, stage):
     module = (ROOT / "slpd_core" / chapter / f"{stage}.py").read_text()
-    rules = (ROOT / "rules" / ("predict.smk" if stage == "predict" else f"{chapter}.smk")).read_text()
+    rules = (ROOT / "rules" / ("predict.smk" if stage in ("predict", "external") else f"{chapter}.smk")).read_text()
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
-    assert stage in yaml.safe_load((ROOT / "config.yaml").read_text())
+    section = {"external": "predict"}.get(stage, stage)  # its cohorts and labels are named there
+    assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
     assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()
     rule = {"predict": "predict_external"}.get(stage, stage)  # `snakemake predict` predicts all external cohorts
@@ -103,7 +104,8 @@ def test_each_stage_has_all_its_places(chapter, stage):
         f'stage_version("{chapter}/{stage}")',
         f'"<logs>/{stage}/',
         f'"<benchmarks>/{stage}/',
-        "rows=" if stage in ("sheet", "labels", "predict") else "section=",  # what their settings name, not the names
+        # What their settings name, not the names.
+        {"sheet": "rows=", "labels": "rows=", "predict": "rows=", "external": "reference="}.get(stage, "section="),
     ):
         assert needed in block[0], f"rule {stage} lacks {needed}"
 

@@ -417,6 +417,11 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
             "cannot name a folder; name the sheet yourself: {new: ../../}",
         ),
         ({"predict": {"sheet": {"a/b": "x.csv"}}}, "predict.sheet", "'a/b' cannot name a folder; use letters"),
+        (
+            {"predict": {"labels": {"rome": None}}},
+            "predict.labels",
+            "'rome' is no external cohort of predict.sheet",
+        ),
         ({"predict": {"sheet": ["x.csv"]}}, "predict.sheet", "name a sheet, or several: {name: sheet}"),
         (
             {"predict": {"classifiers": {"patch_tokens": ["vit_wsi"]}}},

@@ -123,6 +123,10 @@ class CohortPaths:
     external_embed = PathPattern("predict/{external}/embed/{region_encoder}.parquet")
     external_predictions = PathPattern("predict/{external}/{task}/predictions.csv")
     external_folds = PathPattern("predict/{external}/{task}/folds.parquet")  # predictions of single folds
+    external_labels = PathPattern("predict/{external}/labels/{task}.parquet")
+    external_table = PathPattern("predict/{external}/{task}/table.{format}")
+    external_labeled = PathPattern("predict/{external}/{task}/labeled_predictions.csv")
+    external_figures_dir = PathPattern("predict/{external}/{task}/figures")
     external_heatmaps_dir = PathPattern("predict/{external}/{task}/heatmaps")
 
     # Folders that stages read as a whole

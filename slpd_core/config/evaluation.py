@@ -198,8 +198,23 @@ class HeatmapsConfig(Section):
     slides_per_label: Positive
 
 
+class ExternalLabelsConfig(Section):
+    """Where the labels of an external cohort are. The user names cohorts, so these settings have their defaults here.
+
+    Args:
+        path: Table of labels; None: the sheet of the external cohort.
+        key: What its rows belong to.
+        id_column: Column of these ids; None: called as `key`.
+    """
+
+    path: str | None = None
+    key: Literal["slide_id", "patient_id"] = "slide_id"
+    id_column: str | None = None
+
+
 class PredictConfig(Section):
     sheet: dict[str, str]  # of each external cohort
+    labels: dict[str, ExternalLabelsConfig]
     classifiers: dict[str, list[Classifier]] | None
 
     @field_validator("sheet", mode="before")
@@ -214,10 +229,24 @@ class PredictConfig(Section):
             raise ValueError("name a sheet, or several: {name: sheet}")
         return {name: path for name, path in (sheet or {}).items() if path is not None}  # null: of an overlay
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _null_takes_the_sheet(cls, labels: Any) -> Any:
+        if not isinstance(labels, dict | None):
+            return labels
+        return {name: {} if section is None else section for name, section in (labels or {}).items()}
+
     @model_validator(mode="after")
     def _sheets_name_folders(self) -> Self:
         wrong = [name for name in self.sheet if not PLAIN_NAME.fullmatch(name)]
-        raise_problems([f"sheet: {name!r} cannot name a folder; use letters, digits, - and _" for name in wrong])
+        lines = [f"sheet: {name!r} cannot name a folder; use letters, digits, - and _" for name in wrong]
+        names = ", ".join(self.sheet) or "none"
+        lines += [
+            f"labels: {name!r} is no external cohort of predict.sheet ({names}); correct the name"
+            for name in self.labels
+            if name not in self.sheet
+        ]
+        raise_problems(lines)
         return self
 
 

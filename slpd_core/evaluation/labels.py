@@ -25,6 +25,7 @@ def read_labels(
     columns: Sequence[str] = (DEFAULT_TASK,),
     key: str = "slide_id",
     id_column: str = "",
+    external: bool = False,
 ) -> pd.DataFrame:
     """Read the truth of each slide that has one.
 
@@ -36,6 +37,7 @@ def read_labels(
         columns: Columns of the truth, in the order of the endpoint's targets.
         key: What the rows belong to: slide_id or patient_id.
         id_column: Column of these ids; "" if it is called as `key`.
+        external: Whether the slides are of an external cohort, which may have any classes, one or none.
 
     Returns:
         Columns slide_id, patient_id, label and the endpoint's targets, one row per slide that has all of them, in the
@@ -53,11 +55,14 @@ def read_labels(
     labels = labeled.reset_index(drop=True)
     if len(labels):
         labels = labels.assign(label=endpoint.group(truth)).join(truth[[*endpoint.columns[1:]]])
-    problems += [*content.problems, *find_label_problems(content, labels, endpoint, columns=columns)]
+    problems += content.problems
+    if not external:
+        problems += find_label_problems(content, labels, endpoint, columns=columns)
     if problems:
         problems.sort(key=row_of_problem)
-        lines = "\n  ".join([*problems, "to run without labels for now, set labels.tasks: null"])
-        raise ValueError(f"labels.tasks.{task}: {path}: {len(problems)} problem(s)\n  {lines}")
+        remedy = "" if external else "\n  to run without labels for now, set labels.tasks: null"
+        lines = "\n  ".join(problems)
+        raise ValueError(f"labels.tasks.{task}: {path}: {len(problems)} problem(s)\n  {lines}{remedy}")
     return labels
 
 
@@ -165,6 +170,7 @@ def run(
     columns: Sequence[str],
     key: str,
     id_column: str,
+    external: bool = False,
 ) -> None:
     """Write the labels of one task; log doubts about them.
 
@@ -174,11 +180,13 @@ def run(
         out_path: The file to write.
         task: Its name.
         kind, classes: As in `kinds.make_endpoint`; of classes without an order none.
-        columns, key, id_column: As in `read_labels`.
+        columns, key, id_column, external: As in `read_labels`.
     """
     slides, _ = artifacts.read_table(sheet_path, "sheet")
     endpoint = make_endpoint(kind, classes)
-    labels = read_labels(labels_path, slides, endpoint, task=task, columns=columns, key=key, id_column=id_column)
+    labels = read_labels(
+        labels_path, slides, endpoint, task=task, columns=columns, key=key, id_column=id_column, external=external
+    )
     content = read_truth(labels_path, columns=columns, id_column=id_column)
     for doubt in [*find_label_doubts(labels, endpoint), *find_id_doubts(content, slides, key=key)]:
         log.warning("%s: %s", labels_path, doubt)

@@ -106,17 +106,21 @@ def check_sheet(report: PreflightReport, sheet: pd.DataFrame, tasks: Mapping[str
     report.add_lines(NOTE, doubts)
 
 
-def check_external_sheet(report: PreflightReport, path: Path, sheet: pd.DataFrame, ambiguities: Sequence[str]) -> None:
-    """Report the size of an external cohort, and the ambiguities of its sheet.
+def check_external_sheet(
+    report: PreflightReport, name: str, sheet: pd.DataFrame, scored: Sequence[str], ambiguities: Sequence[str]
+) -> None:
+    """Report the size of an external cohort, the tasks that it scores, and the ambiguities of its sheet.
 
     Args:
         report: The report.
-        path: The sheet's file.
-        sheet: The sheet, as `read_sheet` returns it.
+        name: Of the external cohort.
+        sheet: Its sheet, as `read_sheet` returns it.
+        scored: Tasks whose labels are known.
         ambiguities: One line each.
     """
-    text = f"{path}: {len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients, to be predicted"
-    report.add(OK, "sheet", text)
+    tasks = f"labels of {', '.join(scored)}" if scored else "without labels: predicted, not scored"
+    text = f"{name}: {len(sheet):,} slides of {sheet['patient_id'].nunique():,} patients, {tasks}"
+    report.add(OK, "external", text)
     report.add_lines(NOTE, ambiguities)
 
 

@@ -21,6 +21,7 @@ from slpd_core.pretraining.pretrain import MEMORY_SHARE
 from slpd_core.runtime import log
 from slpd_core.slides.sheet import find_ambiguities, read_sheet
 from slpd_core.workflow.encoders import Encoders
+from slpd_core.workflow.external_labels import ExternalLabels
 from slpd_core.workflow.forecast import PRETRAIN_MB, pretrain_share, tokens_gb
 from slpd_core.workflow.tasks import Tasks
 
@@ -59,8 +60,12 @@ def run(
         *tasks.doubts,
     ]
     checks.check_sheet(report, tables[0], tasks.descriptions, [*filter(None, [tasks.describe_waiting()]), *doubts])
-    for path, table in zip(sheets[1:], tables[1:], strict=True):
-        checks.check_external_sheet(report, path, table, find_ambiguities(table))
+    external = dict(zip(settings.predict.sheet, tables[1:], strict=True))
+    labels = ExternalLabels(settings, external, tasks)
+    for name, table in external.items():
+        scored = [task for of, task in labels.pairs if of == name]
+        checks.check_external_sheet(report, name, table, scored, find_ambiguities(table))
+    report.add_lines(checks.NOTE, labels.doubts)
     missing_tiles = settings.tissue.missing_tiles
     region_options = settings.regions.model_dump()
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)

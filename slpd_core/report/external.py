@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.endpoints.kinds import Endpoint, make_endpoint
+from slpd_core.endpoints.kinds import Endpoint, read_endpoint
 from slpd_core.report import curves, figures, result_table, table_format
 from slpd_core.report.external_audit import select_scored
 from slpd_core.report.external_scores import gather_cases
@@ -130,8 +130,7 @@ def run(
     tested = [artifacts.read_table(path, "evaluate") for path in evaluate_paths]
     for path, (_, of_fold) in zip(evaluate_paths, tested, strict=True):
         artifacts.check_ledger(path, of_fold, cohort_meta["fingerprint"])
-    first = tested[0][1]
-    endpoint = make_endpoint(first.get("kind", "classification"), json.loads(first["classes"]))
+    endpoint = read_endpoint(tested[0][1])
     scored, remarks = select_scored(labels, ledger, cohort_ledger, endpoint)
     rows = [(row, join_labels(predictions, scored, row, endpoint)) for row in result_table.join_folds(tested, runs)]
     for remark in remarks:
@@ -140,7 +139,7 @@ def run(
     metas = [labels_meta, meta, ledger_meta, cohort_meta, *(of_fold for _, of_fold in tested)]
     settings = {"reference": reference, "n_resamples": n_resamples}
     out_meta = artifacts.provenance("external", VERSION, settings, str(seed), *(one["fingerprint"] for one in metas))
-    out_meta |= {"external": external, "task": task, "kind": endpoint.kind, "classes": json.dumps(endpoint.classes)}
+    out_meta |= {"external": external, "task": task} | endpoint.meta
     out_meta |= {"n_slides": str(len(ledger)), "remarks": json.dumps(remarks)}
     out_meta |= {"labels": json.dumps(scored["label"].value_counts().sort_index().to_dict())}
     artifacts.write_both(out_dir / "table.parquet", "external_results", table, out_meta)
@@ -167,7 +166,7 @@ def describe_external(
     described, pngs, metas = [], dict[str, bytes](), {}
     for path in paths:
         table, meta = artifacts.read_table(path, "external_results")
-        endpoint = make_endpoint(meta["kind"], json.loads(meta["classes"]))
+        endpoint = read_endpoint(meta)
         name = f"{meta['external']}/{meta['task']}"
         metas[f"predict/{name}/table"] = meta
         of_figures = {

@@ -11,6 +11,7 @@ from slpd_core import artifacts
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.runtime import escape_controls, name_some
 from slpd_core.slides import ledger
+from slpd_core.workflow.external_labels import ExternalLabels
 from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.tasks import Tasks
 
@@ -42,14 +43,15 @@ def clamp_future_mtimes(results: Path) -> None:
         _say(f"{results}: {len(names):,} file(s) were dated in the future and are dated now: {name_some(names)}")
 
 
-def report_tasks(tasks: Tasks, *, at_start: bool) -> None:
+def report_tasks(tasks: Tasks, external: ExternalLabels, *, at_start: bool) -> None:
     """Print that evaluation waits for labels if there are none, and before a run the doubts about those there are.
 
     Args:
         tasks: Of the cohort.
+        external: Labels of external cohorts.
         at_start: Whether the run begins.
     """
-    for line in [tasks.describe_waiting(), *(tasks.doubts if at_start else [])]:
+    for line in [tasks.describe_waiting(), *([*tasks.doubts, *external.doubts] if at_start else [])]:
         if line:
             _say(line)
 

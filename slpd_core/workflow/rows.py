@@ -20,13 +20,20 @@ class Rows:
         settings: The whole config.
         encoders: Of the cohort.
         tasks: Their names; none of a cohort without labels.
+        scored: The external cohorts and tasks whose labels are known.
 
     Raises:
         ValueError: A task has no row.
     """
 
-    def __init__(self, settings: config.Config, encoders: Encoders, tasks: Sequence[str] = ()) -> None:
-        self.settings, self.encoders, self.tasks = settings, encoders, tasks
+    def __init__(
+        self,
+        settings: config.Config,
+        encoders: Encoders,
+        tasks: Sequence[str] = (),
+        scored: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.settings, self.encoders, self.tasks, self.scored = settings, encoders, tasks, scored
         self.paths, self.folds = encoders.paths, range(settings.folds.count)
         # Names of features that classifiers may be trained on, whether evaluate.classifiers names them or not.
         plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
@@ -124,7 +131,7 @@ class Rows:
         return [path for name, path in tables.items() if is_own[name] or Path(path).exists()]
 
     def all_external_predictions(self, wildcards: Any) -> list[str]:
-        """Return the predictions of every external cohort and task.
+        """Return the predictions of every external cohort and task, and the scores of those whose labels are known.
 
         Raises:
             ValueError: There are no slides to predict, or no labels to predict.
@@ -137,7 +144,18 @@ class Rows:
             )
         if not self.tasks:
             raise ValueError("predict: no slide of the cohort has a label to learn from; add labels (settings: labels)")
-        return [str(self.paths.external_predictions(name, task)) for name in sheets for task in self.tasks]
+        predictions = [str(self.paths.external_predictions(name, task)) for name in sheets for task in self.tasks]
+        return [*predictions, *self.external_tables]
+
+    @property
+    def external_tables(self) -> list[str]:
+        """The result tables of external cohorts, one per cohort and task whose labels are known."""
+        return [str(self.paths.external_table(*pair, "parquet")) for pair in self.scored]
+
+    def external_tested(self, wildcards: Any) -> list[str]:
+        """Return the cohort's own test predictions of a task, of all rows that predict external slides."""
+        rows = [row for row in self.select(self.settings.predicting) if row[0] == wildcards.task]
+        return [str(self.paths.predictions(*row, fold)) for row in rows for fold in self.folds]
 
     def external_models(self, wildcards: Any) -> list[dict[str, Any]]:
         """Return the models that predict a task of an external cohort: fields of a `predict.PredictionModel` each."""

@@ -11,6 +11,7 @@ _KEPT = "One run leaves it for the next after a failure; Snakemake would delete 
 UNDECLARED = {
     "sheet": f"{_MAY_MOVE} `rows` stands for the content.",
     "labels": f"{_MAY_MOVE} `rows` stands for the content.",
+    "arguments": "The kind of a task and the names of its columns. `rows` stands for the content.",
     "columns": "The names of columns in the user's sheet. `rows` stands for the content.",
     "sheets": f"{_MAY_MOVE} preflight runs whenever it is requested.",
     "slide": f"{_MAY_MOVE} `slide_file` stands for names, sizes and dates of the slide's files.",

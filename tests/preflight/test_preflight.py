@@ -87,7 +87,7 @@ def test_nothing_wrong_is_ready_and_the_forecast_is_what_comes(settings, cohort,
     assert re.search(r"\n  pretrain slpd .* 12,345 MB ", out)
     assert "4 of 4 open, at 0.5 to 0.5 um/px" in out
     assert "4 slides of 4 patients\n" in out
-    assert "task label   4 slides: a (2), b (2)" in out
+    assert "task label   4 slides: 2 a, 2 b" in out
     assert "slpd: 1 of 4 slides have fewer than 2 regions\n" in out
     assert "test_vit (random), tokens of 64" in out
     assert "About 10 regions, by 4 slides" in out
@@ -244,7 +244,8 @@ def test_one_slide_under_two_labels_of_a_task_is_a_failure(cohort, capsys, tmp_p
     shutil.copy(tmp_path / "0.tiff", tmp_path / "1.tiff")
     path.write_text(path.read_text().replace("patient-1", "patient-0"))
     frame = read_sheet(path)
-    labels = {"kras": frame.iloc[:2].assign(label=["wt", "mut"]), "grade": frame.iloc[:2].assign(label="2")}
+    slides = frame[["slide_id", "patient_id"]].iloc[:2]
+    labels = {"kras": slides.assign(label=["wt", "mut"]), "grade": slides.assign(label="2")}
     report = checks.PreflightReport()
     checks.check_copies(report, [frame], labels)
     assert report.failures == 1
@@ -361,6 +362,6 @@ def test_an_external_sheet_is_counted_and_its_doubts_are_named(look, settings, c
     shutil.copy(tmp_path / "2.tiff", tmp_path / "n.tiff")
     shutil.copy(tmp_path / "1.tiff", tmp_path / "m.tiff")
     new.write_text("slide_id,path,patient_id\nn,n.tiff,p\nm,m.tiff,P\n")
-    out = look(settings(), external=[new])
-    assert "new.csv: 2 slides of 2 patients, to be predicted" in out
+    out = look(settings(predict={"sheet": str(new)}), external=[new])
+    assert "external     new: 2 slides of 2 patients, without labels: predicted, not scored" in out
     assert "patient_id: 'p', 'P' look alike" in out

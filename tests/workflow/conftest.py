@@ -101,16 +101,20 @@ def finished_small(tmp_path_factory, finished_once, small) -> Path:
 
 @pytest.fixture(scope="session")
 def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
-    """A copy of that cohort with a compared patch encoder, a new slide and a table; its folder, overlay and run."""
+    """A copy of that cohort with a compared patch encoder, a labeled external cohort and a table; its folder, overlay
+    and run.
+    """
     folder = shutil.copytree(
         finished[0], tmp_path_factory.mktemp("widened") / "cohort", symlinks=True, copy_function=shutil.copy2
     )
-    shutil.copy(folder / "slides" / "fine-0.tiff", folder / "new.tiff")
-    (folder / "new.csv").write_text("slide_id,path\nnew,new.tiff\n")
+    for name in ("fine-0", "coarse-0"):  # one byte longer: not the cohort's own
+        (folder / f"{name}.tiff").write_bytes((folder / "slides" / f"{name}.tiff").read_bytes() + b"\0")
+    rows = "slide_id,path,label\nnew,fine-0.tiff,größer\nother,coarse-0.tiff,coarse\n"
+    (folder / "rome.csv").write_text(rows, encoding="utf-8")
     overlay = {
         "patch_encoder": {"compared": {"plain": {}}},
         "evaluate": {"classifiers": {"plain": ["dsmil", "logreg"]}},
-        "predict": {"sheet": "new.csv"},
+        "predict": {"sheet": "rome.csv"},
         "report": {"tables": {"ours": {"cohorts": ["tiny"], "rows": ["slpd/vit_wsi"]}}},
     }
     done = snakemake(folder, "all", "predict", "tables", overlay=overlay)

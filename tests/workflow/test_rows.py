@@ -17,9 +17,9 @@ TASKS = {"subtype": {}, "grade": {}}
 def rows():
     """The rows of config.yaml with these keys of its sections."""
 
-    def make(tasks=("label",), **sections) -> Rows:
+    def make(tasks=("label",), scored=(), **sections) -> Rows:
         settings = load_settings(**sections)
-        return Rows(settings, Encoders(settings, ("a", "b"), tasks), tasks)
+        return Rows(settings, Encoders(settings, ("a", "b"), tasks), tasks, scored)
 
     return make
 
@@ -140,6 +140,18 @@ def test_every_external_cohort_has_predictions_of_every_task(rows, compared):
         f"{RESULTS}/predict/{external}/{task}/predictions.csv"
         for external in ("rome", "oslo")
         for task in ("subtype", "grade")
+    ]
+
+
+def test_external_cohorts_with_labels_are_scored_by_the_rows_that_predict(rows):
+    scored = [("rome", "grade")]
+    both = {"sheet": {"rome": "r.csv", "oslo": "o.csv"}, "classifiers": {"slpd": ["mil"]}}
+    classifiers = {"classifiers": {"patch_tokens": ["knn"], "slpd": ["mil"]}}
+    two = rows(["subtype", "grade"], scored, labels={"tasks": TASKS}, predict=both, evaluate=classifiers)
+    assert two.external_tables == [f"{RESULTS}/predict/rome/grade/table.parquet"]
+    assert two.all_external_predictions(Wildcards())[4:] == two.external_tables
+    assert two.external_tested(Wildcards(external="rome", task="grade")) == [
+        f"{RESULTS}/evaluate/grade/slpd/mil/fold{fold}.parquet" for fold in (0, 1)
     ]
 
 

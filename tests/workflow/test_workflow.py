@@ -147,6 +147,23 @@ def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widene
     assert snakemake(folder, "-n").jobs == {"report": 1}
 
 
+def test_an_external_label_corrected_runs_its_scores_and_the_report(widened, snakemake):
+    folder, overlay, _ = widened
+    results, sheet = folder / "results" / "tiny", folder / "rome.csv"
+    table, _ = artifacts.read_table(results / "predict" / "rome" / "label" / "table.parquet", "external_results")
+    assert (table["slides"] == 2).all()
+    assert table["auc"].isin([0, 0.5, 1]).all()  # of one pair of slides
+    assert '<h3 id="external-rome-label">rome</h3>' in (results / "report" / "index.html").read_text()
+    text = sheet.read_text(encoding="utf-8")
+    sheet.write_text(text.replace("größer", "coarse"), encoding="utf-8")
+    try:
+        plans = [snakemake(folder, "-n", *target, overlay=overlay).jobs for target in ([], ["predict"])]
+    finally:
+        sheet.write_text(text, encoding="utf-8")
+    scores = {"external_labels": 1, "external": 1}
+    assert plans == [scores | {"report": 1}, scores | {"predict": 1}]
+
+
 @pytest.fixture
 def rare(finished, tmp_path) -> Path:
     """Artifacts with what few have: attention, and outlines of no slide."""
