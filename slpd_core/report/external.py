@@ -57,32 +57,54 @@ def list_predictions(rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: E
 
 
 def draw_external(
-    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, reference: str | None, runs: Sequence[str]
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]],
+    endpoint: Endpoint,
+    reference: str | None,
+    runs: Sequence[str],
+    *,
+    task: str = "target",
 ) -> dict[str, bytes]:
     """Draw the figures of an external cohort, of the mean predictions over the folds.
 
     Args:
         rows: As in `make_external_table`.
         endpoint: Of the task.
-        reference: Key of the row whose confusion is drawn; another or None for the last row.
+        reference: Key of the row of which there is one figure; another or None for the last row.
         runs: Pretraining runs, in the order of their colors.
+        task: Its name.
 
     Returns:
-        PNGs by name: of classes roc, predictions and decision; nothing without scored slides.
+        PNGs by name: roc and decision, of classes without an order; predictions, of classes, or of numbers;
+        kaplan_meier, of survival, by patient: high risk is above the median of the training cohort. Nothing without
+        scored slides.
     """
-    if endpoint.kind != "classification" or not rows or rows[0][1].empty:
+    if not rows or rows[0][1].empty:
         return {}
+    chosen, predictions = next(((row, table) for row, table in rows if row.key == reference), rows[-1])
+    cases = gather_cases(predictions, endpoint, by="patient_id" if endpoint.kind == "survival" else "slide_id")
+    truth, ensemble = endpoint.encode(cases.table), cases.ensemble
+    if endpoint.kind == "survival":
+        panel = truth[:, 0], truth[:, 1] > 0, ensemble[:, 0] > 0
+        return {"kaplan_meier": figures.plot_kaplan_meier({chosen.sentence: panel})}
+    if endpoint.kind == "regression":
+        return {"predictions": figures.plot_regression(chosen.sentence, ensemble[:, 0], truth, target_label=task)}
+    confusion = {"predictions": figures.plot_predictions(chosen.sentence, ensemble, truth, endpoint.classes)}
+    return confusion if endpoint.kind == "ordinal" else confusion | _draw_curves(rows, endpoint, runs)
+
+
+def _draw_curves(
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, runs: Sequence[str]
+) -> dict[str, bytes]:
+    """ROC and decision curves of all rows."""
     cases = {row.key: gather_cases(predictions, endpoint) for row, predictions in rows}
     labels = endpoint.encode(next(iter(cases.values())).table)
-    ensembles = {key: of_row.ensemble for key, of_row in cases.items()}
     panels: dict[str, dict[str, np.ndarray]] = {}
     for row, _ in rows:
-        curve = curves.fold_roc_curves([(ensembles[row.key], labels)])
+        curve = curves.fold_roc_curves([(cases[row.key].ensemble, labels)])
         panels.setdefault(row.names["classifier"], {})[row.features] = curve
-    chosen = next((row for row, _ in rows if row.key == reference), rows[-1][0])
+    ensembles = {key: of_row.ensemble for key, of_row in cases.items()}
     return {
         "roc": figures.plot_roc(panels, runs),
-        "predictions": figures.plot_predictions(chosen.sentence, ensembles[chosen.key], labels, endpoint.classes),
         "decision": figures.plot_decision(ensembles, labels, endpoint.classes),
     }
 
@@ -148,7 +170,7 @@ def run(
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, printed)))
     artifacts.write_csv(out_dir / "labeled_predictions.csv", list_predictions(rows, endpoint), "%.6f")
     figures_dir.mkdir(parents=True, exist_ok=True)
-    figures.write_figures(figures_dir, draw_external(rows, endpoint, reference, runs))
+    figures.write_figures(figures_dir, draw_external(rows, endpoint, reference, runs, task=task))
     log.info("%d of %d labeled slides scored, by %d rows", len(scored), len(labels), len(rows))
 
 

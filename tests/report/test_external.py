@@ -9,6 +9,7 @@ import pytest
 from slpd_core import artifacts
 from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import external, external_audit, external_table
+from slpd_core.report.result_table import ResultRow
 from tests.report.test_report import write_without_figures
 
 ENCODER = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": ""}
@@ -210,3 +211,17 @@ def test_the_page_has_a_section_on_external_cohorts_only_if_there_are_any(plante
     assert "Decision curves" in page
     plain = (write_without_figures(tmp_path / "without", settings, rows) / "index.html").read_text()
     assert "external" not in plain.lower()
+
+
+@pytest.mark.parametrize(("kind", "names"), [("regression", ["predictions"]), ("survival", ["kaplan_meier"])])
+def test_other_endpoints_have_figures_of_their_own(kind, names):
+    endpoint, rng = make_endpoint(kind), np.random.default_rng(0)
+    ids = [f"s{i:02}" for i in range(30)]
+    table = pd.DataFrame({"slide_id": ids, "patient_id": ids, "fold": 0, "label": "all", "event": True})
+    table = table.assign(value=rng.normal(size=30), time=rng.random(30) + 0.1).assign(risk=lambda t: -t["time"] + 0.5)
+    table = table.assign(prediction=table["value"] + 0.1)
+    row = ResultRow("slpd", "region", "mil", ("random", "vit"), [], table, table)
+    pngs = external.draw_external([(row, table)], endpoint, None, ["slpd"])
+    assert [*pngs] == names
+    assert all(png.startswith(b"\x89PNG") for png in pngs.values())
+    assert external.draw_external([(row, table[:0])], endpoint, None, ["slpd"]) == {}
