@@ -212,7 +212,7 @@ class Regression(Endpoint):
 
     def encode(self, slides: pd.DataFrame) -> np.ndarray:
         """Return the values."""
-        return np.asarray(slides["value"], np.float64)
+        return np.array(slides["value"], np.float64)
 
     def score_arrays(
         self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
@@ -274,7 +274,7 @@ class Survival(Endpoint):
 
     def encode(self, slides: pd.DataFrame) -> np.ndarray:
         """Return times and events."""
-        return np.asarray(slides[["time", "event"]], np.float64)
+        return np.array(slides[["time", "event"]], np.float64)
 
     def score_arrays(
         self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None

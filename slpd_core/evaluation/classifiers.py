@@ -77,7 +77,7 @@ def fit_classifier(
     lr: float = LR,
     weight_decay: float = 3.2e-4,
     dropout: float = 0.25,
-    cox_batch_size: int = 16,
+    cox_batch_size: int = 32,
     knn_n_neighbors: int = 5,
     logreg_c: float = 1.0,
     linear_l2: float = 100.0,

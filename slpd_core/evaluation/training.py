@@ -84,7 +84,7 @@ def train_network(
     lr: float = LR,
     weight_decay: float = 3.2e-4,
     dropout: float = 0.25,
-    cox_batch_size: int = 16,
+    cox_batch_size: int = 32,
     validation: Validation | None = None,
 ) -> TrainedNetwork:
     """Train MIL, ABMIL, DS-MIL or ViT_WSI with Adam, one bag per step; several for survival.
