@@ -134,7 +134,7 @@ rule external:
         "../envs/slpd.yaml"
     resources:
         mem_mb=per_attempt(4000),
-        runtime=per_attempt(60),
+        runtime=per_attempt(120),
     params:
         reference=CONFIG.report.reference,
         version=stage_version("report/external"),

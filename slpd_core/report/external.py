@@ -123,7 +123,7 @@ def run(
     runs: Sequence[str],
     reference: str | None,
     seed: int,
-    n_resamples: int = 1000,
+    n_resamples: int | None = None,
 ) -> None:
     """Write the result table of a task of an external cohort, its figures, and the predictions beside the truth.
 
@@ -138,7 +138,7 @@ def run(
         runs: Pretraining runs, in the order of the table.
         reference: As in `draw_external`.
         seed: Of the resamples.
-        n_resamples: Number of resamples.
+        n_resamples: As in `make_external_table`.
 
     Raises:
         ValueError: A file was made from another ledger.

@@ -14,6 +14,9 @@ from slpd_core.report.result_table import INTERVAL, ROW_NAMES, ResultRow
 from slpd_core.report.table_format import Table
 from slpd_core.runtime import generator
 
+# Scores of classes are computed for all resamples at once, others for one after the other.
+MIN_RESAMPLES = 400
+N_RESAMPLES = {"classification": 1000}
 RATE_TITLES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 
 
@@ -45,7 +48,7 @@ def is_binary(endpoint: Endpoint) -> bool:
 
 
 def make_external_table(
-    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, *, seed: int, n_resamples: int = 1000
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, *, seed: int, n_resamples: int | None = None
 ) -> pd.DataFrame:
     """Make the result table of an external cohort in numbers.
 
@@ -54,13 +57,13 @@ def make_external_table(
             patient_id, those of the truth and of the predictions.
         endpoint: Of the task.
         seed: Of the resamples, which are the same for all rows.
-        n_resamples: Number of resamples.
+        n_resamples: Number of resamples; None: N_RESAMPLES of the kind.
 
     Returns:
         A line per row: row and its names; folds, slides, patients; the columns of `score_cases` by slide, and by
         patient as patient_...; of two classes those of `score_operating_point`, at the `training_threshold`.
     """
-    lines = []
+    lines, n_resamples = [], n_resamples or N_RESAMPLES.get(endpoint.kind, MIN_RESAMPLES)
     for row, predictions in rows:
         by_slide, by_patient = (gather_cases(predictions, endpoint, by=by) for by in ("slide_id", "patient_id"))
         line: dict[str, Any] = {"row": row.key, **row.names, "folds": row.predictions["fold"].nunique()}

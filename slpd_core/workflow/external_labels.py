@@ -109,7 +109,7 @@ class ExternalLabels:
         key = f"predict.labels.{name}.path"
         if section.path and not path.is_file():
             raise FileNotFoundError(f"{key}: {path}: no such table; correct the path, or set it to null for the sheet")
-        if not path.is_file():  # a folder of slides
+        if not path.is_file() or not self.tasks.names:  # a folder of slides; nothing to score
             return {}
         renamed = {} if section.path else self.settings.sheet.columns
         header = read_text_table(path, (), ragged=True).header

@@ -8,6 +8,8 @@ import pytest
 
 from slpd_core import artifacts
 from slpd_core.endpoints.kinds import make_endpoint
+from slpd_core.evaluation import classifiers
+from slpd_core.evaluation.training import Bags
 from slpd_core.report import external, external_audit, external_table
 from slpd_core.report.result_table import ResultRow
 from tests.report.test_report import write_without_figures
@@ -225,3 +227,17 @@ def test_other_endpoints_have_figures_of_their_own(kind, names):
     assert [*pngs] == names
     assert all(png.startswith(b"\x89PNG") for png in pngs.values())
     assert external.draw_external([(row, table[:0])], endpoint, None, ["slpd"]) == {}
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(4.0, 1.0, 1.0), (0.0, 0.2, 0.8)])
+def test_planted_embeddings_are_scored_by_what_is_in_them(planted, shift, low, high):
+    """Slides of y lie apart from those of x, or not, in both cohorts: a classifier of the one tells the other."""
+    rng, endpoint = np.random.default_rng(1), make_endpoint("classification", ["x", "y"])
+    labels = np.arange(N) % 2
+    train, test = (rng.normal(size=(N, 3, 8)) + shift * labels[:, None, None] for _ in range(2))
+    ids = [*map(str, range(N))]
+    model = classifiers.fit_classifier(lambda i: train[int(i)], Bags(ids, labels), endpoint, "logreg", 0)
+    predict = classifiers.build_predictor(model)
+    planted.p = np.array([predict(bag)[0][1] for bag in test])
+    table, _ = planted.run()
+    assert table["auc"].between(low, high).all()

@@ -113,6 +113,11 @@ def test_two_labels_of_one_slide_are_refused(make, tmp_path):
         assert make("slide_id,path\n", of_rome={"path": str(tmp_path / "clinical.csv")}).pairs
 
 
+def test_a_cohort_without_tasks_scores_nothing(make, tmp_path):
+    (tmp_path / "clinical.csv").write_text("slide_id,label\nr1,x\n")
+    assert make("slide_id,path\n", tasks=None, of_rome={"path": str(tmp_path / "clinical.csv")}).pairs == []
+
+
 def test_a_folder_of_slides_has_no_labels(make, tmp_path):
     labels = make("slide_id,path\n")
     labels.settings.predict.sheet["rome"] = str(tmp_path)
