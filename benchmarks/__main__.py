@@ -15,6 +15,7 @@ BENCHMARKS = (
     "prototypes",
     "evaluation",
     "intervals",
+    "endpoint_intervals",
 )
 
 EXPERIMENTS = ("planted", "tissue")  # hours; run by name only

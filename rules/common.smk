@@ -72,7 +72,7 @@ try:
     TASKS = Tasks(CONFIG, SHEET)
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
     EXTERNAL_LABELS = ExternalLabels(CONFIG, EXTERNAL, TASKS)
-    ROWS = Rows(CONFIG, ENCODERS, TASKS.names, EXTERNAL_LABELS.pairs)
+    ROWS = Rows(CONFIG, ENCODERS, TASKS.endpoints, EXTERNAL_LABELS.pairs)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide

@@ -15,6 +15,7 @@ import yaml
 from benchmarks import __main__ as benchmarks
 from benchmarks import (
     checksums,
+    endpoint_intervals,
     epoch,
     evaluation,
     imports,
@@ -199,6 +200,14 @@ def test_intervals(printed):
     rates = np.array([[float(cell) for cell in cells[4:]] for cells in table[2:]])
     assert rates.shape == (3, 1 + len(intervals.NAMES))
     assert ((rates >= 0) & (rates <= 1)).all()
+
+
+def test_intervals_of_every_endpoint(printed):
+    cases = [(kind, scorer, 40, 0.7) for kind in endpoint_intervals.ENDPOINTS for scorer in ("fixed", "linear")]
+    _, table = printed(endpoint_intervals, COHORTS=3, cases=lambda: cases)
+    scores = [score for kind, *_ in cases for score in endpoint_intervals.ENDPOINTS[kind].scores]
+    assert [cells[1] for cells in table[2:]] == scores
+    assert all(0 <= float(cell) <= 1 for cells in table[2:] for cell in cells[5:])
 
 
 SMALL_COHORT = {"SLIDES": 16, "REGIONS": 8, "DIM": 6, "NOISE": 0.3, "STAIN": 0.0, "NEIGHBOURS": 3, "REPEATS": 1}

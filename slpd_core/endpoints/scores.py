@@ -21,9 +21,9 @@ class Score:
     has_unit: bool = False
 
     @property
-    def width(self) -> float:
-        """The largest difference of two values."""
-        return self.high - self.low
+    def is_bounded(self) -> bool:
+        """Whether both ends are finite."""
+        return math.isfinite(self.high - self.low)
 
 
 SCORES: Mapping[str, Score] = {

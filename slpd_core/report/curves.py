@@ -54,12 +54,14 @@ def deviation_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute the band of one standard deviation (n - 1) about the mean curve.
 
     Args:
-        curves: (folds, points).
+        curves: (folds, points); nan where a fold is undefined.
 
     Returns:
-        Lower and upper end, (points,), within 0 to 1.
+        Lower and upper end, (points,), within 0 to 1, over the folds where they are defined; nan for fewer than two.
     """
-    mean, deviation = curves.mean(0), curves.std(0, ddof=1)
+    several = (~np.isnan(curves)).sum(0) > 1
+    mean, deviation = np.full((2, curves.shape[1]), np.nan)
+    mean[several], deviation[several] = np.nanmean(curves[:, several], 0), np.nanstd(curves[:, several], 0, ddof=1)
     return (mean - deviation).clip(0, 1), (mean + deviation).clip(0, 1)
 
 

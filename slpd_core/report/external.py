@@ -10,11 +10,11 @@ import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.endpoints.kinds import Endpoint, read_endpoint
-from slpd_core.report import curves, figures, result_table, table_format
+from slpd_core.report import curves, figures, result_rows, table_format
 from slpd_core.report.external_audit import select_scored
 from slpd_core.report.external_scores import gather_cases
 from slpd_core.report.external_table import format_external_tables, make_external_table
-from slpd_core.report.result_table import ResultRow
+from slpd_core.report.result_rows import ResultRow
 from slpd_core.runtime import log
 
 VERSION = 1
@@ -154,7 +154,7 @@ def run(
         artifacts.check_ledger(path, of_fold, cohort_meta["fingerprint"])
     endpoint = read_endpoint(tested[0][1])
     scored, remarks = select_scored(labels, ledger, cohort_ledger, endpoint)
-    rows = [(row, join_labels(predictions, scored, row, endpoint)) for row in result_table.join_folds(tested, runs)]
+    rows = [(row, join_labels(predictions, scored, row, endpoint)) for row in result_rows.join_folds(tested, runs)]
     for remark in remarks:
         log.warning("%s, task %s: %s", external, task, remark)
     table = make_external_table(rows, endpoint, seed=seed, n_resamples=n_resamples)

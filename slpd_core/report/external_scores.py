@@ -11,7 +11,7 @@ from slpd_core.endpoints.kinds import Endpoint
 from slpd_core.endpoints.resampling import draw_patient_weights, percentile_interval
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report.operating_point import score_threshold
-from slpd_core.report.uncertainty import _weighted_scores as weighted_scores
+from slpd_core.report.weighted_scores import weighted_scores
 
 Z = 1.959964  # of a normal interval of 95 %
 

@@ -10,7 +10,8 @@ from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import table_format
 from slpd_core.report.external_scores import gather_cases, score_cases, score_operating_point
 from slpd_core.report.operating_point import RATES, youden_threshold
-from slpd_core.report.result_table import INTERVAL, ROW_NAMES, ResultRow
+from slpd_core.report.result_rows import ROW_NAMES, ResultRow
+from slpd_core.report.result_table import INTERVAL
 from slpd_core.report.table_format import Table
 from slpd_core.runtime import generator
 

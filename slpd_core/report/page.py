@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import figures, protocol, result_table, table_format, uncertainty
+from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.scores import SCORES
+from slpd_core.report import figures, protocol, result_rows, result_table, table_format, wording
 from slpd_core.report.html import inline_picture, inline_thumbnails, render
-from slpd_core.report.result_table import ResultRow
+from slpd_core.report.result_rows import ResultRow
 
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
 
@@ -43,10 +45,10 @@ def describe_slides(ledger: pd.DataFrame, labels: Mapping[str, Mapping[str, str]
 
     Args:
         ledger: The cohort's ledger.
-        labels: Of each task, label by slide.
+        labels: Of each task, the truth by slide, as `wording.name_truths` returns it.
 
     Returns:
-        Rows of the ledger; label: the slide's labels of all tasks in one text.
+        Rows of the ledger; label: the slide's truth in all tasks in one text.
     """
     texts = [", ".join(filter(None, (of.get(slide, "") for of in labels.values()))) for slide in ledger["slide_id"]]
     return [{str(key): value for key, value in row.items()} for row in ledger.assign(label=texts).to_dict("records")]
@@ -84,49 +86,69 @@ def list_patch_encoders(rows: Sequence[ResultRow]) -> list[str]:
     return [names[key] for key in sorted(names, key=bool)]
 
 
-def describe_results(rows: Sequence[ResultRow], reference: ResultRow | None, table: pd.DataFrame) -> dict[str, Any]:
-    """Describe the scores: the formatted tables, the reference row, every fold, folds without AUC.
+def is_by_patient(rows: Sequence[ResultRow]) -> bool:
+    """Return whether all rows predict patients, whose slides are one bag.
+
+    Args:
+        rows: Of the result table.
+
+    Returns:
+        False without rows.
+    """
+    return bool(rows) and all(row.is_by_patient for row in rows)
+
+
+def describe_results(
+    rows: Sequence[ResultRow], reference: ResultRow | None, table: pd.DataFrame, endpoint: Endpoint
+) -> dict[str, Any]:
+    """Describe the scores: the formatted tables, the reference row, every fold, folds without the main score.
 
     Args:
         rows: Of the result table.
         reference: The row that all others are compared with.
         table: As `result_table.make_table` returns it.
+        endpoint: Of the task.
 
     Returns:
         Values by the template's names.
     """
     folds = sorted({fold for row in rows for fold in row.per_fold["fold"]})
     per_fold = [row.per_fold.set_index("fold").reindex(folds) for row in rows]
+    by_patient, main = is_by_patient(rows), endpoint.main_score
+    undefined = sorted({fold for scores in per_fold for fold in scores.index[scores[main].isna()]})
     return {
         "folds": folds,
-        "tables": result_table.format_tables(table),
-        "reference": _reference(reference, table) if reference else None,
-        "training": [f"{share:.0%}".replace("%", " %") for share in (uncertainty.TRAINING, uncertainty.KNN_TRAINING)],
+        "cases": "patients" if by_patient else "slides",
+        "by_patient": by_patient,
+        "scores": {score: SCORES[score].title for score in endpoint.shown_scores},
+        "main": SCORES[main].title,
+        "tables": result_table.format_tables(table, endpoint, by_patient=by_patient),
+        "statistics": wording.describe_statistics(rows, table, endpoint),
+        "reference": _reference(reference, table, main) if reference else None,
         "has_color": any(row.level == "color" for row in rows),
-        "per_fold": [
-            (
-                row.names,
-                {
-                    score: [table_format.format_score(value) for value in scores[score]]
-                    for score in table_format.SHOWN_SCORES
-                },
-            )
-            for row, scores in zip(rows, per_fold, strict=True)
-        ],
-        "undefined": sorted({fold for scores in per_fold for fold in scores.index[scores["auc"].isna()]}),
+        "per_fold": [(row.names, _format_folds(scores, endpoint)) for row, scores in zip(rows, per_fold, strict=True)],
+        "undefined": undefined,
+        "why_undefined": wording.WORDINGS[endpoint.kind].undefined,
     }
 
 
-def _reference(reference: ResultRow, table: pd.DataFrame) -> dict[str, str]:
-    """The reference row: its AUC with the interval, and the range of detectable differences."""
-    line = table[table["row"] == reference.key].iloc[0]
-    ends = [
-        table_format.format_score(value) for value in (table["auc_detectable"].min(), table["auc_detectable"].max())
-    ]
+def _format_folds(scores: pd.DataFrame, endpoint: Endpoint) -> dict[str, list[str]]:
+    """Texts of each shown score in every fold."""
+    texts = {}
+    for score in endpoint.shown_scores:
+        decimals = table_format.count_decimals(scores[score].mean()) if SCORES[score].has_unit else None
+        texts[score] = [table_format.format_score(value, decimals) for value in scores[score]]
+    return texts
+
+
+def _reference(reference: ResultRow, table: pd.DataFrame, main: str) -> dict[str, str]:
+    """The reference row: its main score with the interval, and the range of detectable differences."""
+    line, detectable = table[table["row"] == reference.key].iloc[0], table[f"{main}_detectable"]
+    ends = [table_format.format_score(value) for value in (detectable.min(), detectable.max())]
     return {
         "sentence": reference.sentence,
-        "auc": table_format.format_score(line["auc_mean"]),
-        "interval": table_format.format_interval(line["auc_low"], line["auc_high"]),
+        "mean": table_format.format_score(line[f"{main}_mean"]),
+        "interval": table_format.format_interval(line[f"{main}_low"], line[f"{main}_high"]),
         "detectable": " to ".join(dict.fromkeys(ends)),
     }
 
@@ -153,7 +175,7 @@ def collect_pictures(
     """
     galleries = {path.stem: f"gallery/{path.stem}" for path in gallery_paths}
     heatmaps = {
-        (*path.parts[-3:-1], result_table.CLASSIFIER_NAMES[path.stem]): "/".join(path.with_suffix("").parts[-4:])
+        (*path.parts[-3:-1], result_rows.CLASSIFIER_NAMES[path.stem]): "/".join(path.with_suffix("").parts[-4:])
         for path in heatmap_paths
     }
     names = [*galleries.values(), *heatmaps.values()]
@@ -191,5 +213,5 @@ def write_page(path: Path, **context: Any) -> None:
         path: An HTML file.
         context: Values by the template's names.
     """
-    page = render("report.html.j2", names=result_table.ROW_NAMES, scores=table_format.SHOWN_SCORES, **context)
+    page = render("report.html.j2", names=result_rows.ROW_NAMES, **context)
     artifacts.write_text(path, page)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import external, figures, page, task
+from slpd_core.report import external, figures, page, task, wording
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context
 from slpd_core.report.task import TaskPaths
 from slpd_core.runtime import log
 
-VERSION = 24
+VERSION = 25
 
 
 def _draw_figures(
@@ -88,7 +88,9 @@ def run(
     figures.write_figures(out_dir, pngs)
     patients = dict(zip(ledger["slide_id"], ledger["patient_id"], strict=True))
     for name, of in results.items():
-        drawn = task.draw_figures(of, runs) | task.draw_knn(monitored_paths, labels[name], patients)
+        drawn = task.draw_figures(of, runs)
+        if of.endpoint.has_classes:
+            drawn |= task.draw_knn(monitored_paths, labels[name], patients)
         task.write_task(out_dir / name, of, drawn, meta)
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
@@ -99,7 +101,9 @@ def run(
         tasks=[task.describe_task(of, usable) for of in results.values()],
         external=external_cohorts,
         patch_encoders=page.list_patch_encoders([row for of in results.values() for row in of.rows]),
-        slides=page.describe_slides(ledger, labels),
+        slides=page.describe_slides(
+            ledger, {name: wording.name_truths(name, of.labels, of.endpoint) for name, of in results.items()}
+        ),
         section=section,
         **page.describe_runs(history_paths, {name: meta for name, (_, meta) in embeds.items()}),
         **provenance_context(metas, benchmarks_dir, seed),

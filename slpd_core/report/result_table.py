@@ -1,209 +1,96 @@
 """The result table: a row of scores per classifier and kind of features."""
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from slpd_core import artifacts, config
-from slpd_core.endpoints.classification import CLASS_SCORES
+from slpd_core import artifacts
+from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import metrics, significance, table_format, uncertainty
-from slpd_core.report.table_format import NONE, SHOWN_SCORES
+from slpd_core.report.result_rows import ROW_NAMES, ResultRow
 
-CLASSIFIER_NAMES = {
-    "knn": "KNN (mean)",
-    "logreg": "LR (mean)",
-    "mil": "MIL",
-    "abmil": "ABMIL",
-    "dsmil": "DS-MIL",
-    "vit_wsi": "ViT_WSI",
-}
-ROW_NAMES = {"features": "Features", "pretraining": "Pretraining", "classifier": "Classifier"}
-INTERVAL, DIFFERENCE, DETECTABLE = "95 % interval", "AUC difference", "Detectable"
+INTERVAL, DETECTABLE = "95 % interval", "Detectable"
 # Result of a comparison -> the end of its columns.
 COMPARED = {"difference": "difference", "low": "difference_low", "high": "difference_high", "detectable": "detectable"}
-LEVELS = ("color", "patch", "region")  # of features, in the order of the table
-# Source of the weights of a patch encoder -> its name in the table, as the cohort's and as another encoder. A timm
-# model, which is not among them, has its own name.
-SOURCES = {
-    "random": ("none (random)", "random"),
-    "hipt": ("HIPT", "HIPT"),
-    "dino": ("DINO (stage one)", "DINO"),
-}
-
-
-@dataclass(frozen=True)
-class ResultRow:
-    """A row of the table: one classifier on one kind of features.
-
-    Attributes:
-        features: As evaluate.classifiers names them.
-        level: One of LEVELS.
-        classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
-        encoder: Source and name of the patch encoder.
-        classes: Labels in the order of the probabilities.
-        predictions: The `evaluate` tables of all folds.
-        per_fold: Their scores, a row per fold.
-    """
-
-    features: str
-    level: str
-    classifier: str
-    encoder: tuple[str, str]
-    classes: list[str]
-    predictions: pd.DataFrame
-    per_fold: pd.DataFrame
-
-    @property
-    def key(self) -> str:
-        """Name of the row in report.tables: features/classifier."""
-        return f"{self.features}/{self.classifier}"
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Names of the row in the table: level of the features, pretraining, classifier."""
-        pretrained = {"color": NONE, "patch": self.patch_encoder, "region": self.features}
-        return {
-            "features": self.level,
-            "pretraining": pretrained[self.level],
-            "classifier": CLASSIFIER_NAMES[self.classifier],
-        }
-
-    @property
-    def training(self) -> float:
-        """Variance that training adds to the row's scores, as in `uncertainty.Influence`."""
-        return uncertainty.KNN_TRAINING if self.classifier == "knn" else uncertainty.TRAINING
-
-    @property
-    def patch_encoder(self) -> str:
-        """Weights of the patch encoder; before them the name of an encoder other than the cohort's."""
-        source, name = self.encoder
-        as_cohorts, as_other = SOURCES.get(source, (name, name))
-        return as_cohorts if self.features == config.PATCH_FEATURES else f"{self.features} ({as_other})"
-
-    @property
-    def sentence(self) -> str:
-        """Name of the row in a sentence."""
-        on = {
-            "color": "the mean colours of patches",
-            "patch": "patches" if self.features == config.PATCH_FEATURES else f"patches of {self.features}",
-            "region": f"regions of {self.features}",
-        }
-        return f"{CLASSIFIER_NAMES[self.classifier]} on {on[self.level]}"
-
-
-def join_folds(folds: Iterable[tuple[pd.DataFrame, artifacts.Meta]], runs: Sequence[str]) -> list[ResultRow]:
-    """Join the predictions of all folds to the rows of the table.
-
-    Args:
-        folds: The `evaluate` tables and their metadata.
-        runs: Pretraining runs, in the order of the table.
-
-    Returns:
-        Rows: mean colors, then patches (the cohort's encoder, then others as they come), then the runs; within them
-        classifiers in the order of CLASSIFIER_NAMES.
-    """
-    parts_of: dict[tuple[str, str], list[tuple[pd.DataFrame, artifacts.Meta]]] = {}
-    for frame, meta in folds:
-        parts_of.setdefault((meta["features"], meta["classifier"]), []).append((frame, meta))
-    others = [features for features, _ in parts_of if features != config.PATCH_FEATURES and features not in runs]
-    features, classifiers = [config.PATCH_FEATURES, *others, *runs], [*CLASSIFIER_NAMES]
-    rows = []
-    for (name, classifier), parts in parts_of.items():
-        meta = parts[0][1]
-        encoder, classes = (meta["encoder_source"], meta["encoder_name"]), json.loads(meta["classes"])
-        predictions = pd.concat([frame for frame, _ in parts], ignore_index=True)
-        scores = metrics.score_folds(predictions, classes)
-        rows.append(ResultRow(name, meta["level"], classifier, encoder, classes, predictions, scores))
-    return sorted(
-        rows,
-        key=lambda row: (LEVELS.index(row.level), features.index(row.features), classifiers.index(row.classifier)),
-    )
-
-
-def select_reference(rows: Sequence[ResultRow], key: str | None = None) -> ResultRow | None:
-    """Select the row that all others are compared with.
-
-    Args:
-        rows: Of the table.
-        key: features/classifier; None for the last row.
-
-    Returns:
-        The row; None without rows.
-
-    Raises:
-        ValueError: No row has that key.
-    """
-    candidates = [row for row in rows if key in (None, row.key)]
-    if rows and not candidates:
-        raise ValueError(f"report.reference: {key!r} was not evaluated; name one of {', '.join(r.key for r in rows)}")
-    return candidates[-1] if candidates else None
+PATIENTS_AS_BAGS = "The slides of a patient are one bag: scores are of patients."
 
 
 def make_table(
-    rows: Sequence[ResultRow], reference: ResultRow | None, partial_folds: Collection[int] = ()
+    rows: Sequence[ResultRow], reference: ResultRow | None, endpoint: Endpoint, partial_folds: Collection[int] = ()
 ) -> pd.DataFrame:
     """Make the result table in numbers.
 
     Args:
         rows: In the order of the table.
         reference: The row that all others are compared with.
+        endpoint: Of the task.
         partial_folds: Folds that lack a label among the slides that train or test.
 
     Returns:
-        A line per row. row and its names; folds, auc_folds (in which the AUC is defined), partial_folds (their number);
-        of each score {score}_mean and _sd over folds, _low and _high, the 95 % interval of that mean; the same by
-        patient as patient_{score}_...; reference, and of SHOWN_SCORES {score}_difference, _difference_low,
-        _difference_high and _detectable, as `significance.compare_with_reference` returns them (nan in the reference
-        row).
+        A line per row. row and its names; folds, {main_score}_folds (in which the main score is defined), partial_folds
+        (their number); of each score {score}_mean and _sd over folds, _low and _high, the 95 % interval of that mean;
+        the same by patient as patient_{score}_...; reference, and of the shown scores {score}_difference,
+        _difference_low, _difference_high and _detectable, as `significance.compare_with_reference` returns them (nan in
+        the reference row).
     """
-    influences = {row.key: uncertainty.compute_influences(row.predictions, row.classes, row.training) for row in rows}
+    main = f"{endpoint.main_score}_folds"
+    influences = {row.key: uncertainty.compute_influences(row.cases, endpoint, row.training) for row in rows}
     lines = []
     for row in rows:
-        auc_folds = int(row.per_fold["auc"].notna().sum())
-        line = {"row": row.key, **row.names, **metrics.summarize_folds(row.per_fold), "auc_folds": auc_folds}
+        line = {"row": row.key, **row.names, **_score_columns(row.per_fold, influences[row.key], endpoint)}
+        line[main] = int(row.per_fold[endpoint.main_score].notna().sum())
         line["partial_folds"] = int(row.per_fold["fold"].isin(partial_folds).sum())
-        line |= _intervals(influences[row.key])
-        patients = metrics.average_by_patient(row.predictions, row.classes)
-        by_patient = metrics.summarize_folds(metrics.score_folds(patients, row.classes))
-        by_patient |= _intervals(uncertainty.compute_influences(patients, row.classes, row.training))
-        line |= {f"patient_{name}": value for name, value in by_patient.items()}
+        by_patient = line
+        if not row.is_by_patient:
+            patients = metrics.average_by_patient(row.cases, endpoint)
+            parts = uncertainty.compute_influences(patients, endpoint, row.training)
+            by_patient = _score_columns(metrics.score_folds(patients, endpoint), parts, endpoint)
         if reference is not None and row is not reference:
-            for score in SHOWN_SCORES:
-                comparison = significance.compare_with_reference(
-                    influences[row.key][score], influences[reference.key][score]
-                )
-                line |= {f"{score}_{COMPARED[name]}": value for name, value in comparison.items()}
+            line |= _compare(influences[row.key], influences[reference.key], endpoint)
+        line |= {f"patient_{name}": by_patient[name] for name in _score_names(endpoint)}
         lines.append(line | {"reference": reference.key if reference else ""})
-    scores = [f"{score}_{end}" for score in CLASS_SCORES for end in ("mean", "sd", "low", "high")]
-    compared = [f"{score}_{end}" for score in SHOWN_SCORES for end in COMPARED.values()]
-    columns = [
-        "row",
-        *ROW_NAMES,
-        "folds",
-        "auc_folds",
-        "partial_folds",
-        *scores,
-        *[f"patient_{name}" for name in scores],
-    ]
-    return pd.DataFrame(lines, columns=[*columns, "reference", *compared])
+    scores = _score_names(endpoint)
+    compared = [f"{score}_{end}" for score in endpoint.shown_scores for end in COMPARED.values()]
+    of_patients = [f"patient_{name}" for name in scores]
+    columns = ["row", *ROW_NAMES, "folds", main, "partial_folds", *scores, *of_patients, "reference", *compared]
+    return pd.DataFrame(lines, columns=columns)
 
 
-def _intervals(influences: Mapping[str, uncertainty.Influence]) -> dict[str, float]:
-    """The interval of each score as columns of the table."""
-    columns = {}
+def _score_names(endpoint: Endpoint) -> list[str]:
+    """Columns of each score: mean, deviation and interval."""
+    return [f"{score}_{end}" for score in endpoint.scores for end in ("mean", "sd", "low", "high")]
+
+
+def _score_columns(
+    per_fold: pd.DataFrame, influences: Mapping[str, uncertainty.Influence], endpoint: Endpoint
+) -> dict[str, Any]:
+    """The number of folds, and the columns of each score."""
+    columns = metrics.summarize_folds(per_fold, endpoint)
     for score, influence in influences.items():
         columns[f"{score}_low"], columns[f"{score}_high"] = influence.interval()
     return columns
 
 
-def format_tables(table: pd.DataFrame) -> list[table_format.Table]:
-    """Format the result table: scores by slide with the difference in AUC, and scores by patient if they differ.
+def _compare(
+    row: Mapping[str, uncertainty.Influence], reference: Mapping[str, uncertainty.Influence], endpoint: Endpoint
+) -> dict[str, float]:
+    """The columns of a row's comparison with the reference row."""
+    columns: dict[str, float] = {}
+    for score in endpoint.shown_scores:
+        comparison = significance.compare_with_reference(row[score], reference[score])
+        columns |= {f"{score}_{COMPARED[name]}": value for name, value in comparison.items()}
+    return columns
+
+
+def format_tables(table: pd.DataFrame, endpoint: Endpoint, *, by_patient: bool = False) -> list[table_format.Table]:
+    """Format the result table: scores with the difference in the main score, and those by patient if they differ.
 
     Args:
         table: As `make_table` returns it.
+        endpoint: Of the task.
+        by_patient: Whether the slides of a patient are one bag.
 
     Returns:
         One table, or two.
@@ -211,26 +98,27 @@ def format_tables(table: pd.DataFrame) -> list[table_format.Table]:
     lines = table.to_dict("records")
     marked = [line for line in lines if line["partial_folds"]]
     notes = [table_format.explain_mark(marked[0]["partial_folds"], marked[0]["folds"])] if marked else []
+    notes += [PATIENTS_AS_BAGS] if by_patient else []
+    difference = f"{SCORES[endpoint.main_score].title} difference"
     by_slide = table_format.Table(
         [*ROW_NAMES.values()],
-        [*_score_heads(""), DIFFERENCE, INTERVAL, DETECTABLE],
-        [(_names(line), [*_scores(line, ""), *_differences(line)]) for line in lines],
+        [*_score_heads(endpoint, ""), difference, INTERVAL, DETECTABLE],
+        [(_names(line), [*_scores(line, endpoint, ""), *_differences(line, endpoint)]) for line in lines],
         notes=notes,
     )
-    by_patient = table_format.Table(
+    of_patients = table_format.Table(
         [*ROW_NAMES.values()],
-        _score_heads(" by patient"),
-        [(_names(line), _scores(line, "patient_")) for line in lines],
+        _score_heads(endpoint, " by patient"),
+        [(_names(line), _scores(line, endpoint, "patient_")) for line in lines],
         notes=notes,
     )
-    return (
-        [by_slide] if all(_scores(line, "") == _scores(line, "patient_") for line in lines) else [by_slide, by_patient]
-    )
+    same = all(_scores(line, endpoint, "") == _scores(line, endpoint, "patient_") for line in lines)
+    return [by_slide] if same else [by_slide, of_patients]
 
 
-def _score_heads(by: str) -> list[str]:
+def _score_heads(endpoint: Endpoint, by: str) -> list[str]:
     """Titles of the columns of `_scores`."""
-    return [head for title in SHOWN_SCORES.values() for head in (title + by, INTERVAL)]
+    return [head for score in endpoint.shown_scores for head in (SCORES[score].title + by, INTERVAL)]
 
 
 def _names(line: Mapping[str, Any]) -> list[str]:
@@ -238,19 +126,21 @@ def _names(line: Mapping[str, Any]) -> list[str]:
     return [line[name] for name in ROW_NAMES]
 
 
-def _scores(line: Mapping[str, Any], prefix: str) -> list[str]:
+def _scores(line: Mapping[str, Any], endpoint: Endpoint, prefix: str) -> list[str]:
     """Texts of each score: mean and deviation, interval."""
     cells = []
-    for score in [prefix + score for score in SHOWN_SCORES]:
-        mean = table_format.format_mean_sd(line[f"{score}_mean"], line[f"{score}_sd"])
-        cells.append(table_format.mark_partial(mean, line["partial_folds"]))
-        cells.append(table_format.format_interval(line[f"{score}_low"], line[f"{score}_high"]))
+    for score in endpoint.shown_scores:
+        mean, sd, low, high = (line[f"{prefix}{score}_{end}"] for end in ("mean", "sd", "low", "high"))
+        decimals = table_format.count_decimals(mean) if SCORES[score].has_unit else None
+        text = table_format.format_mean_sd(mean, sd, decimals)
+        cells.append(table_format.mark_partial(text, line["partial_folds"]))
+        cells.append(table_format.format_interval(low, high, decimals))
     return cells
 
 
-def _differences(line: Mapping[str, Any]) -> list[str]:
+def _differences(line: Mapping[str, Any], endpoint: Endpoint) -> list[str]:
     """Texts of the comparison with the reference row: difference, interval, smallest detectable difference."""
-    difference, low, high, detectable = (line[f"auc_{end}"] for end in COMPARED.values())
+    difference, low, high, detectable = (line[f"{endpoint.main_score}_{end}"] for end in COMPARED.values())
     text = "reference" if line["row"] == line["reference"] else table_format.format_difference(difference)
     return [text, table_format.format_difference_interval(low, high), table_format.format_score(detectable)]
 

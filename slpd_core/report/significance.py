@@ -16,8 +16,9 @@ def compare_with_reference(row: Influence, reference: Influence) -> dict[str, fl
 
     Returns:
         difference (row - reference), low and high (its interval at LEVEL), and detectable: the smallest true difference
-        whose interval excludes 0 with probability POWER. nan if no fold defines both, or no test patient distinguishes
-        the rows.
+        whose interval excludes 0 with probability POWER. The interval ends at the largest difference that the score can
+        have, and no larger one is detectable (nan). nan if no fold defines both, or no test patient distinguishes the
+        rows.
     """
     both = row.minus(reference)
     difference, error = float(both.values.mean()), both.standard_error()
@@ -25,4 +26,9 @@ def compare_with_reference(row: Influence, reference: Influence) -> dict[str, fl
         return {"difference": difference, "low": math.nan, "high": math.nan, "detectable": math.nan}
     half = both.quantile((1 + LEVEL) / 2) * error
     detectable = half + both.quantile(POWER) * error
-    return {"difference": difference, "low": difference - half, "high": difference + half, "detectable": detectable}
+    return {
+        "difference": difference,
+        "low": max(difference - half, -both.width),
+        "high": min(difference + half, both.width),
+        "detectable": detectable if detectable <= both.width else math.nan,
+    }

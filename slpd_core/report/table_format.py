@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from slpd_core.runtime import escape_controls
 
-SHOWN_SCORES = {"accuracy": "Accuracy", "auc": "AUC"}
 NONE = "–"
 MINUS = "−"
 MARK = "†"  # of a mean over folds of which some lack a label
 IN_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", NONE: "--"} | {sign: rf"\{sign}" for sign in "_&%#${}"}
-IN_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$", MARK: r"$\dagger$"}
+IN_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$", MARK: r"$\dagger$", "²": "$^2$"}
 IN_MARKDOWN = {sign: rf"\{sign}" for sign in "\\|*`<>["}
 
 
@@ -34,28 +33,47 @@ class Table:
     notes: Sequence[str] = ()
 
 
-def format_score(value: float) -> str:
+def format_score(value: float, decimals: int | None = None) -> str:
     """Format a score as the paper prints it.
 
     Args:
-        value: 0 to 1, or nan.
+        value: Of a score, or nan.
+        decimals: Of a score that has a unit; by default the score has none.
 
     Returns:
-        Such as .864; – for nan.
+        Such as .864 or −.021, 12.3 with a unit; – for nan.
     """
-    return NONE if math.isnan(value) else f"{value:.3f}".removeprefix("0")
+    if math.isnan(value):
+        return NONE
+    digits = f"{abs(value):.3f}".removeprefix("0") if decimals is None else f"{abs(value):.{decimals}f}"
+    return f"{MINUS}{digits}" if value < 0 and digits.strip("0.") else digits
 
 
-def format_mean_sd(mean: float, sd: float) -> str:
+def count_decimals(value: float, *, n_digits: int = 3) -> int:
+    """Count the decimals that a number needs.
+
+    Args:
+        value: The number; nan or 0 needs as many as 1.
+        n_digits: Significant digits that it keeps.
+
+    Returns:
+        Digits behind the point.
+    """
+    exponent = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    return max(0, n_digits - 1 - exponent)
+
+
+def format_mean_sd(mean: float, sd: float, decimals: int | None = None) -> str:
     """Format a mean and its standard deviation as the paper prints them.
 
     Args:
         mean, sd: Of a score.
+        decimals: As in `format_score`.
 
     Returns:
         Such as .864±.042; – for a mean of nan.
     """
-    return NONE if math.isnan(mean) else f"{format_score(mean)}±{format_score(sd)}"
+    return NONE if math.isnan(mean) else f"{format_score(mean, decimals)}±{format_score(sd, decimals)}"
 
 
 def mark_partial(text: str, partial_folds: float) -> str:
@@ -87,29 +105,30 @@ def explain_mark(partial_folds: float, folds: float) -> str:
     )
 
 
-def format_interval(low: float, high: float) -> str:
+def format_interval(low: float, high: float, decimals: int | None = None) -> str:
     """Format the interval of a score.
 
     Args:
         low, high: Its ends, or nan.
+        decimals: As in `format_score`.
 
     Returns:
         Such as .781 to .923; – for nan.
     """
-    return NONE if math.isnan(low) else f"{format_score(low)} to {format_score(high)}"
+    return NONE if math.isnan(low) else f"{format_score(low, decimals)} to {format_score(high, decimals)}"
 
 
 def format_difference(value: float) -> str:
     """Format a difference of scores with its sign.
 
     Args:
-        value: -1 to 1, or nan.
+        value: Of scores without a unit, or nan.
 
     Returns:
         Such as +.021, −.021 or .000; – for nan.
     """
-    text = format_score(abs(value))
-    return text if text in (NONE, ".000") else f"{'+' if value > 0 else MINUS}{text}"
+    text = format_score(value)
+    return f"+{text}" if value > 0 and text != ".000" else text
 
 
 def format_difference_interval(low: float, high: float) -> str:

@@ -1,6 +1,6 @@
 """A task's part of the report: its result table, its figures, and the predictions of all rows and folds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.report import curves, figures, metrics, page, protocol, result_table, table_format
-from slpd_core.report.result_table import ResultRow
+from slpd_core.endpoints.kinds import Endpoint, read_endpoint
+from slpd_core.report import curves, figures, metrics, page, protocol, result_rows, result_table, table_format, wording
+from slpd_core.report.result_rows import ResultRow
 from slpd_core.ssl.monitoring import knn_accuracy
 
 MAX_EPOCHS = 40  # of a pretraining whose k-NN accuracy is drawn; each takes up to half a second
@@ -69,6 +70,7 @@ class TaskResults:
 
     Attributes:
         task: Its name.
+        endpoint: Of the task.
         labels: The `labels` table.
         folds, remarks: The tables of the folds stage.
         rows: Of the result table.
@@ -78,6 +80,7 @@ class TaskResults:
     """
 
     task: str
+    endpoint: Endpoint
     labels: pd.DataFrame
     folds: pd.DataFrame
     remarks: pd.DataFrame
@@ -97,7 +100,7 @@ def read_task(
         paths: Its files.
         ledger: Fingerprint of the ledger that all must come from.
         runs: Pretraining runs, in the order of the table.
-        reference: As in `result_table.select_reference`; a task without that row takes its last.
+        reference: As in `result_rows.select_reference`; a task without that row takes its last.
 
     Returns:
         Its results.
@@ -110,14 +113,15 @@ def read_task(
     artifacts.check_ledger(paths.folds, folds_meta, ledger)
     remarks, _ = artifacts.read_table(paths.remarks, "remarks")
     tested = _read_predictions(paths.predictions, ledger)
-    rows = result_table.join_folds(tested.values(), runs)
-    chosen = result_table.select_reference(rows, reference if reference in [row.key for row in rows] else None)
-    table = result_table.make_table(rows, chosen, result_table.find_partial_folds(remarks))
+    endpoint, rows = read_endpoint(folds_meta), result_rows.join_folds(tested.values(), runs)
+    chosen = result_rows.select_reference(rows, reference if reference in [row.key for row in rows] else None)
+    partial_folds = result_table.find_partial_folds(remarks) if endpoint.has_classes else ()
+    table = result_table.make_table(rows, chosen, endpoint, partial_folds)
     table = _add_protocol(table, (meta for _, meta in tested.values()), protocol.describe_folds(folds, folds_meta))
     metas = {f"labels/{task}": labels_meta, f"folds/{task}": folds_meta} | {
         name: meta for name, (_, meta) in tested.items()
     }
-    return TaskResults(task, labels, folds, remarks, rows, chosen, table, metas)
+    return TaskResults(task, endpoint, labels, folds, remarks, rows, chosen, table, metas)
 
 
 def _read_predictions(paths: list[Path], ledger: str) -> dict[str, tuple[pd.DataFrame, artifacts.Meta]]:
@@ -143,18 +147,32 @@ def join_predictions(results: TaskResults) -> pd.DataFrame:
         results: Of the task.
 
     Returns:
-        A line per row, fold and test slide: task, features, classifier, fold, slide_id, patient_id, label, p_{label},
-        and ensemble_p_{label}, the mean over all folds that test the slide.
+        A line per row, fold and test slide: task, features, classifier, fold, slide_id, patient_id, the truth, the
+        prediction (p_{label}, prediction or risk), and ensemble_{prediction}, the mean over all folds that test the
+        slide.
     """
-    lines = []
+    predicted = results.endpoint.prediction_columns
+    columns = ["fold", "slide_id", "patient_id", *results.endpoint.targets, *predicted]
+    names = ["task", "features", "classifier"]
+    lines = [pd.DataFrame(columns=[*names, *columns])]
     for row in results.rows:
-        probabilities = [f"p_{label}" for label in row.classes]
-        ensemble = row.predictions.groupby("slide_id")[probabilities].transform("mean").add_prefix("ensemble_")
-        names = {"task": results.task, "features": row.features, "classifier": row.classifier}
-        frame = pd.concat([row.predictions, ensemble], axis=1)
-        lines.append(frame.assign(**names)[[*names, *frame.columns]])
-    columns = ["task", "features", "classifier", *artifacts.TABLES["evaluate"]]
-    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=columns)
+        ensemble = row.predictions.groupby("slide_id")[predicted].transform("mean").add_prefix("ensemble_")
+        truth = row.predictions[columns]
+        frame = pd.concat([truth.astype(dict.fromkeys(truth.select_dtypes(bool), int)), ensemble], axis=1)
+        frame = frame.assign(**dict(zip(names, (results.task, row.features, row.classifier), strict=True)))
+        lines.append(frame[[*names, *columns, *ensemble]])
+    return pd.concat(lines[1:] or lines, ignore_index=True)
+
+
+def _panels(
+    rows: Sequence[ResultRow], curves_of: Callable[[ResultRow], np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Curves of the rows, by classifier and features, in the order of the classifiers."""
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    order = [*result_rows.CLASSIFIER_NAMES]
+    for row in sorted(rows, key=lambda row: order.index(row.classifier)):
+        panels.setdefault(row.names["classifier"], {})[row.features] = curves_of(row)
+    return panels
 
 
 def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
@@ -167,12 +185,35 @@ def draw_roc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
     Returns:
         A PNG.
     """
-    panels: dict[str, dict[str, np.ndarray]] = {}
-    for row in rows:
-        parts = [metrics.probability_matrix(part, row.classes) for _, part in row.predictions.groupby("fold")]
-        panels.setdefault(row.names["classifier"], {})[row.features] = curves.fold_roc_curves(parts)
-    order = [*result_table.CLASSIFIER_NAMES.values()]
-    return figures.plot_roc(dict(sorted(panels.items(), key=lambda panel: order.index(panel[0]))), runs)
+
+    def fold_curves(row: ResultRow) -> np.ndarray:
+        parts = [part for _, part in row.cases.groupby("fold")]
+        return curves.fold_roc_curves([(row.endpoint.predictions(part), row.endpoint.encode(part)) for part in parts])
+
+    return figures.plot_roc(_panels(rows, fold_curves), runs)
+
+
+def draw_dynamic_auc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
+    """Draw the time-dependent AUC of all rows of a survival task.
+
+    Args:
+        rows: Of the result table.
+        runs: Pretraining runs, in the order of their colors.
+
+    Returns:
+        A PNG.
+    """
+    everyone = [metrics.unique_cases(row.cases) for row in rows]
+    cohort = pd.concat(everyone).drop_duplicates("patient_id") if everyone else None
+    time, event = (np.empty(0), np.empty(0)) if cohort is None else rows[0].endpoint.encode(cohort).T
+    times = curves.event_time_grid(time, event)
+
+    def fold_curves(row: ResultRow) -> np.ndarray:
+        parts = [part for _, part in row.cases.groupby("fold")]
+        folds = [(*row.endpoint.encode(part).T, row.endpoint.predictions(part)[:, 0]) for part in parts]
+        return curves.fold_dynamic_aucs(folds, times, censoring=(time, event))
+
+    return figures.plot_dynamic_auc(_panels(rows, fold_curves), runs, times)
 
 
 def draw_knn(
@@ -224,14 +265,29 @@ def draw_figures(results: TaskResults, runs: Sequence[str]) -> dict[str, bytes]:
         runs: Pretraining runs, in the order of their colors.
 
     Returns:
-        PNGs by name: roc; and predictions, the confusion matrix and calibration of the reference row.
+        PNGs by name: roc for classes, dynamic_auc for survival; and of the reference row predictions, kaplan_meier for
+        survival.
     """
-    pngs = {"roc": draw_roc(results.rows, runs)}
-    if results.reference is not None:
-        row = results.reference
-        p, labels = metrics.probability_matrix(metrics.pool_predictions(row.predictions, row.classes), row.classes)
-        pngs["predictions"] = figures.plot_predictions(row.sentence, p, labels, row.classes)
+    kind, row = results.endpoint.kind, results.reference
+    pngs = {}
+    if kind == "classification":
+        pngs["roc"] = draw_roc(results.rows, runs)
+    if row is not None and kind == "survival":
+        pngs["kaplan_meier"] = figures.plot_kaplan_meier({row.sentence: wording.risk_groups(row)})
+    elif row is not None:
+        pngs["predictions"] = _draw_predictions(results.task, row)
+    if kind == "survival":
+        pngs["dynamic_auc"] = draw_dynamic_auc(results.rows, runs)
     return pngs
+
+
+def _draw_predictions(task: str, row: ResultRow) -> bytes:
+    """Draw a row's predictions beside the truth, and their calibration."""
+    pooled = metrics.pool_predictions(row.cases, row.endpoint, by="patient_id" if row.is_by_patient else "slide_id")
+    truth, predictions = row.endpoint.encode(pooled), row.endpoint.predictions(pooled)
+    if row.endpoint.has_classes:
+        return figures.plot_predictions(row.sentence, predictions, truth, row.endpoint.classes)
+    return figures.plot_regression(row.sentence, predictions[:, 0], truth, target_label=task)
 
 
 def write_task(out_dir: Path, results: TaskResults, pngs: Mapping[str, bytes], meta: artifacts.Meta) -> None:
@@ -243,8 +299,10 @@ def write_task(out_dir: Path, results: TaskResults, pngs: Mapping[str, bytes], m
         pngs: Its figures by name.
         meta: As `artifacts.provenance` returns.
     """
-    artifacts.write_both(out_dir / "table.parquet", "results", results.table, meta | {"task": results.task})
-    tables = result_table.format_tables(results.table)
+    meta = meta | {"task": results.task} | results.endpoint.meta
+    artifacts.write_both(out_dir / "table.parquet", "results", results.table, meta)
+    by_patient = page.is_by_patient(results.rows)
+    tables = result_table.format_tables(results.table, results.endpoint, by_patient=by_patient)
     for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, tables)))
     artifacts.write_csv(out_dir / "predictions.csv", join_predictions(results), "%.6f")
@@ -262,12 +320,18 @@ def describe_task(results: TaskResults, usable: Sequence[str]) -> dict[str, Any]
         Values by the template's names.
     """
     labels = results.labels[results.labels["slide_id"].isin(usable)]
+    words, survival = wording.WORDINGS[results.endpoint.kind], results.endpoint.kind == "survival"
     return {
         "name": results.task,
-        "labels": labels["label"].value_counts().sort_index().to_dict(),
+        "kind": results.endpoint.kind,
+        "truth": words.truth,
+        "target": words.target,
+        "colors": words.colors,
+        "sizes": wording.describe_truth(labels, results.endpoint),
         "slides": len(labels),
         "patients": int(labels["patient_id"].nunique()),
         "n_folds": int(results.folds["fold"].nunique()),
         "remarks": page.summarize_issues(results.remarks),
-        **page.describe_results(results.rows, results.reference, results.table),
+        "risk_groups": wording.describe_risk_groups(results.reference) if survival and results.reference else "",
+        **page.describe_results(results.rows, results.reference, results.table, results.endpoint),
     }

@@ -4,13 +4,22 @@ Features are those of a region encoder (a run's name), or of a patch encoder. Ev
 input or parameter of a rule, of which it reads `task`, `features`, `classifier` and `fold`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slpd_core import config
 from slpd_core.artifacts.paths import CohortPaths, join_encoder_name
+from slpd_core.endpoints.kinds import Endpoint
 from slpd_core.workflow.encoders import Encoders
+
+# Kind of endpoint -> the figures of the report that it has, and their names in `snakemake --report`.
+FIGURES = {
+    "classification": {"roc": "ROC curves", "predictions": "Confusion and calibration"},
+    "ordinal": {"predictions": "Confusion and calibration"},
+    "regression": {"predictions": "Predicted and true values"},
+    "survival": {"kaplan_meier": "Kaplan–Meier curves", "dynamic_auc": "Time-dependent AUC"},
+}
 
 
 class Rows:
@@ -19,7 +28,7 @@ class Rows:
     Args:
         settings: The whole config.
         encoders: Of the cohort.
-        tasks: Their names; none of a cohort without labels.
+        tasks: Their endpoints by name; none of a cohort without labels.
         scored: The external cohorts and tasks whose labels are known.
 
     Raises:
@@ -30,7 +39,7 @@ class Rows:
         self,
         settings: config.Config,
         encoders: Encoders,
-        tasks: Sequence[str] = (),
+        tasks: Mapping[str, Endpoint],
         scored: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.settings, self.encoders, self.tasks, self.scored = settings, encoders, tasks, scored
@@ -63,13 +72,10 @@ class Rows:
     def figures(self) -> dict[str, tuple[str, str]]:
         """The figures of the report: where `snakemake --report` shows them, and under which name."""
         figures: dict[str, tuple[str, str]] = {}
-        for task in self.tasks:
+        for task, endpoint in self.tasks.items():
             of = f" ({task})" if len(self.tasks) > 1 else ""
-            figures |= {
-                f"{task}/roc": ("Results", f"ROC curves{of}"),
-                f"{task}/predictions": ("Results", f"Confusion and calibration{of}"),
-            }
-            if self.encoders.runs:
+            figures |= {f"{task}/{name}": ("Results", title + of) for name, title in FIGURES[endpoint.kind].items()}
+            if self.encoders.runs and endpoint.has_classes:
                 figures[f"{task}/knn"] = ("Pretraining", f"Labels by k-NN of regions{of}")
         if self.encoders.recipe:
             figures["patch_encoder"] = ("Pretraining", "Patch encoder's curves")

@@ -72,6 +72,13 @@ def test_the_band_is_the_deviation_of_a_sample():
     assert curves.deviation_band(np.array([[0.8], [0.9], [1.0], [1.0]]))[1] == [1]
 
 
+def test_the_band_is_over_the_folds_that_are_defined_at_a_point():
+    band = curves.deviation_band(np.array([[0.4, 0.4, 0.4], [0.5, 0.5, np.nan], [0.9, np.nan, np.nan]]))
+    for point, folds in ((0, [[0.4], [0.5], [0.9]]), (1, [[0.4], [0.5]])):
+        assert [end[point] for end in band] == [end[0] for end in curves.deviation_band(np.array(folds))]
+    assert np.isnan([end[2] for end in band]).all()
+
+
 # Ten cases, five of them positive, by falling probability
 PROBABILITY = np.array([0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05])
 TRUTH = np.array([1, 1, 0, 1, 0, 1, 0, 0, 1, 0], bool)

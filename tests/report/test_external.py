@@ -14,6 +14,7 @@ from slpd_core.report import external, external_audit, external_table
 from slpd_core.report.result_table import ResultRow
 from tests.report.test_report import write_without_figures
 
+ENDPOINT = make_endpoint("classification", ["x", "y"])
 ENCODER = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": ""}
 MODELS = (("patch_tokens", "knn"), ("slpd", "vit_wsi"))
 N = 40
@@ -51,9 +52,9 @@ class Planted:
                 tested = tested.assign(fold=fold, patient_id=tested["slide_id"], label=["x", "x", "x", "y", "y"])
                 tested = tested.assign(p_y=[0.1, 0.2, 0.3, 0.6, 0.7]).assign(p_x=lambda t: 1 - t["p_y"])
                 meta = artifacts.provenance("evaluate", 1, {}, features, str(fold)) | ENCODER | {"ledger": cohort}
-                meta |= {"features": features, "classifier": classifier, "level": level, "kind": "classification"}
+                meta |= {"features": features, "classifier": classifier, "level": level}
                 paths.append(folder / features / f"fold{fold}.parquet")
-                artifacts.write_table(paths[-1], "evaluate", tested, meta | {"classes": json.dumps(["x", "y"])})
+                artifacts.write_table(paths[-1], "evaluate", tested, meta | ENDPOINT.meta | {"bags": "slide"})
                 frame = pd.DataFrame({"slide_id": self.slides, "p_x": 1 - self.p, "p_y": self.p})
                 rows.append(frame.assign(features=features, classifier=classifier, fold=fold))
         meta = artifacts.provenance("predict", 1, {}) | {"ledger": own}

@@ -3,7 +3,6 @@
 import base64
 import html.parser
 import io
-import json
 import re
 from types import MappingProxyType
 
@@ -14,8 +13,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import artifacts
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import figures, projection, report, task, uncertainty
 from slpd_core.report import html as page_parts
+from slpd_core.workflow import rows
+from tests.report.planted_endpoints import FOLLOW_UP, GRADES, VALUES, plant_predictions
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -107,32 +109,47 @@ def write_heatmap(path):
     return path
 
 
-def blank_figure(*_):
+DRAWN = ("plot_roc", "plot_predictions", "plot_regression", "plot_kaplan_meier", "plot_dynamic_auc")
+DRAWN += ("plot_training", "plot_tsne")
+
+
+def blank_figure(*_, **_options):
     """A figure that takes no time to draw."""
     png = io.BytesIO()
     Image.new("RGB", (600, 300), "white").save(png, "PNG")
     return png.getvalue()
 
 
-def write_task(folder, settings, name, rows, slides, remarks, metas, label, one_class, heatmaps):
+def plant(endpoint, fold, strength, label="y", one_class=False):
+    """Predictions of a task; those of follow-up are of patients with two slides."""
+    if endpoint.kind == "classification":
+        return predictions(fold, strength, label, one_class)
+    return plant_predictions(endpoint, fold, strength, slides_per_patient=1 + (endpoint.kind == "survival"))
+
+
+def write_task(folder, settings, name, rows, endpoint, n_folds, remarks, metas, label, one_class, heatmaps):
     """Write the labels, folds, predictions and heat maps of a task; return their paths."""
     of_task, paths = folder / "tasks" / name, []
+    bags = "patient" if endpoint.kind == "survival" else "slide"
     for (features, classifier), strength in rows.items():
-        for fold in sorted(slides["fold"].unique()):
+        for fold in range(n_folds):
             path = folder / "evaluate" / name / features / classifier / f"fold{fold}.parquet"
-            meta = {"features": features, "classifier": classifier, "classes": json.dumps(sorted([label, "x"]))}
+            meta = {"features": features, "classifier": classifier, "bags": bags} | endpoint.meta
             meta |= {"level": level_of(features)} | metas(features)
-            frame = predictions(fold, strength, label, fold in one_class)
+            frame = plant(endpoint, fold, strength, label, fold in one_class)
             artifacts.write_table(path, "evaluate", frame, META | meta)
             paths.append(path)
+    slides = pd.concat([plant(endpoint, fold, 1, label) for fold in range(n_folds)])
     tables = {
-        "labels": slides[["slide_id", "patient_id", "label"]],
-        "folds": slides[["fold", "slide_id", "patient_id", "label"]].assign(part="test"),
+        "labels": slides[["slide_id", "patient_id", *endpoint.columns]],
+        "folds": slides[["fold", "slide_id", "patient_id", *endpoint.columns]].assign(part="test"),
         "remarks": pd.DataFrame([*remarks], columns=["remark", "id", "fold"], dtype=str),
     }
-    meta = META | {"section": settings.folds.model_dump_json(), "published_splits": "", "task": name}
+    unordered = endpoint if endpoint.kind == "ordinal" else make_endpoint(endpoint.kind)
+    meta = META | unordered.meta | {"section": settings.folds.model_dump_json(), "published_splits": "", "task": name}
     for stage, table in tables.items():
         artifacts.write_table(of_task / f"{stage}.parquet", stage, table, meta)
+        meta = meta | endpoint.meta  # the labels know no classes, but for those that have an order
     pictures = [write_heatmap(folder / "heatmaps" / name / run / "vit_wsi.jpg") for run in heatmaps]
     return task.TaskPaths(*(of_task / f"{stage}.parquet" for stage in tables), paths, pictures)
 
@@ -157,7 +174,8 @@ def write_report(
 ):
     """Write artifacts of a small cohort and its report; return the report's folder.
 
-    The cohort has one task, called label, where `tasks` does not name others: the label of each beside x.
+    The cohort has one task, called label, where `tasks` does not name others: the label of each beside x, or the
+    endpoint.
     """
 
     def metas(features):
@@ -165,8 +183,8 @@ def write_report(
         meta = {"encoder_source": source if of_cohort else "random", "encoder_name": "vit_s"}
         return meta | {"encoder_normalization": "mean 0.5 0.5 0.5", "ledger": ledger_of_fold}
 
-    labels = {"label": label} if tasks is None else tasks
-    slides = {name: pd.concat([predictions(fold, 1, of) for fold in range(n_folds)]) for name, of in labels.items()}
+    tasks = {"label": label} if tasks is None else tasks
+    classes = {of: make_endpoint("classification", sorted([of, "x"])) for of in tasks.values() if isinstance(of, str)}
     cohort = pd.concat([predictions(fold, 1) for fold in range(n_folds)])
     artifacts.write_table(folder / "ledger.parquet", "ledger", ledger_of(cohort, left_out, slide_remarks), META)
     artifacts.write_picture(folder / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
@@ -176,8 +194,10 @@ def write_report(
         cohort="test",
         ledger_path=folder / "ledger.parquet",
         tasks={
-            name: write_task(folder, settings, name, rows, slides[name], remarks, metas, of, one_class, runs)
-            for name, of in labels.items()
+            name: write_task(
+                folder, settings, name, rows, classes.get(of, of), n_folds, remarks, metas, of, one_class, runs
+            )
+            for name, of in tasks.items()
         },
         history_paths={name: folder / f"{name}.history.parquet" for name in runs},
         monitored_paths={name: folder / f"{name}.monitored.h5" for name in runs},
@@ -197,7 +217,7 @@ def write_report(
 def write_without_figures(folder, settings, rows, **options):
     """Write a report whose figures are blank, which takes less time."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("plot_roc", "plot_predictions", "plot_training", "plot_tsne"):
+        for name in DRAWN:
             patch.setattr(figures, name, blank_figure)
         patch.setattr(projection, "fit_tsne", lambda embeddings, *_, seed: embeddings[:, :2])
         return write_report(folder, settings, rows, **options)
@@ -498,6 +518,100 @@ def test_each_task_has_results_of_its_own(make, tmp_path):
     assert all(f'<span class="ok">{of}, 2 regions' in results[-1] for of in ("y, high", "x, x"))
 
 
+KINDS = {"subtype": "y", "grade": GRADES, "tmb": VALUES, "os": FOLLOW_UP}
+
+
+def section_of(folder, name):
+    """Text of a task's part of the page."""
+    parts = (folder / "index.html").read_text().split('<h2 id="')
+    return " ".join(Page(next(part for part in parts if part.startswith(f'results-{name}"'))).text.split())
+
+
+@pytest.fixture(scope="module")
+def report_of_kinds(tmp_path_factory, settings):
+    """The folder of the report of ROWS on a task of each kind, which tests only read."""
+    return write_without_figures(tmp_path_factory.mktemp("kinds"), settings, ROWS, tasks=KINDS)
+
+
+def test_each_kind_of_endpoint_is_reported_in_its_own_words(report_of_kinds):
+    texts = {name: section_of(report_of_kinds, name) for name in KINDS}
+    assert "30 slides of 30 patients have a label (9 low, 9 mid, 12 top)." in texts["grade"]
+    assert "30 slides of 30 patients have a value (12.5 to 27.5, median 20)." in texts["tmb"]
+    assert re.search(r"30 slides of 15 patients have follow-up \(\d+ events\)\.", texts["os"])
+    for name, main in {"subtype": "AUC", "grade": "Kappa", "tmb": "R²", "os": "C-index"}.items():
+        assert re.search(
+            rf"The reference row, ViT_WSI on regions of slpd, has a mean {main} of 1?\.\d{{3}}", texts[name]
+        )
+        assert f"2 rows are compared in {main} with the reference row" in texts[name]
+    assert not any(re.search(r"\bAUC", texts[name]) for name in ("grade", "tmb"))
+    assert "the labels" not in texts["tmb"] + texts["os"]
+    assert "Test patients, mean ±" in texts["os"]
+    assert "Scores by patient are the same" in texts["tmb"]
+    assert "log-rank test" in texts["os"]
+
+
+def test_each_kind_has_the_figures_that_the_workflow_expects(report_of_kinds):
+    for name, kind in {"subtype": "classification", "grade": "ordinal", "tmb": "regression", "os": "survival"}.items():
+        expected = {*rows.FIGURES[kind]} | ({"knn"} if kind in ("classification", "ordinal") else set())
+        assert {path.stem for path in (report_of_kinds / name).glob("*.png")} == expected
+        shown = re.findall(r"\((\w+/\w+)\.png\)", section_of(report_of_kinds, name))
+        assert {*shown} == {f"{name}/{figure}" for figure in expected}
+
+
+def test_predictions_of_each_kind_are_listed_with_their_truth(report_of_kinds):
+    names = ["task", "features", "classifier", "fold", "slide_id", "patient_id"]
+    for name, columns in {"tmb": ["value", "prediction"], "os": ["time", "event", "risk"]}.items():
+        table = pd.read_csv(report_of_kinds / name / "predictions.csv")
+        assert [*table.columns] == [*names, *columns, f"ensemble_{columns[-1]}"]
+        of = table[(table["features"] == "dino") & (table["fold"] == 1)].reset_index(drop=True)
+        planted = plant(KINDS[name], 1, ROWS["dino", "knn"])
+        pd.testing.assert_frame_equal(of[columns], planted[columns], check_dtype=False, atol=1e-6)
+    assert table["event"].isin([0, 1]).all()
+
+
+def test_each_slide_is_shown_with_its_truth_in_all_tasks(report_of_kinds):
+    values = [plant(endpoint, 0, 1).iloc[0] for endpoint in (GRADES, VALUES, FOLLOW_UP)]
+    event = "event" if values[2]["event"] else "censored"
+    text = f"y, {values[0]['label']}, tmb: {values[1]['value']:.4g}, os: {event} at {values[2]['time']:.4g}, 2 regions"
+    assert text in " ".join(page_of(report_of_kinds).text.split())
+
+
+def test_a_fold_without_a_main_score_is_named_in_the_words_of_its_kind(make, monkeypatch):
+    """Fold 1: one value; nobody outlives the first event."""
+
+    def planted(endpoint, fold, *options):
+        frame = plant_predictions(endpoint, fold, 1.0, slides_per_patient=1 + (endpoint is FOLLOW_UP))
+        constant = {"value": 7.0} if endpoint is VALUES else {"time": 2.0, "event": True}
+        return frame.assign(**constant) if fold == 1 else frame
+
+    monkeypatch.setitem(globals(), "plant", planted)
+    folder = make(ROWS, tasks={"tmb": VALUES, "os": FOLLOW_UP})
+    assert "In fold 1 the test slides have one value only: there is no R²" in section_of(folder, "tmb")
+    expected = "In fold 1 the test patients hold no event that another of them outlives: there is no C-index"
+    assert expected in section_of(folder, "os")
+    assert pd.read_csv(folder / "os/table.csv")["c_index_folds"].tolist() == [2] * 3
+
+
+def test_figures_of_each_kind_are_drawn_of_their_cases(make, monkeypatch):
+    drawn = {}
+    for name in ("plot_regression", "plot_kaplan_meier", "plot_dynamic_auc"):
+        monkeypatch.setattr(figures, name, lambda *args, name=name, **_: drawn.update({name: args}) or blank_figure())
+    make(ROWS, tasks={"tmb": VALUES, "os": FOLLOW_UP}, drawn=True)
+    title, predicted, truth = drawn["plot_regression"]
+    assert (title, len(truth)) == ("ViT_WSI on regions of slpd", 30)
+    planted = pd.concat([plant(VALUES, fold, ROWS["slpd", "vit_wsi"]) for fold in range(3)]).set_index("slide_id")
+    np.testing.assert_array_equal(np.sort(truth), np.sort(planted["value"]))
+    assert np.corrcoef(truth, predicted)[0, 1] == pytest.approx(planted[["value", "prediction"]].corr().iloc[0, 1])
+    ((title, (time, _, high)),) = drawn["plot_kaplan_meier"][0].items()
+    follow_up = pd.concat([plant(FOLLOW_UP, fold, ROWS["slpd", "vit_wsi"]) for fold in range(3)])
+    patients = follow_up.drop_duplicates("patient_id")
+    assert (title, high.sum()) == ("ViT_WSI on regions of slpd", (patients["risk"] > 0).sum())
+    np.testing.assert_array_equal(np.sort(time), np.sort(patients["time"]))
+    panels, _, times = drawn["plot_dynamic_auc"]
+    assert [*panels] == ["KNN (mean)", "MIL", "ViT_WSI"]
+    assert panels["ViT_WSI"]["slpd"].shape == (3, len(times))
+
+
 def test_without_labels_all_but_the_results_is_reported(make):
     folder = make({}, tasks={}, drawn=True, slide_remarks={"s0-1": "9 of 10 px are tissue."})
     page = page_of(folder)
@@ -631,7 +745,7 @@ def test_a_browser_shows_the_page(make, browser, width, dark):
     folder = make(
         {("patch_tokens", "mil"): 0.3, ("slpd", "vit_wsi"): 3.0},
         left_out=lost,
-        label="tumour" * 9,
+        tasks=KINDS | {"subtype": "tumour" * 9},
         source="dino",
         drawn=True,
     )

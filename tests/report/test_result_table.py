@@ -1,16 +1,20 @@
 """The result table: numbers counted one by one, the order of rows, and the same cells in every format."""
 
-import json
 import math
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
+import sklearn.metrics
 
-from slpd_core.report import result_table, table_format
+from slpd_core.endpoints.kinds import make_endpoint
+from slpd_core.report import result_rows, result_table, table_format
+from tests.report.planted_endpoints import FOLLOW_UP, GRADES, VALUES, plant_predictions
 
 CLASSES = ["x", "y"]
+ENDPOINT = make_endpoint("classification", CLASSES)
 
 
 LEVELS = {"mean_color": "color", "dino": "region", "slpd": "region"}  # all others are of patches
@@ -24,7 +28,7 @@ def fold_of(features, classifier, fold, strength, n=12, source="random", name="v
     ids = [f"s{fold}-{i}" for i in range(n)]
     frame = pd.DataFrame({"fold": fold, "slide_id": ids, "patient_id": ids, "label": label, "p_x": 1 - p, "p_y": p})
     meta = {"features": features, "level": LEVELS.get(features, "patch"), "classifier": classifier}
-    return frame, meta | {"classes": json.dumps(CLASSES), "encoder_source": source, "encoder_name": name}
+    return frame, meta | ENDPOINT.meta | {"bags": "slide", "encoder_source": source, "encoder_name": name}
 
 
 def auc_by_counting(frame):
@@ -58,12 +62,12 @@ def folds():
 
 @pytest.fixture(scope="module")
 def table(folds):
-    rows = result_table.join_folds(folds, ["dino", "slpd"])
-    return result_table.make_table(rows, result_table.select_reference(rows, "slpd/knn"))
+    rows = result_rows.join_folds(folds, ["dino", "slpd"])
+    return result_table.make_table(rows, result_rows.select_reference(rows, "slpd/knn"), ENDPOINT)
 
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
-    rows = result_table.join_folds(folds, ["dino", "slpd"])
+    rows = result_rows.join_folds(folds, ["dino", "slpd"])
     expected = [
         ("patch_tokens", "knn"),
         ("patch_tokens", "dsmil"),
@@ -72,7 +76,7 @@ def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_orde
         ("slpd", "vit_wsi"),
     ]
     assert [(row.features, row.classifier) for row in rows] == expected
-    assert [row.features for row in result_table.join_folds(folds, ["slpd", "dino"])][2:] == ["slpd", "slpd", "dino"]
+    assert [row.features for row in result_rows.join_folds(folds, ["slpd", "dino"])][2:] == ["slpd", "slpd", "dino"]
 
 
 def test_the_rows_bear_the_papers_names(table):
@@ -94,7 +98,7 @@ def test_baselines_stand_first_and_say_what_they_are():
     ]
     encoders += [("patch_tokens", "hipt", "vit_s"), ("mean_color", "hipt", "vit_s")]
     folds = [fold_of(name, "mil", 0, 1.0, source=source, name=of) for name, source, of in encoders]
-    rows = result_table.join_folds(folds, ["slpd"])
+    rows = result_rows.join_folds(folds, ["slpd"])
     assert [(row.names["features"], row.names["pretraining"]) for row in rows] == [
         ("color", "–"),
         ("patch", "HIPT"),
@@ -114,7 +118,7 @@ def test_baselines_stand_first_and_say_what_they_are():
     ("source", "text"), [("timm", "vit_l"), ("dino", "DINO (stage one)"), ("random", "none (random)")]
 )
 def test_patches_are_called_by_the_weights_of_their_encoder(source, text):
-    (row,) = result_table.join_folds([fold_of("patch_tokens", "mil", 0, 1.0, source=source, name="vit_l")], [])
+    (row,) = result_rows.join_folds([fold_of("patch_tokens", "mil", 0, 1.0, source=source, name="vit_l")], [])
     assert row.names["pretraining"] == text
 
 
@@ -131,7 +135,7 @@ def test_means_and_deviations_are_those_counted_by_hand(folds, table):
 def test_an_undefined_auc_leaves_the_mean_to_the_other_folds():
     folds = [fold_of("dino", "mil", fold, 1.0) for fold in range(3)]
     folds[1] = (folds[1][0].assign(label="y"), folds[1][1])
-    line = result_table.make_table(result_table.join_folds(folds, ["dino"]), None).loc[0]
+    line = result_table.make_table(result_rows.join_folds(folds, ["dino"]), None, ENDPOINT).loc[0]
     aucs = [auc_by_counting(folds[fold][0]) for fold in (0, 2)]
     assert (line["folds"], line["auc_folds"]) == (3, 2)
     assert (line["auc_mean"], line["auc_sd"]) == pytest.approx(mean_sd_by_hand(aucs))
@@ -154,20 +158,20 @@ def test_every_row_stands_against_the_reference(table):
         np.testing.assert_allclose(mean, away[~reference], atol=1e-12)
         np.testing.assert_allclose(high - mean, mean - low)
         assert (detectable > high - mean).all()
-    (printed,) = result_table.format_tables(table)
+    (printed,) = result_table.format_tables(table, ENDPOINT)
     column = printed.columns.index("AUC difference")
     assert [cells[column] == "reference" for _, cells in printed.lines] == [*reference]
 
 
 def test_the_reference_is_the_row_named_or_the_last_whatever_the_scores(folds):
-    rows = result_table.join_folds(folds, ["slpd", "dino"])
-    assert result_table.select_reference(rows, "patch_tokens/knn").key == "patch_tokens/knn"
-    assert result_table.select_reference(rows, None).key == "dino/mil"
-    assert result_table.select_reference([], None) is None
+    rows = result_rows.join_folds(folds, ["slpd", "dino"])
+    assert result_rows.select_reference(rows, "patch_tokens/knn").key == "patch_tokens/knn"
+    assert result_rows.select_reference(rows, None).key == "dino/mil"
+    assert result_rows.select_reference([], None) is None
     with pytest.raises(
         ValueError, match=r"report\.reference: 'slpd/mil' was not evaluated; name one of patch_tokens/knn, "
     ):
-        result_table.select_reference(rows, "slpd/mil")
+        result_rows.select_reference(rows, "slpd/mil")
 
 
 def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
@@ -178,15 +182,15 @@ def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
     off = rng.permutation([0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     p = np.concatenate([right * (1 - off) + (1 - right) * off, right])
     two = pd.concat([frame, frame.assign(slide_id=frame["slide_id"] + "b")]).assign(p_y=p, p_x=1 - p)
-    rows = result_table.join_folds([(two, meta)], ["slpd"])
-    table = result_table.make_table(rows, rows[0])
+    rows = result_rows.join_folds([(two, meta)], ["slpd"])
+    table = result_table.make_table(rows, rows[0], ENDPOINT)
     assert table.loc[0, "accuracy_mean"] == pytest.approx(1 - 6 / 24)
     assert table.loc[0, ["patient_accuracy_mean", "patient_auc_mean"]].tolist() == [1, 1]
-    (_, by_patient) = result_table.format_tables(table)
+    (_, by_patient) = result_table.format_tables(table, ENDPOINT)
     assert by_patient.columns == ["Accuracy by patient", "95 % interval", "AUC by patient", "95 % interval"]
     assert [text for text, _ in zip(*[iter(by_patient.lines[0][1])] * 2, strict=True)] == ["1.000±–", "1.000±–"]
-    whole = result_table.join_folds([(frame, meta)], ["slpd"])
-    assert len(result_table.format_tables(result_table.make_table(whole, whole[0]))) == 1
+    whole = result_rows.join_folds([(frame, meta)], ["slpd"])
+    assert len(result_table.format_tables(result_table.make_table(whole, whole[0], ENDPOINT), ENDPOINT)) == 1
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (math.nan, "–")])
@@ -196,10 +200,10 @@ def test_a_difference_is_printed_with_its_sign(value, text):
 
 
 def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
-    rows = result_table.join_folds(folds, ["dino", "slpd"])
-    whole, partial = (result_table.make_table(rows, rows[0], lacking) for lacking in ((), {1, 7}))
+    rows = result_rows.join_folds(folds, ["dino", "slpd"])
+    whole, partial = (result_table.make_table(rows, rows[0], ENDPOINT, lacking) for lacking in ((), {1, 7}))
     assert (whole["partial_folds"].tolist(), partial["partial_folds"].tolist()) == ([0] * 5, [1] * 5)
-    (plain,), (marked,) = result_table.format_tables(whole), result_table.format_tables(partial)
+    (plain,), (marked,) = result_table.format_tables(whole, ENDPOINT), result_table.format_tables(partial, ENDPOINT)
     assert plain.notes == []
     assert marked.notes[0].startswith("† In 1 of 3 folds a label is missing")
     for (_, without), (_, cells) in zip(plain.lines, marked.lines, strict=True):
@@ -209,9 +213,9 @@ def test_a_mean_over_folds_that_lack_a_label_is_marked(folds):
 
 
 def test_no_rows_are_a_table_with_a_head_only():
-    table = result_table.make_table([], None)
+    table = result_table.make_table([], None, ENDPOINT)
     assert table.empty
-    assert len(table_format.format_markdown(result_table.format_tables(table)[0]).splitlines()) == 2
+    assert len(table_format.format_markdown(result_table.format_tables(table, ENDPOINT)[0]).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -223,7 +227,7 @@ def test_numbers_look_like_the_papers(mean, sd, text):
 
 
 def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
-    (printed,) = result_table.format_tables(table)
+    (printed,) = result_table.format_tables(table, ENDPOINT)
     cells = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in table_format.format_markdown(printed).splitlines()[2:]
@@ -258,8 +262,97 @@ def test_markdown_and_latex_print_the_numbers_of_the_csv(table):
         assert tex[i] == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123456, "0.0123"), (1.5, "1.50"), (12.345, "12.3"), (1234.5, "1234"), (0.0, "0.00")]
+)
+def test_a_score_with_a_unit_has_three_digits(value, text):
+    assert table_format.format_score(value, table_format.count_decimals(value)) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.1234, "−.123"), (-1.5, "−1.500"), (-0.0001, ".000")])
+def test_a_negative_score_keeps_its_sign(value, text):
+    assert table_format.format_score(value) == text
+
+
+def planted_rows(endpoint, slides_per_patient=1, bags="slide", n=20):
+    """Rows of three folds, of weak and strong predictions."""
+    folds = []
+    for classifier, strength in (("knn", 0.3), ("logreg", 1.0), ("mil", 3.0)):
+        for fold in range(3):
+            frame = plant_predictions(endpoint, fold, strength, n=n, slides_per_patient=slides_per_patient)
+            _, meta = fold_of("slpd", classifier, fold, 1.0)
+            folds.append((frame, meta | endpoint.meta | {"bags": bags}))
+    return result_rows.join_folds(folds, ["slpd"])
+
+
+ORACLES = {
+    "kappa": lambda t: sklearn.metrics.cohen_kappa_score(t["label"], predicted_grades(t), weights="quadratic"),
+    "accuracy": lambda t: (t["label"] == predicted_grades(t)).mean(),
+    "r2": lambda t: sklearn.metrics.r2_score(t["value"], t["prediction"]),
+    "mae": lambda t: sklearn.metrics.mean_absolute_error(t["value"], t["prediction"]),
+    "spearman": lambda t: scipy.stats.spearmanr(t["value"], t["prediction"]).statistic,
+}
+
+
+def predicted_grades(table):
+    return np.array(GRADES.classes)[table[GRADES.prediction_columns].to_numpy().argmax(1)]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [(GRADES, ("accuracy", "kappa")), (VALUES, ("r2", "mae", "spearman"))],
+    ids=["ordinal", "values"],
+)
+def test_every_kind_has_its_scores(endpoint, shown):
+    rows = planted_rows(endpoint)
+    table = result_table.make_table(rows, rows[0], endpoint)
+    assert f"{shown[0] if endpoint is VALUES else shown[1]}_folds" in table
+    for row, line in zip(rows, table.to_dict("records"), strict=True):
+        for score in shown:
+            values = [ORACLES[score](part) for _, part in row.predictions.groupby("fold")]
+            assert (line[f"{score}_mean"], line[f"{score}_sd"]) == pytest.approx(mean_sd_by_hand(values))
+            assert line[f"{score}_low"] < line[f"{score}_mean"] < line[f"{score}_high"]
+    (printed,) = result_table.format_tables(table, endpoint)
+    titles = {"accuracy": "Accuracy", "kappa": "Kappa", "r2": "R²", "mae": "MAE", "spearman": "Spearman"}
+    main = titles[endpoint.main_score]
+    heads = [head for score in shown for head in (titles[score], "95 % interval")]
+    assert printed.columns == [*heads, f"{main} difference", "95 % interval", "Detectable"]
+    assert not [column for column in table if "auc" in column]
+
+
+def test_a_linear_classifier_is_called_by_what_it_fits():
+    names = {}
+    for endpoint in (ENDPOINT, GRADES, VALUES, FOLLOW_UP):
+        names[endpoint.kind] = result_rows.name_classifier("logreg", endpoint)
+        assert result_rows.name_classifier("knn", endpoint) == "KNN (mean)"
+    assert names == {
+        "classification": "LR (mean)",
+        "ordinal": "LR (mean)",
+        "regression": "Ridge (mean)",
+        "survival": "Cox (mean)",
+    }
+
+
+def test_patients_whose_slides_are_one_bag_are_scored_once(sksurv):
+    """Two slides per patient, with one risk: the C-index is that of the patients, and no second table is needed."""
+    rows = planted_rows(FOLLOW_UP, slides_per_patient=2, bags="patient")
+    table = result_table.make_table(rows, rows[0], FOLLOW_UP)
+    for row, mean in zip(rows, table["c_index_mean"], strict=True):
+        folds = [part.drop_duplicates("patient_id") for _, part in row.predictions.groupby("fold")]
+        assert [len(part) for part in folds] == row.per_fold["n"].to_list() == [10] * 3
+        expected = [
+            sksurv.metrics.concordance_index_censored(*(t[c] for c in ("event", "time", "risk")))[0] for t in folds
+        ]
+        assert mean == pytest.approx(np.mean(expected))
+    assert (table["c_index_low"] == table["patient_c_index_low"]).all()
+    (printed,) = result_table.format_tables(table, FOLLOW_UP, by_patient=True)
+    assert printed.notes == ["The slides of a patient are one bag: scores are of patients."]
+    by_slide = planted_rows(FOLLOW_UP, slides_per_patient=2)
+    assert by_slide[0].per_fold["n"].to_list() == [20] * 3
+
+
 def test_no_row_is_a_winner(table):
-    (printed,) = result_table.format_tables(table)
+    (printed,) = result_table.format_tables(table, ENDPOINT)
     assert not re.search(
         r"\*\*|<u>|textbf|underline", table_format.format_markdown(printed) + table_format.format_latex(printed)
     )

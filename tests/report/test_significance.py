@@ -1,5 +1,6 @@
 """Differences to a reference row equal those of scipy and by hand; equal rows seldom differ."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 from scipy import stats
 
 from benchmarks import intervals
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import significance, uncertainty
+
+ENDPOINT = make_endpoint("classification", ["a", "b"])
 
 
 def predictions(scores, labels, folds):
@@ -20,7 +24,7 @@ def predictions(scores, labels, folds):
 
 
 def influence(scores, labels, folds, score="auc"):
-    return uncertainty.compute_influences(predictions(scores, labels, folds), ["a", "b"])[score]
+    return uncertainty.compute_influences(predictions(scores, labels, folds), ENDPOINT)[score]
 
 
 def test_a_difference_in_accuracy_on_one_test_set_is_the_paired_t_test():
@@ -62,7 +66,7 @@ def test_slides_that_one_row_lacks_count_for_the_other():
     rng = np.random.default_rng(4)
     labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
     whole = predictions(rng.normal(size=40) + labels, labels, folds)
-    row, lacking = (uncertainty.compute_influences(table, ["a", "b"])["auc"] for table in (whole, whole.iloc[5:]))
+    row, lacking = (uncertainty.compute_influences(table, ENDPOINT)["auc"] for table in (whole, whole.iloc[5:]))
     parts = row.minus(lacking).parts
     assert parts["p0"].dropna().tolist() == pytest.approx(row.parts["p0"].dropna().tolist())
     assert parts["p9"].dropna().item() == pytest.approx((row.parts["p9"] - lacking.parts["p9"]).dropna().item())
@@ -78,3 +82,18 @@ def test_equal_rows_seldom_differ_and_what_is_detectable_is_mostly_detected(desi
     higher = math.sqrt(2) * stats.norm.ppf(auc + detectable)  # its AUC is higher by the detectable difference
     unequal = [intervals.simulate_rows(design, "fixed", 120, 3, (higher, shift), rng) for _ in range(200)]
     assert np.mean([intervals.differs(*rows) for rows in unequal]) > 0.7
+
+
+def test_a_difference_ends_where_scores_do():
+    """Two AUCs of four patients differ by 1 at most, and no larger difference is detectable."""
+    labels, folds = np.array([0, 1, 0, 1]), np.zeros(4)
+    row, other = (influence(np.array(scores), labels, folds) for scores in ([0.0, 1, 2, 3], [3.0, 0, 1, 2]))
+    comparison = significance.compare_with_reference(row, other)
+    assert (comparison["low"], comparison["high"]) == (-1, 1)
+    assert math.isnan(comparison["detectable"])
+    wide = [dataclasses.replace(one, bounds=(-math.inf, 1.0)) for one in (row, other)]
+    unbounded = significance.compare_with_reference(*wide)
+    assert unbounded["low"] < -1
+    assert unbounded["high"] > 1
+    assert unbounded["detectable"] > 1
+    assert comparison["difference"] == unbounded["difference"]

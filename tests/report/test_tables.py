@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from slpd_core import artifacts, config
-from slpd_core.report import tables
+from slpd_core.endpoints.kinds import make_endpoint
+from slpd_core.report import protocol, tables
 
 ROOT = Path(__file__).parents[2]
+CLASSES = make_endpoint("classification", ["x", "y"])
 NAMES = {
     "patch_tokens/mil": ("patch", "HIPT", "MIL"),
     "slpd/mil": ("region", "slpd", "MIL"),
@@ -28,7 +30,7 @@ def result_table(rows, encoder="vit, HIPT's weights", splits="10 folds"):
 
 def write_results(path, table):
     """Write the result table of a cohort; return its path."""
-    artifacts.write_table(path, "results", table, artifacts.provenance("report", 1, {}))
+    artifacts.write_table(path, "results", table, artifacts.provenance("report", 1, {}) | CLASSES.meta)
     return path
 
 
@@ -223,3 +225,58 @@ def test_a_table_with_rows_of_an_earlier_version_is_refused(tmp_path):
     path = write_results(tmp_path / "table.parquet", table)
     with pytest.raises(ValueError, match=r"table\.parquet: rows patch/mil .* run cohort nsclc again"):
         tables.join_cohorts({"nsclc": path}, ["patch_tokens/mil"])
+
+
+FOLLOW_UP = make_endpoint("survival")
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Plant published numbers of two tasks of a cohort."""
+    path = tmp_path / "published.csv"
+    path.write_text(
+        "cohort,task,row,accuracy,accuracy_sd,auc,auc_sd,c_index,c_index_sd,table\n"
+        "c,subtype,slpd/mil,.8,.01,.9,.02,,,1\n"
+        "c,os,slpd/mil,,,,,.6,.05,1\n"
+    )
+    monkeypatch.setattr(tables, "PUBLISHED", path)
+    monkeypatch.setitem(protocol.PAPER_SPLITS, "c", "their splits")
+
+
+def write_survival(path):
+    """Write the result table of a survival task."""
+    table = result_table({"slpd/mil": (0.7, 0.8)}).drop(columns=["accuracy_mean", "accuracy_sd", "auc_mean", "auc_sd"])
+    table = table.assign(c_index_mean=0.65, c_index_sd=0.04, mean_auc_mean=0.7, mean_auc_sd=0.1)
+    artifacts.write_table(path, "results", table, artifacts.provenance("report", 1, {}) | FOLLOW_UP.meta)
+    return path
+
+
+def test_tasks_of_different_kinds_have_columns_and_published_numbers_of_their_own(tmp_path, published):
+    classes = write_results(tmp_path / "a.parquet", result_table({"slpd/mil": (0.7, 0.8)}))
+    paths = {"c/subtype": classes, "c/os": write_survival(tmp_path / "b.parquet"), "c/her2": classes}
+    table = tables.format_rows(tables.join_cohorts(paths, ["slpd/mil"]))
+    assert table.groups == [("c/subtype", 4), ("c/os", 4), ("c/her2", 2)]
+    assert dict(zip(table.columns[4:8], table.lines[0][1][4:8], strict=True)) == {
+        "C-index": ".650±.040",
+        "Mean AUC": ".700±.100",
+        "C-index, paper": ".600±.050",
+        "Mean AUC, paper": "–",
+    }
+    assert table.lines[0][1][2:4] == [".800±.010", ".900±.020"]
+
+
+@pytest.mark.parametrize("name", ["c", "c/label"])
+def test_a_task_without_a_name_of_its_own_has_the_published_numbers_of_its_kind(tmp_path, published, name):
+    classes, survival = (
+        write_results(tmp_path / "a.parquet", result_table(FIRST)),
+        write_survival(tmp_path / "b.parquet"),
+    )
+    frame = tables.join_cohorts({name: classes}, ["slpd/mil"]).frame
+    assert frame[["paper_accuracy", "paper_auc"]].to_numpy().tolist() == [[0.8, 0.9]]
+    assert tables.join_cohorts({name: survival}, ["slpd/mil"]).frame["paper_c_index"].tolist() == [0.6]
+
+
+def test_a_table_of_no_kind_is_of_an_earlier_version(tmp_path):
+    artifacts.write_table(tmp_path / "t.parquet", "results", result_table(FIRST), artifacts.provenance("report", 1, {}))
+    with pytest.raises(ValueError, match=r"t\.parquet: was made by an earlier version; run cohort nsclc again"):
+        tables.join_cohorts({"nsclc": tmp_path / "t.parquet"}, ["slpd/mil"])

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import figures, task
-from slpd_core.report.result_table import ResultRow
+from slpd_core.report.result_rows import ResultRow
+
+ENDPOINT = make_endpoint("classification", ["x", "y"])
 
 
 def predictions(p):
@@ -32,14 +35,14 @@ def test_an_ensemble_is_the_mean_over_the_folds_that_test_the_slide():
     rows = []
     for classifier, shift in (("knn", 0.0), ("mil", 0.1)):
         frame = predictions(np.array([0.2, 0.7, 0.4]) + shift)
-        rows.append(ResultRow("slpd", "region", classifier, ("random", "vit"), ["x", "y"], frame, frame))
+        rows.append(ResultRow("slpd", "region", classifier, ("random", "vit"), ENDPOINT, frame, frame, frame))
     none = pd.DataFrame()
-    joined = task.join_predictions(task.TaskResults("grade", none, none, none, rows, rows[0], none, {}))
+    joined = task.join_predictions(task.TaskResults("grade", ENDPOINT, none, none, none, rows, rows[0], none, {}))
     assert joined["task"].tolist() == ["grade"] * 6
     assert joined["classifier"].tolist() == ["knn"] * 3 + ["mil"] * 3
     assert joined["ensemble_p_y"].tolist() == pytest.approx([0.3, 0.7, 0.3, 0.4, 0.8, 0.4])
     assert joined["ensemble_p_x"].tolist() == pytest.approx([0.7, 0.3, 0.7, 0.6, 0.2, 0.6])
-    empty = task.join_predictions(task.TaskResults("grade", none, none, none, [], None, none, {}))
+    empty = task.join_predictions(task.TaskResults("grade", ENDPOINT, none, none, none, [], None, none, {}))
     assert (len(empty), [*empty.columns[:4]]) == (0, ["task", "features", "classifier", "fold"])
 
 
@@ -62,7 +65,7 @@ def test_nearest_regions_of_other_patients_tell_the_labels():
 def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
     frame = predictions([0.2, 0.7, 0.4]).assign(label=["x", "y", "x"], fold=0)
     rows = [
-        ResultRow(features, "patch", classifier, ("random", "vit"), ["x", "y"], frame, frame)
+        ResultRow(features, "patch", classifier, ("random", "vit"), ENDPOINT, frame, frame, frame)
         for features, classifier in (
             ("mean_color", "dsmil"),
             ("patch_tokens", "knn"),

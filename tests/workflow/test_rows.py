@@ -5,10 +5,12 @@ from types import SimpleNamespace as Wildcards
 
 import pytest
 
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.rows import Rows
 from tests.workflow.planted_settings import load_settings
 
+ROOT = Path(__file__).parents[2]
 RESULTS = "results/cohort"
 TASKS = {"subtype": {}, "grade": {}}
 
@@ -17,9 +19,10 @@ TASKS = {"subtype": {}, "grade": {}}
 def rows():
     """The rows of config.yaml with these keys of its sections."""
 
-    def make(tasks=("label",), scored=(), **sections) -> Rows:
+    def make(tasks=("label",), scored=(), kinds=None, **sections) -> Rows:
         settings = load_settings(**sections)
-        return Rows(settings, Encoders(settings, ("a", "b"), tasks), tasks, scored)
+        endpoints = {task: make_endpoint((kinds or {}).get(task, "classification"), ["x", "y"]) for task in tasks}
+        return Rows(settings, Encoders(settings, ("a", "b"), tasks), endpoints, scored)
 
     return make
 
@@ -74,6 +77,16 @@ def test_the_report_joins_every_row_and_fold_and_shows_what_there_is(compared, r
     assert [*plain.figures] == ["label/roc", "label/predictions"]
     assert plain.all_heatmaps() == plain.encoders.galleries == []
     assert "patch_encoder" in rows(patch_encoder={"source": "dino"}).figures
+
+
+def test_each_kind_of_endpoint_has_figures_of_its_own(rows):
+    kinds = {"grade": "ordinal", "tmb": "regression", "os": "survival"}
+    figures = rows(tasks=[*kinds], kinds=kinds).figures
+    assert [name for name in figures if "/" in name] == [
+        *("grade/predictions", "grade/knn", "tmb/predictions", "os/kaplan_meier", "os/dynamic_auc")
+    ]
+    captions = ROOT / "rules" / "captions"
+    assert all((captions / f"{name.rpartition('/')[2]}.rst").is_file() for name in figures)
 
 
 def test_each_task_has_all_rows_and_figures_of_its_own(rows):
