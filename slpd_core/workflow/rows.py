@@ -155,8 +155,9 @@ class Rows:
 
     @property
     def external_tables(self) -> list[str]:
-        """The result tables of external cohorts, one per cohort and task whose labels are known."""
-        return [str(self.paths.external_table(*pair, "parquet")) for pair in self.scored]
+        """The result tables of external cohorts: one per cohort and task with known labels, if any row predicts it."""
+        predicted = {task for task, *_ in self.select(self.settings.predicting)}
+        return [str(self.paths.external_table(*pair, "parquet")) for pair in self.scored if pair[1] in predicted]
 
     def external_tested(self, wildcards: Any) -> list[str]:
         """Return the cohort's own test predictions of a task, of all rows that predict external slides."""

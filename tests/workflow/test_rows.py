@@ -166,6 +166,11 @@ def test_external_cohorts_with_labels_are_scored_by_the_rows_that_predict(rows):
     assert two.external_tested(Wildcards(external="rome", task="grade")) == [
         f"{RESULTS}/evaluate/grade/slpd/mil/fold{fold}.parquet" for fold in (0, 1)
     ]
+    each = {"runs": {"slpd": {"train_on": "train_fold"}}}  # follows the folds of subtype
+    followed = rows(
+        ["subtype", "grade"], scored, labels={"tasks": TASKS}, predict=both, evaluate=classifiers, pretrain=each
+    )
+    assert followed.external_tables == []
 
 
 def test_external_slides_of_a_compared_encoder_have_a_ledger_of_their_own(rows):
