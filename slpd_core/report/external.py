@@ -157,15 +157,16 @@ def run(
     rows = [(row, join_labels(predictions, scored, row, endpoint)) for row in result_rows.join_folds(tested, runs)]
     for remark in remarks:
         log.warning("%s, task %s: %s", external, task, remark)
-    table = make_external_table(rows, endpoint, seed=seed, n_resamples=n_resamples)
+    bags = tested[0][1]["bags"]
+    table = make_external_table(rows, endpoint, seed=seed, n_resamples=n_resamples, bags=bags)
     metas = [labels_meta, meta, ledger_meta, cohort_meta, *(of_fold for _, of_fold in tested)]
     settings = {"reference": reference, "n_resamples": n_resamples}
     out_meta = artifacts.provenance("external", VERSION, settings, str(seed), *(one["fingerprint"] for one in metas))
-    out_meta |= {"external": external, "task": task} | endpoint.meta
+    out_meta |= {"external": external, "task": task, "bags": bags} | endpoint.meta
     out_meta |= {"n_slides": str(len(ledger)), "remarks": json.dumps(remarks)}
     out_meta |= {"labels": json.dumps(scored["label"].value_counts().sort_index().to_dict())}
     artifacts.write_both(out_dir / "table.parquet", "external_results", table, out_meta)
-    printed = format_external_tables(table, endpoint)
+    printed = format_external_tables(table, endpoint, bags=bags)
     for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, printed)))
     artifacts.write_csv(out_dir / "labeled_predictions.csv", list_predictions(rows, endpoint), "%.6f")
@@ -205,7 +206,8 @@ def describe_external(
                 "patients": int(table["patients"].max()) if len(table) else 0,
                 "labels": json.loads(meta["labels"]) if endpoint.has_classes else {},
                 "remarks": json.loads(meta["remarks"]),
-                "tables": format_external_tables(table, endpoint),
+                "tables": format_external_tables(table, endpoint, bags=meta["bags"]),
+                "by_patient": meta["bags"] == "patient",
                 "threshold_of": endpoint.classes[1] if "threshold" in table else "",
                 "figures": {figure.rpartition("/")[2]: figure for figure in of_figures},
             }

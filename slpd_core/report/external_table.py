@@ -21,18 +21,19 @@ N_RESAMPLES = {"classification": 1000}
 RATE_TITLES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 
 
-def training_threshold(predictions: pd.DataFrame, endpoint: Endpoint) -> float:
+def training_threshold(predictions: pd.DataFrame, endpoint: Endpoint, *, by: str = "slide_id") -> float:
     """Choose the threshold of class 1 of two on the cohort's own test predictions.
 
     Args:
         predictions: The `evaluate` tables of all folds of a row.
         endpoint: Of the task.
+        by: As in `gather_cases`.
 
     Returns:
-        The threshold that `youden_threshold` chooses, by the mean prediction of each slide.
+        The threshold that `youden_threshold` chooses, by the mean prediction of each slide or patient.
     """
-    kept = dict.fromkeys(endpoint.columns, "first") | dict.fromkeys(endpoint.prediction_columns, "mean")
-    pooled = predictions.groupby("slide_id").agg(kept)
+    keys = [*dict.fromkeys((by, *endpoint.columns))]
+    pooled = predictions.groupby(keys)[endpoint.prediction_columns].mean().reset_index()
     return youden_threshold(endpoint.predictions(pooled)[:, 1], endpoint.encode(pooled) == 1)
 
 
@@ -49,7 +50,12 @@ def is_binary(endpoint: Endpoint) -> bool:
 
 
 def make_external_table(
-    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, *, seed: int, n_resamples: int | None = None
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]],
+    endpoint: Endpoint,
+    *,
+    seed: int,
+    n_resamples: int | None = None,
+    bags: str = "slide",
 ) -> pd.DataFrame:
     """Make the result table of an external cohort in numbers.
 
@@ -59,6 +65,7 @@ def make_external_table(
         endpoint: Of the task.
         seed: Of the resamples, which are the same for all rows.
         n_resamples: Number of resamples; None: N_RESAMPLES of the kind.
+        bags: slide, or patient if the slides of a patient are one bag: the threshold is then one of patients.
 
     Returns:
         A line per row: row and its names; folds, slides, patients; the columns of `score_cases` by slide, and by
@@ -73,28 +80,29 @@ def make_external_table(
             scores = score_cases(cases, endpoint, rng=generator(seed, "external"), n_resamples=n_resamples)
             line |= {f"{prefix}{name}": value for name, value in scores.items()}
         if is_binary(endpoint):
-            threshold = training_threshold(row.predictions, endpoint)
-            rng = generator(seed, "external")
-            line |= score_operating_point(by_slide, endpoint, threshold, rng=rng, n_resamples=n_resamples)
+            cases, by = (by_patient, "patient_id") if bags == "patient" else (by_slide, "slide_id")
+            threshold, rng = training_threshold(row.predictions, endpoint, by=by), generator(seed, "external")
+            line |= score_operating_point(cases, endpoint, threshold, rng=rng, n_resamples=n_resamples)
         lines.append(line)
     return pd.DataFrame(lines, columns=None if lines else ["row", *ROW_NAMES, "folds", "slides", "patients"])
 
 
-def format_external_tables(table: pd.DataFrame, endpoint: Endpoint) -> list[Table]:
+def format_external_tables(table: pd.DataFrame, endpoint: Endpoint, *, bags: str = "slide") -> list[Table]:
     """Format the result table of an external cohort.
 
     Args:
         table: As `make_external_table` returns it.
         endpoint: Of the task.
+        bags: As in `make_external_table`.
 
     Returns:
-        Scores by slide, by patient if they differ, and the rates at the threshold of two classes.
+        Scores by slide, by patient if they differ, and the rates at the threshold of two classes; no scores by slide if
+        the slides of a patient are one bag.
     """
     lines = table.to_dict("records")
-    tables = [_score_table(lines, endpoint, "")]
-    by_patient = _score_table(lines, endpoint, "patient_")
-    if [cells for _, cells in by_patient.lines] != [cells for _, cells in tables[0].lines]:
-        tables.append(by_patient)
+    by_slide, by_patient = (_score_table(lines, endpoint, prefix) for prefix in ("", "patient_"))
+    differ = [cells for _, cells in by_patient.lines] != [cells for _, cells in by_slide.lines]
+    tables = [by_patient] if bags == "patient" else [by_slide, by_patient] if differ else [by_slide]
     if is_binary(endpoint):
         columns = ["Threshold", *(head for name in RATES for head in (RATE_TITLES[name], INTERVAL))]
         tables.append(Table([*ROW_NAMES.values()], columns, [(_names(line), _rates(line)) for line in lines]))
@@ -108,11 +116,13 @@ def _score_table(lines: Sequence[Mapping[str, Any]], endpoint: Endpoint, prefix:
     titles = [head for score in endpoint.shown_scores for head in (f"{SCORES[score].title}{by}", INTERVAL)]
     body = []
     for line in lines:
-        cells = [text for name in scores for text in (table_format.format_score(line[name]), _interval(line, name))]
-        for name in scores:
-            cells.append(table_format.format_mean_sd(line[f"{name}_fold_mean"], line[f"{name}_fold_sd"]))
-            cells.append(_interval(line, f"{name}_fold"))
-        body.append((_names(line), cells))
+        ensemble, folds = [], []
+        for score, name in zip(endpoint.shown_scores, scores, strict=True):
+            decimals = table_format.count_decimals(line[name]) if SCORES[score].has_unit else None
+            ensemble += [table_format.format_score(line[name], decimals), _interval(line, name, decimals)]
+            mean, sd = line[f"{name}_fold_mean"], line[f"{name}_fold_sd"]
+            folds += [table_format.format_mean_sd(mean, sd, decimals), _interval(line, f"{name}_fold", decimals)]
+        body.append((_names(line), [*ensemble, *folds]))
     groups = [("Ensemble", len(titles)), ("Single folds", len(titles))]
     return Table([*ROW_NAMES.values()], titles * 2, body, groups)
 
@@ -121,8 +131,8 @@ def _names(line: Mapping[str, Any]) -> list[str]:
     return [line[name] for name in ROW_NAMES]
 
 
-def _interval(line: Mapping[str, Any], name: str) -> str:
-    return table_format.format_interval(line[f"{name}_low"], line[f"{name}_high"])
+def _interval(line: Mapping[str, Any], name: str, decimals: int | None = None) -> str:
+    return table_format.format_interval(line[f"{name}_low"], line[f"{name}_high"], decimals)
 
 
 def _rates(line: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.training import Bags
 from slpd_core.report import external, external_audit, external_table
-from slpd_core.report.result_table import ResultRow
+from slpd_core.report.result_rows import ResultRow
 from tests.report.test_report import write_without_figures
 
 ENDPOINT = make_endpoint("classification", ["x", "y"])
@@ -109,6 +109,14 @@ def test_shuffled_labels_are_told_at_chance(planted):
     table, _ = planted.run(n_resamples=300)
     assert (table["auc_low"] < 0.5).all()
     assert (table["auc_high"] > 0.5).all()
+
+
+def test_a_patients_slides_that_are_one_bag_are_scored_by_patient(planted):
+    table, meta = planted.run()
+    tables = external_table.format_external_tables(table, ENDPOINT, bags="patient")
+    assert [*tables[0].columns[:3]] == ["Accuracy by patient", "95 % interval", "AUC by patient"]
+    assert len(tables) == 2  # and the threshold
+    assert meta["bags"] == "slide"
 
 
 def test_the_truth_stands_beside_the_mean_prediction(planted):
@@ -223,7 +231,7 @@ def test_other_endpoints_have_figures_of_their_own(kind, names):
     table = pd.DataFrame({"slide_id": ids, "patient_id": ids, "fold": 0, "label": "all", "event": True})
     table = table.assign(value=rng.normal(size=30), time=rng.random(30) + 0.1).assign(risk=lambda t: -t["time"] + 0.5)
     table = table.assign(prediction=table["value"] + 0.1)
-    row = ResultRow("slpd", "region", "mil", ("random", "vit"), [], table, table)
+    row = ResultRow("slpd", "region", "mil", ("random", "vit"), endpoint, table, table, table)
     pngs = external.draw_external([(row, table)], endpoint, None, ["slpd"])
     assert [*pngs] == names
     assert all(png.startswith(b"\x89PNG") for png in pngs.values())

@@ -207,7 +207,7 @@ def test_the_page_of_artifacts_names_every_path():
     assert len(files) > 20
     names = [pattern(name) for section in read_page().values() for name in section.names]
     for text in [text for member in files for text in (member.pattern, member.compared) if text]:
-        format = "md" if text.startswith("report/") else "html"
+        format = "html" if text.startswith("tables/") else "md"
         path = re.sub(r"\{\w+\}", "x", text.replace("{format}", format))
         assert any(name.fullmatch(path) for name in names), path
 
