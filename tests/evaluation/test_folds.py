@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slpd_core import artifacts, config
-from slpd_core.endpoints.kinds import Classification, read_endpoint
+from slpd_core.endpoints.kinds import Classification, Regression, Survival, read_endpoint
 from slpd_core.evaluation import folds, imported_splits, split_audit
 
 
@@ -472,3 +472,64 @@ def test_splits_are_numbered_from_0_without_a_gap(settings, tmp_path):
         nowhere.require_splits()
     settings.folds.require_splits()
     assert settings.folds.model_copy(update={"n_folds": 4, "n_repeats": 3}).count == 12
+
+
+def plant_survival(n: int, n_slides: int = 1) -> pd.DataFrame:
+    """Patients with follow-up, of which every fourth has an event."""
+    rng = np.random.default_rng(0)
+    rows = [(f"p{i:03d}", rng.exponential(), i % 4 == 0) for i in range(n)]
+    patients = pd.DataFrame(rows, columns=["patient_id", "time", "event"])
+    slides = patients.loc[patients.index.repeat(n_slides)].reset_index(drop=True)
+    slides["slide_id"] = [f"{patient}-{i % n_slides}" for i, patient in enumerate(slides["patient_id"])]
+    return slides.assign(label=Survival().group(slides))
+
+
+@pytest.mark.parametrize("group_by", ["patient", "site"])
+def test_events_are_divided_evenly_and_patients_stay_together(group_by):
+    slides = plant_survival(80, 2).assign(site=lambda frame: frame["patient_id"].str[-2:])
+    parts = folds.make_folds(slides, 1, Survival(), n_folds=5, group_by=group_by, val_fraction=0.2)
+    parts = folds.add_truth(parts, slides, Survival())
+    tested = parts[parts["part"] == "test"]
+    assert tested["slide_id"].tolist().sort() == slides["slide_id"].tolist().sort()
+    assert tested.groupby("fold")["event"].sum().between(7, 9).all()  # of 40 slides with events, and 5 folds
+    sides = parts[parts["part"] != "unlabeled"].groupby(["fold", "patient_id"])["part"].nunique()
+    assert (sides == 1).all()
+    expected = slides.set_index("slide_id")[["time", "event"]].loc[parts["slide_id"]]
+    np.testing.assert_array_equal(parts[["time", "event"]].to_numpy(), expected.to_numpy())
+
+
+def test_numbers_are_divided_by_their_quartiles():
+    values = np.random.default_rng(1).normal(size=60)
+    slides = pd.DataFrame({"slide_id": [f"s{i:02d}" for i in range(60)], "value": values})
+    slides = slides.assign(patient_id=slides["slide_id"], label=Regression().group(slides))
+    parts = folds.make_folds(slides, 1, Regression(), n_folds=5)
+    tested = parts[parts["part"] == "test"]
+    counts = pd.crosstab(tested["fold"], tested["label"]).to_numpy()
+    assert counts.min() >= 2
+    assert counts.max() <= 4
+
+
+def test_groups_that_are_no_classes_may_be_rare():
+    slides = plant_survival(12).assign(event=lambda frame: frame.index == 3)
+    slides = slides.assign(label=Survival().group(slides))
+    assert len(folds.make_folds(slides, 1, Survival(), n_folds=3)) == 36
+    with pytest.raises(ValueError, match="label 'event' has one patient only"):
+        folds.make_folds(slides, 1, n_folds=3)
+
+
+def test_a_part_without_an_event_is_remarked_and_a_training_part_refused():
+    slides = plant_survival(12).assign(event=lambda frame: frame.index == 3)
+    slides = slides.assign(label=Survival().group(slides), time=np.arange(12.0))
+    parts = folds.add_truth(folds.make_folds(slides, 1, Survival(), n_folds=3), slides, Survival())
+    issues = split_audit.audit_folds(parts, Survival())
+    assert sorted(issue.remark for issue in issues) == ["label not tested"] * 2 + ["label not trained"]
+    assert {issue.id for issue in issues} == {"event"}
+    with pytest.raises(ValueError, match=r"fold \d: its training slides have no event; add slides"):
+        folds.require_training(parts, Survival())
+
+
+def test_copies_of_a_slide_have_one_truth():
+    slides = plant_survival(3).assign(slide_fingerprint=["a", "a", "b"])
+    with pytest.raises(ValueError, match=r"p000-0, p001-0 are the same slide, byte for byte, of labels .* and True, "):
+        folds.require_equal_labels(slides, Survival())
+    folds.require_equal_labels(slides.assign(time=1.0, event=True), Survival())

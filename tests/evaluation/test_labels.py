@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from slpd_core import artifacts
+from slpd_core.endpoints import kinds
 from slpd_core.evaluation import label_table, labels
 
 SLIDES = pd.DataFrame({"slide_id": ["a1", "a2", "b", "c", "d"], "patient_id": ["a", "a", "b", "c", "d"]})
@@ -183,3 +184,76 @@ def test_what_may_be_a_class_is_one(table, label):
 def test_what_does_not_show_is_no_part_of_a_label(table, sign):
     with pytest.raises(ValueError, match=r"row \d: label 'a\\.* contains invisible characters; retype it"):
         labels.read_labels(table(f'slide_id,label\na1,"a{sign}b"\na2,x\n'), SLIDES)
+
+
+SURVIVAL = kinds.Survival()
+OS = {"columns": ["months", "status"], "key": "patient_id", "task": "os"}
+
+
+def test_survival_is_read_by_patient_from_two_columns(table):
+    path = table("patient_id,months,status\na,12.5,1:DECEASED\nb,30,0:LIVING\nc,NA,1:DECEASED\nd,8,\n")
+    frame = labels.read_labels(path, SLIDES, SURVIVAL, **OS)
+    assert frame.columns.tolist() == ["slide_id", "patient_id", "label", "time", "event"]
+    assert frame[["slide_id", "time", "event"]].to_numpy().tolist() == [
+        ["a1", 12.5, True],
+        ["a2", 12.5, True],
+        ["b", 30.0, False],
+    ]
+    assert frame.dtypes[["time", "event"]].tolist() == [float, bool]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,-2,1\nb,3,0\nc,4,1", r"row 2: months of 'a' is '-2'; a time of follow-up is not negative, correct it"),
+        ("a,two,1\nb,3,0\nc,4,1", r"row 2: months of 'a' is 'two', not a number; correct it, or leave it empty"),
+        ("a,2,1\nb,3,9\nc,4,1", r"row 3: status of 'b' is '9'; code an event as 1 and a censored case as 0"),
+        ("a,2,0\nb,3,0\nc,4,0", r"its slides have no event; results need events, and follow-up"),
+        ("a,2,0\nb,3,0\nc,4,1", r"none of its slides outlives an event; results need events, and follow-up"),
+        ("z,2,0", r"no slide has a value in column months and status; correct the column, or the ids of its rows"),
+        ("a,2,1\na,2,0\nb,3,0", r"row 3: status of 'a' is '0', but '1' in row 2; keep one"),
+    ],
+)
+def test_survival_that_cannot_be_evaluated_is_refused_with_its_row(table, rows, message):
+    with pytest.raises(ValueError, match=message) as error:
+        labels.read_labels(table(f"patient_id,months,status\n{rows}\n"), SLIDES, SURVIVAL, **OS)
+    assert str(error.value).startswith("labels.tasks.os: ")
+
+
+def test_a_patient_has_one_survival(table):
+    path = table("slide_id,months,status\na1,2,1\na2,3,1\nb,4,0\n")
+    with pytest.raises(
+        ValueError, match=r"patient 'a' has slides of different times or events; survival is a patient's"
+    ):
+        labels.read_labels(path, SLIDES, SURVIVAL, **OS | {"key": "slide_id"})
+
+
+def test_rows_that_match_no_slide_may_hold_anything(table):
+    path = table("patient_id,tmb\na,1.5\nb,2\nelsewhere,>50\nc,\n")
+    frame = labels.read_labels(path, SLIDES, kinds.Regression(), columns=["tmb"], key="patient_id")
+    assert frame["value"].tolist() == [1.5, 1.5, 2.0]
+
+
+def test_grades_keep_their_order_and_others_are_refused(table):
+    endpoint = kinds.Ordinal(("low", "mid", "high"))
+    path = table("slide_id,label\na1,low\na2,low\nb,high\nc,high\n")
+    assert labels.read_labels(path, SLIDES, endpoint)["label"].tolist() == ["low", "low", "high", "high"]
+    path = table("slide_id,label\na1,low\na2,low\nb,High\nc,high\n")
+    with pytest.raises(ValueError, match=r"row 4: label of 'b' is 'High', none of low, mid, high; correct it"):
+        labels.read_labels(path, SLIDES, endpoint)
+
+
+def test_the_stage_writes_the_kind_and_the_fingerprint_knows_it(table, tmp_path):
+    sheet = SLIDES.assign(mpp=0.5, site="")
+    artifacts.write_table(tmp_path / "sheet.parquet", "sheet", sheet, artifacts.provenance("sheet", 1, {}))
+    path = table("patient_id,months,status\na,12.5,1\nb,3,0\nc,20,0\n")
+    arguments = {"kind": "survival", "classes": [], "columns": ["months", "status"], "task": "os"}
+    arguments |= {"key": "patient_id", "id_column": "patient_id"}
+    out = tmp_path / "os.parquet"
+    labels.run(sheet_path=tmp_path / "sheet.parquet", labels_path=path, out_path=out, **arguments)
+    frame, meta = artifacts.read_table(out, "labels")
+    assert kinds.read_endpoint(meta) == SURVIVAL
+    assert meta["task"] == "os"
+    assert labels.labels_fingerprint(frame, SURVIVAL) != labels.labels_fingerprint(frame)
+    changed = frame.assign(time=frame["time"] + 1)
+    assert labels.labels_fingerprint(frame, SURVIVAL) != labels.labels_fingerprint(changed, SURVIVAL)
