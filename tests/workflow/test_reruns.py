@@ -105,23 +105,46 @@ def test_labels_removed_leave_the_slides_and_the_pretraining(cohort, small):
     assert small(cohort, "-n").jobs == {"report": 1}
 
 
-def test_a_label_corrected_in_one_task_leaves_the_others(cohort, small):
-    patients = pd.read_csv(cohort / "slides.csv", dtype=str)["patient_id"]
-    values = {"patient_id": patients, "kras": ["wt", "mut"] * 3, "grade": ["1", "2"] * 3}
-    clinical = pd.DataFrame(values)
-    clinical.to_csv(cohort / "clinical.csv", index=False)
-    tasks = {
-        "labels": {"path": "clinical.csv", "key": "patient_id", "tasks": {"kras": {}, "grading": {"column": "grade"}}}
-    }
-    done = small(cohort, overlay=tasks)
+@pytest.fixture
+def clinical(cohort) -> pd.DataFrame:
+    """Labels of two tasks by patient, beside the slides: a class and a survival."""
+    table = pd.DataFrame({"patient_id": pd.read_csv(cohort / "slides.csv", dtype=str)["patient_id"]})
+    table = table.assign(kras=["wt", "mut"] * 3, months=[3.0, 9, 4, 8, 5, 7], died=[1, 0] * 3)
+    table.to_csv(cohort / "clinical.csv", index=False)
+    return table
+
+
+SURVIVAL = {"kind": "survival", "time": "months", "event": "died"}
+
+
+def name_tasks(**tasks) -> dict:
+    return {"labels": {"path": "clinical.csv", "key": "patient_id", "tasks": tasks}}
+
+
+def test_what_changes_in_one_task_leaves_the_others(cohort, clinical, small):
+    both = name_tasks(kras={}, os=SURVIVAL)
+    done = small(cohort, overlay=both)
     assert done.returncode == 0, done.stderr
     assert done.jobs == {"labels": 2, "folds": 2, "evaluate": 4, "heatmaps": 2, "report": 1}
-    clinical["grade"] = ["2", "1"] * 3
-    clinical.to_csv(cohort / "clinical.csv", index=False)
-    assert small(cohort, "-n", overlay=tasks).jobs == {"labels": 1} | AFTER_THE_LABELS
     page = (cohort / "results" / "tiny" / "report" / "index.html").read_text()
     assert 'id="results-kras"' in page
-    assert 'id="results-grading"' in page
+    assert 'id="results-os"' in page
+    one_task = {"labels": 1} | AFTER_THE_LABELS
+
+    clinical.assign(months=[3.0, 9, 4, 8, 5, 6]).to_csv(cohort / "clinical.csv", index=False)
+    assert small(cohort, "-n", overlay=both).jobs == one_task
+    clinical.assign(note="seen again").to_csv(cohort / "clinical.csv", index=False)
+    assert small(cohort, "-n", overlay=both).jobs == {}
+    clinical.rename(columns={"kras": "KRAS status"}).to_csv(cohort / "clinical.csv", index=False)
+    renamed_column = name_tasks(kras={"column": "KRAS status"}, os=SURVIVAL)
+    assert small(cohort, "-n", overlay=renamed_column).jobs == {}
+
+    clinical.to_csv(cohort / "clinical.csv", index=False)
+    renamed_task = name_tasks(kras={}, death=SURVIVAL)
+    assert small(cohort, "-n", overlay=renamed_task).jobs == one_task
+    assert small(cohort, "-n", overlay=name_tasks(kras={})).jobs == {"report": 1}
+    other_kind = name_tasks(kras={"kind": "ordinal", "order": ["wt", "mut"]}, os=SURVIVAL)
+    assert small(cohort, "-n", overlay=other_kind).jobs == one_task
 
 
 def test_an_encoder_that_is_now_trained_here_takes_the_place_of_the_weights_that_are_there(cohort, small):
