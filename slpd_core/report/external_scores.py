@@ -14,6 +14,7 @@ from slpd_core.report.operating_point import score_threshold
 from slpd_core.report.weighted_scores import weighted_scores
 
 Z = 1.959964  # of a normal interval of 95 %
+NO_SPREAD = 1e-12  # of a statistic that is the same in all resamples
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,10 @@ def score_cases(
     folds = [_score_weighted(endpoint, truth, of_fold, weights) for of_fold in cases.predictions]
     columns: dict[str, float] = {}
     for score in endpoint.scores:
-        bounded = (SCORES[score].low, SCORES[score].high) == (0.0, 1.0)
-        n_effective = _effective_patients(cases, score, endpoint) if bounded else 0
-        columns |= _describe(score, ensemble[score], n_effective)
+        bounds, n_effective = (SCORES[score].low, SCORES[score].high), _effective_patients(cases, score, endpoint)
+        columns |= _describe(score, ensemble[score], n_effective, bounds)
         values = np.array([of_fold[score] for of_fold in folds])
-        mean = _describe(f"{score}_fold", values.mean(0), n_effective)
+        mean = _describe(f"{score}_fold", values.mean(0), n_effective, bounds)
         columns |= {f"{score}_fold_mean": mean.pop(f"{score}_fold")} | mean
         columns[f"{score}_fold_sd"] = float(values[:, 0].std(ddof=1)) if len(folds) > 1 else math.nan
     return columns
@@ -136,15 +136,26 @@ def _effective_patients(cases: Cases, score: str, endpoint: Endpoint) -> int:
     return int(patients.groupby(cases.table["label"]).nunique().min()) if len(patients) else 0
 
 
-def _describe(name: str, values: np.ndarray, n_effective: int) -> dict[str, float]:
+def _describe(
+    name: str, values: np.ndarray, n_effective: int, bounds: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, float]:
     """A statistic, the first of the values, and its interval over the others.
 
-    Resamples of a statistic that is 0 or 1 in all of them have no width: its interval is Wilson's (1927) of n_effective
-    patients.
+    Resamples that are all alike tell nothing of its spread: the interval is then Wilson's (1927) of n_effective
+    patients, mapped to the statistic's bounds; nan without two of them.
     """
     value, resampled = float(values[0]), values[1:]
     low, high = percentile_interval(resampled) if len(resampled) else (math.nan, math.nan)
-    if low == high == value and value in (0.0, 1.0) and n_effective:
-        end = Z**2 / (n_effective + Z**2)
-        low, high = (0.0, end) if value == 0.0 else (1 - end, 1.0)
+    if high - low < NO_SPREAD:
+        low, high = (math.nan, math.nan) if math.isinf(bounds[1] - bounds[0]) else _wilson(value, n_effective, bounds)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _wilson(value: float, n: int, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Wilson's interval of n patients of a statistic between two bounds."""
+    (lowest, highest), z2 = bounds, Z**2
+    share = (value - lowest) / (highest - lowest)
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    low, high = max(center - half, 0.0), min(center + half, 1.0)
+    return lowest + (highest - lowest) * low, lowest + (highest - lowest) * high

@@ -84,6 +84,21 @@ def test_a_score_without_any_spread_has_the_interval_of_its_patients():
     assert (scores["auc_low"], scores["auc_high"]) == pytest.approx((4 / (4 + z2), 1))
 
 
+def test_predictions_that_are_all_alike_are_not_certain():
+    """They are at chance in every resample, whose spread says nothing."""
+    same = score(predictions(["x"] * 6 + ["y"] * 6, [0.4] * 12))
+    assert same["auc"] == 0.5
+    assert same["auc_low"] < 0.3 < 0.7 < same["auc_high"]
+    ordered = make_endpoint("ordinal", ["x", "y"])
+    graded = score(predictions(["x"] * 6 + ["y"] * 6, [0.4] * 12), endpoint=ordered, n_resamples=50)
+    assert graded["kappa"] == 0
+    assert graded["kappa_low"] < -0.3 < 0.3 < graded["kappa_high"]
+    table = predictions(["x"] * 6, [0.4] * 6).assign(label="all", value=1.0, prediction=2.0)
+    constant = score(table, endpoint=make_endpoint("regression"), n_resamples=50)
+    assert constant["mae"] == 1
+    assert math.isnan(constant["mae_low"])
+
+
 @pytest.mark.parametrize("labels", [["x", "x"], ["y"], []])
 def test_one_class_one_patient_or_none_has_no_auc_and_no_error(labels):
     table = predictions(labels, [0.1] * len(labels), [0.2] * len(labels))

@@ -121,14 +121,14 @@ def test_a_killed_job_of_any_stage_is_made_up_for(tmp_path, fresh, start, finish
     ("target", "overlay", "stages"),
     [
         ("slides", DINO, {"patches", "patch_encoder"}),
-        ("predict", {"predict": {"sheet": "new.csv"}}, {"sheet", "predict"}),
+        ("predict", {"predict": {"sheet": "new.csv"}}, {"sheet", "predict", "labels", "external"}),
         ("tables", {"report": {"tables": {"ours": {"cohorts": ["tiny"], "rows": ["slpd/vit_wsi"]}}}}, {"tables"}),
     ],
     ids=["trained patch encoder", "predict", "tables"],
 )
 def test_a_killed_job_of_a_stage_of_some_runs_only(cohort, small, start, results_of, target, overlay, stages):
     shutil.copy(cohort / "slides" / "coarse-0.tiff", cohort / "new.tiff")
-    (cohort / "new.csv").write_text("slide_id,path\nnew,new.tiff\n")
+    (cohort / "new.csv").write_text("slide_id,path,label\nnew,new.tiff,coarse\n")
     other = shutil.copytree(cohort, cohort.with_name("other"), copy_function=shutil.copy2)
     done = small(cohort, target, overlay=overlay)
     assert done.returncode == 0, done.stderr
