@@ -234,6 +234,18 @@ class ViTWSI(AttentionClassifier):
         return self.classifier(self.global_rho((attention * x).sum(0))), attention[:, 0]
 
 
+def dropout_generator(network: nn.Module) -> np.random.Generator:
+    """Return the generator that the dropout layers of a network draw from.
+
+    Args:
+        network: As `build_network` returns it.
+
+    Returns:
+        Their generator; some other if there is no such layer.
+    """
+    return next((module.rng for module in network.modules() if isinstance(module, Dropout)), generator(0))
+
+
 NETWORKS: dict[str, type[nn.Module]] = {
     "mil": MIL,
     "abmil": ABMIL,

@@ -12,7 +12,7 @@ from slpd_core.evaluation.features import ReadSlide
 from slpd_core.runtime import fast_imports, generator, progress
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from slpd_core.evaluation.task_heads import TaskHead
 
@@ -119,10 +119,8 @@ def train_network(
     drawn = [head.draw_epoch(bags.targets, rng, cox_batch_size) for rng in rngs]
     steps = ((epoch, batch) for epoch, batches in enumerate(drawn, start=1) for batch in batches)
     for epoch, batch in progress(steps, sum(map(len, drawn)), classifier, "steps"):
-        outputs = torch.stack([network(torch.from_numpy(read(bags.ids[i]))) for i in batch])
-        loss = head.loss(outputs, targets[batch])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        backward_bags(network, head, lambda i: torch.from_numpy(read(bags.ids[i])), batch, targets)
         optimizer.step()
         if validation and batch is drawn[epoch - 1][-1]:
             mean = validation_loss(network, head, read, validation.bags)
@@ -131,6 +129,40 @@ def train_network(
     if not validation:
         return TrainedNetwork(_copy_arrays(network, head), epochs, lr, math.nan)
     return best
+
+
+def backward_bags(
+    network: "nn.Module", head: "TaskHead", read: Callable[[int], "Tensor"], batch: Sequence[int], targets: "Tensor"
+) -> None:
+    """Add the gradients of a batch's loss, with the activations of one bag in memory at a time.
+
+    Several bags are passed twice: first for their outputs alone, then, by the same dropout, for the gradients.
+
+    Args:
+        network: In training mode.
+        head: What it learns.
+        read: Returns the features of a bag by its index, (L, D).
+        batch: Indices of the bags.
+        targets: Of all bags.
+    """
+    import torch
+
+    from slpd_core.evaluation.networks import dropout_generator
+
+    if len(batch) == 1:
+        head.loss(network(read(batch[0]))[None], targets[batch]).backward()
+        return
+    dropout, states, outputs = dropout_generator(network).bit_generator, [], []
+    with torch.no_grad():
+        for i in batch:
+            states.append(dropout.state)
+            outputs.append(network(read(i)))
+    joined = torch.stack(outputs).requires_grad_()
+    head.loss(joined, targets[batch]).backward()
+    assert joined.grad is not None
+    for i, state, gradient in zip(batch, states, joined.grad, strict=True):
+        dropout.state = state
+        network(read(i)).backward(gradient)
 
 
 def choose_rate(train: Callable[[float], TrainedNetwork], rates: Sequence[float], *, name: str) -> TrainedNetwork:

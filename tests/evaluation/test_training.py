@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from slpd_core.evaluation import classifiers, evaluate, folds, networks, training
-from slpd_core.evaluation.task_heads import ClassificationHead
+from slpd_core.evaluation.task_heads import ClassificationHead, SurvivalHead
 
 NETWORKS = ["mil", "abmil", "dsmil", "vit_wsi"]
 
@@ -127,3 +127,18 @@ def test_a_network_that_diverges_in_every_epoch_says_so(task):
     huge = {slide: array * np.float32(1e30) for slide, array in features.items()}
     with pytest.raises(ValueError, match=r"dsmil diverged while training; lower evaluate\.lr"):
         fit(parts, huge, "dsmil", epochs=1)
+
+
+@pytest.mark.parametrize("classifier", NETWORKS)
+def test_bags_passed_one_by_one_have_the_gradients_of_all_at_once(classifier):
+    rng = np.random.default_rng(0)
+    bags = [torch.from_numpy(rng.normal(size=(n, 16)).astype(np.float32)) for n in (3, 1, 7, 4)]
+    targets = torch.tensor([[3.0, 1], [1, 1], [2, 0], [5, 0]], dtype=torch.float64)
+    joint, single = (networks.build_network(classifier, 16, 1, 0.5, 1).train() for _ in range(2))
+    head, order = SurvivalHead(), [2, 0, 3, 1]
+    head.loss(torch.stack([joint(bags[i]) for i in order]), targets[order]).backward()
+    training.backward_bags(single, head, bags.__getitem__, order, targets)
+    for one, other in zip(joint.parameters(), single.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    after = [networks.dropout_generator(network).bit_generator.random_raw() for network in (joint, single)]
+    assert classifier == "dsmil" or after[0] == after[1]
