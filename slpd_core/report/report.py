@@ -12,7 +12,7 @@ from slpd_core.report.provenance import provenance_context
 from slpd_core.report.task import TaskPaths
 from slpd_core.runtime import log
 
-VERSION = 25
+VERSION = 26
 
 
 def _draw_figures(
@@ -73,8 +73,9 @@ def run(
     }
     labels = {name: dict(zip(of.labels["slide_id"], of.labels["label"], strict=True)) for name, of in results.items()}
     slides = choose_slides(ledger, next(iter(labels.values()), {}), section.tsne_slides_per_label, seed=seed)
+    groups = {name: wording.order_groups(of.labels, of.endpoint) for name, of in results.items()}
     planes = {
-        name: project_regions(embed, slides, labels, section.tsne_perplexity, seed=seed)
+        name: project_regions(embed, slides, groups, section.tsne_perplexity, seed=seed)
         for name, (embed, _) in embeds.items()
     }
     pngs = _draw_figures(histories, patches, planes)

@@ -2,7 +2,7 @@
 
 import math
 
-from slpd_core.report.uncertainty import LEVEL, Influence
+from slpd_core.report.uncertainty import LEVEL, MIN_ERROR, Influence
 
 POWER = 0.8
 
@@ -22,7 +22,7 @@ def compare_with_reference(row: Influence, reference: Influence) -> dict[str, fl
     """
     both = row.minus(reference)
     difference, error = float(both.values.mean()), both.standard_error()
-    if not error > 0:
+    if not error > MIN_ERROR:
         return {"difference": difference, "low": math.nan, "high": math.nan, "detectable": math.nan}
     half = both.quantile((1 + LEVEL) / 2) * error
     detectable = half + both.quantile(POWER) * error

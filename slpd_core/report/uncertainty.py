@@ -18,6 +18,7 @@ LEVEL = 0.95
 # networks, 0.6 to 0.7 for nearest neighbors. Scores that need no training add 0.
 TRAINING, KNN_TRAINING = 0.3, 0.65
 MAX_LOG = 700.0  # exp of more is infinite
+MIN_ERROR = 1e-12  # a standard error below it is none
 SHARES = ("accuracy", "mae")  # means over cases, whatever their class
 
 
@@ -120,7 +121,7 @@ class Influence:
 def _wilson_interval(mean: float, error: float, t: float, n_effective: int) -> tuple[float, float]:
     """Wilson's interval of a mean between 0 and 1, for the sample size that its standard error implies."""
     spread = mean * (1 - mean)
-    n = spread / error**2 if error > 0 and spread > 0 else n_effective
+    n = spread / error**2 if error > MIN_ERROR and spread > 0 else n_effective
     center = (mean + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * math.sqrt(spread / n + t**2 / (4 * n**2))
     return max(center - half, 0.0), min(center + half, 1.0)
@@ -128,7 +129,7 @@ def _wilson_interval(mean: float, error: float, t: float, n_effective: int) -> t
 
 def _log_interval(distance: float, error: float, t: float) -> tuple[float, float]:
     """Interval of a positive number on the logarithmic scale, its standard error by the delta method."""
-    if not (distance > 0 and error > 0):
+    if not (distance > 0 and error > MIN_ERROR * distance):
         return math.nan, math.nan
     factor = math.exp(min(t * error / distance, MAX_LOG))
     return distance / factor, distance * factor

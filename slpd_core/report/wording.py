@@ -107,6 +107,29 @@ def name_truths(task: str, labels: pd.DataFrame, endpoint: Endpoint) -> dict[str
     return dict(zip(labels["slide_id"], texts, strict=True))
 
 
+def order_groups(labels: pd.DataFrame, endpoint: Endpoint) -> pd.Series:
+    """Put the groups of a task in their order, for legends and colors.
+
+    Args:
+        labels: The `labels` table.
+        endpoint: Of the task.
+
+    Returns:
+        Group by slide: labels as they are; categorical where they have an order, those of survival events first.
+    """
+    groups = labels.set_index("slide_id")["label"]
+    if endpoint.kind == "classification":
+        return groups
+    order = [*endpoint.classes]
+    if endpoint.kind == "regression":
+        order = [*labels.groupby("label")["value"].min().sort_values().index]
+    elif endpoint.kind == "survival":
+        order = [*labels.sort_values(["event", "time"], ascending=[False, True])["label"].unique()]
+    dtype = pd.CategoricalDtype(order, ordered=endpoint.kind != "survival")
+    ordered: pd.Series = groups.astype(dtype)
+    return ordered
+
+
 def describe_statistics(rows: Sequence[ResultRow], table: pd.DataFrame, endpoint: Endpoint) -> list[str]:
     """Describe the intervals and comparisons of a result table: their method, conditions and number.
 

@@ -327,6 +327,19 @@ def test_perfect_values_leave_nothing_to_measure_and_perfect_orders_an_interval(
     assert c_index.interval()[1] == pytest.approx(1)
 
 
+def test_predictions_that_are_all_the_same_are_no_certainty():
+    """Kappa is 0, whoever is left out, but for rounding: its interval is that of the rarest label's patients."""
+    constant = planted_folds(GRADES).assign(p_low=0.2, p_mid=0.3, p_top=0.5)
+    kappa = uncertainty.compute_influences(constant, GRADES)["kappa"]
+    assert kappa.values.mean() == pytest.approx(0, abs=1e-9)
+    assert kappa.n_effective == constant["label"].value_counts().min()
+    low, high = kappa.interval()
+    assert low < -0.3
+    assert high > 0.3
+    away = uncertainty.compute_influences(planted_folds(VALUES).assign(prediction=lambda t: t["value"] + 1 / 3), VALUES)
+    assert np.isnan(away["mae"].interval()).all()  # each error is a third
+
+
 def test_the_only_event_of_a_fold_takes_its_c_index_along():
     predictions = planted_folds(FOLLOW_UP)
     first = predictions["fold"] == 0

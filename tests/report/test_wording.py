@@ -51,6 +51,21 @@ def test_the_truth_is_told_in_numbers(endpoint, columns, text, names):
     assert wording.name_truths("t", labels, endpoint) == dict(zip("abc", names, strict=True))
 
 
+def test_groups_stand_in_their_order():
+    tables = {endpoint: plant_predictions(endpoint, 0, 1.0, n=40) for endpoint in (GRADES, VALUES, FOLLOW_UP)}
+    grades, values, follow_up = (wording.order_groups(table, endpoint) for endpoint, table in tables.items())
+    assert grades.cat.ordered
+    assert [*grades.cat.categories] == ["low", "mid", "top"]
+    assert values.cat.ordered
+    assert [name[:2] for name in values.cat.categories] == ["q1", "q2", "q3", "q4"]
+    names = ["early event", "late event", "early censored", "late censored"]
+    assert [name.partition(" (")[0] for name in follow_up.cat.categories] == names
+    for endpoint, groups in zip(tables, (grades, values, follow_up), strict=True):
+        assert groups.to_dict() == dict(zip(tables[endpoint]["slide_id"], tables[endpoint]["label"], strict=True))
+    classes = pd.DataFrame({"slide_id": ["a", "b"], "label": ["y", "x"]})
+    assert wording.order_groups(classes, CLASSES).to_dict() == {"a": "y", "b": "x"}
+
+
 def test_the_number_of_comparisons_is_told_and_that_none_is_corrected():
     assert "It is the only comparison" in describe(VALUES)[1]
     three = describe(GRADES, classifiers=("knn", "logreg", "mil", "abmil"))

@@ -287,9 +287,8 @@ def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     results = folder / "results"
     own = pd.read_csv(results / "tiny" / "report" / "label" / "table.csv").set_index("row")
     other = results / "other" / "report" / "label" / "table.parquet"
-    artifacts.write_table(
-        other, "results", own.assign(auc_mean=0.25).reset_index(), artifacts.provenance("report", 1, {})
-    )
+    _, meta = artifacts.read_table(results / "tiny" / "report" / "label" / "table.parquet", "results")
+    artifacts.write_table(other, "results", own.assign(auc_mean=0.25).reset_index(), meta)
     done = snakemake(folder, "tables", overlay=overlay)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.jobs == {"tables": 1}
