@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from slpd_core.endpoints.kinds import make_endpoint
-from slpd_core.report import external_scores, operating_point
+from slpd_core.report import external_scores
 
 TWO = make_endpoint("classification", ["x", "y"])
 
@@ -116,24 +116,6 @@ def test_other_endpoints_are_scored_by_their_own_scores():
     assert (scores["mae"], scores["spearman"]) == pytest.approx((1, 1))
     survival = table.assign(patient_id=table["slide_id"], fold=0, time=value + 1, event=True, risk=-value)
     assert score(survival, endpoint=make_endpoint("survival"), n_resamples=20)["c_index"] == 1
-
-
-def test_the_threshold_is_the_one_of_youden():
-    positive = np.array([False, False, False, True, True])
-    assert operating_point.youden_threshold(np.array([0.1, 0.2, 0.6, 0.5, 0.9]), positive) == 0.5
-    assert operating_point.youden_threshold(np.array([0.1, 0.2, 0.3, 0.8, 0.9]), positive) == 0.8
-    assert math.isnan(operating_point.youden_threshold(np.array([0.1, 0.2]), np.array([True, True])))
-
-
-def test_rates_are_those_of_the_confusion_matrix():
-    called, positive = np.array([True] * 6 + [False] * 4), np.array([True] * 4 + [False] * 2 + [True] + [False] * 3)
-    rates = operating_point.score_threshold(called, positive, np.ones((1, 10)))
-    assert {name: values[0] for name, values in rates.items()} == pytest.approx(
-        {"sensitivity": 4 / 5, "specificity": 3 / 5, "ppv": 4 / 6, "npv": 3 / 4}
-    )
-    none = operating_point.score_threshold(np.zeros(3, bool), np.zeros(3, bool), np.ones((1, 3)))
-    assert math.isnan(none["sensitivity"][0])
-    assert none["specificity"][0] == 1
 
 
 def test_the_operating_point_of_a_cohort_is_not_moved_by_the_external_one():
