@@ -26,8 +26,8 @@ def select_scored(
     """
     ids = labels["slide_id"]
     usable = ids.isin(ledger.loc[ledger["status"] == artifacts.OK, "slide_id"])
-    known = {content for content in cohort_ledger["slide_fingerprint"] if content}
-    leaked = ids.isin(ledger.loc[ledger["slide_fingerprint"].isin(known), "slide_id"])
+    known = ledger["slide_fingerprint"].isin(cohort_ledger["slide_fingerprint"])  # slides without one are not usable
+    leaked = ids.isin(ledger.loc[known, "slide_id"])
     classed = labels["label"].isin(endpoint.classes) if endpoint.has_classes else pd.Series(True, labels.index)
     remarks = []
     if not usable.all():
