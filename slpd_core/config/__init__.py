@@ -29,14 +29,13 @@ from slpd_core.config.evaluation import (
     ClassifierTrainingConfig,
     CohortTableConfig,
     EvaluateConfig,
-    ExternalLabelsConfig,
     FoldsConfig,
     HeatmapsConfig,
-    LabelsConfig,
     PredictConfig,
     ReportConfig,
     ReportPageConfig,
 )
+from slpd_core.config.labels import ExternalLabelsConfig, LabelsConfig
 from slpd_core.config.pretraining import (
     PRESETS,
     EmbedConfig,

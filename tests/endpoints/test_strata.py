@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slpd_core.endpoints import strata
-from slpd_core.evaluation import folds
+from slpd_core.evaluation import partition
 from tests.fixtures.endpoints import draw_survival
 
 SEEDS, SIZES = st.integers(0, 9999), st.integers(0, 60)
@@ -71,7 +71,7 @@ def test_folds_share_events_and_late_times_evenly(seed, n_folds):
     label = strata.survival_groups(time, event)
     patients = [f"p{i:03d}" for i in range(100)]
     slides = pd.DataFrame({"slide_id": patients, "patient_id": patients, "label": label})
-    fold = folds.partition(slides, n_folds, seed)
+    fold = partition.partition(slides, n_folds, seed)
     table = pd.crosstab(fold, label)
     assert np.ptp(table.to_numpy(), axis=0).max() <= 1
     assert table.to_numpy().min() >= 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slpd_core import artifacts, config
 from slpd_core.endpoints.kinds import Classification, Regression, Survival, read_endpoint
-from slpd_core.evaluation import folds, imported_splits, split_audit
+from slpd_core.evaluation import folds, imported_splits, partition, split_audit
 
 
 def made(slides, n_folds=4, val_fraction=0.2, seed=1, **changes):
@@ -51,7 +51,7 @@ def test_every_slide_is_tested_once_and_no_patient_straddles(patients, n_folds, 
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 12), st.integers(0, 99))
 def test_each_label_is_dealt_evenly(a, b, n_folds, seed):
     slides = table([["x"]] * a + [["y"]] * b)
-    fold = folds.partition(slides, n_folds, seed)
+    fold = partition.partition(slides, n_folds, seed)
     for label, patients in (("x", a), ("y", b)):
         dealt = np.bincount(fold[slides["label"] == label], minlength=n_folds)
         assert dealt.max() - dealt.min() <= 1
@@ -66,7 +66,9 @@ def test_patients_of_many_slides_are_balanced_as_scikit_learn_does(make_slides):
     splitter = StratifiedGroupKFold(5, shuffle=True, random_state=0)
     for number, (_, tested) in enumerate(splitter.split(slides, slides["label"], slides["patient_id"])):
         theirs[tested] = number
-    spread = [pd.crosstab(slides["label"], fold).std(axis=1).mean() for fold in (folds.partition(slides, 5, 1), theirs)]
+    spread = [
+        pd.crosstab(slides["label"], fold).std(axis=1).mean() for fold in (partition.partition(slides, 5, 1), theirs)
+    ]
     assert spread[0] <= spread[1] + 1e-9
 
 
@@ -76,7 +78,7 @@ def test_a_shared_patient_goes_where_its_rare_label_is_missing():
     """
     slides = table([["x"] * 12, ["x"] * 9, ["y"] * 4, ["x", "x", "y"]])
     for seed in range(5):
-        fold = pd.Series(folds.partition(slides, 2, seed)).groupby(slides["patient_id"]).first()
+        fold = pd.Series(partition.partition(slides, 2, seed)).groupby(slides["patient_id"]).first()
         assert fold.to_dict() == {"p0": 0, "p1": 1, "p2": 1, "p3": 0}
 
 
@@ -84,7 +86,7 @@ def test_a_patient_goes_where_its_label_is_missing_however_full_that_fold_is():
     """Dealt by size: 10 x to fold 0, 5 y to the smaller fold 1, 4 y to fold 0, which has none, 3 x to fold 1."""
     slides = table([["x"] * 10, ["y"] * 5, ["y"] * 4, ["x"] * 3])
     for seed in range(5):
-        fold = pd.Series(folds.partition(slides, 2, seed)).groupby(slides["patient_id"]).first()
+        fold = pd.Series(partition.partition(slides, 2, seed)).groupby(slides["patient_id"]).first()
         assert fold.to_dict() == {"p0": 0, "p1": 1, "p2": 0, "p3": 1}
 
 
@@ -124,7 +126,7 @@ def test_what_is_set_aside_is_drawn_anew_in_each_fold(make_slides, changes):
 def test_validation_leaves_a_training_patient_of_a_label_that_no_patient_has_alone():
     slides = table([["x", "y"], ["x", "y"], *[["x"]] * 8])
     for seed in range(20):
-        chosen = folds.hold_out(slides, 0.9, np.random.default_rng(seed))
+        chosen = partition.hold_out(slides, 0.9, np.random.default_rng(seed))
         assert len(chosen & {"p0", "p1"}) <= 1
         assert len(chosen) >= 8
 
@@ -207,9 +209,9 @@ def test_no_site_straddles_where_sites_are_kept_whole(make_slides):
     assert (found.assign(site=found["slide_id"].map(joined)).groupby(["fold", "site"])["part"].nunique() == 1).all()
     assert set(found["patient_id"]) == set(slides["patient_id"])
     barcodes = slides.assign(site="", patient_id="TCGA-" + slides["site"].str.upper() + "-" + slides["patient_id"])
-    assert set(folds.group_ids(barcodes, "site")) == {f"H{n}" for n in range(7)}
+    assert set(partition.group_ids(barcodes, "site")) == {f"H{n}" for n in range(7)}
     of_slides = barcodes.assign(slide_id=barcodes["patient_id"] + "-01", patient_id=slides["slide_id"])
-    assert set(folds.group_ids(of_slides, "site")) == {f"H{n}" for n in range(7)}
+    assert set(partition.group_ids(of_slides, "site")) == {f"H{n}" for n in range(7)}
 
 
 def test_a_slide_without_a_site_is_named(make_slides):
