@@ -592,6 +592,12 @@ def test_a_fold_without_a_main_score_is_named_in_the_words_of_its_kind(make, mon
     assert pd.read_csv(folder / "os/table.csv")["c_index_folds"].tolist() == [2] * 3
 
 
+def test_groups_of_values_are_no_labels_that_a_fold_may_lack(make):
+    folder = make(ROWS, tasks={"tmb": VALUES}, remarks=[("label not trained", "q1", 0)])
+    assert "†" not in (folder / "tmb/table.md").read_text()
+    assert pd.read_csv(folder / "tmb/table.csv")["partial_folds"].tolist() == [0] * len(ROWS)
+
+
 def test_figures_of_each_kind_are_drawn_of_their_cases(make, monkeypatch):
     drawn = {}
     for name in ("plot_regression", "plot_kaplan_meier", "plot_dynamic_auc"):

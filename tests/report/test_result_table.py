@@ -193,7 +193,9 @@ def test_scores_by_patient_are_of_the_mean_over_a_patients_slides():
     assert len(result_table.format_tables(result_table.make_table(whole, whole[0], ENDPOINT), ENDPOINT)) == 1
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (math.nan, "–")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0213, "+.021"), (-0.2, "−.200"), (-0.0001, ".000"), (0.0001, ".000"), (math.nan, "–")]
+)
 def test_a_difference_is_printed_with_its_sign(value, text):
     assert table_format.format_difference(value) == text
     assert table_format.format_difference_interval(value, 0.05) == ("–" if math.isnan(value) else f"{text} to +.050")
@@ -318,6 +320,9 @@ def test_every_kind_has_its_scores(endpoint, shown):
     heads = [head for score in shown for head in (titles[score], "95 % interval")]
     assert printed.columns == [*heads, f"{main} difference", "95 % interval", "Detectable"]
     assert not [column for column in table if "auc" in column]
+    if "mae" in shown:
+        cells = [cells[heads.index("MAE") : heads.index("MAE") + 2] for _, cells in printed.lines]
+        assert all(re.fullmatch(r"\d\.\d\d±\d\.\d\d \d\.\d\d to \d\.\d\d", " ".join(pair)) for pair in cells)
 
 
 def test_a_linear_classifier_is_called_by_what_it_fits():

@@ -265,6 +265,12 @@ def test_tasks_of_different_kinds_have_columns_and_published_numbers_of_their_ow
     assert table.lines[0][1][2:4] == [".800±.010", ".900±.020"]
 
 
+def test_published_numbers_bear_no_mark(tmp_path, published):
+    partial = result_table({"slpd/mil": (0.7, 0.8)}).assign(folds=10, partial_folds=3)
+    table = tables.format_rows(tables.join_cohorts({"c": write_results(tmp_path / "a.parquet", partial)}, ["slpd/mil"]))
+    assert table.lines[0][1] == [".700±.010†", ".800±.010†", ".800±.010", ".900±.020"]
+
+
 @pytest.mark.parametrize("name", ["c", "c/label"])
 def test_a_task_without_a_name_of_its_own_has_the_published_numbers_of_its_kind(tmp_path, published, name):
     classes, survival = (

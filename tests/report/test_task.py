@@ -6,7 +6,8 @@ import pytest
 
 from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import figures, task
-from slpd_core.report.result_rows import ResultRow
+from slpd_core.report.result_rows import ResultRow, join_folds
+from tests.report.planted_endpoints import VALUES, plant_predictions
 
 ENDPOINT = make_endpoint("classification", ["x", "y"])
 
@@ -60,6 +61,22 @@ def test_nearest_regions_of_other_patients_tell_the_labels():
     one_patient = task.knn_history(embeddings, slides, labels=labels, patients=dict.fromkeys("abcde", "p"))
     assert one_patient["knn_accuracy"].isna().all()
     assert task.knn_history(embeddings, slides, labels={}, patients=patients)["knn_accuracy"].isna().all()
+
+
+@pytest.mark.parametrize(("bags", "n"), [("slide", 20), ("patient", 10)])
+def test_predictions_are_drawn_of_the_cases_that_are_scored(monkeypatch, bags, n):
+    """Two slides per patient; the second fold tests those of the first again."""
+    meta = {"features": "slpd", "level": "region", "classifier": "mil", "encoder_source": "random", "bags": bags}
+    tables = [plant_predictions(VALUES, 0, 1.0, n=20, slides_per_patient=2).assign(fold=fold) for fold in (0, 1)]
+    tables[1]["prediction"] += 1
+    (row,) = join_folds([(table, meta | VALUES.meta | {"encoder_name": "vit"}) for table in tables], ["slpd"])
+    none, drawn = pd.DataFrame(), []
+    monkeypatch.setattr(figures, "plot_regression", lambda *arrays, **_: drawn.append(arrays) or b"")
+    task.draw_figures(task.TaskResults("tmb", VALUES, none, none, none, [row], row, none, {}), [])
+    ((title, predicted, truth),) = drawn
+    assert (title, len(predicted), len(truth)) == ("MIL on regions of slpd", n, n)
+    once = tables[0].drop_duplicates("patient_id" if bags == "patient" else "slide_id")
+    assert np.sort(predicted) == pytest.approx(np.sort(once["prediction"] + 0.5))
 
 
 def test_the_panels_stand_in_the_order_of_the_classifiers(monkeypatch):
