@@ -84,7 +84,9 @@ class Endpoint(ABC):
 
     def describe(self, labels: pd.DataFrame) -> str:
         """Describe the labels of slides in a few words: how many of each."""
-        return ", ".join(f"{count:,} {label}" for label, count in labels["label"].value_counts().items())
+        counts = labels["label"].value_counts()
+        names = [name for name in self.classes or sorted(counts.index) if name in counts]
+        return ", ".join(f"{counts[name]:,} {name}" for name in names)
 
     def categorize(self, prediction: np.ndarray) -> str:
         """Name the category that a prediction, (P,), stands for; "" of a number."""

@@ -18,6 +18,7 @@ from slpd_core.report.result_rows import ResultRow
 from slpd_core.runtime import log
 
 VERSION = 1
+CASES = "external slides"
 
 
 def join_labels(predictions: pd.DataFrame, scored: pd.DataFrame, row: ResultRow, endpoint: Endpoint) -> pd.DataFrame:
@@ -53,7 +54,10 @@ def list_predictions(rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: E
         frame = pd.DataFrame(cases.ensemble, columns=endpoint.prediction_columns)
         lines.append(pd.concat([cases.table.assign(features=row.features, classifier=row.classifier), frame], axis=1))
     names = ["features", "classifier", "slide_id", "patient_id", *endpoint.columns, *endpoint.prediction_columns]
-    return pd.concat(lines, ignore_index=True)[names] if lines else pd.DataFrame(columns=names)
+    if not lines:
+        return pd.DataFrame(columns=names)
+    table = pd.concat(lines, ignore_index=True)[names]
+    return table.astype(dict.fromkeys(table.select_dtypes(bool), int))
 
 
 def draw_external(
@@ -88,7 +92,9 @@ def draw_external(
         return {"kaplan_meier": figures.plot_kaplan_meier({chosen.sentence: panel})}
     if endpoint.kind == "regression":
         return {"predictions": figures.plot_regression(chosen.sentence, ensemble[:, 0], truth, target_label=task)}
-    confusion = {"predictions": figures.plot_predictions(chosen.sentence, ensemble, truth, endpoint.classes)}
+    confusion = {
+        "predictions": figures.plot_predictions(chosen.sentence, ensemble, truth, endpoint.classes, cases=CASES)
+    }
     return confusion if endpoint.kind == "ordinal" else confusion | _draw_curves(rows, endpoint, runs)
 
 
@@ -164,7 +170,7 @@ def run(
     out_meta = artifacts.provenance("external", VERSION, settings, str(seed), *(one["fingerprint"] for one in metas))
     out_meta |= {"external": external, "task": task, "bags": bags} | endpoint.meta
     out_meta |= {"n_slides": str(len(ledger)), "remarks": json.dumps(remarks)}
-    out_meta |= {"labels": json.dumps(scored["label"].value_counts().sort_index().to_dict())}
+    out_meta |= {"truth": endpoint.describe(scored) if len(scored) else ""}
     artifacts.write_both(out_dir / "table.parquet", "external_results", table, out_meta)
     printed = format_external_tables(table, endpoint, bags=bags)
     for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
@@ -204,7 +210,8 @@ def describe_external(
                 "n_slides": int(meta["n_slides"]),
                 "slides": int(table["slides"].max()) if len(table) else 0,
                 "patients": int(table["patients"].max()) if len(table) else 0,
-                "labels": json.loads(meta["labels"]) if endpoint.has_classes else {},
+                "truth": meta["truth"],
+                "has_classes": endpoint.has_classes,
                 "remarks": json.loads(meta["remarks"]),
                 "tables": format_external_tables(table, endpoint, bags=meta["bags"]),
                 "by_patient": meta["bags"] == "patient",

@@ -112,8 +112,8 @@ def format_external_tables(table: pd.DataFrame, endpoint: Endpoint, *, bags: str
 def _score_table(lines: Sequence[Mapping[str, Any]], endpoint: Endpoint, prefix: str) -> Table:
     """Of each shown score: that of the ensemble with its interval; the mean over single folds with its interval."""
     scores = [prefix + score for score in endpoint.shown_scores]
-    by = " by patient" if prefix else ""
-    titles = [head for score in endpoint.shown_scores for head in (f"{SCORES[score].title}{by}", INTERVAL)]
+    titles = [head for score in endpoint.shown_scores for head in (SCORES[score].title, INTERVAL)]
+    notes = ["Scores by patient."] if prefix else []
     body = []
     for line in lines:
         ensemble, folds = [], []
@@ -124,7 +124,7 @@ def _score_table(lines: Sequence[Mapping[str, Any]], endpoint: Endpoint, prefix:
             folds += [table_format.format_mean_sd(mean, sd, decimals), _interval(line, f"{name}_fold", decimals)]
         body.append((_names(line), [*ensemble, *folds]))
     groups = [("Ensemble", len(titles)), ("Single folds", len(titles))]
-    return Table([*ROW_NAMES.values()], titles * 2, body, groups)
+    return Table([*ROW_NAMES.values()], titles * 2, body, groups, notes)
 
 
 def _names(line: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ def test_separable_slides_are_told_apart_by_every_row(planted):
     assert (table["threshold"] == 0.6).all()  # of the cohort: its highest that calls every y
     assert (table[["sensitivity", "specificity", "ppv", "npv"]] == 1).all(axis=None)
     assert (table["sensitivity_low"] < 0.9).all()  # of 20 patients, however right
-    assert json.loads(meta["labels"]) == {"x": N // 2, "y": N // 2}
+    assert meta["truth"] == f"{N // 2} x, {N // 2} y"
     assert json.loads(meta["remarks"]) == []
     assert {path.name for path in (planted.folder / "out" / "figures").iterdir()} == {
         "roc.png",
@@ -114,7 +114,7 @@ def test_shuffled_labels_are_told_at_chance(planted):
 def test_a_patients_slides_that_are_one_bag_are_scored_by_patient(planted):
     table, meta = planted.run()
     tables = external_table.format_external_tables(table, ENDPOINT, bags="patient")
-    assert [*tables[0].columns[:3]] == ["Accuracy by patient", "95 % interval", "AUC by patient"]
+    assert [*tables[0].columns[:3]] == ["Accuracy", "95 % interval", "AUC"]
     assert len(tables) == 2  # and the threshold
     assert meta["bags"] == "slide"
 
