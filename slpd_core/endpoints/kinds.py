@@ -74,9 +74,24 @@ class Endpoint(ABC):
     def find_training_problem(self, slides: pd.DataFrame) -> str:
         """Say why no classifier can be trained on slides, "" if it can: `its training slides ...`."""
 
+    @property
+    def default_bags(self) -> str:
+        """What a bag is unless the settings say: "slide" or "patient"."""
+        return "slide"
+
+    def find_divided_patients(self, labels: pd.DataFrame) -> list[str]:
+        """List the patients whose slides differ in the truth."""
+        truth = labels[["patient_id", *self.targets]].drop_duplicates()
+        counts = truth["patient_id"].value_counts(sort=False)
+        return sorted(counts.index[counts > 1])
+
     def find_missing(self, part: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
         """Name what a part of the labeled slides lacks, so that it trains or tests less than all do."""
         return sorted({*labels["label"]} - {*part["label"]}) if self.has_classes else []
+
+    def find_patient_problems(self, labels: pd.DataFrame) -> list[str]:
+        """Say which patients cannot have such labels, a line per patient."""
+        return []
 
     def find_cohort_problems(self, labels: pd.DataFrame) -> list[str]:
         """Say why a cohort's labels cannot be evaluated, a line per problem."""
@@ -253,7 +268,7 @@ class Survival(Endpoint):
 
     @property
     def prediction_columns(self) -> list[str]:
-        """The risk, compared with the median training case: above 0 is a high risk."""
+        """The risk, in standard deviations of the training cases from their median: above 0 is a high risk."""
         return ["risk"]
 
     def parse(self, target: str, text: str) -> float | bool:
@@ -290,13 +305,21 @@ class Survival(Endpoint):
         """Name the event, if a part has none."""
         return [] if part["event"].any() else ["event"]
 
+    @property
+    def default_bags(self) -> str:
+        """A patient has one survival."""
+        return "patient"
+
+    def find_patient_problems(self, labels: pd.DataFrame) -> list[str]:
+        """A patient has one survival."""
+        return [
+            f"patient {patient!r} has slides of different times or events; survival is a patient's, make them equal"
+            for patient in self.find_divided_patients(labels)
+        ]
+
     def find_cohort_problems(self, labels: pd.DataFrame) -> list[str]:
         """A patient has one time, and somebody an event that somebody outlives."""
-        several = labels.groupby("patient_id")[["time", "event"]].nunique().max(axis=1)
-        problems = [
-            f"patient {patient!r} has slides of different times or events; survival is a patient's, make them equal"
-            for patient in several.index[several > 1]
-        ]
+        problems = self.find_patient_problems(labels)
         if problem := self.find_training_problem(labels):
             problems.append(problem.replace("training slides", "slides") + "; results need events, and follow-up")
         return problems
@@ -358,7 +381,7 @@ def read_endpoint(meta: Mapping[str, str]) -> Endpoint:
 def _read_number(text: str) -> float:
     """A finite number; raises ValueError."""
     try:
-        number = float(text)
+        number = float(text.replace("_", "x"))  # Python alone reads 1_000 as a number
     except ValueError:
         number = np.nan
     if not np.isfinite(number):

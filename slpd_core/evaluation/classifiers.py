@@ -26,7 +26,7 @@ from slpd_core.evaluation.training import (
 )
 from slpd_core.runtime import fast_imports
 
-MEDIAN_RISK = "median_risk"
+TRAINING_RISKS = "training_risks"
 # A bag's features, float32 (L, D) → its prediction, float64 (P,), and the attention to each instance, float64 (L,),
 # which sums to 1; None unless the network is an AttentionClassifier.
 PredictSlide = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
@@ -54,8 +54,8 @@ class FittedClassifier:
         classifier: Its kind: knn, logreg, mil, abmil, dsmil or vit_wsi.
         endpoint: What it predicts.
         dim: D of the features that it reads.
-        arrays: State dict of a network, or the fitted arrays of knn and logreg; and of survival `median_risk`, the
-            median risk of the training bags, (1,).
+        arrays: State dict of a network, or the fitted arrays of knn and logreg; and of survival `training_risks`, the
+            median and the standard deviation of the training bags' risks, (2,).
         chosen: Of a network, the epoch of its weights, from 1, and the learning rate, as texts.
     """
 
@@ -109,7 +109,7 @@ def fit_classifier(
             arrays = fit_knn(means, bags.targets, knn_n_neighbors)
         else:
             arrays = fit_linear(means, bags.targets, endpoint, logreg_c=logreg_c, linear_l2=linear_l2)
-        return _add_median_risk(FittedClassifier(classifier, endpoint, dim, arrays), read, bags)
+        return _add_training_risks(FittedClassifier(classifier, endpoint, dim, arrays), read, bags)
 
     def train(rate: float) -> TrainedNetwork:
         recipe = TrainingRecipe(
@@ -120,16 +120,17 @@ def fit_classifier(
     rates = validation.lr_grid if validation and validation.lr_grid else (lr,)
     best = choose_rate(train, rates, name=classifier)
     chosen = {"epoch": str(best.epoch), "lr": f"{best.lr:g}"}
-    return _add_median_risk(FittedClassifier(classifier, endpoint, dim, best.arrays, chosen), read, bags)
+    return _add_training_risks(FittedClassifier(classifier, endpoint, dim, best.arrays, chosen), read, bags)
 
 
-def _add_median_risk(model: FittedClassifier, read: ReadSlide, bags: Bags) -> FittedClassifier:
-    """The classifier with the median risk of its training bags, if it predicts survival."""
+def _add_training_risks(model: FittedClassifier, read: ReadSlide, bags: Bags) -> FittedClassifier:
+    """The classifier with the scale of its training bags' risks, if it predicts survival."""
     if model.endpoint.kind != "survival":
         return model
     predict = build_predictor(model)
-    risks = [predict(read(bag))[0] for bag in bags.ids]
-    return replace(model, arrays=model.arrays | {MEDIAN_RISK: np.median(risks, 0)})
+    risks = np.concatenate([predict(read(bag))[0] for bag in bags.ids])
+    scale = np.array([np.median(risks), risks.std() or 1.0])
+    return replace(model, arrays=model.arrays | {TRAINING_RISKS: scale})
 
 
 def build_predictor(model: FittedClassifier) -> PredictSlide:
@@ -149,15 +150,15 @@ def build_predictor(model: FittedClassifier) -> PredictSlide:
         def predict(bag: np.ndarray) -> tuple[np.ndarray, None]:
             return from_means(bag.mean(0)[None])[0], None
 
-    median = model.arrays.get(MEDIAN_RISK, np.zeros(1))
-    if not median.any():
+    if TRAINING_RISKS not in model.arrays:
         return predict
+    median, deviation = model.arrays[TRAINING_RISKS]
 
-    def predict_centered(bag: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def predict_on_scale(bag: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         risk, attention = predict(bag)
-        return risk - median, attention
+        return (risk - median) / deviation, attention
 
-    return predict_centered
+    return predict_on_scale
 
 
 def _network_predictor(model: FittedClassifier) -> PredictSlide:
@@ -166,7 +167,7 @@ def _network_predictor(model: FittedClassifier) -> PredictSlide:
 
         from slpd_core.evaluation import networks, task_heads
 
-    tensors = {name: torch.from_numpy(array) for name, array in model.arrays.items() if name != MEDIAN_RISK}
+    tensors = {name: torch.from_numpy(array) for name, array in model.arrays.items() if name != TRAINING_RISKS}
     learned = {name.removeprefix(HEAD): tensors.pop(name) for name in [*tensors] if name.startswith(HEAD)}
     head = task_heads.build_head(model.endpoint)
     head.load_state_dict(learned)

@@ -17,6 +17,7 @@ from slpd_core.endpoints.kinds import Classification, Endpoint, read_endpoint
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
+from slpd_core.evaluation.labels import describe_divided
 from slpd_core.evaluation.training import LR, Bags, Validation
 from slpd_core.runtime import log
 
@@ -65,20 +66,19 @@ class Fold:
         return lambda bag: read(bag) if of_bag[bag] == [bag] else np.concatenate([*map(read, of_bag[bag])])
 
 
-def name_bags(slides: pd.DataFrame, endpoint: Endpoint, bags: str = "slide") -> pd.Series:
+def name_bags(slides: pd.DataFrame, bags: str = "slide") -> pd.Series:
     """Name the bag of each slide.
 
     Args:
-        slides: Columns slide_id, patient_id and the truth.
-        endpoint: What to predict.
-        bags: "slide", or "patient": a patient's slides of one truth are one bag.
+        slides: Columns slide_id and patient_id.
+        bags: "slide", or "patient": a patient's slides are one bag.
 
     Returns:
         The first slide of each slide's bag, in the order of the slides.
     """
     if bags == "slide":
         return slides["slide_id"]
-    return slides.groupby(["patient_id", *endpoint.targets])["slide_id"].transform("min")
+    return slides.groupby("patient_id")["slide_id"].transform("min")
 
 
 def select_fold(folds: pd.DataFrame, fold: int, endpoint: Endpoint | None = None, bags: str = "slide") -> Fold:
@@ -94,14 +94,16 @@ def select_fold(folds: pd.DataFrame, fold: int, endpoint: Endpoint | None = None
         Its slides.
 
     Raises:
-        ValueError: No classifier can be trained on its training part.
+        ValueError: No classifier can be trained on its training part, or slides that are one bag differ in the truth.
     """
     endpoint = endpoint or Classification(tuple(sorted(folds["label"].unique())))
     rows = folds[folds["fold"] == fold].sort_values("slide_id")
     parts = {part: rows[rows["part"] == part] for part in ("train", "val", "test")}
-    selected = {part: slides.assign(bag=name_bags(slides, endpoint, bags)) for part, slides in parts.items()}
+    selected = {part: slides.assign(bag=name_bags(slides, bags)) for part, slides in parts.items()}
     if problem := endpoint.find_training_problem(selected["train"]):
         raise ValueError(f"fold {fold}: {problem}; lower folds.n_folds or add slides")
+    if bags == "patient" and (divided := endpoint.find_divided_patients(rows)):
+        raise ValueError(f"fold {fold}: {describe_divided(divided)}")
     return Fold(fold, **selected, endpoint=endpoint)
 
 
@@ -214,7 +216,7 @@ def run(
     level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
     chosen = section.select if classifier in config.NETWORK_CLASSIFIERS else "last"
     endpoint = read_endpoint(folds_meta)
-    bags = section.bags or ("patient" if endpoint.kind == "survival" else "slide")
+    bags = section.bags or endpoint.default_bags
     slides = select_fold(folds, fold, endpoint, bags)
     validation = select_validation(slides, chosen, section.lr_grid or ())
     model, predictions = predict_fold(slides, read, classifier, seed, validation=validation, **section.options)

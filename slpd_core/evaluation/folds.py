@@ -105,7 +105,7 @@ def require_training(folds: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION) -
     """
     for fold, rows in folds[folds["part"] == "train"].groupby("fold"):
         if problem := endpoint.find_training_problem(rows):
-            raise ValueError(f"fold {fold}: {problem}; add slides of another, or lower folds.n_folds")
+            raise ValueError(f"fold {fold}: {problem}; lower folds.n_folds or add slides")
 
 
 def make_folds(

@@ -11,10 +11,12 @@ from PIL import Image
 from slpd_core import artifacts, config
 from slpd_core.drawing import heatmap
 from slpd_core.evaluation import classifiers
-from slpd_core.evaluation.features import region_features, validated
+from slpd_core.evaluation.classifiers import PredictSlide
+from slpd_core.evaluation.evaluate import name_bags
+from slpd_core.evaluation.features import ReadSlide, region_features, validated
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 1
+VERSION = 2
 
 
 def draw_slide_heatmap(
@@ -47,6 +49,29 @@ def draw_slide_heatmap(
         thumbnail.thumbnail((size_px, size_px))
     slide_px = (regions.slide.width_px, regions.slide.height_px)
     return heatmap.draw_heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
+
+
+def attend_slide(
+    predict: PredictSlide, read: ReadSlide, bag: Sequence[str], slide_id: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict a bag, and return how much the regions of one of its slides counted.
+
+    Args:
+        predict: Of a classifier of config.ATTENTION.
+        read: Returns the features of a slide.
+        bag: Slides of the bag.
+        slide_id: One of them.
+
+    Returns:
+        The prediction of the bag, (P,), and the attention to the slide's regions, (L,), which sums to 1.
+    """
+    features = [read(other) for other in bag]
+    prediction, attention = predict(np.concatenate(features))
+    assert attention is not None
+    i = bag.index(slide_id)
+    start = sum(map(len, features[:i]))
+    within = attention[start : start + len(features[i])]
+    return prediction, within if len(bag) == 1 else within / within.sum()
 
 
 def choose_test_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
@@ -96,9 +121,11 @@ def run(
         artifacts.check_ledger(model_paths[fold], meta, ledger)
         predict = classifiers.build_predictor(model)
         read, _ = region_features(embed_paths[fold], ledger)
+        tested = folds[(folds["fold"] == fold) & (folds["part"] == "test")].sort_values("slide_id")
+        bag_of = tested.groupby(name_bags(tested, meta["bags"]))["slide_id"].agg(list)
+        bags = {slide_id: bag for bag in bag_of for slide_id in bag}
         for slide_id, label in zip(rows["slide_id"], rows["label"], strict=True):
-            prediction, attention = predict(validated(read)(slide_id))
-            assert attention is not None  # the rule names classifiers of config.ATTENTION only
+            prediction, attention = attend_slide(predict, validated(read), bags[slide_id], slide_id)
             picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
             caption = f"{label}; {model.endpoint.describe_prediction(prediction)}"
             panels.append((label, slide_id, caption, picture))

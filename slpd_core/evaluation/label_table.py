@@ -24,15 +24,17 @@ class TruthColumns:
 
     Attributes:
         values: By id, the text of each column, as the table has both; ids that lack one are left out.
-        rows: Row of the table by id (the header is row 1).
+        rows: Row of the table by id, the first with values (the header is row 1).
         missing: How often each text stands for a missing value.
         problems: One line per row that cannot be used.
+        conflicts: By id, a line per row that contradicts the first.
     """
 
     values: Mapping[str, tuple[str, ...]]
     rows: Mapping[str, int]
     missing: Mapping[str, int]
     problems: Sequence[str]
+    conflicts: Mapping[str, Sequence[str]]
 
 
 def read_truth(path: Path, *, columns: Sequence[str] = (DEFAULT_TASK,), id_column: str = "slide_id") -> TruthColumns:
@@ -53,7 +55,7 @@ def read_truth(path: Path, *, columns: Sequence[str] = (DEFAULT_TASK,), id_colum
     values: dict[str, tuple[str, ...]] = {}
     rows: dict[str, int] = {}
     missing: Counter[str] = Counter()
-    problems = [*table.problems]
+    problems, conflicts = [*table.problems], dict[str, list[str]]()
     for row, cells in table.rows:
         name, texts = normalize_id(cells[id_column]), tuple(normalize_id(cells[column]) for column in columns)
         if lacking := [text for text in texts if text.lower() in MISSING]:
@@ -61,13 +63,14 @@ def read_truth(path: Path, *, columns: Sequence[str] = (DEFAULT_TASK,), id_colum
         elif not name:
             problems.append(f"row {row}: {columns[0]} is {texts[0]!r}, but {id_column} is ''; fill it in")
         else:
+            rows.setdefault(name, row)
             for column, text, first in zip(columns, texts, values.setdefault(name, texts), strict=True):
                 if text != first:
-                    problems.append(
+                    conflict = (
                         f"row {row}: {column} of {name!r} is {text!r}, but {first!r} in row {rows[name]}; keep one"
                     )
-        rows.setdefault(name, row)
-    return TruthColumns(values, rows, missing, problems)
+                    conflicts.setdefault(name, []).append(conflict)
+    return TruthColumns(values, rows, missing, problems, conflicts)
 
 
 def has_labels(path: Path, *, column: str = DEFAULT_TASK, id_column: str = "slide_id") -> bool:

@@ -55,9 +55,12 @@ def read_labels(
     labels = labeled.reset_index(drop=True)
     if len(labels):
         labels = labels.assign(label=endpoint.group(truth)).join(truth[[*endpoint.columns[1:]]])
-    problems += content.problems
-    if not external:
-        problems += find_label_problems(content, labels, endpoint, columns=columns)
+    problems += [*content.problems, *(line for name in matches.values() for line in content.conflicts.get(name, ()))]
+    if external:
+        problems += endpoint.find_patient_problems(labels) if len(labels) else []
+    else:
+        problems += find_label_problems(content, labels, {*matches.values()}, endpoint, columns=columns)
+    problems = [*dict.fromkeys(problems)]
     if problems:
         problems.sort(key=row_of_problem)
         remedy = "" if external else "\n  to run without labels for now, set labels.tasks: null"
@@ -85,13 +88,19 @@ def _parse_truth(
 
 
 def find_label_problems(
-    content: TruthColumns, labels: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION, *, columns: Sequence[str]
+    content: TruthColumns,
+    labels: pd.DataFrame,
+    names: Collection[str],
+    endpoint: Endpoint = CLASSIFICATION,
+    *,
+    columns: Sequence[str],
 ) -> list[str]:
     """Find labels that are one but for case or spaces, of one slide only, or all alike.
 
     Args:
         content: The columns of the table.
         labels: As `read_labels` returns them.
+        names: Ids of the table that match a slide.
         endpoint: What the task predicts.
         columns: Their names, for the messages.
 
@@ -104,7 +113,8 @@ def find_label_problems(
         return [nothing] if labels.empty else endpoint.find_cohort_problems(labels)
     first_row: dict[str, int] = {}
     for name, (value,) in content.values.items():
-        first_row.setdefault(value, content.rows[name])
+        if name in names:
+            first_row.setdefault(value, content.rows[name])
     problems = [
         f"row {first_row[other]}: {column} {other!r} is {first!r} of row {first_row[first]} but for case or spaces; "
         "write both alike, or rename one"
@@ -146,6 +156,21 @@ def find_label_doubts(labels: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION)
     ]
 
 
+def describe_divided(patients: Sequence[str]) -> str:
+    """Describe patients whose slides cannot be one bag.
+
+    Args:
+        patients: As `Endpoint.find_divided_patients` returns them.
+
+    Returns:
+        A clause with the remedy.
+    """
+    return (
+        f"evaluate.bags: patient makes one bag of a patient's slides, but those of {name_some(patients)} differ in the "
+        "truth; make them equal, or set bags: slide"
+    )
+
+
 def labels_fingerprint(labels: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION) -> str:
     """Hash the labels of a task.
 
@@ -156,7 +181,7 @@ def labels_fingerprint(labels: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION
     Returns:
         32 hex digits.
     """
-    return artifacts.fingerprint(labels.to_json(), *endpoint.meta.values())
+    return artifacts.fingerprint(labels.to_csv(index=False), *endpoint.meta.values())
 
 
 def run(

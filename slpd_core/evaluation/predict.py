@@ -188,7 +188,7 @@ def run(
         metas += [meta for _, meta in fitted]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
     table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
-    artifacts.write_csv(out_path, table, "%.6f")
+    artifacts.write_csv(out_path, table, "%.6g")
     meta = artifacts.provenance("predict", VERSION, {}, *(meta["fingerprint"] for meta in (ledger_meta, *metas)))
     meta |= {"ledger": ledger_meta["fingerprint"], "cohort_ledger": metas[0]["ledger"] if metas else ""}
     of_folds = pd.concat(folds, ignore_index=True) if folds else pd.DataFrame(columns=artifacts.TABLES["external"])

@@ -123,10 +123,10 @@ class SurvivalHead(TaskHead):
     """Cox's partial likelihood; each step has events and cases that outlive them."""
 
     def draw_epoch(self, targets: np.ndarray, rng: np.random.Generator, batch_size: int) -> list[list[int]]:
-        """Deal bags with and without an event to steps of `batch_size`, each bag once."""
+        """Deal bags with and without an event to steps of about `batch_size`, each with an event; each bag once."""
         event = targets[:, 1] > 0
         order = np.concatenate([rng.permutation(np.flatnonzero(side)) for side in (event, ~event)])
-        steps = max(1, round(len(targets) / batch_size))
+        steps = min(max(1, round(len(targets) / batch_size)), max(1, int(event.sum())))
         return [order[step::steps].tolist() for step in range(steps)]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

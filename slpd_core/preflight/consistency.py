@@ -9,7 +9,7 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint
 from slpd_core.evaluation import folds, imported_splits, split_audit
-from slpd_core.evaluation.labels import find_label_doubts
+from slpd_core.evaluation.labels import describe_divided, find_label_doubts
 from slpd_core.preflight import weights
 from slpd_core.runtime import name_some
 from slpd_core.slides import sheet as sheets
@@ -50,6 +50,7 @@ def require_cohort(
         except ValueError as error:
             problems.append(f"task {task}: {error}" if len(slides) > 1 else str(error))
         else:
+            problems += _check_bags(settings, task, table, endpoints.get(task, CLASSIFICATION))
             problems += _check_validation(settings, table, endpoints.get(task, CLASSIFICATION))
     for key, encoder in settings.patch_encoder.encoders().items():
         paths, options = [*map(Path, encoder.files)], encoder.model_dump(include={"weights", "model_kwargs"})
@@ -69,6 +70,20 @@ def require_cohort(
         problems += _check_batch("patch_encoder.dino", recipe.batch_size, gpus.get("patch_encoder", 1))
     if problems:
         raise ValueError("\n  ".join(dict.fromkeys(problems)))
+
+
+def _check_bags(settings: config.Config, task: str, slides: pd.DataFrame, endpoint: Endpoint) -> Iterator[str]:
+    """Yield why the slides of a patient cannot be one bag, or why a fold has nothing to train a number or survival."""
+    labeled = slides[slides["label"] != ""].infer_objects()
+    if settings.evaluate.bags == "patient" and (divided := endpoint.find_divided_patients(labeled)):
+        yield f"task {task}: {describe_divided(divided)}"
+    if not endpoint.has_classes and not settings.folds.files:
+        try:
+            folds.require_training(
+                folds.add_truth(_plan_folds(settings, slides, endpoint), labeled, endpoint), endpoint
+            )
+        except ValueError as error:
+            yield f"task {task}: {error}"
 
 
 def _check_validation(settings: config.Config, slides: pd.DataFrame, endpoint: Endpoint) -> Iterator[str]:

@@ -18,7 +18,6 @@ from slpd_core.report.result_rows import ResultRow
 from slpd_core.runtime import log
 
 VERSION = 1
-CASES = "external slides"
 
 
 def join_labels(predictions: pd.DataFrame, scored: pd.DataFrame, row: ResultRow, endpoint: Endpoint) -> pd.DataFrame:
@@ -67,6 +66,7 @@ def draw_external(
     runs: Sequence[str],
     *,
     task: str = "target",
+    bags: str = "slide",
 ) -> dict[str, bytes]:
     """Draw the figures of an external cohort, of the mean predictions over the folds.
 
@@ -76,33 +76,34 @@ def draw_external(
         reference: Key of the row of which there is one figure; another or None for the last row.
         runs: Pretraining runs, in the order of their colors.
         task: Its name.
+        bags: As in `make_external_table`.
 
     Returns:
         PNGs by name: roc and decision, of classes without an order; predictions, of classes, or of numbers;
-        kaplan_meier, of survival, by patient: high risk is above the median of the training cohort. Nothing without
+        kaplan_meier, of survival: high risk is above the median of the training cohort. Nothing without
         scored slides.
     """
     if not rows or rows[0][1].empty:
         return {}
     chosen, predictions = next(((row, table) for row, table in rows if row.key == reference), rows[-1])
-    cases = gather_cases(predictions, endpoint, by="patient_id" if endpoint.kind == "survival" else "slide_id")
+    by, of = ("patient_id", "patients") if "patient" in (bags, endpoint.default_bags) else ("slide_id", "slides")
+    cases = gather_cases(predictions, endpoint, by=by)
     truth, ensemble = endpoint.encode(cases.table), cases.ensemble
     if endpoint.kind == "survival":
         panel = truth[:, 0], truth[:, 1] > 0, ensemble[:, 0] > 0
         return {"kaplan_meier": figures.plot_kaplan_meier({chosen.sentence: panel})}
     if endpoint.kind == "regression":
         return {"predictions": figures.plot_regression(chosen.sentence, ensemble[:, 0], truth, target_label=task)}
-    confusion = {
-        "predictions": figures.plot_predictions(chosen.sentence, ensemble, truth, endpoint.classes, cases=CASES)
-    }
-    return confusion if endpoint.kind == "ordinal" else confusion | _draw_curves(rows, endpoint, runs)
+    title, cases_name = chosen.sentence, f"external {of}"
+    confusion = {"predictions": figures.plot_predictions(title, ensemble, truth, endpoint.classes, cases=cases_name)}
+    return confusion if endpoint.kind == "ordinal" else confusion | _draw_curves(rows, endpoint, runs, by=by)
 
 
 def _draw_curves(
-    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, runs: Sequence[str]
+    rows: Sequence[tuple[ResultRow, pd.DataFrame]], endpoint: Endpoint, runs: Sequence[str], *, by: str
 ) -> dict[str, bytes]:
     """ROC and decision curves of all rows."""
-    cases = {row.key: gather_cases(predictions, endpoint) for row, predictions in rows}
+    cases = {row.key: gather_cases(predictions, endpoint, by=by) for row, predictions in rows}
     labels = endpoint.encode(next(iter(cases.values())).table)
     panels: dict[str, dict[str, np.ndarray]] = {}
     for row, _ in rows:
@@ -159,11 +160,11 @@ def run(
     for path, (_, of_fold) in zip(evaluate_paths, tested, strict=True):
         artifacts.check_ledger(path, of_fold, cohort_meta["fingerprint"])
     endpoint = read_endpoint(tested[0][1])
-    scored, remarks = select_scored(labels, ledger, cohort_ledger, endpoint)
+    bags = tested[0][1]["bags"]
+    scored, remarks = select_scored(labels, ledger, cohort_ledger, endpoint, bags=bags)
     rows = [(row, join_labels(predictions, scored, row, endpoint)) for row in result_rows.join_folds(tested, runs)]
     for remark in remarks:
         log.warning("%s, task %s: %s", external, task, remark)
-    bags = tested[0][1]["bags"]
     table = make_external_table(rows, endpoint, seed=seed, n_resamples=n_resamples, bags=bags)
     metas = [labels_meta, meta, ledger_meta, cohort_meta, *(of_fold for _, of_fold in tested)]
     settings = {"reference": reference, "n_resamples": n_resamples}
@@ -175,9 +176,9 @@ def run(
     printed = format_external_tables(table, endpoint, bags=bags)
     for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, printed)))
-    artifacts.write_csv(out_dir / "labeled_predictions.csv", list_predictions(rows, endpoint), "%.6f")
+    artifacts.write_csv(out_dir / "labeled_predictions.csv", list_predictions(rows, endpoint), "%.6g")
     figures_dir.mkdir(parents=True, exist_ok=True)
-    figures.write_figures(figures_dir, draw_external(rows, endpoint, reference, runs, task=task))
+    figures.write_figures(figures_dir, draw_external(rows, endpoint, reference, runs, task=task, bags=bags))
     log.info("%d of %d labeled slides scored, by %d rows", len(scored), len(labels), len(rows))
 
 

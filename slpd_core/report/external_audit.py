@@ -11,7 +11,12 @@ from slpd_core.runtime import name_some
 
 
 def select_scored(
-    labels: pd.DataFrame, ledger: pd.DataFrame, cohort_ledger: pd.DataFrame, endpoint: Endpoint
+    labels: pd.DataFrame,
+    ledger: pd.DataFrame,
+    cohort_ledger: pd.DataFrame,
+    endpoint: Endpoint,
+    *,
+    bags: str = "slide",
 ) -> tuple[pd.DataFrame, list[str]]:
     """Select the labeled slides of an external cohort that test the classifiers.
 
@@ -20,6 +25,7 @@ def select_scored(
         ledger: Its ledger.
         cohort_ledger: Of the cohort that the classifiers were trained on.
         endpoint: Of the task; its classes are those that classifiers know.
+        bags: patient if the slides of a patient are one bag: each of them then counts for the prediction.
 
     Returns:
         The rows of `labels` that are scored; and one line per reason why others are not, or why scores may mislead.
@@ -28,18 +34,25 @@ def select_scored(
     usable = ids.isin(ledger.loc[ledger["status"] == artifacts.OK, "slide_id"])
     known = ledger["slide_fingerprint"].isin(cohort_ledger["slide_fingerprint"])  # slides without one are not usable
     leaked = ids.isin(ledger.loc[known, "slide_id"])
+    divided = pd.Series(False, labels.index)
+    if bags == "patient":
+        leaked |= labels["patient_id"].isin(ledger.loc[known, "patient_id"])
+        divided |= labels["patient_id"].isin(endpoint.find_divided_patients(labels))
     classed = labels["label"].isin(endpoint.classes) if endpoint.has_classes else pd.Series(True, labels.index)
     remarks = []
     if not usable.all():
         remarks.append(_not_scored(ids[~usable], "no usable regions (see the ledger)"))
     if (leaked & usable).any():
-        why = "the bytes of a slide of the cohort, on which classifiers are trained"
+        whose = ", or are of a patient with such a slide" if bags == "patient" else ""
+        why = f"the bytes of a slide of the cohort, on which classifiers are trained{whose}"
         remarks.append(_not_scored(ids[leaked & usable], why))
+    if divided.any():
+        remarks.append(_not_scored(ids[divided], "a patient whose slides differ in the truth, but are one bag"))
     if not classed.all():
         unknown = ", ".join(sorted({repr(label) for label in labels.loc[~classed, "label"]}))
         remarks.append(_not_scored(ids[~classed], f"a label that no classifier knows ({unknown})"))
         remarks += _suggest_classes(labels.loc[~classed, "label"], endpoint.classes)
-    scored = labels[usable & ~leaked & classed].reset_index(drop=True)
+    scored = labels[usable & ~leaked & ~divided & classed].reset_index(drop=True)
     both = sorted({*scored["patient_id"]} & {*cohort_ledger["patient_id"]})
     if both:
         remarks.append(

@@ -65,7 +65,7 @@ def make_external_table(
         endpoint: Of the task.
         seed: Of the resamples, which are the same for all rows.
         n_resamples: Number of resamples; None: N_RESAMPLES of the kind.
-        bags: slide, or patient if the slides of a patient are one bag: the threshold is then one of patients.
+        bags: slide, or patient if the slides of a patient are one bag: all scores are then of patients.
 
     Returns:
         A line per row: row and its names; folds, slides, patients; the columns of `score_cases` by slide, and by
@@ -76,7 +76,7 @@ def make_external_table(
         by_slide, by_patient = (gather_cases(predictions, endpoint, by=by) for by in ("slide_id", "patient_id"))
         line: dict[str, Any] = {"row": row.key, **row.names, "folds": row.predictions["fold"].nunique()}
         line |= {"slides": len(by_slide.table), "patients": by_slide.table["patient_id"].nunique()}
-        for prefix, cases in (("", by_slide), ("patient_", by_patient)):
+        for prefix, cases in (("", by_patient if bags == "patient" else by_slide), ("patient_", by_patient)):
             scores = score_cases(cases, endpoint, rng=generator(seed, "external"), n_resamples=n_resamples)
             line |= {f"{prefix}{name}": value for name, value in scores.items()}
         if is_binary(endpoint):

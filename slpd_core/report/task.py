@@ -305,7 +305,7 @@ def write_task(out_dir: Path, results: TaskResults, pngs: Mapping[str, bytes], m
     tables = result_table.format_tables(results.table, results.endpoint, by_patient=by_patient)
     for suffix, format_table in {"md": table_format.format_markdown, "tex": table_format.format_latex}.items():
         artifacts.write_text(out_dir / f"table.{suffix}", "\n".join(map(format_table, tables)))
-    artifacts.write_csv(out_dir / "predictions.csv", join_predictions(results), "%.6f")
+    artifacts.write_csv(out_dir / "predictions.csv", join_predictions(results), "%.6g")
     figures.write_figures(out_dir, pngs)
 
 

@@ -526,7 +526,7 @@ def test_a_part_without_an_event_is_remarked_and_a_training_part_refused():
     issues = split_audit.audit_folds(parts, Survival())
     assert sorted(issue.remark for issue in issues) == ["label not tested"] * 2 + ["label not trained"]
     assert {issue.id for issue in issues} == {"event"}
-    with pytest.raises(ValueError, match=r"fold \d: its training slides have no event; add slides"):
+    with pytest.raises(ValueError, match=r"fold \d: its training slides have no event; lower folds"):
         folds.require_training(parts, Survival())
 
 

@@ -77,11 +77,8 @@ def cohort(make_slides, plant, tmp_path):
         network = networks.build_network("abmil", 8, 2, 0.0, fold)
         network.attention.attention_c.weight.data *= 40
         arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        classifiers.write_classifier(
-            tmp_path / f"fold{fold}.safetensors",
-            classifiers.FittedClassifier("abmil", Classification(("x", "y")), 8, arrays),
-            {},
-        )
+        model = classifiers.FittedClassifier("abmil", Classification(("x", "y")), 8, arrays)
+        classifiers.write_classifier(tmp_path / f"fold{fold}.safetensors", model, {"bags": "slide"})
     return tmp_path
 
 
@@ -137,7 +134,9 @@ def test_what_another_cohort_made_is_refused(cohort, settings, name):
     if name == "embed.parquet":
         artifacts.write_table(cohort / name, "embed", frame, meta | {"ledger": "theirs"})
     else:
-        classifiers.write_classifier(cohort / name, classifiers.read_classifier(cohort / name)[0], {"ledger": "theirs"})
+        classifiers.write_classifier(
+            cohort / name, classifiers.read_classifier(cohort / name)[0], {"ledger": "theirs", "bags": "slide"}
+        )
     with pytest.raises(ValueError, match=f"{name}: was made from another ledger"):
         draw(cohort, settings)
 
@@ -157,3 +156,17 @@ def test_the_slides_shown_are_tested_ones_of_each_label_in_any_order(per_label, 
     assert not chosen["slide_id"].duplicated().any()
     shuffled = heatmaps.choose_test_slides(table.sample(frac=1, random_state=0), per_label, seed)
     pd.testing.assert_frame_equal(chosen.reset_index(drop=True), shuffled.reset_index(drop=True))
+
+
+def test_a_slide_of_a_bag_is_shown_with_the_prediction_of_the_bag():
+    features = {name: np.full((n, 2), n, np.float32) for name, n in (("a", 2), ("b", 3), ("c", 1))}
+
+    def predict(bag):
+        return bag.sum(0), bag[:, 0].astype(float) / bag[:, 0].sum()
+
+    prediction, attention = heatmaps.attend_slide(predict, features.__getitem__, ["a", "b", "c"], "b")
+    assert prediction.tolist() == [14, 14]
+    assert attention == pytest.approx([1 / 3] * 3)
+    alone, attention = heatmaps.attend_slide(predict, features.__getitem__, ["a"], "a")
+    assert alone.tolist() == [4, 4]
+    assert attention.tolist() == [0.5, 0.5]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from slpd_core import config
-from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint, Survival, make_endpoint
+from slpd_core.endpoints.kinds import Endpoint, Survival, make_endpoint
 from slpd_core.evaluation import classifiers, evaluate, folds, task_heads
 from tests.fixtures.endpoints import plant_hazards
 
@@ -87,7 +87,7 @@ def test_the_error_of_a_number_nears_that_of_the_noise():
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_the_median_training_case_has_the_risk_0(classifier):
+def test_risks_are_on_the_scale_of_the_training_cases(classifier):
     endpoint, table, features = plant("survival", n=45)
     parts = folds.add_truth(folds.make_folds(table, 1, endpoint, n_folds=3), table, endpoint)
     fold = evaluate.select_fold(parts, 0, endpoint)
@@ -95,6 +95,7 @@ def test_the_median_training_case_has_the_risk_0(classifier):
     predictor = classifiers.build_predictor(model)
     risks = [predictor(features[slide])[0][0] for slide in fold.train["slide_id"]]
     assert np.median(risks) == pytest.approx(0, abs=1e-6)
+    assert np.std(risks) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", [*CHANCE, "classification"])
@@ -119,10 +120,14 @@ def test_a_patients_slides_are_one_bag(kind, classifier):
     np.testing.assert_array_equal(by_patient.first(), expected.sort_values("patient_id")[columns])
 
 
-def test_slides_of_a_patient_with_different_truth_are_different_bags():
-    slides = pd.DataFrame({"slide_id": list("abcd"), "patient_id": ["p", "p", "p", "q"], "label": ["x", "y", "x", "x"]})
-    assert evaluate.name_bags(slides, CLASSIFICATION, "patient").tolist() == ["a", "b", "a", "d"]
-    assert evaluate.name_bags(slides, CLASSIFICATION).tolist() == [*"abcd"]
+def test_a_bag_does_not_depend_on_the_truth_and_has_one():
+    slides = pd.DataFrame({"slide_id": list("abcd"), "patient_id": ["p", "p", "p", "q"]})
+    assert evaluate.name_bags(slides, "patient").tolist() == ["a", "a", "a", "d"]
+    assert evaluate.name_bags(slides).tolist() == [*"abcd"]
+    parts = slides.assign(label=["x", "y", "x", "x"], fold=0, part="train")
+    with pytest.raises(ValueError, match=r"fold 0: evaluate\.bags: patient makes one bag .* those of p differ"):
+        evaluate.select_fold(parts, 0, bags="patient")
+    evaluate.select_fold(parts, 0)
 
 
 @pytest.mark.parametrize("n", [2, 7, 40, 41])
@@ -135,6 +140,7 @@ def test_an_epoch_of_survival_has_every_bag_once_and_its_events_spread(n, batch_
     assert max(map(len, batches)) - min(map(len, batches)) <= 1
     events = [int(targets[batch, 1].sum()) for batch in batches]
     assert max(events) - min(events) <= 1
+    assert min(events) > 0
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "regression"])

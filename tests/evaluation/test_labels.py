@@ -68,12 +68,11 @@ def test_labels_that_no_fold_can_use_are_refused_with_their_rows(table, rows, me
 
 
 def test_problems_are_sorted_by_row_those_of_the_whole_table_come_last(table):
-    rows = ("zz,X", "a1,x", "a2,x", "b,x, rare", ",x")
-    with pytest.raises(ValueError, match=r"clinical\.csv: 4 problem") as error:
+    rows = ("a1,x", "a2,X", "b,x, rare", ",x")
+    with pytest.raises(ValueError, match=r"clinical\.csv: 5 problem") as error:
         labels.read_labels(table("\n".join(["slide_id,label", *rows])), SLIDES)
     assert [line.split()[:2] for line in str(error.value).splitlines()[1:]] == [
-        *(["row", f"{row}:"] for row in (3, 5, 6)),
-        ["one", "label"],
+        *(["row", f"{row}:"] for row in (2, 3, 3, 4, 5)),
         ["to", "run"],
     ]
 
@@ -257,3 +256,26 @@ def test_the_stage_writes_the_kind_and_the_fingerprint_knows_it(table, tmp_path)
     assert labels.labels_fingerprint(frame, SURVIVAL) != labels.labels_fingerprint(frame)
     changed = frame.assign(time=frame["time"] + 1)
     assert labels.labels_fingerprint(frame, SURVIVAL) != labels.labels_fingerprint(changed, SURVIVAL)
+
+
+def test_an_external_patient_has_one_survival_too(table):
+    path = table("slide_id,months,status\na1,2,1\na2,3,1\nb,4,0\n")
+    with pytest.raises(ValueError, match=r"patient 'a' has slides of different times or events; survival"):
+        labels.read_labels(path, SLIDES, SURVIVAL, **OS | {"key": "slide_id"}, external=True)
+
+
+def test_a_row_is_the_one_that_holds_the_value(table):
+    path = table("patient_id,tmb\na,NA\na,much\nb,2\nc,3\n")
+    with pytest.raises(ValueError, match=r"row 3: tmb of 'a' is 'much', not a number"):
+        labels.read_labels(path, SLIDES, kinds.Regression(), columns=["tmb"], key="patient_id")
+
+
+def test_ids_of_no_slide_contradict_nothing(table):
+    path = table("slide_id,label\na1,x\na2,x\nb,y\nc,y\nz,x\nz,y\nz2,X\n")
+    assert len(labels.read_labels(path, SLIDES)) == 4
+
+
+def test_the_fingerprint_knows_the_smallest_numbers():
+    frames = [SLIDES.assign(label="q1", value=[1e-11, 2e-11, 3e-11, 4e-11, last]) for last in (5e-11, 5.1e-11)]
+    one, other = (labels.labels_fingerprint(frame, kinds.Regression()) for frame in frames)
+    assert one != other

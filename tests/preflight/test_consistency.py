@@ -10,6 +10,7 @@ import yaml
 from slpd_core import config
 from slpd_core.encoders import region_encoder
 from slpd_core.encoders.foreign_weights import require_weights_file
+from slpd_core.endpoints.kinds import Survival
 from slpd_core.preflight import consistency
 
 ROOT = Path(__file__).parents[2]
@@ -182,3 +183,21 @@ def test_what_is_no_weights_is_named_before_any_work(settings, tmp_path, name, c
     own = {"source": "hipt", "weights": str(tmp_path / name)}
     encoder = settings().patch_encoder.model_dump(exclude={"compared"}) | own
     refused(settings(patch_encoder=encoder), f"patch_encoder.weights: {tmp_path / name} is {what}")
+
+
+def test_slides_of_a_patient_that_differ_in_the_truth_are_no_bag(settings):
+    sheet = SHEET.assign(patient_id=["p1", "p2", "p3", "p1", "p01"])
+    labels = {"label": sheet[["slide_id", "patient_id"]].assign(label=[*"aabba"])}
+    consistency.require_cohort(settings(), sheet, labels)
+    with pytest.raises(ValueError, match=r"task label: evaluate\.bags: patient makes one bag .* those of p1 differ"):
+        consistency.require_cohort(settings(evaluate={"bags": "patient"}), sheet, labels)
+
+
+def test_a_fold_without_an_event_is_found_before_any_work(settings):
+    truth = pd.DataFrame({"time": [1.0, 2, 3, 4, 5], "event": [True, False, False, False, False]})
+    labels = {"os": SHEET[["slide_id", "patient_id"]].assign(label=Survival().group(truth)).join(truth)}
+    os = {"labels": {"tasks": {"os": {"kind": "survival", "time": "t", "event": "e"}}}, "folds": {"n_folds": 3}}
+    with pytest.raises(ValueError, match=r"task os: fold \d: its training slides have no event; lower folds\.n_folds"):
+        consistency.require_cohort(settings(**os), SHEET, labels, endpoints={"os": Survival()})
+    labels["os"]["event"] = True
+    consistency.require_cohort(settings(**os), SHEET, labels, endpoints={"os": Survival()})

@@ -167,6 +167,26 @@ def test_patients_of_the_cohort_are_remarked_on(planted):
     assert remarks[0].startswith("1 patient ids are in the cohort too: q; if they are the same people")
 
 
+def test_a_slide_of_the_cohort_spoils_the_bag_of_its_patient(planted):
+    labels = pd.DataFrame({"slide_id": [*"abcd"], "patient_id": [*"ppqr"], "label": [*"xxyy"]})
+    own = labels.assign(slide_fingerprint=[*"1234"], status=artifacts.OK)
+    cohort = pd.DataFrame({"slide_fingerprint": ["1"], "patient_id": ["z"]})
+    two = make_endpoint("classification", ["x", "y"])
+    scored, _ = external_audit.select_scored(labels, own, cohort, two)
+    assert scored["slide_id"].tolist() == ["b", "c", "d"]
+    scored, remarks = external_audit.select_scored(labels, own, cohort, two, bags="patient")
+    assert scored["slide_id"].tolist() == ["c", "d"]
+    assert remarks[0].startswith("2 labeled slides (a, b) have the bytes of a slide of the cohort")
+    divided = labels.assign(patient_id=[*"ppqq"], label=[*"xxyx"])
+    scored, remarks = external_audit.select_scored(
+        divided, own, cohort.assign(slide_fingerprint="9"), two, bags="patient"
+    )
+    assert scored["slide_id"].tolist() == ["a", "b"]
+    assert remarks[0].startswith(
+        "2 labeled slides (c, d) have a patient whose slides differ in the truth, but are one bag"
+    )
+
+
 def test_a_cohort_of_one_class_has_no_auc_and_says_so(planted):
     planted.labels[:] = "x"
     table, meta = planted.run()
