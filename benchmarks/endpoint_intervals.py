@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from slpd_core.endpoints.cox import fit_cox
-from slpd_core.endpoints.kinds import Endpoint, make_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.endpoints.regression import fit_ridge, predict_ridge
 from slpd_core.report import significance, uncertainty
 

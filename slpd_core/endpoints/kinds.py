@@ -1,13 +1,7 @@
-"""The kinds of endpoints: the columns of a task's tables, their texts, and the scores of predictions.
-
-Every table of a task has the column `label`: the class or, where there are no classes, the group that folds are
-stratified by and pictures are colored by. The truth is in the columns `targets`.
-"""
+"""The kinds of endpoints: classification, ordinal, regression and survival."""
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +9,7 @@ import pandas as pd
 
 from slpd_core.endpoints.classification import CLASS_SCORES, score_classes
 from slpd_core.endpoints.concordance import SURVIVAL_SCORES, auc_times, score_survival
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.ordinal import ORDINAL_SCORES, score_ordinal
 from slpd_core.endpoints.regression import REGRESSION_SCORES, score_regression
 from slpd_core.endpoints.strata import regression_groups, survival_groups
@@ -22,118 +17,6 @@ from slpd_core.endpoints.strata import regression_groups, survival_groups
 # How tables code an event, after a leading "1:" or "0:" (cBioPortal).
 EVENTS = {"1", "true", "yes", "event", "dead", "deceased", "progressed", "recurred"}
 CENSORED = {"0", "false", "no", "censored", "alive", "living"}
-
-
-@dataclass(frozen=True)
-class Endpoint(ABC):
-    """What a task predicts of a slide or patient.
-
-    Attributes:
-        classes: Names of the classes, in their order; none of an endpoint without classes.
-    """
-
-    classes: tuple[str, ...] = ()
-
-    kind: ClassVar[str]
-    targets: ClassVar[tuple[str, ...]]  # columns that hold the truth
-    scores: ClassVar[tuple[str, ...]]
-    shown_scores: ClassVar[tuple[str, ...]]  # of `scores`, those that tables show
-    main_score: ClassVar[str]  # by which rows are compared
-
-    @property
-    @abstractmethod
-    def prediction_columns(self) -> list[str]:
-        """Columns of the predictions, (P,)."""
-
-    @abstractmethod
-    def parse(self, target: str, text: str) -> str | float | bool:
-        """Read a cell of a column of `targets`; raises ValueError, `is ...; remedy`, if it is none."""
-
-    @abstractmethod
-    def group(self, truth: pd.DataFrame) -> np.ndarray:
-        """Name the group of each slide, str (n,), from the columns of the truth."""
-
-    @abstractmethod
-    def encode(self, slides: pd.DataFrame) -> np.ndarray:
-        """Encode the truth as numbers: class indices int64 (n,), values float64 (n,), or times and events (n, 2)."""
-
-    @abstractmethod
-    def score_arrays(
-        self, truth: np.ndarray, predictions: np.ndarray, cohort: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Score the predictions of one test part: each of `scores`, nan where undefined.
-
-        Args:
-            truth: As `encode` returns it.
-            predictions: (n, P).
-            cohort: Truth of all cases, from which times and censoring weights of the time-dependent AUC are taken; by
-                default `truth`.
-        """
-
-    @abstractmethod
-    def find_training_problem(self, slides: pd.DataFrame) -> str:
-        """Say why no classifier can be trained on slides, "" if it can: `its training slides ...`."""
-
-    @property
-    def default_bags(self) -> str:
-        """What a bag is unless the settings say: "slide" or "patient"."""
-        return "slide"
-
-    def find_divided_patients(self, labels: pd.DataFrame) -> list[str]:
-        """List the patients whose slides differ in the truth."""
-        truth = labels[["patient_id", *self.targets]].drop_duplicates()
-        counts = truth["patient_id"].value_counts(sort=False)
-        return sorted(counts.index[counts > 1])
-
-    def find_missing(self, part: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
-        """Name what a part of the labeled slides lacks, so that it trains or tests less than all do."""
-        return sorted({*labels["label"]} - {*part["label"]}) if self.has_classes else []
-
-    def find_patient_problems(self, labels: pd.DataFrame) -> list[str]:
-        """Say which patients cannot have such labels, a line per patient."""
-        return []
-
-    def find_cohort_problems(self, labels: pd.DataFrame) -> list[str]:
-        """Say why a cohort's labels cannot be evaluated, a line per problem."""
-        return []
-
-    def describe(self, labels: pd.DataFrame) -> str:
-        """Describe the labels of slides in a few words: how many of each."""
-        counts = labels["label"].value_counts()
-        names = [name for name in self.classes or sorted(counts.index) if name in counts]
-        return ", ".join(f"{counts[name]:,} {name}" for name in names)
-
-    def categorize(self, prediction: np.ndarray) -> str:
-        """Name the category that a prediction, (P,), stands for; "" of a number."""
-        return ""
-
-    @abstractmethod
-    def describe_prediction(self, prediction: np.ndarray) -> str:
-        """Describe a prediction, (P,), in a few words."""
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether its labels are classes."""
-        return "label" in self.targets
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of a task's tables: the label, and those of the truth."""
-        return [*dict.fromkeys(("label", *self.targets))]
-
-    @property
-    def meta(self) -> dict[str, str]:
-        """The endpoint as metadata of an artifact."""
-        return {"kind": self.kind, "classes": json.dumps(self.classes)}
-
-    def predictions(self, slides: pd.DataFrame) -> np.ndarray:
-        """Return the predictions of a table, float64 (n, P)."""
-        return np.asarray(slides[self.prediction_columns], np.float64)
-
-    def score(self, slides: pd.DataFrame, cohort: pd.DataFrame | None = None) -> dict[str, float]:
-        """Score a table of one test part, as `score_arrays`; cohort: a table with the truth of all cases."""
-        everyone = None if cohort is None else self.encode(cohort)
-        return self.score_arrays(self.encode(slides), self.predictions(slides), everyone)
 
 
 class Classification(Endpoint):

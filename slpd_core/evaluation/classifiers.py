@@ -11,7 +11,8 @@ from typing import TypedDict
 import numpy as np
 
 from slpd_core import artifacts
-from slpd_core.endpoints.kinds import Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.evaluation.features import ReadSlide
 from slpd_core.evaluation.mean_classifiers import Arrays, build_mean_predictor, fit_knn, fit_linear
 from slpd_core.evaluation.training import (

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.endpoints.kinds import Classification, Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import Classification, read_endpoint
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.endpoints.kinds import CLASSIFICATION, Classification, Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import CLASSIFICATION, Classification, read_endpoint
 from slpd_core.evaluation import imported_splits, split_audit
 from slpd_core.evaluation.partition import group_ids, hold_out, partition
 from slpd_core.runtime import generator, log

@@ -9,7 +9,8 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, group_alike, loosen_id
 from slpd_core.artifacts.spreadsheets import row_of_problem
-from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint, make_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import CLASSIFICATION, make_endpoint
 from slpd_core.evaluation.label_table import DEFAULT_TASK, TruthColumns, find_id_doubts, match_ids, read_truth
 from slpd_core.runtime import log, name_some
 

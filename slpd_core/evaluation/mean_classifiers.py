@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from slpd_core.endpoints.cox import fit_cox, predict_cox
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.neighbors import predict_knn_regression, predict_knn_risk
 from slpd_core.endpoints.regression import fit_ridge, predict_ridge
 

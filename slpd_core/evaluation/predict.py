@@ -10,7 +10,7 @@ import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.evaluation import classifiers
 from slpd_core.evaluation.classifiers import FittedClassifier, PredictSlide
 from slpd_core.evaluation.features import ReadSlide, read_features, validated

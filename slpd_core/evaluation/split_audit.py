@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import CLASSIFICATION
 from slpd_core.runtime import log, name_some
 
 ON_BOTH_SIDES = "patient on both sides"

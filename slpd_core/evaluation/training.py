@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.evaluation.features import ReadSlide
 from slpd_core.runtime import fast_imports, generator, progress
 
@@ -209,6 +209,6 @@ def validation_loss(network: "nn.Module", head: "TaskHead", read: ReadSlide, bag
 
 
 def _copy_arrays(network: "nn.Module", head: "TaskHead") -> dict[str, np.ndarray]:
-    """The state dicts as arrays of their own."""
+    """The state dicts, copied."""
     state = network.state_dict() | head.state_dict(prefix=HEAD)
     return {name: tensor.detach().numpy().copy() for name, tensor in state.items()}

@@ -7,7 +7,8 @@ from types import MappingProxyType
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.endpoints.kinds import CLASSIFICATION, Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import CLASSIFICATION
 from slpd_core.evaluation import folds, imported_splits, split_audit
 from slpd_core.evaluation.labels import describe_divided, find_label_doubts
 from slpd_core.preflight import weights

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.endpoints.kinds import Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.report import curves, figures, result_rows, table_format
 from slpd_core.report.external_audit import select_scored
 from slpd_core.report.external_scores import gather_cases

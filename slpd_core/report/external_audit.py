@@ -6,7 +6,7 @@ import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.runtime import name_some
 
 

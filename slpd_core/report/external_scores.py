@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.resampling import draw_patient_weights, percentile_interval
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report.operating_point import score_threshold

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import table_format
 from slpd_core.report.external_scores import gather_cases, score_cases, score_operating_point

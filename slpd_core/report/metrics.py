@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 
 
 def pool_predictions(predictions: pd.DataFrame, endpoint: Endpoint, *, by: str = "slide_id") -> pd.DataFrame:

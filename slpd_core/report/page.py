@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import figures, protocol, result_rows, result_table, table_format, wording
 from slpd_core.report.html import inline_picture, inline_thumbnails, render

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.endpoints.kinds import Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.report import metrics, uncertainty
 from slpd_core.report.table_format import NONE
 

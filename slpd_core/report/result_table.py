@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import metrics, significance, table_format, uncertainty
 from slpd_core.report.result_rows import ROW_NAMES, ResultRow

@@ -10,7 +10,8 @@ import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.config.renamed import FEATURES as RENAMED_FEATURES
-from slpd_core.endpoints.kinds import Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import protocol, table_format
 from slpd_core.report.html import render

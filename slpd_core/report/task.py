@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts
-from slpd_core.endpoints.kinds import Endpoint, read_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.report import curves, figures, metrics, page, protocol, result_rows, result_table, table_format, wording
 from slpd_core.report.result_rows import ResultRow
 from slpd_core.ssl.monitoring import knn_accuracy

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import metrics
 from slpd_core.report.weighted_scores import scores_without_each, weighted_scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.endpoints.survival import logrank_test
 from slpd_core.report import metrics, table_format, uncertainty

@@ -10,7 +10,8 @@ import pandas as pd
 from slpd_core import config
 from slpd_core.artifacts.spreadsheets import read_text_table
 from slpd_core.config import ExternalLabelsConfig
-from slpd_core.endpoints.kinds import Endpoint, make_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.evaluation.label_table import find_id_doubts, read_truth
 from slpd_core.evaluation.labels import labels_fingerprint, read_labels
 from slpd_core.workflow.tasks import Tasks

@@ -10,7 +10,7 @@ from typing import Any
 
 from slpd_core import config
 from slpd_core.artifacts.paths import CohortPaths, join_encoder_name
-from slpd_core.endpoints.kinds import Endpoint
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.workflow.encoders import Encoders
 
 # Kind of endpoint -> the figures of the report that it has, and their names in `snakemake --report`.
@@ -133,8 +133,8 @@ class Rows:
         tables = self.result_tables
         if not tables:
             raise ValueError("report.tables: none is named; cohorts/paper.yaml has those of the paper")
-        is_own = {name: name.partition("/")[0] == self.settings.cohort for name in tables}
-        return [path for name, path in tables.items() if is_own[name] or Path(path).exists()]
+        local = {name for name in tables if name.partition("/")[0] == self.settings.cohort}
+        return [path for name, path in tables.items() if name in local or Path(path).exists()]
 
     def all_external_predictions(self, wildcards: Any) -> list[str]:
         """Return the predictions of every external cohort and task, and the scores of those whose labels are known.

@@ -8,13 +8,14 @@ import pytest
 
 from slpd_core.endpoints import kinds
 from slpd_core.endpoints.concordance import concordance_index
+from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 
 CLASSES = {"classification": ("a", "b", "c"), "ordinal": ("a", "b", "c"), "regression": (), "survival": ()}
 ENDPOINTS = [kinds.make_endpoint(kind, classes) for kind, classes in CLASSES.items()]
 
 
-def draw(endpoint: kinds.Endpoint, n: int, *, perfect: bool, seed: int = 0) -> pd.DataFrame:
+def draw(endpoint: Endpoint, n: int, *, perfect: bool, seed: int = 0) -> pd.DataFrame:
     """Draw the truth of n slides, and predictions that are right, or know nothing."""
     rng = np.random.default_rng(seed)
     hidden = rng.permutation(n).astype(float)

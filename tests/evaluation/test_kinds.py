@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from slpd_core import config
-from slpd_core.endpoints.kinds import Endpoint, Survival, make_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import Survival, make_endpoint
 from slpd_core.evaluation import classifiers, evaluate, folds, task_heads
 from tests.fixtures.endpoints import plant_hazards
 

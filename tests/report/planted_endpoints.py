@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from slpd_core.endpoints.kinds import Endpoint, make_endpoint
+from slpd_core.endpoints.endpoint import Endpoint
+from slpd_core.endpoints.kinds import make_endpoint
 
 GRADES = make_endpoint("ordinal", ["low", "mid", "top"])
 VALUES = make_endpoint("regression")
