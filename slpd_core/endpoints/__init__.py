@@ -10,8 +10,8 @@ survival        1; cox_loss over a batch of bags            risk: standardized b
 ==============  ==========================================  =========================================  =================
 
 `kinds` has a class per kind of `endpoint`, the only thing that the stages ask. Siblings of knn and logreg:
-classification and ordinal have themselves; regression predict_knn_regression and fit_ridge; survival predict_knn_risk and
-fit_cox.
+classification and ordinal have themselves; regression predict_knn_regression and fit_ridge; survival predict_knn_risk
+and fit_cox.
 
 Each fold is scored by itself, since risks of different models have no common scale but that of their training cases: a
 risk is in standard deviations of theirs, from their median. The groups above and below 0 of all folds together have one
