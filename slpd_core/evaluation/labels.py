@@ -1,5 +1,6 @@
 """Labels: the truth of a task for each slide that has it, from the sheet or a table of its own."""
 
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def labels_fingerprint(labels: pd.DataFrame, endpoint: Endpoint = CLASSIFICATION
     Returns:
         32 hex digits.
     """
-    return artifacts.fingerprint(labels.to_csv(index=False), *endpoint.meta.values())
+    return artifacts.fingerprint(json.dumps(labels.to_dict("list")), *endpoint.meta.values())
 
 
 def run(

@@ -73,6 +73,12 @@ FRAMES = {
     "evaluate": pd.DataFrame(
         {"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "p_x": [0.25], "p_y": [0.75]}
     ),
+    "external": pd.DataFrame(
+        {"features": ["slpd"], "classifier": ["mil"], "fold": [0], "slide_id": ["e"], "p_x": [0.25], "p_y": [0.75]}
+    ),
+    "external_results": pd.DataFrame(
+        {"row": ["slpd/mil"], "folds": [10], "slides": [4], "patients": [3], "auc": [float("nan")]}
+    ),
     "history": pd.DataFrame({"epoch": [0, 1], "loss": [5.5, 1 / 3], "entropy_inter": [float("nan"), 0.1]}),
     "remarks": pd.DataFrame({"remark": ["never tested", "=1+1"], "id": ["NA", "007"], "fold": ["", "0"]}),
     "results": pd.DataFrame({"row": ["slpd/mil"], "patch_encoder": [""], "splits": ["10 folds"], "auc_mean": [0.1]}),

@@ -35,7 +35,7 @@ def job(tmp_path):
         (tmp_path / "0.svs").write_bytes(bytes(2_000_000))
         rows = [{"slide_id": str(i), "path": str(tmp_path / f"{i}.svs"), "mpp": float("nan")} for i in range(1000)]
         sheet = pd.DataFrame(rows)
-        slides = SlideFiles(settings, sheet, sheet.iloc[:0], {}, planning=False)
+        slides = SlideFiles(settings, sheet, {}, {}, planning=False)
         return JobResources(settings, slides, Encoders(settings, slides.cohort))
 
     return make
