@@ -13,7 +13,7 @@ from tests.fixtures.endpoints import plant_hazards
 CLASSIFIERS = config.CLASSIFIERS
 GRADES = ("G1", "G2", "G3")
 RECIPE = {"epochs": 20, "lr": 3e-3, "cox_batch_size": 20, "linear_l2": 1.0}
-RECIPES = {"vit_wsi": {"epochs": 8, "lr": 5e-4}, "mil": {"epochs": 60}}
+RECIPES = {"vit_wsi": {"epochs": 8, "lr": 5e-4}, ("mil", "survival"): {"epochs": 60}}
 CHANCE = {"ordinal": 0.0, "regression": 0.0, "survival": 0.5}
 
 
@@ -44,7 +44,7 @@ def predict(endpoint: Endpoint, table: pd.DataFrame, features, classifier: str, 
     """Predict the test slides of the first of three folds."""
     parts = folds.add_truth(folds.make_folds(table, 1, endpoint, n_folds=3), table, endpoint)
     fold = evaluate.select_fold(parts, 0, endpoint, bags)
-    recipe = RECIPE | RECIPES.get(classifier, {}) | options
+    recipe = RECIPE | RECIPES.get(classifier, {}) | RECIPES.get((classifier, endpoint.kind), {}) | options
     return evaluate.predict_fold(fold, features.__getitem__, classifier, 1, **recipe)
 
 
