@@ -33,12 +33,12 @@ def regression_groups(values: np.ndarray) -> np.ndarray:
         values: Of each patient or slide, (n,).
 
     Returns:
-        Name of each group, str (n,), such as "q1 (≤ 2.5)"; fewer groups where many values are equal.
+        Name of each group, str (n,), such as "q1 (up to 2.5)"; fewer groups where many values are equal.
     """
     bins = quantile_bins(np.asarray(values, np.float64))
     ends = [values[bins == i].max() for i in range(bins.max(initial=0))]
-    last = f"q{len(ends) + 1} (> {ends[-1]:.4g})" if ends else "all"
-    names = [*(f"q{i} (≤ {end:.4g})" for i, end in enumerate(ends, start=1)), last]
+    last = f"q{len(ends) + 1} (above {ends[-1]:.4g})" if ends else "all"
+    names = [*(f"q{i} (up to {end:.4g})" for i, end in enumerate(ends, start=1)), last]
     return np.array([names[i] for i in bins], object)
 
 
@@ -49,13 +49,13 @@ def survival_groups(time: np.ndarray, event: np.ndarray) -> np.ndarray:
         time, event: Of each patient or slide, as in `validated_survival`.
 
     Returns:
-        Name of each group, str (n,), such as "early event (≤ 24)" and "late event (> 24)".
+        Name of each group, str (n,), such as "early event (up to 24)" and "late event (above 24)".
     """
     time, event = validated_survival(time, event)
     groups = np.empty(len(time), object)
     for name, side in (("event", event), ("censored", ~event)):
         bins = quantile_bins(time[side], n_bins=2)
         edge = time[side][bins == 0].max(initial=0)
-        names = [f"early {name} (≤ {edge:.4g})", f"late {name} (> {edge:.4g})"] if bins.any() else [name]
+        names = [f"early {name} (up to {edge:.4g})", f"late {name} (above {edge:.4g})"] if bins.any() else [name]
         groups[side] = [names[i] for i in bins]
     return groups

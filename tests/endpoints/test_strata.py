@@ -41,7 +41,7 @@ def test_bins_are_as_many_as_hold_enough():
 
 def test_numbers_are_grouped_by_quartile_and_named_by_its_end():
     groups = strata.regression_groups(np.array([4.0, 1.0, 3.0, 2.0, 8.0, 5.0, 6.0, 7.25]))
-    names = ["q1 (≤ 2)", "q2 (≤ 4)", "q3 (≤ 6)", "q4 (> 6)"]
+    names = ["q1 (up to 2)", "q2 (up to 4)", "q3 (up to 6)", "q4 (above 6)"]
     assert groups.tolist() == [names[i] for i in (1, 0, 1, 0, 3, 2, 2, 3)]
     assert strata.regression_groups(np.array([4.0, 4.0])).tolist() == ["all", "all"]
     assert len(strata.regression_groups(np.empty(0))) == 0
@@ -59,7 +59,7 @@ def test_survival_is_grouped_by_event_then_by_time(seed, n):
 
 def test_one_event_is_a_group_of_its_own():
     groups = strata.survival_groups(np.arange(8.0), np.arange(8) == 3)
-    early, late = "early censored (≤ 4)", "late censored (> 4)"
+    early, late = "early censored (up to 4)", "late censored (above 4)"
     assert groups.tolist() == [early] * 3 + ["event", early] + [late] * 3
 
 
@@ -75,3 +75,9 @@ def test_folds_share_events_and_late_times_evenly(seed, n_folds):
     table = pd.crosstab(fold, label)
     assert np.ptp(table.to_numpy(), axis=0).max() <= 1
     assert table.to_numpy().min() >= 1
+
+
+def test_names_of_groups_are_of_signs_that_every_font_has():
+    time = np.arange(8.0)
+    for groups in (strata.regression_groups(time), strata.survival_groups(time, np.arange(8) % 2 == 0)):
+        assert all(name.isascii() for name in groups)

@@ -311,7 +311,7 @@ def test_groups_of_tsne_keep_their_order_and_empty_ones_are_left_out(draw):
 
 def test_ordered_groups_are_shades_of_one_scale(draw):
     """From light to dark; unordered ones have the colors of all figures."""
-    names = [f"q{i} (≤ {i}.5)" for i in range(1, 9)]
+    names = [f"q{i} (up to {i}.5)" for i in range(1, 9)]
     column = pd.Categorical([names[i % 8] for i in range(60)], names, ordered=True)
     ordered, unordered = (
         draw(figures.plot_tsne, {"slpd": plane(of)}).axes[0].collections for of in (column, column.as_unordered())
