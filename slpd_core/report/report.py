@@ -9,7 +9,7 @@ from slpd_core import artifacts, config
 from slpd_core.report import external, figures, page, task, wording
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context
-from slpd_core.report.task import TaskPaths
+from slpd_core.report.task import TaskPaths, TaskResults
 from slpd_core.runtime import log
 
 VERSION = 26
@@ -25,6 +25,27 @@ def _draw_figures(
     if histories:
         pngs |= {"training": figures.plot_training(histories), "tsne": figures.plot_tsne(planes)}
     return pngs
+
+
+def _label_by_slide(results: TaskResults) -> dict[str, str]:
+    """Label of each slide that a task labels."""
+    return dict(zip(results.labels["slide_id"], results.labels["label"], strict=True))
+
+
+def _project_runs(
+    embeds: Mapping[str, pd.DataFrame],
+    ledger: pd.DataFrame,
+    results: Mapping[str, TaskResults],
+    *,
+    slides_per_label: int,
+    perplexity: float,
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """The region embeddings of each run by t-SNE, of slides of the first task, with the groups of all tasks."""
+    labels = next(map(_label_by_slide, results.values()), {})
+    slides = choose_slides(ledger, labels, slides_per_label, seed=seed)
+    groups = {name: wording.order_groups(of.labels, of.endpoint) for name, of in results.items()}
+    return {name: project_regions(embed, slides, groups, perplexity, seed=seed) for name, embed in embeds.items()}
 
 
 def run(
@@ -71,13 +92,14 @@ def run(
         name: task.read_task(name, paths, ledger=ledger_fingerprint, runs=runs, reference=section.reference)
         for name, paths in tasks.items()
     }
-    labels = {name: dict(zip(of.labels["slide_id"], of.labels["label"], strict=True)) for name, of in results.items()}
-    slides = choose_slides(ledger, next(iter(labels.values()), {}), section.tsne_slides_per_label, seed=seed)
-    groups = {name: wording.order_groups(of.labels, of.endpoint) for name, of in results.items()}
-    planes = {
-        name: project_regions(embed, slides, groups, section.tsne_perplexity, seed=seed)
-        for name, (embed, _) in embeds.items()
-    }
+    planes = _project_runs(
+        {name: embed for name, (embed, _) in embeds.items()},
+        ledger,
+        results,
+        slides_per_label=section.tsne_slides_per_label,
+        perplexity=section.tsne_perplexity,
+        seed=seed,
+    )
     pngs = _draw_figures(histories, patches, planes)
     metas = {"ledger": ledger_meta} | {name: meta for name, (_, meta) in embeds.items()}
     external_cohorts, external_pngs, external_metas = external.describe_external(external_paths)
@@ -91,7 +113,7 @@ def run(
     for name, of in results.items():
         drawn = task.draw_figures(of, runs)
         if of.endpoint.has_classes:
-            drawn |= task.draw_knn(monitored_paths, labels[name], patients)
+            drawn |= task.draw_knn(monitored_paths, _label_by_slide(of), patients)
         task.write_task(out_dir / name, of, drawn, meta)
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
