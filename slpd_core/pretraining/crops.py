@@ -32,8 +32,8 @@ class CropParams:
     augment: Augment = "hflip"
 
 
-def crop_indices(n_crops: int, grid: int, crop: int, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """Draw random crops, as indices of the flattened grid.
+def draw_crops(n_crops: int, grid: int, crop: int, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Draw random crops, as steps through the flattened grid.
 
     Args:
         n_crops: How many.
@@ -43,34 +43,49 @@ def crop_indices(n_crops: int, grid: int, crop: int, augment: Augment, rng: np.r
         rng: Draws them.
 
     Returns:
-        int64 (n_crops, crop, crop).
+        int64 (3, n_crops): index of a crop's first token, step to the token below, step to the token on the right.
     """
-    corners = rng.integers(0, grid - crop + 1, size=(n_crops, 2))
+    row, column = rng.integers(0, grid - crop + 1, size=(n_crops, 2)).T
     chance = {"none": (0.0, 0.0, 0.0), "hflip": (0.5, 0.0, 0.0), "dihedral": (0.5, 0.5, 0.5)}[augment]
     mirrored, flipped, transposed = (rng.random(n_crops) < probability for probability in chance)
-    steps = np.arange(crop)
-    columns = np.where(mirrored[:, None], steps[::-1], steps) + corners[:, 1:]
-    rows = np.where(flipped[:, None], steps[::-1], steps) + corners[:, :1]
-    indices = rows[:, :, None] * grid + columns[:, None, :]
-    return np.where(transposed[:, None, None], indices.transpose(0, 2, 1), indices)
+    first = (row + (crop - 1) * flipped) * grid + column + (crop - 1) * mirrored
+    down, right = np.where(flipped, -grid, grid), np.where(mirrored, -1, 1)
+    return np.stack([first, np.where(transposed, right, down), np.where(transposed, down, right)])
 
 
-def gather_crops(tokens: Tensor, regions: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+def crop_indices(drawn: Tensor, crop: int) -> Tensor:
+    """Lay out crops, on the device of what was drawn.
+
+    Args:
+        drawn: int64 (3, ...), of `draw_crops`.
+        crop: Side of a crop in tokens.
+
+    Returns:
+        int64 (..., crop, crop), of the flattened grid.
+    """
+    first, down, right = drawn[..., None, None]
+    steps = torch.arange(crop, device=drawn.device)
+    indices: Tensor = first + down * steps[:, None] + right * steps
+    return indices
+
+
+def gather_crops(tokens: Tensor, regions: np.ndarray, drawn: np.ndarray, crop: int, device: torch.device) -> Tensor:
     """Gather crops of regions on a device.
 
     Args:
         tokens: (R, grid, grid, C), anywhere.
         regions: int64 (B,), rows of tokens.
-        indices: int64 (n, B, crop, crop), of the flattened grid; n may be 0.
+        drawn: int64 (3, n, B), of `draw_crops`; n may be 0.
+        crop: Side of a crop in tokens.
         device: Where to.
 
     Returns:
         float32 (n, B, crop, crop, C).
     """
-    n, B, crop, _ = indices.shape
-    flat = regions[:, None] * math.prod(tokens.shape[1:3]) + indices.reshape(n, B, crop * crop)
-    gathered = tokens.flatten(0, 2)[to_device(torch.from_numpy(flat), tokens.device)]
-    return to_device(gathered, device).float().reshape(n, B, crop, crop, tokens.shape[-1])
+    first, down, right = drawn
+    of_regions = np.stack([first + regions * math.prod(tokens.shape[1:3]), down, right])
+    indices = crop_indices(to_device(torch.from_numpy(of_regions), tokens.device), crop)
+    return to_device(tokens.flatten(0, 2)[indices], device).float()
 
 
 def sample_crops(
@@ -99,6 +114,6 @@ def sample_crops(
     kinds = ((params.n_global_crops, params.global_crop_size), (params.n_local_crops, params.local_crop_size))
     views = []
     for n, side in kinds:
-        indices = crop_indices(n * n_regions, tokens.shape[1], side, params.augment, rng)
-        views.append(gather_crops(tokens, regions, indices.reshape(n, n_regions, side, side)[:, rows], device))
+        drawn = draw_crops(n * n_regions, tokens.shape[1], side, params.augment, rng).reshape(3, n, n_regions)
+        views.append(gather_crops(tokens, regions, drawn[:, :, rows], side, device))
     return views

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
 from slpd_core.pretraining import reference
-from slpd_core.pretraining.crops import crop_indices
+from slpd_core.pretraining.crops import crop_indices, draw_crops
 from slpd_core.runtime import generator
 from slpd_core.ssl.checkpoint import Checkpoint
 from tests.fixtures.pretraining import build_student_teacher, inter_loss_skipping, train_run
@@ -170,12 +170,9 @@ class Oracle(reference.SLPD):
             (section.n_global_crops, section.global_crop_size),
             (section.n_local_crops, section.local_crop_size),
         ):
-            for indices in crop_indices(count * len(regions), 4, side, section.augment, rng).reshape(
-                count, len(regions), side, side
-            ):
-                of_region = [
-                    self.tokens[r].reshape(16, 8)[torch.from_numpy(i)] for r, i in zip(regions, indices, strict=True)
-                ]
+            drawn = torch.from_numpy(draw_crops(count * len(regions), 4, side, section.augment, rng))
+            for indices in crop_indices(drawn, side).split(len(regions)):
+                of_region = [self.tokens[r].reshape(16, 8)[i] for r, i in zip(regions, indices, strict=True)]
                 crops.append(torch.stack(of_region))
         return crops
 
