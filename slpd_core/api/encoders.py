@@ -12,7 +12,8 @@ from torch import nn
 from slpd_core import artifacts, config
 from slpd_core.config.base import Positive, Seed
 from slpd_core.encoders import region_encoder
-from slpd_core.encoders.patch_encoder import build_encoder, load_weights, read_patch_encoder
+from slpd_core.encoders.patch_encoder import build_encoder, load_weights
+from slpd_core.encoders.patch_encoder_file import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.pretraining.networks import torch_seed

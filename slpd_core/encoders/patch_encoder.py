@@ -1,19 +1,15 @@
-"""The frozen patch encoder: weights from any source, built into a timm ViT; and the pipeline's own file of one.
+"""The frozen patch encoder: weights from any source, built into a timm ViT.
 
-`load_weights` reads weights that others published, `build_encoder` makes a model of them, `read_patch_encoder` reads
-the file that the stage patch_encoder wrote.
+`load_weights` reads weights that others published, `build_encoder` makes a model of them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from slpd_core import artifacts
 from slpd_core.encoders import vit
 from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights, load_hipt, load_timm, native_input_px
 from slpd_core.runtime import generator, log
@@ -167,43 +163,3 @@ def token_dim(model: Any, pooling: str) -> int:
             f"{'with' if has_cls else 'without'} a [CLS]; set pooling to cls, or name another ViT"
         )
     return 2 * int(model.num_features)
-
-
-def read_patch_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Read the encoder that the stage patch_encoder wrote; `vit.forward_pooled` applies it.
-
-    Args:
-        path: Of its weights.safetensors.
-
-    Returns:
-        The timm ViT, frozen and in eval mode, and its metadata, as from `parse_metadata`.
-
-    Raises:
-        ValueError: The file is broken, or holds no patch encoder.
-    """
-    tensors, meta = artifacts.read_weights(path)
-    parsed = parse_metadata(meta)
-    state = {key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()}
-    model = vit.build_vit_from_state(parsed["name"], parsed["input_px"], parsed["model_kwargs"], state, str(path))
-    return model.eval().requires_grad_(False), parsed
-
-
-def parse_metadata(meta: artifacts.Meta) -> dict[str, Any]:
-    """Parse the metadata of a patch encoder's file.
-
-    Args:
-        meta: Metadata of the file.
-
-    Returns:
-        PATCH_ENCODER_META, as values, and the fingerprint.
-
-    Raises:
-        ValueError: Entries are missing; names them.
-    """
-    missing = [key for key in (*artifacts.PATCH_ENCODER_META, "fingerprint") if key not in meta]
-    if missing:
-        raise ValueError(
-            f"the patch encoder's weights.safetensors lacks the metadata {missing}; delete the file and run snakemake "
-            "again, or import foreign weights by patch_encoder.weights"
-        )
-    return {key: json.loads(meta[key]) for key in artifacts.PATCH_ENCODER_META} | {"fingerprint": meta["fingerprint"]}

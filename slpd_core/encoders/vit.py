@@ -115,24 +115,6 @@ def _require_architecture(model_kwargs: Mapping[str, Any]) -> None:
         )
 
 
-def forward_pooled(model: Any, x: Tensor, pooling: str) -> Tensor:
-    """Encode patches and pool the ViT's own tokens.
-
-    Args:
-        model: A ViT without a head.
-        x: Normalized RGB, float (B, 3, input_px, input_px).
-        pooling: "cls": the model's own pooling, [CLS] by default; "cls_mean": [CLS], then the mean of the patch tokens.
-
-    Returns:
-        Tokens, (B, token_dim).
-    """
-    if pooling == "cls":
-        pooled: Tensor = model(x)
-        return pooled
-    tokens = model.forward_features(x)
-    return torch.cat((tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(dim=1)), dim=1)
-
-
 def patch_stride(model: Any) -> int:
     """Return the side that one of a ViT's own tokens covers.
 

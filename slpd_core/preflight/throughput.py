@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from slpd_core import config
-from slpd_core.encoders.patch_encoder import read_patch_encoder
+from slpd_core.encoders.patch_encoder_file import read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import classifiers

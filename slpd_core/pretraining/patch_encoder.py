@@ -14,6 +14,8 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.encoders import vit
 from slpd_core.encoders.patch_encoder import build_encoder, load_weights
+from slpd_core.encoders.patch_encoder_file import PLAIN_VIT
+from slpd_core.encoders.plain_vit import describe_plain_vit
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.encoders.pretrained_weights import HALF_RGB, PretrainedWeights
 from slpd_core.pretraining import stage_one
@@ -177,6 +179,8 @@ def run(
     meta = artifacts.provenance("patch_encoder", VERSION, section.model_dump(), weights.origin)
     meta |= {key: json.dumps(encoder_meta[key]) for key in (*artifacts.PATCH_ENCODER_META, "interpolate_offset")}
     meta |= {"origin": weights.origin, "origin_fingerprint": weights.file_fingerprint}
+    plain = describe_plain_vit(model.eval())
+    meta |= {PLAIN_VIT: json.dumps(plain)} if plain else {}
     if training:
         meta["recipe"] = json.dumps(training.recipe.model_dump())
     meta["fingerprint"] = _fingerprint(tensors, encoder_meta, getattr(model, "global_pool", None))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slpd_core.encoders.patch_encoder import read_patch_encoder
+from slpd_core.encoders.patch_encoder_file import read_patch_encoder
 from slpd_core.encoders.precision import single_threaded_pool
 from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.runtime import log
@@ -189,8 +189,8 @@ def build_tokenizer(
     """Build a tokenizer from a patch encoder; the model itself is changed.
 
     Args:
-        model: A timm ViT.
-        meta: Its metadata, as `encoders.patch_encoder.parse_metadata` returns.
+        model: A `PlainVit` or a timm ViT.
+        meta: Its metadata, as `encoders.patch_encoder_file.parse_metadata` returns.
         precision: "fp32", "bf16" or "fp16".
         device: "cpu" or "cuda".
         batch_size: Patches per forward pass; "auto" by the memory.

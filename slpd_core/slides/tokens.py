@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slpd_core import artifacts, config
-from slpd_core.encoders.patch_encoder import parse_metadata
+from slpd_core.encoders.patch_encoder_file import parse_metadata
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
@@ -41,7 +41,7 @@ def build_provenance(
     Args:
         settings: The stage's settings.
         regions_meta: Metadata of the regions.
-        encoder_meta: Metadata of the patch encoder, as `encoders.patch_encoder.parse_metadata` returns.
+        encoder_meta: Metadata of the patch encoder, as `encoders.patch_encoder_file.parse_metadata` returns.
         precision: Precision that the encoder runs in.
 
     Returns:

@@ -1,13 +1,14 @@
 """The fast encoder gives what timm's own forward gives, whatever the ViT is made of."""
 
 import copy
+import json
 
 import pytest
 import timm
 import torch
-from timm.layers import SwiGLUPacked
+from timm.layers import GluMlp, SwiGLU, SwiGLUPacked
 
-from slpd_core.encoders import frozen_layers, vit, vit_inference
+from slpd_core.encoders import frozen_layers, plain_vit, vit_inference
 
 MEAN, STD = (0.6, 0.5, 0.7), (0.2, 0.25, 0.3)
 MODELS = {
@@ -25,6 +26,7 @@ MODELS = {
     "two blocks in parallel": ("test_vit", {"block_fn": timm.models.vision_transformer.ParallelScalingBlock}),
 }
 FALLEN_BACK = ("two blocks in parallel", "eva")
+OF_TIMM = (*FALLEN_BACK, "attention pooling", "RMS norm")  # models that are not built without timm
 
 
 def build(name, arguments):
@@ -47,7 +49,7 @@ def pixels():
 def plain(model, pixels, pooling):
     normalised = (pixels / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     with torch.inference_mode():
-        return vit.forward_pooled(model, normalised.permute(0, 3, 1, 2), pooling)
+        return vit_inference.forward_pooled(model, normalised.permute(0, 3, 1, 2), pooling)
 
 
 def fast(model, pixels, pooling, precision, **options):
@@ -71,7 +73,7 @@ def centred_cosine(found, wanted):
 @pytest.mark.parametrize("what", [*MODELS, "eva"])
 def test_fp32_is_the_plain_forward(what, pixels):
     model = build(*MODELS.get(what, ("eva02_tiny_patch14_224", {"patch_size": 16, "depth": 2})))
-    assert vit_inference.is_plain_vit(model) == (what not in FALLEN_BACK)
+    assert plain_vit.is_plain_vit(model) == (what not in FALLEN_BACK)
     found, wanted = fast(model, pixels, "cls", "fp32"), plain(model, pixels, "cls")
     assert found.dtype is torch.float32
     assert relative_error(found, wanted) < 1e-5
@@ -83,6 +85,50 @@ def test_cls_and_mean_is_the_plain_forward(arguments, pixels):
     found, wanted = fast(model, pixels, "cls_mean", "fp32"), plain(model, pixels, "cls_mean")
     assert found.shape == (24, 128)
     assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("what", [*MODELS, "eva"])
+def test_a_vit_without_timm_returns_the_same_bits(what, pixels):
+    model = build(*MODELS.get(what, ("eva02_tiny_patch14_224", {"patch_size": 16, "depth": 2})))
+    description = plain_vit.describe_plain_vit(model)
+    assert (description is None) == (what in OF_TIMM)
+    if description:
+        own = plain_vit.PlainVit(model.state_dict(), **json.loads(json.dumps(description)))
+        for pooling in ("cls", "cls_mean"):
+            assert torch.equal(plain(own, pixels, pooling), plain(model, pixels, pooling))
+            for precision in ("fp32", "bf16", "fp16"):
+                assert torch.equal(fast(own, pixels, pooling, precision), fast(model, pixels, pooling, precision))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"act_layer": "quick_gelu"},
+        {"act_layer": "gelu_tanh"},
+        {"mlp_layer": SwiGLU, "act_layer": "silu"},
+        {"dynamic_img_size": False, "reg_tokens": 2, "fc_norm": True},
+    ],
+    ids=str,
+)
+def test_activations_gates_and_norms_of_published_vits_need_no_timm(arguments, pixels):
+    model = build("test_vit", arguments)
+    own = plain_vit.PlainVit(model.state_dict(), **plain_vit.describe_plain_vit(model))
+    assert torch.equal(fast(own, pixels, "cls", "fp32"), fast(model, pixels, "cls", "fp32"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"act_layer": "relu"}, {"mlp_layer": GluMlp}, {"global_pool": "max"}], ids=lambda value: str(value)
+)
+def test_a_vit_that_would_return_other_tokens_stays_timms(arguments):
+    assert plain_vit.describe_plain_vit(build("test_vit", arguments)) is None
+
+
+def test_a_plain_vit_whose_tensors_are_missing_is_refused():
+    model = build("test_vit", {})
+    state, description = model.state_dict(), plain_vit.describe_plain_vit(model)
+    del state["blocks.1.attn.proj.weight"]
+    with pytest.raises(KeyError, match=r"blocks\.1\.attn\.proj"):
+        plain_vit.PlainVit(state, **description)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -18,6 +18,8 @@ from torch.nn import functional
 from slpd_core import artifacts
 from slpd_core.encoders import hub, pretrained_weights, vit
 from slpd_core.encoders import patch_encoder as encoders
+from slpd_core.encoders.patch_encoder_file import read_patch_encoder
+from slpd_core.encoders.vit_inference import forward_pooled
 from slpd_core.pretraining import patch_encoder
 
 OWN_MEAN, OWN_STD = [0.7, 0.6, 0.65], [0.2, 0.25, 0.3]
@@ -111,7 +113,7 @@ def test_making_weights_leaves_the_global_generator_alone(section):
 
 def test_what_is_loaded_is_what_was_made(tmp_path, section):
     patch_encoder.run(weights_path=tmp_path / "w.safetensors", section=section, seed=1)
-    model, meta = encoders.read_patch_encoder(tmp_path / "w.safetensors")
+    model, meta = read_patch_encoder(tmp_path / "w.safetensors")
     made = encoders.build_random_vit(section.name, section.patch_px).eval()
     assert not model.training
     pixels = torch.rand(2, 3, 64, 64)
@@ -259,10 +261,10 @@ def test_the_fingerprint_covers_what_the_weights_come_from(tmp_path, section):
 def test_foreign_weights_are_not_taken_for_ours(tmp_path):
     save_file(published(), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"w\.safetensors: .*from elsewhere: it carries no checksum; delete the file"):
-        encoders.read_patch_encoder(tmp_path / "w.safetensors")
+        read_patch_encoder(tmp_path / "w.safetensors")
     artifacts.write_weights(tmp_path / "w.safetensors", {"x": np.ones(1)}, {"stage": "pretrain"})
     with pytest.raises(ValueError, match=r"lacks the metadata \['name'.*patch_encoder\.weights"):
-        encoders.read_patch_encoder(tmp_path / "w.safetensors")
+        read_patch_encoder(tmp_path / "w.safetensors")
 
 
 def test_an_encoder_that_takes_no_patches_is_refused():
@@ -380,10 +382,10 @@ def test_hipts_checkpoint_is_the_published_model(tmp_path, settings, made):
     torch.save(dino_checkpoint(teacher, dino_vit(384, 1, 14, seed=2)), tmp_path / "vit256.pth")
     section = settings.patch_encoder.model_copy(update={"source": "hipt", "weights": str(tmp_path / "vit256.pth")})
     _, meta = made(section)
-    model, parsed = encoders.read_patch_encoder(tmp_path / "w.safetensors")
+    model, parsed = read_patch_encoder(tmp_path / "w.safetensors")
     x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        found = vit.forward_pooled(model, x, "cls")
+        found = forward_pooled(model, x, "cls")
         assert relative(found, dino_forward(teacher, x, heads=6)) < 1e-5
         assert relative(found, dino_forward(teacher, x, heads=6, offset=0.0)) > 1e-4
     assert (parsed["input_px"], parsed["token_dim"], parsed["source"]) == (256, 384, "hipt, another file")
@@ -461,7 +463,7 @@ def test_a_folder_brings_its_arguments_size_and_normalisation(section, folder, m
     place = folder(state, arguments={"reg_tokens": 4, "no_embed_class": True, "img_size": 96, "init_values": 1e-5})
     given = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "dynamic_img_size": True, "num_classes": 0}
     tensors, _ = made(named(section, f"local-dir:{place}", model_kwargs=given))
-    model, meta = encoders.read_patch_encoder(tmp_path / "w.safetensors")
+    model, meta = read_patch_encoder(tmp_path / "w.safetensors")
     assert (meta["mean"], meta["std"], meta["input_px"], meta["token_dim"]) == (OWN_MEAN, OWN_STD, 96, 64)
     assert (meta["name"], meta["model_kwargs"]) == ("test_vit", UNI_LIKE | {"no_embed_class": True})
     np.testing.assert_array_equal(tensors["pos_embed"], state["pos_embed"])
@@ -470,7 +472,7 @@ def test_a_folder_brings_its_arguments_size_and_normalisation(section, folder, m
     reference.load_state_dict({key: tensor for key, tensor in state.items() if not key.startswith("head.")})
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
-        torch.testing.assert_close(vit.forward_pooled(model, x, "cls"), reference.forward_features(x)[:, 0])
+        torch.testing.assert_close(forward_pooled(model, x, "cls"), reference.forward_features(x)[:, 0])
 
 
 def test_the_same_weights_are_the_same_encoder_wherever_they_lie(section, folder, cached, made, tmp_path):
@@ -630,11 +632,11 @@ def test_a_machine_that_is_offline_says_what_to_do(section, made, name):
 def test_the_means_of_cls_mean_leave_registers_out(section, made, tmp_path):
     own = section.model_copy(update={"pooling": "cls_mean", "model_kwargs": {"reg_tokens": 4}})
     _, meta = made(own)
-    model, parsed = encoders.read_patch_encoder(tmp_path / "w.safetensors")
+    model, parsed = read_patch_encoder(tmp_path / "w.safetensors")
     assert parsed["token_dim"] == json.loads(meta["token_dim"]) == 128
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        found, tokens = vit.forward_pooled(model, x, "cls_mean"), model.forward_features(x)
+        found, tokens = forward_pooled(model, x, "cls_mean"), model.forward_features(x)
         torch.testing.assert_close(found[:, :64], model(x))
         assert tokens.shape == (2, 1 + 4 + 16, 64)
         torch.testing.assert_close(found[:, 64:], sum(tokens[:, 5 + patch] for patch in range(16)) / 16)
@@ -649,14 +651,14 @@ def test_cls_mean_needs_a_cls(section, made):
 
 def test_unpooled_encoders_give_their_cls(section, made, tmp_path):
     made(section.model_copy(update={"model_kwargs": {"global_pool": ""}}))
-    model, _ = encoders.read_patch_encoder(tmp_path / "w.safetensors")
+    model, _ = read_patch_encoder(tmp_path / "w.safetensors")
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 64)
 
 
 def test_a_vit_that_computes_some_of_its_tensors_is_whole(section, made, tmp_path):
     arguments = {"depth": 1, "embed_dim": 48, "num_heads": 2}
     made(named(section, "vit_small_patch16_dinov3", source="random", model_kwargs=arguments))
-    model, _ = encoders.read_patch_encoder(tmp_path / "w.safetensors")
+    model, _ = read_patch_encoder(tmp_path / "w.safetensors")
     random = encoders.build_random_vit("vit_small_patch16_dinov3", 64, model_kwargs=arguments).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():

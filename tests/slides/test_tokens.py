@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from slpd_core import artifacts, config
-from slpd_core.encoders import patch_encoder as encoders
+from slpd_core.encoders.patch_encoder_file import read_patch_encoder
 from slpd_core.pretraining import patch_encoder
 from slpd_core.slides import patch_pixels, tokenizer, tokens
 from slpd_core.wsi import outages
@@ -72,7 +72,7 @@ def encode(tmp_path, weights, settings):
 def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
     corners = [(0, 0), (256, 64), (300, 200)]
     found, meta = encode(slide, corners)
-    model, _ = encoders.read_patch_encoder(weights)
+    model, _ = read_patch_encoder(weights)
     assert found.tokens.shape == (3, 16, 64)
     np.testing.assert_array_equal(found.coords, corners)
     with Slide(slide) as opened, torch.inference_mode():
@@ -85,6 +85,31 @@ def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
     assert meta["precision"] == "fp32"
     assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "test_vit")
     assert meta["encoder_normalization"] == "mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+
+
+WITHOUT_TIMM = """
+import sys
+from pathlib import Path
+from slpd_core.slides import tokenizer, tokens
+
+tokenizer.load_tokenizer(Path(sys.argv[1]), precision="fp32")
+print({"timm", "torchvision"} & sys.modules.keys())
+"""
+
+
+def test_a_plain_vit_is_loaded_without_timm(weights):
+    command = [sys.executable, "-c", WITHOUT_TIMM, str(weights)]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
+
+
+def test_weights_without_the_description_of_a_plain_vit_give_the_same_tokens(encode, slide, weights):
+    plain, _ = encode(slide, [(0, 0)])
+    tensors, meta = artifacts.read_weights(weights)
+    assert meta.pop("plain_vit")
+    artifacts.write_weights(weights, tensors, meta)
+    by_timm, _ = encode(slide, [(0, 0)])
+    np.testing.assert_array_equal(by_timm.tokens, plain.tokens)
 
 
 def test_the_batch_size_does_not_show(encode, slide):
