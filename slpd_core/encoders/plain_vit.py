@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-State = Mapping[str, Tensor]
+_State = Mapping[str, Tensor]
 # Classes of timm's plain ViT; a subclass or another model is not plain.
 TIMM_CLASSES = {
     "model": "timm.models.vision_transformer.VisionTransformer",
@@ -27,23 +27,23 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _linear(state: State, name: str) -> nn.Linear:
+def _linear(state: _State, name: str) -> nn.Linear:
     rows, columns = state[f"{name}.weight"].shape
     return nn.Linear(columns, rows, bias=f"{name}.bias" in state)
 
 
-def _norm(state: State, name: str, eps: float) -> nn.Module:
+def _norm(state: _State, name: str, eps: float) -> nn.Module:
     return nn.LayerNorm(len(state[f"{name}.weight"]), eps) if f"{name}.weight" in state else nn.Identity()
 
 
-def _parameter(state: State, name: str) -> nn.Parameter | None:
+def _parameter(state: _State, name: str) -> nn.Parameter | None:
     return nn.Parameter(torch.empty(state[name].shape), requires_grad=False) if name in state else None
 
 
-class PatchEmbedding(nn.Module):
+class _PatchEmbedding(nn.Module):
     """Patches of an image as one convolution."""
 
-    def __init__(self, state: State, name: str, input_px: int, eps: float) -> None:
+    def __init__(self, state: _State, name: str, input_px: int, eps: float) -> None:
         super().__init__()
         dim, channels, *size = state[f"{name}.proj.weight"].shape
         self.patch_size = (size[0], size[1])
@@ -53,24 +53,16 @@ class PatchEmbedding(nn.Module):
         self.norm = _norm(state, f"{name}.norm", eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            x: (B, 3, side, side).
-
-        Returns:
-            (B, patches, dim).
-        """
         tokens: Tensor = self.norm(self.proj(x).flatten(2).transpose(1, 2))
         return tokens
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Self-attention of several heads."""
 
     gate = None
 
-    def __init__(self, state: State, name: str, num_heads: int, eps: float) -> None:
+    def __init__(self, state: _State, name: str, num_heads: int, eps: float) -> None:
         super().__init__()
         self.qkv, self.proj = _linear(state, f"{name}.qkv"), _linear(state, f"{name}.proj")
         self.num_heads = num_heads
@@ -79,14 +71,6 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm, self.norm = (_norm(state, f"{name}.{n}", eps) for n in ("q_norm", "k_norm", "norm"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply self-attention.
-
-        Args:
-            x: (B, tokens, dim).
-
-        Returns:
-            The same shape.
-        """
         size = (len(x), x.shape[1], 3, self.num_heads, self.head_dim)
         q, k, v = self.qkv(x).view(size).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
@@ -94,10 +78,10 @@ class Attention(nn.Module):
         return out
 
 
-class Mlp(nn.Module):
+class _Mlp(nn.Module):
     """An MLP of two layers; the first may have a gate, packed with it (`fc1`) or apart (`fc1_g`, `fc1_x`)."""
 
-    def __init__(self, state: State, name: str, activation: str, eps: float) -> None:
+    def __init__(self, state: _State, name: str, activation: str, eps: float) -> None:
         super().__init__()
         self.activation, self.fc2 = ACTIVATIONS[activation], _linear(state, f"{name}.fc2")
         self.norm = _norm(state, f"{name}.norm", eps)
@@ -109,14 +93,6 @@ class Mlp(nn.Module):
             self.packed = self.fc1.out_features == 2 * self.fc2.in_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the MLP.
-
-        Args:
-            x: (..., dim).
-
-        Returns:
-            The same shape.
-        """
         if self.split:
             hidden = self.activation(self.fc1_g(x)) * self.fc1_x(x)
         elif self.packed:
@@ -128,44 +104,28 @@ class Mlp(nn.Module):
         return out
 
 
-class LayerScale(nn.Module):
+class _LayerScale(nn.Module):
     """A learned factor per dimension."""
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: _State, name: str) -> None:
         super().__init__()
         self.gamma = _parameter(state, f"{name}.gamma")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale tokens, if there are factors.
-
-        Args:
-            x: (..., dim).
-
-        Returns:
-            The same shape.
-        """
         return x if self.gamma is None else x * self.gamma
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """A transformer block with norms before attention and MLP."""
 
-    def __init__(self, state: State, name: str, num_heads: int, activation: str, eps: float) -> None:
+    def __init__(self, state: _State, name: str, num_heads: int, activation: str, eps: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = _norm(state, f"{name}.norm1", eps), _norm(state, f"{name}.norm2", eps)
-        self.attn: nn.Module = Attention(state, f"{name}.attn", num_heads, eps)
-        self.mlp = Mlp(state, f"{name}.mlp", activation, eps)
-        self.ls1, self.ls2 = LayerScale(state, f"{name}.ls1"), LayerScale(state, f"{name}.ls2")
+        self.attn: nn.Module = _Attention(state, f"{name}.attn", num_heads, eps)
+        self.mlp = _Mlp(state, f"{name}.mlp", activation, eps)
+        self.ls1, self.ls2 = _LayerScale(state, f"{name}.ls1"), _LayerScale(state, f"{name}.ls2")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the block.
-
-        Args:
-            x: (B, tokens, dim).
-
-        Returns:
-            The same shape.
-        """
         x = x + self.ls1(self.attn(self.norm1(x)))
         out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
         return out
@@ -175,7 +135,7 @@ class PlainVit(nn.Module):
     """A frozen ViT without a head; shapes, registers, norms and biases are as its state dict has them.
 
     Args:
-        state: State dict with timm's names, which the model takes over; positions are of this image size.
+        state: _State dict with timm's names, which the model takes over; positions are of this image size.
         input_px: Side of the input images.
         num_heads: Attention heads.
         activation: Key of ACTIVATIONS.
@@ -192,7 +152,7 @@ class PlainVit(nn.Module):
 
     def __init__(
         self,
-        state: State,
+        state: _State,
         *,
         input_px: int,
         num_heads: int,
@@ -205,11 +165,11 @@ class PlainVit(nn.Module):
         self.global_pool, self.no_embed_class = global_pool, no_embed_class
         depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
         with torch.device("meta"):
-            self.patch_embed: nn.Module = PatchEmbedding(state, "patch_embed", input_px, eps)
+            self.patch_embed: nn.Module = _PatchEmbedding(state, "patch_embed", input_px, eps)
             self.cls_token, self.reg_token = _parameter(state, "cls_token"), _parameter(state, "reg_token")
             self.pos_embed = _parameter(state, "pos_embed")
             self.norm_pre = _norm(state, "norm_pre", eps)
-            blocks = [Block(state, f"blocks.{i}", num_heads, activation, eps) for i in range(depth)]
+            blocks = [_Block(state, f"blocks.{i}", num_heads, activation, eps) for i in range(depth)]
             self.blocks = nn.Sequential(*blocks)
             self.norm, self.fc_norm = _norm(state, "norm", eps), _norm(state, "fc_norm", eps)
         self.load_state_dict(state, assign=True)
