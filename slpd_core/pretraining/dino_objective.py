@@ -50,7 +50,7 @@ class DinoObjective:
             LogitFactors(crops, student.head.normalized_weight(), self.student_temperature),
             LogitFactors(targets, last_layer, self.teacher_temperature),
             center.expand(G, -1),
-            losses.cross_view_weights(G, crops.shape[1]).to(crops).expand(B, -1, -1) / B,
+            losses.cross_view_weights(G, crops.shape[1], crops.device).to(crops).expand(B, -1, -1) / B,
             networks.dtype,
         )
         koleo = losses.koleo_of_crops(z[: G * B], G)

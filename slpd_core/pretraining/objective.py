@@ -4,15 +4,16 @@ With the defaults `reference.SLPD.losses` is the same in plain torch; here regio
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slpd_core.pretraining.blocks import in_blocks
 from slpd_core.pretraining.targets import BatchTargets, InterTarget
 from slpd_core.ssl import distributed, losses
-from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.losses import LogitFactors
 from slpd_core.ssl.student_teacher import StudentTeacher, autocast
 
@@ -21,7 +22,6 @@ TERMS = ("self", "intra", "inter")
 LOSS_NAMES = {term: f"loss_{term}" for term in TERMS}
 ENTROPIES = {"self": "teacher_entropy", "intra": "entropy_intra", "inter": "entropy_inter"}
 METRICS = ("loss", *LOSS_NAMES.values(), "koleo", *ENTROPIES.values())
-BLOCK_REGIONS = {"cpu": 32, "cuda": 128}  # that go through a network at a time
 
 
 @dataclass(frozen=True)
@@ -100,24 +100,33 @@ class SlpdObjective:
     def backward(self, networks: StudentTeacher, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch, backpropagate into the student and update the centers.
 
-        Regions go through the student block by block, in the memory of one: losses and gradients are sums over regions.
-        KoLeo looks for neighbors in the whole batch, which then is one block.
+        Regions go through the networks block by block, in the memory of one: losses and gradients are sums over
+        regions. KoLeo looks for neighbors in the whole batch, which then is one block.
 
         Args:
-            networks: Student and teacher; gradients are added to the student's.
+            networks: Student and teacher; the student gets the gradients, the centers move in place.
             batch: Crops and targets.
 
         Returns:
             METRICS, each (): a loss without targets is 0, the entropy of targets that no region has is nan.
         """
-        teacher, device, student = self.teacher_output(networks, batch), networks.device, networks.student
+        teacher = self.teacher_output(networks, batch)
+        learn = partial(self._student_backward, networks, batch, teacher)
+        output = learn(len(batch)) if self.koleo_weight else in_blocks(learn, len(batch), networks.device)
+        return self._metrics(teacher, *output)
+
+    def _student_backward(
+        self, networks: StudentTeacher, batch: Batch, teacher: TeacherOutput, block_regions: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Set the student's gradients; return cross-entropies (B, T, crops), entropies (B, T) and KoLeo."""
+        student, device = networks.student, networks.device
+        student.zero_grad()
         output_weight, terms = student.head.normalized_weight(), teacher.pair_weights.items()
         pair_weights = torch.cat([self.alphas[term] * weights for term, weights in terms], 1).to(output_weight.dtype)
         output_weight_leaf = output_weight.detach().requires_grad_(output_weight.requires_grad)
-        size = len(batch) if self.koleo_weight else BLOCK_REGIONS[device.type]
         n_global, outputs, global_embeddings = len(batch.views[0]), [], []
-        for first in range(0, len(batch), size):
-            b = slice(first, first + size)
+        for first in range(0, len(batch), block_regions):
+            b = slice(first, first + block_regions)
             with autocast(networks.dtype, device):
                 crops = [view[:, b].flatten(0, 1) for view in batch.views if len(view)]
                 z = torch.cat([student.encoder(crop) for crop in crops])
@@ -138,7 +147,7 @@ class SlpdObjective:
         if not self.koleo_weight:  # logged all the same
             koleo = losses.koleo_of_crops(torch.cat(global_embeddings, 1).flatten(0, 1), n_global)
         cross_entropy, entropy = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-        return self._metrics(teacher, cross_entropy, entropy, koleo.detach())
+        return cross_entropy, entropy, koleo.detach()
 
     def teacher_output(self, networks: StudentTeacher, batch: Batch) -> TeacherOutput:
         """Run the teacher on a batch and update the centers.
@@ -153,17 +162,16 @@ class SlpdObjective:
         Returns:
             The targets of all terms.
         """
-        vectors = teacher_vectors(networks, batch, cluster_space=self.cluster_space)
+        embed = partial(teacher_vectors, networks, batch, cluster_space=self.cluster_space)
+        vectors = in_blocks(embed, len(batch), networks.device)
         output_weight = networks.teacher.head.normalized_weight()
         exists = {"self": torch.ones_like(vectors["self"][..., 0])}
         exists |= {term: exists_of_term for term, (_, exists_of_term) in batch.targets.items()}
         centers = []
         for term, rows in vectors.items():
-            name = self.center_of[term]
-            centers.append(networks.centers[name].expand(rows.shape[1], -1))
-            networks.centers[name] = losses.update_center(
-                networks.centers[name], rows, output_weight, exists[term], self.center_momentum
-            )
+            center = networks.centers[self.center_of[term]]
+            centers.append(center.clone().expand(rows.shape[1], -1))
+            center.copy_(losses.update_center(center, rows, output_weight, exists[term], self.center_momentum))
         logits = LogitFactors(torch.cat([*vectors.values()], 1), output_weight, self.teacher_temperature)
         return TeacherOutput(logits, torch.cat(centers), exists, weight_pairs(batch, skip_crop_k=self.skip_crop_k))
 
@@ -186,13 +194,18 @@ class SlpdObjective:
 
 
 def teacher_vectors(
-    networks: StudentTeacher, batch: Batch, *, cluster_space: Literal["embedding", "bottleneck"] = "embedding"
+    networks: StudentTeacher,
+    batch: Batch,
+    block_crops: int,
+    *,
+    cluster_space: Literal["embedding", "bottleneck"] = "embedding",
 ) -> dict[str, Tensor]:
     """Compute what a batch is distilled from, in the teacher's bottleneck.
 
     Args:
         networks: The teacher.
         batch: Crops and targets.
+        block_crops: That go through the teacher at a time.
         cluster_space: Space of the targets.
 
     Returns:
@@ -200,7 +213,7 @@ def teacher_vectors(
     """
     teacher, views = networks.teacher, batch.views[0]
     with torch.no_grad(), autocast(networks.dtype, views.device):
-        parts = views.flatten(0, 1).split(BLOCK_REGIONS[views.device.type])
+        parts = views.flatten(0, 1).split(block_crops)
         crop_vectors = torch.cat([teacher.head.bottleneck(teacher.encoder(part)) for part in parts])
         vectors = {"self": crop_vectors.view(*views.shape[:2], -1).transpose(0, 1)}
         for term, (values, _) in batch.targets.items():
@@ -223,15 +236,14 @@ def weight_pairs(batch: Batch, *, skip_crop_k: bool = False) -> dict[str, Tensor
         Term -> (B, targets, crops); each sums to 1 over the batch, or to 0 where no region has a target.
     """
     B, device, (G, crops) = len(batch), batch.views[0].device, (len(batch.views[0]), sum(map(len, batch.views)))
-    pair_weights = {"self": to_device(losses.cross_view_weights(G, crops), device).expand(B, G, crops) / B}
+    pair_weights = {"self": losses.cross_view_weights(G, crops, device).expand(B, G, crops) / B}
     for term, (_, exists) in batch.targets.items():
         count = exists.sum(1, keepdim=True)
         n_regions = (count > 0).sum().float()
         distributed.all_reduce_sum(n_regions)
         share = exists / count.clamp(min=1) * distributed.world_size() / n_regions.clamp(min=1)
-        compared = torch.ones(exists.shape[1], crops)
+        compared = torch.ones(exists.shape[1], crops, device=device)
         if skip_crop_k:
             compared.fill_diagonal_(0)
-        compared = to_device(compared, device)
         pair_weights[term] = share[:, :, None] * compared / compared.sum(1, keepdim=True)
     return pair_weights

@@ -146,17 +146,18 @@ def _block(
     return cross_entropy, entropy, log_p.exp_().baddbmm_(share.transpose(1, 2), q, alpha=-1).flatten(0, 1)
 
 
-def cross_view_weights(targets: int, crops: int) -> Tensor:
+def cross_view_weights(targets: int, crops: int, device: torch.device | None = None) -> Tensor:
     """Weight the pairs of L_self: each crop with all global crops but itself (DINO, eq. 3; paper, eq. 1).
 
     Args:
         targets: Global crops.
         crops: All crops; the global ones come first.
+        device: Of the weights.
 
     Returns:
         (targets, crops), of sum 1.
     """
-    weights = 1 - torch.eye(targets, crops)
+    weights = 1 - torch.eye(targets, crops, device=device)
     return weights / weights.sum()
 
 

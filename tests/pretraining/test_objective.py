@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from slpd_core import config
-from slpd_core.pretraining import objective, reference
+from slpd_core.pretraining import blocks, objective, reference
 from slpd_core.pretraining.crops import CropParams, sample_crops
 from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.ssl.student_teacher import StudentTeacher
@@ -68,13 +68,13 @@ def test_a_step_has_the_losses_and_gradients_of_the_formula(section, make_batch,
 
     The released code compares the k-th prototype with all crops but the k-th: of K = 3, the third is a local one.
     """
-    monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
+    monkeypatch.setitem(blocks.BLOCK_REGIONS, "cpu", block)
     changes = {"drop_path": 0.0, "alpha_intra": 0.7, "alpha_inter": 0.3} | VARIANTS[variant]
     section = section.model_copy(update=changes)
     networks, batch = make_batch(section)
     if not section.alpha_intra:
         del batch.targets["intra"]
-    centers = dict(networks.centers)
+    centers = {term: center.clone() for term, center in networks.centers.items()}
     found = section.extract(SlpdObjective).backward(networks, batch)
     gradients = {name: parameter.grad for name, parameter in networks.student.named_parameters()}
 
@@ -127,7 +127,7 @@ def test_a_batch_none_of_whose_regions_has_a_prototype(section, make_batch):
     """As of slides that are all too small: no loss and no gradient of the terms, no NaN, and their centers stay."""
     networks, batch = make_batch(section)
     without = {term: (values, 0 * weights) for term, (values, weights) in batch.targets.items()}
-    before = dict(networks.centers)
+    before = {term: center.clone() for term, center in networks.centers.items()}
     found = section.extract(SlpdObjective).backward(networks, replace(batch, targets=without))
     assert found["loss_intra"] == found["loss_inter"] == 0
     assert found["loss"] == found["loss_self"]
@@ -149,13 +149,12 @@ def test_half_precision_has_nearly_the_same_gradients(section, make_batch, dtype
         {term: (values.float(), weights.float()) for term, (values, weights) in batch.targets.items()},
     )
     networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=dtype is torch.float16)
-    centers, found = dict(networks.centers), []
+    centers, found = networks.centers, []
     for each in (torch.float32, dtype):
-        networks.centers = dict(centers)
+        networks.centers = {term: center.clone() for term, center in centers.items()}
         networks.dtype = each
         loss = section.extract(SlpdObjective).backward(networks, batch)["loss"]
         gradient = torch.cat([parameter.grad.flatten() for parameter in networks.student.parameters()])
-        networks.student.zero_grad()
         found.append((loss, gradient / networks.scaler.get_scale()))
     (exact, gradient), (loss, rounded) = found
     torch.testing.assert_close(loss, exact, atol=0, rtol=1e-2)
@@ -167,9 +166,49 @@ def test_koleo_takes_the_batch_as_one_block(section, make_batch, monkeypatch):
     section = section.model_copy(update={"drop_path": 0.0, "koleo_weight": 1.0})
     found = []
     for block in (2, 32):
-        monkeypatch.setitem(objective.BLOCK_REGIONS, "cpu", block)
+        monkeypatch.setitem(blocks.BLOCK_REGIONS, "cpu", block)
         torch.manual_seed(0)
         networks, batch = make_batch(section)
         section.extract(SlpdObjective).backward(networks, batch)
         found.append([parameter.grad for parameter in networks.student.parameters()])
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_blocks_are_halved_for_good_where_memory_is_short(section, make_batch, name, monkeypatch, caplog):
+    """Blocks of one from then on; losses, gradients and centers as if they had always been so small.
+
+    The student has done one block of two regions when memory gets short.
+    """
+    section, found = section.model_copy(update={"drop_path": 0.0}), []
+    for block in (1, 4):
+        monkeypatch.setitem(blocks.BLOCK_REGIONS, "cpu", block)
+        torch.manual_seed(0)
+        networks, batch = make_batch(section)
+        bottleneck, calls = getattr(networks, name).head.bottleneck, []
+
+        def short(x, bottleneck=bottleneck, calls=calls):
+            calls.append(len(x))
+            if blocks.BLOCK_REGIONS["cpu"] == 4 or (blocks.BLOCK_REGIONS["cpu"] == 2 and len(calls) > 2):
+                raise torch.OutOfMemoryError("short")
+            return bottleneck(x)
+
+        monkeypatch.setattr(getattr(networks, name).head, "bottleneck", short)
+        losses = section.extract(SlpdObjective).backward(networks, batch)
+        gradients = [parameter.grad for parameter in networks.student.parameters()]
+        found.append((losses, gradients, networks.centers))
+    assert blocks.BLOCK_REGIONS["cpu"] == 1
+    assert "memory is short for 4 regions at a time: 2 at a time from now on" in caplog.text
+    torch.testing.assert_close(*found, equal_nan=True)
+
+
+def test_memory_that_is_short_for_one_region_is_an_error(section, make_batch, monkeypatch):
+    networks, batch = make_batch(section)
+
+    def short(_):
+        raise torch.OutOfMemoryError("short")
+
+    monkeypatch.setitem(blocks.BLOCK_REGIONS, "cpu", 4)
+    monkeypatch.setattr(networks.student.head, "bottleneck", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        section.extract(SlpdObjective).backward(networks, batch)
