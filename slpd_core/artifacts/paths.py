@@ -134,6 +134,6 @@ class CohortPaths:
     regions_dir = PathPattern("regions")
     tokens_dir = PathPattern("tokens", "compared/{encoder}/tokens")
     tables_dir = PathPattern("tables")
-    state_dir = PathPattern("state")  # fingerprints of slides' files and failures to read, kept from run to run
+    state_dir = PathPattern("state")  # of slides' files, failures to read and precision, kept from run to run
     logs_dir = PathPattern("logs")
     benchmarks_dir = PathPattern("benchmarks")

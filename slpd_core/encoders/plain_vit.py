@@ -135,7 +135,7 @@ class PlainVit(nn.Module):
     """A frozen ViT without a head; shapes, registers, norms and biases are as its state dict has them.
 
     Args:
-        state: _State dict with timm's names, which the model takes over; positions are of this image size.
+        state: State dict with timm's names, which the model takes over; positions are of this image size.
         input_px: Side of the input images.
         num_heads: Attention heads.
         activation: Key of ACTIVATIONS.

@@ -160,6 +160,27 @@ def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
         )
 
 
+def check_precision(precisions: Mapping[str, str]) -> None:
+    """Check that the tokens of all slides were computed in one precision.
+
+    Args:
+        precisions: Precision by slide id, of the slides that have tokens.
+
+    Raises:
+        ValueError: There are several; names the slides of each.
+    """
+    slides: dict[str, list[str]] = {}
+    for slide, precision in precisions.items():
+        slides.setdefault(precision, []).append(slide)
+    if len(slides) > 1:
+        ranked = sorted(slides, key=lambda precision: -len(slides[precision]))
+        listed = "; ".join(f"{precision or 'unknown'}: {name_some(slides[precision])}" for precision in ranked)
+        raise ValueError(
+            f"the cohort's tokens have several precisions ({listed}); delete encoded/SLIDE.h5 of the slides that are "
+            f"not in {ranked[0]} and run snakemake again, or set tokens.precision, which encodes all slides again"
+        )
+
+
 def _read_slide(tissue_path: Path) -> artifacts.SlideInfo:
     return artifacts.read_tissue(tissue_path)[0].slide
 
@@ -167,8 +188,8 @@ def _read_slide(tissue_path: Path) -> artifacts.SlideInfo:
 def _build_rows(
     slides: Iterable[Mapping[Any, Any]], tissue_paths: Sequence[Path], encoded_paths: Sequence[Path]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Read the artifacts of the sheet's slides: rows of the ledger and its inputs."""
-    rows, inputs = [], []
+    """Read the artifacts of the sheet's slides, whose tokens have one precision: rows of the ledger and its inputs."""
+    rows, inputs, precisions = [], [], {}
     for slide, *paths in zip(slides, tissue_paths, encoded_paths, strict=True):
         tissue, tissue_meta = artifacts.read_tissue(paths[0])
         encoded, meta = artifacts.read_regions(paths[1])
@@ -176,6 +197,9 @@ def _build_rows(
         inputs += [tissue_meta["fingerprint"], meta["fingerprint"]]
         inputs += [str(row["status"]), str(row["regions"])]  # which may differ between runs of the same inputs
         rows.append({key: slide[key] for key in ("slide_id", "patient_id")} | row)
+        if row["status"] == artifacts.OK:
+            precisions[slide["slide_id"]] = meta.get("precision", "")
+    check_precision(precisions)
     return pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), inputs
 
 
@@ -202,7 +226,7 @@ def run(
         unmatched: Names of files in tissue.masks_dir that belong to no slide.
 
     Raises:
-        ValueError: As `remark_copies` and `check`.
+        ValueError: As `remark_copies` and `check`; or tokens have several precisions.
     """
     sheet, sheet_meta = artifacts.read_table(sheet_path, "sheet")
     ledger, inputs = _build_rows(sheet.to_dict("records"), tissue_paths, encoded_paths)

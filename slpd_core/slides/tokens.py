@@ -7,9 +7,9 @@ from typing import Any
 
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import parse_metadata
-from slpd_core.encoders.precision import choose_precision
 from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
+from slpd_core.slides.cohort_precision import describe_encoder, resolve_cohort_precision
 from slpd_core.slides.patch_pixels import count_patches, record_mean_colors
 from slpd_core.slides.tokenizer import RegionTokenizer, load_tokenizer
 from slpd_core.wsi import outages
@@ -50,11 +50,7 @@ def build_provenance(
     inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
     return artifacts.provenance("tokens", VERSION, dict(settings), *inputs) | {
         "precision": precision,
-        "encoder_source": encoder_meta["source"],
-        "encoder_name": encoder_meta["name"],
-        "encoder_normalization": "mean {:g} {:g} {:g}, std {:g} {:g} {:g}".format(
-            *encoder_meta["mean"], *encoder_meta["std"]
-        ),
+        **describe_encoder(encoder_meta),
     }
 
 
@@ -121,13 +117,19 @@ def run(
         device: "cpu" or "cuda".
         quarantine: Errors that quarantine the slide; others are raised.
         cache_dir: Cache that cohorts share, see `token_cache`.
-        state_dir: Folder of memos and marks on the slides' files.
+        state_dir: Folder of memos and marks on the slides' files, and of the record of the cohort's precision.
     """
     regions, regions_meta = artifacts.read_regions(regions_path)
     encoder_meta = parse_metadata(artifacts.read_weights(weights_path)[1])
     token_dim = encoder_meta["token_dim"]
     grid = count_patches(regions_path, regions.size_px, encoder_meta["patch_px"])
-    precision = choose_precision(section.precision, device, token_dim)
+    precision = resolve_cohort_precision(
+        section.precision,
+        device=device,
+        encoder_meta=encoder_meta,
+        state_dir=state_dir,
+        encoded_dir=encoded_path.parent,
+    )
     provenance = build_provenance(section.model_dump(), regions_meta, encoder_meta, precision)
     fingerprint = provenance["fingerprint"]
     if len(regions.coords) and not (cache_dir and token_cache.get(cache_dir, fingerprint, regions, tokens_path)):

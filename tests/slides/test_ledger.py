@@ -21,7 +21,7 @@ def run(tmp_path, settings):
     """Run the stage on slides given as {slide_id: (regions, status, reason, remarks ...)}; gives the ledger.
 
     contents: fingerprints of their bytes; without, each has its own. patients: the patient of each. known: those of the
-    cohort's slides by their ids.
+    cohort's slides by their ids. precisions: of their tokens, fp32 by default.
     """
 
     def run(
@@ -32,6 +32,7 @@ def run(tmp_path, settings):
         external: bool = False,
         known: dict = MappingProxyType({}),
         unmatched: tuple = (),
+        precisions: dict = MappingProxyType({}),
     ) -> pd.DataFrame:
         patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
         rows = [(name, patients[number], 0.5, "") for number, name in enumerate(slides)]
@@ -44,7 +45,8 @@ def run(tmp_path, settings):
             artifacts.write_tissue(paths["tissue"][number], artifacts.Tissue(info, polygons), META)
             coords = np.zeros((count, 2), np.int64)
             found = artifacts.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
-            artifacts.write_regions(paths["encoded"][number], found, META | {"fingerprint": f"tokens-{name}"})
+            meta = META | {"fingerprint": f"tokens-{name}", "precision": precisions.get(name, "fp32")}
+            artifacts.write_regions(paths["encoded"][number], found, meta)
         for name, content in known.items():
             info = artifacts.SlideInfo(name, artifacts.OK, "", 8000, 6000, 0.5, "sheet", content)
             artifacts.write_tissue(tmp_path / f"{name}.known", artifacts.Tissue(info, ()), META)
@@ -168,3 +170,11 @@ def test_outlines_of_no_slide_are_named_and_change_no_row(run, tmp_path, caplog)
     plain = artifacts.read_table(tmp_path / "ledger.parquet", "ledger")[1]
     assert plain.items() <= meta.items()
     assert "unmatched_outlines" not in plain
+
+
+def test_slides_of_several_precisions_are_refused_by_name(run):
+    slides = {name: (count, artifacts.OK, "") for name, count in (("a", 2), ("b", 1), ("c", 3), ("none", 0))}
+    precisions = {"a": "bf16", "b": "fp32", "c": "bf16", "none": "fp32"}
+    with pytest.raises(ValueError, match=r"\(bf16: a, c; fp32: b\); delete encoded/SLIDE\.h5 .* not in bf16"):
+        run(slides, precisions=precisions)
+    assert len(run(slides, precisions=precisions | {"b": "bf16"})) == 4

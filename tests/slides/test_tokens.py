@@ -151,6 +151,13 @@ def test_auto_says_what_it_chose(encode, slide):
     assert meta["precision"] in ("fp32", "bf16")
 
 
+def test_auto_is_resolved_once_for_a_cohort(encode, slide, tmp_path, monkeypatch):
+    _, first = encode(slide, [(0, 0)], precision="auto", state=tmp_path / "state")
+    monkeypatch.setattr("slpd_core.slides.cohort_precision.choose_precision", None)
+    _, second = encode(slide, [(0, 0)], precision="auto", state=tmp_path / "state", name="other")
+    assert first["precision"] == second["precision"]
+
+
 @pytest.mark.parametrize("status", [artifacts.OK, artifacts.QUARANTINED])
 def test_no_regions_no_tokens_and_the_slide_is_not_opened(encode, tmp_path, status):
     found, _ = encode(tmp_path / "gone.svs", [], status)
