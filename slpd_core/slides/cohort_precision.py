@@ -48,8 +48,8 @@ def resolve_cohort_precision(
     return kept
 
 
-def describe_encoder(encoder_meta: Mapping[str, Any]) -> artifacts.Meta:
-    """Describe a patch encoder in the metadata of tokens.
+def format_encoder_meta(encoder_meta: Mapping[str, Any]) -> artifacts.Meta:
+    """Format the entries on a patch encoder in the metadata of tokens.
 
     Args:
         encoder_meta: As in `resolve_cohort_precision`.
@@ -67,7 +67,7 @@ def describe_encoder(encoder_meta: Mapping[str, Any]) -> artifacts.Meta:
 
 def _most_common(encoded_dir: Path, encoder_meta: Mapping[str, Any]) -> str | None:
     """Return the precision of most slides that this encoder has encoded; None if there are none."""
-    described, counts = describe_encoder(encoder_meta).items(), Counter[str]()
+    described, counts = format_encoder_meta(encoder_meta).items(), Counter[str]()
     for path in sorted(encoded_dir.glob("*.h5")):
         with suppress(ValueError, OSError):  # a broken file, or one of a job that runs at the same time
             regions, meta = artifacts.read_regions(path)

@@ -9,7 +9,7 @@ from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import parse_metadata
 from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
-from slpd_core.slides.cohort_precision import describe_encoder, resolve_cohort_precision
+from slpd_core.slides.cohort_precision import format_encoder_meta, resolve_cohort_precision
 from slpd_core.slides.patch_pixels import count_patches, record_mean_colors
 from slpd_core.slides.tokenizer import RegionTokenizer, load_tokenizer
 from slpd_core.wsi import outages
@@ -50,7 +50,7 @@ def build_provenance(
     inputs = (regions_meta["fingerprint"], encoder_meta["fingerprint"], precision)
     return artifacts.provenance("tokens", VERSION, dict(settings), *inputs) | {
         "precision": precision,
-        **describe_encoder(encoder_meta),
+        **format_encoder_meta(encoder_meta),
     }
 
 

@@ -36,7 +36,7 @@ def encode(tmp_path):
         coords = np.zeros((count, 2), np.int64)
         regions = artifacts.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
         meta = artifacts.provenance("tokens", 1, {}, name) | {"precision": precision}
-        meta |= cohort_precision.describe_encoder(encoder)
+        meta |= cohort_precision.format_encoder_meta(encoder)
         artifacts.write_regions(tmp_path / "encoded" / f"{name}.h5", regions, meta)
 
     return encode
