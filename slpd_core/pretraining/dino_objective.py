@@ -44,8 +44,9 @@ class DinoObjective:
             with torch.no_grad():
                 targets = teacher.head.bottleneck(teacher.encoder(views[0]))
         crops, targets = (rows.view(-1, B, rows.shape[1]).transpose(0, 1) for rows in (crops, targets))
-        exists, last_layer, center = targets.new_ones(B, G), teacher.head.normalized_weight(), networks.centers["self"]
-        networks.centers["self"] = losses.update_center(center, targets, last_layer, exists, self.center_momentum)
+        exists, last_layer = targets.new_ones(B, G), teacher.head.normalized_weight()
+        center = networks.centers["self"].clone()
+        networks.centers["self"].copy_(losses.update_center(center, targets, last_layer, exists, self.center_momentum))
         self_loss, _, entropy = losses.chunked_cross_entropy(
             LogitFactors(crops, student.head.normalized_weight(), self.student_temperature),
             LogitFactors(targets, last_layer, self.teacher_temperature),

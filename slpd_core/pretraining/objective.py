@@ -40,6 +40,10 @@ class Batch:
         """Return the number of regions."""
         return self.views[0].shape[1]
 
+    def tensors(self) -> list[Tensor]:
+        """List crops and targets."""
+        return [*self.views, *(tensor for pair in self.targets.values() for tensor in pair)]
+
 
 @dataclass(frozen=True)
 class TeacherOutput:

@@ -20,6 +20,7 @@ from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, name_some
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
+from slpd_core.ssl.cuda_graph import GraphedStep
 from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.monitoring import effective_rank, fixed_sample
 from slpd_core.ssl.schedules import Recipe
@@ -77,6 +78,13 @@ class StageTwo(PretrainingStage):
     prototypes: Prototypes | None = None
     targets: EpochTargets | None = None
     monitored: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Have the kernels of a step started together, on a GPU."""
+        networks = self.networks
+        self.graphed: GraphedStep[Batch] = GraphedStep(
+            super().backward, [*networks.student.parameters()], networks.device
+        )
 
     @classmethod
     def create(
@@ -168,6 +176,10 @@ class StageTwo(PretrainingStage):
             views = sample_crops(self.dataset.tokens, shard, rows, len(regions), self.crops, rng, device)
             index = to_device(torch.from_numpy(shard), device)
             yield Batch(views, self.targets.for_batch(index) if self.targets else {})
+
+    def backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Distil a batch: `SlpdObjective.backward`, on a GPU in a CUDA graph."""
+        return self.graphed(batch)
 
     def end_epoch(self) -> dict[str, float]:
         """Drop the targets."""

@@ -17,7 +17,7 @@ class Objective(Protocol):
         """Compute the loss of a batch, backpropagate into the student and update the centers.
 
         Args:
-            networks: Student and teacher.
+            networks: Student and teacher; the centers move in place.
             batch: As `PretrainingStage.load` yields it.
 
         Returns:
@@ -81,6 +81,17 @@ class PretrainingStage(Protocol):
             What `Objective.backward` takes; of several processes this one's share.
         """
         ...
+
+    def backward(self, batch: Any) -> dict[str, Tensor]:
+        """Compute the loss of a batch, backpropagate into the student and update the centers.
+
+        Args:
+            batch: As `load` yields it.
+
+        Returns:
+            The loss first, then its parts, each (), valid until the next call.
+        """
+        return self.objective.backward(self.networks, batch)
 
     def end_epoch(self) -> dict[str, float]:
         """Finish an epoch.

@@ -31,7 +31,7 @@ class EpochState:
     Attributes:
         index: From 0.
         row: Its history row so far.
-        metrics: What `Objective.backward` returned in the steps done, each (metrics,), mean over the processes.
+        metrics: What `PretrainingStage.backward` returned in the steps done, each (metrics,), mean over the processes.
     """
 
     index: int
@@ -113,7 +113,7 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
         for i in progress(range(first, n_steps), n_steps - first, f"epoch {epoch + 1}", "steps"):
             torch.manual_seed(stage.torch_seed("drop_path", epoch, i) + distributed.rank())
             state.row |= apply_schedules(networks, stage.recipe, epoch * n_steps + i, n_steps, len(batches[i]))
-            metrics_of_step = stage.objective.backward(networks, next(loader))
+            metrics_of_step = stage.backward(next(loader))
             update_networks(networks, stage.recipe.clip_norm, state.row["teacher_momentum"])
             metrics.append(torch.stack([*metrics_of_step.values()]))
             distributed.all_reduce_mean(metrics[-1])

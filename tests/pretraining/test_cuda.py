@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from slpd_core.pretraining.objective import SlpdObjective
 from slpd_core.pretraining.pretrain import select_arguments
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
-from slpd_core.ssl.trainer import EpochState, train_epoch
+from slpd_core.ssl.trainer import EpochState, fit, train_epoch
 from tests.fixtures.pretraining import train_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -42,6 +43,7 @@ def test_a_gpu_trains_as_the_cpu_does_and_goes_on_from_a_checkpoint(section, mak
 def test_no_step_waits_for_the_gpu(section, make_cohort, precision, koleo, on_gpu, monkeypatch):
     section = section.model_copy(
         update={"precision": precision, "koleo_weight": koleo, "prototype_start_epoch": 0, "batch_size": 6}
+        | {"freeze_last_layer_epochs": 0}
     )
     cohort = make_cohort(9, 1, 8, 7)
     if not on_gpu:
@@ -98,3 +100,39 @@ def test_one_process_of_nccl_trains_as_none(section, make_cohort, tmp_path):
     finally:
         torch.distributed.destroy_process_group()
     np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("koleo", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_graphed_run_trains_as_one_without_a_graph(section, make_cohort, precision, koleo, tmp_path, caplog):
+    """A graph is captured for each of three kinds of steps: without prototypes, with them, with the last layer."""
+    changes = {"prototype_start_epoch": 1, "freeze_last_layer_epochs": 2, "batch_size": 6, "drop_path": 0.3}
+    section = section.model_copy(update=changes | {"precision": precision, "koleo_weight": koleo})
+    losses, captured = [], []
+    for graphed in (False, True):
+        stage = StageTwo.create(make_cohort(9, 1, 8, 7), seed=1, device="cuda", **select_arguments(section))
+        stage.graphed.enabled, capture = graphed, stage.graphed._capture
+        stage.graphed._capture = lambda batch, capture=capture: captured.append(1) or capture(batch)
+        losses.append(fit(stage, Checkpoint(tmp_path / f"{graphed}.pt", {}))["loss"])
+        assert stage.graphed.enabled == graphed
+    assert len(captured) == 3
+    assert not caplog.messages
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_a_step_that_waits_for_the_gpu_trains_without_a_graph(section, make_cohort, tmp_path, monkeypatch, caplog):
+    """What cannot be captured is no error, and leaves no gradient behind."""
+    backward, losses = SlpdObjective.backward, []
+
+    def waiting(objective, networks, batch):
+        metrics = backward(objective, networks, batch)
+        metrics["loss"].item()
+        return metrics
+
+    for step in (backward, waiting):
+        monkeypatch.setattr(SlpdObjective, "backward", step)
+        stage = StageTwo.create(make_cohort(9, 1, 8, 7), seed=1, device="cuda", **select_arguments(section))
+        losses.append(fit(stage, Checkpoint(tmp_path / f"{step.__name__}.pt", {}))["loss"])
+    assert not stage.graphed.enabled
+    assert [message for message in caplog.messages if message.startswith("steps run without a CUDA graph")]
+    np.testing.assert_allclose(*losses, rtol=1e-3)

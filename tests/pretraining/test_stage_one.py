@@ -81,7 +81,8 @@ def test_the_loss_of_a_step_is_dinos(paths):
     networks = start()
     with torch.no_grad():
         networks.teacher.head.last_layer.add_(0.3 * torch.randn_like(networks.teacher.head.last_layer))
-    networks.centers["self"] = center = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
+    center = torch.randn(48, generator=torch.Generator().manual_seed(1)) / 10
+    networks.centers["self"] = center.clone()
     pixels = PatchDataset(paths).get(np.arange(4))
     views = sample_patch_crops(pixels, np.arange(4), 4, CROPS, np.random.default_rng(0))
     views = [VIT.normalize(view) for view in views]
