@@ -156,6 +156,12 @@ class RegionEncoder(nn.Module):
         """
         return self._read_out(self._up_to_last(tokens))
 
+    @property
+    def sliced_layers(self) -> tuple[nn.Module, ...]:
+        """Layers of whose weights a part is multiplied: the last block computes queries of [CLS] alone."""
+        last: Any = self.blocks[-1]
+        return (last.attn.qkv,)
+
     def forward_with_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Embed regions, and compute how much [CLS] attends to each token in the last block.
 

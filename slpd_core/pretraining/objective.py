@@ -14,6 +14,7 @@ from torch import Tensor
 from slpd_core.pretraining.blocks import in_blocks
 from slpd_core.pretraining.targets import BatchTargets, InterTarget
 from slpd_core.ssl import distributed, losses
+from slpd_core.ssl.half_weights import half_weights
 from slpd_core.ssl.losses import LogitFactors
 from slpd_core.ssl.student_teacher import StudentTeacher, autocast
 
@@ -131,7 +132,7 @@ class SlpdObjective:
         n_global, outputs, global_embeddings = len(batch.views[0]), [], []
         for first in range(0, len(batch), block_regions):
             b = slice(first, first + block_regions)
-            with autocast(networks.dtype, device):
+            with autocast(networks.dtype, device), half_weights(student, networks.dtype):
                 crops = [view[:, b].flatten(0, 1) for view in batch.views if len(view)]
                 z = torch.cat([student.encoder(crop) for crop in crops])
                 vectors = student.head.bottleneck(z)
@@ -216,7 +217,7 @@ def teacher_vectors(
         Term -> (B, targets, d), of length one: ẑ of the global crops for L_self, c for L_intra, ĉ_k for L_inter.
     """
     teacher, views = networks.teacher, batch.views[0]
-    with torch.no_grad(), autocast(networks.dtype, views.device):
+    with torch.no_grad(), autocast(networks.dtype, views.device), half_weights(teacher, networks.dtype):
         parts = views.flatten(0, 1).split(block_crops)
         crop_vectors = torch.cat([teacher.head.bottleneck(teacher.encoder(part)) for part in parts])
         vectors = {"self": crop_vectors.view(*views.shape[:2], -1).transpose(0, 1)}

@@ -39,6 +39,15 @@ class Network(nn.Module):
         logits: Tensor = self.head(self.encoder(x))
         return logits
 
+    def linear_layers(self) -> list[nn.Linear]:
+        """List the linear layers whose weights are multiplied whole.
+
+        Returns:
+            All but the encoder's `sliced_layers`.
+        """
+        sliced = getattr(self.encoder, "sliced_layers", ())
+        return [layer for layer in self.modules() if isinstance(layer, nn.Linear) and layer not in sliced]
+
 
 class BuildNetwork(Protocol):
     """Builds a network."""
