@@ -35,7 +35,10 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HOMES = {
     "openslide": {"wsi/reader.py", "wsi/sources.py"},
     "pyvips": {"wsi/writer.py"},
-    "cv2": {"wsi/read_plan.py", "wsi/reader.py", "slides/segmentation.py", "slides/glass.py", "slides/ink.py"},
+    "cv2": {
+        *("wsi/read_plan.py", "wsi/reader.py"),
+        *(f"slides/{module}.py" for module in ("segmentation", "glass", "ink", "patch_pixels")),
+    },
     "simplejpeg": {"wsi/tiff_tiles.py"},
     "imagecodecs": {"wsi/tile_codecs.py"},
     "tifffile": {"wsi/tiff_levels.py", "wsi/tiff_pictures.py"},

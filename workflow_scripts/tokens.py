@@ -22,6 +22,7 @@ with runtime.job(
         encoded_path=Path(snakemake.output.encoded),
         section=config.TokenEncodingConfig(**snakemake.params.section),
         device=device,
+        threads=snakemake.threads,
         state_dir=Path(snakemake.params.state),
         quarantine=errors.quarantine_errors(
             snakemake.config["ledger"]["on_bad_slide"], last_attempt=bool(snakemake.resources.last_attempt)

@@ -1,9 +1,8 @@
 """The patches of a region's pixels: cut, resized and averaged."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -79,22 +78,7 @@ def mean_colors(region: np.ndarray, patch_px: int) -> np.ndarray:
         float16 (g * g, 3), 0..255, row by row.
     """
     grid = len(region) // patch_px
-    columns = region.reshape(grid, patch_px, -1).sum(1, dtype=np.uint32)  # whole rows first: 20 times as fast
+    rows = region.reshape(grid, patch_px, -1)
+    columns = np.stack([cv2.reduce(band, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for band in rows])
     means: np.ndarray = columns.reshape(grid, grid, patch_px, 3).sum(2) / patch_px**2
     return means.reshape(-1, 3).astype(np.float16)
-
-
-def record_mean_colors(regions: Iterable[np.ndarray], patch_px: int, colors: Any) -> Iterator[np.ndarray]:
-    """Record the mean colors of regions on their way.
-
-    Args:
-        regions: uint8 RGB (side, side, 3) each.
-        patch_px: Side of a patch.
-        colors: Array to fill: those of region i become `colors[i]`.
-
-    Yields:
-        The regions, unchanged.
-    """
-    for i, region in enumerate(regions):
-        colors[i] = mean_colors(region, patch_px)
-        yield region

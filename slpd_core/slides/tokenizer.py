@@ -32,13 +32,12 @@ class RegionTokenizer:
     def __init__(self, encoder: nn.Module, patch_px: int, input_px: int, device: str, batch_size: int) -> None:
         self.encoder, self.patch_px, self.input_px = encoder, patch_px, input_px
         self.device, self.batch_size = device, batch_size
-        self._pinned: list[Tensor] = []
 
-    def __call__(self, regions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def __call__(self, regions: Iterable[np.ndarray | Tensor]) -> Iterator[np.ndarray]:
         """Encode regions; a GPU gets the next region before it has finished the last.
 
         Args:
-            regions: uint8 RGB (side, side, 3) each.
+            regions: uint8 RGB (side, side, 3) each, or as `stage` returns them.
 
         Yields:
             Tokens, float16 (g * g, D) each, row by row.
@@ -48,34 +47,39 @@ class RegionTokenizer:
         """
         ahead = None
         for region in regions:
-            started = self._start(region)
+            started = self._start(self.stage(region) if isinstance(region, np.ndarray) else region)
             if ahead is not None:
                 yield self._finish(*ahead)
             ahead = started
         if ahead is not None:
             yield self._finish(*ahead)
 
+    def stage(self, region: np.ndarray) -> Tensor:
+        """Take a region to where the device reads it, for a GPU to pinned memory; in the thread that read it.
+
+        Args:
+            region: uint8 RGB (side, side, 3).
+
+        Returns:
+            The same pixels.
+        """
+        if self.device != "cuda":
+            return torch.from_numpy(np.require(region, requirements="W"))
+        # PyTorch hands out the same few buffers again, each once its transfer to the GPU has ended.
+        pinned = torch.empty(region.shape, dtype=torch.uint8, pin_memory=True)
+        pinned.numpy()[:] = region
+        return pinned
+
     @torch.inference_mode()
-    def _start(self, region: np.ndarray) -> tuple[Tensor, Any]:
-        """Start to encode a region: its tokens, on a GPU still to come, and the event of their arrival."""
-        pixels = torch.from_numpy(np.require(region, requirements="W"))
-        if self.device == "cuda":
-            pixels = self._pin(pixels).to(self.device, non_blocking=True)
-        tokens = self.encode(cut_patches(pixels, self.patch_px))
+    def _start(self, pixels: Tensor) -> tuple[Tensor, Any]:
+        """Start to encode a staged region: its tokens, on a GPU still to come, and the event of their arrival."""
+        tokens = self.encode(cut_patches(pixels.to(self.device, non_blocking=True), self.patch_px))
         if self.device != "cuda":
             return tokens, None
         arrived = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True).copy_(tokens, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
         return arrived, event
-
-    def _pin(self, pixels: Tensor) -> Tensor:
-        """Copy pixels into one of two pinned buffers; the other may still be in transfer."""
-        if len(self._pinned) < 2:
-            self._pinned.append(torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True))
-        else:
-            self._pinned.reverse()
-        return self._pinned[-1].copy_(pixels)
 
     def _finish(self, tokens: Tensor, event: Any) -> np.ndarray:
         """Wait for a region's tokens, and check that they are finite."""

@@ -1,20 +1,27 @@
 """Tokens: every patch of a slide's regions, encoded by the frozen patch encoder."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import parse_metadata
 from slpd_core.runtime import log, progress
 from slpd_core.slides import token_cache
 from slpd_core.slides.cohort_precision import format_encoder_meta, resolve_cohort_precision
-from slpd_core.slides.patch_pixels import count_patches, record_mean_colors
+from slpd_core.slides.patch_pixels import count_patches, mean_colors
 from slpd_core.slides.tokenizer import RegionTokenizer, load_tokenizer
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.region_reader import iter_region_pixels
+from slpd_core.wsi.region_reader import RegionReader, read_ahead
 
 VERSION = 5
 
@@ -54,41 +61,112 @@ def build_provenance(
     }
 
 
-def _encode_slide(
-    slide_path: Path,
-    regions: artifacts.Regions,
+@dataclass(frozen=True, eq=False)
+class SlideTask:
+    """A slide to encode.
+
+    Attributes:
+        slide_path: The file that the sheet names.
+        regions: Its regions, at least one.
+        tokens_path: The file to write.
+        provenance: Metadata of its tokens.
+    """
+
+    slide_path: Path
+    regions: artifacts.Regions
+    tokens_path: Path
+    provenance: artifacts.Meta
+
+
+def encode_slides(
+    slides: Sequence[SlideTask],
     tokenizer: RegionTokenizer,
-    tokens_path: Path,
     *,
     token_dim: int,
-    provenance: artifacts.Meta,
-    jpeg_scaled_decoding: bool,
+    reading_threads: int = 1,
+    jpeg_scaled_decoding: bool = True,
+    quarantine: tuple[type[Exception], ...] = (),
+    state_dir: Path | None = None,
+) -> Generator[tuple[SlideTask, artifacts.Regions], None, None]:
+    """Write the tokens and mean colors of slides, whose regions are read ahead across slides.
+
+    Args:
+        slides: The slides.
+        tokenizer: Encodes their regions.
+        token_dim: Length of a token.
+        reading_threads: Threads that read.
+        jpeg_scaled_decoding: As in `Slide`.
+        quarantine, state_dir: As in `run`.
+
+    Yields:
+        Each slide once it is written, with its regions; at last the quarantined ones, not written, without regions.
+
+    Raises:
+        SlideError: A slide is broken, and is not to be quarantined.
+        OSError: A file cannot be read or written.
+    """
+    options = {"jpeg_scaled_decoding": jpeg_scaled_decoding, "raise_slide_error": OSError in quarantine}
+    readers = {RegionReader(slide.slide_path, slide.regions, **options, state_dir=state_dir): slide for slide in slides}
+    errors: dict[SlideTask, SlideError] = {}
+    encoded = _encode_regions(readers, tokenizer, errors, threads=reading_threads, quarantine=quarantine)
+    for slide, of_slide in groupby(encoded, key=itemgetter(0)):
+        info, count = slide.regions.slide, len(slide.regions.coords)
+        try:
+            with _create_tokens(slide, tokenizer.patch_px, token_dim) as written:
+                for _, i, colors, tokens in progress(of_slide, count, info.slide_id, "regions"):
+                    written.mean_color[i], written.tokens[i] = colors, tokens
+                if slide in errors:
+                    raise errors[slide]  # so that no file is left
+        except SlideError:
+            if slide not in errors:
+                raise
+            continue
+        outages.note_read(_mark_path(slide, state_dir))
+        yield slide, slide.regions
+    for slide, error in errors.items():
+        reason = outages.explain(error, _mark_path(slide, state_dir), slide.slide_path)
+        log.warning("quarantined: %s", reason)
+        yield slide, as_quarantined(slide.regions, reason)
+
+
+def _encode_regions(
+    readers: Mapping[RegionReader, SlideTask],
+    tokenizer: RegionTokenizer,
+    errors: dict[SlideTask, SlideError],
+    *,
+    threads: int,
     quarantine: tuple[type[Exception], ...],
-    state_dir: Path | None,
-) -> artifacts.Regions:
-    """Write the tokens and mean colors of a slide's regions; return the regions, none if the slide is quarantined."""
-    slide_id, patch_px = regions.slide.slide_id, tokenizer.patch_px
-    mark_path = outages.name_mark(state_dir, slide_id, tokens_path)
-    pixels = iter_region_pixels(
-        slide_path,
-        regions,
-        jpeg_scaled_decoding=jpeg_scaled_decoding,
-        raise_slide_error=OSError in quarantine,
-        state_dir=state_dir,
-    )
-    shown = progress(pixels, len(regions.coords), slide_id, "regions")
-    grid = regions.size_px // patch_px
-    try:
-        with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance) as written:
-            for i, tokens in enumerate(tokenizer(record_mean_colors(shown, patch_px, written.mean_color))):
-                written.tokens[i] = tokens
-        outages.note_read(mark_path)
-    except SlideError as error:  # other errors, as of a full disk, are not the slide's
-        if SlideError not in quarantine:
-            raise
-        regions = as_quarantined(regions, outages.explain(error, mark_path, slide_path))
-        log.warning("quarantined: %s", regions.slide.reason)
-    return regions
+) -> Iterator[tuple[SlideTask, int, np.ndarray, np.ndarray]]:
+    """Encode the regions of slides: slide, index, mean colors, tokens; note the errors of slides to be quarantined."""
+    started: deque[tuple[SlideTask, int, np.ndarray]] = deque()
+
+    def process(pixels: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        return tokenizer.stage(pixels), mean_colors(pixels, tokenizer.patch_px)
+
+    def iter_staged() -> Iterator[Tensor]:
+        for reader, i, result in read_ahead(readers, process, threads=threads):
+            slide = readers[reader]
+            try:
+                pixels, colors = result.result()
+            except SlideError as error:  # other errors, as of a full disk, are not the slide's
+                if SlideError not in quarantine:
+                    raise
+                errors.setdefault(slide, error)
+            else:
+                started.append((slide, i, colors))
+                yield pixels
+
+    for tokens in tokenizer(iter_staged()):
+        yield *started.popleft(), tokens
+
+
+def _create_tokens(slide: SlideTask, patch_px: int, token_dim: int) -> AbstractContextManager[artifacts.Tokens]:
+    grid = slide.regions.size_px // patch_px
+    return artifacts.create_tokens(slide.tokens_path, slide.regions, grid, token_dim, slide.provenance)
+
+
+def _mark_path(slide: SlideTask, state_dir: Path | None) -> Path | None:
+    return outages.name_mark(state_dir, slide.regions.slide.slide_id, slide.tokens_path)
 
 
 def run(
@@ -101,6 +179,7 @@ def run(
     section: config.TokenEncodingConfig,
     device: str,
     quarantine: tuple[type[Exception], ...],
+    threads: int = 1,
     cache_dir: Path | None = None,
     state_dir: Path | None = None,
 ) -> None:
@@ -116,6 +195,7 @@ def run(
         section: The stage's settings.
         device: "cpu" or "cuda".
         quarantine: Errors that quarantine the slide; others are raised.
+        threads: Threads that read regions for a GPU; on a CPU one does.
         cache_dir: Cache that cohorts share, see `token_cache`.
         state_dir: Folder of memos and marks on the slides' files, and of the record of the cohort's precision.
     """
@@ -134,17 +214,17 @@ def run(
     fingerprint = provenance["fingerprint"]
     if len(regions.coords) and not (cache_dir and token_cache.get(cache_dir, fingerprint, regions, tokens_path)):
         options = section.model_dump(include={"batch_size", "compile"})
-        regions = _encode_slide(
-            slide_path,
-            regions,
+        encoded = encode_slides(
+            [SlideTask(slide_path, regions, tokens_path, provenance)],
             load_tokenizer(weights_path, precision=precision, device=device, **options),
-            tokens_path,
             token_dim=token_dim,
-            provenance=provenance,
+            reading_threads=threads if device == "cuda" else 1,
             jpeg_scaled_decoding=section.jpeg_scaled_decoding,
             quarantine=quarantine,
             state_dir=state_dir,
         )
+        with closing(encoded):
+            _, regions = next(encoded)
         if cache_dir and len(regions.coords):
             token_cache.store(cache_dir, fingerprint, tokens_path)
     if not len(regions.coords):

@@ -54,6 +54,8 @@ def encode(tmp_path, weights, settings):
         cache=None,
         name="s",
         state=None,
+        device="cpu",
+        threads=1,
         **changed,
     ):
         info = artifacts.SlideInfo(name, status, "", 640, 560, 0.5, "sheet", "")
@@ -63,7 +65,7 @@ def encode(tmp_path, weights, settings):
         section = settings.tokens.encoding.model_copy(update={"precision": "fp32"} | changed)
         paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
         paths |= {"tokens_path": tmp_path / "t.h5", "encoded_path": tmp_path / "e.h5", "cache_dir": cache}
-        tokens.run(**paths, section=section, device="cpu", quarantine=quarantine, state_dir=state)
+        tokens.run(**paths, section=section, device=device, threads=threads, quarantine=quarantine, state_dir=state)
         return artifacts.read_tokens(tmp_path / "t.h5")
 
     return encode
@@ -120,13 +122,13 @@ def test_the_batch_size_does_not_show(encode, slide):
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_tiles_are_decoded_as_the_setting_says(encode, slide, monkeypatch, scaled):
-    seen, read = [], tokens.iter_region_pixels
+    seen, reader = [], tokens.RegionReader
 
     def record(*args, **options):
         seen.append(options)
-        return read(*args, **options)
+        return reader(*args, **options)
 
-    monkeypatch.setattr(tokens, "iter_region_pixels", record)
+    monkeypatch.setattr(tokens, "RegionReader", record)
     encode(slide, [(0, 0)], jpeg_scaled_decoding=scaled)
     assert [options["jpeg_scaled_decoding"] for options in seen] == [scaled]
 
@@ -376,6 +378,69 @@ def test_the_next_region_is_read_while_this_one_is_encoded(encode, slide, monkey
     monkeypatch.setattr(Slide, "read", reading)
     monkeypatch.setattr(tokenizer.RegionTokenizer, "encode", encoding)
     assert len(encode(slide, [(0, 0), (64, 0)])[0].tokens) == 2
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """Three slides of noise with several regions each, the second broken where asked."""
+
+    def tasks(*, broken):
+        slides = []
+        for seed, name in enumerate("abc"):
+            pixels = np.random.default_rng(seed).integers(60, 240, (64, 128, 3), dtype=np.uint8)
+            path = tmp_path / f"{name}.tiff"
+            write_slide(path, pixels.repeat(8, 0).repeat(8, 1), 0.5)
+            if broken and name == "b":
+                os.truncate(path, path.stat().st_size // 2)
+            info = artifacts.SlideInfo(name, artifacts.OK, "", 1024, 512, 0.5, "sheet")
+            coords = np.array([(x, y) for y in (0, 256) for x in (0, 256, 512)], np.int64)
+            regions = artifacts.Regions(info, coords, np.ones(6, np.float32), 256, 256, 0.5)
+            slides.append(tokens.SlideTask(path, regions, tmp_path / f"{name}.h5", META))
+        return slides
+
+    return tasks
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_slides_encoded_together_are_as_each_encoded_alone(tasks, weights, threads):
+    encoder, slides = tokenizer.load_tokenizer(weights, precision="fp32"), tasks(broken=False)
+    for slide in slides:
+        ((same, _),) = tokens.encode_slides([slide], encoder, token_dim=64)
+        assert same is slide
+    alone = [slide.tokens_path.read_bytes() for slide in slides]
+    for slide in slides:
+        slide.tokens_path.unlink()
+    encoded = list(tokens.encode_slides(slides, encoder, token_dim=64, reading_threads=threads))
+    assert [slide for slide, _ in encoded] == slides
+    assert [regions for _, regions in encoded] == [slide.regions for slide in slides]
+    assert [slide.tokens_path.read_bytes() for slide in slides] == alone
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_bad_slide_among_others_is_quarantined_alone(tasks, weights, threads):
+    encoder, slides = tokenizer.load_tokenizer(weights, precision="fp32"), tasks(broken=True)
+    options = {"token_dim": 64, "reading_threads": threads}
+    regions = dict(tokens.encode_slides(slides, encoder, **options, quarantine=(SlideError,)))
+    status = {slide.regions.slide.slide_id: kept.slide.status for slide, kept in regions.items()}
+    assert status == {"a": artifacts.OK, "b": artifacts.QUARANTINED, "c": artifacts.OK}
+    assert [slide.tokens_path.exists() for slide in slides] == [True, False, True]
+    assert len(artifacts.read_tokens(slides[2].tokens_path)[0].tokens) == 6
+    with pytest.raises(SlideError, match=r"b\.tiff"):
+        list(tokens.encode_slides(slides, encoder, **options))
+
+
+@pytest.mark.parametrize(("device", "reading"), [("cpu", 1), ("cuda", 8)])
+def test_all_threads_read_for_a_gpu_and_one_for_a_cpu(encode, slide, monkeypatch, device, reading):
+    seen = []
+
+    def encode_nothing(slides, _, *, reading_threads, **__):
+        seen.append(reading_threads)
+        yield slides[0], tokens.as_quarantined(slides[0].regions, "not read")
+
+    monkeypatch.setattr(tokens, "load_tokenizer", lambda *_, **__: None)
+    monkeypatch.setattr(tokens, "encode_slides", encode_nothing)
+    encode(slide, [(0, 0)], device=device, threads=8)
+    assert seen == [reading]
 
 
 KILLED = """
