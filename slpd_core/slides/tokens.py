@@ -21,7 +21,7 @@ from slpd_core.slides.patch_pixels import count_patches, mean_colors
 from slpd_core.slides.tokenizer import RegionTokenizer, load_tokenizer
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.region_reader import RegionReader, read_ahead
+from slpd_core.wsi.region_reader import RegionReader, read_regions_ahead
 
 VERSION = 5
 
@@ -144,7 +144,7 @@ def _encode_regions(
         return tokenizer.stage(pixels), mean_colors(pixels, tokenizer.patch_px)
 
     def iter_staged() -> Iterator[Tensor]:
-        for reader, i, result in read_ahead(readers, process, threads=threads):
+        for reader, i, result in read_regions_ahead(readers, process, threads=threads):
             slide = readers[reader]
             try:
                 pixels, colors = result.result()

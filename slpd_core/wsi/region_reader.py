@@ -127,7 +127,7 @@ def _run_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def read_ahead(
+def read_regions_ahead(
     readers: Iterable[RegionReader], process: Callable[[np.ndarray], Result], *, threads: int = 1
 ) -> Iterator[tuple[RegionReader, int, Future[Result]]]:
     """Read the regions of slides ahead, across slides: one region with one thread, n + 1 with n threads.
@@ -208,7 +208,7 @@ def iter_region_pixels(
         raise_slide_error=raise_slide_error,
         state_dir=state_dir,
     )
-    for _, _, pixels in read_ahead([reader], lambda pixels: pixels):
+    for _, _, pixels in read_regions_ahead([reader], lambda pixels: pixels):
         yield pixels.result()
 
 

@@ -10,7 +10,7 @@ from slpd_core import artifacts
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.region_reader import RegionReader, iter_region_pixels, read_ahead
+from slpd_core.wsi.region_reader import RegionReader, iter_region_pixels, read_regions_ahead
 from slpd_core.wsi.writer import write_slide
 
 SIDE = 64
@@ -56,7 +56,7 @@ def same(pixels):
 def test_results_come_in_the_order_of_slides_and_regions(make_reader, threads):
     readers = [make_reader(name, count) for name, count in (("a", 3), ("bb", 1), ("none", 0), ("ccc", 4))]
     expected = [(reader, i, reader.read(i)) for reader in readers for i in range(len(reader.regions.coords))]
-    results = list(read_ahead(readers, same, threads=threads))
+    results = list(read_regions_ahead(readers, same, threads=threads))
     assert [pair[:2] for pair in results] == [pair[:2] for pair in expected]
     for (_, _, result), (_, _, pixels) in zip(results, expected, strict=True):
         np.testing.assert_array_equal(result.result(), pixels)
@@ -74,7 +74,7 @@ def test_one_thread_is_one_region_ahead_and_n_threads_are_one_more_than_n(make_r
     reading(note)
     readers = [make_reader("a", 2), make_reader("bb", 12)]
     begun_before = 0
-    for taken, _ in enumerate(read_ahead(readers, same, threads=threads), start=1):
+    for taken, _ in enumerate(read_regions_ahead(readers, same, threads=threads), start=1):
         while begun_before < min(14, taken + ahead):
             assert begun.acquire(timeout=60)
             begun_before += 1
@@ -85,7 +85,7 @@ def test_one_thread_is_one_region_ahead_and_n_threads_are_one_more_than_n(make_r
 def test_pixels_are_processed_in_the_thread_that_read_them(make_reader, reading):
     readers, processors = [], []
     reading(lambda *_: readers.append(threading.get_ident()))
-    list(read_ahead([make_reader("a", 3)], lambda _: processors.append(threading.get_ident()), threads=1))
+    list(read_regions_ahead([make_reader("a", 3)], lambda _: processors.append(threading.get_ident()), threads=1))
     assert readers == processors != [threading.get_ident()] * 3
 
 
@@ -110,7 +110,7 @@ def test_an_outage_is_read_over_and_the_file_checked_once(make_reader, reading, 
     np.testing.assert_array_equal(again, whole)
     assert checks == [None, None]
     failures += [1]
-    results = read_ahead([RegionReader(reader.slide_path, reader.regions)], same, threads=threads)
+    results = read_regions_ahead([RegionReader(reader.slide_path, reader.regions)], same, threads=threads)
     np.testing.assert_array_equal([result.result() for _, _, result in results], whole)
     assert checks == [None] * 4
 
@@ -127,7 +127,7 @@ def test_a_broken_slide_fails_alone_by_its_first_broken_region(make_reader, read
 
     reading(fail)
     errors = {}
-    for reader, i, result in read_ahead(readers, same, threads=threads):
+    for reader, i, result in read_regions_ahead(readers, same, threads=threads):
         name = reader.regions.slide.slide_id
         if result.exception() and name not in errors:
             errors[name] = str(result.exception())
@@ -139,7 +139,7 @@ def test_a_broken_slide_fails_alone_by_its_first_broken_region(make_reader, read
 def test_slides_are_closed_after_their_last_region_and_when_reading_stops(make_reader, monkeypatch):
     closed, close = [], Slide.close
     monkeypatch.setattr(Slide, "close", lambda self: closed.append(self.path.stem) or close(self))
-    results = read_ahead([make_reader("a", 2), make_reader("bb", 9), make_reader("ccc", 9)], same, threads=2)
+    results = read_regions_ahead([make_reader("a", 2), make_reader("bb", 9), make_reader("ccc", 9)], same, threads=2)
     for _ in range(3):
         next(results)
     assert closed == ["a"]
