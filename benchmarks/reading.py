@@ -19,7 +19,7 @@ from slpd_core.demo.picture import draw_slide_pixels
 from slpd_core.runtime import generator
 from slpd_core.wsi.read_plan import resample
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_levels import find_jpeg_levels
+from slpd_core.wsi.tiff_levels import find_levels
 from slpd_core.wsi.writer import write_slide
 
 REGION_PX, SLIDE_PX = 4096, 5120
@@ -41,7 +41,7 @@ def ours(path: Path, mpp: float, jpeg_scaled_decoding: bool = True, threads: int
 def streams(path: Path, size_px: int) -> list[bytes]:
     """Return JPEG streams of as many tiles as a region of that side holds."""
     with openslide.OpenSlide(str(path)) as slide:
-        level = find_jpeg_levels(path, slide.level_dimensions)[0]
+        level = find_levels(path, slide.level_dimensions)[0]
     assert level is not None  # it is a JPEG TIFF
     count = (size_px // level.tile_px[0]) ** 2
     content = path.read_bytes()

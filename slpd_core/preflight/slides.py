@@ -130,7 +130,7 @@ def sample_cohort(
     *,
     tissue_options: Mapping[str, Any],
     region_options: Mapping[str, Any],
-    jpeg_scaled_decoding: bool = True,
+    jpeg_scaled_decoding: bool = False,
     outlines: Mapping[str, Path] = NO_OUTLINES,
 ) -> CohortSample:
     """Find the tissue and regions of slides evenly spaced by size, and time the reading of a region.

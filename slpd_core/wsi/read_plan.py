@@ -9,6 +9,7 @@ import numpy as np
 from slpd_core.wsi.mpp import MPP_TOLERANCE
 
 MAX_ROUNDING_PX = 0.01  # a corner this near a whole px is taken as whole
+MAX_ERROR_PX = 1e-6  # of floating-point numbers
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,21 @@ def plan_read(
     return ReadPlan(level, jpeg_scale, box, size_px)
 
 
+def cell_side(box: tuple[float, float, float, float], out_px: tuple[int, int]) -> int:
+    """Find the side of the squares of whole px whose means are the result.
+
+    Args:
+        box: x, y, width, height to read, px.
+        out_px: (width, height) of the result.
+
+    Returns:
+        The side; 1 if there are no such squares.
+    """
+    side = round(box[2] / out_px[0])
+    whole = (round(box[0]), round(box[1]), side * out_px[0], side * out_px[1])
+    return side if side and all(abs(a - b) < MAX_ERROR_PX for a, b in zip(box, whole, strict=True)) else 1
+
+
 def resample(pixels: np.ndarray, box: tuple[float, float, float, float], out_px: tuple[int, int]) -> np.ndarray:
     """Resample a box of a picture: area mean to a coarser result, cubic interpolation to a finer one.
 
@@ -78,7 +94,10 @@ def resample(pixels: np.ndarray, box: tuple[float, float, float, float], out_px:
     """
     x, y, width, height = box
     whole = tuple(round(side) for side in box)
-    if all(abs(side - rounded) < 1e-6 for side, rounded in zip(box, whole, strict=True)) and whole[2:] == out_px:
+    if (
+        all(abs(side - rounded) < MAX_ERROR_PX for side, rounded in zip(box, whole, strict=True))
+        and whole[2:] == out_px
+    ):
         return pixels[whole[1] : whole[1] + whole[3], whole[0] : whole[0] + whole[2]]
     scale = width / out_px[0], height / out_px[1]
     if min(scale) >= 1:
@@ -90,6 +109,19 @@ def resample(pixels: np.ndarray, box: tuple[float, float, float, float], out_px:
     matrix = np.array([[scale[0], 0, x + scale[0] / 2 - 0.5], [0, scale[1], y + scale[1] / 2 - 0.5]], np.float64)
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(pixels, matrix, out_px, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def resample_into(pixels: np.ndarray, out: np.ndarray) -> None:
+    """Write pixels into a part of a picture, which is as large or a whole factor smaller: then their area means.
+
+    Args:
+        pixels: uint8 (rows, columns, 3).
+        out: The part, uint8 (rows, columns, 3), a view.
+    """
+    if pixels.shape == out.shape:
+        cv2.bitwise_or(pixels, pixels, out)  # a copy; of short rows it is faster than memcpy
+    else:
+        cv2.resize(pixels, out.shape[1::-1], out, interpolation=cv2.INTER_AREA)
 
 
 def _enlarge(pixels: np.ndarray, scale: tuple[float, float], out_px: tuple[int, int]) -> np.ndarray:

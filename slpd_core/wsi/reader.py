@@ -1,7 +1,7 @@
 """A slide: its size, its um/px, and its pixels at any um/px."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -16,7 +16,7 @@ from slpd_core.config.base import Positive
 from slpd_core.wsi import levels
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, TO_PYRAMID, SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, describe_contradiction, downsample_factor, resolve_mpp
-from slpd_core.wsi.read_plan import plan_read, resample
+from slpd_core.wsi.read_plan import cell_side, plan_read, resample
 from slpd_core.wsi.sources import open_source
 from slpd_core.wsi.tiff_limits import check_levels, check_thumbnail
 from slpd_core.wsi.tiff_tiles import Box, TiffTiles
@@ -31,8 +31,8 @@ class Slide:
     Args:
         path: The slide's file.
         mpp: um/px of level 0 that overrides the slide's own; None does not.
-        jpeg_scaled_decoding: Whether JPEG tiles may be decoded at 1/2, 1/4 or 1/8 of their size where the slide has no
-            such level: two to three times as fast, about one gray level off the mean of all pixels.
+        jpeg_scaled_decoding: Whether `read` may decode JPEG tiles at 1/2, 1/4 or 1/8 of their size where the slide has
+            no such level, faster than the mean of all pixels and about one gray level off it. Thumbnails always do.
         threads: Threads that decode tiles.
         missing_tiles: "error", or "white" for tiles that a plain TIFF leaves out.
 
@@ -53,7 +53,7 @@ class Slide:
         path: str | Path,
         mpp: float | None = None,
         *,
-        jpeg_scaled_decoding: bool = True,
+        jpeg_scaled_decoding: bool = False,
         threads: int = 1,
         missing_tiles: str = "error",
     ) -> None:
@@ -73,8 +73,7 @@ class Slide:
         remarks = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
         self.remarks = tuple(text for text in (*remarks, describe_contradiction(source.properties, mpp)) if text)
         self._jpeg_scales = [self._tiles.jpeg_scales(i) if self._tiles else () for i in range(len(source.sizes))]
-        if not jpeg_scaled_decoding:
-            self._jpeg_scales = [scales[:1] for scales in self._jpeg_scales]
+        self._read_scales = self._jpeg_scales if jpeg_scaled_decoding else [scales[:1] for scales in self._jpeg_scales]
 
     def _place_levels(self) -> None:
         """Find each level's downsample factor and unpadded size; open the tiles that TiffTiles decodes."""
@@ -123,9 +122,15 @@ class Slide:
             ValueError: The slide is coarser than `mpp`.
             SlideError: The slide's data are broken; names the position.
         """
+        return self._read(xy, size_px, mpp, self._read_scales)
+
+    def _read(
+        self, xy: tuple[float, float], size_px: tuple[int, int], mpp: float, jpeg_scales: Sequence[Sequence[int]]
+    ) -> np.ndarray:
+        """Read a rectangle as `read` does, with JPEG tiles decoded at any of `jpeg_scales` of their level."""
         if mpp < self.mpp * (1 - MPP_TOLERANCE):
             raise ValueError(f"{self.path}: cannot be read at {mpp:g} um/px; ask for {self.mpp:g}, its own, or coarser")
-        plan = plan_read(self._downsamples, self._jpeg_scales, downsample_factor(self.mpp, mpp), xy, size_px)
+        plan = plan_read(self._downsamples, jpeg_scales, downsample_factor(self.mpp, mpp), xy, size_px)
         left, top = (math.floor(side + 1e-6) for side in plan.box[:2])
         right, bottom = (math.ceil(plan.box[i] + plan.box[i + 2] - 1e-6) for i in (0, 1))
         cover = (left, top, right - left, bottom - top)
@@ -135,6 +140,9 @@ class Slide:
                 f"level {plan.level}, too many at once; convert it to a pyramid: {TO_PYRAMID}"
             )
         if self._tiles and self._jpeg_scales[plan.level]:
+            cell_px = cell_side(plan.box, size_px)
+            if cell_px > 1 and self._tiles.holds_cells(plan.level, cover, plan.jpeg_scale, cell_px):
+                return self._tiles.read(plan.level, cover, plan.jpeg_scale, self.threads, cell_px=cell_px)
             pixels = self._tiles.read(plan.level, cover, plan.jpeg_scale, self.threads)
         else:
             pixels = self._read_openslide(plan.level, cover)
@@ -182,8 +190,10 @@ class Slide:
         down = max(down for down in self._downsamples if down <= max(scale, 1.0))
         px_per_row = (self.size[0] / down) * (scale / down)  # px read for a row of the thumbnail, at most
         rows = min(height, max(1, int(MAX_STRIP_PX / px_per_row)))
-        strips = [self.read((0, top * scale), (width, min(rows, height - top)), mpp) for top in range(0, height, rows)]
-        return np.concatenate(strips)
+        tops = range(0, height, rows)
+        return np.concatenate(
+            [self._read((0, top * scale), (width, min(rows, height - top)), mpp, self._jpeg_scales) for top in tops]
+        )
 
 
 def find_bounds_corner(properties: Mapping[str, str]) -> tuple[int, int]:

@@ -186,7 +186,7 @@ def iter_region_pixels(
     slide_path: Path,
     regions: artifacts.Regions,
     *,
-    jpeg_scaled_decoding: bool = True,
+    jpeg_scaled_decoding: bool = False,
     raise_slide_error: bool = False,
     state_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:

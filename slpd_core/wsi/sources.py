@@ -16,7 +16,7 @@ from slpd_core.wsi.errors import (
     explain_unknown_format,
 )
 from slpd_core.wsi.slide_files import locate
-from slpd_core.wsi.tiff_levels import Level, find_jpeg_levels
+from slpd_core.wsi.tiff_levels import Level, find_levels
 from slpd_core.wsi.tiff_limits import check_tiff, count_focal_planes
 from slpd_core.wsi.tiff_pictures import Picture, find_picture
 
@@ -76,7 +76,7 @@ def open_source(path: Path) -> Source:
 
 
 def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture | None, path: Path) -> Source:
-    """Check what OpenSlide opened, and find the JPEG levels of an Aperio slide that TiffTiles decodes."""
+    """Check what OpenSlide opened, and find the levels of an Aperio slide that TiffTiles decodes."""
     sizes = list(slide.level_dimensions)
     if picture and (not picture.is_first or picture.sizes[0] != sizes[0]):
         width, height = picture.sizes[0]
@@ -96,12 +96,12 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
     remarks = picture.remarks if picture else ()
     if vendor == "hamamatsu" and (count := count_focal_planes(path)) > 1:
         remarks = (f"Of the slide's {count} planes of focus the one numbered 0 is read.",)
-    jpeg_levels = _find_jpeg_levels(path, sizes) if vendor == "aperio" else []
+    levels = _find_levels(path, sizes) if vendor == "aperio" else []
     return Source(
         sizes,
         [(int(width), int(height)) for width, height in tile_px],
         properties,
-        {i: level for i, level in enumerate(jpeg_levels) if level},
+        {i: level for i, level in enumerate(levels) if level},
         slide,
         vendor == "aperio" or (picture is not None and picture.samples < 4),
         remarks,
@@ -140,9 +140,9 @@ def _find_picture(path: Path) -> Picture | None:
         raise SlideError(f"{path}: broken directory ({error}); {COPY_AGAIN}") from error
 
 
-def _find_jpeg_levels(path: Path, sizes: list[tuple[int, int]]) -> list[Level | None]:
+def _find_levels(path: Path, sizes: list[tuple[int, int]]) -> list[Level | None]:
     try:
-        return find_jpeg_levels(path, sizes)
+        return find_levels(path, sizes)
     except SlideError:
         raise
     except Exception as error:  # whatever tifffile makes of an odd directory: OpenSlide has opened the slide

@@ -101,21 +101,22 @@ def find_level(page: Any, path: Path) -> Level | None:
     )
 
 
-def find_jpeg_levels(path: Path, sizes: Sequence[Size]) -> list[Level | None]:
-    """Find the first tiled page of each size, if it holds JPEG tiles.
+def find_levels(path: Path, sizes: Sequence[Size]) -> list[Level | None]:
+    """Find the first tiled page of each size, if it holds JPEG or RGB JPEG 2000 tiles.
 
     Args:
         path: The slide's file.
         sizes: (width, height) of each level, px.
 
     Returns:
-        A level per size; None if its tiles are not JPEG or some are missing. Aperio leaves out tiles that are as in
-        the finer level, which OpenSlide draws.
+        A level per size; None if its tiles are of other kinds or some are missing. Aperio leaves out tiles that are as
+        in the finer level, which OpenSlide draws.
     """
     with tifffile.TiffFile(path) as file:
         pages = {page_size(page): page for page in reversed(tiled_pages(file.pages))}
         levels = [find_level(pages[size], path) if size in pages else None for size in sizes]
-    return [level if level and level.compression == JPEG and level.lengths.all() else None for level in levels]
+    decoded = (JPEG, *JPEG_2000)
+    return [level if level and level.compression in decoded and level.lengths.all() else None for level in levels]
 
 
 def tiled_pages(pages: Iterable[Any]) -> list[tifffile.TiffPage]:

@@ -1,19 +1,21 @@
 """Tiles of a TIFF, decoded straight from the file: fast, for most slides. The home of simplejpeg.
 
 OpenSlide decodes the same JPEG tiles with the same libjpeg-turbo, then paints and converts them. The pixels are equal
-to the last bit, and a tile that libjpeg only warns of is an error.
+to the last bit, and a tile that libjpeg only warns of is an error. Threads share nothing but the file.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, SlideError
+from slpd_core.wsi.read_plan import resample_into
 from slpd_core.wsi.tiff_levels import JPEG, SOI, Level
 from slpd_core.wsi.tile_codecs import decode_tile
 
@@ -34,6 +36,7 @@ class TiffTiles:
     def __init__(self, path: Path, levels: Mapping[int, Level], missing_tiles: str = "error") -> None:
         self.path, self._levels, self._missing_tiles = Path(path), dict(levels), missing_tiles
         self._file = os.open(path, os.O_RDONLY)
+        self._file_bytes = os.fstat(self._file).st_size
 
     def close(self) -> None:
         """Close the file."""
@@ -64,7 +67,20 @@ class TiffTiles:
         lengths = self._levels[0].lengths
         return int((lengths == 0).sum()), lengths.size
 
-    def read(self, level: int, box: Box, jpeg_scale: int, threads: int = 1) -> np.ndarray:
+    def holds_cells(self, level: int, box: Box, jpeg_scale: int, cell_px: int) -> bool:
+        """Return whether each cell of a box lies within one tile.
+
+        Args:
+            level, box, jpeg_scale, cell_px: As in `read`.
+
+        Returns:
+            Whether they do, so that `read` can average them.
+        """
+        return not any(side % (jpeg_scale * cell_px) for side in self._levels[level].tile_px) and not any(
+            side % cell_px for side in box
+        )
+
+    def read(self, level: int, box: Box, jpeg_scale: int, threads: int = 1, *, cell_px: int = 1) -> np.ndarray:
         """Read a box of a level.
 
         Args:
@@ -72,6 +88,7 @@ class TiffTiles:
             box: x, y, width, height, px of the level as it is decoded.
             jpeg_scale: One of `jpeg_scales`; the level is decoded at 1/jpeg_scale of its size.
             threads: Threads that decode.
+            cell_px: Side of the squares of decoded px whose means are the result; `holds_cells` must be true.
 
         Returns:
             uint8 RGB (rows, columns, 3), white outside the level.
@@ -79,59 +96,72 @@ class TiffTiles:
         Raises:
             SlideError: A tile is broken or missing; names the slide and the tile.
         """
-        left, top, width, height = box
+        left, top, width, height = (side // cell_px for side in box)
         out = np.empty((height, width, 3), np.uint8)
-        inside = [-(-side // jpeg_scale) for side in self._levels[level].size_px]
+        inside = [-(-side // (jpeg_scale * cell_px)) for side in self._levels[level].size_px]
         stop = max(0, min(height, inside[1] - top)), max(0, min(width, inside[0] - left))
         start = min(max(0, -top), stop[0]), min(max(0, -left), stop[1])
         out[: start[0]], out[stop[0] :], out[:, : start[1]], out[:, stop[1] :] = 255, 255, 255, 255
-        side = self._levels[level].tile_px[1] // jpeg_scale
+        side = self._levels[level].tile_px[1] // (jpeg_scale * cell_px)
         rows = range((top + start[0]) // side, -(-(top + stop[0]) // side))
         inner = out[start[0] : stop[0], start[1] : stop[1]]
-        decode = partial(self._decode_row, level, (left + start[1], top + start[0]), jpeg_scale, inner)
+        read_rows = partial(self._read_rows, level, (left + start[1], top + start[0]), jpeg_scale, cell_px, inner)
         if inner.size and threads > 1:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(decode, rows))
+                list(pool.map(read_rows, [rows[i::threads] for i in range(threads)]))
         elif inner.size:
-            for row in rows:
-                decode(row)
+            read_rows(rows)
         return out
 
-    def _decode_row(self, level: int, corner: tuple[int, int], jpeg_scale: int, out: np.ndarray, row: int) -> None:
-        """Decode the tiles of a row into `out`, whose upper left px is `corner` of the decoded level."""
-        tile_px = self._levels[level].tile_px
-        side_x, side_y = tile_px[0] // jpeg_scale, tile_px[1] // jpeg_scale
-        top, bottom = (min(max(row * side_y + add - corner[1], 0), len(out)) for add in (0, side_y))
-        above = corner[1] + top - row * side_y
-        buffer = np.empty((side_y, side_x, 3), np.uint8)
-        for column in range(corner[0] // side_x, -(-(corner[0] + out.shape[1]) // side_x)):
-            left, right = (min(max(column * side_x + add - corner[0], 0), out.shape[1]) for add in (0, side_x))
-            before = corner[0] + left - column * side_x
+    def _read_rows(
+        self, level: int, corner: tuple[int, int], jpeg_scale: int, cell_px: int, out: np.ndarray, rows: Iterable[int]
+    ) -> None:
+        """Read rows of tiles into `out`, whose upper left px is `corner`, in cells of the decoded level."""
+        width, height = (side // jpeg_scale for side in self._levels[level].tile_px)
+        buffer = _tile_buffer(height, width)
+        side_x, side_y = width // cell_px, height // cell_px
+        columns = range(corner[0] // side_x, -(-(corner[0] + out.shape[1]) // side_x))
+        for row, column in product(rows, columns):
+            x, y = column * side_x - corner[0], row * side_y - corner[1]
+            left, right = max(x, 0), min(x + side_x, out.shape[1])
+            top, bottom = max(y, 0), min(y + side_y, out.shape[0])
             tile = self._decode(level, row, column, jpeg_scale, buffer)
-            out[top:bottom, left:right] = tile[above : above + bottom - top, before : before + right - left]
+            if cell_px > 1:
+                tile = self._whiten_outside(level, row, column, jpeg_scale, tile)
+            pixels = tile[(top - y) * cell_px : (bottom - y) * cell_px, (left - x) * cell_px : (right - x) * cell_px]
+            resample_into(pixels, out[top:bottom, left:right])
+
+    def _whiten_outside(self, level: int, row: int, column: int, jpeg_scale: int, tile: np.ndarray) -> np.ndarray:
+        """Return a decoded tile, white outside its level."""
+        width, height = (-(-side // jpeg_scale) for side in self._levels[level].size_px)
+        inside = height - row * tile.shape[0], width - column * tile.shape[1]
+        if inside[0] < tile.shape[0] or inside[1] < tile.shape[1]:
+            tile = tile.copy()
+            tile[inside[0] :], tile[:, inside[1] :] = 255, 255
+        return tile
 
     def _decode(self, level: int, row: int, column: int, jpeg_scale: int, buffer: np.ndarray) -> np.ndarray:
         """Decode a tile into a buffer of its size, which is faster than into a new one each time."""
         tiles = self._levels[level]
-        position = f"level {level} at x={column * tiles.tile_px[0]}, y={row * tiles.tile_px[1]}"
         offset, length = int(tiles.offsets[row, column]), int(tiles.lengths[row, column])
         if not length and self._missing_tiles == "white":
             buffer[:] = 255
             return buffer
         if not length:
-            raise SlideError(f"{self.path}: missing tile of {position}; {MISSING_TILES}")
+            raise SlideError(f"{self.path}: missing tile of {_position(tiles, level, row, column)}; {MISSING_TILES}")
         try:
             data = self._read_bytes(offset, length, MAX_EXPANSION * tiles.tile_px[0] * tiles.tile_px[1] * tiles.samples)
             if tiles.compression != JPEG:
                 return decode_tile(data, tiles)
             if not data.startswith(SOI):
                 raise ValueError("no JPEG begins there")
-            smaller = {"min_height": buffer.shape[0], "min_width": buffer.shape[1], "min_factor": jpeg_scale}
-            stream = tiles.prefix + data[len(SOI) :]
-            tile: np.ndarray = simplejpeg.decode_jpeg(stream, buffer=buffer, **(smaller if jpeg_scale > 1 else {}))
+            height, width, _ = buffer.shape
+            smaller = {"min_height": height, "min_width": width, "min_factor": jpeg_scale} if jpeg_scale > 1 else {}
+            tile: np.ndarray = simplejpeg.decode_jpeg(tiles.prefix + data[len(SOI) :], buffer=buffer, **smaller)
             if tile.shape != buffer.shape:
                 raise ValueError(f"a tile of {tile.shape[1]} x {tile.shape[0]} px")
         except (ValueError, RuntimeError) as error:
+            position = _position(tiles, level, row, column)
             raise SlideError(f"{self.path}: broken tile of {position} ({error}); {COPY_AGAIN}") from error
         return tile
 
@@ -139,7 +169,22 @@ class TiffTiles:
         """Read a tile's bytes; ValueError if the file ends before, or they are more than `max_bytes` and headers."""
         if length > max_bytes + MAX_HEADER_BYTES:
             raise ValueError(f"states {length} bytes")
-        available = max(0, min(length, os.fstat(self._file).st_size - offset))
-        if available < length:
-            raise ValueError(f"{available} of its {length} bytes are there")
-        return os.pread(self._file, length, offset)
+        data = os.pread(self._file, max(0, min(length, self._file_bytes - offset)), offset)
+        if len(data) < length:
+            raise ValueError(f"{len(data)} of its {length} bytes are there")
+        return data
+
+
+def _position(tiles: Level, level: int, row: int, column: int) -> str:
+    """Describe where a tile lies."""
+    return f"level {level} at x={column * tiles.tile_px[0]}, y={row * tiles.tile_px[1]}"
+
+
+def _tile_buffer(height: int, width: int) -> np.ndarray:
+    """Allocate a tile, uint8 (height, width, 3), no row of which begins at a multiple of 16 bytes.
+
+    Into rows that do libjpeg-turbo writes past the cache. The next step then waits for memory.
+    """
+    memory = np.empty(height * width * 3 + 16, np.uint8)
+    start = (8 - memory.ctypes.data) % 16
+    return memory[start : start + height * width * 3].reshape(height, width, 3)

@@ -12,7 +12,7 @@ import pyvips
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_levels import Level, find_jpeg_levels
+from slpd_core.wsi.tiff_levels import Level, find_levels
 
 SEED = 20
 COUNTS = {"cut": 40, "flip in a tile": 60, "zeros in tiles": 40, "flip in a directory": 40, "zeros in a directory": 20}
@@ -31,7 +31,7 @@ def svs(real):
 @pytest.fixture(scope="module")
 def level(svs):
     """Where level 0's tiles lie."""
-    return find_jpeg_levels(svs, [SIZE])[0]
+    return find_levels(svs, [SIZE])[0]
 
 
 def damage(kind: str, whole: bytes, places: np.ndarray, rng: np.random.Generator) -> tuple[bytes, Span]:

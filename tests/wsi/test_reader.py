@@ -229,6 +229,19 @@ def test_without_scaled_decoding_half_the_scale_is_the_mean_of_whole_pixels(tmp_
     assert np.abs(read[True] - mean).max() > 1
 
 
+def test_a_thumbnail_is_decoded_smaller_whatever_reads_are(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    image = pyvips.Image.new_from_array(noise)
+    image.tiffsave(str(tmp_path / "s.tif"), tile=True, compression="jpeg", Q=75, tile_width=256, tile_height=256)
+    shown = []
+    for scaled in (False, True):
+        with Slide(tmp_path / "s.tif", 0.5, jpeg_scaled_decoding=scaled) as slide:
+            shown += [slide.thumbnail(4.0), slide.read((0, 0), (64, 64), 4.0)]
+    np.testing.assert_array_equal(shown[0], shown[2])
+    np.testing.assert_array_equal(shown[2], shown[3])
+    assert (shown[0] != shown[1]).any()
+
+
 def test_outside_the_slide_is_white(planted):
     path = planted((300, 200), {(0, 0, 300, 200): BLUE})
     with Slide(path) as slide:

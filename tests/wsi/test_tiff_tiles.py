@@ -1,7 +1,9 @@
 """Tiles decoded straight from the file are OpenSlide's pixels, to the last bit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+import cv2
 import imagecodecs
 import numpy as np
 import openslide
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.tiff_levels import find_jpeg_levels
+from slpd_core.wsi.tiff_levels import find_levels
 from slpd_core.wsi.tiff_tiles import TiffTiles
 from slpd_core.wsi.tile_codecs import check_jpeg_2000
 from slpd_core.wsi.writer import write_slide
@@ -32,7 +34,7 @@ def noisy(tmp_path_factory):
 
 def open_tiles(path, sizes):
     """The JPEG tiles of the levels of a file that have these sizes."""
-    found = find_jpeg_levels(path, sizes)
+    found = find_levels(path, sizes)
     return TiffTiles(path, {number: level for number, level in enumerate(found) if level})
 
 
@@ -80,10 +82,7 @@ def test_a_shrunk_tile_is_the_mean_of_its_pixels(tmp_path, shrink):
     assert (beyond[:, 3:] == 255).all()
 
 
-def test_a_level_of_other_tiles_is_left_to_openslide(noisy, real):
-    tiles = open_tiles(real("tcga-cr-7395-01a-01-ts1.svs"), [(4443, 3567)])
-    assert tiles.jpeg_scales(0) == ()
-    tiles.close()
+def test_a_size_without_a_level_is_left_to_openslide(noisy):
     tiles = open_tiles(noisy, [(700, 530), (10, 10)])
     assert tiles.jpeg_scales(1) == ()
     tiles.close()
@@ -97,6 +96,21 @@ def test_real_slides_are_what_openslide_gives(real, name, mpp):
     with Slide(real(name), mpp) as slide:
         found = slide.read((0, 0), (2300, 3000), 0.499)
     np.testing.assert_array_equal(found, by_openslide(real(name), 0, (0, 0, 2300, 3000)))
+
+
+@pytest.mark.parametrize(("level", "size"), [(0, (4443, 3567)), (1, (2221, 1783))])
+def test_jpeg_2000_tiles_of_aperio_are_what_openslide_gives(real, level, size):
+    path = real("tcga-cr-7395-01a-01-ts1.svs")
+    tiles = open_tiles(path, [(4443, 3567), (2221, 1783)])
+    assert tiles.jpeg_scales(level) == (1,)
+    box = (size[0] - 600, size[1] - 500, 620, 530)
+    found = tiles.read(level, box, 1)
+    tiles.close()
+    with openslide.OpenSlide(str(path)) as slide:
+        rgba = np.asarray(slide.read_region((0, 0), level, size))
+    np.testing.assert_array_equal(found[:500, :600], rgba[-500:, -600:, :3])
+    assert (found[500:] == 255).all()
+    assert (found[:, 600:] == 255).all()
 
 
 def tile(colour, size=256):
@@ -115,7 +129,7 @@ def test_the_first_page_of_a_size_is_the_level(tmp_path):
         writer.write(np.full((1024, 1024, 3), 30, np.uint8), description=APERIO, **plain)
         writer.write(np.full((512, 512, 3), 30, np.uint8), description=APERIO, **plain)
         writer.write(iter([tile((200, 60, 120))] * 4), shape=(512, 512, 3), **YCBCR)
-    assert find_jpeg_levels(path, [(1024, 1024), (512, 512)]) == [None, None]
+    assert find_levels(path, [(1024, 1024), (512, 512)]) == [None, None]
 
 
 def test_channels_that_lie_apart_are_left_to_openslide(tmp_path):
@@ -141,6 +155,87 @@ def test_a_tile_aperio_leaves_to_the_finer_level_is_drawn_from_it(tmp_path):
         found = slide.read((0, 0), (512, 512), 1.0).astype(int)
     assert np.abs(found[10, 400] - (200, 60, 120)).max() < 4
     assert np.abs(found[10, 100] - (10, 10, 250)).max() < 4
+
+
+LAYOUTS = [(side, subsampling) for side in (240, 256, 512) for subsampling in ((2, 2), (1, 1))]
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=str)
+def layout(request, tmp_path_factory):
+    """A slide of 1101 x 905 px of smooth noise in tiles of a layout, and its pixels as tifffile decodes them."""
+    side, subsampling = request.param
+    path = tmp_path_factory.mktemp("layouts") / "s.tiff"
+    pixels = np.random.default_rng(0).integers(20, 250, (182, 222, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
+    how = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": subsampling, "metadata": None}
+    tifffile.imwrite(path, pixels[:905, :1101], tile=(side, side), compressionargs={"level": 80}, **how)
+    return path, tifffile.imread(path)
+
+
+BOXES = st.tuples(*[st.integers(-300, 1200)] * 2, *[st.integers(1, 900)] * 2)
+
+
+@hypothesis_settings(max_examples=15, deadline=None)
+@given(BOXES, st.integers(1, 3))
+def test_any_box_of_any_layout_is_what_openslide_and_tifffile_give(layout, box, threads):
+    path, decoded = layout
+    tiles = open_tiles(path, [(1101, 905)])
+    found = tiles.read(0, box, 1, threads)
+    tiles.close()
+    np.testing.assert_array_equal(found, by_openslide(path, 0, box))
+    np.testing.assert_array_equal(found, on_white(decoded, box))
+
+
+def on_white(pixels, box):
+    """A box of a picture that lies on white."""
+    white = np.full((4000, 4000, 3), 255, np.uint8)
+    white[1000 : 1000 + pixels.shape[0], 1000 : 1000 + pixels.shape[1]] = pixels
+    x, y = box[0] + 1000, box[1] + 1000
+    return white[y : y + box[3], x : x + box[2]]
+
+
+@hypothesis_settings(max_examples=15, deadline=None)
+@given(BOXES, st.integers(1, 3))
+def test_half_the_scale_is_the_rounded_mean_of_four_pixels(layout, box, threads):
+    """From any corner, within a tile's cells or across them; beyond the slide, of white."""
+    path, decoded = layout
+    x, y, width, height = box
+    with Slide(path, 0.25, threads=threads) as slide:
+        found = slide.read((x, y), (width, height), 0.5)
+    whole = on_white(decoded, (x, y, 2 * width, 2 * height))
+    mean = (whole.reshape(height, 2, width, 2, 3).sum((1, 3), dtype=np.uint16) + 2) // 4
+    np.testing.assert_array_equal(found, mean)
+    np.testing.assert_array_equal(found, cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize("factor", [4, 5, 8])
+@pytest.mark.parametrize("corner", [(0, 0), (-40, 40), (7, 3)])
+def test_a_whole_factor_is_the_area_mean(layout, factor, corner):
+    path, decoded = layout
+    size = (1101 // factor + 9, 905 // factor + 9)
+    with Slide(path, 0.1) as slide:
+        found = slide.read(corner, size, 0.1 * factor)
+    whole = on_white(decoded, (*corner, *(factor * side for side in size)))
+    np.testing.assert_array_equal(found, cv2.resize(whole, size, interpolation=cv2.INTER_AREA))
+
+
+def test_half_the_scale_of_plain_tiles_is_white_beyond_the_slide(tmp_path):
+    """Of a width and height that are odd: the outermost cells hold px of the slide and white ones."""
+    pixels = np.random.default_rng(0).integers(0, 255, (131, 147, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", pixels, tile=(64, 64), photometric="rgb", metadata=None)
+    with Slide(tmp_path / "s.tif", 0.25) as slide:
+        found = slide.read((0, 0), (80, 70), 0.5)
+    whole = on_white(pixels, (0, 0, 160, 140)).reshape(70, 2, 80, 2, 3)
+    np.testing.assert_array_equal(found, (whole.sum((1, 3), dtype=np.uint16) + 2) // 4)
+
+
+def test_a_slide_is_read_from_several_threads_at_once(layout):
+    path, _ = layout
+    corners = [(x, y) for y in range(-100, 900, 190) for x in range(-100, 1000, 210)]
+    with Slide(path, 0.25) as slide, ThreadPoolExecutor(8) as pool:
+        for mpp in (0.25, 0.5):
+            together = list(pool.map(lambda corner, mpp=mpp: slide.read(corner, (300, 280), mpp), corners))
+            for corner, pixels in zip(corners, together, strict=True):
+                np.testing.assert_array_equal(pixels, slide.read(corner, (300, 280), mpp))
 
 
 def test_a_broken_tile_names_the_slide_and_the_place(noisy, tmp_path):
