@@ -23,6 +23,7 @@ from slpd_core.workflow.external_labels import ExternalLabels
 from slpd_core.workflow.resources import (
     READ_RETRIES,
     JobResources,
+    encoding_threads,
     gpus_by_rule,
     last_attempt,
     per_attempt,

@@ -120,9 +120,10 @@ rule tokens:
     retries: READ_RETRIES
     conda:
         "../envs/slpd.yaml"
+    threads: encoding_threads(workflow.global_resources)
     resources:
         gpu=1,
-        mem_mb=per_attempt(RESOURCES.encoding_mb),
+        mem_mb=RESOURCES.encoding_mb,
         runtime=per_attempt(RESOURCES.slide_minutes(10, per_gb=20)),
         last_attempt=last_attempt,
         wait_s=wait_before_attempt,

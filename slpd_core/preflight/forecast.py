@@ -9,6 +9,7 @@ from slpd_core.workflow.forecast import (
     EVALUATE_MB,
     PATCH_ENCODER_MB,
     PRETRAIN_MB,
+    READING_THREADS,
     TISSUE_MB,
     classifier_epochs,
     encoding_mb,
@@ -115,13 +116,15 @@ def forecast_tokens(
         The forecast.
     """
     n_regions, encode_seconds = sample.expected_regions(slides), encoder.seconds_per_patch * encoder.patches_per_region
+    threads = 1
     if machine.device == "cpu":
         region_seconds = sample.read_seconds + encode_seconds
     else:
-        region_seconds = max(sample.read_seconds, encode_seconds)  # the next region is read meanwhile
+        threads = min(READING_THREADS, max(1, machine.cores // max(1, machine.gpus)))
+        region_seconds = max(sample.read_seconds / threads, encode_seconds)  # the next regions are read meanwhile
     hours = (n_regions * region_seconds + len(slides) * START_SECONDS) / 3600
     gigabytes = tokens_gb(n_regions, encoder.patches_per_region, encoder.token_dim, with_colors=True)
-    memory_mb = encoding_mb(region_px, encoder.weights_gb)
+    memory_mb = encoding_mb(region_px, encoder.weights_gb, threads)
     return StageForecast(name, len(slides), hours, machine.gpus or machine.cores, memory_mb, gigabytes)
 
 

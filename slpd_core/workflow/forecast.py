@@ -10,7 +10,10 @@ TISSUE_MB, PATCH_ENCODER_MB, EVALUATE_MB = 1500, 8000, 3000
 # Tokens stay in memory: 200 KB per region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC. The rest is for PyTorch.
 # Tokens of a larger cohort are mapped from a file in $TMPDIR (--set-resources pretrain:mem_mb=... avoids that).
 PRETRAIN_MB = 20000
-ENCODER_MB, MB_PER_WEIGHTS_GB, REGIONS_IN_FLIGHT = 3000, 4000, 20  # PyTorch; copies of the weights; regions being read
+ENCODER_MB, MB_PER_WEIGHTS_GB = 3000, 4000  # PyTorch; copies of the weights
+# Regions' worth of pixels on their way to the encoder: the level that is read, its mean, copies; per further thread.
+REGIONS_IN_FLIGHT, REGIONS_PER_THREAD = 20, 8
+READING_THREADS = 8  # of a job of tokens on a GPU
 
 TOKEN_BYTES, COLOR_BYTES = 2, 6  # per number of a token: float16; per patch, beside its token: three float16
 
@@ -55,17 +58,19 @@ def classifier_epochs(classifier: str, epochs: int) -> int:
     return 1 if classifier in ("knn", "logreg") else epochs
 
 
-def encoding_mb(region_px: int, weights_gb: float) -> float:
+def encoding_mb(region_px: int, weights_gb: float, threads: int = 1) -> float:
     """Forecast the memory to encode a slide: PyTorch, regions on their way to the encoder, its weights.
 
     Args:
         region_px: Side of a region, px.
         weights_gb: Size of the weights' files, GB; 0 for a random encoder.
+        threads: Threads that read regions.
 
     Returns:
         MB.
     """
-    return ENCODER_MB + REGIONS_IN_FLIGHT * region_px**2 * 3 / 1e6 + MB_PER_WEIGHTS_GB * weights_gb
+    n_regions = REGIONS_IN_FLIGHT + REGIONS_PER_THREAD * (threads - 1)
+    return ENCODER_MB + n_regions * region_px**2 * 3 / 1e6 + MB_PER_WEIGHTS_GB * weights_gb
 
 
 def tokens_gb(n_regions: float, patches_per_region: int, token_dim: int, *, with_colors: bool) -> float:

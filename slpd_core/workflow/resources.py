@@ -112,6 +112,18 @@ def pretrain_memory(overwritten: Mapping[str, Mapping[str, Any]], limits: Mappin
     return min(requested, resource_limit(limits, "mem_mb") or requested)
 
 
+def encoding_threads(limits: Mapping[str, Any]) -> int:
+    """Return the threads of a job of tokens.
+
+    Args:
+        limits: As in `resource_limit`.
+
+    Returns:
+        Threads that read for a GPU where jobs may use one, else 1.
+    """
+    return forecast.READING_THREADS if resource_limit(limits, "gpu") else 1
+
+
 class JobResources:
     """Resources that depend on settings and slides, as functions of a rule's wildcards.
 
@@ -137,11 +149,13 @@ class JobResources:
         """
         return lambda wildcards: start + per_gb * self.slides.gigabytes(wildcards)
 
-    def encoding_mb(self, wildcards: Any) -> float:
+    def encoding_mb(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Return the memory to encode a slide.
 
         Args:
             wildcards: Of a rule; `encoder` names a compared patch encoder.
+            threads: Threads of the job.
+            attempt: From 1.
 
         Returns:
             MB.
@@ -149,7 +163,8 @@ class JobResources:
         paths = self.encoders.patch_encoder_files(wildcards)
         for path in {*paths} - self._weights_gb.keys():
             self._weights_gb[path] = os.stat(path).st_size / 1e9
-        return forecast.encoding_mb(self.settings.regions.size_px, sum(self._weights_gb[path] for path in paths))
+        weights_gb = sum(self._weights_gb[path] for path in paths)
+        return attempt * round(forecast.encoding_mb(self.settings.regions.size_px, weights_gb, threads))
 
     def patch_encoder_minutes(self, wildcards: Any) -> float:
         """Return the time to train a patch encoder, or to convert one.

@@ -136,6 +136,14 @@ def test_a_gpu_encodes_while_the_next_region_is_read(probed):
     assert stage.hours_here == stage.hours
 
 
+@pytest.mark.parametrize(("machine", "threads"), [(Machine(16, 1, "cuda"), 8), (Machine(16, 4, "cuda"), 4)])
+def test_the_threads_of_a_job_read_for_its_gpu(probed, machine, threads):
+    probes, sample = probed([4, 4, 0, 0])
+    stage = forecast.forecast_tokens("t", probes, sample, EncoderSpeed(0.0, 64, "bf16", 16), machine, region_px=256)
+    reading = stage.hours * 3600 - 4 * forecast.START_SECONDS
+    assert reading == pytest.approx(8 * sample.read_seconds / threads)
+
+
 def test_tokens_exceed_the_memory_of_a_job_or_the_scratch_folder_too(capsys):
     report = checks.PreflightReport()
     for tokens_gb in (14.0, 14.1, 1e9):

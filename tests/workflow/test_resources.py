@@ -13,6 +13,7 @@ from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.forecast import training_hours
 from slpd_core.workflow.resources import (
     JobResources,
+    encoding_threads,
     gpus_by_rule,
     last_attempt,
     per_attempt,
@@ -66,12 +67,19 @@ def test_a_large_slide_has_more_time(job):
 
 
 def test_heavy_weights_need_more_memory(job, tmp_path):
-    light = job().encoding_mb(Wildcards())
+    light = job().encoding_mb(Wildcards(), 1, 1)
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(bytes(1_000_000))
-    heavy = job(source="hipt", weights=str(weights)).encoding_mb(Wildcards())
-    assert light == pytest.approx(3000 + 20 * 4096**2 * 3 / 1e6)
-    assert heavy - light == pytest.approx(4000 * 1e-3)
+    heavy = job(source="hipt", weights=str(weights)).encoding_mb(Wildcards(), 1, 1)
+    assert light == round(3000 + 20 * 4096**2 * 3 / 1e6)
+    assert heavy - light == 4
+
+
+def test_threads_that_read_need_more_memory_and_are_for_gpus(job):
+    alone, eight = (job().encoding_mb(Wildcards(), threads, 1) for threads in (1, 8))
+    assert eight - alone == pytest.approx(7 * 8 * 4096**2 * 3 / 1e6, abs=1)
+    assert job().encoding_mb(Wildcards(), 8, 2) == 2 * eight
+    assert [encoding_threads(limits) for limits in ({}, {"gpu": 0}, {"gpu": 2})] == [1, 1, 8]
 
 
 def test_training_asks_for_time_by_cohort_and_epochs(job):
