@@ -25,7 +25,7 @@ from slpd_core.ssl.distributed import to_device
 from slpd_core.ssl.monitoring import effective_rank, fixed_sample
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.stage import PretrainingStage, shuffled_batches
-from slpd_core.ssl.student_teacher import StudentTeacher
+from slpd_core.ssl.student_teacher import StudentTeacher, autocast
 from slpd_core.ssl.trainer import fit
 
 
@@ -221,6 +221,7 @@ def embed_for_clustering(
     *,
     cluster_space: Literal["embedding", "bottleneck"] = "embedding",
     cluster_crop: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> np.ndarray:
     """Embed all regions by the teacher, to be clustered.
 
@@ -229,6 +230,7 @@ def embed_for_clustering(
         dataset: R regions.
         cluster_space: Embeddings, or the head's bottleneck.
         cluster_crop: Side in tokens of the center crop; None for the whole grid.
+        dtype: Compute dtype; None for that of the networks on a GPU, and float32 on a CPU.
 
     Returns:
         float32 (R, D).
@@ -236,13 +238,15 @@ def embed_for_clustering(
     teacher, grid = networks.teacher, dataset.tokens.shape[1]
     side = cluster_crop or grid
     first = (grid - side) // 2
-    crop = slice(first, first + side)
+    crop, device = slice(first, first + side), networks.device
+    dtype = dtype or (torch.float32 if device.type == "cpu" else networks.dtype)
 
     def embed(tokens: Tensor) -> Tensor:
-        embeddings = teacher.encoder(tokens[:, crop, crop])
-        return teacher.head.bottleneck(embeddings) if cluster_space == "bottleneck" else embeddings
+        with autocast(dtype, device):
+            embeddings: Tensor = teacher.encoder(tokens[:, crop, crop])
+            return teacher.head.bottleneck(embeddings) if cluster_space == "bottleneck" else embeddings
 
-    return embed_regions(embed, dataset.tokens, networks.device.type)
+    return embed_regions(embed, dataset.tokens, device.type)
 
 
 def cluster_dataset(

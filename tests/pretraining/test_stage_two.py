@@ -1,12 +1,18 @@
-"""Stage two trains the same with and without a graph, and in blocks of any size."""
+"""Stage two trains the same with and without a graph, and clusters the same in half precision."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from slpd_core.pretraining import stage_two
 from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.prototypes import ClusteringParams, reassigned_fraction
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.trainer import fit
+from tests.fixtures.pretraining import build_student_teacher
 
 VARIANTS = {
     "paper": {},
@@ -30,3 +36,27 @@ def test_a_graphed_run_is_the_run_to_the_bit(section, make_cohort, record_on_cpu
         runs.append((history.to_csv(), stage.networks.state_dict(), stage.monitored))
     assert runs[0][0] == runs[1][0]
     torch.testing.assert_close(*(run[1:] for run in runs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("noise", [1.0, 4.0])
+def test_no_region_changes_its_prototype_if_regions_are_embedded_in_bf16(section, make_cohort, noise):
+    """Of 16 x 16 tokens of four kinds, with noise and an offset per slide; names of prototypes do not count."""
+    rng, sizes = np.random.default_rng(0), (24,) * 6
+    kinds = rng.normal(size=(4, 8))[rng.integers(0, 4, sum(sizes))]
+    offsets = np.repeat(0.5 * rng.normal(size=(len(sizes), 8)), sizes, axis=0)
+    tokens = (kinds + offsets)[:, None, None] + noise * rng.normal(size=(sum(sizes), 16, 16, 8))
+    cohort = replace(make_cohort(*sizes), tokens=torch.from_numpy(tokens).half())
+    changes = {"global_crop_size": 14, "n_prototypes": 4, "embed_dim": 48, "depth": 3}
+    section, found = section.model_copy(update=changes), []
+    networks = build_student_teacher(section, 8, 1)
+    for dtype in (None, torch.bfloat16):
+        embeddings = stage_two.embed_for_clustering(networks, cohort, dtype=dtype)
+        params = section.extract(ClusteringParams)
+        found.append((embeddings, stage_two.cluster_dataset(cohort, embeddings, params, seed=1, epoch=0)))
+    (exact, before), (rounded, after) = found
+    assert 1e-4 < np.abs(rounded - exact).max() < 0.05
+    assert reassigned_fraction(before, after, cohort.slide_of) == 0
+    np.testing.assert_array_equal(after.neighbors, before.neighbors)
+    partners = [p.centers[p.neighbors[:, 0, None], p.matches[:, 0]] for p in (before, after)]
+    of_regions = [p[cohort.slide_of, m.assignment] for p, m in zip(partners, (before, after), strict=True)]
+    np.testing.assert_allclose(*of_regions, atol=0.05)
