@@ -12,6 +12,7 @@ BENCHMARKS = (
     "tokens",
     "step",
     "epoch",
+    "gpu",
     "prototypes",
     "evaluation",
     "intervals",

@@ -18,6 +18,7 @@ from benchmarks import (
     endpoint_intervals,
     epoch,
     evaluation,
+    gpu,
     imports,
     intervals,
     planted,
@@ -156,6 +157,32 @@ def test_a_step_is_that_of_the_plain_way(printed):
         ["plain", "4"],
         ["ours", "8"],
     ]
+
+
+def test_changes_of_a_step_on_a_gpu(printed, monkeypatch):
+    """In bfloat16 on a CPU, where nothing is captured."""
+    monkeypatch.setattr(step, "TOKEN_DIM", 8)
+    small = {"GRID": 5, "BATCH": 64, "SLIDES": 4, "REGIONS": 128, "ROUNDS": 1}
+    text, table = printed(gpu, partial(gpu.main, "cpu"), **small)
+    assert "nan" not in text
+    assert "equal to those of a CPU: True" in text
+    for name in gpu.WAYS:
+        _, (_, loss, gradients, *_, captured) = lines_of(table, name)
+        assert float(loss) < 1e-5
+        assert float(gradients) < 1e-2
+        assert captured == "no"
+    cast, copied = (lines_of(table, name)[1][1:3] for name in list(gpu.WAYS)[1:3])
+    assert copied == cast
+    assert lines_of(table, "fp32")[0][3] == "0.00%"
+    assert "No GPU on this machine" in printed(gpu)[0]
+
+
+def test_a_step_of_the_papers_networks_starts_few_kernels(monkeypatch):
+    settings = config.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    monkeypatch.setattr(slides, "settings", lambda: settings)
+    before, *_, after = (gpu.count_kernels(gpu.WAYS[name]) for name in list(gpu.WAYS)[:3])
+    assert before > 2 * after
+    assert after <= 1335
 
 
 @pytest.fixture
