@@ -67,8 +67,7 @@ class GraphedStep(Generic[B]):
                 self._replay = self._capture(batch)
             except RuntimeError as error:  # as for want of memory
                 self._disable(next(iter(str(error).splitlines()), type(error).__name__))
-                return self.step(batch)
-        return self._replay(batch)
+        return self._replay(batch) if self._replay else self.step(batch)
 
     def _capture(self, batch: B) -> Callable[[B], Metrics]:
         """Capture the step; the batch's tensors are the places from which later batches are read."""
@@ -121,8 +120,17 @@ def record(work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
 
     Returns:
         Its result, whose tensors a replay fills, and the replay.
+
+    Raises:
+        RuntimeError: The function cannot be captured; it can be called as it is.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = work()
+    graph, generator = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
+    state, stream = generator.clone_state(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            result = work()
+    except RuntimeError:  # a failed capture leaves its stream behind, and a generator that draws no more
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(state)
+        raise
     return result, graph.replay
