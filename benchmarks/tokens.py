@@ -7,11 +7,17 @@ stored: that alone is an error of 2e-4.
 
 import os
 import tempfile
+import time
+from argparse import Namespace
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
+import cv2
 import numpy as np
 import timm
 import torch
@@ -28,6 +34,7 @@ from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
 from slpd_core.slides import patch_pixels, tokenizer, tokens
+from slpd_core.wsi.region_reader import RegionReader
 from slpd_core.wsi.writer import write_slide
 
 REGION_PX, PATCH_PX = 4096, 256
@@ -38,6 +45,8 @@ PUBLISHED_BATCH = 256
 MOST_MB = 3000
 CALLS = 4  # of a multiplication in a row
 SQUARE = 2048  # a shape beside those of the network, at which multiplying is fast
+GPU_SECONDS, READING_SECONDS = 0.01, 0.1  # of a region, simulated
+FED_SLIDES, FED_THREADS = (60, 10, 1, 60, 10, 1, 60), (1, 8, 16)
 LAYERS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
 
 
@@ -194,6 +203,76 @@ def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
     print(flush=True)
 
 
+class SimulatedGpu(tokenizer.RegionTokenizer):
+    """A tokenizer whose device works for `GPU_SECONDS` on each region, one after another, beside the process."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Identity(), PATCH_PX, PATCH_PX, "cpu", 1)
+        self.device_queue = ThreadPoolExecutor(1)
+        self.tokens = torch.zeros(((REGION_PX // PATCH_PX) ** 2, WIDTH), dtype=torch.float16)
+        self.free: deque[torch.Tensor] = deque()
+
+    def stage(self, region: np.ndarray) -> torch.Tensor:
+        """Copy a region into a buffer that is free again, as PyTorch hands out pinned memory."""
+        staged = self.free.popleft() if self.free else torch.empty(region.shape, dtype=torch.uint8)
+        staged.numpy()[:] = region
+        return staged
+
+    def _start(self, pixels: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        def work() -> None:
+            time.sleep(GPU_SECONDS)
+            self.free.append(pixels)
+
+        return self.tokens, Namespace(synchronize=self.device_queue.submit(work).result)
+
+
+class SimulatedReader(RegionReader):
+    """A reader that returns the same pixels after `READING_SECONDS`."""
+
+    pixels = np.zeros((1, 1, 3), np.uint8)
+
+    def read(self, i: int) -> np.ndarray:
+        """Wait, and return the pixels."""
+        time.sleep(READING_SECONDS)
+        return self.pixels
+
+
+def feed(folder: Path, picture: np.ndarray, threads: int) -> float:
+    """Encode the regions of slides on a simulated GPU; return the share of time that it is busy, start-up apart."""
+    keep_freed_memory()
+    cv2.setNumThreads(1)  # as an open slide does
+    SimulatedReader.pixels = picture
+    tasks = []
+    for i, n_regions in enumerate(FED_SLIDES):
+        info = artifacts.SlideInfo(f"s{i}", artifacts.OK, "", REGION_PX, REGION_PX, 0.5, "sheet")
+        coords, tissue_fraction = np.zeros((n_regions, 2), np.int64), np.ones(n_regions, np.float32)
+        regions = artifacts.Regions(info, coords, tissue_fraction, REGION_PX, REGION_PX, 0.5)
+        path = folder / f"{i}.h5"
+        tasks.append(tokens.SlideTask(path, regions, path, artifacts.provenance("tokens", 1, {}, str(i))))
+    with patch.object(tokens, "RegionReader", SimulatedReader):
+        gpu = SimulatedGpu()
+        started = time.perf_counter()
+        list(tokens.encode_slides(tasks, gpu, token_dim=WIDTH, reading_threads=threads))
+    return sum(FED_SLIDES) * GPU_SECONDS / (time.perf_counter() - started)
+
+
+def feeding(picture: np.ndarray, rounds: int = 5) -> None:
+    """Print how busy threads that read keep a simulated GPU."""
+    shares: dict[int, list[float]] = {threads: [] for threads in FED_THREADS}
+    with tempfile.TemporaryDirectory() as name:
+        for _ in range(rounds):
+            for threads, of_threads in shares.items():
+                of_threads.append(in_own_process(feed, Path(name), picture, threads)[0])
+    print(
+        f"A simulated GPU of {GPU_SECONDS * 1e3:g} ms a region, regions read in {READING_SECONDS * 1e3:g} ms, slides "
+        f"of {', '.join(map(str, FED_SLIDES))} regions together\n\n| threads | busy, median | least | most |\n"
+        "|---:|---:|---:|---:|"
+    )
+    for threads, of_threads in shares.items():
+        print(f"| {threads} | {np.median(of_threads):.0%} | {min(of_threads):.0%} | {max(of_threads):.0%} |")
+    print(flush=True)
+
+
 def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
     """Run the stage on a slide of one region; return its precision."""
     keep_freed_memory()
@@ -239,3 +318,4 @@ def main() -> None:
     if torch.cuda.is_available():
         encoding(picture, "cuda", rounds=4)
     memory(picture)
+    feeding(picture)

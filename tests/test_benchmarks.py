@@ -139,7 +139,9 @@ def test_stages_of_a_slide(printed):
 
 def test_tokens_are_those_of_the_published_way(printed):
     small = {"NAME": "test_vit", "WIDTH": 64, "SQUARE": 64, "CALLS": 1, "LAYERS": ((64, 192),), "REGION_PX": 512}
-    _, table = printed(tokens, **small)
+    simulated = {"FED_SLIDES": (2, 1), "FED_THREADS": (1, 2), "READING_SECONDS": 0.01}
+    _, table = printed(tokens, **small, **simulated)
+    assert [cells[0] for cells in table[-2:]] == ["1", "2"]
     ours = lines_of(table, "ours, fp32")[0]
     assert float(ours[4]) < 1e-3  # kept as float16
     assert lines_of(table, "fp32: fp32")
