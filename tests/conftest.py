@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from slpd_core.runtime import log
+from slpd_core.runtime import limit_spinning, log
+
+limit_spinning()  # before anything loads OpenMP
 
 FIXTURES = ("slides", "pretraining", "evaluation", "endpoints")
 pytest_plugins = [f"tests.fixtures.{chapter}" for chapter in FIXTURES]

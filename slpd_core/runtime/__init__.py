@@ -7,7 +7,7 @@ from slpd_core.runtime.messages import escape_controls, name_some
 from slpd_core.runtime.progress_bar import progress
 from slpd_core.runtime.rng import generator
 from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, deferred_sigterm, sigterm_exits
-from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limited_threads
+from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limit_spinning, limited_threads
 
 __all__ = [
     "SECONDS_TO_STOP",
@@ -20,6 +20,7 @@ __all__ = [
     "gpu_slot",
     "job",
     "keep_freed_memory",
+    "limit_spinning",
     "limited_threads",
     "log",
     "name_some",

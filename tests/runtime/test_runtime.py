@@ -77,6 +77,23 @@ def test_imports_are_kept_from_the_garbage_collector_and_what_comes_after_is_not
         gc.unfreeze()
 
 
+@pytest.mark.parametrize(
+    ("environment", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
+    ids=["ours", "the user's count", "the user's policy"],
+)
+def test_threads_of_openmp_that_wait_sleep_soon_unless_the_user_says_otherwise(environment, spins):
+    """OpenMP itself prints what it goes by when a process, here the child of a job, loads it."""
+    child = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', 'import torch']))"
+    job = f"from slpd_core import runtime\nwith runtime.fast_imports():\n    {child}"
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    environment = kept | {"OMP_DISPLAY_ENV": "verbose"} | environment
+    printed = subprocess.run([sys.executable, "-c", job], env=environment, capture_output=True, text=True, check=True)
+    if "GOMP_SPINCOUNT" not in printed.stderr:
+        pytest.skip("only glibc: PyTorch has another OpenMP here")
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\w+)'", printed.stderr)) == {spins}
+
+
 def test_a_job_logs_to_its_file_and_warns_on_the_terminal(tmp_path, capsys):
     with runtime.job(str(tmp_path / "logs" / "a.log"), "tissue a") as device:
         runtime.log.info("a detail")
