@@ -87,14 +87,14 @@ def job(folder: Path, classifier: str, fold: int, embed: str | None = "embed.par
     with limited_threads(1):
         evaluate.run(
             folds_path=folder / "folds.parquet",
-            fold=fold,
+            folds=[fold],
             features="slpd" if embed else "patch_tokens",
             classifier=classifier,
             embed_path=folder / embed if embed else None,
             tokens_dir=folder,
             ledger_path=folder / "ledger.parquet",
-            out_path=out,
-            model_path=model,
+            out_paths=[out],
+            model_paths=[model],
             section=settings().evaluate.training.model_copy(update=changes),
             seed=1,
         )

@@ -52,8 +52,12 @@ rule evaluate:
         # Stands for all tokens.
         ledger=ROWS.tokens_ledger,
     output:
-        predictions="<results>/evaluate/{task}/{features}/{classifier}/fold{fold}.parquet",
-        model="<results>/evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors",
+        predictions=[
+            "<results>/evaluate/{task}/{features}/{classifier}/fold{fold}.parquet"
+        ],
+        models=[
+            "<results>/evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors"
+        ],
     log:
         "<logs>/evaluate/{task}/{features}/{classifier}/fold{fold}.log",
     benchmark:
@@ -68,8 +72,38 @@ rule evaluate:
         version=stage_version("evaluation/evaluate"),
         seed=CONFIG.seed,
         tokens=ROWS.tokens_dir,
+        folds=untracked(ROWS.evaluated_folds),
     script:
         "../workflow_scripts/evaluate.py"
+
+
+# All folds of a row that has none yet, in one job, since the start of a process takes as long as many a fold.
+use rule evaluate as evaluate_folds with:
+    output:
+        predictions=expand(
+            "<results>/evaluate/{{task}}/{{features}}/{{classifier}}/fold{fold}.parquet",
+            fold=ROWS.folds,
+        ),
+        models=expand(
+            "<results>/evaluate/{{task}}/{{features}}/{{classifier}}/fold{fold}.safetensors",
+            fold=ROWS.folds,
+        ),
+    log:
+        "<logs>/evaluate/{task}/{features}/{classifier}/folds.log",
+    benchmark:
+        "<benchmarks>/evaluate/{task}/{features}/{classifier}/folds.tsv"
+    wildcard_constraints:
+        task=row_pattern(
+            join_folds(
+                ROWS,
+                workflow.resource_settings.overwrite_resources,
+                workflow.global_resources,
+                planning=workflow.is_main_process,
+            )
+        ),
+
+
+ruleorder: evaluate_folds > evaluate
 
 
 rule heatmaps:

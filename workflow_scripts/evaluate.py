@@ -14,14 +14,14 @@ with runtime.job(
 ):
     evaluate.run(
         folds_path=Path(snakemake.input.folds),
-        fold=int(snakemake.wildcards.fold),
+        folds=snakemake.params.folds,
         features=snakemake.wildcards.features,
         classifier=snakemake.wildcards.classifier,
         embed_path=Path(snakemake.input.embed) if snakemake.input.embed else None,
         tokens_dir=Path(snakemake.params.tokens),
         ledger_path=Path(snakemake.input.ledger),
-        out_path=Path(snakemake.output.predictions),
-        model_path=Path(snakemake.output.model),
+        out_paths=[*map(Path, snakemake.output.predictions)],
+        model_paths=[*map(Path, snakemake.output.models)],
         section=config.ClassifierTrainingConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
     )

@@ -6,6 +6,7 @@ evaluate.select: val they choose the epoch and the learning rate, and nothing el
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -187,45 +188,51 @@ def predict_fold(
 def run(
     *,
     folds_path: Path,
-    fold: int,
+    folds: Sequence[int],
     features: str,
     classifier: str,
     embed_path: Path | None,
     tokens_dir: Path,
     ledger_path: Path,
-    out_path: Path,
-    model_path: Path,
+    out_paths: Sequence[Path],
+    model_paths: Sequence[Path],
     section: config.ClassifierTrainingConfig,
     seed: int,
 ) -> None:
-    """Fit a classifier on one fold of one kind of features; write its predictions and the classifier.
+    """Fit a classifier on folds of one kind of features; write the predictions and the classifier of each.
 
     Args:
         folds_path: The folds of a task.
-        fold: Index of the fold.
+        folds: Indices of the folds, evaluated one after the other.
         features: As evaluate.classifiers names them.
         classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
         embed_path: Embeddings of the run that the features name; None for features of patches, read from the tokens.
         tokens_dir, ledger_path: Of the patch encoder that the features name, else of the cohort's.
-        out_path: The `evaluate` table.
-        model_path: The fitted classifier.
+        out_paths: The `evaluate` table of each fold.
+        model_paths: The fitted classifier of each fold.
         section: Of the config.
         seed: Of the training.
     """
-    folds, folds_meta = artifacts.read_table(folds_path, "folds")
-    slide_ids = folds.loc[folds["fold"] == fold, "slide_id"].to_list()
-    level, read, fingerprint = read_features(features, embed_path, tokens_dir, slide_ids, ledger_path)
+    table, folds_meta = artifacts.read_table(folds_path, "folds")
     chosen = section.select if classifier in config.NETWORK_CLASSIFIERS else "last"
     endpoint = read_endpoint(folds_meta)
     bags = section.bags or endpoint.default_bags
-    slides = select_fold(folds, fold, endpoint, bags)
-    validation = select_validation(slides, chosen, section.lr_grid or ())
-    model, predictions = predict_fold(slides, read, classifier, seed, validation=validation, **section.options)
-    inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
-    meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs)
-    meta |= {"features": features, "level": level, "classifier": classifier, "bags": bags} | endpoint.meta
-    meta |= {"ledger": folds_meta.get("ledger", ""), "task": folds_meta.get("task", "")}
-    meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")
-    classifiers.write_classifier(model_path, model, meta)
-    artifacts.write_table(out_path, "evaluate", predictions, meta)
-    log.info("%d test slides predicted", len(predictions))
+    meta_of_all = {"features": features, "classifier": classifier, "bags": bags} | endpoint.meta
+    meta_of_all |= {key: folds_meta.get(key, "") for key in ("ledger", "task")}
+
+    @lru_cache(maxsize=1)
+    def read_slides(slide_ids: tuple[str, ...]) -> tuple[str, ReadSlide, str]:
+        return read_features(features, embed_path, tokens_dir, list(slide_ids), ledger_path)
+
+    for fold, out_path, model_path in zip(folds, out_paths, model_paths, strict=True):
+        slide_ids = table.loc[table["fold"] == fold, "slide_id"].to_list()
+        level, read, fingerprint = read_slides(tuple(sorted(slide_ids)))
+        slides = select_fold(table, fold, endpoint, bags)
+        validation = select_validation(slides, chosen, section.lr_grid or ())
+        model, predictions = predict_fold(slides, read, classifier, seed, validation=validation, **section.options)
+        inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
+        meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs) | {"level": level} | meta_of_all
+        meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")
+        classifiers.write_classifier(model_path, model, meta)
+        artifacts.write_table(out_path, "evaluate", predictions, meta)
+        log.info("fold %d: %d test slides predicted", fold, len(predictions))

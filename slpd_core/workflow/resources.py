@@ -219,14 +219,15 @@ class JobResources:
         return 60 + 60 * forecast.training_hours(n_regions, epochs, forecast.REGIONS_PER_S)
 
     def evaluate_minutes(self, wildcards: Any) -> float:
-        """Return the time to train a classifier on one fold and to predict its test slides.
+        """Return the time to train classifiers on the folds of a job, and to predict their test slides.
 
         Args:
-            wildcards: Of a rule; `classifier`.
+            wildcards: Of a rule; `classifier`, and `fold` where the job has one.
 
         Returns:
             Minutes.
         """
         training = self.settings.evaluate.training
         epochs = forecast.classifier_epochs(wildcards.classifier, training.epochs * len(training.lr_grid or (1,)))
-        return 30 + 60 * forecast.training_hours(len(self.slides.cohort), epochs, forecast.SLIDES_PER_S)
+        n_folds = 1 if hasattr(wildcards, "fold") else self.settings.folds.count
+        return 30 + n_folds * 60 * forecast.training_hours(len(self.slides.cohort), epochs, forecast.SLIDES_PER_S)

@@ -89,9 +89,13 @@ class Rows:
         names, of_fold = self.encoders.of_run.get(features, []), join_encoder_name(features, int(fold))
         return of_fold if of_fold in names else features if names else ""
 
+    def evaluated_folds(self, wildcards: Any) -> list[int]:
+        """Return the folds of a job of a row: that of its wildcard, or all."""
+        return [int(wildcards.fold)] if hasattr(wildcards, "fold") else [*self.folds]
+
     def embed_table(self, wildcards: Any) -> str | list[str]:
         """Return the embeddings of a row and fold; nothing for patch features."""
-        name = self.fold_encoder(wildcards.features, wildcards.fold)
+        name = self.fold_encoder(wildcards.features, self.evaluated_folds(wildcards)[0])
         return str(self.paths.embed(name)) if name else []
 
     def embed_tables(self, wildcards: Any) -> list[str]:
@@ -109,6 +113,11 @@ class Rows:
     def models(self, wildcards: Any) -> list[str]:
         """Return the trained classifiers of a row, one file per fold."""
         return self._models(wildcards.task, wildcards.features, wildcards.classifier)
+
+    def files(self, task: str, features: str, classifier: str) -> list[str]:
+        """Return all files of a row: per fold the predictions and the trained classifier."""
+        predictions = [str(self.paths.predictions(task, features, classifier, fold)) for fold in self.folds]
+        return predictions + self._models(task, features, classifier)
 
     def all_predictions(self) -> list[str]:
         """Return the predictions of every row and fold, row by row."""

@@ -264,14 +264,14 @@ def run(stored, settings):
     def run(features, classifier, tokens="tokens"):
         evaluate.run(
             folds_path=stored / "folds.parquet",
-            fold=1,
+            folds=[1],
             features=features,
             classifier=classifier,
             embed_path=stored / "slpd.parquet" if features == "slpd" else None,
             tokens_dir=stored / tokens,
             ledger_path=stored / "ledger.parquet",
-            out_path=stored / "out.parquet",
-            model_path=stored / "out.safetensors",
+            out_paths=[stored / "out.parquet"],
+            model_paths=[stored / "out.safetensors"],
             section=settings.evaluate.training.model_copy(update={"lr": 2e-3}),
             seed=1,
         )
@@ -384,18 +384,18 @@ def test_no_more_slides_than_fit_stay_in_memory(stored, ledger, monkeypatch):
 
 def test_the_fingerprint_covers_all_it_was_made_from(stored, settings):
     def fingerprint(**changed):
-        arguments = {"fold": 0, "features": "slpd", "classifier": "knn", "embed_path": stored / "slpd.parquet"}
+        arguments = {"folds": [0], "features": "slpd", "classifier": "knn", "embed_path": stored / "slpd.parquet"}
         arguments |= {"section": settings.evaluate.training, "seed": 1} | changed
         paths = {"folds_path": stored / "folds.parquet", "tokens_dir": stored / "tokens"}
         paths["ledger_path"] = stored / "ledger.parquet"
-        evaluate.run(**paths, **arguments, out_path=stored / "o.parquet", model_path=stored / "o.safetensors")
+        evaluate.run(**paths, **arguments, out_paths=[stored / "o.parquet"], model_paths=[stored / "o.safetensors"])
         return artifacts.read_table(stored / "o.parquet", "evaluate")[1]["fingerprint"]
 
     frame, meta = artifacts.read_table(stored / "slpd.parquet", "embed")
     artifacts.write_table(stored / "other.parquet", "embed", frame, meta | {"fingerprint": "other"})
     changes = [
         {},
-        {"fold": 1},
+        {"folds": [1]},
         {"features": "patch_tokens", "embed_path": None},
         {"features": "mean_color", "embed_path": None},
         {"embed_path": stored / "other.parquet"},
@@ -404,6 +404,34 @@ def test_the_fingerprint_covers_all_it_was_made_from(stored, settings):
     ]
     assert len({fingerprint(**changed) for changed in changes}) == len(changes)
     assert fingerprint() == fingerprint()
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("features", ["patch_tokens", "slpd"])
+def test_folds_of_one_job_are_those_of_a_job_each(stored, settings, features, classifier):
+    """To the byte, in whatever order, and whatever the slides of the other folds."""
+    table, meta = artifacts.read_table(stored / "folds.parquet", "folds")
+    lacking = (table["fold"] == 1) & (table["slide_id"] == table["slide_id"].min())
+    artifacts.write_table(stored / "uneven.parquet", "folds", table[~lacking], meta)
+
+    def files(name, folds):
+        paths = {kind: [stored / f"{name}{fold}.{kind}" for fold in folds] for kind in ("parquet", "safetensors")}
+        evaluate.run(
+            folds_path=stored / "uneven.parquet",
+            folds=folds,
+            features=features,
+            classifier=classifier,
+            embed_path=stored / "slpd.parquet" if features == "slpd" else None,
+            tokens_dir=stored / "tokens",
+            ledger_path=stored / "ledger.parquet",
+            out_paths=paths["parquet"],
+            model_paths=paths["safetensors"],
+            section=settings.evaluate.training.model_copy(update={"epochs": 2}),
+            seed=1,
+        )
+        return {(path.stem[-1], path.suffix): path.read_bytes() for path in sum(paths.values(), [])}
+
+    assert files("together", [1, 0]) == files("alone", [0]) | files("alone", [1])
 
 
 ONE_FOLD = """
@@ -418,9 +446,9 @@ section = config.ClassifierTrainingConfig(
     knn_n_neighbors=5, logreg_c=1, linear_l2=100
 )
 evaluate.run(
-    folds_path=folder / "folds.parquet", fold=0, features="slpd", classifier=classifier, seed=1, section=section,
+    folds_path=folder / "folds.parquet", folds=[0], features="slpd", classifier=classifier, seed=1, section=section,
     embed_path=folder / "slpd.parquet", tokens_dir=folder / "tokens",
-    ledger_path=folder / "ledger.parquet", out_path=folder / "p.parquet", model_path=folder / "p.safetensors",
+    ledger_path=folder / "ledger.parquet", out_paths=[folder / "p.parquet"], model_paths=[folder / "p.safetensors"],
 )
 print(*{name.partition(".")[0] for name in sys.modules})
 """

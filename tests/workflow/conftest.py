@@ -13,6 +13,11 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from slpd_core.endpoints.kinds import make_endpoint
+from slpd_core.workflow.encoders import Encoders
+from slpd_core.workflow.rows import Rows
+from tests.workflow.planted_settings import load_settings
+
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
 
@@ -51,6 +56,18 @@ class Snakemake:
         command, wide = self.command(folder, *arguments, overlay=overlay), {"COLUMNS": "200"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | wide)
         return Done(done.args, done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def rows() -> Callable[..., Rows]:
+    """The rows of config.yaml with these keys of its sections, without Snakemake."""
+
+    def make(tasks=("label",), scored=(), kinds=None, **sections) -> Rows:
+        settings = load_settings(**sections)
+        endpoints = {task: make_endpoint((kinds or {}).get(task, "classification"), ["x", "y"]) for task in tasks}
+        return Rows(settings, Encoders(settings, ("a", "b"), tasks), endpoints, scored)
+
+    return make
 
 
 @pytest.fixture(scope="session")

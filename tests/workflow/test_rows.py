@@ -5,26 +5,11 @@ from types import SimpleNamespace as Wildcards
 
 import pytest
 
-from slpd_core.endpoints.kinds import make_endpoint
-from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.rows import Rows
-from tests.workflow.planted_settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 RESULTS = "results/cohort"
 TASKS = {"subtype": {}, "grade": {}}
-
-
-@pytest.fixture
-def rows():
-    """The rows of config.yaml with these keys of its sections."""
-
-    def make(tasks=("label",), scored=(), kinds=None, **sections) -> Rows:
-        settings = load_settings(**sections)
-        endpoints = {task: make_endpoint((kinds or {}).get(task, "classification"), ["x", "y"]) for task in tasks}
-        return Rows(settings, Encoders(settings, ("a", "b"), tasks), endpoints, scored)
-
-    return make
 
 
 @pytest.fixture
