@@ -1,6 +1,6 @@
 """Matching: similarity of slides by their prototypes, nearest slides, and pairs of prototypes (paper, eq. 3, 4)."""
 
-from collections.abc import Iterator
+import threading
 from typing import Literal
 
 import numpy as np
@@ -53,22 +53,54 @@ def nearest_slides(
     """
     N, M, _ = centers.shape
     groups = np.arange(N) if groups is None else groups
-    neighbors = np.full((N, K), -1, np.int64)
     matches = np.full((N, K, M), -1, np.int64)
     unit = _unit(centers.transpose(1, 0, 2))
+    best = _Best(N, K)
 
     def compare(start: int) -> None:
-        block = slice(start, start + BLOCK_SLIDES)
-        similarity = _similarities(unit[:, block], unit)
-        similarity[groups[block, None] == groups] = -np.inf
-        for rank, rows, nearest in _ranked(similarity, K):
-            slides = start + rows
-            neighbors[slides, rank] = nearest
-            matches[slides, rank] = _partners(unit[:, slides], unit[:, nearest], matching)
+        """Compare a block's slides with one another and with all later ones: similarity is symmetric."""
+        stop = min(start + BLOCK_SLIDES, N)
+        similarity = _similarities(unit[:, start:stop], unit[:, start:])
+        similarity[groups[start:stop, None] == groups[start:]] = -np.inf
+        best.offer(similarity[:, stop - start :].T.copy(), stop, start)
+        best.offer(similarity, start, start)
+
+    def match(start: int) -> None:
+        for rank in range(K):
+            slides = start + np.flatnonzero(best.indices[start : start + BLOCK_SLIDES, rank] >= 0)
+            matches[slides, rank] = _partners(unit[:, slides], unit[:, best.indices[slides, rank]], matching)
 
     if len(np.unique(groups)) > 1:
         parallel_map(compare, range(0, N, BLOCK_SLIDES))
-    return neighbors, matches
+        parallel_map(match, range(0, N, BLOCK_SLIDES))
+    return best.indices, matches
+
+
+class _Best:
+    """The K most similar of each of N, of those offered so far; of equals the lower index, in whatever order they come.
+
+    Attributes:
+        values: float64 (N, K), greatest first, -inf for none.
+        indices: int64 (N, K), -1 for none.
+    """
+
+    def __init__(self, N: int, K: int) -> None:
+        self.values, self.indices = np.full((N, K), -np.inf), np.full((N, K), -1, np.int64)
+        self._lock = threading.Lock()
+
+    def offer(self, similarity: np.ndarray, row: int, column: int) -> None:
+        """Take in similarities of rows from `row` on with columns from `column` on, -inf for none; uses them up."""
+        n, K = len(similarity), self.values.shape[1]
+        values, columns = _greatest(similarity, K)
+        indices = np.where(columns < 0, -1, column + columns)
+        with self._lock:
+            better = np.flatnonzero((values[:, :1] >= self.values[row : row + n, -1:]).any(1))
+            rows = row + better
+            values = np.concatenate([self.values[rows], values[better]], 1)
+            indices = np.concatenate([self.indices[rows], indices[better]], 1)
+            order = np.lexsort((indices, -values))[:, :K]
+            self.values[rows] = np.take_along_axis(values, order, 1)
+            self.indices[rows] = np.take_along_axis(indices, order, 1)
 
 
 def nearest_regions(clustered: np.ndarray, neighbors: np.ndarray, slide_of: np.ndarray) -> np.ndarray:
@@ -113,22 +145,24 @@ def nearest_regions_of_all(clustered: np.ndarray, groups: np.ndarray, K: int) ->
         block = slice(start, start + COMPARED_REGIONS)
         cosine = unit[block] @ unit.T
         cosine[groups[block, None] == groups] = -np.inf
-        for rank, rows, nearest in _ranked(cosine, K):
-            neighbors[start + rows, rank] = nearest
+        neighbors[block] = _greatest(cosine, K)[1]
 
     if len(np.unique(groups)) > 1:
         parallel_map(compare, range(0, len(clustered), COMPARED_REGIONS))
     return neighbors
 
 
-def _ranked(similarity: np.ndarray, K: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield rank after rank the rows that have so many neighbors left, and these; uses the similarities (n, N) up."""
-    every = np.arange(len(similarity))
-    for rank in range(K):
+def _greatest(similarity: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the K greatest of each row (n, N) and their columns, -inf and -1 for none; uses the similarities up."""
+    n, N = similarity.shape
+    values, columns = np.full((n, K), -np.inf, similarity.dtype), np.full((n, K), -1, np.int64)
+    every = np.arange(n)
+    for rank in range(min(K, N)):
         nearest = similarity.argmax(1)
-        allowed = similarity[every, nearest] > -np.inf
+        values[:, rank] = similarity[every, nearest]
+        columns[:, rank] = np.where(values[:, rank] > -np.inf, nearest, -1)
         similarity[every, nearest] = -np.inf
-        yield rank, every[allowed], nearest[allowed]
+    return values, columns
 
 
 def _similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -163,7 +197,8 @@ def _greatest_sum(cosine: np.ndarray) -> np.ndarray:
                 subset = taken | 1 << column
                 if subset != taken:
                     candidate = total + row[column]
-                    longer[subset] = np.maximum(longer.get(subset, candidate), candidate, out=candidate)
+                    so_far = longer.get(subset)
+                    longer[subset] = candidate if so_far is None else np.maximum(so_far, candidate, out=so_far)
         best = longer
     return best[(1 << M) - 1]
 

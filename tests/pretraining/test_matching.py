@@ -77,6 +77,19 @@ def test_of_equally_similar_slides_the_lower_index_comes_first():
     assert neighbors[4].tolist() == [1, 0, 2, 3, 5]
 
 
+@pytest.mark.parametrize("order", [list, reversed], ids=["forwards", "backwards"])
+def test_the_order_in_which_blocks_are_compared_changes_nothing(order, monkeypatch):
+    """Many slides are equal; with three threads a later block may well be done first."""
+    monkeypatch.setattr(matching, "BLOCK_SLIDES", 4)
+    monkeypatch.setattr(matching, "parallel_map", lambda work, items: [work(start) for start in order(items)])
+    axes = np.eye(6)[np.random.default_rng(0).integers(0, 6, (30, 2))]
+    neighbors, _ = matching.nearest_slides(axes, 5)
+    cosine = np.einsum("imd,jnd->ijmn", axes, axes)
+    similarity = np.maximum(cosine[..., 0, 0] + cosine[..., 1, 1], cosine[..., 0, 1] + cosine[..., 1, 0])
+    np.fill_diagonal(similarity, -1)
+    np.testing.assert_array_equal(neighbors, (-similarity).argsort(axis=1, kind="stable")[:, :5])
+
+
 def test_the_nearest_partner_may_be_shared_and_the_similarity_stays_optimal():
     """Both prototypes of slide 0 are nearest to prototype 1 of slide 1; slide 2 is nearer by shared partners alone."""
     a = np.array([[1.0, 0], [0.8, 0.6]])
