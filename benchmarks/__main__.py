@@ -5,6 +5,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "workflow",
+    "shared",
     "imports",
     "reading",
     "checksums",

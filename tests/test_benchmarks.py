@@ -24,6 +24,7 @@ from benchmarks import (
     planted,
     prototypes,
     reading,
+    shared,
     slides,
     step,
     timing,
@@ -327,3 +328,12 @@ def test_the_workflows_own_time(printed):
     jobs = {cells[0]: cells[1] for cells in table if len(cells) > 1}  # a rule under a head has one
     assert (jobs["tissue"], jobs["tokens"], jobs["report"]) == ("10", "10", "1")
     assert {"sheet", "regions", "pretrain", "embed", "labels", "folds", "evaluate"} <= {*jobs}
+
+
+@pytest.mark.slow
+def test_the_work_of_each_stage_beside_a_busy_process(printed, monkeypatch):
+    monkeypatch.setattr(shared, "run_step", lambda _: 2.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    _, table = printed(shared, WAYS=dict.fromkeys(shared.WAYS, ({}, 0)))
+    assert [cells[0] for cells in table[2:]] == [*shared.STAGES, "pretrain, a step of the paper's size"]
+    assert table[-1][1:] == ["2.0", "2.0", "1.0", "1.0"]

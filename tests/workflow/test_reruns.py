@@ -125,7 +125,7 @@ def test_what_changes_in_one_task_leaves_the_others(cohort, clinical, small):
     both = name_tasks(kras={}, os=SURVIVAL)
     done = small(cohort, overlay=both)
     assert done.returncode == 0, done.stderr
-    assert done.jobs == {"labels": 2, "folds": 2, "evaluate": 4, "heatmaps": 2, "report": 1}
+    assert done.jobs == {"labels": 2, "folds": 2, "evaluate_folds": 2, "heatmaps": 2, "report": 1}
     page = (cohort / "results" / "tiny" / "report" / "index.html").read_text()
     assert 'id="results-kras"' in page
     assert 'id="results-os"' in page
