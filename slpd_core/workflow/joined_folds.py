@@ -8,12 +8,12 @@ from slpd_core.workflow.encoders import name_pattern
 from slpd_core.workflow.resources import overwritten_resource, resource_limit
 from slpd_core.workflow.rows import Rows
 
-Row = tuple[str, str, str]  # task, features, classifier
+_Row = tuple[str, str, str]  # task, features, classifier
 
 
 def join_folds(
     rows: Rows, overwritten: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any], *, planning: bool = True
-) -> list[Row]:
+) -> list[_Row]:
     """Select the rows whose folds one job evaluates; each fold of the others has a job of its own.
 
     They have no file yet: folds that are made again leave the files of the others alone. They have one encoder: folds
@@ -45,7 +45,7 @@ def join_folds(
     return [] if (folds_per_job == 1 and len(rows.folds) > 1) or idle else joined
 
 
-def row_pattern(rows: Iterable[Row]) -> str:
+def row_pattern(rows: Iterable[_Row]) -> str:
     """Build a regular expression of the wildcard `task` that matches in the paths of these rows alone.
 
     Args:
