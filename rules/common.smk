@@ -31,7 +31,7 @@ from slpd_core.workflow.resources import (
     resource_limit,
     wait_before_attempt,
 )
-from slpd_core.workflow.joined_folds import join_folds, row_pattern
+from slpd_core.workflow.joined_folds import select_joined_rows, row_pattern
 from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.tasks import Tasks

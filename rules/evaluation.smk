@@ -94,7 +94,7 @@ use rule evaluate as evaluate_folds with:
         "<benchmarks>/evaluate/{task}/{features}/{classifier}/folds.tsv"
     wildcard_constraints:
         task=row_pattern(
-            join_folds(
+            select_joined_rows(
                 ROWS,
                 workflow.resource_settings.overwrite_resources,
                 workflow.global_resources,

@@ -11,7 +11,7 @@ from slpd_core.workflow.rows import Rows
 _Row = tuple[str, str, str]  # task, features, classifier
 
 
-def join_folds(
+def select_joined_rows(
     rows: Rows, overwritten: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any], *, planning: bool = True
 ) -> list[_Row]:
     """Select the rows whose folds one job evaluates; each fold of the others has a job of its own.

@@ -6,7 +6,7 @@ from types import SimpleNamespace as Resource
 
 import pytest
 
-from slpd_core.workflow.joined_folds import join_folds, row_pattern
+from slpd_core.workflow.joined_folds import row_pattern, select_joined_rows
 
 SLPD, PATCHES = ("label", "slpd", "vit_wsi"), ("label", "patch_tokens", "knn")
 
@@ -30,20 +30,20 @@ def per_job(folds):
 
 
 def test_the_folds_of_one_encoder_are_joined_until_one_of_them_has_a_file(two_rows):
-    assert join_folds(two_rows, {}, {}) == [PATCHES, SLPD]
+    assert select_joined_rows(two_rows, {}, {}) == [PATCHES, SLPD]
     for path in map(Path, two_rows.files(*SLPD)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        assert join_folds(two_rows, {}, {}) == [PATCHES]
+        assert select_joined_rows(two_rows, {}, {}) == [PATCHES]
         path.unlink()
-    assert join_folds(two_rows, {}, {}) == [PATCHES, SLPD]
+    assert select_joined_rows(two_rows, {}, {}) == [PATCHES, SLPD]
 
 
 @pytest.mark.parametrize(("count", "joined"), [(1, [PATCHES, SLPD]), (2, [PATCHES, SLPD]), (3, []), (64, [])])
 def test_no_core_idles_unless_the_user_says_so(two_rows, count, joined):
-    assert join_folds(two_rows, {}, cores(count)) == joined
-    assert join_folds(two_rows, per_job(2), cores(count)) == [PATCHES, SLPD]
-    assert join_folds(two_rows, per_job(1), cores(count)) == []
+    assert select_joined_rows(two_rows, {}, cores(count)) == joined
+    assert select_joined_rows(two_rows, per_job(2), cores(count)) == [PATCHES, SLPD]
+    assert select_joined_rows(two_rows, per_job(1), cores(count)) == []
 
 
 def test_a_job_does_the_folds_that_it_was_planned_for(two_rows):
@@ -51,12 +51,12 @@ def test_a_job_does_the_folds_that_it_was_planned_for(two_rows):
     path = Path(two_rows.files(*SLPD)[0])
     path.parent.mkdir(parents=True)
     path.touch()
-    assert join_folds(two_rows, {}, cores(64), planning=False) == [PATCHES, SLPD]
+    assert select_joined_rows(two_rows, {}, cores(64), planning=False) == [PATCHES, SLPD]
 
 
 def test_some_folds_in_a_job_are_refused(two_rows):
     with pytest.raises(ValueError, match=r"folds_per_job=3: 1 evaluates each fold in a job of its own, 2 all folds"):
-        join_folds(two_rows, per_job(3), {})
+        select_joined_rows(two_rows, per_job(3), {})
 
 
 @pytest.mark.parametrize(
