@@ -96,8 +96,9 @@ def applied(way: Way, stage: StageTwo, smaller: int = 1) -> Iterator[None]:
     device = stage.networks.device.type
     halves = nullcontext() if way.copied else patch.object(objective, "half_weights", lambda *_: nullcontext())
     with patch.dict(blocks.BLOCK_REGIONS, {device: max(1, way.block // smaller)}), halves:
-        stage.graphed.enabled, stage.graphed._kind = way.graphed and device == "cuda", None
+        stage.graphed.enabled = way.graphed and device == "cuda"
         yield
+    stage.graphed._kind, stage.graphed._replay = None, None
 
 
 def steps(stage: StageTwo) -> Callable[[], None]:
@@ -179,15 +180,13 @@ def show_steps(device: str, regions: int, batch_size: int) -> None:
         loss, gradients = first_gradients(exact, batch, way)
         away = (gradients - expected).norm() / expected.norm()
         with applied(way, stage):
-            take, seconds, peak = steps(stage), float("inf"), 0.0
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()  # a graph takes its memory when it is captured
+            take = steps(stage)
             for _ in range(4):
                 take()
-            if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            for _ in range(ROUNDS):
-                seconds = min(seconds, spent(take, device))
-            if device == "cuda":
-                peak = torch.cuda.max_memory_allocated() / 1e6
+            seconds = min(spent(take, device) for _ in range(ROUNDS))
+            peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
             captured = "yes" if stage.graphed.enabled and stage.graphed._replay else "no"
         print(
             f"| {name} | {abs(loss / expected_loss - 1):.1e} | {away:.1e} | {seconds * 1e3:.1f} | {peak:.0f} | "

@@ -19,6 +19,7 @@ from slpd_core.pretraining import reference
 from slpd_core.pretraining.networks import NetworkParams, build_student_teacher
 from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.runtime import keep_freed_memory
+from slpd_core.ssl.cuda_graph import GraphedStep
 from slpd_core.ssl.schedules import Recipe
 from slpd_core.ssl.student_teacher import StudentTeacher, apply_schedules, autocast, update_networks
 
@@ -135,6 +136,8 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
     networks, batch = start(section, device)
     networks.dtype = DTYPES[precision]
     recipe, objective = section.extract(Recipe), section.extract(SlpdObjective)
+    parameters = [*networks.student.parameters()]
+    backward: GraphedStep[Batch] = GraphedStep(lambda batch: objective.backward(networks, batch), parameters, device)
 
     def step() -> None:
         momentum = apply_schedules(networks, recipe, 0, 100, batch_size)["teacher_momentum"]
@@ -143,7 +146,7 @@ def timed(way: str, precision: str, batch_size: int, device: str) -> tuple[float
             loss.item()
             loss.backward()
         else:
-            objective.backward(networks, batch)
+            backward(batch)
         update_networks(networks, recipe.clip_norm, momentum)
         if device == "cuda":
             torch.cuda.synchronize()
