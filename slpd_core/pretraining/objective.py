@@ -42,7 +42,11 @@ class Batch:
         return self.views[0].shape[1]
 
     def tensors(self) -> list[Tensor]:
-        """List crops and targets."""
+        """List crops and targets.
+
+        Returns:
+            Views, then vectors and existence of each term's targets.
+        """
         return [*self.views, *(tensor for pair in self.targets.values() for tensor in pair)]
 
 

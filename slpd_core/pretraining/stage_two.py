@@ -178,7 +178,7 @@ class StageTwo(PretrainingStage):
             yield Batch(views, self.targets.for_batch(index) if self.targets else {})
 
     def backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Distil a batch: `SlpdObjective.backward`, on a GPU in a CUDA graph."""
+        """Distil a batch by `SlpdObjective.backward`, on a GPU replayed from a CUDA graph."""
         return self.graphed(batch)
 
     def end_epoch(self) -> dict[str, float]:
