@@ -212,11 +212,9 @@ class SimulatedGpu(tokenizer.RegionTokenizer):
         self.tokens = torch.zeros(((REGION_PX // PATCH_PX) ** 2, WIDTH), dtype=torch.float16)
         self.free: deque[torch.Tensor] = deque()
 
-    def stage(self, region: np.ndarray) -> torch.Tensor:
-        """Copy a region into a buffer that is free again, as PyTorch hands out pinned memory."""
-        staged = self.free.popleft() if self.free else torch.empty(region.shape, dtype=torch.uint8)
-        staged.numpy()[:] = region
-        return staged
+    def pinned_like(self, region: np.ndarray) -> torch.Tensor:
+        """Return a buffer that is free again, as PyTorch hands out pinned memory."""
+        return self.free.popleft() if self.free else torch.empty(region.shape, dtype=torch.uint8)
 
     def _start(self, pixels: torch.Tensor) -> tuple[torch.Tensor, Any]:
         def work() -> None:

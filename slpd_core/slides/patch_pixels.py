@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+COPIED_ROWS = 32  # of a region, copied and summed at a time: they stay in the caches of a CPU
+
 
 def cut_patches(region: Tensor, patch_px: int) -> Tensor:
     """Cut a region into its patches.
@@ -67,18 +69,27 @@ def count_patches(source: str | Path, size_px: int, patch_px: int) -> int:
     return size_px // patch_px
 
 
-def mean_colors(region: np.ndarray, patch_px: int) -> np.ndarray:
+def mean_colors(region: np.ndarray, patch_px: int, copy_to: np.ndarray | None = None) -> np.ndarray:
     """Compute the mean color of each patch of a region.
 
     Args:
         region: uint8 RGB (side, side, 3).
         patch_px: Side of a patch.
+        copy_to: Array to copy the region into, some rows at a time while they are in the cache.
 
     Returns:
         float16 (g * g, 3), 0..255, row by row.
     """
     grid = len(region) // patch_px
-    rows = region.reshape(grid, patch_px, -1)
-    columns = np.stack([cv2.reduce(band, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for band in rows])
-    means: np.ndarray = columns.reshape(grid, grid, patch_px, 3).sum(2) / patch_px**2
+    rows = region.reshape(len(region), -1)
+    step = patch_px if copy_to is None else COPIED_ROWS
+    sums = np.zeros((grid, rows.shape[1]), np.int64)  # of each column of numbers, by row of patches
+    for top in range(0, len(rows), patch_px):
+        for start in range(top, top + patch_px, step):
+            part = slice(start, min(start + step, top + patch_px))
+            if copy_to is not None:
+                copy_to[part] = region[part]
+            sums[top // patch_px] += cv2.reduce(rows[part], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
+    patches = np.add.reduceat(sums.reshape(grid, -1, 3), range(0, len(rows), patch_px), axis=1)
+    means: np.ndarray = patches / patch_px**2
     return means.reshape(-1, 3).astype(np.float16)

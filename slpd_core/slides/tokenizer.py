@@ -37,7 +37,7 @@ class RegionTokenizer:
         """Encode regions; a GPU gets the next region before it has finished the last.
 
         Args:
-            regions: uint8 RGB (side, side, 3) each, or as `stage` returns them.
+            regions: uint8 RGB (side, side, 3) each, or pinned memory that holds them.
 
         Yields:
             Tokens, float16 (g * g, D) each, row by row.
@@ -47,32 +47,36 @@ class RegionTokenizer:
         """
         ahead = None
         for region in regions:
-            started = self._start(self.stage(region) if isinstance(region, np.ndarray) else region)
+            started = self._start(self._stage(region) if isinstance(region, np.ndarray) else region)
             if ahead is not None:
                 yield self._finish(*ahead)
             ahead = started
         if ahead is not None:
             yield self._finish(*ahead)
 
-    def stage(self, region: np.ndarray) -> Tensor:
-        """Take a region to where the device reads it, for a GPU to pinned memory; in the thread that read it.
+    def pinned_like(self, region: np.ndarray) -> Tensor | None:
+        """Return pinned memory for a region, which the thread that read it copies it into.
 
         Args:
             region: uint8 RGB (side, side, 3).
 
         Returns:
-            The same pixels.
+            A buffer of its shape; None on a CPU, which reads the region itself.
         """
-        if self.device != "cuda":
-            return torch.from_numpy(np.require(region, requirements="W"))
         # PyTorch hands out the same few buffers again, each once its transfer to the GPU has ended.
-        pinned = torch.empty(region.shape, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(region.shape, dtype=torch.uint8, pin_memory=True) if self.device == "cuda" else None
+
+    def _stage(self, region: np.ndarray) -> Tensor:
+        """Return a region as a tensor that the device reads from."""
+        pinned = self.pinned_like(region)
+        if pinned is None:
+            return torch.from_numpy(np.require(region, requirements="W"))
         pinned.numpy()[:] = region
         return pinned
 
     @torch.inference_mode()
     def _start(self, pixels: Tensor) -> tuple[Tensor, Any]:
-        """Start to encode a staged region: its tokens, on a GPU still to come, and the event of their arrival."""
+        """Start to encode a region: its tokens, on a GPU still to come, and the event of their arrival."""
         tokens = self.encode(cut_patches(pixels.to(self.device, non_blocking=True), self.patch_px))
         if self.device != "cuda":
             return tokens, None

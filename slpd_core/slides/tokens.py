@@ -140,10 +140,12 @@ def _encode_regions(
     """Encode the regions of slides: slide, index, mean colors, tokens; note the errors of slides to be quarantined."""
     started: deque[tuple[SlideTask, int, np.ndarray]] = deque()
 
-    def process(pixels: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        return tokenizer.stage(pixels), mean_colors(pixels, tokenizer.patch_px)
+    def process(pixels: np.ndarray) -> tuple[np.ndarray | Tensor, np.ndarray]:
+        pinned = tokenizer.pinned_like(pixels)
+        colors = mean_colors(pixels, tokenizer.patch_px, copy_to=None if pinned is None else pinned.numpy())
+        return pixels if pinned is None else pinned, colors
 
-    def iter_staged() -> Iterator[Tensor]:
+    def iter_read() -> Iterator[np.ndarray | Tensor]:
         for reader, i, result in read_regions_ahead(readers, process, threads=threads):
             slide = readers[reader]
             try:
@@ -156,7 +158,7 @@ def _encode_regions(
                 started.append((slide, i, colors))
                 yield pixels
 
-    for tokens in tokenizer(iter_staged()):
+    for tokens in tokenizer(iter_read()):
         yield *started.popleft(), tokens
 
 

@@ -341,6 +341,30 @@ def test_mean_colours_are_those_of_each_patch(patch_px):
         np.testing.assert_allclose(mean, sum(patch) / patch_px**2, rtol=2**-11)
 
 
+@pytest.mark.parametrize("patch_px", [3, 64, 70, 210])
+def test_a_region_is_copied_while_its_colours_are_computed(patch_px):
+    """A part of a larger picture, as regions may be, in patches of more and of fewer rows than are copied at a time."""
+    picture = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    side = 210 // patch_px * patch_px
+    region, copy = picture[10 : 10 + side, 20 : 20 + side], np.zeros((side, side, 3), np.uint8)
+    means = patch_pixels.mean_colors(region, patch_px, copy_to=copy)
+    np.testing.assert_array_equal(copy, region)
+    np.testing.assert_array_equal(means, patch_pixels.mean_colors(region, patch_px))
+    grid = side // patch_px
+    exact = region.reshape(grid, patch_px, grid, patch_px, 3).mean((1, 3), dtype=np.float64)
+    np.testing.assert_array_equal(means, exact.reshape(-1, 3).astype(np.float16))
+
+
+def test_regions_in_buffers_give_the_same_tokens_and_colours(tasks, weights, monkeypatch):
+    """As for a GPU, whose buffers are pinned."""
+    encoder, (slide, *_) = tokenizer.load_tokenizer(weights, precision="fp32"), tasks(broken=False)
+    list(tokens.encode_slides([slide], encoder, token_dim=64))
+    expected = slide.tokens_path.read_bytes()
+    monkeypatch.setattr(encoder, "pinned_like", lambda region: torch.zeros(region.shape, dtype=torch.uint8))
+    list(tokens.encode_slides([slide], encoder, token_dim=64, reading_threads=2))
+    assert slide.tokens_path.read_bytes() == expected
+
+
 def test_a_white_patch_is_white_however_large():
     assert (patch_pixels.mean_colors(np.full((2048, 2048, 3), 255, np.uint8), 1024) == 255).all()
 
