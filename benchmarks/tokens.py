@@ -11,7 +11,6 @@ import time
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -204,24 +203,26 @@ def encoding(picture: np.ndarray, device: str, rounds: int) -> None:
 
 
 class SimulatedGpu(tokenizer.RegionTokenizer):
-    """A tokenizer whose device works for `GPU_SECONDS` on each region, one after another, beside the process."""
+    """A tokenizer whose device works for `GPU_SECONDS` on each region, one after another, by the clock alone."""
 
     def __init__(self) -> None:
         super().__init__(torch.nn.Identity(), PATCH_PX, PATCH_PX, "cpu", 1)
-        self.device_queue = ThreadPoolExecutor(1)
         self.tokens = torch.zeros(((REGION_PX // PATCH_PX) ** 2, WIDTH), dtype=torch.float16)
         self.free: deque[torch.Tensor] = deque()
+        self.idle_from = 0.0
 
     def pinned_like(self, region: np.ndarray) -> torch.Tensor:
         """Return a buffer that is free again, as PyTorch hands out pinned memory."""
         return self.free.popleft() if self.free else torch.empty(region.shape, dtype=torch.uint8)
 
     def _start(self, pixels: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        def work() -> None:
-            time.sleep(GPU_SECONDS)
+        self.idle_from = done = max(time.perf_counter(), self.idle_from) + GPU_SECONDS
+
+        def wait() -> None:
+            time.sleep(max(0.0, done - time.perf_counter()))
             self.free.append(pixels)
 
-        return self.tokens, Namespace(synchronize=self.device_queue.submit(work).result)
+        return self.tokens, Namespace(synchronize=wait)
 
 
 class SimulatedReader(RegionReader):
