@@ -45,7 +45,7 @@ MOST_MB = 3000
 CALLS = 4  # of a multiplication in a row
 SQUARE = 2048  # a shape beside those of the network, at which multiplying is fast
 GPU_SECONDS, READING_SECONDS = 0.01, 0.1  # of a region, simulated
-FED_SLIDES, FED_THREADS = (60, 10, 1, 60, 10, 1, 60), (1, 8, 16)
+FED_SLIDES, FED_THREADS = (60, 10, 1) * 6, (1, 8, 16)
 LAYERS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
 
 
@@ -209,13 +209,14 @@ class SimulatedGpu(tokenizer.RegionTokenizer):
         super().__init__(torch.nn.Identity(), PATCH_PX, PATCH_PX, "cpu", 1)
         self.tokens = torch.zeros(((REGION_PX // PATCH_PX) ** 2, WIDTH), dtype=torch.float16)
         self.free: deque[torch.Tensor] = deque()
-        self.idle_from = 0.0
+        self.began = self.idle_from = 0.0
 
     def pinned_like(self, region: np.ndarray) -> torch.Tensor:
         """Return a buffer that is free again, as PyTorch hands out pinned memory."""
         return self.free.popleft() if self.free else torch.empty(region.shape, dtype=torch.uint8)
 
     def _start(self, pixels: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        self.began = self.began or time.perf_counter()
         self.idle_from = done = max(time.perf_counter(), self.idle_from) + GPU_SECONDS
 
         def wait() -> None:
@@ -250,9 +251,8 @@ def feed(folder: Path, picture: np.ndarray, threads: int) -> float:
         tasks.append(tokens.SlideTask(path, regions, path, artifacts.provenance("tokens", 1, {}, str(i))))
     with patch.object(tokens, "RegionReader", SimulatedReader):
         gpu = SimulatedGpu()
-        started = time.perf_counter()
         list(tokens.encode_slides(tasks, gpu, token_dim=WIDTH, reading_threads=threads))
-    return sum(FED_SLIDES) * GPU_SECONDS / (time.perf_counter() - started)
+    return sum(FED_SLIDES) * GPU_SECONDS / (time.perf_counter() - gpu.began)
 
 
 def feeding(picture: np.ndarray, rounds: int = 5) -> None:
@@ -263,8 +263,8 @@ def feeding(picture: np.ndarray, rounds: int = 5) -> None:
             for threads, of_threads in shares.items():
                 of_threads.append(in_own_process(feed, Path(name), picture, threads)[0])
     print(
-        f"A simulated GPU of {GPU_SECONDS * 1e3:g} ms a region, regions read in {READING_SECONDS * 1e3:g} ms, slides "
-        f"of {', '.join(map(str, FED_SLIDES))} regions together\n\n| threads | busy, median | least | most |\n"
+        f"A simulated GPU of {GPU_SECONDS * 1e3:g} ms a region, regions read in {READING_SECONDS * 1e3:g} ms, "
+        f"{len(FED_SLIDES)} slides of {sum(FED_SLIDES)} regions together\n\n| threads | busy, median | least | most |\n"
         "|---:|---:|---:|---:|"
     )
     for threads, of_threads in shares.items():
