@@ -119,9 +119,12 @@ def encoding_threads(limits: Mapping[str, Any]) -> int:
         limits: As in `resource_limit`.
 
     Returns:
-        Threads that read for a GPU where jobs may use one, else 1.
+        Threads that read for a GPU where jobs may use one, at most its share of the cores; else 1.
     """
-    return forecast.READING_THREADS if resource_limit(limits, "gpu") else 1
+    gpus, cores = resource_limit(limits, "gpu"), resource_limit(limits, "_cores")
+    if not gpus:
+        return 1
+    return min(forecast.READING_THREADS, max(1, cores // gpus)) if cores else forecast.READING_THREADS
 
 
 class JobResources:

@@ -79,7 +79,12 @@ def test_threads_that_read_need_more_memory_and_are_for_gpus(job):
     alone, eight = (job().encoding_mb(Wildcards(), threads, 1) for threads in (1, 8))
     assert eight - alone == pytest.approx(7 * 8 * 4096**2 * 3 / 1e6, abs=1)
     assert job().encoding_mb(Wildcards(), 8, 2) == 2 * eight
-    assert [encoding_threads(limits) for limits in ({}, {"gpu": 0}, {"gpu": 2})] == [1, 1, 8]
+    assert [encoding_threads(limits) for limits in ({}, {"gpu": 0, "_cores": 16}, {"gpu": 2})] == [1, 1, 8]
+
+
+@pytest.mark.parametrize(("cores", "gpus", "threads"), [(16, 1, 8), (16, 4, 4), (4, 1, 4), (2, 4, 1)])
+def test_no_gpu_waits_for_the_cores_of_anothers_job(cores, gpus, threads):
+    assert encoding_threads({"gpu": gpus, "_cores": cores}) == threads
 
 
 def test_training_asks_for_time_by_cohort_and_epochs(job):
