@@ -31,6 +31,16 @@ def show(title: str, seconds: Mapping[str, float], work: float, unit: str, basel
     print(flush=True)
 
 
+def processor() -> str:
+    """Name the processor and its widest vectors; "" where not on Linux."""
+    about = Path("/proc/cpuinfo")
+    lines = [line.partition(":") for line in about.read_text().splitlines()] if about.exists() else []
+    values = {key.strip(): value.split() for key, _, value in lines}
+    vectors = {"avx512f": "AVX-512", "avx2": "AVX2"}
+    widest = next((shown for flag, shown in vectors.items() if flag in values.get("flags", [])), "")
+    return ", ".join(text for text in (" ".join(values.get("model name", [])), widest) if text)
+
+
 @dataclass(frozen=True)
 class Cost:
     """Seconds and MB read of a piece of work, and the peak memory in MB of the process that did it."""

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import (
@@ -74,7 +75,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for module in (evaluation, planted, prototypes, slides, step, tissue, tokens):
+    for module in (evaluation, planted, prototypes, reading, slides, step, tissue, tokens):
         inside = {
             "settings": lambda: settings,
             "ProcessPoolExecutor": Here,
@@ -113,10 +114,19 @@ def test_each_is_known_by_its_name():
     assert {name for name in named if re.search(rf"printed\({name}\b", source)} == named
 
 
-def test_reading_a_region_gives_the_pixels_of_openslide(printed):
-    text, table = printed(reading, REGION_PX=256, SLIDE_PX=1024)
-    assert "pixels identical to OpenSlide's" in text
-    assert len(lines_of(table, "floor: decoding at half scale")) == 2
+@pytest.mark.parametrize("composed", [True, False])
+def test_reading_a_region_gives_the_pixels_of_openslide(printed, monkeypatch, tmp_path, composed):
+    if composed:
+        for seed in range(3):
+            pixels = np.random.default_rng(seed).integers(0, 255, (14, 14, 3), dtype=np.uint8)
+            Image.fromarray(pixels.repeat(16, 0).repeat(16, 1)).save(tmp_path / f"{seed}.jpeg")
+        monkeypatch.setenv("READING_TILES", str(tmp_path))
+    monkeypatch.setattr(reading, "peers", dict)
+    _, table = printed(reading, REGION_PX=512, SLIDE_PX=1024, TILES_PX=(256,), ROUNDS=1)
+    ours = lines_of(table, "ours")
+    assert [cells[4] for cells in ours] == ["0"] * 4
+    assert int(lines_of(table, "ours, decoded at half scale")[0][4]) > 0
+    assert [cells[3] for cells in lines_of(table, "floor: decoding the tiles")] == ["100%"] * 3
 
 
 def test_artifacts_are_read_with_and_without_their_checksums(printed):
