@@ -122,7 +122,7 @@ def test_reading_a_region_gives_the_pixels_of_openslide(printed, monkeypatch, tm
             Image.fromarray(pixels.repeat(16, 0).repeat(16, 1)).save(tmp_path / f"{seed}.jpeg")
         monkeypatch.setenv("READING_TILES", str(tmp_path))
     monkeypatch.setattr(reading, "peers", dict)
-    _, table = printed(reading, REGION_PX=512, SLIDE_PX=1024, TILES_PX=(256,), ROUNDS=1)
+    _, table = printed(reading, REGION_PX=512, SLIDE_PX=1024, TILES_PX=(256,), ROUNDS=1, PROCESSES=1)
     ours = lines_of(table, "ours")
     assert [cells[4] for cells in ours] == ["0"] * 4
     assert int(lines_of(table, "ours, decoded at half scale")[0][4]) > 0

@@ -118,7 +118,7 @@ class TiffTiles:
     ) -> None:
         """Read rows of tiles into `out`, whose upper left px is `corner`, in cells of the decoded level."""
         width, height = (side // jpeg_scale for side in self._levels[level].tile_px)
-        buffer = _tile_buffer(height, width)
+        buffer = tile_buffer(height, width)
         side_x, side_y = width // cell_px, height // cell_px
         columns = range(corner[0] // side_x, -(-(corner[0] + out.shape[1]) // side_x))
         for row, column in product(rows, columns):
@@ -180,10 +180,16 @@ def _position(tiles: Level, level: int, row: int, column: int) -> str:
     return f"level {level} at x={column * tiles.tile_px[0]}, y={row * tiles.tile_px[1]}"
 
 
-def _tile_buffer(height: int, width: int) -> np.ndarray:
-    """Allocate a tile, uint8 (height, width, 3), no row of which begins at a multiple of 16 bytes.
+def tile_buffer(height: int, width: int) -> np.ndarray:
+    """Allocate a tile no row of which begins at a multiple of 16 bytes.
 
     Into rows that do libjpeg-turbo writes past the cache. The next step then waits for memory.
+
+    Args:
+        height, width: px; the width is a multiple of 16, as that of a TIFF's tiles is.
+
+    Returns:
+        uint8 (height, width, 3).
     """
     memory = np.empty(height * width * 3 + 16, np.uint8)
     start = (8 - memory.ctypes.data) % 16
