@@ -84,7 +84,7 @@ def encode_slides(
     *,
     token_dim: int,
     reading_threads: int = 1,
-    jpeg_scaled_decoding: bool = True,
+    jpeg_scaled_decoding: bool = False,
     quarantine: tuple[type[Exception], ...] = (),
     state_dir: Path | None = None,
 ) -> Generator[tuple[SlideTask, artifacts.Regions], None, None]:

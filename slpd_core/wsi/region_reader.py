@@ -41,7 +41,7 @@ class RegionReader:
         slide_path: Path,
         regions: artifacts.Regions,
         *,
-        jpeg_scaled_decoding: bool = True,
+        jpeg_scaled_decoding: bool = False,
         raise_slide_error: bool = False,
         state_dir: Path | None = None,
     ) -> None:
