@@ -228,8 +228,8 @@ def test_prototypes_are_those_of_plain_ways(printed, monkeypatch):
 
 def test_classifiers(printed):
     small = {"SLIDES": 16, "REGIONS": 3, "DIM": 12, "FOLDS": 2, "PATCHES": 4, "PATCH_DIM": 6}
-    text, table = printed(evaluation, **small, LOADERS=0, NEEDED_GB=0)
-    assert "8 jobs of 16 slides" in text
+    text, table = printed(evaluation, **small, EPOCHS=1, ROUNDS=1, NEEDED_GB=0)
+    assert "10 jobs of 16 slides" in text
     assert [cells[0] for cells in table].count("dsmil") == 2
     assert all(0 <= float(auc) <= 1 for auc in re.findall(r"AUC: knn ([\d.]+), mil ([\d.]+)", text)[0])
 
