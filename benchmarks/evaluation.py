@@ -5,6 +5,7 @@ and dropout are torch's own, and it never waits for a loss. Labels and embedding
 labels can be told by.
 """
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -159,18 +160,16 @@ def our_epochs(folder: Path, classifier: str, epochs: int) -> None:
 
 
 def epoch_seconds(folder: Path, classifier: str) -> dict[str, float]:
-    """Measure the CPU seconds of an epoch of both ways, in turn: EPOCHS more against none, the least of ROUNDS."""
-    ways, least = {"careful loop": careful_epochs, "ours": our_epochs}, dict[str, float]()
+    """Measure the CPU seconds of an epoch of both ways, in turn: EPOCHS more against one, the least of each."""
+    ways = {"careful loop": careful_epochs, "ours": our_epochs}
+    least: dict[tuple[str, int], float] = {}
     with limited_threads(1):
-        for _ in range(ROUNDS):
-            for name, way in ways.items():
-                spent = []
-                for epochs in (1, 1 + EPOCHS):
-                    started = time.process_time()
-                    way(folder, classifier, epochs)
-                    spent.append(time.process_time() - started)
-                least[name] = min(least.get(name, float("inf")), (spent[1] - spent[0]) / EPOCHS)
-    return least
+        for _ in range(ROUNDS + 1):
+            for (name, way), epochs in product(ways.items(), (1, 1 + EPOCHS)):
+                started = time.process_time()
+                way(folder, classifier, epochs)
+                least[name, epochs] = min(least.get((name, epochs), math.inf), time.process_time() - started)
+    return {name: (least[name, 1 + EPOCHS] - least[name, 1]) / EPOCHS for name in ways}
 
 
 def epochs(folder: Path) -> None:

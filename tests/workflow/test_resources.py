@@ -89,8 +89,9 @@ def test_no_gpu_waits_for_the_cores_of_anothers_job(cores, gpus, threads):
 
 def test_training_asks_for_time_by_cohort_and_epochs(job):
     assert job().pretrain_minutes(Wildcards(region_encoder="slpd")) == pytest.approx(60 + 1000 * 60 * 100 / 250 / 60)
-    assert job().evaluate_minutes(Wildcards(classifier="mil")) == pytest.approx(30 + 1000 * 20 / 150)
-    assert job().evaluate_minutes(Wildcards(classifier="knn")) == pytest.approx(30 + 1000 / 150)
+    assert job().evaluate_minutes(Wildcards(classifier="mil", fold="3")) == pytest.approx(30 + 1000 * 20 / 150)
+    assert job().evaluate_minutes(Wildcards(classifier="knn", fold="3")) == pytest.approx(30 + 1000 / 150)
+    assert job().evaluate_minutes(Wildcards(classifier="knn")) == pytest.approx(30 + 10 * 1000 / 150), "of all folds"
     trained = job(source="dino")
     assert trained.patch_encoder_minutes(Wildcards()) == pytest.approx(60 + 1000 * 200 * 100 / 300 / 60)
     assert (trained.patch_encoder_threads(Wildcards()), trained.patch_encoder_gpus(Wildcards())) == (8, 1)
