@@ -12,10 +12,12 @@ import pandas as pd
 import torch
 
 from slpd_core import artifacts
+from slpd_core.encoders.precision import single_threaded_pool
 from slpd_core.runtime import log
 from slpd_core.ssl import distributed
 
-CPU_REGIONS, GPU_REGIONS = 64, 4096  # at most that go through an encoder at a time
+# At most that go through an encoder at a time; few, on a CPU, so that their activations stay in its caches.
+CPU_REGIONS, GPU_REGIONS = 8, 4096
 ARRAYS_ALIVE = 16  # of the size of the tokens, in float32, that a pass has in memory at once, or fewer
 
 
@@ -237,6 +239,9 @@ def embed_regions(
 ) -> np.ndarray:
     """Embed whole regions; of several processes each embeds a share, and all get all.
 
+    On a CPU each thread embeds its own batches, as `slides.tokenizer` encodes patches: a busy machine costs little, and
+    the result does not depend on the number of threads.
+
     Args:
         encoder: float32 (B, grid, grid, dim) → (B, D), in eval mode, on the device.
         tokens: float16 (R, grid, grid, dim), anywhere.
@@ -248,7 +253,16 @@ def embed_regions(
     """
     batch_size = batch_size or auto_batch_size(tokens, device)
     rows = distributed.local_shard(torch.arange(len(tokens), device=tokens.device))
-    local = torch.cat([encoder(tokens[batch].to(device).float()).float() for batch in rows.split(batch_size)])
+
+    @torch.inference_mode()  # which holds for a thread
+    def embed(batch: torch.Tensor) -> torch.Tensor:
+        return encoder(tokens[batch].to(device).float()).float()
+
+    if device == "cpu":
+        with single_threaded_pool(torch.get_num_threads()) as pool:
+            local = torch.cat([*pool.map(embed, rows.split(batch_size))])
+    else:
+        local = torch.cat([embed(batch) for batch in rows.split(batch_size)])
     if distributed.world_size() == 1:
         return local.cpu().numpy()
     embeddings = local.new_zeros(len(tokens), local.shape[1])

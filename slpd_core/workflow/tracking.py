@@ -23,6 +23,7 @@ UNDECLARED = {
     "tissue": _SHOWN,
     "regions": _SHOWN,
     "overlays": _SHOWN,
+    "folds": "They are those of the declared outputs.",
     "benchmarks": _SHOWN,
     "paths": "The result tables are declared, but for those of cohorts that have none yet.",
     "checkpoint": _KEPT,

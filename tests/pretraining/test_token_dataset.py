@@ -115,6 +115,27 @@ def test_tokens_of_another_shape_name_both_slides(on_disk, make_cohort):
         read_token_dataset(ledger, tokens)
 
 
+def test_each_thread_embeds_batches_of_its_own_so_their_number_does_not_show(make_cohort):
+    """To the bit, and without gradients; the caller keeps its threads."""
+    tokens, threads = make_cohort(9, 13).tokens, torch.get_num_threads()
+    encoder, seen = RegionEncoder(8, 24, 2, 2, 4).eval(), set()
+
+    def noted(batch):
+        seen.add((torch.get_num_threads(), torch.is_inference_mode_enabled(), len(batch)))
+        return encoder(batch)
+
+    try:
+        embedded = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            embedded.append(embed_regions(noted, tokens, "cpu"))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(*embedded)
+    assert seen == {(1, True, 8), (1, True, 6)}
+
+
 def test_the_batch_size_of_embedding_does_not_show(make_cohort):
     tokens = make_cohort(5).tokens
     encoder = RegionEncoder(8, 24, 2, 2, 3, drop_path=0.9).eval()

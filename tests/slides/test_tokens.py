@@ -568,3 +568,9 @@ def test_a_quarantined_slide_does_not_enter_the_cache(encode, slide, tmp_path):
     found, _ = encode(slide, [(0, 0)], cache=tmp_path / "cache")
     assert found.slide.status == artifacts.QUARANTINED
     assert not (tmp_path / "cache").exists()
+
+
+def test_finite_tokens_are_told_by_their_bits():
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    np.testing.assert_array_equal([tokenizer.is_finite(every[i : i + 1]) for i in range(2**16)], np.isfinite(every))
+    assert tokenizer.is_finite(np.empty((0, 4), np.float16))
