@@ -166,7 +166,8 @@ def time_pretraining(run: config.PretrainRunConfig, grid: int, token_dim: int, d
     batch_size = training_batch(run.batch_size, device)
     n_regions = 2 * batch_size
     changes = {"batch_size": batch_size, "epochs": 2, "warmup_epochs": 0, "prototype_start_epoch": 0, "init_from": None}
-    short = run.model_copy(update=changes)
+    # Steps of one kind: on a GPU the second is captured as a graph, and those of the timed epoch replay it.
+    short = run.model_copy(update=changes | {"freeze_last_layer_epochs": 0})
     ids, slide_of = ["a", "b"], np.repeat([0, 1], batch_size)
     noise = torch.randn(n_regions, grid, grid, token_dim).half()
     dataset = TokenDataset(noise, slide_of, np.zeros((n_regions, 2), np.int64), ids, ids, "")
