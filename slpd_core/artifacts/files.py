@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import xxhash
 
 from slpd_core import __version__
 from slpd_core.artifacts.schema import Meta
+
+if TYPE_CHECKING:  # as in `tables`
+    import pandas as pd
 
 # A spreadsheet begins a formula at a cell's start, or behind the separator that another country's uses.
 FORMULA = re.compile(r"(^|[;\t|])(?=[\s\"]*[=+\-@＝＋－＠])")
@@ -165,7 +167,7 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
+def write_csv(path: Path, frame: "pd.DataFrame", float_format: str | None = None) -> None:
     """Write a CSV that a spreadsheet opens safely: a ' precedes a text that begins as a formula.
 
     Args:

@@ -3,18 +3,20 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from slpd_core.artifacts.checksums import check_seal, stamp, unstamp, write_sealed
 from slpd_core.artifacts.files import broken, write_csv
 from slpd_core.artifacts.reading import open_file
 from slpd_core.artifacts.schema import TABLES, Meta
 
+if TYPE_CHECKING:  # stages of slides start in half the time without it
+    import pandas as pd
 
-def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+
+def write_table(path: Path, name: str, frame: "pd.DataFrame", meta: Meta) -> None:
     """Write a table as Parquet.
 
     Args:
@@ -44,7 +46,7 @@ def write_table(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
     write_sealed(path, file.getvalue().to_pybytes())
 
 
-def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
+def write_both(path: Path, name: str, frame: "pd.DataFrame", meta: Meta) -> None:
     """Write a table as Parquet, for later stages, and beside it as CSV, for people.
 
     Args:
@@ -60,7 +62,7 @@ def write_both(path: Path, name: str, frame: pd.DataFrame, meta: Meta) -> None:
     write_csv(path.with_suffix(".csv"), frame)
 
 
-def read_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, Meta]:
+def read_table(path: Path, name: str | None = None) -> "tuple[pd.DataFrame, Meta]":
     """Read a table that `write_table` wrote.
 
     Args:
