@@ -102,6 +102,7 @@ def test_settings_that_cannot_be_drawn(tmp_path, cohort, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_colour_tells_the_stain_but_not_the_class(planes):
     """Colours are (label, stain, slide, mean or sd of red, green, blue); slides differ in how much shows the class."""
     colours = np.array(

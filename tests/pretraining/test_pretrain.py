@@ -25,6 +25,8 @@ from slpd_core.ssl.monitoring import fixed_sample
 from slpd_core.ssl.stage import shuffled_batches
 from tests.fixtures.pretraining import build_student_teacher, train_run
 
+AUTHORS_LATE = {"preset": "authors_code", "cluster_crop": 3, "prototype_start_epoch": 1}
+
 
 def alone(section):
     return section.model_copy(update={"alpha_intra": 0.0, "alpha_inter": 0.0})
@@ -220,7 +222,7 @@ def test_an_untrained_loss_is_that_of_chance(section, make_cohort, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("changes", [{}, {"preset": "authors_code", "cluster_crop": 3, "prototype_start_epoch": 1}])
+@pytest.mark.parametrize("changes", [{}, pytest.param(AUTHORS_LATE, marks=pytest.mark.slow)], ids=["paper", "authors"])
 def test_two_processes_train_as_one(section, make_cohort, tmp_path, monkeypatch, changes):
     """Same losses, centers, prototypes; slide 1 has none, so the processes' shares of a batch differ in them."""
     preset = config.PRESETS.get(changes.get("preset"), {})
@@ -256,7 +258,7 @@ def train_until_stopped(cohort, section, seed, device, checkpoint):
     train_run(cohort, section, seed, device, checkpoint)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_several_processes_stop_at_the_same_step_when_one_is_asked_to(section, make_cohort, tmp_path):
     """In the 16th of 20 steps, at which they ask one another; then they go on bit for bit."""
     section, cohort = section.model_copy(update={"batch_size": 2, "epochs": 3}), make_cohort(20, 20)
@@ -436,7 +438,7 @@ def test_monitored_embeddings_stand_beside_their_slides(run_stage, section, make
         np.testing.assert_array_equal(distance < 0.01, equal_slides)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_nodes_train_as_one(run_stage, srun, section, make_cohort, tmp_path):
     """Same history, prototypes and encoder, within the order in which floats are added."""
     section, cohort = section.model_copy(update={"drop_path": 0.0, "base_lr": 0.2}), make_cohort(9, 8, 0, 7)

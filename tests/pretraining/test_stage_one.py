@@ -157,7 +157,7 @@ def test_other_patches_begin_anew(paths, tmp_path):
     assert len([*tmp_path.glob("c.*.pt")]) == 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_train_as_one(paths, tmp_path, monkeypatch):
     alone, history = train(paths, tmp_path / "alone.pt")
     launch_distributed(train, 2, "cpu", paths, tmp_path / "shared.pt")
@@ -170,7 +170,7 @@ def test_two_processes_train_as_one(paths, tmp_path, monkeypatch):
     assert apart.norm() < 0.02 * changed.norm()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_message(paths, tmp_path):
     with pytest.raises(RuntimeError, match=r"process [01]: ValueError: no slide has patches"):
         launch_distributed(train, 2, "cpu", paths[1:2], tmp_path / "c.pt")

@@ -280,6 +280,7 @@ def test_external_slides_are_predicted_by_the_finished_cohort(finished, snakemak
     assert "predict.sheet: no slides to predict" in nothing.stderr + nothing.stdout
 
 
+@pytest.mark.slow
 def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     folder, _ = finished
     rows = {"Ours": "slpd/vit_wsi", "Neighbours": "slpd/knn"}
