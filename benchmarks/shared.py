@@ -23,7 +23,12 @@ from slpd_core.demo.cohort import DemoCohort, run
 MOST = 3.5  # times the quiet seconds
 THREADS = 2
 STAGES = ("tissue", "regions", "patches", "patch_encoder", "tokens", "pretrain", "embed", "folds", "evaluate", "report")
-SETTINGS = SMALL | {"patch_encoder": {"dino": {"epochs": 1, "batch_size": 16}}, "patches": {"patches_per_slide": 8}}
+SETTINGS = SMALL | {
+    "patch_encoder": {"dino": {"epochs": 1, "batch_size": 16}},
+    "patches": {"patches_per_slide": 8},
+    "pretrain": SMALL["pretrain"] | {"runs": {"dino": False}},
+    "evaluate": {"epochs": 2, "classifiers": {"mean_color": None, "dino": None, "patch_tokens": None, "slpd": ["mil"]}},
+}
 # What a way adds to the environment, and its busy processes.
 WAYS: dict[str, tuple[dict[str, str], int]] = {
     "quiet": ({}, 0),

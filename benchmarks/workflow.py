@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,7 +24,7 @@ PLANS = {1_000: (6, 1_000), 10_000: (60, 1_000)}  # slides: at most so many seco
 # Stages that import PyTorch before they work; evaluate does so within its work.
 WITH_TORCH = ("patch_encoder", "tokens", "pretrain", "embed")
 MOST_SECONDS = {True: 4.0, False: 1.5}
-SMALL = {
+SMALL: dict[str, Any] = {
     "sheet": {"path": "drawn/slides.csv"},
     "patch_encoder": {"source": "random"},
     "pretrain": {"epochs": 2, "prototype_start_epoch": 0, "warmup_epochs": 1},
