@@ -82,7 +82,7 @@ def test_the_jobs_of_all_slides_are_two_of_slurms(ran):
         assert sum(stage in name for name in jobs if not name.startswith("evaluate")) == 1, jobs.keys()
     assert "slides_regions_tissue" in jobs
     assert jobs["tokens_tokens"]["TimeLimit"] == "00:40:00"  # of four slides, one after the other
-    assert jobs["tokens_tokens"]["NumCPUs"] == "1"
+    assert jobs["tokens_tokens"]["NumCPUs"] == "8"  # they read and decode regions for the GPU
 
 
 def test_jobs_that_ask_for_a_gpu_hold_one_and_the_others_none(ran):
