@@ -78,7 +78,7 @@ class RegionReader:
                         raise
                 self._reread = True
                 return _read_region(self._open(reread=True), self.regions, i)
-        except Exception as error:
+        except Exception as error:  # of any kind: raised again here, and by the regions behind it
             with self._lock:
                 self._failure = min(self._failure or (i, error), (i, error), key=itemgetter(0))
             raise
