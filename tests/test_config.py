@@ -166,14 +166,15 @@ def test_arguments_of_the_encoder_that_arrive_as_text_are_numbers(values):
     ids=lambda encoder: " ".join(map(str, encoder.values())),
 )
 def test_a_source_of_the_encoder_needs_only_what_it_uses(values, encoder):
-    settings = config.load(overlaid(values, {"patch_encoder": encoder}))
+    section = config.load(overlaid(values, {"patch_encoder": encoder})).patch_encoder.cohort_encoder
     weights = encoder.get("weights")
-    assert settings.patch_encoder.files == ([weights] if weights and encoder["source"] != "random" else [])
+    assert section.files == ([weights] if weights and encoder["source"] != "random" else [])
 
 
 def test_missing_files_of_the_encoder_are_named_and_those_there_are_inputs(values, tmp_path):
     def encoder(**overlay):
-        return config.load(overlaid(dict(values), {"patch_encoder": {"source": "timm"} | overlay})).patch_encoder
+        settings = config.load(overlaid(dict(values), {"patch_encoder": {"source": "timm"} | overlay}))
+        return settings.patch_encoder.cohort_encoder
 
     folder = encoder(name=f"local-dir:{tmp_path}")
     with pytest.raises(FileNotFoundError, match=r"patch_encoder\.name: .* has no config\.json; .*hf download"):

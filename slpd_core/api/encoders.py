@@ -11,6 +11,7 @@ from torch import nn
 
 from slpd_core import artifacts, config
 from slpd_core.config.base import Positive, Seed
+from slpd_core.config.published import INPUT_KEYS, resolve_encoder
 from slpd_core.encoders import region_encoder
 from slpd_core.encoders.patch_encoder import build_encoder, load_weights
 from slpd_core.encoders.patch_encoder_file import read_patch_encoder
@@ -28,21 +29,21 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @config.check_arguments(
-    config.PatchEncoderConfig,
+    config.PatchEncoderBaseConfig,
     config.TokenEncodingConfig,
     skip=("source", "weights", "model_kwargs"),
     device=Device,
     seed=Seed,
 )
 def build_patch_encoder(
-    source: Literal["random", "hipt", "timm"] = "random",
+    source: Literal["random", "hipt", "timm"] | None = None,
     *,
     name: str = "vit_small_patch16_224",
     weights: str | Path | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     patch_px: int = 256,
     input_px: int | None = None,
-    pooling: Literal["cls", "cls_mean"] = "cls",
+    pooling: Literal["cls", "cls_mean"] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     interpolate_offset: float | None = None,
@@ -54,13 +55,16 @@ def build_patch_encoder(
     """Build a frozen patch encoder, ready to run.
 
     Args:
-        source: "random" (untrained: a baseline), "hipt" (HIPT's vit256_small_dino.pth, as in the paper) or "timm".
-        name: The timm architecture; with "timm" also hf-hub:OWNER/MODEL or local-dir:DIR.
+        source: "random" (untrained: a baseline), "hipt" (HIPT's vit256_small_dino.pth, as in the paper) or "timm";
+            None: "timm" for a published encoder, else "random".
+        name: The timm architecture, or a published encoder such as "uni2-h" (docs/encoders.md), which decides the
+            arguments that are None; with "timm" also hf-hub:OWNER/MODEL or local-dir:DIR.
         weights: Path of the checkpoint for "hipt", of a state dict for "timm"; None: those published under the name.
         model_kwargs: Further arguments of the architecture, as for timm.create_model.
         patch_px: Side of a patch within the region (paper: 256).
         input_px: Side that a patch is resized to; None: the encoder's own for "timm", else patch_px.
-        pooling: A patch's token: "cls" ([CLS]; paper) or "cls_mean" ([CLS], then the mean of the other tokens).
+        pooling: A patch's token: "cls" ([CLS]; paper) or "cls_mean" ([CLS], then the mean of the other tokens);
+            None: the published encoder's, else "cls".
         mean, std: Normalization of RGB in 0..1, three numbers each; None: the encoder's own.
         interpolate_offset: Added to the grid when positions are resampled; None: 0.1 for "hipt", else 0.
         precision: "fp32", "bf16", "fp16", or "auto": half precision where the device is fast at it.
@@ -76,18 +80,12 @@ def build_patch_encoder(
         FileNotFoundError: There is no such file of weights.
         RuntimeError: The hub fails, or refuses access.
     """
-    loaded = load_weights(
-        source, name, path=weights, model_kwargs=model_kwargs, patch_px=patch_px, input_px=input_px, seed=seed
-    )
-    model, meta = build_encoder(
-        loaded,
-        patch_px=patch_px,
-        input_px=input_px,
-        pooling=pooling,
-        mean=mean,
-        std=std,
-        interpolate_offset=interpolate_offset,
-    )
+    stated = {"source": source, "name": name, "weights": weights, "model_kwargs": model_kwargs, "input_px": input_px}
+    settings = resolve_encoder(stated | {"pooling": pooling, "mean": mean, "std": std})
+    of_weights = {key: settings[key] for key in ("source", "name", "model_kwargs", "input_px")}
+    loaded = load_weights(**of_weights, path=weights, patch_px=patch_px, seed=seed)
+    of_input = {key: settings[key] for key in INPUT_KEYS}
+    model, meta = build_encoder(loaded, **of_input, patch_px=patch_px, interpolate_offset=interpolate_offset)
     return _prepare(model.eval().requires_grad_(False), meta, precision, batch_size, device)
 
 

@@ -47,6 +47,7 @@ from slpd_core.config.pretraining import (
 from slpd_core.config.renamed import find_renamed
 from slpd_core.config.slides import (
     LedgerConfig,
+    PatchEncoderBaseConfig,
     PatchEncoderConfig,
     PatchEncodersConfig,
     PatchesConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "HeatmapsConfig",
     "LabelsConfig",
     "LedgerConfig",
+    "PatchEncoderBaseConfig",
     "PatchEncoderConfig",
     "PatchesConfig",
     "PretrainRunConfig",

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from slpd_core.config.base import (
     AutoOrPositive,
@@ -16,9 +16,13 @@ from slpd_core.config.base import (
     PositiveFloat,
     Section,
     check_overrides,
+    problems,
     raise_problems,
 )
+from slpd_core.config.published import FOLDER, HUB, OF_ONE_ENCODER, published_encoders, resolve_encoder
 from slpd_core.config.ssl import StageOneConfig
+
+EncoderSource = Literal["random", "hipt", "timm", "dino"]
 
 
 class SheetConfig(Section):
@@ -84,25 +88,16 @@ class PatchesConfig(Section):
     patches_per_slide: Positive
 
 
-class PatchEncoderConfig(Section):
-    """Settings of one patch encoder, overrides applied: the source of its weights, and its input."""
+class PatchEncoderBaseConfig(Section):
+    """Settings of a patch encoder, of which many may be left to the one that is named."""
 
-    HUB: ClassVar[str] = "hf-hub:"
-    FOLDER: ClassVar[str] = "local-dir:"
-    FROM_FILES: ClassVar[tuple[str, ...]] = ("hipt", "timm")  # sources whose weights may be local files
-    # What timm.create_model takes beside an architecture's arguments: it would read files and fetch from addresses.
-    NO_ARGUMENTS: ClassVar[tuple[str, ...]] = (
-        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_custom_load", "pretrained_filter_fn"),
-        *("checkpoint_path", "cache_dir", "features_only"),
-    )
-
-    source: Literal["random", "hipt", "timm", "dino"]
+    source: EncoderSource | None
     name: str
     model_kwargs: dict[str, Any]
     weights: str | None
     patch_px: Positive
     input_px: Positive | None
-    pooling: Literal["cls", "cls_mean"]
+    pooling: Literal["cls", "cls_mean"] | None
     mean: tuple[Number, Number, Number] | None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
     interpolate_offset: Annotated[Number, Field(ge=0, lt=1)] | None
@@ -117,6 +112,22 @@ class PatchEncoderConfig(Section):
                     kwargs[key] = convert(value)
                     break
         return kwargs or model_kwargs
+
+
+class PatchEncoderConfig(PatchEncoderBaseConfig):
+    """Settings of one patch encoder, resolved: the source of its weights, and its input."""
+
+    HUB: ClassVar[str] = HUB
+    FOLDER: ClassVar[str] = FOLDER
+    FROM_FILES: ClassVar[tuple[str, ...]] = ("hipt", "timm")  # sources whose weights may be local files
+    # What timm.create_model takes beside an architecture's arguments: it would read files and fetch from addresses.
+    NO_ARGUMENTS: ClassVar[tuple[str, ...]] = (
+        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_custom_load", "pretrained_filter_fn"),
+        *("checkpoint_path", "cache_dir", "features_only"),
+    )
+
+    source: EncoderSource
+    pooling: Literal["cls", "cls_mean"]
 
     @model_validator(mode="after")
     def _weights_fit_source(self) -> Self:
@@ -184,12 +195,16 @@ class PatchEncoderConfig(Section):
             )
 
 
-class PatchEncodersConfig(PatchEncoderConfig):
+class PatchEncodersConfig(PatchEncoderBaseConfig):
     compared: Overrides
     dino: StageOneConfig
 
     @model_validator(mode="after")
-    def _others_are_valid(self) -> Self:
+    def _encoders_are_valid(self) -> Self:
+        try:
+            self.encoder()
+        except ValidationError as error:
+            raise_problems(problems(error))
         check_overrides("compared", self.compared, self.encoder)
         trained = [name for name in self.compared if self.encoder(name).source == "dino"]
         raise_problems(
@@ -208,18 +223,36 @@ class PatchEncodersConfig(PatchEncoderConfig):
     @property
     def cohort_encoder(self) -> PatchEncoderConfig:
         """Settings of the cohort's own encoder, whose tokens are pretrained on."""
-        return PatchEncoderConfig(**self._plain())
+        return self.encoder()
 
-    def encoder(self, name: str) -> PatchEncoderConfig:
-        """Apply the overrides of a compared encoder to the section.
+    def encoder(self, name: str | None = None) -> PatchEncoderConfig:
+        """Apply the overrides of a compared encoder to the section, and resolve its name.
+
+        A published encoder inherits none of the settings that are another encoder's.
 
         Args:
-            name: Of the compared encoder.
+            name: Of the compared encoder; None: the cohort's own.
 
         Returns:
             Its settings.
         """
-        return PatchEncoderConfig(**{**self._plain(), **self.compared[name]})
+        overrides = {} if name is None else self.compared[name]
+        is_published = str(overrides.get("name")) in published_encoders()
+        inherited = self.model_dump(include={*PatchEncoderConfig.model_fields})
+        stated = {**inherited, **(OF_ONE_ENCODER if is_published else {}), **overrides}
+        return PatchEncoderConfig(**resolve_encoder(PatchEncoderBaseConfig(**stated).model_dump()))
+
+    def stated_name(self, name: str | None = None) -> str:
+        """Return the name of an encoder as the settings state it.
+
+        Args:
+            name: Of the compared encoder; None: the cohort's own.
+
+        Returns:
+            A name of the table, of timm, of the hub or of a folder.
+        """
+        stated: str = self.compared.get(name or "", {}).get("name", self.name)
+        return stated
 
     def encoders(self) -> dict[str, PatchEncoderConfig]:
         """List every encoder, the cohort's own first.
@@ -231,9 +264,6 @@ class PatchEncodersConfig(PatchEncoderConfig):
             "patch_encoder": self.cohort_encoder,
             **{f"patch_encoder.compared.{name}": self.encoder(name) for name in self.compared},
         }
-
-    def _plain(self) -> dict[str, Any]:
-        return self.model_dump(include={*PatchEncoderConfig.model_fields})
 
 
 class TokenEncodingConfig(Section):

@@ -12,6 +12,7 @@ from timm import layers
 from torch import Tensor, nn
 
 from slpd_core.config import PatchEncoderConfig
+from slpd_core.config.published import close_names
 from slpd_core.runtime import name_some
 
 # Arguments for image size and classes, which are set here.
@@ -76,7 +77,7 @@ def build_vit(
         ValueError: timm has no such model, or it does not take these arguments or images of this size.
     """
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        close = [*close_names(name), *difflib.get_close_matches(name, timm.list_models(), n=3)]
         raise ValueError(f"patch_encoder.name: timm has no model {name!r}; close ones: {', '.join(close) or 'none'}")
     kwargs = architecture_kwargs(model_kwargs or {})
     _require_architecture(kwargs)

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import config
-from slpd_core.preflight import checks, consistency, forecast, throughput
-from slpd_core.preflight.checks import FAIL, OK, PreflightReport
+from slpd_core.config.published import find_published
+from slpd_core.preflight import checks, consistency, encoder_terms, forecast, throughput
+from slpd_core.preflight.checks import FAIL, NOTE, OK, PreflightReport
 from slpd_core.preflight.forecast import Machine, StageForecast
 from slpd_core.preflight.slides import NO_OUTLINES, CohortSample, SlideProbe, probe_slides, sample_cohort
 from slpd_core.preflight.throughput import EncoderSpeed
@@ -134,6 +135,8 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
     encoders = {name: settings.patch_encoder.encoder(name) for name in compared}
     speeds: dict[str, EncoderSpeed] = {}
     for name, encoder in {config.PATCH_FEATURES: settings.patch_encoder.cohort_encoder, **encoders}.items():
+        stated_name = settings.patch_encoder.stated_name(name if name in encoders else None)
+        _check_terms(report, stated_name, encoder, settings.regions.target_mpp)
         try:
             speeds[name] = _time_encoder(encoder, seed=settings.seed, **options)
         except (ValueError, OSError, RuntimeError) as error:
@@ -143,6 +146,21 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
         rate = f"{1 / speeds[name].seconds_per_patch:,.0f} patches/s in {speeds[name].precision}"
         report.add(OK, "weights", f"{encoder.name} ({source}), tokens of {speeds[name].token_dim}, {rate}")
     return speeds
+
+
+def _check_terms(report: PreflightReport, name: str, encoder: config.PatchEncoderConfig, target_mpp: float) -> None:
+    """Report license and scale of an encoder of the table, if its weights are used."""
+    published = find_published(name)
+    if published is None or encoder.source != "timm":
+        return
+    gated = published.gated and not encoder.weights
+    terms = encoder_terms.describe_terms(name, published, has_weights=encoder.weights is not None)
+    report.add(NOTE if gated else OK, "license", terms)
+    input_px = encoder.input_px or published.input_px or encoder.patch_px
+    fits, scale = encoder_terms.describe_scale(
+        name, published, target_mpp=target_mpp, patch_px=encoder.patch_px, input_px=input_px
+    )
+    report.add(OK if fits else NOTE, "scale", scale)
 
 
 def _time_encoder(encoder: config.PatchEncoderConfig, *, seed: int, **options: Any) -> EncoderSpeed:

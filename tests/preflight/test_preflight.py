@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from slpd_core import config
+from slpd_core.config.published import published_encoders
 from slpd_core.encoders import region_encoder
-from slpd_core.preflight import checks, forecast, outlines, preflight, slides
+from slpd_core.preflight import checks, encoder_terms, forecast, outlines, preflight, slides
 from slpd_core.preflight.forecast import Machine, StageForecast
 from slpd_core.preflight.throughput import EncoderSpeed
 from slpd_core.slides import regions, tissue
@@ -198,6 +199,46 @@ def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
         look(settings(patch_encoder={"source": "hipt", "weights": str(tmp_path / "weights.pth")}))
     assert f"FAIL  weights      patch_encoder.weights: {tmp_path / 'weights.pth'}" in capsys.readouterr().out
+
+
+def test_license_and_scale_of_a_published_encoder_are_printed(settings, cohort, look, tmp_path, capsys):
+    cohort([1] * 4)
+    (tmp_path / "weights.pth").write_bytes(b"half a download")
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
+        look(settings(patch_encoder={"name": "h-optimus-1", "weights": str(tmp_path / "weights.pth")}))
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    printed = {topic: (verdict, text) for verdict, topic, text in filter(lambda line: len(line) == 3, lines)}
+    page = "https://huggingface.co/bioptimus/H-optimus-1"
+    assert printed["license"] == ("ok", f"h-optimus-1: CC-BY-NC-ND-4.0 ({page})")
+    verdict, scale = printed["scale"]
+    assert verdict == "note"
+    assert scale.endswith("but was trained at 0.5: its tokens may tell less; set regions.target_mpp to 0.5")
+
+
+@pytest.mark.parametrize(
+    ("name", "target_mpp", "fits", "words"),
+    [
+        ("uni2-h", 0.5, True, "uni2-h gets patches at 0.57 um/px; trained at 0.5"),
+        ("uni2-h", 1.0, False, "at 1.1 um/px (regions.target_mpp 1, 256 px resized to 224), but was trained at 0.5"),
+        ("virchow2", 1.0, True, "trained at 0.25 and 0.5 and 1 and 2"),
+        ("virchow2", 4.0, False, "set regions.target_mpp to 2"),
+        ("kaiko-vits16", 4.0, True, "its authors name none"),
+    ],
+)
+def test_the_scale_is_compared_with_that_of_the_training(name, target_mpp, fits, words):
+    encoder = published_encoders()[name]
+    said = encoder_terms.describe_scale(name, encoder, target_mpp=target_mpp, patch_px=256, input_px=224)
+    assert said[0] == fits
+    assert words in said[1]
+
+
+def test_a_gated_encoder_says_how_to_get_access():
+    terms = [
+        encoder_terms.describe_terms("uni", published_encoders()["uni"], has_weights=here) for here in (False, True)
+    ]
+    assert ["HF_TOKEN" in line for line in terms] == [True, False]
+    free = encoder_terms.describe_terms("phikon", published_encoders()["phikon"], has_weights=False)
+    assert "gated" not in free
 
 
 def test_a_run_that_begins_with_an_encoder_of_other_tokens_would_fail(settings, cohort, look, tmp_path, capsys):

@@ -30,7 +30,7 @@ UNI_LIKE = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "init_values": 1e-
 @pytest.fixture
 def section(settings):
     """A tiny ViT for patches of 64 px."""
-    return settings.patch_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    return settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
 
 
 def imported(section, path, **changed):
@@ -380,7 +380,9 @@ def relative(found, expected):
 def test_hipts_checkpoint_is_the_published_model(tmp_path, settings, made):
     teacher = dino_vit(384, 12, 14, seed=1)
     torch.save(dino_checkpoint(teacher, dino_vit(384, 1, 14, seed=2)), tmp_path / "vit256.pth")
-    section = settings.patch_encoder.model_copy(update={"source": "hipt", "weights": str(tmp_path / "vit256.pth")})
+    section = settings.patch_encoder.cohort_encoder.model_copy(
+        update={"source": "hipt", "weights": str(tmp_path / "vit256.pth")}
+    )
     _, meta = made(section)
     model, parsed = read_patch_encoder(tmp_path / "w.safetensors")
     x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(3))
