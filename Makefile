@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DRAWN := results/demo/drawn/slides.csv
 CORES ?= all
 
-.PHONY: env demo paper test test-fast test-slow lint format bench audit lock clean
+.PHONY: env demo paper test test-fast test-slow test-exports lint format bench audit lock clean
 
 env: $(ENV)
 
@@ -66,6 +66,10 @@ test-fast: $(ENV)
 # What takes long and seldom breaks: a cluster, faults in whole runs.
 test-slow: $(ENV)
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m slow
+
+# Exports as other tools read them, in environments of their own: make test-exports SLPD_READERS=PYTHON[:PYTHON]
+test-exports: $(ENV)
+	SLPD_READERS=$(SLPD_READERS) python -m pytest -m slow tests/export
 
 bench: $(ENV)
 	python -m benchmarks

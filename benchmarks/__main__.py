@@ -16,6 +16,7 @@ BENCHMARKS = (
     "gpu",
     "prototypes",
     "evaluation",
+    "export",
     "intervals",
     "endpoint_intervals",
 )

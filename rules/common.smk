@@ -12,12 +12,11 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.exceptions import WorkflowError
 
 from slpd_core import config as sections
-
 from slpd_core import runtime
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.preflight import consistency
 from slpd_core.slides import sheet
-from slpd_core.workflow import forecast, messages
+from slpd_core.workflow import exports, forecast, messages
 from slpd_core.workflow.encoders import Encoders, name_pattern
 from slpd_core.workflow.external_labels import ExternalLabels
 from slpd_core.workflow.resources import (
@@ -75,6 +74,7 @@ try:
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
     EXTERNAL_LABELS = ExternalLabels(CONFIG, EXTERNAL, TASKS)
     ROWS = Rows(CONFIG, ENCODERS, TASKS.endpoints, EXTERNAL_LABELS.pairs)
+    EXPORTS = exports.Exports(CONFIG, SLIDES, ENCODERS, TASKS.names)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide

@@ -14,6 +14,7 @@ CHAPTERS = {
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "heatmaps", "predict"),
     "report": ("report", "external"),
+    "export": ("export", "export_tables"),
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
 # Floors from the ground up: a room imports rooms of lower floors, and on the ground those before it.
@@ -95,11 +96,13 @@ def test_each_stage_has_all_its_places(chapter, stage):
     rules = (ROOT / "rules" / ("predict.smk" if stage in ("predict", "external") else f"{chapter}.smk")).read_text()
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
-    section = {"external": "predict"}.get(stage, stage)  # its cohorts and labels are named there
+    # External cohorts and labels are named by predict's settings.
+    section = {"external": "predict", "export_tables": "export"}.get(stage, stage)
     assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
     assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()
-    rule = {"predict": "predict_external"}.get(stage, stage)  # `snakemake predict` predicts all external cohorts
+    # `snakemake predict` predicts all external cohorts, `snakemake export` exports all slides.
+    rule = {"predict": "predict_external", "export": "export_slide"}.get(stage, stage)
     block = re.search(rf"^rule {rule}:\n(?:(?:    .*)?\n)*", rules, re.MULTILINE)
     assert block, f"no rule {rule}"
     for needed in (

@@ -19,6 +19,7 @@ from benchmarks import (
     endpoint_intervals,
     epoch,
     evaluation,
+    export,
     gpu,
     imports,
     intervals,
@@ -132,6 +133,11 @@ def test_reading_a_region_gives_the_pixels_of_openslide(printed, monkeypatch, tm
 def test_artifacts_are_read_with_and_without_their_checksums(printed):
     _, table = printed(checksums, REGIONS=2, GRID=2, DIM=8, EMBEDDINGS=9, SLIDES=2, ROUNDS=1)
     assert len(lines_of(table, "checked")) == 3
+
+
+def test_a_slide_is_exported_in_each_format(printed):
+    _, table = printed(export, N_REGIONS=2, GRID=2, TOKEN_DIM=4, EMBED_DIM=2, N_SLIDES=2, ROUNDS=1)
+    assert [cells[0] for cells in table[2:]] == [*config.EXPORT_FORMATS, f"all {len(config.EXPORT_FORMATS)}"]
 
 
 def test_an_import_is_timed_in_another_process(printed, monkeypatch):

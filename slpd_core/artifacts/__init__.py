@@ -15,8 +15,9 @@ from slpd_core.artifacts.files import (
     write_csv,
     write_text,
 )
+from slpd_core.artifacts.foreign_files import write_npy, write_npz, write_plain_json, write_tensor
 from slpd_core.artifacts.geojson import Area, read_geojson_polygons, read_tissue, write_tissue
-from slpd_core.artifacts.hdf5 import read_arrays, write_arrays
+from slpd_core.artifacts.hdf5 import create_foreign_h5, read_arrays, write_arrays
 from slpd_core.artifacts.pictures import read_picture, write_picture
 from slpd_core.artifacts.schema import (
     EMPTY,
@@ -43,6 +44,7 @@ from slpd_core.artifacts.slide_arrays import (
     read_patches,
     read_regions,
     read_tokens,
+    trident_attributes,
     write_regions,
 )
 from slpd_core.artifacts.tables import read_table, write_both, write_table
@@ -69,6 +71,7 @@ __all__ = [
     "atomic_write",
     "check_ledger",
     "copy_tokens",
+    "create_foreign_h5",
     "create_patches",
     "create_tokens",
     "file_fingerprint",
@@ -87,13 +90,18 @@ __all__ = [
     "read_torch",
     "read_weights",
     "rebuild_hint",
+    "trident_attributes",
     "write_arrays",
     "write_both",
     "write_csv",
     "write_json",
+    "write_npy",
+    "write_npz",
     "write_picture",
+    "write_plain_json",
     "write_regions",
     "write_table",
+    "write_tensor",
     "write_text",
     "write_tissue",
     "write_weights",

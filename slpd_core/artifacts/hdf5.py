@@ -92,19 +92,42 @@ def create_h5(path: Path, attrs: Mapping[str, Any]) -> Iterator[Any]:
     Yields:
         The h5py.File to write to.
     """
-    import h5py
-
     with atomic_write(path) as part:
-        file = h5py.File(part, "w", locking=False)
-        try:
+        with _new_file(part) as file:
             file.attrs.update({**attrs, **stamp(path)})
             yield file
-            file.flush()
-        except BaseException:
-            _discard(file)
-            raise
-        file.close()
         seal_h5(part)
+
+
+@contextmanager
+def create_foreign_h5(path: Path, attrs: Mapping[str, Any]) -> Iterator[Any]:
+    """Create an HDF5 file for another tool, without our metadata and checksum; whole or not at all.
+
+    Args:
+        path: Of the file.
+        attrs: Its attributes.
+
+    Yields:
+        The h5py.File to write to.
+    """
+    with atomic_write(path) as part, _new_file(part) as file:
+        file.attrs.update(attrs)
+        yield file
+
+
+@contextmanager
+def _new_file(part: Path) -> Iterator[Any]:
+    """A new HDF5 file, closed at the block's end."""
+    import h5py
+
+    file = h5py.File(part, "w", locking=False)
+    try:
+        yield file
+        file.flush()
+    except BaseException:
+        _discard(file)
+        raise
+    file.close()
 
 
 @contextmanager

@@ -129,6 +129,11 @@ class CohortPaths:
     external_figures_dir = PathPattern("predict/{external}/{task}/figures")
     external_heatmaps_dir = PathPattern("predict/{external}/{task}/heatmaps")
 
+    # Files of other tools, named by config.EXPORT_FORMATS
+    export_record = PathPattern("export/slides/{slide}.json")  # names of the slide's files
+    export_table = PathPattern("export/{format}/exported.csv")
+    export_dir = PathPattern("export")
+
     # Folders that stages read as a whole
     tissue_dir = PathPattern("tissue")
     regions_dir = PathPattern("regions")

@@ -26,7 +26,7 @@ def write_regions(path: Path, regions: Regions, meta: Meta) -> None:
     with create_h5(path, {**meta, **_slide_attributes(regions.slide)}) as file:
         file.attrs.update(size_px=regions.size_px, size_level0_px=regions.size_level0_px, target_mpp=regions.target_mpp)
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
-        coords.attrs.update(_trident_attributes(regions, path))
+        coords.attrs.update(trident_attributes(regions, path))
         file.create_dataset("tissue_fraction", data=regions.tissue_fraction.astype(np.float32))
 
 
@@ -67,7 +67,7 @@ def create_tokens(path: Path, regions: Regions, grid: int, dim: int, meta: Meta)
     """
     with create_h5(path, {**meta, **_slide_attributes(regions.slide), "grid": grid, "token_dim": dim}) as file:
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
-        coords.attrs.update(_trident_attributes(regions, path))
+        coords.attrs.update(trident_attributes(regions, path))
         shape = (len(regions.coords), grid * grid)
         with (
             create_rows(file, "tokens", (*shape, dim), np.float16) as tokens,
@@ -206,8 +206,16 @@ def _slide_info(path: Path, attrs: Mapping[str, Any]) -> SlideInfo:
     return SlideInfo(**values, fingerprint=attrs["slide_fingerprint"])
 
 
-def _trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:
-    """TRIDENT's attributes of `coords`, by which it and Patho-Bench read the file; magnification = 10 / mpp."""
+def trident_attributes(regions: Regions, path: Path) -> dict[str, Any]:
+    """Make TRIDENT's attributes of `coords`, by which it and Patho-Bench read the file; magnification = 10 / mpp.
+
+    Args:
+        regions: Squares of a slide.
+        path: Of the file.
+
+    Returns:
+        The attributes by name.
+    """
     slide, target = regions.slide, 10 / regions.target_mpp
     return {
         "patch_size": regions.size_px,

@@ -35,6 +35,7 @@ from slpd_core.config.evaluation import (
     ReportConfig,
     ReportPageConfig,
 )
+from slpd_core.config.export import EXPORT_FORMATS, ExportConfig
 from slpd_core.config.labels import ExternalLabelsConfig, LabelsConfig
 from slpd_core.config.pretraining import (
     PRESETS,
@@ -65,6 +66,7 @@ __all__ = [
     "ATTENTION",
     "CLASSIFIERS",
     "COLOR_FEATURES",
+    "EXPORT_FORMATS",
     "NETWORK_CLASSIFIERS",
     "PATCH_FEATURES",
     "PRESETS",
@@ -72,6 +74,7 @@ __all__ = [
     "CohortTableConfig",
     "Config",
     "EmbedConfig",
+    "ExportConfig",
     "ExternalLabelsConfig",
     "FoldsConfig",
     "GalleryConfig",
@@ -120,6 +123,7 @@ class Config(Section):
     heatmaps: HeatmapsConfig
     predict: PredictConfig
     report: ReportPageConfig
+    export: ExportConfig
 
     @property
     def grid(self) -> int:
@@ -163,6 +167,10 @@ class Config(Section):
             lines.append(f"pretrain.fold_task: {task!r} is no task of labels.tasks; name one, or null for the first")
         if self.evaluate.training.select == "val" and not self.folds.splits_dir and not self.folds.val_fraction:
             lines.append("evaluate.select: val needs validation slides; set folds.val_fraction: 0.1, or select: last")
+        for name in self.export.runs or []:
+            if name not in self.pretrain.runs:
+                known = ", ".join(self.pretrain.runs) or "none"
+                lines.append(f"export.runs: {name!r} is no run of pretrain.runs ({known}); correct the name")
         raise_problems(lines + self._problems_of_rows())
         return self
 

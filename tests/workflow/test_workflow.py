@@ -196,6 +196,8 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
         "pretrain/{run}/checkpoint.pt",
         "predict/{external}/compared/{encoder}/ledger.parquet",
         "state/{slide}.{mark}.unread",
+        "export/slides/{slide}.json",
+        "export/{format}/exported.csv",
     ]
     assert find_gaps(folders, unmade) == []
 

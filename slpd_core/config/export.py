@@ -1,0 +1,108 @@
+"""Settings of the export, and the table of formats that settings, rules, writers and docs share."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from slpd_core.config.base import Section, raise_problems
+
+ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil"]
+ExportedKind = Literal["regions", "patches"]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format of other tools.
+
+    Attributes:
+        readers: The tools that read it.
+        files: Names below export/{format}/ of the files per slide, by their part. {slide} is its id, {stem} its file's
+            name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions or patches, and
+            {grid} as 20x_256px_0px_overlap.
+        tables: Names of the files that all slides share, or that labels need. {task} is a task of labels.
+        needs_features: Whether it is nothing without embeddings or tokens; the others have corners alone.
+        holds_empty: Whether a slide without regions has files.
+        needs_stems: Whether slides are found by their file's name, so that no two may share it.
+    """
+
+    readers: str
+    files: dict[str, str]
+    tables: dict[str, str] = field(default_factory=dict)
+    needs_features: bool = True
+    holds_empty: bool = False
+    needs_stems: bool = False
+
+
+EXPORT_FORMATS: dict[str, ExportFormat] = {
+    "trident": ExportFormat(
+        "TRIDENT, Patho-Bench, MOOZY, LazySlide (contours)",
+        {
+            "coords": "{grid}/patches/{stem}_patches.h5",
+            "features": "{grid}/features_{features}/{stem}.h5",
+            "contours": "contours_geojson/{stem}.geojson",
+        },
+        needs_features=False,
+        needs_stems=True,
+    ),
+    "clam": ExportFormat(
+        "CLAM and its descendants",
+        {"pt": "{features}/pt_files/{slide}.pt", "h5": "{features}/h5_files/{slide}.h5"},
+        {"labels": "{task}.csv"},
+    ),
+    "stamp": ExportFormat(
+        "STAMP",
+        {"h5": "{features}/{slide}.h5"},
+        {"slides": "slide_table.csv", "clinical": "clinical_table.csv"},
+    ),
+    "slide2vec": ExportFormat("slide2vec (hierarchical), HIPT, soma", {"pt": "{features}/{slide}.pt"}),
+    "hs2p": ExportFormat(
+        "hs2p, slide2vec (coordinates)",
+        {"npz": "{kind}/{slide}.coordinates.npz", "meta": "{kind}/{slide}.coordinates.meta.json"},
+        needs_features=False,
+        holds_empty=True,
+    ),
+    "torchmil": ExportFormat(
+        "torchmil",
+        {"features": "{features}/X/{slide}.npy", "coords": "{features}/coords/{slide}.npy"},
+        {"labels": "Y/{task}/{slide}.npy", "classes": "Y/{task}.csv"},
+    ),
+}
+
+
+class ExportConfig(Section):
+    formats: list[ExportFormatName]
+    what: Annotated[list[ExportedKind], Field(min_length=1)]
+    runs: list[str] | None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a format is nothing without embeddings or tokens."""
+        return any(EXPORT_FORMATS[name].needs_features for name in self.formats)
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether a format has tables of labels."""
+        return any(EXPORT_FORMATS[name].tables for name in self.formats)
+
+    @property
+    def needs_stems(self) -> bool:
+        """Whether a format finds slides by their file's name."""
+        return any(EXPORT_FORMATS[name].needs_stems for name in self.formats)
+
+    @model_validator(mode="after")
+    def _names_are_listed_once(self) -> Self:
+        lists: dict[str, list[str]] = {
+            "formats": [*self.formats],
+            "what": [*self.what],
+            "runs": self.runs or [],
+        }
+        raise_problems(
+            [
+                f"{key}: {name!r} is listed twice; remove one"
+                for key, names in lists.items()
+                for name in names
+                if names.count(name) > 1
+            ]
+        )
+        return self

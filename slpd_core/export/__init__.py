@@ -1,0 +1,1 @@
+"""ARTIFACTS to the files of other tools; nothing is encoded again."""

@@ -1,0 +1,224 @@
+"""What a tool reads in an export is what the artifacts hold: corners, order, dtypes and values."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from slpd_core import artifacts, config
+from slpd_core.export import export
+from tests.export.conftest import DIM, GRID, LEVEL0, MPP, SIDE, STATUS
+from tests.export.readers import (
+    read_clam,
+    read_hs2p,
+    read_stamp,
+    read_torchmil,
+    read_trident_coords,
+    read_trident_features,
+    trident_read_size,
+)
+
+SLIDES = [slide for slide in STATUS if slide in ("a", "b-1")]
+ALL = [*export.WRITERS]
+
+
+@pytest.fixture
+def sets(planted):
+    """Per slide: name of the features, kind, vectors and corners that every format has to hold."""
+    return {
+        slide: [
+            ("slpd", "regions", planted.embeddings["slpd"][slide], planted.regions[slide].coords),
+            ("patch_tokens", "patches", planted.tokens[slide].reshape(-1, DIM), planted.patch_corners(slide)),
+        ]
+        for slide in SLIDES
+    }
+
+
+def test_trident_finds_corners_and_features_and_reads_as_many_px_as_they_mean(exported, sets, planted):
+    job = exported("trident") / "trident"
+    for slide, of_slide in sets.items():
+        for name, kind, vectors, corners in of_slide:
+            px = SIDE if kind == "regions" else SIDE // GRID
+            coords = read_trident_coords(job, f"/x/{slide} scan.ome.tif", 20, px)
+            features = read_trident_features(job, f"/x/{slide} scan.ome.tif", 20, px, name)
+            np.testing.assert_array_equal(coords.corners, corners)
+            np.testing.assert_array_equal(features.corners, corners)
+            np.testing.assert_array_equal(features.vectors, vectors.astype(np.float32))
+            assert (coords.corners.dtype, features.vectors.dtype) == (np.int64, np.float32)
+            assert features.about["encoder"] == name
+            level0 = LEVEL0 if kind == "regions" else round(LEVEL0 / GRID)
+            for about in (coords.about, features.about):
+                assert (about["patch_size"], about["patch_size_level0"]) == (px, level0)
+                assert trident_read_size(about) == level0
+                assert (about["overlap"], about["name"]) == (0, slide)
+                assert (about["level0_width"], about["level0_height"]) == (9000, 8000)
+                assert {"level0_magnification", "target_magnification", "savetodir"} <= about.keys()
+        contours = json.loads((job / "contours_geojson" / f"{slide} scan.ome.geojson").read_text())
+        assert [one["properties"]["tissue_id"] for one in contours["features"]] == [*range(len(contours["features"]))]
+        assert contours["features"][0]["geometry"]["type"] == "Polygon"
+        assert len(contours["features"]) == len(planted.regions[slide].coords)
+
+
+def test_trident_has_corners_of_patches_before_there_are_tokens(exported, planted):
+    job = exported("trident", what=["patches"], features=False) / "trident"
+    for slide in SLIDES:
+        bag = read_trident_coords(job, f"{slide} scan.ome.tif", 20, SIDE // GRID)
+        np.testing.assert_array_equal(bag.corners, planted.patch_corners(slide))
+    assert [path.name for path in job.iterdir() if "overlap" in path.name] == [f"20x_{SIDE // GRID}px_0px_overlap"]
+    assert not [*job.glob("*/features*")]
+    record = artifacts.read_json(job.parent / "slides" / "a.json")
+    assert record["reason"] == "corners of patches alone: there are no features yet"
+
+
+def test_features_that_are_gone_do_not_stay_behind(exported):
+    job = exported("trident") / "trident"
+    assert [*job.glob("*/features*/*.h5")]
+    exported("trident", features=False)
+    assert not [*job.glob("20x_64px*/features*/*.h5")]
+
+
+def test_clam_reads_tensors_and_coordinates(exported, sets):
+    folder = exported("clam") / "clam"
+    for slide, of_slide in sets.items():
+        for name, _, vectors, corners in of_slide:
+            bag = read_clam(folder / name, slide)
+            np.testing.assert_array_equal(bag.vectors, vectors.astype(np.float32))
+            np.testing.assert_array_equal(bag.corners, corners)
+            assert (bag.vectors.dtype, bag.corners.dtype) == (np.float32, np.int32)
+
+
+def test_stamp_reads_um(exported, sets):
+    folder = exported("stamp") / "stamp"
+    for slide, of_slide in sets.items():
+        for name, kind, vectors, corners in of_slide:
+            bag = read_stamp(folder / name / f"{slide}.h5")
+            np.testing.assert_array_equal(bag.vectors, vectors.astype(np.float16))
+            np.testing.assert_array_equal(bag.corners, (corners * MPP).astype(np.float32))
+            assert (bag.vectors.dtype, bag.corners.dtype) == (np.float16, np.float32)
+            side = LEVEL0 if kind == "regions" else round(LEVEL0 / GRID)
+            assert bag.about["tile_size_um"] == side * MPP
+            assert bag.about["tile_size_px"] == (SIDE if kind == "regions" else SIDE // GRID)
+            assert (bag.about["extractor"], bag.about["feat_type"]) == (name, "tile")
+            assert re.fullmatch(r"\d+\.\d+\.\d+", bag.about["stamp_version"])
+
+
+def test_slide2vec_has_tokens_of_rank_3_and_embeddings_of_rank_2_bit_for_bit(exported, planted):
+    folder = exported("slide2vec", runs=("slpd", "dino.fold1")) / "slide2vec"
+    for slide in SLIDES:
+        tokens = torch.load(folder / "patch_tokens" / f"{slide}.pt", weights_only=True)
+        assert tokens.dtype == torch.float16
+        np.testing.assert_array_equal(tokens.numpy(), planted.tokens[slide])
+        for run in ("slpd", "dino.fold1"):
+            embeddings = torch.load(folder / run / f"{slide}.pt", weights_only=True)
+            np.testing.assert_array_equal(embeddings.numpy(), planted.embeddings[run][slide])
+
+
+def test_hs2p_has_corners_by_x_and_then_y(exported, sets, planted):
+    folder = exported("hs2p", features=False) / "hs2p"
+    for slide, of_slide in sets.items():
+        for _, kind, _, corners in of_slide:
+            bag = read_hs2p(folder / kind, slide)
+            assert bag.corners.tolist() == sorted(corners.tolist())
+            tiling = bag.about["tiling"]
+            assert tiling["tile_size_lv0"] == tiling["read_tile_size_px"] == tiling["step_px_lv0"]
+            assert bag.about["provenance"]["image_path"] == f"slides/{slide} scan.ome.tif"
+        by_corner = dict(
+            zip(map(tuple, planted.regions[slide].coords), planted.regions[slide].tissue_fraction, strict=True)
+        )
+        bag = read_hs2p(folder / "regions", slide)
+        assert [by_corner[tuple(xy)] for xy in bag.corners] == bag.about["fractions"].tolist()
+
+
+def test_torchmil_reads_folders_of_arrays(exported, sets):
+    folder = exported("torchmil") / "torchmil"
+    for slide, of_slide in sets.items():
+        for name, _, vectors, corners in of_slide:
+            bag = read_torchmil(folder / name, slide)
+            np.testing.assert_array_equal(bag.vectors, vectors.astype(np.float32))
+            np.testing.assert_array_equal(bag.corners, corners)
+            assert bag.vectors.dtype == np.float32
+
+
+def test_a_slide_without_regions_has_no_file_but_what_its_tool_expects(exported, caplog):
+    folder = exported(*ALL)
+    of_blank = {path.relative_to(folder).as_posix() for path in folder.rglob("*blank*")}
+    assert of_blank == {
+        "slides/blank.json",
+        "hs2p/regions/blank.coordinates.meta.json",
+        "hs2p/patches/blank.coordinates.meta.json",
+    }
+    assert read_hs2p(folder / "hs2p" / "regions", "blank").corners.shape == (0, 2)
+    assert artifacts.read_json(folder / "slides" / "blank.json")["status"] == "empty"
+    assert "empty: no regions, so it has no features" in caplog.text
+
+
+def test_a_quarantined_slide_is_left_out_and_named_and_its_old_files_are_removed(exported, planted, tmp_path, caplog):
+    old = tmp_path / "export" / "clam" / "patch_tokens" / "pt_files" / "torn.pt"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    folder = exported(*ALL)
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*torn*")] == ["slides/torn.json"]
+    assert "quarantined: torn in two" in caplog.text
+    record = artifacts.read_json(folder / "slides" / "torn.json")
+    assert (record["status"], record["reason"]) == ("quarantined", "torn in two")
+    assert set(record["files"]) == {*ALL}
+    assert not any(record["files"].values())
+
+
+def test_a_record_names_every_file_as_the_table_of_formats_does(exported):
+    folder = exported(*ALL)
+    recorded = set()
+    for slide in STATUS:
+        record = artifacts.read_json(folder / "slides" / f"{slide}.json")
+        recorded |= {f"{name}/{file}" for name, files in record["files"].items() for file in files}
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in written if not name.startswith("slides/")} == recorded
+    for name, fmt in config.EXPORT_FORMATS.items():
+        patterns = [re.sub(r"\\{\w+\\}", "[^/]+", re.escape(f"{name}/{text}")) for text in fmt.files.values()]
+        files = [file for file in recorded if file.startswith(f"{name}/")]
+        assert all(any(re.fullmatch(pattern, file) for pattern in patterns) for file in files)
+        assert all(any(re.fullmatch(pattern, file) for file in files) for pattern in patterns)
+
+
+def test_the_page_has_the_table_of_formats():
+    page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (`.*`) \|$", page, re.MULTILINE)
+    files = {
+        name: ", ".join(f"`{text}`" for text in [*fmt.files.values(), *fmt.tables.values()])
+        for name, fmt in config.EXPORT_FORMATS.items()
+    }
+    assert rows == [(name, fmt.readers, files[name]) for name, fmt in config.EXPORT_FORMATS.items()]
+    assert [*export.WRITERS] == [*config.EXPORT_FORMATS]
+
+
+def test_two_exports_have_equal_bytes(exported, tmp_path):
+    first = {path.relative_to(tmp_path / "export"): path for path in exported(*ALL).rglob("*") if path.is_file()}
+    contents = {name: path.read_bytes() for name, path in first.items()}
+    exported(*ALL)
+    assert {name: path.read_bytes() for name, path in first.items()} == contents
+    assert len(contents) > 40
+
+
+@pytest.mark.parametrize("kind", ["embed", "tokens"])
+def test_features_of_other_regions_are_refused_by_the_slides_name(exported, planted, kind):
+    regions = planted.regions["a"]
+    other = artifacts.Regions(regions.slide, regions.coords[:2] + 1, regions.tissue_fraction[:2], SIDE, LEVEL0, 0.5)
+    path = planted.root / "regions" / "a.h5"
+    artifacts.write_regions(path, other, artifacts.provenance("regions", 1, {}))
+    what = ["regions"] if kind == "embed" else ["patches"]
+    with pytest.raises(ValueError, match=rf"{kind}/.*: slide a has 3 regions here and 2 in its regions file"):
+        exported("clam", what=what)
+
+
+def test_a_file_is_whole_or_not_there(exported, planted, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("no room")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="no room"):
+        exported("torchmil")
+    folder = planted.root.parent / "export"
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == []

@@ -1,0 +1,42 @@
+"""Each tool's own reader reads an export, in environments of their own: SLPD_READERS=PYTHON[:PYTHON] names them."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.export.conftest import DIM
+
+READERS = [name for name in os.environ.get("SLPD_READERS", "").split(os.pathsep) if name]
+
+
+def read_by_tools(folder: Path, slide: str) -> dict:
+    """What the tools of all environments read, by tool."""
+    read = {}
+    for python in READERS:
+        command = [python, str(Path(__file__).with_name("foreign_readers.py")), str(folder), slide]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        read |= json.loads(done.stdout.splitlines()[-1])
+    return read
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not READERS, reason="SLPD_READERS names no environment of other tools")
+def test_the_tools_own_readers_read_what_the_artifacts_hold(tables, planted):
+    read = read_by_tools(tables("trident", "hs2p", "torchmil"), "a")
+    tokens, corners = planted.tokens["a"].reshape(-1, DIM).astype(np.float32), planted.patch_corners("a")
+    embeddings, regions = planted.embeddings["slpd"]["a"], planted.regions["a"].coords
+    assert {"hs2p", "torchmil"} & read.keys(), "none of the tools is there"
+    if "hs2p" in read:
+        assert read["hs2p"] == {"regions": sorted(regions.tolist()), "patches": sorted(corners.tolist())}
+    if "torchmil" in read:
+        for name, vectors, at in (("slpd", embeddings, regions), ("patch_tokens", tokens, corners)):
+            bag = read["torchmil"][name]
+            np.testing.assert_array_equal(np.float32(bag["X"]), vectors)
+            assert (bag["coords"], bag["Y"]) == (at.tolist(), [1])
+        np.testing.assert_array_equal(np.float32(read["torchmil"]["trident"]), tokens)

@@ -1,0 +1,120 @@
+"""An export reads what is there, builds what a format needs, and encodes nothing again."""
+
+from pathlib import Path
+from types import SimpleNamespace as Wildcards
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slpd_core import artifacts
+from slpd_core.workflow.encoders import Encoders
+from slpd_core.workflow.exports import Exports
+from slpd_core.workflow.slides import SlideFiles
+from tests.export.readers import read_clam, read_rows, read_trident_coords
+from tests.workflow.planted_settings import load_settings
+
+EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil"]}
+
+
+@pytest.fixture
+def exports(tmp_path, monkeypatch):
+    """The files of an export of slides a and b, without Snakemake."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(paths=("one/a.svs", "one/b.svs"), **section) -> Exports:
+        settings = load_settings(export=section)
+        sheet = pd.DataFrame({"slide_id": ["a", "b"], "path": paths, "mpp": np.nan})
+        slides = SlideFiles(settings, sheet, {}, {}, planning=False)
+        return Exports(settings, slides, Encoders(settings, ["a", "b"], ["label"]), ["label"])
+
+    return make
+
+
+def test_corners_need_no_tokens_and_features_that_are_there_are_taken(exports):
+    a = Wildcards(slide="a")
+    before = exports(formats=["trident"])
+    assert (before.tokens(a), before.embeds(a), before.tasks) == ([], [], [])
+    assert before.regions(a) == "results/cohort/regions/a.h5"
+    for name in ("tokens/a.h5", "embed/slpd.parquet"):
+        path = Path("results/cohort", name)
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert before.tokens(a) == ["results/cohort/tokens/a.h5"]
+    assert before.tokens(Wildcards(slide="b")) == []
+    assert before.embeds(a) == ["results/cohort/embed/slpd.parquet"]
+    assert before.regions(a) == "results/cohort/encoded/a.h5"
+    patches = exports(formats=["trident", "hs2p"], what=["patches"])
+    assert patches.embeds(a) == []
+
+
+def test_a_format_of_features_needs_them(exports):
+    a = Wildcards(slide="a")
+    both = exports(formats=["trident", "clam"])
+    assert both.tokens(a) == ["results/cohort/tokens/a.h5"]
+    assert both.embeds(a) == ["results/cohort/embed/dino.parquet", "results/cohort/embed/slpd.parquet"]
+    assert both.tasks == ["label"]
+    one = exports(formats=["clam"], what=["regions"], runs=["slpd"])
+    assert (one.tokens(a), one.embeds(a)) == ([], ["results/cohort/embed/slpd.parquet"])
+    assert one.targets(a) == ["results/cohort/export/clam/exported.csv"]
+
+
+def test_an_export_without_a_format_or_of_nothing_says_what_to_name(exports):
+    with pytest.raises(ValueError, match=r"export\.formats: none is named; there are trident, clam, .*--config"):
+        exports().targets(Wildcards())
+    with pytest.raises(ValueError, match=r"export\.what: regions have no embeddings without a run"):
+        exports(formats=["clam"], what=["regions"], runs=[]).targets(Wildcards())
+
+
+@pytest.mark.parametrize(
+    ("paths", "shared"), [(("one/x.svs", "two/x.svs"), "x"), (("x.ome.tif", "x.ome.svs"), "x.ome")]
+)
+def test_two_slides_of_one_stem_are_refused_by_trident_alone(exports, paths, shared):
+    with pytest.raises(ValueError, match=rf"a \({paths[0]}\) and b \({paths[1]}\) are both called {shared};"):
+        exports(paths=paths, formats=["trident"]).targets(Wildcards())
+    assert exports(paths=paths, formats=["clam"]).targets(Wildcards())
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"formats": ["clam", "clam"]}, r"export\.formats: 'clam' is listed twice; remove one"),
+        ({"runs": ["gone"]}, r"export\.runs: 'gone' is no run of pretrain\.runs \(dino, slpd\); correct the name"),
+        ({"what": []}, r"export\.what: .*at least 1"),
+        ({"formats": ["zarr"]}, r"export\.formats\.0: .*'trident', 'clam'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(section, line):
+    with pytest.raises(ValueError, match=line):
+        load_settings(export=section)
+
+
+def test_corners_of_patches_are_exported_before_there_are_tokens(fresh, snakemake, tmp_path):
+    folder = fresh(tmp_path / "cohort", with_bad=True)
+    overlay = {"export": {"formats": ["trident"], "what": ["patches"]}}
+    done = snakemake(folder, "export", overlay=overlay)
+    assert done.returncode == 0, done.stdout + done.stderr
+    slides = dict.fromkeys(("tissue", "regions", "export_slide"), 6)
+    assert done.jobs == slides | {"sheet": 1, "export_tables": 1, "export": 1}
+    results = folder / "results" / "tiny"
+    bag = read_trident_coords(results / "export" / "trident", "fine-1.tiff", 20, 64)
+    assert bag.corners.shape == (12 * 16, 2)
+    assert snakemake(folder, "-n", "export", overlay=overlay).jobs == {}
+
+
+def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
+    done = snakemake(copied, "export", overlay={"export": EVERY})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.jobs == {"export_slide": 6, "export_tables": 1, "export": 1}
+    assert "torn has no features, quarantined" in done.stdout + done.stderr
+    results = copied / "results" / "tiny"
+    tokens, _ = artifacts.read_tokens(results / "tokens" / "größe-1.h5")
+    bag = read_clam(results / "export" / "clam" / "patch_tokens", "größe-1")
+    np.testing.assert_array_equal(bag.vectors, tokens.tokens.reshape(-1, 64).astype(np.float32))
+    assert len(read_clam(results / "export" / "clam" / "slpd", "größe-1").vectors) == 12
+    for name in EVERY["formats"]:
+        rows = read_rows(results / "export" / name / "exported.csv")
+        assert [row["status"] for row in rows].count("ok") == 4
+    labels = {row["slide_id"]: row["label"] for row in read_rows(results / "export" / "clam" / "label.csv")}
+    assert labels == {"coarse-0": "coarse", "größe-1": "coarse", "fine-0": "größer", "fine-1": "größer"}
+    assert snakemake(copied, "-n", "export", "all", overlay={"export": EVERY}).jobs == {}
