@@ -17,7 +17,7 @@ from slpd_core.artifacts.files import (
 )
 from slpd_core.artifacts.foreign_files import write_npy, write_npz, write_plain_json, write_tensor
 from slpd_core.artifacts.geojson import Area, read_geojson_polygons, read_tissue, write_tissue
-from slpd_core.artifacts.hdf5 import create_foreign_h5, read_arrays, write_arrays
+from slpd_core.artifacts.hdf5 import create_foreign_h5, create_texts, read_arrays, set_texts, write_arrays
 from slpd_core.artifacts.pictures import read_picture, write_picture
 from slpd_core.artifacts.schema import (
     EMPTY,
@@ -73,6 +73,7 @@ __all__ = [
     "copy_tokens",
     "create_foreign_h5",
     "create_patches",
+    "create_texts",
     "create_tokens",
     "file_fingerprint",
     "fingerprint",
@@ -90,6 +91,7 @@ __all__ = [
     "read_torch",
     "read_weights",
     "rebuild_hint",
+    "set_texts",
     "trident_attributes",
     "write_arrays",
     "write_both",

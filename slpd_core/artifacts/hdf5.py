@@ -115,6 +115,36 @@ def create_foreign_h5(path: Path, attrs: Mapping[str, Any]) -> Iterator[Any]:
         yield file
 
 
+def create_texts(group: Any, name: str, texts: str | Sequence[str]) -> Any:
+    """Create an array of texts, or a single text, in UTF-8.
+
+    Args:
+        group: Of an open file.
+        name: Of the array.
+        texts: The texts; there may be none.
+
+    Returns:
+        The h5py.Dataset.
+    """
+    import h5py
+
+    data = texts if isinstance(texts, str) else np.array([*texts], object)
+    return group.create_dataset(name, data=data, dtype=h5py.string_dtype())
+
+
+def set_texts(element: Any, name: str, texts: Sequence[str]) -> None:
+    """Set an attribute that is an array of texts, in UTF-8.
+
+    Args:
+        element: Of an open file.
+        name: Of the attribute.
+        texts: The texts; there may be none.
+    """
+    import h5py
+
+    element.attrs.create(name, np.array([*texts], object), dtype=h5py.string_dtype())
+
+
 @contextmanager
 def _new_file(part: Path) -> Iterator[Any]:
     """A new HDF5 file, closed at the block's end."""
