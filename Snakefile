@@ -29,6 +29,7 @@ include: "rules/preflight.smk"
 
 
 onstart:
+    JOINED_SLIDES.record()
     messages.clamp_future_mtimes(PATHS.root)
     messages.report_outlines(SLIDES)
     messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=True)

@@ -280,11 +280,11 @@ def job(folder: Path, precision: Literal["fp32", "auto"]) -> str:
         precision=precision, batch_size="auto", compile=False, jpeg_scaled_decoding=True
     )
     tokens.run(
-        slide_path=folder / "slide.tiff",
-        regions_path=folder / "regions.h5",
+        slide_paths=[folder / "slide.tiff"],
+        regions_paths=[folder / "regions.h5"],
         weights_path=folder / "weights.safetensors",
-        tokens_path=folder / "tokens.h5",
-        encoded_path=folder / "encoded.h5",
+        tokens_paths=[folder / "tokens.h5"],
+        encoded_paths=[folder / "encoded.h5"],
         section=section,
         device="cpu",
         quarantine=(),

@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
-
 from slpd_core import config as sections
 from slpd_core import runtime
 from slpd_core.artifacts.paths import CohortPaths
@@ -31,6 +30,7 @@ from slpd_core.workflow.resources import (
     wait_before_attempt,
 )
 from slpd_core.workflow.joined_folds import select_joined_rows, row_pattern
+from slpd_core.workflow.joined_slides import JoinedSlides
 from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.tasks import Tasks
@@ -40,8 +40,7 @@ from slpd_core.wsi import outages
 
 # A plan makes many objects and little garbage: collecting it as often as Python does takes a sixth of the time.
 gc.set_threshold(200_000, 20, 100)
-# Snakemake parses the address of a script three times per job: a cache saves a seventh of a plan's time. Releases that
-# this was not tested with are left alone, and plan slower.
+# Snakemake parses a script's address three times per job; a cache saves a seventh of a plan. Only in tested releases.
 if version("snakemake").startswith("9.27."):
     with suppress(ImportError, AttributeError):
         from snakemake import sourcecache
@@ -76,6 +75,7 @@ try:
     ROWS = Rows(CONFIG, ENCODERS, TASKS.endpoints, EXTERNAL_LABELS.pairs)
     EXPORTS = exports.Exports(CONFIG, SLIDES, ENCODERS, TASKS.names)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
+    JOINED_SLIDES = JoinedSlides(PATHS, SLIDES, ENCODERS, workflow)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide
         consistency.require_cohort(

@@ -106,13 +106,13 @@ rule patches:
 
 rule tokens:
     input:
-        regions="<results>/regions/{slide}.h5",
+        regions=["<results>/regions/{slide}.h5"],
         weights="<results>/patch_encoder/weights.safetensors",
         # Not read. Without it, weights from before the encoder was to be trained would count as up to date.
         history=ENCODERS.patch_history,
     output:
-        tokens="<results>/tokens/{slide}.h5",
-        encoded="<results>/encoded/{slide}.h5",
+        tokens=["<results>/tokens/{slide}.h5"],
+        encoded=["<results>/encoded/{slide}.h5"],
     log:
         "<logs>/tokens/{slide}.log",
     benchmark:
@@ -131,7 +131,8 @@ rule tokens:
         section=CONFIG.tokens.encoding.model_dump(),
         version=stage_version("slides/tokens"),
         cache_dir=untracked(CONFIG.tokens.cache_dir),
-        slide=untracked(SLIDES.path),
+        kept_dir=untracked(None),
+        slide_paths=untracked(SLIDES.paths),
         slide_file=SLIDES.state,
         state=str(PATHS.state_dir()),
     script:
@@ -164,11 +165,11 @@ rule ledger:
 
 use rule tokens as compared_tokens with:
     input:
-        regions="<results>/regions/{slide}.h5",
+        regions=["<results>/regions/{slide}.h5"],
         weights="<results>/compared/{encoder}/weights.safetensors",
     output:
-        tokens="<results>/compared/{encoder}/tokens/{slide}.h5",
-        encoded="<results>/compared/{encoder}/encoded/{slide}.h5",
+        tokens=["<results>/compared/{encoder}/tokens/{slide}.h5"],
+        encoded=["<results>/compared/{encoder}/encoded/{slide}.h5"],
     log:
         "<logs>/compared/{encoder}/tokens/{slide}.log",
     benchmark:
@@ -190,6 +191,47 @@ use rule ledger as compared_ledger with:
         "<logs>/compared/{encoder}/ledger.log",
     benchmark:
         "<benchmarks>/compared/{encoder}/ledger.tsv"
+
+
+# The same for several slides at a time: a rule per job, since the slides of a job are no wildcards.
+for job in JOINED_SLIDES.jobs:
+
+    workflow.ruleorder(job.rule, job.rule_of_one)
+
+    rule:
+        name:
+            job.rule
+        input:
+            regions=expand("<results>/regions/{slide}.h5", slide=job.slides),
+            weights=str(PATHS.patch_encoder(encoder=job.encoder)),
+            history=[] if job.encoder else ENCODERS.patch_history,
+        output:
+            tokens=job.files(PATHS.tokens),
+            encoded=job.files(PATHS.encoded),
+        log:
+            f"<logs>/{job.folder}tokens/joined/{job.number}.log",
+        benchmark:
+            f"<benchmarks>/{job.folder}tokens/joined/{job.number}.tsv"
+        retries: READ_RETRIES
+        conda:
+            "../envs/slpd.yaml"
+        threads: encoding_threads(workflow.global_resources)
+        resources:
+            gpu=1,
+            mem_mb=RESOURCES.encoding_mb,
+            runtime=per_attempt(job.total(RESOURCES.slide_minutes(10, per_gb=20))),
+            last_attempt=last_attempt,
+            wait_s=wait_before_attempt,
+        params:
+            section=CONFIG.tokens.encoding.model_dump(),
+            version=stage_version("slides/tokens"),
+            cache_dir=untracked(CONFIG.tokens.cache_dir),
+            kept_dir=untracked(job.kept_dir),
+            slide_paths=untracked(job.each(SLIDES.path)),
+            slide_file=job.each(SLIDES.state),
+            state=str(PATHS.state_dir()),
+        script:
+            "../workflow_scripts/tokens.py"
 
 
 rule slides:

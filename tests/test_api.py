@@ -126,11 +126,11 @@ def results(slide_path, tmp_path, settings):
     encoder = settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
     patch_encoder.run(weights_path=weights_path, section=encoder, seed=1)
     tokens.run(
-        slide_path=slide_path,
-        regions_path=paths["regions_path"],
+        slide_paths=[slide_path],
+        regions_paths=[paths["regions_path"]],
         weights_path=weights_path,
-        tokens_path=tmp_path / "tokens" / "s.h5",
-        encoded_path=encoded_path,
+        tokens_paths=[tmp_path / "tokens" / "s.h5"],
+        encoded_paths=[encoded_path],
         section=settings.tokens.encoding.model_copy(update={"precision": "fp32"}),
         device="cpu",
         quarantine=(),

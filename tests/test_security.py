@@ -461,8 +461,9 @@ found, _ = tissue.segment_file("a", folder / "a.tiff")
 kept = regions.select_regions(found, size_px=512)
 artifacts.write_regions(folder / "r.h5", kept, artifacts.provenance("regions", 1, {}))
 tokens.run(
-    slide_path=folder / "a.tiff", regions_path=folder / "r.h5", weights_path=folder / "w.safetensors",
-    tokens_path=folder / "t.h5", encoded_path=folder / "e.h5", section=settings.tokens, device="cpu", quarantine=(),
+    slide_paths=[folder / "a.tiff"], regions_paths=[folder / "r.h5"], weights_path=folder / "w.safetensors",
+    tokens_paths=[folder / "t.h5"], encoded_paths=[folder / "e.h5"], section=settings.tokens, device="cpu",
+    quarantine=(),
 )
 print(artifacts.read_tokens(folder / "t.h5")[0].tokens.shape)
 """

@@ -9,17 +9,17 @@ with runtime.fast_imports():
 
 with runtime.job(
     snakemake.log[0],
-    " ".join(["tokens", *snakemake.wildcards]),
+    " ".join([snakemake.rule, *snakemake.wildcards]),
     threads=snakemake.threads,
     gpus=snakemake.resources.gpu,
     wait_s=snakemake.resources.wait_s,
 ) as device:
     tokens.run(
-        slide_path=Path(snakemake.params.slide),
-        regions_path=Path(snakemake.input.regions),
+        slide_paths=[*map(Path, snakemake.params.slide_paths)],
+        regions_paths=[*map(Path, snakemake.input.regions)],
         weights_path=Path(snakemake.input.weights),
-        tokens_path=Path(snakemake.output.tokens),
-        encoded_path=Path(snakemake.output.encoded),
+        tokens_paths=[*map(Path, snakemake.output.tokens)],
+        encoded_paths=[*map(Path, snakemake.output.encoded)],
         section=config.TokenEncodingConfig(**snakemake.params.section),
         device=device,
         threads=snakemake.threads,
@@ -28,4 +28,5 @@ with runtime.job(
             snakemake.config["ledger"]["on_bad_slide"], last_attempt=bool(snakemake.resources.last_attempt)
         ),
         cache_dir=snakemake.params.cache_dir and Path(snakemake.params.cache_dir),
+        kept_dir=snakemake.params.kept_dir and Path(snakemake.params.kept_dir),
     )

@@ -140,5 +140,7 @@ class CohortPaths:
     tokens_dir = PathPattern("tokens", "compared/{encoder}/tokens")
     tables_dir = PathPattern("tables")
     state_dir = PathPattern("state")  # of slides' files, failures to read and precision, kept from run to run
+    joined_slides = PathPattern("state/joined_slides.json")  # the slides of each job of tokens that has several
+    kept_tokens_dir = PathPattern("state/tokens", "state/compared/{encoder}/tokens")  # of such jobs
     logs_dir = PathPattern("logs")
     benchmarks_dir = PathPattern("benchmarks")

@@ -1,4 +1,4 @@
-"""Tokens: every patch of a slide's regions, encoded by the frozen patch encoder."""
+"""Tokens: every patch of the slides' regions, encoded by the frozen patch encoder."""
 
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import parse_metadata
 from slpd_core.runtime import log, progress
-from slpd_core.slides import token_cache
+from slpd_core.slides import kept_tokens, token_cache
 from slpd_core.slides.cohort_precision import format_encoder_meta, resolve_cohort_precision
 from slpd_core.slides.patch_pixels import count_patches, mean_colors
 from slpd_core.slides.tokenizer import RegionTokenizer, load_tokenizer
@@ -124,6 +124,8 @@ def encode_slides(
         outages.note_read(_mark_path(slide, state_dir))
         yield slide, slide.regions
     for slide, error in errors.items():
+        if SlideError not in quarantine:
+            raise error
         reason = outages.explain(error, _mark_path(slide, state_dir), slide.slide_path)
         log.warning("quarantined: %s", reason)
         yield slide, as_quarantined(slide.regions, reason)
@@ -137,7 +139,10 @@ def _encode_regions(
     threads: int,
     quarantine: tuple[type[Exception], ...],
 ) -> Iterator[tuple[SlideTask, int, np.ndarray, np.ndarray]]:
-    """Encode the regions of slides: slide, index, mean colors, tokens; note the errors of slides to be quarantined."""
+    """Encode the regions of slides: slide, index, mean colors, tokens; note the errors of slides.
+
+    It ends at an error that does not quarantine its slide.
+    """
     started: deque[tuple[SlideTask, int, np.ndarray]] = deque()
 
     def process(pixels: np.ndarray) -> tuple[np.ndarray | Tensor, np.ndarray]:
@@ -151,9 +156,9 @@ def _encode_regions(
             try:
                 pixels, colors = result.result()
             except SlideError as error:  # other errors, as of a full disk, are not the slide's
-                if SlideError not in quarantine:
-                    raise
                 errors.setdefault(slide, error)
+                if SlideError not in quarantine:
+                    return  # what was read before it is still encoded
             else:
                 started.append((slide, i, colors))
                 yield pixels
@@ -171,65 +176,109 @@ def _mark_path(slide: SlideTask, state_dir: Path | None) -> Path | None:
     return outages.name_mark(state_dir, slide.regions.slide.slide_id, slide.tokens_path)
 
 
+def _copy_encoded(slide: SlideTask, cache_dir: Path | None, kept_dir: Path | None) -> bool:
+    """Take a slide's tokens from an earlier job; tell whether there were any."""
+    fingerprint = slide.provenance["fingerprint"]
+    if kept_dir and kept_tokens.restore(kept_dir, fingerprint, slide.regions, slide.tokens_path):
+        return True
+    return cache_dir is not None and token_cache.get(cache_dir, fingerprint, slide.regions, slide.tokens_path)
+
+
+def _store_encoded(slide: SlideTask, cache_dir: Path | None, kept_dir: Path | None) -> None:
+    """Keep a slide's tokens for later jobs."""
+    if kept_dir:
+        kept_tokens.keep(kept_dir, slide.tokens_path)
+    if cache_dir:
+        token_cache.store(cache_dir, slide.provenance["fingerprint"], slide.tokens_path)
+
+
+def _write_encoded(
+    slide: SlideTask, regions: artifacts.Regions, encoded_path: Path, encoder_meta: Mapping[str, Any]
+) -> None:
+    """Write the regions that were encoded, and the tokens of a slide without regions."""
+    if not len(regions.coords):
+        empty = replace(slide, regions=regions)
+        with _create_tokens(empty, encoder_meta["patch_px"], encoder_meta["token_dim"]):
+            pass
+    artifacts.write_regions(encoded_path, regions, slide.provenance)
+
+
 def run(
     *,
-    slide_path: Path,
-    regions_path: Path,
+    slide_paths: Sequence[Path],
+    regions_paths: Sequence[Path],
     weights_path: Path,
-    tokens_path: Path,
-    encoded_path: Path,
+    tokens_paths: Sequence[Path],
+    encoded_paths: Sequence[Path],
     section: config.TokenEncodingConfig,
     device: str,
     quarantine: tuple[type[Exception], ...],
     threads: int = 1,
     cache_dir: Path | None = None,
     state_dir: Path | None = None,
+    kept_dir: Path | None = None,
 ) -> None:
-    """Encode a slide's regions; a slide that cannot be read is quarantined with the reason and keeps none.
+    """Encode the regions of slides; one that cannot be read is quarantined with the reason and keeps none.
 
     Args:
-        slide_path: The file that the sheet names.
-        regions_path: The slide's regions.
+        slide_paths: The files that the sheet names.
+        regions_paths: Regions, one file per slide.
         weights_path: The patch encoder.
-        tokens_path: The file to write.
-        encoded_path: The encoded regions without tokens, to write for the ledger. Rebuilt tokens leave this small file
+        tokens_paths: The files to write.
+        encoded_paths: The encoded regions without tokens, to write for the ledger. Rebuilt tokens leave this small file
             the same, so Snakemake does not rerun the stages after the ledger.
         section: The stage's settings.
         device: "cpu" or "cuda".
-        quarantine: Errors that quarantine the slide; others are raised.
+        quarantine: Errors that quarantine a slide; others are raised.
         threads: Threads that read regions for a GPU; on a CPU one does.
         cache_dir: Cache that cohorts share, see `token_cache`.
         state_dir: Folder of memos and marks on the slides' files, and of the record of the cohort's precision.
+        kept_dir: Folder from which a job that was stopped takes the slides that it has encoded, see `kept_tokens`.
     """
-    regions, regions_meta = artifacts.read_regions(regions_path)
     encoder_meta = parse_metadata(artifacts.read_weights(weights_path)[1])
-    token_dim = encoder_meta["token_dim"]
-    grid = count_patches(regions_path, regions.size_px, encoder_meta["patch_px"])
     precision = resolve_cohort_precision(
         section.precision,
         device=device,
         encoder_meta=encoder_meta,
         state_dir=state_dir,
-        encoded_dir=encoded_path.parent,
+        encoded_dir=encoded_paths[0].parent,
     )
-    provenance = build_provenance(section.model_dump(), regions_meta, encoder_meta, precision)
-    fingerprint = provenance["fingerprint"]
-    if len(regions.coords) and not (cache_dir and token_cache.get(cache_dir, fingerprint, regions, tokens_path)):
-        options = section.model_dump(include={"batch_size", "compile"})
-        encoded = encode_slides(
-            [SlideTask(slide_path, regions, tokens_path, provenance)],
-            load_tokenizer(weights_path, precision=precision, device=device, **options),
-            token_dim=token_dim,
-            reading_threads=threads if device == "cuda" else 1,
-            jpeg_scaled_decoding=section.jpeg_scaled_decoding,
-            quarantine=quarantine,
-            state_dir=state_dir,
+    to_encode: dict[SlideTask, Path] = {}
+    for slide_path, regions_path, tokens_path, encoded_path in zip(
+        slide_paths, regions_paths, tokens_paths, encoded_paths, strict=True
+    ):
+        regions, regions_meta = artifacts.read_regions(regions_path)
+        count_patches(regions_path, regions.size_px, encoder_meta["patch_px"])  # raises where patches do not fit
+        slide = SlideTask(
+            slide_path,
+            regions,
+            tokens_path,
+            build_provenance(section.model_dump(), regions_meta, encoder_meta, precision),
         )
-        with closing(encoded):
-            _, regions = next(encoded)
-        if cache_dir and len(regions.coords):
-            token_cache.store(cache_dir, fingerprint, tokens_path)
-    if not len(regions.coords):
-        with artifacts.create_tokens(tokens_path, regions, grid, token_dim, provenance):
-            pass
-    artifacts.write_regions(encoded_path, regions, provenance)
+        if not len(regions.coords):
+            _write_encoded(slide, regions, encoded_path, encoder_meta)
+        elif _copy_encoded(slide, cache_dir, kept_dir):
+            artifacts.write_regions(encoded_path, regions, slide.provenance)
+        else:
+            to_encode[slide] = encoded_path
+    if not to_encode:
+        return
+    encoded = encode_slides(
+        [*to_encode],
+        load_tokenizer(
+            weights_path,
+            precision=precision,
+            device=device,
+            **section.model_dump(include={"batch_size", "compile"}),
+        ),
+        token_dim=encoder_meta["token_dim"],
+        reading_threads=threads if device == "cuda" else 1,
+        jpeg_scaled_decoding=section.jpeg_scaled_decoding,
+        quarantine=quarantine,
+        state_dir=state_dir,
+    )
+    with closing(encoded):
+        for slide, regions in encoded:
+            _write_encoded(slide, regions, to_encode[slide], encoder_meta)
+            if len(regions.coords):
+                _store_encoded(slide, cache_dir, kept_dir)

@@ -56,6 +56,17 @@ class SlideFiles:
             raise ValueError(f"{wildcards.slide}: no such slide in {self.settings.sheet.path}")
         return str(self.rows[wildcards.slide]["path"])
 
+    def paths(self, wildcards: Any) -> list[str]:
+        """Return the file of a slide as a list, as jobs of several slides have them.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            Its path, as the sheet states it.
+        """
+        return [self.path(wildcards)]
+
     def external_ids(self, wildcards: Any) -> list[str]:
         """Return the slides of an external cohort.
 

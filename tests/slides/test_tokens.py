@@ -63,8 +63,8 @@ def encode(tmp_path, weights, settings):
         found = artifacts.Regions(info, coords, np.ones(len(coords), np.float32), size_px, size_px, 0.5)
         artifacts.write_regions(tmp_path / "r.h5", found, META)
         section = settings.tokens.encoding.model_copy(update={"precision": "fp32"} | changed)
-        paths = {"slide_path": path, "regions_path": tmp_path / "r.h5", "weights_path": weights}
-        paths |= {"tokens_path": tmp_path / "t.h5", "encoded_path": tmp_path / "e.h5", "cache_dir": cache}
+        paths = {"slide_paths": [path], "regions_paths": [tmp_path / "r.h5"], "weights_path": weights}
+        paths |= {"tokens_paths": [tmp_path / "t.h5"], "encoded_paths": [tmp_path / "e.h5"], "cache_dir": cache}
         tokens.run(**paths, section=section, device=device, threads=threads, quarantine=quarantine, state_dir=state)
         return artifacts.read_tokens(tmp_path / "t.h5")
 
@@ -453,6 +453,38 @@ def test_a_bad_slide_among_others_is_quarantined_alone(tasks, weights, threads):
         list(tokens.encode_slides(slides, encoder, **options))
 
 
+def test_a_job_that_fails_goes_on_where_it_was(tasks, weights, settings, tmp_path, caplog):
+    """The second of three slides is broken at first, and the first one is encoded once."""
+    caplog.set_level("INFO")
+    regions = [tmp_path / "regions" / f"{name}.h5" for name in "abc"]
+    for slide, path in zip(tasks(broken=True), regions, strict=True):
+        artifacts.write_regions(path, slide.regions, META)
+    whole = [tmp_path / f"{name}.h5" for name in "abc"]
+    paths = {
+        "slide_paths": [tmp_path / f"{name}.tiff" for name in "abc"],
+        "regions_paths": regions,
+        "encoded_paths": [tmp_path / "encoded" / f"{name}.h5" for name in "abc"],
+        "weights_path": weights,
+        "kept_dir": tmp_path / "kept",
+    }
+    section = settings.tokens.encoding.model_copy(update={"precision": "fp32"})
+    options = {"section": section, "device": "cpu", "quarantine": ()}
+    with pytest.raises(SlideError, match=r"b\.tiff"):
+        tokens.run(**paths, tokens_paths=whole, **options)
+    assert [path.exists() for path in whole] == [True, False, False]
+    whole[0].unlink()  # as Snakemake does
+    tasks(broken=False)
+    tokens.run(**paths, tokens_paths=whole, **options)
+    assert [record.message for record in caplog.records if "encoded by" in record.message] == [
+        "a: encoded by an earlier job"
+    ]
+    for index, path in enumerate(whole):
+        content = path.read_bytes()
+        one = {name: value if name in ("weights_path", "kept_dir") else [value[index]] for name, value in paths.items()}
+        tokens.run(**one | {"kept_dir": None}, tokens_paths=[path], **options)
+        assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize(("device", "reading"), [("cpu", 1), ("cuda", 8)])
 def test_all_threads_read_for_a_gpu_and_one_for_a_cpu(encode, slide, monkeypatch, device, reading):
     seen = []
@@ -484,8 +516,8 @@ def killing(self, patches):
 tokenizer.RegionTokenizer.encode = killing
 slide, regions, weights, written, section = sys.argv[1:]
 tokens.run(
-    slide_path=Path(slide), regions_path=Path(regions), weights_path=Path(weights), tokens_path=Path(written),
-    encoded_path=Path(written).with_name("e.h5"),
+    slide_paths=[Path(slide)], regions_paths=[Path(regions)], weights_path=Path(weights), tokens_paths=[Path(written)],
+    encoded_paths=[Path(written).with_name("e.h5")],
     section=config.TokenEncodingConfig.model_validate_json(section), device="cpu", quarantine=(),
 )
 """
