@@ -459,7 +459,7 @@ def test_a_mistake_is_one_line_that_begins_with_its_key(values, overlay, key, wh
         ({"seed": -1, "tissue": {"closing_um": "w"}, "sheeet": {}}, ["seed", "tissue.closing_um", "sheeet"]),
         ({"pretrain": {"n_heads": 5, "local_crop_size": 15}}, ["pretrain.embed_dim", "pretrain.local_crop_size"]),
         (
-            {"pretrain": {"runs": {"slpd": {"alpha": 1, "epochs": 0}, "dino": {"depth": "six"}}}},
+            {"pretrain": {"runs": {"slpd": {"alpha": 1, "epochs": -1}, "dino": {"depth": "six"}}}},
             ["pretrain.runs.dino.depth", "pretrain.runs.slpd.alpha", "pretrain.runs.slpd.epochs"],
         ),
         (

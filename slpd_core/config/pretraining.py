@@ -70,6 +70,7 @@ def scale_crops(grid: int) -> tuple[int, int]:
 class PretrainBaseConfig(SelfDistillationConfig):
     """Settings of pretraining, of which the sizes of crops may be left to the grid."""
 
+    epochs: NonNegativeInt  # 0: the encoder of init_from as it is
     train_on: Literal["all", "train_fold"]
     alpha_intra: NonNegative
     alpha_inter: NonNegative
@@ -115,7 +116,11 @@ class PretrainBaseConfig(SelfDistillationConfig):
             )
         if self.center_slides and self.n_prototypes == 1:
             lines.append("center_slides: nothing is left of one prototype per slide; set n_prototypes to 2 or more")
-        if self.uses_prototypes and self.prototype_start_epoch >= self.epochs:
+        if not self.epochs and not self.init_from:
+            lines.append("epochs: 0 trains nothing; name the encoder to take as it is in init_from, or raise it")
+        if not self.epochs and self.cluster_space == "bottleneck":
+            lines.append("cluster_space: bottleneck, but with epochs: 0 no head is trained; set it to embedding")
+        if self.epochs and self.uses_prototypes and self.prototype_start_epoch >= self.epochs:
             lines.append(
                 f"prototype_start_epoch: {self.prototype_start_epoch} of {self.epochs} epochs leave none for the "
                 "prototypes; lower it, or set alpha_intra and alpha_inter to 0"
@@ -178,6 +183,8 @@ class PretrainConfig(PretrainBaseConfig):
         if preset == "authors_code":
             fitted = {"min_regions": RELEASED_REGIONS_PER_PROTOTYPE * run.n_prototypes, "cluster_crop": global_crop}
             values |= {key: value for key, value in fitted.items() if key not in overrides}
+        if not run.epochs:  # nothing is trained: one encoder for all folds
+            values["train_on"] = "all"
         values["global_crop_size"] = run.global_crop_size or global_crop
         values["local_crop_size"] = run.local_crop_size or min(local_crop, values["global_crop_size"])
         return PretrainRunConfig(**values)

@@ -235,10 +235,10 @@ def _forecast_runs(
     rates: dict[bool, float] = {}  # by whether a run has prototypes
     for name, names in Encoders(settings, tasks=tasks).of_run.items():
         run = settings.pretrain.run(name)
-        if run.uses_prototypes not in rates:
+        if run.epochs and run.uses_prototypes not in rates:
             rates[run.uses_prototypes] = throughput.time_pretraining(run, settings.grid, token_dim, machine.device)
         share = pretrain_share(per_fold=names != [name], n_folds=settings.folds.partition_folds)
-        rate = rates[run.uses_prototypes]
+        rate = rates.get(run.uses_prototypes, 1.0)  # of a run without epochs none is needed
         yield forecast.forecast_pretrain(
             name, len(names), share * n_regions, epochs=run.epochs, regions_per_s=rate, machine=machine
         )

@@ -132,6 +132,21 @@ class RunSpec(BaseModel):
         return artifacts.file_fingerprint(Path(self.section.init_from)) if self.section.init_from else ""
 
 
+def find_remarks(dataset: TokenDataset, section: config.PretrainRunConfig) -> list[str]:
+    """Find what a reader of a run's results should know.
+
+    Args:
+        dataset: Slides and their regions.
+        section: Settings of the run.
+
+    Returns:
+        Sentences: what the losses do not reach, or that nothing was trained.
+    """
+    if not section.epochs:
+        return [f"Nothing was trained: the encoder is that of {Path(section.init_from or '').name} as it is."]
+    return describe_gaps(dataset, section.extract(ClusteringParams), section.extract(SlpdObjective))
+
+
 @contextmanager
 def open_run(spec: RunSpec) -> Iterator[tuple[TokenDataset, Checkpoint]]:
     """Read the tokens of a run and open its checkpoint.
@@ -149,8 +164,8 @@ def open_run(spec: RunSpec) -> Iterator[tuple[TokenDataset, Checkpoint]]:
         dataset = read_token_dataset(spec.ledger_path, spec.tokens_dir, only, in_memory, Path(scratch))
         R, grid = dataset.tokens.shape[:2]
         log.info("%s regions of %d slides, grid %d", f"{R:,}", len(dataset.slide_ids), grid)
-        for gap in describe_gaps(dataset, section.extract(ClusteringParams), section.extract(SlpdObjective)):
-            log.warning("%s", gap)
+        for remark in find_remarks(dataset, section):
+            log.warning("%s", remark)
         run_config = section.model_dump() | {"seed": spec.seed, "tokens": dataset.fingerprint, "version": VERSION}
         yield dataset, Checkpoint(spec.checkpoint_path, run_config | {"begun_with": spec.init_fingerprint})
 
@@ -201,10 +216,10 @@ def run(
             launch_distributed(work, spec.processes, spec.device, dataset, checkpoint)
         # After several processes: loads what they have trained.
         networks, history, monitored = train(dataset, checkpoint, seed=spec.seed, device=spec.device, **parts)
-        gaps = describe_gaps(dataset, clustering, objective)
+        remarks = find_remarks(dataset, spec.section)
         origin = (dataset.fingerprint, str(spec.seed), spec.init_fingerprint)
         meta = artifacts.provenance("pretrain", VERSION, spec.section.model_dump(), *origin)
-        meta |= {"remarks": "\n".join(gaps), "ledger": dataset.ledger}
+        meta |= {"remarks": "\n".join(remarks), "ledger": dataset.ledger}
         if spec.section.uses_prototypes:
             space, crop = objective.cluster_space, clustering.cluster_crop
             clustered = embed_for_clustering(networks, dataset, cluster_space=space, cluster_crop=crop)
@@ -218,5 +233,5 @@ def run(
         artifacts.write_arrays(monitored_path, {"embeddings": monitored, "region_slide": slides}, {}, meta)
         region_encoder.write_region_encoder(encoder_path, networks.teacher.encoder, meta)
         spec.checkpoint_path.unlink(missing_ok=True)
-        for gap in gaps:
-            log.warning("%s", gap)
+        for remark in remarks:
+            log.warning("%s", remark)

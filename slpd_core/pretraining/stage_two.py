@@ -44,7 +44,7 @@ def train(
 
     Returns:
         Student and teacher, one history row per epoch, and the embeddings of the monitored regions
-        (`fixed_sample`) before each epoch, float16 (epochs, n, D).
+        (`fixed_sample`) before each epoch, float16 (epochs, n, D); without epochs those of the start, (1, n, D).
 
     Raises:
         ValueError: A batch does not divide evenly among the processes.
@@ -52,7 +52,8 @@ def train(
     """
     stage = StageTwo.create(dataset, **arguments)
     history = fit(stage, checkpoint)
-    return stage.networks, history, torch.stack(stage.monitored).numpy()
+    monitored = torch.stack(stage.monitored).numpy() if stage.monitored else stage.embed_monitored()[None]
+    return stage.networks, history, monitored.astype(np.float16, copy=False)
 
 
 @dataclass
@@ -157,11 +158,15 @@ class StageTwo(PretrainingStage):
                 device=device,
             )
             row |= target_stats(self.targets.rows)
-        sample = fixed_sample(len(dataset.tokens))
-        embeddings = embed_regions(self.networks.teacher.encoder, dataset.tokens[sample], device)
+        embeddings = self.embed_monitored()
         row["effective_rank"] = effective_rank(embeddings)
         self.monitored.append(torch.from_numpy(embeddings).half())
         return row
+
+    def embed_monitored(self) -> np.ndarray:
+        """Embed the monitored regions by the teacher, float32 (n, D)."""
+        tokens = self.dataset.tokens[fixed_sample(len(self))]
+        return embed_regions(self.networks.teacher.encoder, tokens, self.networks.device.type)
 
     def shuffle(self, epoch: int) -> list[np.ndarray]:
         """Draw the batches of an epoch."""

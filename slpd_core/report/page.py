@@ -189,11 +189,14 @@ def collect_pictures(
     return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
 
 
-def describe_runs(history_paths: Mapping[str, Path], metas: Mapping[str, artifacts.Meta]) -> dict[str, Any]:
-    """Describe the pretraining runs: their names, remarks, and those with an encoder per fold.
+def describe_runs(
+    history_paths: Mapping[str, Path], histories: Mapping[str, pd.DataFrame], metas: Mapping[str, artifacts.Meta]
+) -> dict[str, Any]:
+    """Describe the pretraining runs: their names, remarks, those with an encoder per fold, and those not trained.
 
     Args:
         history_paths: As in `report.run`.
+        histories: The tables at these paths; without a row where nothing was trained.
         metas: Metadata of each run's embeddings.
 
     Returns:
@@ -203,6 +206,7 @@ def describe_runs(history_paths: Mapping[str, Path], metas: Mapping[str, artifac
         "runs": list(history_paths),
         "run_remarks": {run: meta["remarks"].splitlines() for run, meta in metas.items() if meta["remarks"]},
         "by_fold": [run for run, path in history_paths.items() if path.parent.name == f"{run}.fold0"],
+        "frozen": [run for run, history in histories.items() if history.empty],
     }
 
 

@@ -128,7 +128,7 @@ def run(
             ledger, {name: wording.name_truths(name, of.labels, of.endpoint) for name, of in results.items()}
         ),
         section=section,
-        **page.describe_runs(history_paths, {name: meta for name, (_, meta) in embeds.items()}),
+        **page.describe_runs(history_paths, histories, {name: meta for name, (_, meta) in embeds.items()}),
         **provenance_context(metas, benchmarks_dir, seed),
         **page.collect_pictures(
             pngs | external_pngs,

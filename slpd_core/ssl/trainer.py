@@ -47,7 +47,8 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
         checkpoint: Of the run.
 
     Returns:
-        One history row per epoch: `begin_epoch`, the schedules' last values, means over the steps, `end_epoch`.
+        One history row per epoch: `begin_epoch`, the schedules' last values, means over the steps, `end_epoch`. Without
+        epochs, empty columns epoch and loss.
 
     Raises:
         ValueError: A batch does not divide evenly among the processes.
@@ -77,7 +78,7 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
         rate = (len(state.metrics) - resumed_at) * batch_size / (time.monotonic() - started)
         log.info(LOG_LINE, epoch + 1, epochs, *(row[name] for name in LOGGED), rate, stage.unit)
         state = None
-    return pd.DataFrame(history)
+    return pd.DataFrame(history or {"epoch": [], "loss": []})
 
 
 def _resume(stage: PretrainingStage, checkpoint: Checkpoint) -> tuple[list[dict[str, float]], EpochState | None]:

@@ -1,6 +1,5 @@
 """The region encoder is ViT4096-256 of the paper, key by key and number by number."""
 
-import argparse
 from functools import partial
 
 import numpy as np
@@ -13,6 +12,7 @@ from slpd_core import artifacts
 from slpd_core.encoders import region_encoder
 from slpd_core.encoders.region_encoder import RegionEncoder
 from tests.fixtures.pretraining import build_student_teacher
+from tests.fixtures.region_encoder import embed_plainly, save_published
 
 
 @pytest.fixture(scope="module")
@@ -71,52 +71,10 @@ def test_positions_of_the_own_grid_are_as_learned_and_others_are_resampled(paper
     torch.testing.assert_close(resized[4:-4, 3], (torch.arange(4.0, 12) + 0.5) * 8 / 16.1 - 0.5, atol=0.05, rtol=0)
 
 
-def bicubic(new: int, old: int, scale: float) -> torch.Tensor:
-    """Weights (new, old) by which the old places make up the new ones: Keys' cubic with a = -0.75, edges repeated."""
-
-    def keys(x, a=-0.75):
-        x = abs(x)
-        if x <= 1:
-            return (a + 2) * x**3 - (a + 3) * x**2 + 1
-        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
-
-    weights = torch.zeros(new, old, dtype=torch.float64)
-    for i in range(new):
-        place = (i + 0.5) / scale - 0.5
-        for j in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
-            weights[i, min(max(j, 0), old - 1)] += keys(place - j)
-    return weights
-
-
 @pytest.mark.parametrize("grid", [6, 14, 16])
 def test_it_is_the_published_model_written_out(paper, grid):
-    """ViT4096-256 of HIPT in double precision, from its description: heads, norms and positions one formula each."""
-    state = {name: tensor.double() for name, tensor in paper.state_dict().items()}
     tokens = torch.randn(2, grid, grid, 384, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-    def linear(x, name):
-        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
-
-    def gelu(x):
-        return x * (1 + torch.erf(x / 2**0.5)) / 2
-
-    def norm(x, name):
-        x = x - x.mean(-1, keepdim=True)
-        return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-    weights = torch.eye(14, dtype=torch.float64) if grid == 14 else bicubic(grid, 14, (grid + 0.1) / 14)
-    learned = state["pos_embed"][0, 1:].view(14, 14, 192)
-    positions = torch.einsum("ri,cj,ijd->rcd", weights, weights, learned).reshape(-1, 192)
-    x = gelu(linear(tokens.reshape(2, -1, 384), "phi.0")) + positions
-    x = torch.cat([(state["cls_token"][0] + state["pos_embed"][0, :1]).expand(2, 1, 192), x], 1)
-    for block in range(6):
-        q, k, v = linear(norm(x, f"blocks.{block}.norm1"), f"blocks.{block}.attn.qkv").view(2, -1, 3, 6, 32).unbind(2)
-        attention = torch.einsum("bqhd,bkhd->bhqk", q, k).div(32**0.5).softmax(-1)
-        mixed = torch.einsum("bhqk,bkhd->bqhd", attention, v).flatten(2)
-        x = x + linear(mixed, f"blocks.{block}.attn.proj")
-        hidden = gelu(linear(norm(x, f"blocks.{block}.norm2"), f"blocks.{block}.mlp.fc1"))
-        x = x + linear(hidden, f"blocks.{block}.mlp.fc2")
-    expected = norm(x, "norm")[:, 0]
+    expected = embed_plainly(paper.state_dict(), tokens)
     with torch.no_grad():
         found = paper(tokens.float()).double()
     assert (found - expected).norm() < 1e-5 * expected.norm()
@@ -124,11 +82,8 @@ def test_it_is_the_published_model_written_out(paper, grid):
 
 @pytest.fixture
 def published(paper, tmp_path):
-    """HIPT's checkpoint as its authors save it: the teacher of DINO, wrapped, with a head, beside settings."""
-    state = {f"module.backbone.{name}": tensor for name, tensor in paper.state_dict().items()}
-    state["module.head.mlp.0.weight"] = torch.zeros(3, 3)
-    torch.save({"teacher": state, "student": {}, "args": argparse.Namespace(arch="vit4k_xs")}, tmp_path / "h.pth")
-    return tmp_path / "h.pth"
+    """HIPT's checkpoint as its authors save it."""
+    return save_published(paper, tmp_path / "h.pth")
 
 
 def test_a_run_may_begin_with_the_published_weights(paper, published, section):

@@ -69,8 +69,8 @@ def level_of(features):
     return {"mean_color": "color", "dino": "region", "slpd": "region"}.get(features, "patch")
 
 
-def write_run(folder, run, slides, remarks=""):
-    """Write the history and the embeddings of a pretraining run, two regions per slide.
+def write_run(folder, run, slides, remarks="", frozen=False):
+    """Write the history and the embeddings of a pretraining run, two regions per slide; frozen: not trained.
 
     Of the monitored regions, one per slide, the embeddings tell no label before epoch 0 and those of `slides` before
     epoch 1.
@@ -83,10 +83,11 @@ def write_run(folder, run, slides, remarks=""):
         "loss_inter": 0.5,
         "log_out_dim": 4.2,
     }
-    artifacts.write_table(folder / f"{run}.history.parquet", "history", pd.DataFrame(epochs), META)
+    history = pd.DataFrame({"epoch": [], "loss": []} if frozen else epochs)
+    artifacts.write_table(folder / f"{run}.history.parquet", "history", history, META)
     slide_ids = slides["slide_id"].to_numpy(str)
     monitored = np.stack([np.ones((len(slides), 2)), np.eye(2)[(slides["label"] == "x").astype(int)]])
-    arrays = {"embeddings": monitored.astype(np.float16), "region_slide": slide_ids}
+    arrays = {"embeddings": monitored[frozen:].astype(np.float16), "region_slide": slide_ids}
     artifacts.write_arrays(folder / f"{run}.monitored.h5", arrays, {}, META)
     embeddings = list(np.random.default_rng(0).normal(size=(2 * len(slide_ids), 6)))
     frame = pd.DataFrame({"slide_id": np.repeat(slide_ids, 2), "x": 0, "y": 0, "embedding": embeddings})
@@ -160,6 +161,7 @@ def write_report(
     rows,
     n_folds=3,
     runs=("dino", "slpd"),
+    frozen=(),
     label="y",
     left_out=(),
     one_class=(),
@@ -189,7 +191,7 @@ def write_report(
     artifacts.write_table(folder / "ledger.parquet", "ledger", ledger_of(cohort, left_out, slide_remarks), META)
     artifacts.write_picture(folder / "s0-0.png", Image.new("RGB", (500, 300), "pink"))
     for name in runs:
-        write_run(folder, name, cohort, run_remarks.get(name, ""))
+        write_run(folder, name, cohort, run_remarks.get(name, ""), name in frozen)
     report.run(
         cohort="test",
         ledger_path=folder / "ledger.parquet",
@@ -384,6 +386,16 @@ def test_slides_left_out_are_named_with_their_reasons(make, report_of_rows):
 def test_the_page_says_what_was_pretrained_on_what(make):
     text = page_of(make(ROWS, left_out=[("lost", artifacts.QUARANTINED, "torn")])).text
     assert "on the regions of all 30 slides, test slides included (transductive)" in text
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_an_encoder_taken_as_it_is_was_not_pretrained_on_the_slides(make, drawn):
+    text = page_of(make(ROWS, drawn=drawn, frozen=["dino"])).text
+    assert "Region encoders of slpd were pretrained, without labels, on the regions of all 30 slides" in text
+    assert "dino: taken as published, not trained on these slides by this pipeline." in text
+    text = page_of(make(ROWS, frozen=["dino", "slpd"])).text
+    assert "transductive" not in text
+    assert "dino, slpd: taken as published" in text
 
 
 def test_the_first_page_says_what_pretraining_did_not_reach(make):

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from slpd_core import artifacts, config
 from slpd_core.artifacts.paths import CohortPaths, PathPattern
+from slpd_core.encoders.region_encoder import RegionEncoder
 from slpd_core.pretraining import embed
 from slpd_core.slides import ledger
+from tests.fixtures.region_encoder import save_published
 from tests.workflow.artifact_page import find_gaps, pattern, read_page
 
 ROOT = Path(__file__).parents[2]
@@ -657,3 +660,18 @@ def test_the_folder_of_outlines_is_listed_once_and_by_the_jobs_that_read_one(coh
     assert count_listings() == 1
     assert count_listings("--mode", "subprocess", "results/tiny/sheet/slides.parquet") == 0
     assert count_listings("--mode", "subprocess", "results/tiny/tissue/fine-0.geojson") == 1
+
+
+def test_a_published_region_encoder_is_a_row_without_training(copied, snakemake):
+    torch.manual_seed(0)
+    weights = save_published(RegionEncoder(64, 24, 1, 2, 3), copied / "vit4k_xs_dino.pth")
+    runs, rows = {"hipt": {"init_from": str(weights), "epochs": 0}}, {"hipt": ["knn", "vit_wsi"]}
+    done = snakemake(copied, overlay={"pretrain": {"runs": runs}, "evaluate": {"classifiers": rows}})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"pretrain": 1, "embed": 1, "gallery": 1, "report": 1}.items() <= done.jobs.items()
+    assert done.jobs.keys() - {"pretrain", "embed", "gallery", "report"} <= {"evaluate", "evaluate_folds", "heatmaps"}
+    table = pd.read_csv(copied / "results/tiny/report/label/table.csv")
+    assert {"hipt/knn", "hipt/vit_wsi"} <= {*table["row"]}
+    page = (copied / "results/tiny/report/index.html").read_text()
+    assert "hipt: taken as published" in page
+    assert "Nothing was trained: the encoder is that of vit4k_xs_dino.pth as it is." in page
