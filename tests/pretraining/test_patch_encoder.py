@@ -15,7 +15,7 @@ from huggingface_hub import errors
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from slpd_core import artifacts
+from slpd_core import artifacts, config
 from slpd_core.encoders import hub, pretrained_weights, vit
 from slpd_core.encoders import patch_encoder as encoders
 from slpd_core.encoders.patch_encoder_file import read_patch_encoder
@@ -497,6 +497,27 @@ def test_the_same_weights_are_the_same_encoder_wherever_they_lie(section, folder
     save_file(published(1, img_size=96), tmp_path / "other.safetensors")
     other = made(imported(section, tmp_path / "other.safetensors", input_px=None))[1]
     assert other["fingerprint"] != metas["model.safetensors"]["fingerprint"]
+
+
+def test_a_name_of_the_table_is_one_encoder_by_the_hub_and_by_a_file(settings, cached, made, tmp_path):
+    """The repository's config.json names other means, which the table goes before; Lunit's weights have this layout."""
+    torch.manual_seed(0)
+    state = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
+    said = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "input_size": [3, 224, 224]}
+    found = {"architecture": "vit_small_patch16_224", "global_pool": "token", "pretrained_cfg": said}
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(found))
+    save_file(state, tmp_path / "m" / "model.safetensors")
+    cached("1aurent/vit_small_patch16_224.lunit_dino", tmp_path / "m")
+    ways = {"by_hub": {}, "by_file": {"weights": str(tmp_path / "m" / "model.safetensors")}}
+    values = settings.model_dump()
+    values["patch_encoder"]["compared"] = {key: {"name": "lunit-vits16"} | own for key, own in ways.items()}
+    section = config.load(values).patch_encoder
+    (tensors, by_hub), (_, by_file) = (made(section.encoder(key)) for key in ways)
+    assert by_hub["fingerprint"] == by_file["fingerprint"]
+    assert json.loads(by_hub["mean"]) == json.loads(by_file["mean"]) == [0.70322989, 0.53606487, 0.66096631]
+    assert json.loads(by_hub["section"])["name"] == "hf-hub:1aurent/vit_small_patch16_224.lunit_dino"
+    np.testing.assert_array_equal(tensors["patch_embed.proj.weight"], state["patch_embed.proj.weight"])
 
 
 def test_a_repository_with_older_weights_alone_is_read(section, folder, cached, made):
