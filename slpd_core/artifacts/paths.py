@@ -108,6 +108,7 @@ class CohortPaths:
     remarks = PathPattern("folds/{task}/remarks.parquet")  # and .csv
     predictions = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.parquet")
     classifier = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors")
+    attention = PathPattern("attention/{task}/{features}/{classifier}.parquet")
     heatmaps = PathPattern("heatmaps/{task}/{features}/{classifier}.jpg")
     page = PathPattern("report/index.html")
     figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}

@@ -114,6 +114,11 @@ class Rows:
         """Return the trained classifiers of a row, one file per fold."""
         return self._models(wildcards.task, wildcards.features, wildcards.classifier)
 
+    def tested(self, wildcards: Any) -> list[str]:
+        """Return the predictions of a row's test slides, one table per fold."""
+        row = (wildcards.task, wildcards.features, wildcards.classifier)
+        return [str(self.paths.predictions(*row, fold)) for fold in self.folds]
+
     def files(self, task: str, features: str, classifier: str) -> list[str]:
         """Return all files of a row: per fold the predictions and the trained classifier."""
         predictions = [str(self.paths.predictions(task, features, classifier, fold)) for fold in self.folds]
