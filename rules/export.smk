@@ -19,7 +19,7 @@ rule export_slide:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(10),
     params:
-        section=CONFIG.export.model_dump(),
+        section=CONFIG.export.of_slides.model_dump(),
         version=stage_version("export/export"),
         patch_px=CONFIG.patch_encoder.patch_px,
         stem=EXPORTS.stem,
@@ -35,7 +35,10 @@ rule export_tables:
         sheet="<results>/sheet/slides.parquet",
         labels=expand("<results>/labels/{task}.parquet", task=EXPORTS.tasks),
     output:
-        expand("<results>/export/{format}/exported.csv", format=CONFIG.export.formats),
+        expand(
+            "<results>/export/{format}/exported.csv",
+            format=CONFIG.export.of_slides.formats,
+        ),
     log:
         "<logs>/export_tables/tables.log",
     benchmark:
@@ -43,12 +46,35 @@ rule export_tables:
     conda:
         "../envs/slpd.yaml"
     params:
-        section=CONFIG.export.model_dump(),
+        section=CONFIG.export.of_slides.model_dump(),
         version=stage_version("export/export_tables"),
         tasks=EXPORTS.tasks,
         out=str(PATHS.export_dir()),
     script:
         "../workflow_scripts/export_tables.py"
+
+
+rule h5ad:
+    input:
+        embed="<results>/embed/{region_encoder}.parquet",
+        prototypes="<results>/pretrain/{region_encoder}/prototypes.h5",
+        attention=EXPORTS.attention,
+    output:
+        "<results>/export/h5ad/{region_encoder}.h5ad",
+    log:
+        "<logs>/h5ad/{region_encoder}.log",
+    benchmark:
+        "<benchmarks>/h5ad/{region_encoder}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
+    params:
+        version=stage_version("export/h5ad"),
+        regions=str(PATHS.regions_dir()),
+    script:
+        "../workflow_scripts/h5ad.py"
 
 
 rule export:

@@ -14,15 +14,16 @@ CHAPTERS = {
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "attention", "heatmaps", "predict"),
     "report": ("report", "external"),
-    "export": ("export", "export_tables"),
+    "export": ("export", "export_tables", "h5ad"),
 }
-# Parameters of rules whose settings name something: what is named, not the names. `attention` has no settings.
+# Parameters of rules whose settings name something: what is named, not the names. Some have no settings.
 PARAMETERS = {
     "sheet": "rows=",
     "labels": "rows=",
     "predict": "rows=",
     "external": "reference=",
     "attention": "version=",
+    "h5ad": "version=",
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
 # Floors from the ground up: a room imports rooms of lower floors, and on the ground those before it.
@@ -105,7 +106,8 @@ def test_each_stage_has_all_its_places(chapter, stage):
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # External cohorts and labels are named by predict's settings.
-    section = {"external": "predict", "export_tables": "export", "attention": "heatmaps"}.get(stage, stage)
+    sections = {"external": "predict", "export_tables": "export", "h5ad": "export", "attention": "heatmaps"}
+    section = sections.get(stage, stage)
     assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
     assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()

@@ -133,6 +133,7 @@ class CohortPaths:
     # Files of other tools, named by config.EXPORT_FORMATS
     export_record = PathPattern("export/slides/{slide}.json")  # names of the slide's files
     export_table = PathPattern("export/{format}/exported.csv")
+    export_h5ad = PathPattern("export/h5ad/{region_encoder}.h5ad")
     export_dir = PathPattern("export")
 
     # Folders that stages read as a whole

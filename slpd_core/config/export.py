@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from slpd_core.config.base import Section, raise_problems
 
-ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil"]
+ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad"]
 ExportedKind = Literal["regions", "patches"]
 
 
@@ -17,13 +17,14 @@ class ExportFormat:
 
     Attributes:
         readers: The tools that read it.
-        files: Names below export/{format}/ of the files per slide, by their part. {slide} is its id, {stem} its file's
-            name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions or patches, and
-            {grid} as 20x_256px_0px_overlap.
+        files: Names below export/{format}/ of the files per slide or run, by their part. {slide} is a slide's id,
+            {stem} its file's name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions
+            or patches, and {grid} as 20x_256px_0px_overlap.
         tables: Names of the files that all slides share, or that labels need. {task} is a task of labels.
         needs_features: Whether it is nothing without embeddings or tokens; the others have corners alone.
         holds_empty: Whether a slide without regions has files.
         needs_stems: Whether slides are found by their file's name, so that no two may share it.
+        per_run: Whether a file holds all regions of a run's region encoder, not the squares of one slide.
     """
 
     readers: str
@@ -32,6 +33,7 @@ class ExportFormat:
     needs_features: bool = True
     holds_empty: bool = False
     needs_stems: bool = False
+    per_run: bool = False
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
@@ -67,6 +69,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         {"features": "{features}/X/{slide}.npy", "coords": "{features}/coords/{slide}.npy"},
         {"labels": "Y/{task}/{slide}.npy", "classes": "Y/{task}.csv"},
     ),
+    "h5ad": ExportFormat("AnnData, scanpy, wsidata", {"h5ad": "{features}.h5ad"}, per_run=True),
 }
 
 
@@ -74,6 +77,16 @@ class ExportConfig(Section):
     formats: list[ExportFormatName]
     what: Annotated[list[ExportedKind], Field(min_length=1)]
     runs: list[str] | None
+
+    @property
+    def of_slides(self) -> Self:
+        """The same with the formats that have files per slide."""
+        return self.model_copy(update={"formats": [name for name in self.formats if not EXPORT_FORMATS[name].per_run]})
+
+    @property
+    def of_runs(self) -> list[str]:
+        """The formats that have a file per run."""
+        return [name for name in self.formats if EXPORT_FORMATS[name].per_run]
 
     @property
     def needs_features(self) -> bool:
@@ -89,6 +102,12 @@ class ExportConfig(Section):
     def needs_stems(self) -> bool:
         """Whether a format finds slides by their file's name."""
         return any(EXPORT_FORMATS[name].needs_stems for name in self.formats)
+
+    @model_validator(mode="after")
+    def _runs_have_regions(self) -> Self:
+        if "regions" not in self.what:
+            raise_problems([f"formats: {name} holds regions of runs; add regions to what" for name in self.of_runs])
+        return self
 
     @model_validator(mode="after")
     def _names_are_listed_once(self) -> Self:

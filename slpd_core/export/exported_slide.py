@@ -77,8 +77,18 @@ def divide_regions(regions: artifacts.Regions, grid: int) -> artifacts.Regions:
     )
 
 
-def _check_corners(path: Path, slide_id: str, corners: np.ndarray, regions: artifacts.Regions) -> None:
-    """Raise ValueError where features are of other regions."""
+def check_corners(path: Path, slide_id: str, corners: np.ndarray, regions: artifacts.Regions) -> None:
+    """Check that features are of a slide's regions.
+
+    Args:
+        path: Of the features, for the error.
+        slide_id: The slide.
+        corners: Of the features, (n, 2).
+        regions: The slide's regions.
+
+    Raises:
+        ValueError: They are of others.
+    """
     if not np.array_equal(corners, regions.coords):
         raise ValueError(
             f"{path}: slide {slide_id} has {len(corners)} regions here and {len(regions.coords)} in its regions file, "
@@ -101,7 +111,7 @@ def read_region_set(path: Path, regions: artifacts.Regions) -> tuple[FeatureSet,
     """
     table, meta = artifacts.read_table(path, "embed")
     rows = table[table["slide_id"] == regions.slide.slide_id]
-    _check_corners(path, regions.slide.slide_id, rows[["x", "y"]].to_numpy(), regions)
+    check_corners(path, regions.slide.slide_id, rows[["x", "y"]].to_numpy(), regions)
     empty = np.empty((0, int(meta["embed_dim"])), np.float32)
     vectors = np.stack(rows["embedding"].to_list()) if len(rows) else empty
     return FeatureSet("regions", path.stem, regions, vectors), meta["fingerprint"]
@@ -121,7 +131,7 @@ def read_patch_set(path: Path, regions: artifacts.Regions) -> tuple[FeatureSet, 
         ValueError: The tokens are of other regions.
     """
     read, meta = artifacts.read_tokens(path)
-    _check_corners(path, regions.slide.slide_id, read.coords, regions)
+    check_corners(path, regions.slide.slide_id, read.coords, regions)
     _, per_region, dim = read.tokens.shape
     squares = divide_regions(regions, math.isqrt(per_region))
     vectors = read.tokens.reshape(-1, dim)

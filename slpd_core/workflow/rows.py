@@ -69,6 +69,11 @@ class Rows:
         return self.select([(features, classifier) for features, names in rows for classifier in names])
 
     @property
+    def attending(self) -> list[tuple[str, str, str]]:
+        """The rows whose classifier attends to regions."""
+        return self.select(self.settings.attending)
+
+    @property
     def figures(self) -> dict[str, tuple[str, str]]:
         """The figures of the report: where `snakemake --report` shows them, and under which name."""
         figures: dict[str, tuple[str, str]] = {}
@@ -130,7 +135,7 @@ class Rows:
 
     def all_heatmaps(self) -> list[str]:
         """Return the heat maps of every row whose classifier attends to regions."""
-        return [str(self.paths.heatmaps(*row)) for row in self.select(self.settings.attending)]
+        return [str(self.paths.heatmaps(*row)) for row in self.attending]
 
     @property
     def result_tables(self) -> dict[str, str]:

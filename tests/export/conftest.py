@@ -24,6 +24,12 @@ MPP = 0.25
 STATUS = {"a": "ok", "b-1": "ok", "blank": "ok", "torn": "quarantined"}
 PATIENTS = {"a": "p", "b-1": "p", "blank": "q", "torn": "r"}
 REGIONS = {"a": 3, "b-1": 1, "blank": 0, "torn": 0}
+PROTOTYPES = {("a", 700, 40): 0, ("a", 187, 553): 10, ("a", 700, 553): 2}  # none of b-1
+# Attention to the regions of slide a.
+FOLDS = {
+    0: {(700, 40): 0.5, (187, 553): 0.25, (700, 553): 0.25},
+    3: {(700, 40): 0.1, (187, 553): 0.65, (700, 553): 0.25},
+}
 
 
 @dataclass
@@ -82,10 +88,26 @@ def planted(tmp_path) -> Planted:
             ]
     for run, of_run in rows.items():
         frame = pd.DataFrame(of_run, columns=["slide_id", "x", "y", "embedding"])
-        artifacts.write_table(
-            cohort.root / "embed" / f"{run}.parquet", "embed", frame, meta | {"embed_dim": str(EMBED)}
-        )
+        path, more = cohort.root / "embed" / f"{run}.parquet", {"embed_dim": str(EMBED), "ledger": "l"}
+        artifacts.write_table(path, "embed", frame, meta | more)
+    write_region_facts(cohort, meta | {"ledger": "l"})
     return cohort
+
+
+def write_region_facts(cohort: Planted, meta: dict) -> None:
+    """Write prototypes of the run slpd, and attention of two folds of which each tests slide a."""
+    corners = [(slide, *xy) for slide in STATUS for xy in cohort.regions[slide].coords.tolist()]
+    arrays = {
+        "region_slide": np.array([slide for slide, *_ in corners]),
+        "coords": np.array([xy for _, *xy in corners]),
+        "assignment": np.array([PROTOTYPES.get(key, -1) for key in corners], np.int32),
+    }
+    artifacts.write_arrays(cohort.root / "pretrain" / "slpd" / "prototypes.h5", arrays, {}, meta)
+    rows = [(slide, x, y, fold, FOLDS[fold][x, y]) for fold in FOLDS for slide, x, y in corners if slide == "a"]
+    table = pd.DataFrame(rows, columns=["slide_id", "x", "y", "fold", "attention"])
+    for run in ("slpd", "dino"):
+        path = cohort.root / "attention" / "label" / run / "vit_wsi.parquet"
+        artifacts.write_table(path, "attention", table, meta)
 
 
 @pytest.fixture

@@ -205,6 +205,7 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
         "state/{slide}.{mark}.unread",
         "export/slides/{slide}.json",
         "export/{format}/exported.csv",
+        "export/h5ad/{run}.h5ad",
     ]
     assert find_gaps(folders, unmade) == []
 
