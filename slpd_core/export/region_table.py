@@ -8,7 +8,7 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.artifacts.paths import split_encoder_name
 
-KEYS = ["slide_id", "x", "y"]
+_KEYS = ["slide_id", "x", "y"]
 
 
 def row_name(path: Path) -> str:
@@ -73,7 +73,7 @@ def read_attention(path: Path, encoder: str, ledger: str = "") -> pd.DataFrame:
     artifacts.check_ledger(path, meta, ledger)
     fold = split_encoder_name(encoder)[1]
     table = table if fold is None else table[table["fold"] == fold]
-    return table.groupby(KEYS, as_index=False, sort=False)["attention"].mean()
+    return table.groupby(_KEYS, as_index=False, sort=False)["attention"].mean()
 
 
 def join_regions(
@@ -92,8 +92,8 @@ def join_regions(
         The rows in their order, with `prototype`, float with nan for none, and attention_{task}_{classifier}, nan of
         slides that no fold tests.
     """
-    table = corners[KEYS].merge(read_prototypes(prototypes_path, ledger), "left", KEYS, validate="one_to_one")
+    table = corners[_KEYS].merge(read_prototypes(prototypes_path, ledger), "left", _KEYS, validate="one_to_one")
     for path in select_rows(attention_paths, encoder):
         attention = read_attention(path, encoder, ledger).rename(columns={"attention": f"attention_{row_name(path)}"})
-        table = table.merge(attention, "left", KEYS, validate="one_to_one")
+        table = table.merge(attention, "left", _KEYS, validate="one_to_one")
     return table
