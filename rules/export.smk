@@ -7,6 +7,9 @@ rule export_slide:
         tissue="<results>/tissue/{slide}.geojson",
         tokens=EXPORTS.tokens,
         embeds=EXPORTS.embeds,
+        prototypes=EXPORTS.prototypes,
+        attention=EXPORTS.attention,
+        predictions=EXPORTS.predictions,
     output:
         "<results>/export/slides/{slide}.json",
     log:

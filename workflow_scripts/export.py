@@ -17,4 +17,7 @@ with runtime.job(snakemake.log[0], f"export {snakemake.wildcards.slide}", thread
         record_path=Path(snakemake.output[0]),
         section=config.ExportConfig(**snakemake.params.section),
         patch_px=snakemake.params.patch_px,
+        prototypes_paths=[*map(Path, snakemake.input.prototypes)],
+        attention_paths=[*map(Path, snakemake.input.attention)],
+        prediction_paths=[*map(Path, snakemake.input.predictions)],
     )

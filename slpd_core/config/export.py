@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from slpd_core.config.base import Section, raise_problems
 
-ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad"]
+ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath"]
 ExportedKind = Literal["regions", "patches"]
 
 
@@ -21,6 +21,7 @@ class ExportFormat:
             {stem} its file's name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions
             or patches, and {grid} as 20x_256px_0px_overlap.
         tables: Names of the files that all slides share, or that labels need. {task} is a task of labels.
+        kinds: Of squares that it can hold.
         needs_features: Whether it is nothing without embeddings or tokens; the others have corners alone.
         holds_empty: Whether a slide without regions has files.
         needs_stems: Whether slides are found by their file's name, so that no two may share it.
@@ -30,6 +31,7 @@ class ExportFormat:
     readers: str
     files: dict[str, str]
     tables: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[ExportedKind, ...] = ("regions", "patches")
     needs_features: bool = True
     holds_empty: bool = False
     needs_stems: bool = False
@@ -69,7 +71,8 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         {"features": "{features}/X/{slide}.npy", "coords": "{features}/coords/{slide}.npy"},
         {"labels": "Y/{task}/{slide}.npy", "classes": "Y/{task}.csv"},
     ),
-    "h5ad": ExportFormat("AnnData, scanpy, wsidata", {"h5ad": "{features}.h5ad"}, per_run=True),
+    "h5ad": ExportFormat("AnnData, scanpy, wsidata", {"h5ad": "{features}.h5ad"}, kinds=("regions",), per_run=True),
+    "qupath": ExportFormat("QuPath 0.5", {"geojson": "{features}/{slide}.geojson"}, kinds=("regions",)),
 }
 
 
@@ -77,6 +80,7 @@ class ExportConfig(Section):
     formats: list[ExportFormatName]
     what: Annotated[list[ExportedKind], Field(min_length=1)]
     runs: list[str] | None
+    qupath_origin: Literal["slide", "bounds"]
 
     @property
     def of_slides(self) -> Self:
@@ -88,10 +92,14 @@ class ExportConfig(Section):
         """The formats that have a file per run."""
         return [name for name in self.formats if EXPORT_FORMATS[name].per_run]
 
-    @property
-    def needs_features(self) -> bool:
-        """Whether a format is nothing without embeddings or tokens."""
-        return any(EXPORT_FORMATS[name].needs_features for name in self.formats)
+    def holds(self, kind: str) -> bool:
+        """Return whether squares of a kind are exported."""
+        return kind in self.what and any(kind in EXPORT_FORMATS[name].kinds for name in self.formats)
+
+    def needs_features(self, kind: str) -> bool:
+        """Return whether a format is nothing without the vectors of a kind of squares."""
+        formats = [EXPORT_FORMATS[name] for name in self.formats]
+        return kind in self.what and any(fmt.needs_features and kind in fmt.kinds for fmt in formats)
 
     @property
     def has_tables(self) -> bool:
@@ -104,9 +112,15 @@ class ExportConfig(Section):
         return any(EXPORT_FORMATS[name].needs_stems for name in self.formats)
 
     @model_validator(mode="after")
-    def _runs_have_regions(self) -> Self:
-        if "regions" not in self.what:
-            raise_problems([f"formats: {name} holds regions of runs; add regions to what" for name in self.of_runs])
+    def _formats_hold_something(self) -> Self:
+        kinds = {name: EXPORT_FORMATS[name].kinds for name in self.formats}
+        raise_problems(
+            [
+                f"formats: {name} holds {' and '.join(held)} alone; add them to what"
+                for name, held in kinds.items()
+                if not {*held} & {*self.what}
+            ]
+        )
         return self
 
     @model_validator(mode="after")

@@ -4,10 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from slpd_core import artifacts, config
+
+if TYPE_CHECKING:  # coordinates alone are written without pandas
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class FeatureSet:
         squares: Corners and sides of the n squares.
         vectors: float (n, D), in the order of the squares; None where there are none yet.
         per_region: Squares of a region, row by row; 1 of regions.
+        facts: What is known of each region, one number per column; None where it is not read.
     """
 
     kind: str
@@ -27,6 +32,7 @@ class FeatureSet:
     squares: artifacts.Regions
     vectors: np.ndarray | None
     per_region: int = 1
+    facts: "pd.DataFrame | None" = None
 
     @property
     def grid_name(self) -> str:
@@ -43,12 +49,14 @@ class ExportedSlide:
         path: The slide's file.
         sets: Its feature sets.
         inputs: Fingerprints of what was read.
+        from_bounds: Whether QuPath counts from the corner of the scanned area.
     """
 
     tissue: artifacts.Tissue
     path: Path
     sets: tuple[FeatureSet, ...]
     inputs: tuple[str, ...]
+    from_bounds: bool = False
 
     @property
     def slide(self) -> artifacts.SlideInfo:

@@ -79,7 +79,7 @@ def write_h5ad(
             _mark(artifacts.create_texts(slpd, name, text), "string")
 
 
-def describe_regions(table: pd.DataFrame, regions_dir: Path) -> pd.DataFrame:
+def make_obs(table: pd.DataFrame, regions_dir: Path) -> pd.DataFrame:
     """Add the sides and tissue fractions of regions, and prepare all for `obs`.
 
     Args:
@@ -126,7 +126,7 @@ def run(
     """
     embed, meta = artifacts.read_table(embed_path, "embed")
     table = join_regions(embed, embed_path.stem, prototypes_path, attention_paths, meta["ledger"])
-    obs = describe_regions(table, regions_dir)
+    obs = make_obs(table, regions_dir)
     flat = np.concatenate([np.empty(0, np.float32), *embed["embedding"]])
     spatial = obs[["x", "y"]].to_numpy(np.float64) + obs[["side_px"]].to_numpy(np.float64) / 2
     about = {key: meta[key] for key in ("slpd_version", "fingerprint", "ledger")} | {"encoder": embed_path.stem}

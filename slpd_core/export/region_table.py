@@ -1,12 +1,14 @@
 """What is known of each region of an encoder beside its embedding: prototype, and attention of classifiers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from slpd_core import artifacts
 from slpd_core.artifacts.paths import split_encoder_name
+from slpd_core.export.exported_slide import FeatureSet
 
 _KEYS = ["slide_id", "x", "y"]
 
@@ -97,3 +99,48 @@ def join_regions(
         attention = read_attention(path, encoder, ledger).rename(columns={"attention": f"attention_{row_name(path)}"})
         table = table.merge(attention, "left", _KEYS, validate="one_to_one")
     return table
+
+
+def read_predictions(path: Path, encoder: str, slide_id: str) -> dict[str, float]:
+    """Read the predictions of a slide by the classifiers on an encoder's regions, the mean over the folds that test it.
+
+    Args:
+        path: Of the predictions of all rows and folds of a task.
+        encoder: As in `read_attention`.
+        slide_id: The slide.
+
+    Returns:
+        {prediction}_{task}_{classifier}, such as p_{label}_{task}_{classifier}; none where no fold tests the slide.
+    """
+    run, fold = split_encoder_name(encoder)
+    table = pd.read_csv(path, dtype={"slide_id": str, "features": str})
+    rows = table[(table["slide_id"] == slide_id) & (table["features"] == run)]
+    rows = rows if fold is None else rows[rows["fold"] == fold]
+    names = [name.removeprefix("ensemble_") for name in table if name.startswith("ensemble_")]
+    means = rows.groupby("classifier")[names].mean()
+    return {
+        f"{name}_{path.parent.name}_{classifier}": float(means.loc[classifier, name])
+        for classifier in means.index
+        for name in names
+    }
+
+
+def describe_regions(
+    features: FeatureSet, prototypes_path: Path, attention_paths: Sequence[Path], prediction_paths: Sequence[Path]
+) -> FeatureSet:
+    """Read what is known of the regions of a slide.
+
+    Args:
+        features: The regions.
+        prototypes_path, attention_paths: As in `join_regions`.
+        prediction_paths: As in `read_predictions`.
+
+    Returns:
+        The same with `facts`; nan for what is not known.
+    """
+    slide_id, (x, y) = features.squares.slide.slide_id, features.squares.coords.T
+    corners = pd.DataFrame({"slide_id": slide_id, "x": x, "y": y})
+    facts = join_regions(corners, features.name, prototypes_path, attention_paths).drop(columns=_KEYS)
+    for path in prediction_paths:
+        facts = facts.assign(**read_predictions(path, features.name, slide_id))
+    return replace(features, facts=facts)

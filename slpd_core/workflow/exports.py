@@ -1,6 +1,7 @@
 """What an export reads and writes: of each slide the artifacts that are there, or that a format needs."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ class Exports:
             raise ValueError(
                 f"export.formats: none is named; there are {known}. For example: --config export='{{formats: [clam]}}'"
             )
-        only_regions = self.of_slides.needs_features and self.section.what == ["regions"]
-        if (only_regions or self.section.of_runs) and not self.region_encoders:
+        only_regions = not self.section.needs_features("patches") and self.section.needs_features("regions")
+        if only_regions and not self.region_encoders:
             raise ValueError(
                 "export.what: regions have no embeddings without a run in pretrain.runs; name patches, or a run"
             )
@@ -57,16 +58,40 @@ class Exports:
         return of_slides + [path for name in self.section.of_runs for path in self._run_files(name)]
 
     def attention(self, wildcards: Any) -> list[str]:
-        """Return the attention to regions of a run, of each task and classifier.
+        """Return the attention to regions, of each task and classifier.
 
         Args:
-            wildcards: Of a rule; `region_encoder`.
+            wildcards: Of a rule; `region_encoder` names one, without it all that are exported count.
 
         Returns:
-            The tables.
+            The tables; none for a slide without a format that has them.
         """
-        run, _ = split_encoder_name(wildcards.region_encoder)
-        return [str(self.paths.attention(*row)) for row in self.rows.attending if row[1] == run]
+        names = [wildcards.region_encoder] if hasattr(wildcards, "region_encoder") else self._described
+        runs = {split_encoder_name(name)[0] for name in names}
+        return [str(self.paths.attention(*row)) for row in self.rows.attending if row[1] in runs]
+
+    def prototypes(self, wildcards: Any) -> list[str]:
+        """Return the prototypes of all encoders whose regions are described.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            Their paths.
+        """
+        return [str(self.paths.prototypes(name)) for name in self._described]
+
+    def predictions(self, wildcards: Any) -> list[str]:
+        """Return the predictions of all rows that are there, if regions are described.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            Their paths, one per task.
+        """
+        paths = [self.paths.all_predictions(task) for task in self.rows.tasks if self._described]
+        return [str(path) for path in paths if path.exists()]
 
     def embeds(self, wildcards: Any) -> list[str]:
         """Return the embeddings to export: all if a format needs them, else those that are there.
@@ -77,7 +102,7 @@ class Exports:
         Returns:
             Their paths.
         """
-        return self._existing(map(self.paths.embed, self._wanted("regions", self.region_encoders)))
+        return self._select("regions", map(self.paths.embed, self.region_encoders))
 
     def tokens(self, wildcards: Any) -> list[str]:
         """Return the tokens of a slide, if a format needs them or they are there.
@@ -88,7 +113,7 @@ class Exports:
         Returns:
             Their path, or none.
         """
-        return self._existing(map(self.paths.tokens, self._wanted("patches", [wildcards.slide])))
+        return self._select("patches", [self.paths.tokens(wildcards.slide)])
 
     def regions(self, wildcards: Any) -> str:
         """Return the regions of a slide; with features those that have tokens, since encoding may quarantine a slide.
@@ -118,11 +143,15 @@ class Exports:
         folder, patterns = self.paths.export_dir() / name, config.EXPORT_FORMATS[name].files.values()
         return [str(folder / text.format(features=encoder)) for encoder in self.region_encoders for text in patterns]
 
-    def _wanted(self, kind: str, names: list[str]) -> list[str]:
-        return names if kind in self.section.what else []
+    def _select(self, kind: str, paths: Iterable[Path]) -> list[str]:
+        """The features of a kind that are needed, or that are there."""
+        needed, held = self.of_slides.needs_features(kind), self.of_slides.holds(kind)
+        return [str(path) for path in paths if held and (needed or path.exists())]
 
-    def _existing(self, paths: Any) -> list[str]:
-        return [str(path) for path in paths if self.of_slides.needs_features or path.exists()]
+    @property
+    def _described(self) -> list[str]:
+        """Region encoders whose regions are exported slide by slide with what is known of each."""
+        return self.region_encoders if "qupath" in self.section.formats else []
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:

@@ -24,6 +24,7 @@ MPP = 0.25
 STATUS = {"a": "ok", "b-1": "ok", "blank": "ok", "torn": "quarantined"}
 PATIENTS = {"a": "p", "b-1": "p", "blank": "q", "torn": "r"}
 REGIONS = {"a": 3, "b-1": 1, "blank": 0, "torn": 0}
+BOUNDS = (30, 20)  # of slide a, level-0 px
 PROTOTYPES = {("a", 700, 40): 0, ("a", 187, 553): 10, ("a", 700, 553): 2}  # none of b-1
 # Attention to the regions of slide a.
 FOLDS = {
@@ -51,6 +52,15 @@ class Planted:
             "slide_path": Path(f"slides/{slide} scan.ome.tif"),
         }
 
+    @property
+    def facts(self) -> dict:
+        """Arguments of `export.run` that locate what is known of regions."""
+        return {
+            "prototypes_paths": sorted(self.root.glob("pretrain/*/prototypes.h5")),
+            "attention_paths": sorted(self.root.glob("attention/*/*/*.parquet")),
+            "prediction_paths": sorted(self.root.glob("report/*/predictions.csv")),
+        }
+
     def patch_corners(self, slide: str) -> np.ndarray:
         """Corners of all patches, region by region and row by row."""
         corners = []
@@ -72,7 +82,8 @@ def planted(tmp_path) -> Planted:
         info = artifacts.SlideInfo(slide, status, reason, 9000, 8000, MPP, "sheet", "f")
         coords = np.array([[700, 40], [187, 553], [700, 553]], np.int64)[:n].reshape(-1, 2)
         regions = artifacts.Regions(info, coords, rng.random(n).astype(np.float32), SIDE, LEVEL0, 0.5)
-        tissue = artifacts.Tissue(info, tuple(shapely.box(x, y, x + 99, y + 88) for x, y in coords.tolist()))
+        polygons = tuple(shapely.box(x, y, x + 99, y + 88) for x, y in coords.tolist())
+        tissue = artifacts.Tissue(info, polygons, bounds_xy=BOUNDS if slide == "a" else (0, 0))
         cohort.regions[slide] = regions
         cohort.tokens[slide] = rng.normal(size=(n, GRID**2, DIM)).astype(np.float16)
         artifacts.write_tissue(cohort.root / "tissue" / f"{slide}.geojson", tissue, meta)
@@ -114,12 +125,13 @@ def write_region_facts(cohort: Planted, meta: dict) -> None:
 def exported(planted, tmp_path) -> Callable[..., Path]:
     """Export all slides of the cohort; returns the folder of the formats."""
 
-    def run(*formats: str, what=("regions", "patches"), to: str = "export", **options) -> Path:
-        section = config.ExportConfig(formats=[*formats], what=[*what], runs=None)
+    def run(*formats: str, what=("regions", "patches"), to: str = "export", origin="bounds", **options) -> Path:
+        section = config.ExportConfig(formats=[*formats], what=[*what], runs=None, qupath_origin=origin)
+        facts = planted.facts if "qupath" in formats else {}
         for slide in STATUS:
             out = tmp_path / to
             places = {"out_dir": out, "record_path": out / "slides" / f"{slide}.json"}
-            export.run(**planted.paths(slide, **options), **places, section=section, patch_px=SIDE // GRID)
+            export.run(**planted.paths(slide, **options), **facts, **places, section=section, patch_px=SIDE // GRID)
         return out
 
     return run

@@ -1,5 +1,6 @@
 """An export reads what is there, builds what a format needs, and encodes nothing again."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace as Wildcards
 
@@ -16,7 +17,7 @@ from slpd_core.workflow.slides import SlideFiles
 from tests.export.readers import read_clam, read_h5ad, read_rows, read_trident_coords
 from tests.workflow.planted_settings import load_settings
 
-EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad"]}
+EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath"]}
 
 
 @pytest.fixture
@@ -73,6 +74,22 @@ def test_a_format_per_run_has_a_file_per_region_encoder_and_needs_no_tokens(expo
     assert of_runs.attention(Wildcards(region_encoder="slpd.fold1")) == attention
 
 
+def test_qupath_needs_prototypes_and_attention_but_no_tokens_and_takes_predictions_that_are_there(exports):
+    a, of_slides = Wildcards(slide="a"), exports(formats=["qupath"])
+    assert (of_slides.tokens(a), of_slides.predictions(a)) == ([], [])
+    assert of_slides.embeds(a) == [f"results/cohort/embed/{run}.parquet" for run in ("dino", "slpd")]
+    assert of_slides.prototypes(a) == [f"results/cohort/pretrain/{run}/prototypes.h5" for run in ("dino", "slpd")]
+    assert of_slides.attention(a) == [
+        f"results/cohort/attention/label/{run}/vit_wsi.parquet" for run in ("dino", "slpd")
+    ]
+    path = Path("results/cohort/report/label/predictions.csv")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert of_slides.predictions(a) == [str(path)]
+    others = exports(formats=["clam", "h5ad"])
+    assert (others.prototypes(a), others.attention(a), others.predictions(a)) == ([], [], [])
+
+
 def test_an_export_without_a_format_or_of_nothing_says_what_to_name(exports):
     with pytest.raises(ValueError, match=r"export\.formats: none is named; there are trident, clam, .*--config"):
         exports().targets(Wildcards())
@@ -98,7 +115,7 @@ def test_two_slides_of_one_stem_are_refused_by_trident_alone(exports, paths, sha
         ({"runs": ["gone"]}, r"export\.runs: 'gone' is no run of pretrain\.runs \(dino, slpd\); correct the name"),
         (
             {"formats": ["h5ad"], "what": ["patches"]},
-            r"export\.formats: h5ad holds regions of runs; add regions",
+            r"export\.formats: h5ad holds regions alone; add them",
         ),
         ({"what": []}, r"export\.what: .*at least 1"),
         ({"formats": ["zarr"]}, r"export\.formats\.0: .*'trident', 'clam'"),
@@ -132,6 +149,9 @@ def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
     bag = read_clam(results / "export" / "clam" / "patch_tokens", "größe-1")
     np.testing.assert_array_equal(bag.vectors, tokens.tokens.reshape(-1, 64).astype(np.float32))
     assert len(read_clam(results / "export" / "clam" / "slpd", "größe-1").vectors) == 12
+    tiles = json.loads((results / "export" / "qupath" / "slpd" / "größe-1.geojson").read_text())["features"]
+    measured = {"tissue_fraction", "attention_label_vit_wsi"} | {f"p_{x}_label_vit_wsi" for x in ("coarse", "größer")}
+    assert measured <= tiles[0]["properties"]["measurements"].keys()
     assert read_h5ad(results / "export" / "h5ad" / "slpd.h5ad")["X"].shape == (4 * 12, 24)
     for name in [name for name in EVERY["formats"] if name != "h5ad"]:
         rows = read_rows(results / "export" / name / "exported.csv")
