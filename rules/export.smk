@@ -27,7 +27,6 @@ rule export_slide:
         patch_px=CONFIG.patch_encoder.patch_px,
         stem=EXPORTS.stem,
         slide=untracked(SLIDES.path),
-        out=str(PATHS.export_dir()),
     script:
         "../workflow_scripts/export.py"
 
@@ -52,7 +51,6 @@ rule export_tables:
         section=CONFIG.export.of_slides.model_dump(),
         version=stage_version("export/export_tables"),
         tasks=EXPORTS.tasks,
-        out=str(PATHS.export_dir()),
     script:
         "../workflow_scripts/export_tables.py"
 
@@ -78,6 +76,30 @@ rule h5ad:
         regions=str(PATHS.regions_dir()),
     script:
         "../workflow_scripts/h5ad.py"
+
+
+rule huggingface:
+    input:
+        encoder="<results>/pretrain/{region_encoder}/encoder.safetensors",
+        patch_encoder="<results>/patch_encoder/weights.safetensors",
+        ledger="<results>/ledger/ledger.parquet",
+        history="<results>/pretrain/{region_encoder}/history.parquet",
+    output:
+        "<results>/export/huggingface/{region_encoder}/model.safetensors",
+        "<results>/export/huggingface/{region_encoder}/config.json",
+        "<results>/export/huggingface/{region_encoder}/README.md",
+    log:
+        "<logs>/huggingface/{region_encoder}.log",
+    benchmark:
+        "<benchmarks>/huggingface/{region_encoder}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.regions.model_dump(),
+        version=stage_version("export/huggingface"),
+        cohort=CONFIG.cohort,
+    script:
+        "../workflow_scripts/huggingface.py"
 
 
 rule export:

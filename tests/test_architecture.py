@@ -14,7 +14,7 @@ CHAPTERS = {
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "attention", "heatmaps", "predict"),
     "report": ("report", "external"),
-    "export": ("export", "export_tables", "h5ad"),
+    "export": ("export", "export_tables", "h5ad", "huggingface"),
 }
 # Parameters of rules whose settings name something: what is named, not the names. Some have no settings.
 PARAMETERS = {
@@ -106,7 +106,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # External cohorts and labels are named by predict's settings.
-    sections = {"external": "predict", "export_tables": "export", "h5ad": "export", "attention": "heatmaps"}
+    sections = {"external": "predict", "attention": "heatmaps"} | dict.fromkeys(CHAPTERS["export"], "export")
     section = sections.get(stage, stage)
     assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()

@@ -134,7 +134,7 @@ class CohortPaths:
     export_record = PathPattern("export/slides/{slide}.json")  # names of the slide's files
     export_table = PathPattern("export/{format}/exported.csv")
     export_h5ad = PathPattern("export/h5ad/{region_encoder}.h5ad")
-    export_dir = PathPattern("export")
+    export_huggingface = PathPattern("export/huggingface/{region_encoder}/{file}")
 
     # Folders that stages read as a whole
     tissue_dir = PathPattern("tissue")

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from slpd_core.config.base import Section, raise_problems
 
-ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath"]
+ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath", "huggingface"]
 ExportedKind = Literal["regions", "patches"]
 
 
@@ -73,6 +73,16 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
     ),
     "h5ad": ExportFormat("AnnData, scanpy, wsidata", {"h5ad": "{features}.h5ad"}, kinds=("regions",), per_run=True),
     "qupath": ExportFormat("QuPath 0.5", {"geojson": "{features}/{slide}.geojson"}, kinds=("regions",)),
+    "huggingface": ExportFormat(
+        "safetensors, the Hugging Face hub",
+        {
+            "weights": "{features}/model.safetensors",
+            "config": "{features}/config.json",
+            "card": "{features}/README.md",
+        },
+        kinds=("regions",),
+        per_run=True,
+    ),
 }
 
 

@@ -140,7 +140,7 @@ class Exports:
 
     def _run_files(self, name: str) -> list[str]:
         """Files of a format that has some per run."""
-        folder, patterns = self.paths.export_dir() / name, config.EXPORT_FORMATS[name].files.values()
+        folder, patterns = self.paths.root / "export" / name, config.EXPORT_FORMATS[name].files.values()
         return [str(folder / text.format(features=encoder)) for encoder in self.region_encoders for text in patterns]
 
     def _select(self, kind: str, paths: Iterable[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from slpd_core.workflow.slides import SlideFiles
 from tests.export.readers import read_clam, read_h5ad, read_rows, read_trident_coords
 from tests.workflow.planted_settings import load_settings
 
-EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath"]}
+EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath", "huggingface"]}
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_corners_of_patches_are_exported_before_there_are_tokens(fresh, snakemak
 def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
     done = snakemake(copied, "export", overlay={"export": EVERY})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.jobs == {"export_slide": 6, "export_tables": 1, "h5ad": 2, "export": 1}
+    assert done.jobs == {"export_slide": 6, "export_tables": 1, "h5ad": 2, "huggingface": 2, "export": 1}
     assert "torn has no features, quarantined" in done.stdout + done.stderr
     results = copied / "results" / "tiny"
     tokens, _ = artifacts.read_tokens(results / "tokens" / "größe-1.h5")
@@ -153,7 +153,8 @@ def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
     measured = {"tissue_fraction", "attention_label_vit_wsi"} | {f"p_{x}_label_vit_wsi" for x in ("coarse", "größer")}
     assert measured <= tiles[0]["properties"]["measurements"].keys()
     assert read_h5ad(results / "export" / "h5ad" / "slpd.h5ad")["X"].shape == (4 * 12, 24)
-    for name in [name for name in EVERY["formats"] if name != "h5ad"]:
+    assert (results / "export" / "huggingface" / "dino" / "README.md").exists()
+    for name in [name for name in EVERY["formats"] if name not in ("h5ad", "huggingface")]:
         rows = read_rows(results / "export" / name / "exported.csv")
         assert [row["status"] for row in rows].count("ok") == 4
     labels = {row["slide_id"]: row["label"] for row in read_rows(results / "export" / "clam" / "label.csv")}

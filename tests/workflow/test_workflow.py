@@ -206,6 +206,7 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
         "export/slides/{slide}.json",
         "export/{format}/exported.csv",
         "export/h5ad/{run}.h5ad",
+        "export/huggingface/{run}/{file}",
     ]
     assert find_gaps(folders, unmade) == []
 
