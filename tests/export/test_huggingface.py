@@ -117,6 +117,7 @@ def test_tables_of_the_card_are_whole(written):
 def test_an_encoder_that_was_not_trained_has_a_card(written):
     text = (written(epochs=0)[0] / "README.md").read_text()
     assert "| epochs | 0 |" in text
+    assert "It was not trained: it has the weights that its run began with" in text
     assert "loss of the last epoch" not in text
 
 
