@@ -33,6 +33,7 @@ from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
 from slpd_core.slides import patch_pixels, tokenizer, tokens
+from slpd_core.slides.encoding import SlideTask, encode_slides
 from slpd_core.wsi.region_reader import RegionReader
 from slpd_core.wsi.writer import write_slide
 
@@ -248,10 +249,10 @@ def feed(folder: Path, picture: np.ndarray, threads: int) -> float:
         coords, tissue_fraction = np.zeros((n_regions, 2), np.int64), np.ones(n_regions, np.float32)
         regions = artifacts.Regions(info, coords, tissue_fraction, REGION_PX, REGION_PX, 0.5)
         path = folder / f"{i}.h5"
-        tasks.append(tokens.SlideTask(path, regions, path, artifacts.provenance("tokens", 1, {}, str(i))))
+        tasks.append(SlideTask(path, regions, path, artifacts.provenance("tokens", 1, {}, str(i))))
     with patch.object(tokens, "RegionReader", SimulatedReader):
         gpu = SimulatedGpu()
-        list(tokens.encode_slides(tasks, gpu, token_dim=WIDTH, reading_threads=threads))
+        list(encode_slides(tasks, gpu, token_dim=WIDTH, reading_threads=threads))
     return sum(FED_SLIDES) * GPU_SECONDS / (time.perf_counter() - gpu.began)
 
 

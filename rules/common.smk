@@ -18,6 +18,7 @@ from slpd_core.slides import sheet
 from slpd_core.workflow import exports, forecast, messages
 from slpd_core.workflow.encoders import Encoders, name_pattern
 from slpd_core.workflow.external_labels import ExternalLabels
+from slpd_core.workflow.imports import ImportedFiles
 from slpd_core.workflow.resources import (
     READ_RETRIES,
     JobResources,
@@ -34,7 +35,7 @@ from slpd_core.workflow.joined_slides import JoinedSlides
 from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.tasks import Tasks
-from slpd_core.workflow.tracking import file_states, trackable, untracked
+from slpd_core.workflow.tracking import existing, file_states, trackable, untracked
 from slpd_core.workflow.versions import stage_version
 from slpd_core.wsi import outages
 
@@ -52,10 +53,7 @@ runtime.log.handlers = [runtime.terminal_handler()]
 try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path), columns=CONFIG.sheet.columns)
-    EXTERNAL = {
-        name: sheet.read_sheet(Path(path), columns=CONFIG.sheet.columns, external=True)
-        for name, path in CONFIG.predict.sheet.items()
-    }
+    EXTERNAL = sheet.read_external(CONFIG.predict.sheet, columns=CONFIG.sheet.columns)
     sheet.require_new(SHEET, EXTERNAL)
     for key, encoder in CONFIG.patch_encoder.encoders().items():
         encoder.require_weights(key)
@@ -73,8 +71,9 @@ try:
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
     EXTERNAL_LABELS = ExternalLabels(CONFIG, EXTERNAL, TASKS)
     ROWS = Rows(CONFIG, ENCODERS, TASKS.endpoints, EXTERNAL_LABELS.pairs)
-    EXPORTS = exports.Exports(CONFIG, SLIDES, ENCODERS, ROWS)
+    EXPORTS = exports.Exports(CONFIG, SLIDES, ENCODERS, TASKS.names)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
+    IMPORTS = ImportedFiles(CONFIG, SLIDES, ENCODERS)
     JOINED_SLIDES = JoinedSlides(PATHS, SLIDES, ENCODERS, workflow)
     if workflow.is_main_process:  # once per run, not once per job
         SLIDES.outlines  # raises where an outline is of no slide

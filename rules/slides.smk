@@ -54,6 +54,7 @@ rule regions:
     input:
         tissue="<results>/tissue/{slide}.geojson",
         outlined="<results>/tissue/{slide}.png",
+        coordinates=existing(IMPORTS.coordinates),
     output:
         regions="<results>/regions/{slide}.h5",
         overlay="<results>/regions/{slide}.png",
@@ -67,8 +68,10 @@ rule regions:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(3),
     params:
-        section=CONFIG.regions.model_dump(),
+        section=CONFIG.regions.selection.model_dump(),
         version=stage_version("slides/regions"),
+        imported=untracked(IMPORTS.has_coordinates),
+        coordinates=untracked(IMPORTS.coordinates),
     script:
         "../workflow_scripts/regions.py"
 
@@ -110,6 +113,7 @@ rule tokens:
         weights="<results>/patch_encoder/weights.safetensors",
         # Not read. Without it, weights from before the encoder was to be trained would count as up to date.
         history=ENCODERS.patch_history,
+        features=existing(IMPORTS.features),
     output:
         tokens=["<results>/tokens/{slide}.h5"],
         encoded=["<results>/encoded/{slide}.h5"],
@@ -133,6 +137,7 @@ rule tokens:
         cache_dir=untracked(CONFIG.tokens.cache_dir),
         kept_dir=untracked(None),
         slide_paths=untracked(SLIDES.paths),
+        features_paths=untracked(IMPORTS.features_of_one),
         slide_file=SLIDES.state,
         state=str(PATHS.state_dir()),
     script:
@@ -167,6 +172,7 @@ use rule tokens as compared_tokens with:
     input:
         regions=["<results>/regions/{slide}.h5"],
         weights="<results>/compared/{encoder}/weights.safetensors",
+        features=existing(IMPORTS.features),
     output:
         tokens=["<results>/compared/{encoder}/tokens/{slide}.h5"],
         encoded=["<results>/compared/{encoder}/encoded/{slide}.h5"],
@@ -205,6 +211,7 @@ for job in JOINED_SLIDES.jobs:
             regions=expand("<results>/regions/{slide}.h5", slide=job.slides),
             weights=str(PATHS.patch_encoder(encoder=job.encoder)),
             history=[] if job.encoder else ENCODERS.patch_history,
+            features=existing(job.each(IMPORTS.features)),
         output:
             tokens=job.files(PATHS.tokens),
             encoded=job.files(PATHS.encoded),
@@ -228,6 +235,7 @@ for job in JOINED_SLIDES.jobs:
             cache_dir=untracked(CONFIG.tokens.cache_dir),
             kept_dir=untracked(job.kept_dir),
             slide_paths=untracked(job.each(SLIDES.path)),
+            features_paths=untracked(job.each(IMPORTS.features)),
             slide_file=job.each(SLIDES.state),
             state=str(PATHS.state_dir()),
         script:

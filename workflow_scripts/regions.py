@@ -14,5 +14,7 @@ with runtime.job(snakemake.log[0], f"regions {snakemake.wildcards.slide}", threa
         regions_path=Path(snakemake.output.regions),
         overlay_path=Path(snakemake.output.overlay),
         section=config.RegionsConfig(**snakemake.params.section),
+        imported=snakemake.params.imported,
+        coordinates_path=snakemake.params.coordinates and Path(snakemake.params.coordinates),
         quarantine=errors.quarantine_errors(snakemake.config["ledger"]["on_bad_slide"], last_attempt=False),
     )

@@ -20,6 +20,7 @@ with runtime.job(
         weights_path=Path(snakemake.input.weights),
         tokens_paths=[*map(Path, snakemake.output.tokens)],
         encoded_paths=[*map(Path, snakemake.output.encoded)],
+        features_paths=snakemake.params.features_paths,
         section=config.TokenEncodingConfig(**snakemake.params.section),
         device=device,
         threads=snakemake.threads,

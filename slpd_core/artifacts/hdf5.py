@@ -115,6 +115,31 @@ def create_foreign_h5(path: Path, attrs: Mapping[str, Any]) -> Iterator[Any]:
         yield file
 
 
+@contextmanager
+def open_foreign_h5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file of another tool.
+
+    Args:
+        path: Of the file.
+
+    Yields:
+        The h5py.File to read from.
+
+    Raises:
+        ValueError: The file is broken, or what is read in the block is not there.
+    """
+    import h5py
+
+    with open_file(path) as raw:
+        try:
+            with h5py.File(raw, "r") as file:
+                yield file
+        except UNREADABLE as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise ValueError(f"{path}: cannot be read as HDF5 of that kind ({error})") from error
+
+
 def create_texts(group: Any, name: str, texts: str | Sequence[str]) -> Any:
     """Create an array of texts, or a single text, in UTF-8.
 

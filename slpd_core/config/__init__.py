@@ -53,6 +53,7 @@ from slpd_core.config.slides import (
     PatchEncodersConfig,
     PatchesConfig,
     RegionsConfig,
+    RegionsStageConfig,
     SheetConfig,
     TissueConfig,
     TissueOutlineConfig,
@@ -86,6 +87,7 @@ __all__ = [
     "PatchesConfig",
     "PretrainRunConfig",
     "RegionsConfig",
+    "RegionsStageConfig",
     "ReportConfig",
     "SelfDistillationConfig",
     "SheetConfig",
@@ -109,7 +111,7 @@ class Config(Section):
     seed: Seed
     sheet: SheetConfig
     tissue: TissueConfig
-    regions: RegionsConfig
+    regions: RegionsStageConfig
     patches: PatchesConfig
     patch_encoder: PatchEncodersConfig
     tokens: TokensConfig

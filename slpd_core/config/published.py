@@ -21,6 +21,8 @@ OF_ONE_ENCODER: Mapping[str, Any] = {
     "model_kwargs": {},
     "weights": None,
     "interpolate_offset": None,
+    "path": None,
+    "format": None,
     **dict.fromkeys(INPUT_KEYS),
 }
 
@@ -87,6 +89,8 @@ def resolve_encoder(settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: timm cannot hold the encoder, or not without a file, or the table has none of this name.
     """
     name = settings["name"]
+    if settings["source"] == "features":  # the name of an encoder that another tool ran
+        return {**settings, "pooling": settings["pooling"] or "cls"}
     encoder = published_encoders().get(name)
     if encoder is None:
         if settings["source"] is None and "_" not in name and not name.startswith((HUB, FOLDER)):

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -22,7 +22,18 @@ from slpd_core.config.base import (
 from slpd_core.config.published import FOLDER, HUB, OF_ONE_ENCODER, published_encoders, resolve_encoder
 from slpd_core.config.ssl import StageOneConfig
 
-EncoderSource = Literal["random", "hipt", "timm", "dino"]
+EncoderSource = Literal["random", "hipt", "timm", "dino", "features"]
+FeatureFormat = Literal["trident", "slide2vec", "hipt"]
+CoordinateFormat = Literal["trident", "hs2p"]
+
+
+def _require_pair(key: str, folder: str | None, format: str | None, formats: tuple[str, ...]) -> list[str]:
+    """Return why a folder of another tool's files and its format do not go together; nothing where they do."""
+    if folder == "":
+        return [f"{key}: null, but source is features; give the folder of the slides' features"]
+    if (folder is None) == (format is None):
+        return []
+    return [f"format: {format}, but {key} is {folder}; give both or neither (formats: {', '.join(formats)})"]
 
 
 class SheetConfig(Section):
@@ -84,6 +95,21 @@ class RegionsConfig(Section):
     anchor: Literal["slide", "tissue"]
 
 
+class RegionsStageConfig(RegionsConfig):
+    coordinates: str | None
+    format: CoordinateFormat | None
+
+    @model_validator(mode="after")
+    def _coordinates_have_a_format(self) -> Self:
+        raise_problems(_require_pair("coordinates", self.coordinates, self.format, get_args(CoordinateFormat)))
+        return self
+
+    @property
+    def selection(self) -> RegionsConfig:
+        """The settings that a slide's regions depend on."""
+        return RegionsConfig(**self.model_dump(include={*RegionsConfig.model_fields}))
+
+
 class PatchesConfig(Section):
     patches_per_slide: Positive
 
@@ -101,6 +127,8 @@ class PatchEncoderBaseConfig(Section):
     mean: tuple[Number, Number, Number] | None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
     interpolate_offset: Annotated[Number, Field(ge=0, lt=1)] | None
+    path: str | None = None
+    format: FeatureFormat | None = None
 
     @field_validator("model_kwargs", mode="before")
     @classmethod
@@ -149,6 +177,12 @@ class PatchEncoderConfig(PatchEncoderBaseConfig):
                 lines.append(
                     f"model_kwargs: {key!r} is no part of an architecture; delete it, name and weights say that"
                 )
+        if self.source == "features":
+            lines += _require_pair("path", self.path or "", self.format, get_args(FeatureFormat))
+        elif self.path or self.format:
+            lines.append(
+                f"path: given, but source is {self.source}; set source to features, or path and format to null"
+            )
         if self.model_kwargs.get("num_classes"):
             lines.append("model_kwargs: 'num_classes' makes a classifier; delete it, tokens come from before the head")
         raise_problems(lines)
@@ -181,6 +215,8 @@ class PatchEncoderConfig(PatchEncoderBaseConfig):
         Raises:
             FileNotFoundError: It does not exist.
         """
+        if self.path and not Path(self.path).is_dir():
+            raise FileNotFoundError(f"{key}.path: no folder {self.path}; give the folder of the slides' features")
         if self.source not in self.FROM_FILES:
             return
         if self.weights and not Path(self.weights).is_file():
@@ -239,8 +275,8 @@ class PatchEncodersConfig(PatchEncoderBaseConfig):
         overrides = {} if name is None else self.compared[name]
         is_published = str(overrides.get("name")) in published_encoders()
         inherited = self.model_dump(include={*PatchEncoderConfig.model_fields})
-        settings = {**inherited, **(OF_ONE_ENCODER if is_published else {}), **overrides}
-        return PatchEncoderConfig(**resolve_encoder(PatchEncoderBaseConfig(**settings).model_dump()))
+        stated = {**inherited, **(OF_ONE_ENCODER if is_published else {}), **overrides}
+        return PatchEncoderConfig(**resolve_encoder(PatchEncoderBaseConfig(**stated).model_dump()))
 
     def stated_name(self, name: str | None = None) -> str:
         """Return the name of an encoder as the settings state it.
@@ -251,8 +287,8 @@ class PatchEncodersConfig(PatchEncoderBaseConfig):
         Returns:
             A name of the table, of timm, of the hub or of a folder.
         """
-        label: str = self.compared.get(name or "", {}).get("name", self.name)
-        return label
+        stated: str = self.compared.get(name or "", {}).get("name", self.name)
+        return stated
 
     def encoders(self) -> dict[str, PatchEncoderConfig]:
         """List every encoder, the cohort's own first.

@@ -181,7 +181,7 @@ def check_copies(
 
 def check_outlines(
     report: PreflightReport,
-    slide_ids: Sequence[str],
+    files: Mapping[str, str],
     slides: Sequence[SlideProbe],
     folder: str,
     *,
@@ -194,7 +194,7 @@ def check_outlines(
 
     Args:
         report: The report.
-        slide_ids: All slides of the sheets.
+        files: By id, the files of all slides of the sheets.
         slides: Those that open.
         folder: The folder of outlines.
         mask_origin, classes, ignore, threads: As in `find_outline_problems`.
@@ -202,8 +202,8 @@ def check_outlines(
     Returns:
         The slides that have no outline or one that can be used; and by slide id, the outline.
     """
-    outlines = find_outlines(folder, slide_ids)
-    report.add(NOTE if outlines.unmatched else OK, "outlines", outlines.describe(len(slide_ids)))
+    outlines = find_outlines(folder, files)
+    report.add(NOTE if outlines.unmatched else OK, "outlines", outlines.describe(len(files)))
     problems = find_outline_problems(
         slides, outlines.paths, mask_origin=mask_origin, classes=classes, ignore=ignore, threads=threads
     )

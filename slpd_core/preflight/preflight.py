@@ -68,14 +68,19 @@ def run(
         checks.check_external_sheet(report, name, table, scored, find_ambiguities(table))
     report.add_lines(checks.NOTE, labels.doubts)
     missing_tiles = settings.tissue.missing_tiles
-    region_options = settings.regions.model_dump()
+    region_options = settings.regions.selection.model_dump()
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
     slides = checks.check_slides(report, probes, settings.ledger.on_bad_slide)
     outlines: Mapping[str, Path] = NO_OUTLINES
     if settings.tissue.masks_dir:
         options = settings.tissue.outline.model_dump()
         slides, outlines = checks.check_outlines(
-            report, [*rows["slide_id"]], slides, settings.tissue.masks_dir, **options, threads=cores
+            report,
+            dict(zip(rows["slide_id"], rows["path"], strict=True)),
+            slides,
+            settings.tissue.masks_dir,
+            **options,
+            threads=cores,
         )
     checks.check_copies(report, tables, tasks.labels)
     encoders = check_encoders(report, settings, device)
@@ -101,7 +106,7 @@ def _forecast_work(
     sample = sample_cohort(
         slides,
         tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
-        region_options=settings.regions.model_dump(),
+        region_options=settings.regions.selection.model_dump(),
         jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
         outlines=outlines,
     )
@@ -142,6 +147,9 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
         except (ValueError, OSError, RuntimeError) as error:
             report.add(FAIL, "weights", str(error))
             continue
+        if encoder.source == "features":
+            report.add(OK, "features", f"{encoder.path} ({encoder.format}), tokens of {speeds[name].token_dim}")
+            continue
         source = "trained here" if encoder.source == "dino" else encoder.source
         rate = f"{1 / speeds[name].seconds_per_patch:,.0f} patches/s in {speeds[name].precision}"
         report.add(OK, "weights", f"{encoder.name} ({source}), tokens of {speeds[name].token_dim}, {rate}")
@@ -172,6 +180,8 @@ def _time_encoder(encoder: config.PatchEncoderConfig, *, seed: int, **options: A
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights.safetensors")
             patch_encoder.run(weights_path=path, section=loaded, seed=seed)
+            if encoder.source == "features":
+                return throughput.describe_features(path, region_px=options["region_px"])
             weights_gb = sum(os.stat(file).st_size for file in encoder.files) / 1e9
             return throughput.time_patch_encoder(path, weights_gb=weights_gb, **options)
     finally:

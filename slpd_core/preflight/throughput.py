@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from slpd_core import config
-from slpd_core.encoders.patch_encoder_file import read_patch_encoder
+from slpd_core import artifacts, config
+from slpd_core.encoders.patch_encoder_file import parse_metadata, read_patch_encoder
 from slpd_core.encoders.precision import choose_precision
 from slpd_core.endpoints.kinds import Classification
 from slpd_core.evaluation import classifiers
@@ -44,6 +44,20 @@ class EncoderSpeed:
     precision: str
     patches_per_region: int
     weights_gb: float = 0.0
+
+
+def describe_features(weights_path: Path, *, region_px: int) -> EncoderSpeed:
+    """Describe another tool's features, which are read and not encoded.
+
+    Args:
+        weights_path: The patch encoder, as the stage writes it.
+        region_px: Side of a region.
+
+    Returns:
+        The speed: no time per patch.
+    """
+    meta = parse_metadata(artifacts.read_weights(weights_path)[1])
+    return EncoderSpeed(0.0, meta["token_dim"], "fp16", (region_px // meta["patch_px"]) ** 2)
 
 
 def time_patch_encoder(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.artifacts.coordinate_files import FEATURE_ENDINGS, FEATURE_READERS
 from slpd_core.encoders import vit
 from slpd_core.encoders.patch_encoder import build_encoder, load_weights
 from slpd_core.encoders.patch_encoder_file import PLAIN_VIT
@@ -44,6 +45,34 @@ def _fingerprint(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any], glo
     return artifacts.fingerprint(
         "patch_encoder", str(VERSION), json.dumps(settings, sort_keys=True), digest.hexdigest()
     )
+
+
+def _describe_features(section: config.PatchEncoderConfig) -> artifacts.Meta:
+    """Describe an encoder that another tool ran, as metadata without weights; its first file tells their length."""
+    folder, endings = Path(section.path or ""), FEATURE_ENDINGS[section.format or ""]
+    path = next((path for path in sorted(folder.iterdir()) if path.name.endswith(endings)), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"patch_encoder.path: {folder} has no {' or '.join(endings)}; give the folder that holds the features"
+        )
+    features = FEATURE_READERS[path.suffix](path)
+    name, token_dim = features.encoder or section.name, int(features.vectors.shape[-1])
+    values: dict[str, Any] = {
+        "name": name,
+        "source": section.source,
+        "model_kwargs": {},
+        "patch_px": section.patch_px,
+        "input_px": section.patch_px,
+        "pooling": section.pooling,
+        "mean": section.mean or HALF_RGB,
+        "std": section.std or HALF_RGB,
+        "token_dim": token_dim,
+    }
+    meta = artifacts.provenance("patch_encoder", VERSION, section.model_dump(), name)
+    meta |= {key: json.dumps(value) for key, value in values.items()}
+    return meta | {
+        "fingerprint": artifacts.fingerprint("features", str(VERSION), name, str(token_dim), str(section.patch_px))
+    }
 
 
 @dataclass(frozen=True)
@@ -164,6 +193,12 @@ def run(
         FileNotFoundError: The weights that the settings name are missing.
         ValueError: The weights do not fit the settings.
     """
+    if section.source == "features":
+        section.require_weights()
+        meta = _describe_features(section)
+        artifacts.write_weights(weights_path, {}, meta)
+        log.info("tokens of %s from the features in %s", meta["token_dim"], section.path)
+        return
     if training:
         vit_params = select_vit(section, training.recipe, training.device)
         weights, history = train_stage_one(vit_params, training, seed)

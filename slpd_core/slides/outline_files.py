@@ -1,6 +1,7 @@
 """The folder of outlines: the file of each slide."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +36,14 @@ class Outlines:
         return text + (f"; of no slide: {name_some(self.unmatched)}" if self.unmatched else "")
 
 
-def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
+def find_outlines(folder: str | None, slides: Mapping[str, str]) -> Outlines:
     """Find the outlines of slides in a folder by their names: {slide_id}.geojson or .json, also with .gz.
+
+    An outline may also have the name of the slide's file, as TRIDENT names it.
 
     Args:
         folder: The setting tissue.masks_dir; None has no outlines.
-        slide_ids: The slides of all sheets; case does not count.
+        slides: By id, the files of the slides of all sheets; case does not count.
 
     Returns:
         The outlines.
@@ -53,7 +56,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
         return Outlines({})
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"tissue.masks_dir: no folder {folder}; correct it or leave it empty (null)")
-    ids = {fold_id(slide_id): slide_id for slide_id in slide_ids}
+    ids = _ids_by_name(slides)
     paths: dict[str, Path] = {}
     unmatched = []
     for path in sorted(path for path in Path(folder).iterdir() if not path.name.startswith(".") and path.is_file()):
@@ -66,7 +69,7 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
             paths[slide_id] = path
     misnamed = [name for name in unmatched if fold_id(name).endswith(GEOJSON_SUFFIXES)]
     if misnamed:
-        free = next((slide_id for slide_id in ids.values() if slide_id not in paths), "")
+        free = next((slide_id for slide_id in slides if slide_id not in paths), "")
         hint = f", for example {free}.geojson" if free else ""
         raise ValueError(
             f"tissue.masks_dir: no slide of a sheet is called {name_some(misnamed)}; name it {{slide_id}}.geojson{hint}"
@@ -74,18 +77,27 @@ def find_outlines(folder: str | None, slide_ids: Iterable[str]) -> Outlines:
     return Outlines(paths, tuple(unmatched))
 
 
-def find_outline(folder: str | None, slide_id: str) -> Path | None:
+def _ids_by_name(slides: Mapping[str, str]) -> dict[str, str]:
+    """Ids of slides by the folded names that an outline may have; a file's name that several slides share is none."""
+    stems = Counter(fold_id(Path(path).stem) for path in slides.values())
+    by_file = {stem: slide_id for slide_id, path in slides.items() if stems[stem := fold_id(Path(path).stem)] == 1}
+    return by_file | {fold_id(slide_id): slide_id for slide_id in slides}
+
+
+def find_outline(folder: str | None, slide_id: str, slides: Mapping[str, str]) -> Path | None:
     """Find the outline of one slide in a folder that `find_outlines` has checked.
 
     Args:
         folder: The setting tissue.masks_dir; None has no outlines.
         slide_id: Id of the slide.
+        slides: As in `find_outlines`.
 
     Returns:
         The file; None if the slide has none.
     """
+    ids = _ids_by_name(slides)
     paths = Path(folder).iterdir() if folder else ()
-    return next((path for path in paths if _read_id(path.name) == fold_id(slide_id) and path.is_file()), None)
+    return next((path for path in paths if ids.get(_read_id(path.name)) == slide_id and path.is_file()), None)
 
 
 def _read_id(name: str) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from slpd_core import artifacts, config
+from slpd_core.artifacts.coordinate_files import COORDINATE_READERS
 from slpd_core.drawing.overlays import draw_placeholder, draw_regions
 from slpd_core.runtime import log
-from slpd_core.slides.grid import has_enough_tissue, place_grid
+from slpd_core.slides.grid import has_enough_tissue, place_grid, tissue_fractions
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, downsample_factor, region_side_level0
 
@@ -61,6 +62,53 @@ def select_regions(
     if not kept.any():
         slide = replace(slide, reason=empty_reason(tissue, fractions, min_tissue_fraction))
     return artifacts.Regions(slide, coords[kept], fractions[kept], size_px, region_px, target_mpp)
+
+
+def import_regions(
+    tissue: artifacts.Tissue, path: Path | None, *, size_px: int, target_mpp: float
+) -> artifacts.Regions:
+    """Take a slide's regions from another tool's coordinates as they are; a quarantined slide has none.
+
+    Args:
+        tissue: The slide's tissue, for the fraction of it in each region.
+        path: The file of coordinates; None where the slide has none.
+        size_px: Side of a region at `target_mpp`.
+        target_mpp: um/px at which regions are read.
+
+    Returns:
+        The regions, in the order of the file.
+
+    Raises:
+        SlideError: The slide has no file of coordinates.
+        ValueError: The file is broken, or its squares are of another size or beyond the slide.
+    """
+    none = select_regions(replace(tissue, polygons=()), size_px=size_px, target_mpp=target_mpp)
+    slide = tissue.slide
+    if slide.status != artifacts.OK:
+        return none
+    if path is None:
+        raise SlideError(
+            f"{slide.slide_id}: no file of coordinates in regions.coordinates; add it, or remove the slide from the "
+            "sheet"
+        )
+    squares, side = COORDINATE_READERS[path.suffix](path), none.size_level0_px
+    stated = squares.side_level0_px
+    if stated is not None and abs(stated - side) > 1:
+        raise ValueError(
+            f"{slide.slide_id}: {path} lists squares of {stated:g} level-0 px ({stated * slide.mpp:g} um), but a "
+            f"region has {side:g} ({side * slide.mpp:g} um); correct regions.size_px or regions.target_mpp, or the "
+            "slide's mpp"
+        )
+    beyond = (squares.coords <= -side) | (squares.coords >= (slide.width_px, slide.height_px))
+    if beyond.any():
+        x, y = squares.coords[np.argmax(beyond.any(axis=1))]
+        raise ValueError(
+            f"{slide.slide_id}: {path} lists a square at ({x}, {y}), beyond the slide's {slide.width_px} x "
+            f"{slide.height_px} level-0 px; give the coordinates of this slide"
+        )
+    fractions = tissue_fractions(squares.coords, side, tissue.polygons)
+    slide = slide if len(squares.coords) else replace(slide, reason=f"{path.name} lists no regions")
+    return artifacts.Regions(slide, squares.coords, fractions, size_px, side, target_mpp)
 
 
 def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, min_tissue_fraction: float) -> str:
@@ -132,6 +180,8 @@ def run(
     overlay_path: Path,
     section: config.RegionsConfig,
     quarantine: tuple[type[Exception], ...],
+    imported: bool = False,
+    coordinates_path: Path | None = None,
 ) -> None:
     """Write a slide's regions and their picture; a slide coarser than the target um/px is quarantined.
 
@@ -142,20 +192,26 @@ def run(
         overlay_path: The picture to write.
         section: The stage's settings.
         quarantine: Errors that quarantine the slide; others are raised.
+        imported: Whether regions are another tool's.
+        coordinates_path: Their coordinates; None where the slide has none.
 
     Raises:
         SlideError: The slide is coarser than the target um/px, and `quarantine` does not hold SlideError.
     """
     tissue, meta = artifacts.read_tissue(tissue_path)
-    settings = section.model_dump()
+    settings = section.model_dump(include={*config.RegionsConfig.model_fields})
+    inputs = [meta["fingerprint"], *([artifacts.file_fingerprint(coordinates_path)] if coordinates_path else [])]
     try:
-        regions = select_regions(tissue, **settings)
+        if imported:
+            regions = import_regions(tissue, coordinates_path, size_px=section.size_px, target_mpp=section.target_mpp)
+        else:
+            regions = select_regions(tissue, **settings)
     except quarantine as error:
         log.warning("quarantined: %s", error)
         slide = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
         regions = select_regions(replace(tissue, slide=slide), **settings)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
-    provenance = artifacts.provenance("regions", VERSION, settings, meta["fingerprint"])
+    provenance = artifacts.provenance("regions", VERSION, settings, *inputs)
     grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})
     artifacts.write_picture(overlay_path, draw_regions_overlay(outlined_path, tissue, regions, **grid))
     artifacts.write_regions(regions_path, regions, provenance)

@@ -63,6 +63,21 @@ def read_sheet(
     return frame.assign(mpp=frame["mpp"].map(_read_mpp)).reset_index(drop=True)
 
 
+def read_external(
+    paths: Mapping[str, str], *, columns: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, pd.DataFrame]:
+    """Read the sheets of external cohorts.
+
+    Args:
+        paths: By name, the sheet.
+        columns: As in `read_sheet`.
+
+    Returns:
+        The sheets by name.
+    """
+    return {name: read_sheet(Path(path), columns=columns, external=True) for name, path in paths.items()}
+
+
 def _fill_patients(patients: pd.Series, slides: pd.Series) -> pd.Series:
     """Fill empty patients from the TCGA barcodes of their slides, else with the slide ids; log how many."""
     empty, barcodes = patients == "", slides.str.extract(TCGA_PATIENT)[0]

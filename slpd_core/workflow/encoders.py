@@ -67,7 +67,8 @@ class Encoders:
 
     def patch_encoder_section(self, wildcards: Any) -> dict[str, Any]:
         """Return the settings of a patch encoder as plain values."""
-        return self.patch_encoder(wildcards).model_dump()
+        encoder = self.patch_encoder(wildcards)
+        return encoder.model_dump(exclude=set() if encoder.source == "features" else {"path", "format"})
 
     def patch_encoder_recipe(self, wildcards: Any) -> dict[str, Any] | None:
         """Return the settings by which a patch encoder is trained; None where its weights come from elsewhere."""

@@ -104,7 +104,12 @@ class SlideJob:
         Returns:
             A function of wildcards that returns the values of all slides.
         """
-        return lambda wildcards: [function(SimpleNamespace(slide=slide)) for slide in self.slides]
+
+        def values(wildcards: Any) -> list[Any]:
+            encoder = getattr(wildcards, "encoder", "")
+            return [function(SimpleNamespace(slide=slide, encoder=encoder)) for slide in self.slides]
+
+        return values
 
     def total(self, function: Callable[[Any], float]) -> Callable[[Any], float]:
         """Turn a quantity of the wildcard `slide` into that of the job.

@@ -38,6 +38,7 @@ class SlideFiles:
         self.external = {name: [*table["slide_id"]] for name, table in external.items()}
         records = [row for table in (sheet, *external.values()) for row in table.to_dict("records")]
         self.rows: dict[str, dict[str, Any]] = {str(row["slide_id"]): dict(row) for row in records}
+        self._paths = {slide: str(row["path"]) for slide, row in self.rows.items()}
         self._outline_paths: dict[str, Path | None] = {}
 
     def path(self, wildcards: Any) -> str:
@@ -131,7 +132,7 @@ class SlideFiles:
     @cached_property
     def outlines(self) -> Outlines:
         """The outlines of all slides, and the files in their folder that are of none."""
-        return find_outlines(self.settings.tissue.masks_dir, self.rows)
+        return find_outlines(self.settings.tissue.masks_dir, self._paths)
 
     def outline_path(self, wildcards: Any) -> Path | None:
         """Return the outline by hand of a slide.
@@ -144,7 +145,7 @@ class SlideFiles:
         """
         slide, folder = wildcards.slide, self.settings.tissue.masks_dir
         if slide not in self._outline_paths:
-            path = self.outlines.paths.get(slide) if self.planning else find_outline(folder, slide)
+            path = self.outlines.paths.get(slide) if self.planning else find_outline(folder, slide, self._paths)
             self._outline_paths[slide] = path
         return self._outline_paths[slide]
 

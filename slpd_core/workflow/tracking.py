@@ -19,6 +19,9 @@ UNDECLARED = {
     "slide_paths": f"{_MAY_MOVE} `slide_file` stands for names, sizes and dates of the slides' files.",
     "outline_path": f"{_MAY_MOVE} `outline_file` stands for size and date.",
     "unmatched": "Names of files that are not read.",
+    "coordinates": "It is an input too, where the slide has it.",
+    "features_paths": "They are inputs too, where the slides have them.",
+    "imported": "Other files are inputs then.",
     "kept_dir": _KEPT,
     "cache_dir": "Shared tokens are addressed by their content: other content has another name.",
     "tokens": "The ledger is declared and stands for all of them.",
@@ -53,6 +56,23 @@ def untracked(location: Any) -> Callable[[Any, Any], Any]:
         return location(wildcards) if callable(location) else location
 
     return locate
+
+
+def existing(find: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    """Turn a function that finds a file into an input of a rule, which is empty where there is none.
+
+    Args:
+        find: Of the wildcards: a file, several, or None in place of one.
+
+    Returns:
+        A function of the wildcards.
+    """
+
+    def find_existing(wildcards: Any) -> list[Any]:
+        paths = find(wildcards)
+        return [path for path in (paths if isinstance(paths, list) else [paths]) if path is not None]
+
+    return find_existing
 
 
 def file_state(path: str | os.PathLike[str]) -> str:

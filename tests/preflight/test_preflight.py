@@ -61,7 +61,7 @@ def probed(settings, cohort):
     """Write slides of so many regions each; returns their probes and the sample of them."""
 
     def probe(counts: list[int]) -> tuple[list[slides.SlideProbe], slides.CohortSample]:
-        options = settings().regions.model_dump()
+        options = settings().regions.selection.model_dump()
         probes = slides.probe_slides(read_sheet(cohort(counts)), region_options=options)
         tissue_options = settings().tissue.model_dump(exclude={"masks_dir"})
         return probes, slides.sample_cohort(probes, tissue_options=tissue_options, region_options=options)
@@ -115,7 +115,7 @@ def test_the_sample_finds_what_the_stages_find(settings, probed):
     for slide, of_slide in zip(sample.slides, sample.regions, strict=True):
         outlined, _ = tissue.segment_file(slide.slide_id, slide.path, **settings().tissue.segmentation.model_dump())
         np.testing.assert_array_equal(
-            of_slide.coords, regions.select_regions(outlined, **settings().regions.model_dump()).coords
+            of_slide.coords, regions.select_regions(outlined, **settings().regions.selection.model_dump()).coords
         )
 
 
@@ -213,11 +213,6 @@ def test_license_and_scale_of_a_published_encoder_are_printed(settings, cohort, 
     verdict, scale = printed["scale"]
     assert verdict == "note"
     assert scale.endswith("but was trained at 0.5: its tokens may tell less; set regions.target_mpp to 0.5")
-
-
-def test_an_untrained_encoder_has_no_license(settings, cohort, look):
-    cohort([2] * 4)
-    assert "license" not in look(settings(patch_encoder={"name": "lunit-vits16", "source": "random"}))
 
 
 @pytest.mark.parametrize(

@@ -105,15 +105,34 @@ def test_classes_are_tissue_or_left_out(tmp_path, settings):
     )
 
 
+# Slides by id, and their files.
+ST, A, MULLER = {"s": "1.svs", "t": "2.svs"}, {"a": "1.svs"}, {"M\u00fcller": "1.svs", "b": "2.svs"}
+
+
+def test_an_outline_may_have_the_name_of_the_slides_file(tmp_path):
+    """As TRIDENT names them; an id goes before the name of another slide's file."""
+    slides = {"a": "one/x.svs", "b": "two/a.svs", "c": "one/y.svs", "d": "two/y.svs"}
+    for name in ("x.geojson", "a.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"x\.geojson are of one slide|a\.json and x\.geojson are of one slide"):
+        outline_files.find_outlines(str(tmp_path), slides)
+    (tmp_path / "a.json").unlink()
+    assert outline_files.find_outlines(str(tmp_path), slides).paths == {"a": tmp_path / "x.geojson"}
+    assert outline_files.find_outline(str(tmp_path), "a", slides) == tmp_path / "x.geojson"
+    (tmp_path / "y.geojson").touch()  # of c or of d
+    with pytest.raises(ValueError, match=r"no slide of a sheet is called y\.geojson"):
+        outline_files.find_outlines(str(tmp_path), slides)
+
+
 @pytest.mark.parametrize("name", ["s.geojson", "S.GeoJSON", "s.json", "s.geojson.gz", "s.JSON.GZ"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_outlines_of_all_names_and_encodings_are_read(tmp_path, name, encoding):
     text = json.dumps([feature(box(0, 0, 900, 900), "Gewebe ä")], ensure_ascii=False).encode(encoding)
     (tmp_path / name).write_bytes(gzip.compress(text) if name.lower().endswith("gz") else text)
-    found = outline_files.find_outlines(str(tmp_path), ["s", "t"])
+    found = outline_files.find_outlines(str(tmp_path), ST)
     assert found.paths == {"s": tmp_path / name}
-    assert outline_files.find_outline(str(tmp_path), "s") == tmp_path / name
-    assert outline_files.find_outline(str(tmp_path), "t") is None
+    assert outline_files.find_outline(str(tmp_path), "s", ST) == tmp_path / name
+    assert outline_files.find_outline(str(tmp_path), "t", ST) is None
     assert area(read(found.paths["s"])[0]) == 900**2
 
 
@@ -134,15 +153,15 @@ def test_a_package_is_held_to_bounds(tmp_path, monkeypatch):
 
 
 def test_the_folder_of_outlines_says_what_it_has(tmp_path):
-    assert outline_files.find_outlines(None, ["a"]).paths == {}
-    assert outline_files.find_outline(None, "a") is None
+    assert outline_files.find_outlines(None, A).paths == {}
+    assert outline_files.find_outline(None, "a", A) is None
     with pytest.raises(FileNotFoundError, match=r"tissue\.masks_dir: no folder"):
-        outline_files.find_outlines(str(tmp_path / "gone"), ["a"])
+        outline_files.find_outlines(str(tmp_path / "gone"), A)
     for name in ("Mu\u0308ller.geojson", "notes.txt", "project.json", "._Mu\u0308ller.geojson", ".DS_Store"):
         (tmp_path / name).touch()
-    found = outline_files.find_outlines(str(tmp_path), ["M\u00fcller", "b"])
+    found = outline_files.find_outlines(str(tmp_path), MULLER)
     assert found.paths.keys() == {"M\u00fcller"}
-    assert outline_files.find_outline(str(tmp_path), "M\u00fcller") == found.paths["M\u00fcller"]
+    assert outline_files.find_outline(str(tmp_path), "M\u00fcller", MULLER) == found.paths["M\u00fcller"]
     assert found.describe(2) == "1 of 2 slides have an outline; of no slide: notes.txt, project.json"
 
 
@@ -151,10 +170,10 @@ def test_outlines_of_no_slide_or_two_of_one_are_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"tissue\.masks_dir: no slide of a sheet is called aa\.geojson\.gz; name it .*a\.geo"
     ):
-        outline_files.find_outlines(str(tmp_path), ["a"])
+        outline_files.find_outlines(str(tmp_path), A)
     (tmp_path / "aa.geojson").touch()
     with pytest.raises(ValueError, match=r"aa\.geojson and aa\.geojson\.gz are of one slide"):
-        outline_files.find_outlines(str(tmp_path), ["aa"])
+        outline_files.find_outlines(str(tmp_path), {"aa": "x.svs"})
 
 
 @pytest.mark.parametrize(("origin", "corner"), [("slide", (0, 0)), ("bounds", (SIDE, 0))])

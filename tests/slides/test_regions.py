@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -200,3 +201,54 @@ def test_the_picture_of_a_quarantined_slide_says_why(run, tmp_path):
     assert Image.open(tmp_path / "r.png").width == 640
     run(artifacts.Tissue(artifacts.SlideInfo("s", artifacts.QUARANTINED, "torn"), ()))
     assert Image.open(tmp_path / "r.png").size == (500, 450)
+
+
+@pytest.fixture
+def coordinates(tmp_path):
+    """Write TRIDENT's coordinates of a slide."""
+
+    def write(corners, side=4096):
+        with h5py.File(tmp_path / "s_patches.h5", "w") as file:
+            file["coords"] = np.array(corners, np.int64).reshape(-1, 2)
+            file["coords"].attrs["patch_size_level0"] = side
+        return tmp_path / "s_patches.h5"
+
+    return write
+
+
+WHOLE = artifacts.Tissue(SLIDE, (box(0, 0, 5000, 9000),))
+
+
+def test_coordinates_of_another_tool_are_taken_as_they_are(coordinates):
+    corners = [[5000, 17], [3, 0], [904, 4096], [-96, 8999]]
+    kept = regions.import_regions(WHOLE, coordinates(corners), size_px=4096, target_mpp=0.5)
+    assert kept.coords.tolist() == corners
+    np.testing.assert_allclose(kept.tissue_fraction, [0, 1, 1, 4000 / 4096**2])
+    assert (kept.size_px, kept.size_level0_px, kept.target_mpp, kept.slide) == (4096, 4096, 0.5, SLIDE)
+
+
+@pytest.mark.parametrize(
+    ("corners", "side", "message"),
+    [
+        (
+            [[0, 0]],
+            2048,
+            r"s: .*s_patches\.h5 lists squares of 2048 level-0 px \(1024 um\), but a region has 4096 \(2048",
+        ),
+        ([[0, 0], [10_000, 0]], 4096, r"s: .* lists a square at \(10000, 0\), beyond the slide's 10000 x 9000"),
+        ([[0, -4096]], 4096, r"\(0, -4096\), beyond"),
+    ],
+)
+def test_coordinates_of_another_slide_are_refused_by_name(coordinates, corners, side, message):
+    with pytest.raises(ValueError, match=message) as error:
+        regions.import_regions(WHOLE, coordinates(corners, side), size_px=4096, target_mpp=0.5)
+    assert not isinstance(error.value, SlideError)
+
+
+def test_no_coordinates_is_a_bad_slide_and_none_in_them_is_a_slide_without_regions(coordinates):
+    with pytest.raises(SlideError, match=r"^s: no file of coordinates in regions\.coordinates"):
+        regions.import_regions(WHOLE, None, size_px=4096, target_mpp=0.5)
+    kept = regions.import_regions(WHOLE, coordinates([]), size_px=4096, target_mpp=0.5)
+    assert (len(kept.coords), kept.slide.reason) == (0, "s_patches.h5 lists no regions")
+    bad = replace(WHOLE, slide=replace(SLIDE, status=artifacts.QUARANTINED, reason="torn"))
+    assert regions.import_regions(bad, None, size_px=4096, target_mpp=0.5).slide.reason == "torn"

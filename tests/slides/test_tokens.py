@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from PIL import Image
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import read_patch_encoder
 from slpd_core.pretraining import patch_encoder
-from slpd_core.slides import patch_pixels, tokenizer, tokens
+from slpd_core.slides import encoding, imported_tokens, patch_pixels, tokenizer, tokens
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
@@ -122,13 +123,13 @@ def test_the_batch_size_does_not_show(encode, slide):
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_tiles_are_decoded_as_the_setting_says(encode, slide, monkeypatch, scaled):
-    seen, reader = [], tokens.RegionReader
+    seen, reader = [], encoding.RegionReader
 
     def record(*args, **options):
         seen.append(options)
         return reader(*args, **options)
 
-    monkeypatch.setattr(tokens, "RegionReader", record)
+    monkeypatch.setattr(encoding, "RegionReader", record)
     encode(slide, [(0, 0)], jpeg_scaled_decoding=scaled)
     assert [options["jpeg_scaled_decoding"] for options in seen] == [scaled]
 
@@ -358,10 +359,10 @@ def test_a_region_is_copied_while_its_colours_are_computed(patch_px):
 def test_regions_in_buffers_give_the_same_tokens_and_colours(tasks, weights, monkeypatch):
     """As for a GPU, whose buffers are pinned."""
     encoder, (slide, *_) = tokenizer.load_tokenizer(weights, precision="fp32"), tasks(broken=False)
-    list(tokens.encode_slides([slide], encoder, token_dim=64))
+    list(encoding.encode_slides([slide], encoder, token_dim=64))
     expected = slide.tokens_path.read_bytes()
     monkeypatch.setattr(encoder, "pinned_like", lambda region: torch.zeros(region.shape, dtype=torch.uint8))
-    list(tokens.encode_slides([slide], encoder, token_dim=64, reading_threads=2))
+    list(encoding.encode_slides([slide], encoder, token_dim=64, reading_threads=2))
     assert slide.tokens_path.read_bytes() == expected
 
 
@@ -419,7 +420,7 @@ def tasks(tmp_path):
             info = artifacts.SlideInfo(name, artifacts.OK, "", 1024, 512, 0.5, "sheet")
             coords = np.array([(x, y) for y in (0, 256) for x in (0, 256, 512)], np.int64)
             regions = artifacts.Regions(info, coords, np.ones(6, np.float32), 256, 256, 0.5)
-            slides.append(tokens.SlideTask(path, regions, tmp_path / f"{name}.h5", META))
+            slides.append(encoding.SlideTask(path, regions, tmp_path / f"{name}.h5", META))
         return slides
 
     return tasks
@@ -429,12 +430,12 @@ def tasks(tmp_path):
 def test_slides_encoded_together_are_as_each_encoded_alone(tasks, weights, threads):
     encoder, slides = tokenizer.load_tokenizer(weights, precision="fp32"), tasks(broken=False)
     for slide in slides:
-        ((same, _),) = tokens.encode_slides([slide], encoder, token_dim=64)
+        ((same, _),) = encoding.encode_slides([slide], encoder, token_dim=64)
         assert same is slide
     alone = [slide.tokens_path.read_bytes() for slide in slides]
     for slide in slides:
         slide.tokens_path.unlink()
-    encoded = list(tokens.encode_slides(slides, encoder, token_dim=64, reading_threads=threads))
+    encoded = list(encoding.encode_slides(slides, encoder, token_dim=64, reading_threads=threads))
     assert [slide for slide, _ in encoded] == slides
     assert [regions for _, regions in encoded] == [slide.regions for slide in slides]
     assert [slide.tokens_path.read_bytes() for slide in slides] == alone
@@ -444,13 +445,13 @@ def test_slides_encoded_together_are_as_each_encoded_alone(tasks, weights, threa
 def test_a_bad_slide_among_others_is_quarantined_alone(tasks, weights, threads):
     encoder, slides = tokenizer.load_tokenizer(weights, precision="fp32"), tasks(broken=True)
     options = {"token_dim": 64, "reading_threads": threads}
-    regions = dict(tokens.encode_slides(slides, encoder, **options, quarantine=(SlideError,)))
+    regions = dict(encoding.encode_slides(slides, encoder, **options, quarantine=(SlideError,)))
     status = {slide.regions.slide.slide_id: kept.slide.status for slide, kept in regions.items()}
     assert status == {"a": artifacts.OK, "b": artifacts.QUARANTINED, "c": artifacts.OK}
     assert [slide.tokens_path.exists() for slide in slides] == [True, False, True]
     assert len(artifacts.read_tokens(slides[2].tokens_path)[0].tokens) == 6
     with pytest.raises(SlideError, match=r"b\.tiff"):
-        list(tokens.encode_slides(slides, encoder, **options))
+        list(encoding.encode_slides(slides, encoder, **options))
 
 
 def test_a_job_that_fails_goes_on_where_it_was(tasks, weights, settings, tmp_path, caplog):
@@ -491,12 +492,60 @@ def test_all_threads_read_for_a_gpu_and_one_for_a_cpu(encode, slide, monkeypatch
 
     def encode_nothing(slides, _, *, reading_threads, **__):
         seen.append(reading_threads)
-        yield slides[0], tokens.as_quarantined(slides[0].regions, "not read")
+        yield slides[0], encoding.as_quarantined(slides[0].regions, "not read")
 
     monkeypatch.setattr(tokens, "load_tokenizer", lambda *_, **__: None)
     monkeypatch.setattr(tokens, "encode_slides", encode_nothing)
     encode(slide, [(0, 0)], device=device, threads=8)
     assert seen == [reading]
+
+
+@pytest.mark.parametrize("ending", [".h5", ".pt"])
+def test_features_that_our_encoder_extracts_on_the_corners_are_its_tokens(
+    encode, slide, weights, tmp_path, settings, ending
+):
+    """The loop through other tools: corners of patches out, features in; the extractor is played by our own weights."""
+    whole, _ = encode(slide, [(0, 0), (256, 64), (300, 200)])
+    model, _ = read_patch_encoder(weights)
+    regions, _ = artifacts.read_regions(tmp_path / "r.h5")
+    corners = np.rint(imported_tokens.patch_corners(regions, 4)).astype(np.int64)
+    with Slide(slide) as opened, torch.inference_mode():
+        pixels = np.stack([opened.read(tuple(corner), (64, 64), 0.5) for corner in corners.tolist()])
+        features = model((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
+    folder = tmp_path / "features"
+    folder.mkdir()
+    with h5py.File(folder / "s.h5", "w") as file:
+        file["coords"] = corners if ending == ".h5" else regions.coords
+        file["coords"].attrs["patch_size_level0"] = 64 if ending == ".h5" else 256
+        if ending == ".h5":
+            file["features"] = features
+            file["features"].attrs["encoder"] = "uni_v1"
+    if ending == ".pt":
+        torch.save(torch.from_numpy(features).reshape(3, 16, 64), folder / "s.pt")
+    options = {"source": "features", "path": str(folder), "format": "trident" if ending == ".h5" else "hipt"}
+    section = config.PatchEncoderConfig(
+        **settings.patch_encoder.cohort_encoder.model_dump() | options | {"patch_px": 64}
+    )
+    patch_encoder.run(weights_path=tmp_path / "w2.safetensors", section=section, seed=1)
+    paths = {"slide_paths": [slide], "regions_paths": [tmp_path / "r.h5"], "weights_path": tmp_path / "w2.safetensors"}
+    paths |= {"tokens_paths": [tmp_path / "t2.h5"], "encoded_paths": [tmp_path / "e2.h5"]}
+    stage = {"section": settings.tokens.encoding, "device": "cpu", "quarantine": (SlideError,)}
+    tokens.run(**paths, features_paths=[folder / f"s{ending}"], **stage)
+    imported, meta = artifacts.read_tokens(tmp_path / "t2.h5")
+    np.testing.assert_allclose(imported.tokens.astype(float), whole.tokens.astype(float), atol=1e-3)
+    np.testing.assert_allclose(imported.mean_color.astype(float), whole.mean_color.astype(float), atol=3)
+    name = "uni_v1" if ending == ".h5" else section.name
+    assert (meta["encoder_source"], meta["encoder_name"], meta["precision"]) == ("features", name, "fp16")
+    assert (imported.slide, imported.coords.tolist()) == (whole.slide, whole.coords.tolist())
+
+    with h5py.File(folder / "s.h5", "a") as file:
+        file["coords"][0] += 2
+    with pytest.raises(ValueError, match=r"^s: .*no features of 1 of \d+ \w+ corners"):
+        tokens.run(**paths, features_paths=[folder / f"s{ending}"], **stage)
+    tokens.run(**paths, features_paths=[None], **stage)
+    lacking, _ = artifacts.read_tokens(tmp_path / "t2.h5")
+    assert (lacking.slide.status, len(lacking.tokens)) == (artifacts.QUARANTINED, 0)
+    assert lacking.slide.reason.startswith("s: no file of features in patch_encoder.path")
 
 
 KILLED = """
