@@ -32,12 +32,16 @@ def write_artifacts(root: Path) -> None:
     rows = [(f"s{slide}", *xy) for slide in range(N_SLIDES) for xy in corners.tolist()]
     frame = pd.DataFrame(rows, columns=["slide_id", "x", "y"])
     frame["embedding"] = [*rng.normal(size=(len(rows), EMBED_DIM)).astype(np.float32)]
+    prototypes = {"region_slide": frame["slide_id"].to_numpy(str), "coords": frame[["x", "y"]].to_numpy()}
+    prototypes["assignment"] = rng.integers(0, 4, len(rows)).astype(np.int32)
+    artifacts.write_arrays(root / "slpd" / "prototypes.h5", prototypes, {}, meta)
     artifacts.write_table(root / "slpd.parquet", "embed", frame, meta | {"embed_dim": str(EMBED_DIM)})
 
 
 def time_export(root: Path, formats: list[str]) -> float:
     """Return the least seconds in which the slide is exported."""
-    section = config.ExportConfig.model_validate({"formats": formats, "what": ["regions", "patches"], "runs": None})
+    values = {"formats": formats, "what": ["regions", "patches"], "runs": None, "qupath_origin": "bounds"}
+    section = config.ExportConfig.model_validate(values)
     least = float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -51,6 +55,7 @@ def time_export(root: Path, formats: list[str]) -> float:
             record_path=root / "record.json",
             section=section,
             patch_px=256,
+            prototypes_paths=[root / "slpd" / "prototypes.h5"] if "qupath" in formats else [],
         )
         least = min(least, time.perf_counter() - started)
     return least

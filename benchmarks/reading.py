@@ -32,7 +32,7 @@ from slpd_core.runtime.threads import keep_freed_memory
 from slpd_core.wsi.read_plan import resample
 from slpd_core.wsi.reader import Slide
 from slpd_core.wsi.tiff_levels import find_levels
-from slpd_core.wsi.tiff_tiles import tile_buffer
+from slpd_core.wsi.tile_reader import tile_buffer
 
 REGION_PX, SLIDE_PX, TILES_PX = 4096, 4608, (240, 256, 512)
 QUALITIES = {"4:2:0": 80, "RGB 4:4:4": 90}  # libvips subsamples below 90, and keeps RGB from there on

@@ -106,11 +106,36 @@ use rule evaluate as evaluate_folds with:
 ruleorder: evaluate_folds > evaluate
 
 
-rule heatmaps:
+rule attention:
     input:
         folds="<results>/folds/{task}/folds.parquet",
         models=ROWS.models,
         embeds=ROWS.embed_tables,
+    output:
+        "<results>/attention/{task}/{features}/{classifier}.parquet",
+    log:
+        "<logs>/attention/{task}/{features}/{classifier}.log",
+    benchmark:
+        "<benchmarks>/attention/{task}/{features}/{classifier}.tsv"
+    wildcard_constraints:
+        features=name_pattern(ENCODERS.runs),
+        classifier=name_pattern(sections.ATTENTION),
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(60),
+    params:
+        version=stage_version("evaluation/attention"),
+    script:
+        "../workflow_scripts/attention.py"
+
+
+rule heatmaps:
+    input:
+        folds="<results>/folds/{task}/folds.parquet",
+        attention="<results>/attention/{task}/{features}/{classifier}.parquet",
+        predictions=ROWS.tested,
     output:
         report(
             "<results>/heatmaps/{task}/{features}/{classifier}.jpg",

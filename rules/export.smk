@@ -7,6 +7,9 @@ rule export_slide:
         tissue="<results>/tissue/{slide}.geojson",
         tokens=EXPORTS.tokens,
         embeds=EXPORTS.embeds,
+        prototypes=EXPORTS.prototypes,
+        attention=EXPORTS.attention,
+        predictions=EXPORTS.predictions,
     output:
         "<results>/export/slides/{slide}.json",
     log:
@@ -19,12 +22,11 @@ rule export_slide:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(10),
     params:
-        section=CONFIG.export.model_dump(),
+        section=CONFIG.export.of_slides.model_dump(),
         version=stage_version("export/export"),
         patch_px=CONFIG.patch_encoder.patch_px,
         stem=EXPORTS.stem,
         slide=untracked(SLIDES.path),
-        out=str(PATHS.export_dir()),
     script:
         "../workflow_scripts/export.py"
 
@@ -35,7 +37,10 @@ rule export_tables:
         sheet="<results>/sheet/slides.parquet",
         labels=expand("<results>/labels/{task}.parquet", task=EXPORTS.tasks),
     output:
-        expand("<results>/export/{format}/exported.csv", format=CONFIG.export.formats),
+        expand(
+            "<results>/export/{format}/exported.csv",
+            format=CONFIG.export.of_slides.formats,
+        ),
     log:
         "<logs>/export_tables/tables.log",
     benchmark:
@@ -43,12 +48,58 @@ rule export_tables:
     conda:
         "../envs/slpd.yaml"
     params:
-        section=CONFIG.export.model_dump(),
+        section=CONFIG.export.of_slides.model_dump(),
         version=stage_version("export/export_tables"),
         tasks=EXPORTS.tasks,
-        out=str(PATHS.export_dir()),
     script:
         "../workflow_scripts/export_tables.py"
+
+
+rule h5ad:
+    input:
+        embed="<results>/embed/{region_encoder}.parquet",
+        prototypes="<results>/pretrain/{region_encoder}/prototypes.h5",
+        attention=EXPORTS.attention,
+    output:
+        "<results>/export/h5ad/{region_encoder}.h5ad",
+    log:
+        "<logs>/h5ad/{region_encoder}.log",
+    benchmark:
+        "<benchmarks>/h5ad/{region_encoder}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
+    params:
+        version=stage_version("export/h5ad"),
+        regions=str(PATHS.regions_dir()),
+    script:
+        "../workflow_scripts/h5ad.py"
+
+
+rule huggingface:
+    input:
+        encoder="<results>/pretrain/{region_encoder}/encoder.safetensors",
+        patch_encoder="<results>/patch_encoder/weights.safetensors",
+        ledger="<results>/ledger/ledger.parquet",
+        history="<results>/pretrain/{region_encoder}/history.parquet",
+    output:
+        "<results>/export/huggingface/{region_encoder}/model.safetensors",
+        "<results>/export/huggingface/{region_encoder}/config.json",
+        "<results>/export/huggingface/{region_encoder}/README.md",
+    log:
+        "<logs>/huggingface/{region_encoder}.log",
+    benchmark:
+        "<benchmarks>/huggingface/{region_encoder}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    params:
+        section=CONFIG.regions.model_dump(),
+        version=stage_version("export/huggingface"),
+        cohort=CONFIG.cohort,
+    script:
+        "../workflow_scripts/huggingface.py"
 
 
 rule export:

@@ -12,9 +12,18 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger"),
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
-    "evaluation": ("labels", "folds", "evaluate", "heatmaps", "predict"),
+    "evaluation": ("labels", "folds", "evaluate", "attention", "heatmaps", "predict"),
     "report": ("report", "external"),
-    "export": ("export", "export_tables"),
+    "export": ("export", "export_tables", "h5ad", "huggingface"),
+}
+# Parameters of rules whose settings name something: what is named, not the names. Some have no settings.
+PARAMETERS = {
+    "sheet": "rows=",
+    "labels": "rows=",
+    "predict": "rows=",
+    "external": "reference=",
+    "attention": "version=",
+    "h5ad": "version=",
 }
 STAGES = [(chapter, stage) for chapter, stages in CHAPTERS.items() for stage in stages]
 # Floors from the ground up: a room imports rooms of lower floors, and on the ground those before it.
@@ -97,7 +106,8 @@ def test_each_stage_has_all_its_places(chapter, stage):
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # External cohorts and labels are named by predict's settings.
-    section = {"external": "predict", "export_tables": "export"}.get(stage, stage)
+    sections = {"external": "predict", "attention": "heatmaps"} | dict.fromkeys(CHAPTERS["export"], "export")
+    section = sections.get(stage, stage)
     assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
     assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()
@@ -110,8 +120,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
         f'stage_version("{chapter}/{stage}")',
         f'"<logs>/{stage}/',
         f'"<benchmarks>/{stage}/',
-        # What their settings name, not the names.
-        {"sheet": "rows=", "labels": "rows=", "predict": "rows=", "external": "reference="}.get(stage, "section="),
+        PARAMETERS.get(stage, "section="),
     ):
         assert needed in block[0], f"rule {stage} lacks {needed}"
 

@@ -35,6 +35,7 @@ from benchmarks import (
     workflow,
 )
 from slpd_core import artifacts, config
+from slpd_core.export.export import WRITERS
 from slpd_core.pretraining import matching
 
 ROOT = Path(__file__).parents[1]
@@ -137,7 +138,7 @@ def test_artifacts_are_read_with_and_without_their_checksums(printed):
 
 def test_a_slide_is_exported_in_each_format(printed):
     _, table = printed(export, N_REGIONS=2, GRID=2, TOKEN_DIM=4, EMBED_DIM=2, N_SLIDES=2, ROUNDS=1)
-    assert [cells[0] for cells in table[2:]] == [*config.EXPORT_FORMATS, f"all {len(config.EXPORT_FORMATS)}"]
+    assert [cells[0] for cells in table[2:]] == [*WRITERS, f"all {len(WRITERS)}"]
 
 
 def test_an_import_is_timed_in_another_process(printed, monkeypatch):

@@ -10,6 +10,6 @@ with runtime.job(snakemake.log[0], "export_tables", threads=snakemake.threads):
         record_paths=[*map(Path, snakemake.input.records)],
         sheet_path=Path(snakemake.input.sheet),
         label_paths=dict(zip(snakemake.params.tasks, map(Path, snakemake.input.labels), strict=True)),
-        out_dir=Path(snakemake.params.out),
+        out_dir=Path(snakemake.output[0]).parents[1],
         formats=snakemake.params.section["formats"],
     )

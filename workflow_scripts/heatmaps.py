@@ -13,8 +13,8 @@ with runtime.job(
 ):
     heatmaps.run(
         folds_path=Path(snakemake.input.folds),
-        model_paths=[*map(Path, snakemake.input.models)],
-        embed_paths=[*map(Path, snakemake.input.embeds)],
+        attention_path=Path(snakemake.input.attention),
+        prediction_paths=[*map(Path, snakemake.input.predictions)],
         tissue_dir=Path(snakemake.params.tissue),
         regions_dir=Path(snakemake.params.regions),
         out_path=Path(snakemake.output[0]),

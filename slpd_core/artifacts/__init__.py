@@ -49,7 +49,7 @@ from slpd_core.artifacts.slide_arrays import (
 )
 from slpd_core.artifacts.tables import read_table, write_both, write_table
 from slpd_core.artifacts.torch_files import read_torch
-from slpd_core.artifacts.weights import read_weights, write_weights
+from slpd_core.artifacts.weights import read_weights, write_plain_weights, write_weights
 
 __all__ = [
     "EMPTY",
@@ -101,6 +101,7 @@ __all__ = [
     "write_npz",
     "write_picture",
     "write_plain_json",
+    "write_plain_weights",
     "write_regions",
     "write_table",
     "write_tensor",

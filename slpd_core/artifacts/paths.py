@@ -108,6 +108,7 @@ class CohortPaths:
     remarks = PathPattern("folds/{task}/remarks.parquet")  # and .csv
     predictions = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.parquet")
     classifier = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors")
+    attention = PathPattern("attention/{task}/{features}/{classifier}.parquet")
     heatmaps = PathPattern("heatmaps/{task}/{features}/{classifier}.jpg")
     page = PathPattern("report/index.html")
     figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}
@@ -132,7 +133,8 @@ class CohortPaths:
     # Files of other tools, named by config.EXPORT_FORMATS
     export_record = PathPattern("export/slides/{slide}.json")  # names of the slide's files
     export_table = PathPattern("export/{format}/exported.csv")
-    export_dir = PathPattern("export")
+    export_h5ad = PathPattern("export/h5ad/{region_encoder}.h5ad")
+    export_huggingface = PathPattern("export/huggingface/{region_encoder}/{file}")
 
     # Folders that stages read as a whole
     tissue_dir = PathPattern("tissue")

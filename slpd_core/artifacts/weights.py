@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slpd_core.artifacts.checksums import MARK, find_damage, read_sealed, stamp, unstamp, write_sealed
-from slpd_core.artifacts.files import broken
+from slpd_core.artifacts.files import atomic_write, broken
 from slpd_core.artifacts.schema import Meta
 
 
@@ -25,6 +25,20 @@ def write_weights(path: Path, tensors: Mapping[str, np.ndarray], meta: Meta) -> 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # One text of metadata: safetensors would write several in any order.
     write_sealed(path, save(contiguous, {"slpd": json.dumps(meta | stamp(path))}))
+
+
+def write_plain_weights(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a state dict for other tools, without our metadata and checksum; equal tensors make equal bytes.
+
+    Args:
+        path: Of the file.
+        tensors: Arrays by name.
+    """
+    from safetensors.numpy import save
+
+    content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"format": "pt"})
+    with atomic_write(path) as part:
+        part.write_bytes(content)
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Meta]:

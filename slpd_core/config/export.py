@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from slpd_core.config.base import Section, raise_problems
 
-ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil"]
+ExportFormatName = Literal["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath", "huggingface"]
 ExportedKind = Literal["regions", "patches"]
 
 
@@ -17,21 +17,25 @@ class ExportFormat:
 
     Attributes:
         readers: The tools that read it.
-        files: Names below export/{format}/ of the files per slide, by their part. {slide} is its id, {stem} its file's
-            name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions or patches, and
-            {grid} as 20x_256px_0px_overlap.
+        files: Names below export/{format}/ of the files per slide or run, by their part. {slide} is a slide's id,
+            {stem} its file's name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions
+            or patches, and {grid} as 20x_256px_0px_overlap.
         tables: Names of the files that all slides share, or that labels need. {task} is a task of labels.
+        kinds: Of squares that it can hold.
         needs_features: Whether it is nothing without embeddings or tokens; the others have corners alone.
         holds_empty: Whether a slide without regions has files.
         needs_stems: Whether slides are found by their file's name, so that no two may share it.
+        per_run: Whether a file holds all regions of a run's region encoder, not the squares of one slide.
     """
 
     readers: str
     files: dict[str, str]
     tables: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[ExportedKind, ...] = ("regions", "patches")
     needs_features: bool = True
     holds_empty: bool = False
     needs_stems: bool = False
+    per_run: bool = False
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
@@ -67,6 +71,18 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         {"features": "{features}/X/{slide}.npy", "coords": "{features}/coords/{slide}.npy"},
         {"labels": "Y/{task}/{slide}.npy", "classes": "Y/{task}.csv"},
     ),
+    "h5ad": ExportFormat("AnnData, scanpy, wsidata", {"h5ad": "{features}.h5ad"}, kinds=("regions",), per_run=True),
+    "qupath": ExportFormat("QuPath 0.5", {"geojson": "{features}/{slide}.geojson"}, kinds=("regions",)),
+    "huggingface": ExportFormat(
+        "safetensors, the Hugging Face hub",
+        {
+            "weights": "{features}/model.safetensors",
+            "config": "{features}/config.json",
+            "card": "{features}/README.md",
+        },
+        kinds=("regions",),
+        per_run=True,
+    ),
 }
 
 
@@ -74,11 +90,26 @@ class ExportConfig(Section):
     formats: list[ExportFormatName]
     what: Annotated[list[ExportedKind], Field(min_length=1)]
     runs: list[str] | None
+    qupath_origin: Literal["slide", "bounds"]
 
     @property
-    def needs_features(self) -> bool:
-        """Whether a format is nothing without embeddings or tokens."""
-        return any(EXPORT_FORMATS[name].needs_features for name in self.formats)
+    def of_slides(self) -> Self:
+        """The same with the formats that have files per slide."""
+        return self.model_copy(update={"formats": [name for name in self.formats if not EXPORT_FORMATS[name].per_run]})
+
+    @property
+    def of_runs(self) -> list[str]:
+        """The formats that have a file per run."""
+        return [name for name in self.formats if EXPORT_FORMATS[name].per_run]
+
+    def holds(self, kind: str) -> bool:
+        """Return whether squares of a kind are exported."""
+        return kind in self.what and any(kind in EXPORT_FORMATS[name].kinds for name in self.formats)
+
+    def needs_features(self, kind: str) -> bool:
+        """Return whether a format is nothing without the vectors of a kind of squares."""
+        formats = [EXPORT_FORMATS[name] for name in self.formats]
+        return kind in self.what and any(fmt.needs_features and kind in fmt.kinds for fmt in formats)
 
     @property
     def has_tables(self) -> bool:
@@ -89,6 +120,18 @@ class ExportConfig(Section):
     def needs_stems(self) -> bool:
         """Whether a format finds slides by their file's name."""
         return any(EXPORT_FORMATS[name].needs_stems for name in self.formats)
+
+    @model_validator(mode="after")
+    def _formats_hold_something(self) -> Self:
+        kinds = {name: EXPORT_FORMATS[name].kinds for name in self.formats}
+        raise_problems(
+            [
+                f"formats: {name} holds {' and '.join(held)} alone; add them to what"
+                for name, held in kinds.items()
+                if not {*held} & {*self.what}
+            ]
+        )
+        return self
 
     @model_validator(mode="after")
     def _names_are_listed_once(self) -> Self:

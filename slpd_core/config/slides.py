@@ -275,8 +275,8 @@ class PatchEncodersConfig(PatchEncoderBaseConfig):
         overrides = {} if name is None else self.compared[name]
         is_published = str(overrides.get("name")) in published_encoders()
         inherited = self.model_dump(include={*PatchEncoderConfig.model_fields})
-        stated = {**inherited, **(OF_ONE_ENCODER if is_published else {}), **overrides}
-        return PatchEncoderConfig(**resolve_encoder(PatchEncoderBaseConfig(**stated).model_dump()))
+        settings = {**inherited, **(OF_ONE_ENCODER if is_published else {}), **overrides}
+        return PatchEncoderConfig(**resolve_encoder(PatchEncoderBaseConfig(**settings).model_dump()))
 
     def stated_name(self, name: str | None = None) -> str:
         """Return the name of an encoder as the settings state it.
@@ -287,8 +287,8 @@ class PatchEncodersConfig(PatchEncoderBaseConfig):
         Returns:
             A name of the table, of timm, of the hub or of a folder.
         """
-        stated: str = self.compared.get(name or "", {}).get("name", self.name)
-        return stated
+        label: str = self.compared.get(name or "", {}).get("name", self.name)
+        return label
 
     def encoders(self) -> dict[str, PatchEncoderConfig]:
         """List every encoder, the cohort's own first.

@@ -1,4 +1,4 @@
-"""Heat maps: attention of a classifier to the regions of test slides."""
+"""Heat maps: attention of a classifier to the regions of test slides, as pictures."""
 
 import io
 from collections.abc import Sequence
@@ -10,10 +10,7 @@ from PIL import Image
 
 from slpd_core import artifacts, config
 from slpd_core.drawing import heatmap
-from slpd_core.evaluation import classifiers
-from slpd_core.evaluation.classifiers import PredictSlide
-from slpd_core.evaluation.evaluate import name_bags
-from slpd_core.evaluation.features import ReadSlide, region_features, validated
+from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.runtime import generator, log, progress
 
 VERSION = 2
@@ -51,29 +48,6 @@ def draw_slide_heatmap(
     return heatmap.draw_heatmap(thumbnail, slide_px, regions.coords, regions.size_level0_px, attention)
 
 
-def attend_slide(
-    predict: PredictSlide, read: ReadSlide, bag: Sequence[str], slide_id: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict a bag, and return how much the regions of one of its slides counted.
-
-    Args:
-        predict: Of a classifier of config.ATTENTION.
-        read: Returns the features of a slide.
-        bag: Slides of the bag.
-        slide_id: One of them.
-
-    Returns:
-        The prediction of the bag, (P,), and the attention to the slide's regions, (L,), which sums to 1.
-    """
-    features = [read(other) for other in bag]
-    prediction, attention = predict(np.concatenate(features))
-    assert attention is not None
-    i = bag.index(slide_id)
-    start = sum(map(len, features[:i]))
-    within = attention[start : start + len(features[i])]
-    return prediction, within if len(bag) == 1 else within / within.sum()
-
-
 def choose_test_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.DataFrame:
     """Choose random test slides of each label, each with the first fold that tests it.
 
@@ -94,8 +68,8 @@ def choose_test_slides(folds: pd.DataFrame, per_label: int, seed: int) -> pd.Dat
 def run(
     *,
     folds_path: Path,
-    model_paths: Sequence[Path],
-    embed_paths: Sequence[Path],
+    attention_path: Path,
+    prediction_paths: Sequence[Path],
     tissue_dir: Path,
     regions_dir: Path,
     out_path: Path,
@@ -106,28 +80,26 @@ def run(
 
     Args:
         folds_path: The folds of a task.
-        model_paths, embed_paths: Of each fold, in their order.
+        attention_path: The `attention` table of a row.
+        prediction_paths: The predictions of each fold, in their order.
         tissue_dir, regions_dir: As in `draw_slide_heatmap`.
         out_path: A JPEG.
         section: Of the config.
         seed: Of the choice of slides.
     """
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
-    ledger = folds_meta.get("ledger", "")
+    table, meta = artifacts.read_table(attention_path, "attention")
+    artifacts.check_ledger(attention_path, meta, folds_meta.get("ledger", ""))
+    attention = {key: rows.to_numpy() for key, rows in table.groupby(["fold", "slide_id"])["attention"]}
     chosen = choose_test_slides(folds, section.slides_per_label, seed)
     panels = []
     for fold, rows in progress(chosen.groupby("fold"), chosen["fold"].nunique(), "heat maps", "folds"):
-        model, meta = classifiers.read_classifier(model_paths[fold])
-        artifacts.check_ledger(model_paths[fold], meta, ledger)
-        predict = classifiers.build_predictor(model)
-        read, _ = region_features(embed_paths[fold], ledger)
-        tested = folds[(folds["fold"] == fold) & (folds["part"] == "test")].sort_values("slide_id")
-        bag_of = tested.groupby(name_bags(tested, meta["bags"]))["slide_id"].agg(list)
-        bags = {slide_id: bag for bag in bag_of for slide_id in bag}
+        tested, meta = artifacts.read_table(prediction_paths[fold], "evaluate")
+        endpoint = read_endpoint(meta)
+        predictions = tested.set_index("slide_id")[endpoint.prediction_columns]
         for slide_id, label in zip(rows["slide_id"], rows["label"], strict=True):
-            prediction, attention = attend_slide(predict, validated(read), bags[slide_id], slide_id)
-            picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, attention, heatmap.TILE_PX)
-            caption = f"{label}; {model.endpoint.describe_prediction(prediction)}"
+            picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, attention[fold, slide_id], heatmap.TILE_PX)
+            caption = f"{label}; {endpoint.describe_prediction(predictions.loc[slide_id].to_numpy())}"
             panels.append((label, slide_id, caption, picture))
     panels.sort(key=lambda panel: panel[:2])
     heatmap.save_jpeg(heatmap.draw_contact_sheet([panel[1:] for panel in panels]), out_path)

@@ -1,12 +1,14 @@
 """Export: the regions, patches, embeddings and tokens of one slide, in each format that the settings name."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from slpd_core import artifacts, config
 from slpd_core.export.clam import write_clam
 from slpd_core.export.exported_slide import ExportedSlide, FeatureSet, read_exported_slide
 from slpd_core.export.hs2p import write_hs2p
+from slpd_core.export.qupath import write_qupath
 from slpd_core.export.slide2vec import write_slide2vec
 from slpd_core.export.stamp import write_stamp
 from slpd_core.export.torchmil import write_torchmil
@@ -21,6 +23,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Path], ExportedSlide, FeatureSet], Non
     "slide2vec": write_slide2vec,
     "hs2p": write_hs2p,
     "torchmil": write_torchmil,
+    "qupath": write_qupath,
 }
 
 
@@ -53,11 +56,12 @@ def write_format(name: str, folder: Path, slide: ExportedSlide) -> list[Path]:
         The files; none of a quarantined slide, nor of one without regions in most formats.
     """
     fmt = config.EXPORT_FORMATS[name]
-    located = [locate_files(fmt.files, folder, slide, features) for features in slide.sets]
+    sets = [features for features in slide.sets if features.kind in fmt.kinds]
+    located = [locate_files(fmt.files, folder, slide, features) for features in sets]
     every_path = dict.fromkeys(path for paths in located for path in paths.values())
     for path in every_path:
         path.unlink(missing_ok=True)
-    for paths, features in zip(located, slide.sets, strict=True):
+    for paths, features in zip(located, sets, strict=True):
         if slide.slide.status == artifacts.OK and (len(features.squares.coords) or fmt.holds_empty):
             WRITERS[name](paths, slide, features)
     return [path for path in every_path if path.exists()]
@@ -73,6 +77,17 @@ def _describe_status(slide: ExportedSlide) -> tuple[str, str]:
     return artifacts.OK, f"corners of {' and '.join(missing)} alone: there are no features yet" if missing else ""
 
 
+def _describe(
+    features: FeatureSet, prototypes: Mapping[str, Path], attention_paths: Sequence[Path], predictions: Sequence[Path]
+) -> FeatureSet:
+    """The feature set with what is known of its regions; patches as they are."""
+    from slpd_core.export.region_table import describe_regions
+
+    if features.name not in prototypes:
+        return features
+    return describe_regions(features, prototypes[features.name], attention_paths, predictions)
+
+
 def run(
     *,
     regions_path: Path,
@@ -84,6 +99,9 @@ def run(
     record_path: Path,
     section: config.ExportConfig,
     patch_px: int,
+    prototypes_paths: Sequence[Path] = (),
+    attention_paths: Sequence[Path] = (),
+    prediction_paths: Sequence[Path] = (),
 ) -> None:
     """Write a slide in each format, and at last the record of its files.
 
@@ -93,6 +111,8 @@ def run(
         record_path: A JSON: slide_id, status, reason and the names of its files by format.
         section: Of the config.
         patch_px: Side of a patch at the target um/px.
+        prototypes_paths: Of all region encoders, .../{region_encoder}/prototypes.h5, for formats that describe regions.
+        attention_paths, prediction_paths: As in `describe_regions`.
 
     Raises:
         ValueError: Features are of other regions.
@@ -103,9 +123,13 @@ def run(
         tokens_path=tokens_path,
         embed_paths=embed_paths,
         slide_path=slide_path,
-        kinds=section.what,
+        kinds=[kind for kind in section.what if section.holds(kind)],
         patch_px=patch_px,
     )
+    if prototypes_paths:
+        paths = {path.parent.name: path for path in prototypes_paths}
+        described = [_describe(one, paths, attention_paths, prediction_paths) for one in slide.sets]
+        slide = replace(slide, sets=tuple(described), from_bounds=section.qupath_origin == "bounds")
     files = {name: write_format(name, out_dir / name, slide) for name in section.formats}
     status, reason = _describe_status(slide)
     if status != artifacts.OK:

@@ -4,10 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from slpd_core import artifacts, config
+
+if TYPE_CHECKING:  # coordinates alone are written without pandas
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class FeatureSet:
         squares: Corners and sides of the n squares.
         vectors: float (n, D), in the order of the squares; None where there are none yet.
         per_region: Squares of a region, row by row; 1 of regions.
+        facts: What is known of each region, one number per column; None where it is not read.
     """
 
     kind: str
@@ -27,6 +32,7 @@ class FeatureSet:
     squares: artifacts.Regions
     vectors: np.ndarray | None
     per_region: int = 1
+    facts: "pd.DataFrame | None" = None
 
     @property
     def grid_name(self) -> str:
@@ -43,12 +49,14 @@ class ExportedSlide:
         path: The slide's file.
         sets: Its feature sets.
         inputs: Fingerprints of what was read.
+        from_bounds: Whether QuPath counts from the corner of the scanned area.
     """
 
     tissue: artifacts.Tissue
     path: Path
     sets: tuple[FeatureSet, ...]
     inputs: tuple[str, ...]
+    from_bounds: bool = False
 
     @property
     def slide(self) -> artifacts.SlideInfo:
@@ -77,8 +85,18 @@ def divide_regions(regions: artifacts.Regions, grid: int) -> artifacts.Regions:
     )
 
 
-def _check_corners(path: Path, slide_id: str, corners: np.ndarray, regions: artifacts.Regions) -> None:
-    """Raise ValueError where features are of other regions."""
+def check_corners(path: Path, slide_id: str, corners: np.ndarray, regions: artifacts.Regions) -> None:
+    """Check that features are of a slide's regions.
+
+    Args:
+        path: Of the features, for the error.
+        slide_id: The slide.
+        corners: Of the features, (n, 2).
+        regions: The slide's regions.
+
+    Raises:
+        ValueError: They are of others.
+    """
     if not np.array_equal(corners, regions.coords):
         raise ValueError(
             f"{path}: slide {slide_id} has {len(corners)} regions here and {len(regions.coords)} in its regions file, "
@@ -101,7 +119,7 @@ def read_region_set(path: Path, regions: artifacts.Regions) -> tuple[FeatureSet,
     """
     table, meta = artifacts.read_table(path, "embed")
     rows = table[table["slide_id"] == regions.slide.slide_id]
-    _check_corners(path, regions.slide.slide_id, rows[["x", "y"]].to_numpy(), regions)
+    check_corners(path, regions.slide.slide_id, rows[["x", "y"]].to_numpy(), regions)
     empty = np.empty((0, int(meta["embed_dim"])), np.float32)
     vectors = np.stack(rows["embedding"].to_list()) if len(rows) else empty
     return FeatureSet("regions", path.stem, regions, vectors), meta["fingerprint"]
@@ -121,7 +139,7 @@ def read_patch_set(path: Path, regions: artifacts.Regions) -> tuple[FeatureSet, 
         ValueError: The tokens are of other regions.
     """
     read, meta = artifacts.read_tokens(path)
-    _check_corners(path, regions.slide.slide_id, read.coords, regions)
+    check_corners(path, regions.slide.slide_id, read.coords, regions)
     _, per_region, dim = read.tokens.shape
     squares = divide_regions(regions, math.isqrt(per_region))
     vectors = read.tokens.reshape(-1, dim)

@@ -12,7 +12,7 @@ from slpd_core import artifacts
 
 STAGES = (
     *("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger", "compared", "pretrain", "embed"),
-    *("gallery", "labels", "folds", "evaluate", "heatmaps", "external"),
+    *("gallery", "labels", "folds", "evaluate", "attention", "heatmaps", "external"),
 )
 LIBRARIES = (
     *("snakemake", "torch", "timm", "numpy", "scipy", "scikit-learn", "pandas", "h5py", "openslide-python", "pyvips"),

@@ -1,13 +1,15 @@
 """What an export reads and writes: of each slide the artifacts that are there, or that a format needs."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from slpd_core import config
+from slpd_core.artifacts.paths import split_encoder_name
 from slpd_core.workflow.encoders import Encoders
+from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
 
 
@@ -18,19 +20,18 @@ class Exports:
         settings: The whole config.
         slides: The files of the slides.
         encoders: Of the cohort.
-        tasks: Names of the tasks of labels.
+        rows: Of its result tables.
     """
 
-    def __init__(
-        self, settings: config.Config, slides: SlideFiles, encoders: Encoders, tasks: Sequence[str] = ()
-    ) -> None:
-        self.section, self.slides, self.paths = settings.export, slides, encoders.paths
-        self.tasks = [*tasks] if settings.export.has_tables else []
+    def __init__(self, settings: config.Config, slides: SlideFiles, encoders: Encoders, rows: Rows) -> None:
+        self.section, self.of_slides = settings.export, settings.export.of_slides
+        self.slides, self.rows, self.paths = slides, rows, encoders.paths
+        self.tasks = [*rows.tasks] if settings.export.has_tables else []
         runs = encoders.runs if self.section.runs is None else self.section.runs
         self.region_encoders = [name for run in runs for name in encoders.of_run[run]]
 
     def targets(self, wildcards: Any) -> list[str]:
-        """Return the tables of files of all formats.
+        """Return the tables of files of formats per slide, and the files of formats per run.
 
         Args:
             wildcards: Of a rule; not read.
@@ -46,11 +47,51 @@ class Exports:
             raise ValueError(
                 f"export.formats: none is named; there are {known}. For example: --config export='{{formats: [clam]}}'"
             )
-        if self.section.needs_features and self.section.what == ["regions"] and not self.region_encoders:
-            raise ValueError("export.what: regions have no embeddings without a run in pretrain.runs; name patches")
+        only_regions = not self.section.needs_features("patches") and self.section.needs_features("regions")
+        if only_regions and not self.region_encoders:
+            raise ValueError(
+                "export.what: regions have no embeddings without a run in pretrain.runs; name patches, or a run"
+            )
         if self.section.needs_stems:
             self._check_stems()
-        return [str(self.paths.export_table(name)) for name in self.section.formats]
+        of_slides = [str(self.paths.export_table(name)) for name in self.of_slides.formats]
+        return of_slides + [path for name in self.section.of_runs for path in self._run_files(name)]
+
+    def attention(self, wildcards: Any) -> list[str]:
+        """Return the attention to regions, of each task and classifier.
+
+        Args:
+            wildcards: Of a rule; `region_encoder` names one, without it all that are exported count.
+
+        Returns:
+            The tables; none for a slide without a format that has them.
+        """
+        names = [wildcards.region_encoder] if hasattr(wildcards, "region_encoder") else self._described
+        runs = {split_encoder_name(name)[0] for name in names}
+        return [str(self.paths.attention(*row)) for row in self.rows.attending if row[1] in runs]
+
+    def prototypes(self, wildcards: Any) -> list[str]:
+        """Return the prototypes of all encoders whose regions are described.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            Their paths.
+        """
+        return [str(self.paths.prototypes(name)) for name in self._described]
+
+    def predictions(self, wildcards: Any) -> list[str]:
+        """Return the predictions of all rows that are there, if regions are described.
+
+        Args:
+            wildcards: Of a rule; not read.
+
+        Returns:
+            Their paths, one per task.
+        """
+        paths = [self.paths.all_predictions(task) for task in self.rows.tasks if self._described]
+        return [str(path) for path in paths if path.exists()]
 
     def embeds(self, wildcards: Any) -> list[str]:
         """Return the embeddings to export: all if a format needs them, else those that are there.
@@ -61,7 +102,7 @@ class Exports:
         Returns:
             Their paths.
         """
-        return self._existing(map(self.paths.embed, self._wanted("regions", self.region_encoders)))
+        return self._select("regions", map(self.paths.embed, self.region_encoders))
 
     def tokens(self, wildcards: Any) -> list[str]:
         """Return the tokens of a slide, if a format needs them or they are there.
@@ -72,7 +113,7 @@ class Exports:
         Returns:
             Their path, or none.
         """
-        return self._existing(map(self.paths.tokens, self._wanted("patches", [wildcards.slide])))
+        return self._select("patches", [self.paths.tokens(wildcards.slide)])
 
     def regions(self, wildcards: Any) -> str:
         """Return the regions of a slide; with features those that have tokens, since encoding may quarantine a slide.
@@ -97,11 +138,20 @@ class Exports:
         """
         return Path(self.slides.path(wildcards)).stem
 
-    def _wanted(self, kind: str, names: list[str]) -> list[str]:
-        return names if kind in self.section.what else []
+    def _run_files(self, name: str) -> list[str]:
+        """Files of a format that has some per run."""
+        folder, patterns = self.paths.root / "export" / name, config.EXPORT_FORMATS[name].files.values()
+        return [str(folder / text.format(features=encoder)) for encoder in self.region_encoders for text in patterns]
 
-    def _existing(self, paths: Any) -> list[str]:
-        return [str(path) for path in paths if self.section.needs_features or path.exists()]
+    def _select(self, kind: str, paths: Iterable[Path]) -> list[str]:
+        """The features of a kind that are needed, or that are there."""
+        needed, held = self.of_slides.needs_features(kind), self.of_slides.holds(kind)
+        return [str(path) for path in paths if held and (needed or path.exists())]
+
+    @property
+    def _described(self) -> list[str]:
+        """Region encoders whose regions are exported slide by slide with what is known of each."""
+        return self.region_encoders if "qupath" in self.section.formats else []
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:

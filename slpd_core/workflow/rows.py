@@ -69,6 +69,11 @@ class Rows:
         return self.select([(features, classifier) for features, names in rows for classifier in names])
 
     @property
+    def attending(self) -> list[tuple[str, str, str]]:
+        """The rows whose classifier attends to regions."""
+        return self.select(self.settings.attending)
+
+    @property
     def figures(self) -> dict[str, tuple[str, str]]:
         """The figures of the report: where `snakemake --report` shows them, and under which name."""
         figures: dict[str, tuple[str, str]] = {}
@@ -114,6 +119,11 @@ class Rows:
         """Return the trained classifiers of a row, one file per fold."""
         return self._models(wildcards.task, wildcards.features, wildcards.classifier)
 
+    def tested(self, wildcards: Any) -> list[str]:
+        """Return the predictions of a row's test slides, one table per fold."""
+        row = (wildcards.task, wildcards.features, wildcards.classifier)
+        return [str(self.paths.predictions(*row, fold)) for fold in self.folds]
+
     def files(self, task: str, features: str, classifier: str) -> list[str]:
         """Return all files of a row: per fold the predictions and the trained classifier."""
         predictions = [str(self.paths.predictions(task, features, classifier, fold)) for fold in self.folds]
@@ -125,7 +135,7 @@ class Rows:
 
     def all_heatmaps(self) -> list[str]:
         """Return the heat maps of every row whose classifier attends to regions."""
-        return [str(self.paths.heatmaps(*row)) for row in self.select(self.settings.attending)]
+        return [str(self.paths.heatmaps(*row)) for row in self.attending]
 
     @property
     def result_tables(self) -> dict[str, str]:

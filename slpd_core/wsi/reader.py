@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from slpd_core.wsi.mpp import MPP_TOLERANCE, describe_contradiction, downsample_
 from slpd_core.wsi.read_plan import cell_side, plan_read, resample
 from slpd_core.wsi.sources import open_source
 from slpd_core.wsi.tiff_limits import check_levels, check_thumbnail
-from slpd_core.wsi.tiff_tiles import Box, TiffTiles
+from slpd_core.wsi.tile_reader import Box, TileReader
 
 MAX_READ_PX = 1 << 28  # per read
 MAX_STRIP_PX = 1 << 25  # per strip of a thumbnail
@@ -59,7 +59,7 @@ class Slide:
     ) -> None:
         self.path, self.threads, self.missing_tiles = Path(path), threads, missing_tiles
         cv2.setNumThreads(threads)
-        self._tiles: TiffTiles | None = None
+        self._tiles: TileReader[Any] | None = None
         self._source = source = open_source(self.path)
         try:
             check_levels(source.sizes, source.properties, self.path)
@@ -70,13 +70,14 @@ class Slide:
         except BaseException:
             self.close()
             raise
-        remarks = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), self._describe_missing())
+        missing = self._tiles.describe_missing() if self._tiles and not source.slide else ""
+        remarks = (*source.remarks, *levels.describe_levels(source.sizes, self._downsamples), missing)
         self.remarks = tuple(text for text in (*remarks, describe_contradiction(source.properties, mpp)) if text)
         self._jpeg_scales = [self._tiles.jpeg_scales(i) if self._tiles else () for i in range(len(source.sizes))]
         self._read_scales = self._jpeg_scales if jpeg_scaled_decoding else [scales[:1] for scales in self._jpeg_scales]
 
     def _place_levels(self) -> None:
-        """Find each level's downsample factor and unpadded size; open the tiles that TiffTiles decodes."""
+        """Find each level's downsample factor and unpadded size; open the tiles that a TileReader decodes."""
         source = self._source
         reported = source.slide.level_downsamples if source.slide else None
         self._downsamples = levels.fit_levels(source.sizes, source.tile_px, reported)
@@ -86,13 +87,7 @@ class Slide:
         ]
         if source.levels:
             decoded = {i: replace(level, size_px=self._clipped[i]) for i, level in source.levels.items()}
-            self._tiles = TiffTiles(self.path, decoded, self.missing_tiles)
-
-    def _describe_missing(self) -> str:
-        missing, count = self._tiles.count_missing() if self._tiles and not self._source.slide else (0, 0)
-        if not missing or self.missing_tiles == "error":
-            return ""
-        return f"{missing} of the {count} tiles of level 0 are missing and read as white (tissue.missing_tiles)."
+            self._tiles = source.tile_reader(self.path, decoded, self.missing_tiles)
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +146,7 @@ class Slide:
     def _read_openslide(self, level: int, box: Box) -> np.ndarray:
         """Read a box, px of the level, over white; white beyond the level's unpadded size."""
         slide = self._source.slide
-        assert slide is not None  # without it all levels are read by TiffTiles
+        assert slide is not None  # without it all levels are read by a TileReader
         down = slide.level_downsamples[level]  # OpenSlide's own factor, right or wrong, is what places its reads
         xy = round(box[0] * down), round(box[1] * down)
         position = f"level {level} near x={xy[0]}, y={xy[1]}"

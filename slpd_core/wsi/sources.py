@@ -1,8 +1,9 @@
-"""Sources: an opened slide file, its levels and properties, and whether OpenSlide or TiffTiles reads each level."""
+"""Sources: an opened slide file, its levels and properties, and which reader reads each level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openslide
 
@@ -19,6 +20,8 @@ from slpd_core.wsi.slide_files import locate
 from slpd_core.wsi.tiff_levels import Level, find_levels
 from slpd_core.wsi.tiff_limits import check_tiff, count_focal_planes
 from slpd_core.wsi.tiff_pictures import Picture, find_picture
+from slpd_core.wsi.tiff_tiles import TiffTiles
+from slpd_core.wsi.tile_reader import TileReader
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,21 @@ class Source:
         sizes: (width, height) of each level, px.
         tile_px: (width, height) of each level's tiles, px; (0, 0) if unknown.
         properties: As OpenSlide names them.
-        levels: By level, the tiles that TiffTiles decodes; OpenSlide reads the other levels.
+        levels: By level, the tiles that `tile_reader` decodes; OpenSlide reads the other levels.
         slide: OpenSlide's; None if it is not needed.
         transparent_is_missing: Whether a px that OpenSlide leaves transparent means a missing tile.
         remarks: How the picture was chosen, if there was a choice.
+        tile_reader: Class that decodes `levels`.
     """
 
     sizes: list[tuple[int, int]]
     tile_px: list[tuple[int, int]]
     properties: Mapping[str, str]
-    levels: dict[int, Level]
+    levels: Mapping[int, Any]
     slide: openslide.OpenSlide | None = None
     transparent_is_missing: bool = False
     remarks: tuple[str, ...] = ()
+    tile_reader: type[TileReader[Any]] = TiffTiles
 
 
 def open_source(path: Path) -> Source:

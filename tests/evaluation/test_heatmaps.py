@@ -9,8 +9,7 @@ from PIL import Image
 
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
-from slpd_core.endpoints.kinds import Classification
-from slpd_core.evaluation import classifiers, features, folds, heatmaps, networks
+from slpd_core.evaluation import classifiers, features, heatmaps
 
 SIDE = 100  # level-0 px of a region
 PAPER = (240, 220, 230)
@@ -55,38 +54,12 @@ def test_a_contact_sheet_holds_any_number_of_slides(n):
     assert shown == n * 360 * 90
 
 
-@pytest.fixture
-def cohort(make_slides, plant, tmp_path):
-    """Folds, embeddings, regions, thumbnails and ABMIL classifiers of all folds."""
-    slides = make_slides(6, slides=(1,))
-    planted = plant(slides, 1.0, dim=8)
-    parts = folds.make_folds(slides, 1, n_folds=3)
-    artifacts.write_table(tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}))
-    rows = [(slide, SIDE * i, 0, row) for slide, array in planted.items() for i, row in enumerate(array)]
-    meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": "8"}
-    frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])
-    artifacts.write_table(tmp_path / "embed.parquet", "embed", frame, meta)
-    for slide, array in planted.items():
-        coords = np.stack([np.arange(len(array)) * SIDE, np.zeros(len(array), int)], 1)
-        info = artifacts.SlideInfo(slide, artifacts.OK, "", SIDE * len(array), SIDE, 0.5, "sheet", "f")
-        regions = artifacts.Regions(info, coords, np.ones(len(array), np.float32), SIDE, SIDE, 0.5)
-        artifacts.write_regions(tmp_path / "regions" / f"{slide}.h5", regions, artifacts.provenance("regions", 1, {}))
-        (tmp_path / "tissue").mkdir(exist_ok=True)
-        artifacts.write_picture(tmp_path / "tissue" / f"{slide}.png", Image.new("RGB", (40 * len(array), 40), PAPER))
-    for fold in range(3):  # untrained ones, whose attention differs from region to region and from fold to fold
-        network = networks.build_network("abmil", 8, 2, 0.0, fold)
-        network.attention.attention_c.weight.data *= 40
-        arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        model = classifiers.FittedClassifier("abmil", Classification(("x", "y")), 8, arrays)
-        classifiers.write_classifier(tmp_path / f"fold{fold}.safetensors", model, {"bags": "slide"})
-    return tmp_path
-
-
-def draw(cohort, settings, per_label=3):
+def draw(cohort, attend, settings, per_label=3):
+    attend(cohort)
     heatmaps.run(
         folds_path=cohort / "folds.parquet",
-        model_paths=[cohort / f"fold{fold}.safetensors" for fold in range(3)],
-        embed_paths=[cohort / "embed.parquet"] * 3,
+        attention_path=cohort / "attention.parquet",
+        prediction_paths=[cohort / f"fold{fold}.parquet" for fold in range(3)],
         tissue_dir=cohort / "tissue",
         regions_dir=cohort / "regions",
         out_path=cohort / "heatmaps.jpg",
@@ -96,8 +69,8 @@ def draw(cohort, settings, per_label=3):
     return np.asarray(Image.open(cohort / "heatmaps.jpg")).astype(float)
 
 
-def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort, settings):
-    picture = draw(cohort, settings, per_label=1)
+def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort, attend, settings):
+    picture = draw(cohort, attend, settings, per_label=1)
     table, _ = artifacts.read_table(cohort / "folds.parquet", "folds")
     chosen = heatmaps.choose_test_slides(table, 1, 1).sort_values("label")
     read, _ = features.region_features(cohort / "embed.parquet")
@@ -116,29 +89,23 @@ def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort,
         assert all(np.abs(other - own[:, :3]).max() > 12 for other in others)  # another fold's would be seen
 
 
-def test_regions_that_are_not_those_of_the_embeddings_are_named(cohort, settings):
+def test_regions_that_are_not_those_of_the_embeddings_are_named(cohort, attend, settings):
     for path in (cohort / "regions").glob("*.h5"):
         regions, _ = artifacts.read_regions(path)
         half = artifacts.Regions(regions.slide, regions.coords[:1], regions.tissue_fraction[:1], SIDE, SIDE, 0.5)
         artifacts.write_regions(path, half, artifacts.provenance("regions", 1, {}))
     with pytest.raises(ValueError, match=r"\.h5: 1 regions, \d embeddings; run snakemake again"):
-        draw(cohort, settings)
+        draw(cohort, attend, settings)
 
 
-@pytest.mark.parametrize("name", ["embed.parquet", "fold0.safetensors"])
-def test_what_another_cohort_made_is_refused(cohort, settings, name):
+def test_attention_of_another_cohort_is_refused(cohort, attend, settings, monkeypatch):
+    draw(cohort, attend, settings)
+    frame, meta = artifacts.read_table(cohort / "attention.parquet", "attention")
+    artifacts.write_table(cohort / "attention.parquet", "attention", frame, meta | {"ledger": "theirs"})
     folds_table, meta = artifacts.read_table(cohort / "folds.parquet", "folds")
     artifacts.write_table(cohort / "folds.parquet", "folds", folds_table, meta | {"ledger": "ours"})
-    draw(cohort, settings)
-    frame, meta = artifacts.read_table(cohort / "embed.parquet", "embed")
-    if name == "embed.parquet":
-        artifacts.write_table(cohort / name, "embed", frame, meta | {"ledger": "theirs"})
-    else:
-        classifiers.write_classifier(
-            cohort / name, classifiers.read_classifier(cohort / name)[0], {"ledger": "theirs", "bags": "slide"}
-        )
-    with pytest.raises(ValueError, match=f"{name}: was made from another ledger"):
-        draw(cohort, settings)
+    with pytest.raises(ValueError, match=r"attention.parquet: was made from another ledger"):
+        draw(cohort, lambda _: None, settings)
 
 
 @given(per_label=st.integers(1, 5), seed=st.integers(0, 9), repeats=st.integers(1, 2))
@@ -156,17 +123,3 @@ def test_the_slides_shown_are_tested_ones_of_each_label_in_any_order(per_label, 
     assert not chosen["slide_id"].duplicated().any()
     shuffled = heatmaps.choose_test_slides(table.sample(frac=1, random_state=0), per_label, seed)
     pd.testing.assert_frame_equal(chosen.reset_index(drop=True), shuffled.reset_index(drop=True))
-
-
-def test_a_slide_of_a_bag_is_shown_with_the_prediction_of_the_bag():
-    features = {name: np.full((n, 2), n, np.float32) for name, n in (("a", 2), ("b", 3), ("c", 1))}
-
-    def predict(bag):
-        return bag.sum(0), bag[:, 0].astype(float) / bag[:, 0].sum()
-
-    prediction, attention = heatmaps.attend_slide(predict, features.__getitem__, ["a", "b", "c"], "b")
-    assert prediction.tolist() == [14, 14]
-    assert attention == pytest.approx([1 / 3] * 3)
-    alone, attention = heatmaps.attend_slide(predict, features.__getitem__, ["a"], "a")
-    assert alone.tolist() == [4, 4]
-    assert attention.tolist() == [0.5, 0.5]

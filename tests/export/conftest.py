@@ -24,6 +24,13 @@ MPP = 0.25
 STATUS = {"a": "ok", "b-1": "ok", "blank": "ok", "torn": "quarantined"}
 PATIENTS = {"a": "p", "b-1": "p", "blank": "q", "torn": "r"}
 REGIONS = {"a": 3, "b-1": 1, "blank": 0, "torn": 0}
+BOUNDS = (30, 20)  # of slide a, level-0 px
+PROTOTYPES = {("a", 700, 40): 0, ("a", 187, 553): 10, ("a", 700, 553): 2}  # none of b-1
+# Attention to the regions of slide a.
+FOLDS = {
+    0: {(700, 40): 0.5, (187, 553): 0.25, (700, 553): 0.25},
+    3: {(700, 40): 0.1, (187, 553): 0.65, (700, 553): 0.25},
+}
 
 
 @dataclass
@@ -43,6 +50,15 @@ class Planted:
             "tokens_path": self.root / "tokens" / f"{slide}.h5" if features else None,
             "embed_paths": [self.root / "embed" / f"{run}.parquet" for run in runs] if features else [],
             "slide_path": Path(f"slides/{slide} scan.ome.tif"),
+        }
+
+    @property
+    def facts(self) -> dict:
+        """Arguments of `export.run` that locate what is known of regions."""
+        return {
+            "prototypes_paths": sorted(self.root.glob("pretrain/*/prototypes.h5")),
+            "attention_paths": sorted(self.root.glob("attention/*/*/*.parquet")),
+            "prediction_paths": sorted(self.root.glob("report/*/predictions.csv")),
         }
 
     def patch_corners(self, slide: str) -> np.ndarray:
@@ -66,7 +82,8 @@ def planted(tmp_path) -> Planted:
         info = artifacts.SlideInfo(slide, status, reason, 9000, 8000, MPP, "sheet", "f")
         coords = np.array([[700, 40], [187, 553], [700, 553]], np.int64)[:n].reshape(-1, 2)
         regions = artifacts.Regions(info, coords, rng.random(n).astype(np.float32), SIDE, LEVEL0, 0.5)
-        tissue = artifacts.Tissue(info, tuple(shapely.box(x, y, x + 99, y + 88) for x, y in coords.tolist()))
+        polygons = tuple(shapely.box(x, y, x + 99, y + 88) for x, y in coords.tolist())
+        tissue = artifacts.Tissue(info, polygons, bounds_xy=BOUNDS if slide == "a" else (0, 0))
         cohort.regions[slide] = regions
         cohort.tokens[slide] = rng.normal(size=(n, GRID**2, DIM)).astype(np.float16)
         artifacts.write_tissue(cohort.root / "tissue" / f"{slide}.geojson", tissue, meta)
@@ -82,22 +99,39 @@ def planted(tmp_path) -> Planted:
             ]
     for run, of_run in rows.items():
         frame = pd.DataFrame(of_run, columns=["slide_id", "x", "y", "embedding"])
-        artifacts.write_table(
-            cohort.root / "embed" / f"{run}.parquet", "embed", frame, meta | {"embed_dim": str(EMBED)}
-        )
+        path, more = cohort.root / "embed" / f"{run}.parquet", {"embed_dim": str(EMBED), "ledger": "l"}
+        artifacts.write_table(path, "embed", frame, meta | more)
+    write_region_facts(cohort, meta | {"ledger": "l"})
     return cohort
+
+
+def write_region_facts(cohort: Planted, meta: dict) -> None:
+    """Write prototypes of the run slpd, and attention of two folds of which each tests slide a."""
+    corners = [(slide, *xy) for slide in STATUS for xy in cohort.regions[slide].coords.tolist()]
+    arrays = {
+        "region_slide": np.array([slide for slide, *_ in corners]),
+        "coords": np.array([xy for _, *xy in corners]),
+        "assignment": np.array([PROTOTYPES.get(key, -1) for key in corners], np.int32),
+    }
+    artifacts.write_arrays(cohort.root / "pretrain" / "slpd" / "prototypes.h5", arrays, {}, meta)
+    rows = [(slide, x, y, fold, FOLDS[fold][x, y]) for fold in FOLDS for slide, x, y in corners if slide == "a"]
+    table = pd.DataFrame(rows, columns=["slide_id", "x", "y", "fold", "attention"])
+    for run in ("slpd", "dino"):
+        path = cohort.root / "attention" / "label" / run / "vit_wsi.parquet"
+        artifacts.write_table(path, "attention", table, meta)
 
 
 @pytest.fixture
 def exported(planted, tmp_path) -> Callable[..., Path]:
     """Export all slides of the cohort; returns the folder of the formats."""
 
-    def run(*formats: str, what=("regions", "patches"), to: str = "export", **options) -> Path:
-        section = config.ExportConfig(formats=[*formats], what=[*what], runs=None)
+    def run(*formats: str, what=("regions", "patches"), to: str = "export", origin="bounds", **options) -> Path:
+        section = config.ExportConfig(formats=[*formats], what=[*what], runs=None, qupath_origin=origin)
+        facts = planted.facts if "qupath" in formats else {}
         for slide in STATUS:
             out = tmp_path / to
             places = {"out_dir": out, "record_path": out / "slides" / f"{slide}.json"}
-            export.run(**planted.paths(slide, **options), **places, section=section, patch_px=SIDE // GRID)
+            export.run(**planted.paths(slide, **options), **facts, **places, section=section, patch_px=SIDE // GRID)
         return out
 
     return run

@@ -69,3 +69,31 @@ def read_torchmil(folder: Path, slide: str) -> Bag:
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return [*csv.DictReader(file)]
+
+
+def read_h5ad(path: Path) -> dict:
+    """An AnnData file by the encodings that its elements state; a dict of arrays, categories as lists of texts."""
+    with h5py.File(path) as file:
+        assert file.attrs["encoding-type"] == "anndata"
+        return {name: read_element(file[name]) for name in file}
+
+
+def read_element(element: h5py.Group | h5py.Dataset) -> object:
+    kind, version = element.attrs["encoding-type"], element.attrs["encoding-version"]
+    assert version == {"dict": "0.1.0"}.get(kind, "0.2.0")
+    if kind == "dict":
+        return {name: read_element(element[name]) for name in element}
+    if kind == "dataframe":
+        columns = [str(name) for name in element.attrs["column-order"]]
+        index = element.attrs["_index"]
+        assert {*columns, index} == {*element}
+        return {"index": read_element(element[index])} | {name: read_element(element[name]) for name in columns}
+    if kind == "categorical":
+        names, codes = read_element(element["categories"]), read_element(element["codes"])
+        assert element.attrs["ordered"] in (False, np.False_)
+        return [None if code < 0 else names[code] for code in codes]
+    if kind in ("string", "string-array"):
+        texts = element.asstr()[()]
+        return texts if kind == "string" else [*texts]
+    assert kind == "array"
+    return element[()]

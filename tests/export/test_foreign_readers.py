@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.export.conftest import DIM
+from tests.export.conftest import DIM, LEVEL0
+from tests.export.test_h5ad import write
 
 READERS = [name for name in os.environ.get("SLPD_READERS", "").split(os.pathsep) if name]
 
@@ -28,10 +29,12 @@ def read_by_tools(folder: Path, slide: str) -> dict:
 @pytest.mark.slow
 @pytest.mark.skipif(not READERS, reason="SLPD_READERS names no environment of other tools")
 def test_the_tools_own_readers_read_what_the_artifacts_hold(tables, planted):
-    read = read_by_tools(tables("trident", "hs2p", "torchmil"), "a")
+    folder = tables("trident", "hs2p", "torchmil")
+    write(planted, to=folder / "h5ad" / "slpd.h5ad")
+    read = read_by_tools(folder, "a")
     tokens, corners = planted.tokens["a"].reshape(-1, DIM).astype(np.float32), planted.patch_corners("a")
     embeddings, regions = planted.embeddings["slpd"]["a"], planted.regions["a"].coords
-    assert {"hs2p", "torchmil"} & read.keys(), "none of the tools is there"
+    assert {"hs2p", "torchmil", "anndata"} & read.keys(), "none of the tools is there"
     if "hs2p" in read:
         assert read["hs2p"] == {"regions": sorted(regions.tolist()), "patches": sorted(corners.tolist())}
     if "torchmil" in read:
@@ -40,3 +43,10 @@ def test_the_tools_own_readers_read_what_the_artifacts_hold(tables, planted):
             np.testing.assert_array_equal(np.float32(bag["X"]), vectors)
             assert (bag["coords"], bag["Y"]) == (at.tolist(), [1])
         np.testing.assert_array_equal(np.float32(read["torchmil"]["trident"]), tokens)
+    if "anndata" in read:
+        of_run = read["anndata"]["slpd"]
+        np.testing.assert_array_equal(np.float32(of_run["X"]), embeddings)
+        assert of_run["obs"]["prototype"] == ["0", "10", "2"]
+        assert [*map(list, zip(of_run["obs"]["x"], of_run["obs"]["y"], strict=True))] == regions.tolist()
+        assert of_run["spatial"] == (regions + LEVEL0 / 2).tolist()
+        np.testing.assert_allclose(of_run["obs"]["attention_label_vit_wsi"], [0.3, 0.45, 0.25])

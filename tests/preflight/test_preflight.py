@@ -215,6 +215,11 @@ def test_license_and_scale_of_a_published_encoder_are_printed(settings, cohort, 
     assert scale.endswith("but was trained at 0.5: its tokens may tell less; set regions.target_mpp to 0.5")
 
 
+def test_an_untrained_encoder_has_no_license(settings, cohort, look):
+    cohort([2] * 4)
+    assert "license" not in look(settings(patch_encoder={"name": "lunit-vits16", "source": "random"}))
+
+
 @pytest.mark.parametrize(
     ("name", "target_mpp", "fits", "words"),
     [

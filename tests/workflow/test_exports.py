@@ -1,5 +1,6 @@
 """An export reads what is there, builds what a format needs, and encodes nothing again."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace as Wildcards
 
@@ -8,13 +9,15 @@ import pandas as pd
 import pytest
 
 from slpd_core import artifacts
+from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.exports import Exports
+from slpd_core.workflow.rows import Rows
 from slpd_core.workflow.slides import SlideFiles
-from tests.export.readers import read_clam, read_rows, read_trident_coords
+from tests.export.readers import read_clam, read_h5ad, read_rows, read_trident_coords
 from tests.workflow.planted_settings import load_settings
 
-EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil"]}
+EVERY = {"formats": ["trident", "clam", "stamp", "slide2vec", "hs2p", "torchmil", "h5ad", "qupath", "huggingface"]}
 
 
 @pytest.fixture
@@ -26,7 +29,8 @@ def exports(tmp_path, monkeypatch):
         settings = load_settings(export=section)
         sheet = pd.DataFrame({"slide_id": ["a", "b"], "path": paths, "mpp": np.nan})
         slides = SlideFiles(settings, sheet, {}, {}, planning=False)
-        return Exports(settings, slides, Encoders(settings, ["a", "b"], ["label"]), ["label"])
+        encoders = Encoders(settings, ["a", "b"], ["label"])
+        return Exports(settings, slides, encoders, Rows(settings, encoders, {"label": make_endpoint("classification")}))
 
     return make
 
@@ -59,11 +63,40 @@ def test_a_format_of_features_needs_them(exports):
     assert one.targets(a) == ["results/cohort/export/clam/exported.csv"]
 
 
+def test_a_format_per_run_has_a_file_per_region_encoder_and_needs_no_tokens(exports):
+    of_runs = exports(formats=["h5ad", "trident"])
+    table = "results/cohort/export/trident/exported.csv"
+    files = [f"results/cohort/export/h5ad/{run}.h5ad" for run in ("dino", "slpd")]
+    assert of_runs.targets(Wildcards()) == [table, *files]
+    assert of_runs.tokens(Wildcards(slide="a")) == []
+    attention = ["results/cohort/attention/label/slpd/vit_wsi.parquet"]
+    assert of_runs.attention(Wildcards(region_encoder="slpd")) == attention
+    assert of_runs.attention(Wildcards(region_encoder="slpd.fold1")) == attention
+
+
+def test_qupath_needs_prototypes_and_attention_but_no_tokens_and_takes_predictions_that_are_there(exports):
+    a, of_slides = Wildcards(slide="a"), exports(formats=["qupath"])
+    assert (of_slides.tokens(a), of_slides.predictions(a)) == ([], [])
+    assert of_slides.embeds(a) == [f"results/cohort/embed/{run}.parquet" for run in ("dino", "slpd")]
+    assert of_slides.prototypes(a) == [f"results/cohort/pretrain/{run}/prototypes.h5" for run in ("dino", "slpd")]
+    assert of_slides.attention(a) == [
+        f"results/cohort/attention/label/{run}/vit_wsi.parquet" for run in ("dino", "slpd")
+    ]
+    path = Path("results/cohort/report/label/predictions.csv")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert of_slides.predictions(a) == [str(path)]
+    others = exports(formats=["clam", "h5ad"])
+    assert (others.prototypes(a), others.attention(a), others.predictions(a)) == ([], [], [])
+
+
 def test_an_export_without_a_format_or_of_nothing_says_what_to_name(exports):
     with pytest.raises(ValueError, match=r"export\.formats: none is named; there are trident, clam, .*--config"):
         exports().targets(Wildcards())
     with pytest.raises(ValueError, match=r"export\.what: regions have no embeddings without a run"):
         exports(formats=["clam"], what=["regions"], runs=[]).targets(Wildcards())
+    with pytest.raises(ValueError, match=r"name patches, or a run"):
+        exports(formats=["h5ad"], runs=[]).targets(Wildcards())
 
 
 @pytest.mark.parametrize(
@@ -80,6 +113,10 @@ def test_two_slides_of_one_stem_are_refused_by_trident_alone(exports, paths, sha
     [
         ({"formats": ["clam", "clam"]}, r"export\.formats: 'clam' is listed twice; remove one"),
         ({"runs": ["gone"]}, r"export\.runs: 'gone' is no run of pretrain\.runs \(dino, slpd\); correct the name"),
+        (
+            {"formats": ["h5ad"], "what": ["patches"]},
+            r"export\.formats: h5ad holds regions alone; add them",
+        ),
         ({"what": []}, r"export\.what: .*at least 1"),
         ({"formats": ["zarr"]}, r"export\.formats\.0: .*'trident', 'clam'"),
     ],
@@ -105,14 +142,19 @@ def test_corners_of_patches_are_exported_before_there_are_tokens(fresh, snakemak
 def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
     done = snakemake(copied, "export", overlay={"export": EVERY})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.jobs == {"export_slide": 6, "export_tables": 1, "export": 1}
+    assert done.jobs == {"export_slide": 6, "export_tables": 1, "h5ad": 2, "huggingface": 2, "export": 1}
     assert "torn has no features, quarantined" in done.stdout + done.stderr
     results = copied / "results" / "tiny"
     tokens, _ = artifacts.read_tokens(results / "tokens" / "größe-1.h5")
     bag = read_clam(results / "export" / "clam" / "patch_tokens", "größe-1")
     np.testing.assert_array_equal(bag.vectors, tokens.tokens.reshape(-1, 64).astype(np.float32))
     assert len(read_clam(results / "export" / "clam" / "slpd", "größe-1").vectors) == 12
-    for name in EVERY["formats"]:
+    tiles = json.loads((results / "export" / "qupath" / "slpd" / "größe-1.geojson").read_text())["features"]
+    measured = {"tissue_fraction", "attention_label_vit_wsi"} | {f"p_{x}_label_vit_wsi" for x in ("coarse", "größer")}
+    assert measured <= tiles[0]["properties"]["measurements"].keys()
+    assert read_h5ad(results / "export" / "h5ad" / "slpd.h5ad")["X"].shape == (4 * 12, 24)
+    assert (results / "export" / "huggingface" / "dino" / "README.md").exists()
+    for name in [name for name in EVERY["formats"] if name not in ("h5ad", "huggingface")]:
         rows = read_rows(results / "export" / name / "exported.csv")
         assert [row["status"] for row in rows].count("ok") == 4
     labels = {row["slide_id"]: row["label"] for row in read_rows(results / "export" / "clam" / "label.csv")}

@@ -22,7 +22,7 @@ SCRIPT = re.compile(r"(.+)/\.snakemake/scripts/tmp\w+\.(\w+)\.py")  # a job's, o
 DINO = yaml.safe_load((Path(__file__).parent / "dino.yaml").read_text())
 STAGES = {
     *("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger", "pretrain", "embed", "gallery"),
-    *("folds", "evaluate", "heatmaps", "report"),
+    *("folds", "evaluate", "attention", "heatmaps", "report"),
 }
 
 
@@ -195,7 +195,7 @@ def test_two_runs_at_once_on_one_folder_are_refused(cohort, start, small, undist
         ("pretrain/slpd/prototypes.h5", "gallery", "gallery/slpd.png"),
         ("embed/slpd.parquet", "evaluate", "evaluate/label/slpd/vit_wsi/fold0.parquet"),
         ("folds/label/folds.parquet", "evaluate", "evaluate/label/slpd/vit_wsi/fold0.parquet"),
-        ("evaluate/label/slpd/vit_wsi/fold1.safetensors", "heatmaps", "heatmaps/label/slpd/vit_wsi.jpg"),
+        ("evaluate/label/slpd/vit_wsi/fold1.safetensors", "attention", "attention/label/slpd/vit_wsi.parquet"),
         ("evaluate/label/slpd/vit_wsi/fold0.parquet", "report", "report/label/table.csv"),
         ("tissue/coarse-0.png", "regions", "regions/coarse-0.png"),
         ("heatmaps/label/slpd/vit_wsi.jpg", "report", "report/label/table.csv"),

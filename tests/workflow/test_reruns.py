@@ -14,7 +14,7 @@ from slpd_core.wsi import outages
 
 ROOT = Path(__file__).parents[2]
 OF_A_SLIDE = {"tissue": 1, "regions": 1, "tokens": 1}
-AFTER_THE_LABELS = {"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1}
+AFTER_THE_LABELS = {"folds": 1, "evaluate": 2, "attention": 1, "heatmaps": 1, "report": 1}
 AFTER_THE_LEDGER = {"ledger": 1, "pretrain": 1, "embed": 1, "gallery": 1} | AFTER_THE_LABELS
 
 
@@ -50,7 +50,7 @@ def test_a_classifier_added_trains_on_every_fold_and_one_taken_out_only_leaves_t
 
 def test_a_runs_settings_leave_the_slides_alone(cohort, small):
     changed = {"pretrain": {"runs": {"dino": False, "slpd": {"base_lr": 1e-3}}}}
-    jobs = {"pretrain": 1, "embed": 1, "gallery": 1, "evaluate": 2, "heatmaps": 1, "report": 1}
+    jobs = {"pretrain": 1, "embed": 1, "gallery": 1, "evaluate": 2, "attention": 1, "heatmaps": 1, "report": 1}
     assert small(cohort, "-n", overlay=changed).jobs == jobs
 
 
@@ -125,7 +125,7 @@ def test_what_changes_in_one_task_leaves_the_others(cohort, clinical, small):
     both = name_tasks(kras={}, os=SURVIVAL)
     done = small(cohort, overlay=both)
     assert done.returncode == 0, done.stderr
-    assert done.jobs == {"labels": 2, "folds": 2, "evaluate_folds": 2, "heatmaps": 2, "report": 1}
+    assert done.jobs == {"labels": 2, "folds": 2, "evaluate_folds": 2, "attention": 2, "heatmaps": 2, "report": 1}
     page = (cohort / "results" / "tiny" / "report" / "index.html").read_text()
     assert 'id="results-kras"' in page
     assert 'id="results-os"' in page
@@ -142,7 +142,7 @@ def test_what_changes_in_one_task_leaves_the_others(cohort, clinical, small):
     clinical.to_csv(cohort / "clinical.csv", index=False)
     assert small(cohort, "-n", overlay=name_tasks(kras={})).jobs == {"report": 1}
     done = small(cohort, "-n", overlay=name_tasks(kras={"kind": "ordinal", "order": ["wt", "mut"]}, death=SURVIVAL))
-    assert done.jobs == {"labels": 2, "folds": 2, "evaluate": 4, "heatmaps": 2, "report": 1}
+    assert done.jobs == {"labels": 2, "folds": 2, "evaluate": 4, "attention": 2, "heatmaps": 2, "report": 1}
 
 
 def test_an_encoder_that_is_now_trained_here_takes_the_place_of_the_weights_that_are_there(cohort, small):
@@ -170,7 +170,7 @@ def test_tokens_made_once_more_outdate_nothing(cohort, small):
     ("module", "jobs"),
     [
         ("report/report", {"report": 1}),
-        ("evaluation/folds", {"folds": 1, "evaluate": 2, "heatmaps": 1, "report": 1}),
+        ("evaluation/folds", {"folds": 1, "evaluate": 2, "attention": 1, "heatmaps": 1, "report": 1}),
         ("slides/tokens", {"tokens": 6} | AFTER_THE_LEDGER),
     ],
 )

@@ -79,13 +79,16 @@ def test_a_second_run_does_nothing(finished, snakemake):
     ("overlay", "jobs"),
     [
         ({"report": {"tsne_perplexity": 7}}, {"report": 1}),
-        ({"evaluate": {"epochs": 3}}, {"evaluate": 12, "heatmaps": 2, "report": 1}),
+        ({"evaluate": {"epochs": 3}}, {"evaluate": 12, "attention": 2, "heatmaps": 2, "report": 1}),
         (
             {"pretrain": {"runs": {"dino": {"base_lr": 1e-3}}}},
-            {"pretrain": 1, "embed": 1, "evaluate": 4, "heatmaps": 1, "report": 1},
+            {"pretrain": 1, "embed": 1, "evaluate": 4, "attention": 1, "heatmaps": 1, "report": 1},
         ),
-        ({"embed": {"batch_size": 8}}, {"embed": 2, "gallery": 1, "evaluate": 8, "heatmaps": 2, "report": 1}),
-        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 12, "heatmaps": 2, "report": 1}),
+        (
+            {"embed": {"batch_size": 8}},
+            {"embed": 2, "gallery": 1, "evaluate": 8, "attention": 2, "heatmaps": 2, "report": 1},
+        ),
+        ({"folds": {"val_fraction": 0.3}}, {"folds": 1, "evaluate": 12, "attention": 2, "heatmaps": 2, "report": 1}),
         (
             {"tokens": {"batch_size": 4}},
             {
@@ -96,6 +99,7 @@ def test_a_second_run_does_nothing(finished, snakemake):
                 "gallery": 1,
                 "folds": 1,
                 "evaluate": 12,
+                "attention": 2,
                 "heatmaps": 2,
                 "report": 1,
             },
@@ -201,6 +205,8 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
         "state/{slide}.{mark}.unread",
         "export/slides/{slide}.json",
         "export/{format}/exported.csv",
+        "export/h5ad/{run}.h5ad",
+        "export/huggingface/{run}/{file}",
     ]
     assert find_gaps(folders, unmade) == []
 
@@ -220,7 +226,7 @@ def test_the_page_of_artifacts_names_every_path():
 def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemake):
     done = snakemake(copied, overlay={"pretrain": {"runs": {"slpd": {"train_on": "train_fold"}}}})
     assert done.returncode == 0, done.stdout + done.stderr
-    jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 4, "heatmaps": 1, "report": 1}
+    jobs = {"pretrain": 2, "embed": 2, "gallery": 1, "evaluate": 4, "attention": 1, "heatmaps": 1, "report": 1}
     assert done.jobs == jobs
     results = copied / "results" / "tiny"
     folds, _ = artifacts.read_table(results / "folds" / "label" / "folds.parquet", "folds")

@@ -1,0 +1,75 @@
+"""A GeoJSON for QuPath has a tile per region: its place, class, and finite measurements."""
+
+import json
+import math
+import uuid
+
+import pandas as pd
+import pytest
+
+from slpd_core.export import qupath
+from tests.export.conftest import BOUNDS, FOLDS, LEVEL0, PROTOTYPES
+
+COLUMNS = ["task", "features", "classifier", "fold", "slide_id", "p_x", "ensemble_p_x"]
+
+
+@pytest.fixture
+def tiles(exported, planted):
+    """Export to QuPath, and read the tiles of a slide."""
+    rows = [("label", "slpd", "knn", fold, "a", p, 0.5) for fold, p in ((0, 0.25), (3, 0.75))]
+    rows += [("label", "dino", "knn", 0, "a", 0.9, 0.9), ("label", "slpd", "knn", 1, "b-1", math.nan, math.nan)]
+    path = planted.root / "report" / "label" / "predictions.csv"
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+
+    def read(slide: str, **options) -> list[dict]:
+        folder = exported("qupath", what=["regions"], **options)
+        collection = json.loads((folder / "qupath" / "slpd" / f"{slide}.geojson").read_text())
+        assert collection["type"] == "FeatureCollection"
+        return collection["features"]
+
+    return read
+
+
+@pytest.mark.parametrize(("origin", "shift"), [("bounds", BOUNDS), ("slide", (0, 0))])
+def test_a_tile_lies_where_qupath_sees_its_region(tiles, planted, origin, shift):
+    for (left, top), tile in zip(planted.regions["a"].coords.tolist(), tiles("a", origin=origin), strict=True):
+        x, y = left - shift[0], top - shift[1]
+        (ring,) = tile["geometry"]["coordinates"]
+        assert ring[0] == ring[-1]
+        assert sorted(ring[:4]) == sorted([[x, y], [x + LEVEL0, y], [x + LEVEL0, y + LEVEL0], [x, y + LEVEL0]])
+    (tile,) = tiles("b-1", origin=origin)
+    assert tile["geometry"]["coordinates"][0][0] == planted.regions["b-1"].coords[0].tolist()  # it has no bounds
+
+
+def test_a_tile_has_the_class_of_its_prototype_and_what_is_measured(tiles, planted):
+    for i, tile in enumerate(tiles("a")):
+        assert (tile["type"], tile["properties"]["objectType"]) == ("Feature", "tile")
+        x, y = planted.regions["a"].coords[i].tolist()
+        kind = tile["properties"]["classification"]
+        assert kind["name"] == f"Prototype {PROTOTYPES['a', x, y]}"
+        assert all(0 <= channel <= 255 for channel in kind["color"])
+        assert tile["properties"]["measurements"] == pytest.approx(
+            {
+                "tissue_fraction": float(planted.regions["a"].tissue_fraction[i]),
+                "attention_label_vit_wsi": (FOLDS[0][x, y] + FOLDS[3][x, y]) / 2,
+                "p_x_label_knn": 0.5,
+            }
+        )
+
+
+def test_what_is_not_known_is_left_out(tiles, planted):
+    (tile,) = tiles("b-1")
+    assert "classification" not in tile["properties"]
+    assert tile["properties"]["measurements"] == {"tissue_fraction": float(planted.regions["b-1"].tissue_fraction[0])}
+
+
+def test_ids_are_uuids_that_stay_and_differ(tiles):
+    ids = [tile["id"] for tile in tiles("a")]
+    assert len({uuid.UUID(text) for text in ids}) == 3
+    assert [tile["id"] for tile in tiles("a", origin="slide", to="again")] == ids
+    assert tiles("b-1")[0]["id"] not in ids
+
+
+def test_ten_prototypes_have_colors_of_their_own():
+    assert len({*qupath.PROTOTYPE_COLORS}) == 10
