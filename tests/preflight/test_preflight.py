@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -199,6 +200,20 @@ def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
         look(settings(patch_encoder={"source": "hipt", "weights": str(tmp_path / "weights.pth")}))
     assert f"FAIL  weights      patch_encoder.weights: {tmp_path / 'weights.pth'}" in capsys.readouterr().out
+
+
+def test_features_of_another_tool_are_not_encoded(settings, cohort, look, tmp_path, capsys):
+    cohort([2, 2, 2, 2])
+    features = {"source": "features", "path": str(tmp_path / "theirs"), "format": "trident"}
+    (tmp_path / "theirs").mkdir()
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
+        look(settings(patch_encoder=features))
+    assert f"FAIL  weights      patch_encoder.path: {tmp_path / 'theirs'} has no .h5" in capsys.readouterr().out
+    with h5py.File(tmp_path / "theirs" / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.ones((2, 48), np.float32), np.zeros((2, 2), int)
+    out = look(settings(patch_encoder=features))
+    assert f"ok    features     {tmp_path / 'theirs'} (trident), tokens of 48" in out
+    assert out.endswith("Ready.\n")
 
 
 def test_license_and_scale_of_a_published_encoder_are_printed(settings, cohort, look, tmp_path, capsys):
