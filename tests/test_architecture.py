@@ -50,7 +50,7 @@ HOMES = {
         *(f"slides/{module}.py" for module in ("segmentation", "glass", "ink", "patch_pixels")),
     },
     "simplejpeg": {"wsi/tiff_tiles.py"},
-    "imagecodecs": {"wsi/tile_codecs.py"},
+    "imagecodecs": {"wsi/tile_codecs.py", "wsi/zarr_codecs.py"},
     "tifffile": {"wsi/tiff_levels.py", "wsi/tiff_pictures.py"},
     "h5py": {"artifacts/hdf5.py"},
     "pyarrow": {"artifacts/tables.py"},

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from slpd_core import artifacts
+from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.slide_files import slide_files
 
 N_SAMPLES, SAMPLE_BYTES = 64, 65_536
@@ -30,7 +31,7 @@ def file_stamps(path: Path) -> FileStamps:
     Raises:
         OSError: A file is missing or cannot be read.
     """
-    stats = [(file.name, file.stat()) for _, file in slide_files(path)]
+    stats = [(name or file.name, file.stat()) for name, file in slide_files(path)]
     return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for name, stat in stats]
 
 
@@ -117,6 +118,8 @@ def _describe_unread(error: OSError) -> tuple[str, int]:
 def _describe(path: Path) -> tuple[str, int]:
     try:
         (_, size, date, *_), *others = file_stamps(path)
+    except SlideError:  # a folder; its jobs report it
+        return "no slide", 0
     except OSError as error:
         return _describe_unread(error)
     text = f"{path.resolve().name}: {size} bytes of {date}"
@@ -143,7 +146,7 @@ def find_copies(paths: Mapping[str, Path]) -> list[tuple[str, ...]]:
             for slide_id in group:
                 try:
                     finer[i, key(paths[slide_id])].append(slide_id)
-                except OSError:
+                except (OSError, SlideError):
                     continue
         groups = [group for group in finer.values() if len(group) > 1]
     return [tuple(group) for group in groups]

@@ -79,7 +79,8 @@ def region_side_level0(size_px: int, scale: float) -> int:
 def resolve_mpp(properties: Mapping[str, str], mpp_override: float | None, path: Path) -> tuple[float, str]:
     """Resolve the um/px of level 0: from the sheet, the vendor, TIFF resolution tags or the objective power.
 
-    The sources are tried in that order. Of an OME-TIFF the XML stands for the vendor. Resolution tags that are
+    The sources are tried in that order. Of an OME-TIFF the XML stands for the vendor, of an OME-Zarr
+    its scale. Resolution tags that are
     implausible (72 dpi) are skipped if the objective power is known.
 
     Args:
@@ -137,7 +138,8 @@ def _candidates(properties: Mapping[str, str], mpp_override: float | None, path:
         return [(float(mpp_override), "sheet")]
     candidates: list[tuple[float, str]] = []
     # OpenSlide reports the resolution tags of a generic TIFF as its mpp.
-    source = "tiff resolution" if properties.get("openslide.vendor") == "generic-tiff" else "vendor"
+    sources = {"generic-tiff": "tiff resolution", "ome-zarr": "ome"}
+    source = sources.get(properties.get("openslide.vendor", ""), "vendor")
     pixels = ome_pixels(properties.get("openslide.comment"))
     sides = {
         "ome": [_ome_um(pixels, axis) for axis in "XY"],

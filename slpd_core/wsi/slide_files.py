@@ -1,15 +1,21 @@
 """The files that a slide consists of, and the targets of links to them."""
 
+import os
 import struct
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from slpd_core.wsi.errors import SlideError
+
 # Formats of a single file: other files are not looked for.
 SINGLE_FILE_SUFFIXES = frozenset(
-    (".svs", ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".ndpi", ".scn", ".bif", ".svslide", ".czi")
+    (".svs", ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".ndpi", ".scn", ".bif", ".svslide", ".czi", ".ozx")
 )
+ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup")  # one of them lies in the folder of an OME-Zarr
+ZIP_SUFFIXES = (".ozx", ".zip")
 MAX_INDEX_BYTES = 1 << 22  # of a text that names a slide's files
 MAX_DICOM_HEADER_BYTES = 1 << 16  # a DICOM file names its series within them
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -19,18 +25,33 @@ DICOM_ITEM, DICOM_ITEM_END, DICOM_SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0
 DICOM_SERIES_UID = (0x20, 0xE)
 
 
+def is_ome_zarr(path: Path) -> bool:
+    """Return whether a path is that of an OME-Zarr: a folder with its metadata, or a zip.
+
+    Args:
+        path: The path that the sheet names.
+
+    Returns:
+        Whether it is.
+    """
+    return path.suffix.lower() in ZIP_SUFFIXES or any((path / name).is_file() for name in ZARR_METADATA)
+
+
 def locate(path: Path) -> Path:
     """Choose the path to open: the target of a link, unless the slide's other files lie beside the link.
 
     Args:
-        path: The file that the sheet names.
+        path: The file or folder that the sheet names.
 
     Returns:
-        The path.
+        The path; of a folder of one DICOM series its first file.
 
     Raises:
-        OSError: The file cannot be read.
+        SlideError: A folder is no slide; names the remedy.
+        OSError: The file or folder cannot be read.
     """
+    if path.is_dir():
+        return path if is_ome_zarr(path) else _dicom_file(path)
     if path.suffix.lower() in SINGLE_FILE_SUFFIXES:
         return path
     real = path.resolve()
@@ -40,19 +61,23 @@ def locate(path: Path) -> Path:
 def slide_files(path: Path) -> list[tuple[str, Path]]:
     """List the files that a slide consists of.
 
-    A MIRAX slide has a folder beside it, a VMS slide its pictures, a DICOM slide the other files of its series.
+    A MIRAX slide has a folder beside it, a VMS slide its pictures, a DICOM slide the other files of its series. An
+    OME-Zarr folder is all files in it and below it.
 
     Args:
-        path: The file that the sheet names.
+        path: The file or folder that the sheet names.
 
     Returns:
         Pairs of the name that the slide's index has for a file, "" if any name would do, and the file. The file that
         the sheet names is the first.
 
     Raises:
+        SlideError: A folder is no slide.
         OSError: A file cannot be read.
     """
     path = locate(path)
+    if path.is_dir():
+        return sorted((file.relative_to(path).as_posix(), file) for file in _files_below(path))
     return [("", path), *_companions(path)]
 
 
@@ -69,6 +94,28 @@ def _companions(path: Path) -> list[tuple[str, Path]]:
     if b"Virtual Microscope Specimen]" in head:
         return _named_files(path)
     return _series_files(path) if head[128:132] == b"DICM" else []
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below it; OSError where a folder cannot be read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path, _, names in os.walk(folder, onerror=fail):
+        yield from (file for name in names if (file := Path(path, name)).is_file())
+
+
+def _dicom_file(folder: Path) -> Path:
+    """Choose the first file of the only DICOM series of a folder."""
+    series = dicom_series(folder)
+    if len(series) == 1:
+        return folder / next(iter(series.values()))[0]
+    if series:
+        raise SlideError(f"{folder}: {len(series)} DICOM series in one folder; name a file of one in the sheet")
+    mirax = folder.with_name(f"{folder.name}.mrxs")
+    remedy = f"name {mirax.name} beside it in the sheet" if mirax.is_file() else "correct its path in the sheet"
+    raise SlideError(f"{folder}: a folder that is neither OME-Zarr nor DICOM; {remedy}")
 
 
 def _named_files(index: Path) -> list[tuple[str, Path]]:

@@ -8,14 +8,16 @@ from pathlib import Path
 from slpd_core.wsi.slide_files import SINGLE_FILE_SUFFIXES, dicom_series
 
 MIRAX, DICOM = ".mrxs", ".dcm"
-KNOWN_SUFFIXES = SINGLE_FILE_SUFFIXES | {MIRAX, DICOM, ".vms", ".vmu"}
+ZARR_SUFFIXES = (".ome.zarr.zip", ".ome.zarr", ".zarr.zip", ".zarr")  # of folders and zips, the longest first
+KNOWN_SUFFIXES = SINGLE_FILE_SUFFIXES | {MIRAX, DICOM, ".vms", ".vmu", *ZARR_SUFFIXES}
 
 
 def find_slides(folder: Path) -> tuple[list[tuple[str, Path]], Counter[str]]:
     """List the slides in a folder and all folders below it.
 
-    A slide is a file with an extension of KNOWN_SUFFIXES, in any case; a DICOM slide is a series, in one folder. Hidden
-    files and folders, and the data folders of MIRAX slides, are passed over. Links are followed.
+    A slide is a file with an extension of KNOWN_SUFFIXES, in any case; a DICOM slide is a series, in one folder, an
+    OME-Zarr may be a folder. Hidden files and folders, and the data folders of MIRAX slides, are passed over. Links are
+    followed.
 
     Args:
         folder: The folder.
@@ -30,19 +32,25 @@ def find_slides(folder: Path) -> tuple[list[tuple[str, Path]], Counter[str]]:
     slides: list[tuple[str, Path]] = []
     others: Counter[str] = Counter()
     for path, names in _walk(folder):
-        suffixes = {name: os.path.splitext(name)[1].lower() for name in names}
+        suffixes = {name: _suffix(name) for name in names}
         others.update(suffix for suffix in suffixes.values() if suffix not in KNOWN_SUFFIXES)
         files = [name for name in names if suffixes[name] in KNOWN_SUFFIXES - {DICOM}]
         series = _first_of_each_series(path, [name for name in names if suffixes[name] == DICOM])
         if len(series) == 1 and not files and path != folder:
             slides.append((path.name, path / series[0]))
         else:
-            slides += [(Path(name).stem, path / name) for name in (*files, *series)]
+            slides += [(name[: len(name) - len(suffixes[name])], path / name) for name in (*files, *series)]
     return sorted(slides), others
 
 
+def _suffix(name: str) -> str:
+    """The extension of a slide, in lower case."""
+    zarr = next((suffix for suffix in ZARR_SUFFIXES if name.lower().endswith(suffix)), "")
+    return zarr or os.path.splitext(name)[1].lower()
+
+
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each folder once, with the names of its files; raise OSError where one cannot be read."""
+    """Yield each folder once, with the names of its files and OME-Zarrs; OSError where one cannot be read."""
     seen: set[str] = set()  # a link may lead to a folder that is visited anyway, or in a circle
 
     def fail(error: OSError) -> None:
@@ -55,8 +63,9 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             continue
         seen.add(real)
         mirax = {os.path.splitext(name)[0] for name in names if name.lower().endswith(MIRAX)}
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in mirax)
-        yield Path(path), sorted(name for name in names if not name.startswith("."))
+        zarrs = {name for name in folders if _suffix(name) in ZARR_SUFFIXES}
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in mirax | zarrs)
+        yield Path(path), sorted(name for name in (*names, *zarrs) if not name.startswith("."))
 
 
 def _first_of_each_series(folder: Path, names: Sequence[str]) -> list[str]:

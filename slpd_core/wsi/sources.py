@@ -16,12 +16,14 @@ from slpd_core.wsi.errors import (
     explain_refusal,
     explain_unknown_format,
 )
-from slpd_core.wsi.slide_files import locate
+from slpd_core.wsi.ome_zarr import find_pyramid
+from slpd_core.wsi.slide_files import is_ome_zarr, locate
 from slpd_core.wsi.tiff_levels import Level, find_levels
 from slpd_core.wsi.tiff_limits import check_tiff, count_focal_planes
 from slpd_core.wsi.tiff_pictures import Picture, find_picture
 from slpd_core.wsi.tiff_tiles import TiffTiles
 from slpd_core.wsi.tile_reader import TileReader
+from slpd_core.wsi.zarr_tiles import ZarrTiles
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Open a slide: a plain or OME TIFF by its tiles, any other by OpenSlide.
+    """Open a slide: a plain or OME TIFF by its tiles, an OME-Zarr by its chunks, any other by OpenSlide.
 
     Args:
         path: The slide's file.
@@ -62,6 +64,8 @@ def open_source(path: Path) -> Source:
         FileNotFoundError: There is no such file.
         SlideError: It is no slide, or of a kind that is not read; names the remedy.
     """
+    if path.exists() and is_ome_zarr(path):
+        return _zarr_source(path)
     vendor = detect_vendor(path)
     picture = _find_picture(path) if vendor == "generic-tiff" else None
     if picture and picture.levels[0]:
@@ -113,6 +117,18 @@ def _openslide_source(slide: openslide.OpenSlide, vendor: str, picture: Picture 
     )
 
 
+def _zarr_source(path: Path) -> Source:
+    pyramid = find_pyramid(path)
+    return Source(
+        [level.size_px for level in pyramid.levels],
+        [level.tile_px for level in pyramid.levels],
+        pyramid.properties,
+        dict(enumerate(pyramid.levels)),
+        remarks=pyramid.remarks,
+        tile_reader=ZarrTiles,
+    )
+
+
 def detect_vendor(path: Path) -> str:
     """Detect the format of a slide, after a check of the sizes that a TIFF states.
 
@@ -132,7 +148,7 @@ def detect_vendor(path: Path) -> str:
         check_tiff(path)
     vendor = openslide.OpenSlide.detect_format(str(locate(path)))
     if vendor is None:
-        raise explain_unknown_format(path)
+        raise explain_unknown_format(locate(path))
     return vendor
 
 

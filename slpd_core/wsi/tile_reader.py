@@ -17,12 +17,15 @@ Box = tuple[int, int, int, int]
 
 
 class TiledLevel(Protocol):
-    """A level: (width, height) of it and of its tiles, px."""
+    """A level whose tiles are all of one size."""
 
     @property
-    def size_px(self) -> Size: ...
+    def size_px(self) -> Size:
+        """(width, height) of the level, px."""
+
     @property
-    def tile_px(self) -> Size: ...
+    def tile_px(self) -> Size:
+        """(width, height) of a tile, px."""
 
 
 LevelT = TypeVar("LevelT", bound=TiledLevel)

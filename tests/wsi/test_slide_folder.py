@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from slpd_core.wsi.errors import SlideError
+from slpd_core.wsi.identity import describe_files, find_copies, slide_fingerprint
+from slpd_core.wsi.reader import Slide
 from slpd_core.wsi.slide_files import slide_files
 from slpd_core.wsi.slide_folder import KNOWN_SUFFIXES, find_slides
 from tests.wsi.test_identity import dicom, write_mirax
@@ -71,6 +74,35 @@ def test_a_dicom_series_is_one_slide(write):
 
 def test_the_one_series_of_the_folder_itself_is_named_by_its_file(write):
     assert listed(write("2.dcm", "10.dcm", content=dicom("1.2.3"))) == [("10", "10.dcm")]
+
+
+def test_an_ome_zarr_is_one_slide_as_a_folder_or_a_zip(write):
+    folder = write("a.ome.zarr/0/.zarray", "a.ome.zarr/c.svs", "below/B.ZARR/zarr.json", "c.ozx", "d.ome.zarr.zip")
+    write("e.zarr.zip", "other.zip", ".hidden.zarr/zarr.json")
+    assert listed(folder) == [
+        *(("B", "below/B.ZARR"), ("a", "a.ome.zarr"), ("c", "c.ozx"), ("d", "d.ome.zarr.zip"), ("e", "e.zarr.zip")),
+    ]
+    assert find_slides(folder)[1] == Counter({".zip": 1})
+
+
+def test_a_folder_of_one_dicom_series_is_the_slide_of_its_files(write):
+    folder = write("one/1.dcm", "one/2.dcm", content=dicom("1.2.3"))
+    assert slide_files(folder / "one") == slide_files(folder / "one" / "1.dcm")
+    assert slide_fingerprint(folder / "one") == slide_fingerprint(folder / "one" / "2.dcm")
+    write("one/3.dcm", content=dicom("7.8.9"))
+    with pytest.raises(SlideError, match="one: 2 DICOM series in one folder; name a file of one"):
+        Slide(folder / "one")
+
+
+def test_a_folder_that_is_no_slide_is_named_with_the_remedy(write):
+    write_mirax(write("notes/a.txt") / "a.mrxs")
+    folder = write("b.svs")
+    with pytest.raises(SlideError, match=r"a: a folder that is neither OME-Zarr nor DICOM; name a\.mrxs beside it"):
+        Slide(folder / "a")
+    with pytest.raises(SlideError, match="correct its path in the sheet"):
+        Slide(folder / "notes")
+    assert describe_files({"a": folder / "notes"}) == {"a": ("no slide", 0)}
+    assert find_copies({"a": folder / "notes", "b": folder / "notes"}) == []
 
 
 def test_links_are_followed_each_folder_once(write, tmp_path):
