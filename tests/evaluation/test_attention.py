@@ -1,6 +1,7 @@
 """Attention: of each test slide by its fold's classifier, region by region, within the slide."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from slpd_core import artifacts
@@ -59,3 +60,20 @@ def test_the_attention_to_a_bag_is_divided_among_its_slides():
     within = attention.attend_bag(predict, vectors.__getitem__, ["a", "b", "c"])
     assert [part.tolist() for part in within] == [[0.5] * 2, pytest.approx([1 / 3] * 3), [1]]
     assert attention.attend_bag(predict, vectors.__getitem__, ["a"])[0].tolist() == [0.5, 0.5]
+
+
+def test_a_patients_slides_are_one_bag_where_the_classifier_was_fitted_so():
+    vectors = {name: np.full((n, 1), n, np.float32) for name, n in (("a", 2), ("b", 3), ("c", 1))}
+    tested = pd.DataFrame({"slide_id": ["c", "b", "a"], "patient_id": ["q", "p", "p"]})
+    bags = []
+
+    def predict(bag):
+        bags.append(bag[:, 0].tolist())
+        return bag.sum(0), np.full(len(bag), 1 / len(bag))
+
+    by_patient = attention.attend_fold(predict, vectors.__getitem__, tested, "patient")
+    assert bags == [[2, 2, 3, 3, 3], [1]]
+    assert {name: len(part) for name, part in by_patient.items()} == {"a": 2, "b": 3, "c": 1}
+    assert all(part.sum() == pytest.approx(1) for part in by_patient.values())
+    attention.attend_fold(predict, vectors.__getitem__, tested, "slide")
+    assert bags[2:] == [[2, 2], [3, 3, 3], [1]]
