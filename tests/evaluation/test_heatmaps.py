@@ -121,5 +121,7 @@ def test_the_slides_shown_are_tested_ones_of_each_label_in_any_order(per_label, 
     assert chosen["label"].value_counts().to_dict() == dict.fromkeys("xy", min(per_label, 4))
     assert (chosen["part"] == "test").all()
     assert not chosen["slide_id"].duplicated().any()
+    first = table[table["part"] == "test"].groupby("slide_id")["fold"].min()
+    assert chosen["fold"].tolist() == first[chosen["slide_id"]].tolist()
     shuffled = heatmaps.choose_test_slides(table.sample(frac=1, random_state=0), per_label, seed)
     pd.testing.assert_frame_equal(chosen.reset_index(drop=True), shuffled.reset_index(drop=True))
