@@ -125,11 +125,14 @@ def test_hs2p_has_corners_by_x_and_then_y(exported, sets, planted):
             tiling = bag.about["tiling"]
             assert tiling["tile_size_lv0"] == tiling["read_tile_size_px"] == tiling["step_px_lv0"]
             assert bag.about["provenance"]["image_path"] == f"slides/{slide} scan.ome.tif"
-        by_corner = dict(
-            zip(map(tuple, planted.regions[slide].coords), planted.regions[slide].tissue_fraction, strict=True)
-        )
+        regions = planted.regions[slide]
+        by_region = dict(zip(map(tuple, regions.coords), regions.tissue_fraction, strict=True))
         bag = read_hs2p(folder / "regions", slide)
-        assert [by_corner[tuple(xy)] for xy in bag.corners] == bag.about["fractions"].tolist()
+        assert [by_region[tuple(xy)] for xy in bag.corners] == bag.about["fractions"].tolist()
+        of_patches = np.repeat(regions.tissue_fraction, GRID**2)  # a patch has its region's
+        by_patch = dict(zip(map(tuple, planted.patch_corners(slide)), of_patches, strict=True))
+        bag = read_hs2p(folder / "patches", slide)
+        assert [by_patch[tuple(xy)] for xy in bag.corners] == bag.about["fractions"].tolist()
 
 
 def test_torchmil_reads_folders_of_arrays(exported, sets):
