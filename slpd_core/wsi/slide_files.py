@@ -61,8 +61,8 @@ def locate(path: Path) -> Path:
 def slide_files(path: Path) -> list[tuple[str, Path]]:
     """List the files that a slide consists of.
 
-    A MIRAX slide has a folder beside it, a VMS slide its pictures, a DICOM slide the other files of its series. An
-    OME-Zarr folder is all files in it and below it.
+    A MIRAX slide has a folder beside it, a VMS slide its pictures, a DICOM slide the other files of its series. A
+    VSI slide has a folder, a TMAP slide may have files .DT1, .DT2 ... An OME-Zarr folder is all files below it.
 
     Args:
         path: The file or folder that the sheet names.
@@ -89,6 +89,11 @@ def _companions(path: Path) -> list[tuple[str, Path]]:
     if kind == ".mrxs":
         index = path.with_suffix("") / "Slidedat.ini"
         return [(index.name, index), *_named_files(index)] if index.is_file() else []
+    if kind == ".vsi":
+        folder = path.with_name(f"_{path.stem}_")
+        return sorted((file.relative_to(folder).as_posix(), file) for file in _files_below(folder))
+    if kind == ".tmap":
+        return [(file.suffix, file) for file in sorted(path.parent.iterdir()) if _is_tmap_part(file, path)]
     with path.open("rb") as file:
         head = file.read(256)
     if b"Virtual Microscope Specimen]" in head:
@@ -97,12 +102,12 @@ def _companions(path: Path) -> list[tuple[str, Path]]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below it; OSError where a folder cannot be read."""
+    """Yield the files below a folder, none if it is missing; OSError where a folder cannot be read."""
 
     def fail(error: OSError) -> None:
         raise error
 
-    for path, _, names in os.walk(folder, onerror=fail):
+    for path, _, names in os.walk(folder, onerror=fail) if folder.exists() else ():
         yield from (file for name in names if (file := Path(path, name)).is_file())
 
 
@@ -116,6 +121,10 @@ def _dicom_file(folder: Path) -> Path:
     mirax = folder.with_name(f"{folder.name}.mrxs")
     remedy = f"name {mirax.name} beside it in the sheet" if mirax.is_file() else "correct its path in the sheet"
     raise SlideError(f"{folder}: a folder that is neither OME-Zarr nor DICOM; {remedy}")
+
+
+def _is_tmap_part(file: Path, path: Path) -> bool:
+    return file.stem == path.stem and file.suffix.upper().startswith(".DT") and file.is_file()
 
 
 def _named_files(index: Path) -> list[tuple[str, Path]]:

@@ -5,19 +5,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from slpd_core.wsi.extra_readers import PACKAGES
 from slpd_core.wsi.slide_files import SINGLE_FILE_SUFFIXES, dicom_series
 
-MIRAX, DICOM = ".mrxs", ".dcm"
+MIRAX, VSI, DICOM = ".mrxs", ".vsi", ".dcm"
 ZARR_SUFFIXES = (".ome.zarr.zip", ".ome.zarr", ".zarr.zip", ".zarr")  # of folders and zips, the longest first
-KNOWN_SUFFIXES = SINGLE_FILE_SUFFIXES | {MIRAX, DICOM, ".vms", ".vmu", *ZARR_SUFFIXES}
+KNOWN_SUFFIXES = SINGLE_FILE_SUFFIXES | {MIRAX, DICOM, ".vms", ".vmu", *ZARR_SUFFIXES, *PACKAGES}
 
 
 def find_slides(folder: Path) -> tuple[list[tuple[str, Path]], Counter[str]]:
     """List the slides in a folder and all folders below it.
 
     A slide is a file with an extension of KNOWN_SUFFIXES, in any case; a DICOM slide is a series, in one folder, an
-    OME-Zarr may be a folder. Hidden files and folders, and the data folders of MIRAX slides, are passed over. Links are
-    followed.
+    OME-Zarr may be a folder. Hidden files and folders, and the data folders of MIRAX and VSI slides, are passed over.
+    Links are followed.
 
     Args:
         folder: The folder.
@@ -62,9 +63,10 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        mirax = {os.path.splitext(name)[0] for name in names if name.lower().endswith(MIRAX)}
+        data_folders = {os.path.splitext(name)[0] for name in names if name.lower().endswith(MIRAX)}
+        data_folders |= {f"_{os.path.splitext(name)[0]}_" for name in names if name.lower().endswith(VSI)}
         zarrs = {name for name in folders if _suffix(name) in ZARR_SUFFIXES}
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in mirax | zarrs)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in data_folders | zarrs)
         yield Path(path), sorted(name for name in (*names, *zarrs) if not name.startswith("."))
 
 

@@ -16,6 +16,7 @@ from slpd_core.wsi.errors import (
     explain_refusal,
     explain_unknown_format,
 )
+from slpd_core.wsi.extra_readers import ExtraLevel, ExtraTiles, describe_slide, find_package
 from slpd_core.wsi.ome_zarr import find_pyramid
 from slpd_core.wsi.slide_files import is_ome_zarr, locate
 from slpd_core.wsi.tiff_levels import Level, find_levels
@@ -54,8 +55,10 @@ class Source:
 def open_source(path: Path) -> Source:
     """Open a slide: a plain or OME TIFF by its tiles, an OME-Zarr by its chunks, any other by OpenSlide.
 
+    What these refuse is tried by a package of the extra `readers`, if one is for files of its extension.
+
     Args:
-        path: The slide's file.
+        path: The slide's file or folder.
 
     Returns:
         The source; its `slide` is the caller's to close.
@@ -64,9 +67,28 @@ def open_source(path: Path) -> Source:
         FileNotFoundError: There is no such file.
         SlideError: It is no slide, or of a kind that is not read; names the remedy.
     """
-    if path.exists() and is_ome_zarr(path):
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet")
+    if is_ome_zarr(path):
         return _zarr_source(path)
-    vendor = detect_vendor(path)
+    if path.is_file():
+        check_tiff(path)
+    package = find_package(path)
+    try:
+        return _open_known(path)
+    except SlideError as error:
+        if not package:
+            raise
+        sizes, properties, remarks = describe_slide(path, package, error)
+    levels = {i: ExtraLevel(size, package) for i, size in enumerate(sizes)}
+    return Source(sizes, [(0, 0)] * len(sizes), properties, levels, remarks=remarks, tile_reader=ExtraTiles)
+
+
+def _open_known(path: Path) -> Source:
+    """Open a slide of a format that OpenSlide knows."""
+    vendor = openslide.OpenSlide.detect_format(str(locate(path)))
+    if vendor is None:
+        raise explain_unknown_format(locate(path))
     picture = _find_picture(path) if vendor == "generic-tiff" else None
     if picture and picture.levels[0]:
         known = [(size, level) for size, level in zip(picture.sizes, picture.levels, strict=True) if level]
@@ -127,29 +149,6 @@ def _zarr_source(path: Path) -> Source:
         remarks=pyramid.remarks,
         tile_reader=ZarrTiles,
     )
-
-
-def detect_vendor(path: Path) -> str:
-    """Detect the format of a slide, after a check of the sizes that a TIFF states.
-
-    Args:
-        path: The slide's file.
-
-    Returns:
-        The vendor, as OpenSlide names it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        SlideError: OpenSlide does not know the format; names the remedy.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; correct its path in the sheet")
-    if path.is_file():
-        check_tiff(path)
-    vendor = openslide.OpenSlide.detect_format(str(locate(path)))
-    if vendor is None:
-        raise explain_unknown_format(locate(path))
-    return vendor
 
 
 def _find_picture(path: Path) -> Picture | None:
