@@ -1,5 +1,6 @@
 """An AnnData file of a run holds each region with its embedding, prototype, attention and position."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +44,11 @@ def test_each_region_has_its_embedding_prototype_attention_and_place(planted):
     assert len(read["var"]["index"]) == read["X"].shape[1]
     assert read["uns"]["slpd"]["encoder"] == "slpd"
     assert {"layers", "obsp", "varm", "varp"} <= read.keys()
+
+
+def test_prototypes_are_ordered_as_numbers(planted):
+    with h5py.File(write(planted)) as file:
+        assert [*file["obs/prototype/categories"].asstr()] == ["0", "2", "10"]
 
 
 def test_an_encoder_of_a_fold_has_the_attention_of_that_fold_alone(planted):
