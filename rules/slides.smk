@@ -50,6 +50,9 @@ rule tissue:
         "../workflow_scripts/tissue.py"
 
 
+MEASURES_FOCUS = CONFIG.regions.min_focus is not None
+
+
 rule regions:
     input:
         tissue="<results>/tissue/{slide}.geojson",
@@ -62,16 +65,24 @@ rule regions:
         "<logs>/regions/{slide}.log",
     benchmark:
         "<benchmarks>/regions/{slide}.tsv"
+    retries: READ_RETRIES if MEASURES_FOCUS else 0
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(3),
+        mem_mb=per_attempt(1500 if MEASURES_FOCUS else 1000),
+        runtime=per_attempt(
+            RESOURCES.slide_minutes(3, per_gb=3) if MEASURES_FOCUS else 3
+        ),
+        last_attempt=last_attempt,
+        wait_s=wait_before_attempt,
     params:
         section=CONFIG.regions.selection.model_dump(),
         version=stage_version("slides/regions"),
         imported=untracked(IMPORTS.has_coordinates),
         coordinates=untracked(IMPORTS.coordinates),
+        # Read where focus is measured. A slide that changes has its tissue rebuilt, which is an input.
+        slide=untracked(SLIDES.path if MEASURES_FOCUS else None),
+        state=untracked(str(PATHS.state_dir())),
     script:
         "../workflow_scripts/regions.py"
 

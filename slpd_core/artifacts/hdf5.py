@@ -44,12 +44,15 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attrs: Mapping[st
             )
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(
+    path: Path, names: Sequence[str], *, optional: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read named arrays and the file's attributes.
 
     Args:
         path: Of the file.
         names: Names of the arrays to read.
+        optional: Further ones, read where the file has them.
 
     Returns:
         The arrays by name, and the attributes, `meta` among them.
@@ -57,9 +60,9 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray]
     Raises:
         ValueError: The file is broken or lacks an array.
     """
-    with open_h5(path, names) as file:
+    with open_h5(path, names, optional=optional) as file:
         arrays = {}
-        for name in names:
+        for name in (*names, *(name for name in optional if name in file)):
             dataset = file[name]
             arrays[name] = dataset.asstr()[()] if dataset.dtype.kind == "O" else dataset[()]
         return arrays, unstamp(path, read_attributes(file))
@@ -204,13 +207,21 @@ def create_rows(file: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Ite
 
 
 @contextmanager
-def open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = (), any_name: bool = False) -> Iterator[Any]:
+def open_h5(
+    path: Path,
+    names: Sequence[str],
+    *,
+    rows: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    any_name: bool = False,
+) -> Iterator[Any]:
     """Open an HDF5 file and check all of it but the arrays that have checksums row by row.
 
     Args:
         path: Of the file.
         names: Arrays that it must have.
         rows: Arrays that it must have with checksums row by row.
+        optional: Arrays that it may have.
         any_name: Whether it may have been written under another name, as the files of a cache are.
 
     Yields:
@@ -226,7 +237,12 @@ def open_h5(path: Path, names: Sequence[str], *, rows: Sequence[str] = (), any_n
         try:
             file = stack.enter_context(h5py.File(raw, "r"))
             by_row = {*rows, *(name.removesuffix(CHECKSUMS) for name in file if name.endswith(CHECKSUMS))}
-            required = [*names, *by_row, *(name + CHECKSUMS for name in by_row)]
+            required = [
+                *names,
+                *by_row,
+                *(name + CHECKSUMS for name in by_row),
+                *(name for name in optional if name in file),
+            ]
             problem = _find_problem(file, required, path.stat().st_size)
             blocks = [] if problem else _row_blocks(file, by_row)
         except UNREADABLE as error:

@@ -1,6 +1,6 @@
 """The written contract of every artifact: columns, arrays, shapes, dtypes and units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,7 @@ class Regions:
         size_px: Side at target_mpp.
         size_level0_px: The same side in level-0 px.
         target_mpp: um/px at which regions are read.
+        focus: How sharp each region is, float32 (L,), nan where it holds no tissue; None: not measured.
     """
 
     slide: SlideInfo
@@ -112,6 +113,19 @@ class Regions:
     size_px: int
     size_level0_px: int
     target_mpp: float
+    focus: np.ndarray | None = None
+
+    def select(self, rows: Any) -> "Regions":
+        """Select some of the regions.
+
+        Args:
+            rows: Indices, a slice or bool (L,).
+
+        Returns:
+            The slide with these regions alone.
+        """
+        focus = None if self.focus is None else self.focus[rows]
+        return replace(self, coords=self.coords[rows], tissue_fraction=self.tissue_fraction[rows], focus=focus)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from slpd_core.artifacts.schema import ENCODER_META, Meta, Regions, SlideInfo, T
 
 
 def write_regions(path: Path, regions: Regions, meta: Meta) -> None:
-    """Write a slide's regions: `coords` with TRIDENT's attributes, and `tissue_fraction`.
+    """Write a slide's regions: `coords` with TRIDENT's attributes, `tissue_fraction`, and `focus` if measured.
 
     Args:
         path: Of the file.
@@ -28,6 +28,8 @@ def write_regions(path: Path, regions: Regions, meta: Meta) -> None:
         coords = file.create_dataset("coords", data=regions.coords.astype(np.int64).reshape(-1, 2))
         coords.attrs.update(trident_attributes(regions, path))
         file.create_dataset("tissue_fraction", data=regions.tissue_fraction.astype(np.float32))
+        if regions.focus is not None:
+            file.create_dataset("focus", data=regions.focus.astype(np.float32))
 
 
 def read_regions(path: Path) -> tuple[Regions, Meta]:
@@ -42,13 +44,15 @@ def read_regions(path: Path) -> tuple[Regions, Meta]:
     Raises:
         ValueError: The file is broken.
     """
-    arrays, attrs = read_arrays(path, ("coords", "tissue_fraction"))
-    coords, fraction = arrays["coords"], arrays["tissue_fraction"]
+    arrays, attrs = read_arrays(path, ("coords", "tissue_fraction"), optional=("focus",))
+    coords, fraction, focus = arrays["coords"], arrays["tissue_fraction"], arrays.get("focus")
     if coords.ndim != 2 or coords.shape[1] != 2 or fraction.shape != (len(coords),):
         raise ValueError(broken(path, f"coords {coords.shape} and tissue_fraction {fraction.shape} do not fit"))
+    if focus is not None and focus.shape != fraction.shape:
+        raise ValueError(broken(path, f"focus {focus.shape} for {len(coords)} regions"))
     slide = _slide_info(path, attrs)
     size = (int(attrs["size_px"]), int(attrs["size_level0_px"]), float(attrs["target_mpp"]))
-    return Regions(slide, coords, fraction, *size), _meta(attrs)
+    return Regions(slide, coords, fraction, *size, focus), _meta(attrs)
 
 
 @contextmanager

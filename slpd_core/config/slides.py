@@ -27,6 +27,10 @@ FeatureFormat = Literal["trident", "slide2vec", "hipt"]
 CoordinateFormat = Literal["trident", "hs2p"]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 def _require_pair(key: str, folder: str | None, format: str | None, formats: tuple[str, ...]) -> list[str]:
     """Return why a folder of another tool's files and its format do not go together; nothing where they do."""
     if folder == "":
@@ -93,6 +97,7 @@ class RegionsConfig(Section):
     min_tissue_fraction: Fraction
     edge: Literal["pad", "drop"]
     anchor: Literal["slide", "tissue"]
+    min_focus: NonNegative | None = Field(None, exclude_if=_is_none)  # null is not recorded: what it leaves is the same
 
 
 class RegionsStageConfig(RegionsConfig):

@@ -68,7 +68,7 @@ def run(
         checks.check_external_sheet(report, name, table, scored, find_ambiguities(table))
     report.add_lines(checks.NOTE, labels.doubts)
     missing_tiles = settings.tissue.missing_tiles
-    region_options = settings.regions.selection.model_dump()
+    region_options = settings.regions.selection.model_dump(exclude={"min_focus"})
     probes = probe_slides(rows, region_options=region_options, missing_tiles=missing_tiles, threads=cores)
     slides = checks.check_slides(report, probes, settings.ledger.on_bad_slide)
     outlines: Mapping[str, Path] = NO_OUTLINES
@@ -106,7 +106,7 @@ def _forecast_work(
     sample = sample_cohort(
         slides,
         tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
-        region_options=settings.regions.selection.model_dump(),
+        region_options=settings.regions.selection.model_dump(exclude={"min_focus"}),
         jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
         outlines=outlines,
     )

@@ -31,7 +31,7 @@ def as_quarantined(regions: artifacts.Regions, reason: str) -> artifacts.Regions
         The same slide, quarantined and without regions.
     """
     slide = replace(regions.slide, status=artifacts.QUARANTINED, reason=reason)
-    return replace(regions, slide=slide, coords=regions.coords[:0], tissue_fraction=regions.tissue_fraction[:0])
+    return replace(regions.select(slice(0)), slide=slide)
 
 
 @dataclass(frozen=True, eq=False)

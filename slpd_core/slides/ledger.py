@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
@@ -22,11 +23,12 @@ def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint:
         fingerprint: Fingerprint of `encoded`.
 
     Returns:
-        Values by column: status, size, um/px, tissue and number of regions.
+        Values by column: status, size, um/px, tissue, number of regions and, if measured, the median of their focus.
     """
     slide, regions = encoded.slide, len(encoded.coords)
     status = artifacts.EMPTY if slide.status == artifacts.OK and not regions else slide.status
-    return {
+    measured = {} if encoded.focus is None else {"focus": _finite_median(encoded.focus)}
+    return measured | {
         "status": status,
         "reason": slide.reason,
         "width_px": slide.width_px,
@@ -40,6 +42,12 @@ def slide_row(tissue: artifacts.Tissue, encoded: artifacts.Regions, fingerprint:
         "slide_fingerprint": tissue.slide.fingerprint,
         "remarks": " ".join(slide.remarks),
     }
+
+
+def _finite_median(values: np.ndarray) -> float:
+    """The median of the numbers among values; nan where there is none."""
+    numbers = values[np.isfinite(values)]
+    return float(np.median(numbers)) if len(numbers) else float("nan")
 
 
 def exclusion_messages(ledger: pd.DataFrame) -> list[str]:
@@ -200,7 +208,8 @@ def _build_rows(
         if row["status"] == artifacts.OK:
             precisions[slide["slide_id"]] = meta.get("precision", "")
     check_precision(precisions)
-    return pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"]]), inputs
+    measured = ["focus"] * any("focus" in row for row in rows)
+    return pd.DataFrame(rows, columns=[*artifacts.TABLES["ledger"], *measured]), inputs
 
 
 def run(

@@ -12,11 +12,14 @@ from slpd_core import artifacts, config
 from slpd_core.artifacts.coordinate_files import COORDINATE_READERS
 from slpd_core.drawing.overlays import draw_placeholder, draw_regions
 from slpd_core.runtime import log
+from slpd_core.slides.focus import drop_blurred, measure_focus
 from slpd_core.slides.grid import has_enough_tissue, place_grid, tissue_fractions
+from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import MPP_TOLERANCE, downsample_factor, region_side_level0
 
 VERSION = 3
+NO_SQUARES = np.empty((0, 2), np.int64)
 
 
 @config.check_arguments(config.RegionsConfig)
@@ -49,8 +52,7 @@ def select_regions(
     """
     slide = tissue.slide
     if slide.status != artifacts.OK:
-        none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-        return artifacts.Regions(slide, *none, size_px, 0, target_mpp)
+        return artifacts.Regions(slide, NO_SQUARES, np.empty(0, np.float32), size_px, 0, target_mpp)
     if target_mpp < slide.mpp * (1 - MPP_TOLERANCE):
         raise SlideError(
             f"{slide.slide_id}: {slide.mpp:g} um/px ({slide.mpp_source}) is coarser than regions.target_mpp "
@@ -144,6 +146,7 @@ def draw_regions_overlay(
     min_tissue_fraction: float,
     edge: str,
     anchor: str,
+    blurred: np.ndarray = NO_SQUARES,
 ) -> Image.Image:
     """Draw a slide's squares, kept and dropped, on the picture of its tissue.
 
@@ -154,6 +157,7 @@ def draw_regions_overlay(
         tissue: The slide's tissue.
         regions: Its regions.
         min_tissue_fraction, edge, anchor: As in `select_regions`.
+        blurred: Corners of the squares that were dropped as blurred, int64 (n, 2).
 
     Returns:
         The picture.
@@ -169,6 +173,7 @@ def draw_regions_overlay(
     )
     dropped = coords[(fractions > 0) & ~has_enough_tissue(fractions, min_tissue_fraction)]
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
+    dropped = np.concatenate([dropped, blurred])
     return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
 
 
@@ -182,8 +187,10 @@ def run(
     quarantine: tuple[type[Exception], ...],
     imported: bool = False,
     coordinates_path: Path | None = None,
+    slide_path: Path | None = None,
+    state_dir: Path | None = None,
 ) -> None:
-    """Write a slide's regions and their picture; a slide coarser than the target um/px is quarantined.
+    """Write a slide's regions and their picture; one that is too coarse, or cannot be read for focus, is quarantined.
 
     Args:
         tissue_path: The slide's tissue.
@@ -194,24 +201,42 @@ def run(
         quarantine: Errors that quarantine the slide; others are raised.
         imported: Whether regions are another tool's.
         coordinates_path: Their coordinates; None where the slide has none.
+        slide_path: The file that the sheet names; read where `min_focus` is set.
+        state_dir: Folder of memos and marks on the slides' files.
 
     Raises:
         SlideError: The slide is coarser than the target um/px, and `quarantine` does not hold SlideError.
+        OSError: It cannot be read, and `quarantine` does not hold OSError.
     """
     tissue, meta = artifacts.read_tissue(tissue_path)
     settings = section.model_dump(include={*config.RegionsConfig.model_fields})
+    grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})
+    sizes = section.model_dump(include={"size_px", "target_mpp"})
+    mark_path = outages.name_mark(state_dir, tissue.slide.slide_id, regions_path)
+    blurred = NO_SQUARES
     inputs = [meta["fingerprint"], *([artifacts.file_fingerprint(coordinates_path)] if coordinates_path else [])]
     try:
         if imported:
-            regions = import_regions(tissue, coordinates_path, size_px=section.size_px, target_mpp=section.target_mpp)
+            regions = import_regions(tissue, coordinates_path, **sizes)
         else:
-            regions = select_regions(tissue, **settings)
-    except quarantine as error:
-        log.warning("quarantined: %s", error)
-        slide = replace(tissue.slide, status=artifacts.QUARANTINED, reason=str(error))
-        regions = select_regions(replace(tissue, slide=slide), **settings)
+            regions = select_regions(tissue, **sizes, **grid)
+        if section.min_focus is not None and slide_path is not None:
+            raise_slide_error = OSError in quarantine
+            regions = measure_focus(
+                slide_path, tissue, regions, raise_slide_error=raise_slide_error, state_dir=state_dir
+            )
+            regions, blurred = drop_blurred(regions, section.min_focus)
+            outages.note_read(mark_path)
+            log.info("%d regions dropped as blurred", len(blurred))
+    except SlideError as error:
+        if SlideError not in quarantine:
+            raise
+        reason = outages.explain(error, mark_path, slide_path or tissue_path)
+        log.warning("quarantined: %s", reason)
+        slide = replace(tissue.slide, status=artifacts.QUARANTINED, reason=reason)
+        regions = select_regions(replace(tissue, slide=slide), **sizes)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = artifacts.provenance("regions", VERSION, settings, *inputs)
-    grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})
-    artifacts.write_picture(overlay_path, draw_regions_overlay(outlined_path, tissue, regions, **grid))
+    overlay = draw_regions_overlay(outlined_path, tissue, regions, **grid, blurred=blurred)
+    artifacts.write_picture(overlay_path, overlay)
     artifacts.write_regions(regions_path, regions, provenance)
