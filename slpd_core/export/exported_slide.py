@@ -72,14 +72,13 @@ def divide_regions(regions: artifacts.Regions, grid: int) -> artifacts.Regions:
         grid: Patches along a side.
 
     Returns:
-        Squares (L * grid * grid) with the tissue fraction of their region; corners are rounded to whole level-0 px.
+        Squares (L * grid * grid) with the measures of their region; corners are rounded to whole level-0 px.
     """
     steps = np.rint(np.arange(grid) * regions.size_level0_px / grid).astype(np.int64)
     offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)  # x changes first
     return replace(
-        regions,
+        regions.select(np.repeat(np.arange(len(regions.coords)), grid * grid)),
         coords=(regions.coords[:, None] + offsets).reshape(-1, 2),
-        tissue_fraction=np.repeat(regions.tissue_fraction, grid * grid),
         size_px=regions.size_px // grid,
         size_level0_px=round(regions.size_level0_px / grid),
     )

@@ -34,7 +34,9 @@ def describe_tile(features: FeatureSet, i: int, shift_xy: tuple[int, ...], slide
     ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
     facts = {str(name): float(value) for name, value in features.facts.iloc[i].items()}
     prototype = facts.pop("prototype", math.nan)
+    focus = features.squares.focus
     measured = {"tissue_fraction": float(features.squares.tissue_fraction[i])} | facts
+    measured |= {} if focus is None else {"focus": float(focus[i])}
     properties: dict[str, Any] = {
         "objectType": "tile",
         "measurements": {name: value for name, value in measured.items() if math.isfinite(value)},

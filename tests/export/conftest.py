@@ -22,6 +22,7 @@ SIDE, LEVEL0, GRID, DIM, EMBED = (
 )  # px of a region, at level 0, patches along it, of tokens, of embeddings
 MPP = 0.25
 STATUS = {"a": "ok", "b-1": "ok", "blank": "ok", "torn": "quarantined"}
+FOCUS = np.array([40.5, 12.25, 99.0], np.float32)
 PATIENTS = {"a": "p", "b-1": "p", "blank": "q", "torn": "r"}
 REGIONS = {"a": 3, "b-1": 1, "blank": 0, "torn": 0}
 BOUNDS = (30, 20)  # of slide a, level-0 px
@@ -81,7 +82,8 @@ def planted(tmp_path) -> Planted:
         reason = "torn in two" if status == "quarantined" else ""
         info = artifacts.SlideInfo(slide, status, reason, 9000, 8000, MPP, "sheet", "f")
         coords = np.array([[700, 40], [187, 553], [700, 553]], np.int64)[:n].reshape(-1, 2)
-        regions = artifacts.Regions(info, coords, rng.random(n).astype(np.float32), SIDE, LEVEL0, 0.5)
+        focus = FOCUS if slide == "a" else None
+        regions = artifacts.Regions(info, coords, rng.random(n).astype(np.float32), SIDE, LEVEL0, 0.5, focus)
         polygons = tuple(shapely.box(x, y, x + 99, y + 88) for x, y in coords.tolist())
         tissue = artifacts.Tissue(info, polygons, bounds_xy=BOUNDS if slide == "a" else (0, 0))
         cohort.regions[slide] = regions

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from slpd_core.export import qupath
-from tests.export.conftest import BOUNDS, FOLDS, LEVEL0, PROTOTYPES
+from tests.export.conftest import BOUNDS, FOCUS, FOLDS, LEVEL0, PROTOTYPES
 
 COLUMNS = ["task", "features", "classifier", "fold", "slide_id", "p_x", "ensemble_p_x"]
 
@@ -54,6 +54,7 @@ def test_a_tile_has_the_class_of_its_prototype_and_what_is_measured(tiles, plant
                 "tissue_fraction": float(planted.regions["a"].tissue_fraction[i]),
                 "attention_label_vit_wsi": (FOLDS[0][x, y] + FOLDS[3][x, y]) / 2,
                 "p_x_label_knn": 0.5,
+                "focus": float(FOCUS[i]),
             }
         )
 

@@ -21,7 +21,7 @@ def run(tmp_path, settings):
     """Run the stage on slides given as {slide_id: (regions, status, reason, remarks ...)}; gives the ledger.
 
     contents: fingerprints of their bytes; without, each has its own. patients: the patient of each. known: those of the
-    cohort's slides by their ids. precisions: of their tokens, fp32 by default.
+    cohort's slides by their ids. precisions: of their tokens, fp32 by default. focus: of their regions, if measured.
     """
 
     def run(
@@ -33,6 +33,7 @@ def run(tmp_path, settings):
         known: dict = MappingProxyType({}),
         unmatched: tuple = (),
         precisions: dict = MappingProxyType({}),
+        focus: dict = MappingProxyType({}),
     ) -> pd.DataFrame:
         patients, contents = patients or [f"p-{name}" for name in slides], contents or [*slides]
         rows = [(name, patients[number], 0.5, "") for number, name in enumerate(slides)]
@@ -44,7 +45,7 @@ def run(tmp_path, settings):
             polygons = (box(0, 0, 2000, 1000),) if count else ()
             artifacts.write_tissue(paths["tissue"][number], artifacts.Tissue(info, polygons), META)
             coords = np.zeros((count, 2), np.int64)
-            found = artifacts.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5)
+            found = artifacts.Regions(info, coords, np.ones(count, np.float32), 4096, 4096, 0.5, focus.get(name))
             meta = META | {"fingerprint": f"tokens-{name}", "precision": precisions.get(name, "fp32")}
             artifacts.write_regions(paths["encoded"][number], found, meta)
         for name, content in known.items():
@@ -70,6 +71,14 @@ MIXED = {
     "b": (0, artifacts.OK, "no tissue found"),
     "c": (0, artifacts.QUARANTINED, "c.svs: torn"),
 }
+
+
+def test_the_focus_of_a_slide_is_the_median_of_its_regions_where_it_is_measured(run):
+    assert "focus" not in run(MIXED)
+    focus = {"a": np.array([9, np.nan, 5], np.float32), "b": np.empty(0, np.float32)}
+    rows = run(MIXED, focus=focus).set_index("slide_id")
+    assert rows["focus"].dtype == np.float64
+    assert rows["focus"].fillna(-1).to_dict() == {"a": 7, "b": -1, "c": -1}
 
 
 def test_every_slide_has_its_row(run):

@@ -48,6 +48,12 @@ def test_a_classifier_added_trains_on_every_fold_and_one_taken_out_only_leaves_t
     assert small(cohort, "-n", overlay=two).jobs == {"report": 1}
 
 
+def test_focus_runs_the_regions_again_where_it_is_to_be_measured(cohort, small):
+    assert small(cohort, "-n", overlay={"regions": {"min_focus": None}}).jobs == {}
+    jobs = small(cohort, "-n", overlay={"regions": {"min_focus": 0}}).jobs
+    assert (jobs["regions"], "tissue" in jobs) == (6, False)
+
+
 def test_a_runs_settings_leave_the_slides_alone(cohort, small):
     changed = {"pretrain": {"runs": {"dino": False, "slpd": {"base_lr": 1e-3}}}}
     jobs = {"pretrain": 1, "embed": 1, "gallery": 1, "evaluate": 2, "attention": 1, "heatmaps": 1, "report": 1}

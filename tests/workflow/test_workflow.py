@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,13 +174,17 @@ def test_an_external_label_corrected_runs_its_scores_and_the_report(widened, sna
 
 @pytest.fixture
 def rare(finished, tmp_path) -> Path:
-    """Artifacts with what few have: attention, and outlines of no slide."""
+    """Artifacts with what few have: attention, focus, and outlines of no slide."""
     made, results = finished[0] / "results" / "tiny", tmp_path / "results" / "rare"
     slides = artifacts.read_table(made / "sheet" / "slides.parquet")[0]["slide_id"]
+    for slide in slides:
+        regions, meta = artifacts.read_regions(made / "encoded" / f"{slide}.h5")
+        measured = replace(regions, focus=np.ones(len(regions.coords), np.float32))
+        artifacts.write_regions(results / "encoded" / f"{slide}.h5", measured, meta)
     ledger.run(
         sheet_path=made / "sheet" / "slides.parquet",
         tissue_paths=[made / "tissue" / f"{slide}.geojson" for slide in slides],
-        encoded_paths=[made / "encoded" / f"{slide}.h5" for slide in slides],
+        encoded_paths=[results / "encoded" / f"{slide}.h5" for slide in slides],
         out_path=results / "ledger" / "ledger.parquet",
         section=config.LedgerConfig(on_bad_slide="quarantine"),
         unmatched=["notes.txt"],
