@@ -192,6 +192,7 @@ def test_focus_is_carried_to_the_file_and_to_chosen_regions(tmp_path):
     measured = replace(make_regions(), focus=np.array([1, np.nan, 3, 4], np.float32))
     artifacts.write_regions(tmp_path / "r.h5", measured, artifacts.provenance("regions", 1, {}))
     np.testing.assert_array_equal(artifacts.read_regions(tmp_path / "r.h5")[0].focus, measured.focus)
+    assert len(focus.drop_blurred(measured, 3.0)[0].coords) == 3  # just as sharp as asked for, and one not measured
     few = measured.select(np.array([2, 0]))
     assert (few.coords[:, 1].tolist(), few.focus.tolist()) == ([SIDE, 0], [3, 1])
     assert make_regions().select(slice(1)).focus is None
