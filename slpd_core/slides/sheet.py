@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +16,9 @@ from slpd_core.artifacts.spreadsheets import row_of_problem
 from slpd_core.runtime import log, name_some
 from slpd_core.slides.sheet_folder import read_sheet_folder
 from slpd_core.slides.sheet_table import COLUMNS, read_sheet_table
+from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
+from slpd_core.wsi.slide_files import locate
 
 VERSION = 6
 ID_COLUMNS = ("slide_id", "patient_id", "site")
@@ -53,7 +56,7 @@ def read_sheet(
     for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["patient_id"] = _fill_patients(frame["patient_id"], frame["slide_id"])
-    recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.isfile(name)}
+    recomposed = {name: _recompose(name) for name in frame["path"] if not os.path.exists(name)}
     frame["path"] = frame["path"].map(lambda name: recomposed.get(name) or name)
     missing = [name for name, existing in recomposed.items() if not existing]
     problems += [*find_sheet_problems(frame, missing), *([] if external else find_alike_problems(frame))]
@@ -90,9 +93,9 @@ def _fill_patients(patients: pd.Series, slides: pd.Series) -> pd.Series:
 
 
 def _recompose(path: str) -> str:
-    """Spell a missing path as an existing file, else "": spreadsheets and disks compose umlauts differently."""
+    """Spell a missing path as an existing one, else "": spreadsheets and disks compose umlauts differently."""
     forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
-    return next((form for form in forms if os.path.isfile(form)), "")
+    return next((form for form in forms if os.path.exists(form)), "")
 
 
 def find_sheet_problems(frame: pd.DataFrame, missing: Collection[str] = ()) -> Iterator[str]:
@@ -117,10 +120,23 @@ def find_sheet_problems(frame: pd.DataFrame, missing: Collection[str] = ()) -> I
             first_row.setdefault(key, row)
         if not slide["path"] or slide["path"] in missing:
             yield f"{where}: no file {slide['path'] or 'named'}; correct the path (it is relative to the sheet)"
+        elif problem := _explain_folder(slide["path"]):
+            yield f"{where}: {problem}"
         if slide["mpp"] and not is_plausible(_read_mpp(slide["mpp"])):
             yield f"{where}: mpp {slide['mpp']!r} {_explain_mpp(slide['mpp'])}"
     if frame.empty:
         yield "no slides; add one row per slide"
+
+
+def _explain_folder(path: str) -> str:
+    """Explain why a folder is no slide; "" for one that is, and for a file."""
+    with suppress(OSError):  # its jobs report it
+        try:
+            if os.path.isdir(path):
+                locate(Path(path))
+        except SlideError as error:
+            return str(error)
+    return ""
 
 
 def find_alike_problems(frame: pd.DataFrame) -> Iterator[str]:

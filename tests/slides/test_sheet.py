@@ -103,6 +103,16 @@ def test_a_problem_is_named_with_its_row(write, row, what):
     assert what in str(error.value)
 
 
+def test_a_folder_is_a_slide_where_it_is_one(write, tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zattrs").touch()
+    (tmp_path / "scans").mkdir()
+    frame = sheet.read_sheet(write(*GOOD, "e,p,x,a.zarr"))
+    assert frame["path"].tolist()[-1] == str(tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match=r"row 6, slide 'e': .*scans: a folder that is neither OME-Zarr nor DICOM"):
+        sheet.read_sheet(write(*GOOD, "e,p,x,scans"))
+
+
 @pytest.mark.parametrize("mpp", ["half", "0", "50", "-0.5", "nan", "0_1", "inf"])
 def test_an_mpp_must_be_plausible(write, mpp):
     rows = [f"{row}," for row in GOOD[:-1]] + [f"{GOOD[-1]},{mpp}"]
