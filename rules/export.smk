@@ -95,7 +95,7 @@ rule huggingface:
     conda:
         "../envs/slpd.yaml"
     params:
-        section=CONFIG.regions.model_dump(),
+        section=CONFIG.regions.selection.model_dump(),
         version=stage_version("export/huggingface"),
         cohort=CONFIG.cohort,
     script:

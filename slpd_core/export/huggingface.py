@@ -42,7 +42,8 @@ def make_config(
         "model_type": "slpd_region_encoder",
         "architectures": ["RegionEncoder"],
         **{key: int(encoder_meta[key]) for key in ARCHITECTURE},
-        "patch_encoder": {key: json.loads(patch_meta[key]) for key in PATCHES} | {"origin": patch_meta["origin"]},
+        "patch_encoder": {key: json.loads(patch_meta[key]) for key in PATCHES if key in patch_meta}
+        | {"origin": patch_meta["origin"]},
         "regions": {key: regions[key] for key in ("size_px", "target_mpp")},
         "pretrain": _name_files(json.loads(encoder_meta["section"])),
         "provenance": provenance | about,
