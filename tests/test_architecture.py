@@ -47,7 +47,7 @@ HOMES = {
     "pyvips": {"wsi/writer.py"},
     "cv2": {
         *("wsi/read_plan.py", "wsi/reader.py"),
-        *(f"slides/{module}.py" for module in ("segmentation", "focus", "glass", "ink", "patch_pixels")),
+        *(f"slides/{module}.py" for module in ("segmentation", "focus", "glass", "ink", "patch_pixels", "stains")),
     },
     "simplejpeg": {"wsi/tiff_tiles.py"},
     "imagecodecs": {"wsi/tile_codecs.py", "wsi/zarr_codecs.py"},

@@ -97,7 +97,9 @@ class RegionsConfig(Section):
     min_tissue_fraction: Fraction
     edge: Literal["pad", "drop"]
     anchor: Literal["slide", "tissue"]
-    min_focus: NonNegative | None = Field(None, exclude_if=_is_none)  # null is not recorded: what it leaves is the same
+    min_focus: NonNegative | None = Field(
+        default=None, exclude_if=_is_none
+    )  # null is not recorded: what it leaves is the same
 
 
 class RegionsStageConfig(RegionsConfig):
@@ -314,6 +316,7 @@ class TokenEncodingConfig(Section):
     batch_size: AutoOrPositive
     compile: bool
     jpeg_scaled_decoding: bool
+    stain_normalization: Literal["macenko", "reinhard"] | None = Field(default=None, exclude_if=_is_none)
 
 
 class TokensConfig(TokenEncodingConfig):

@@ -14,6 +14,8 @@ from torch import Tensor
 from slpd_core import artifacts
 from slpd_core.runtime import log, progress
 from slpd_core.slides.patch_pixels import mean_colors
+from slpd_core.slides.slide_stains import SlideStains
+from slpd_core.slides.stains import Method
 from slpd_core.slides.tokenizer import RegionTokenizer
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
@@ -88,6 +90,7 @@ def encode_slides(
     token_dim: int,
     reading_threads: int = 1,
     jpeg_scaled_decoding: bool = False,
+    stain_normalization: Method | None = None,
     quarantine: tuple[type[Exception], ...] = (),
     state_dir: Path | None = None,
 ) -> Generator[tuple[SlideTask, artifacts.Regions], None, None]:
@@ -99,6 +102,7 @@ def encode_slides(
         token_dim: Length of a token.
         reading_threads: Threads that read.
         jpeg_scaled_decoding: As in `Slide`.
+        stain_normalization: "macenko" or "reinhard", applied to what is encoded, not to mean colors; None: none.
         quarantine: Errors that quarantine a slide; others are raised.
         state_dir: Folder of memos and marks on the slides' files.
 
@@ -112,7 +116,8 @@ def encode_slides(
     options = {"jpeg_scaled_decoding": jpeg_scaled_decoding, "raise_slide_error": OSError in quarantine}
     readers = {RegionReader(slide.slide_path, slide.regions, **options, state_dir=state_dir): slide for slide in slides}
     errors: dict[SlideTask, SlideError] = {}
-    encoded = _encode_regions(readers, tokenizer, errors, threads=reading_threads, quarantine=quarantine)
+    stains = SlideStains(stain_normalization) if stain_normalization else None
+    encoded = _encode_regions(readers, tokenizer, errors, stains, threads=reading_threads, quarantine=quarantine)
     for slide, of_slide in groupby(encoded, key=itemgetter(0)):
         count = len(slide.regions.coords)
         try:
@@ -137,6 +142,7 @@ def _encode_regions(
     readers: Mapping[RegionReader, SlideTask],
     tokenizer: RegionTokenizer,
     errors: dict[SlideTask, SlideError],
+    stains: SlideStains | None,
     *,
     threads: int,
     quarantine: tuple[type[Exception], ...],
@@ -147,10 +153,12 @@ def _encode_regions(
     """
     started: deque[tuple[SlideTask, int, np.ndarray]] = deque()
 
-    def process(pixels: np.ndarray) -> tuple[np.ndarray | Tensor, np.ndarray]:
+    def process(reader: RegionReader, pixels: np.ndarray) -> tuple[np.ndarray | Tensor, np.ndarray]:
         pinned = tokenizer.pinned_like(pixels)
-        colors = mean_colors(pixels, tokenizer.patch_px, copy_to=None if pinned is None else pinned.numpy())
-        return pixels if pinned is None else pinned, colors
+        copy = None if pinned is None else pinned.numpy()
+        colors = mean_colors(pixels, tokenizer.patch_px, copy_to=None if stains else copy)
+        normalized = stains.normalize(reader, pixels, copy) if stains else pixels
+        return normalized if pinned is None else pinned, colors
 
     def iter_read() -> Iterator[np.ndarray | Tensor]:
         for reader, i, result in read_regions_ahead(readers, process, threads=threads):

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +112,17 @@ def import_slides(
         OSError: A file cannot be read or written.
     """
     shrink = next(divisor for divisor in (COLOR_SHRINK, 8, 4, 2, 1) if patch_px % divisor == 0)
+
+    def measure(_: RegionReader, pixels: np.ndarray) -> np.ndarray:
+        return mean_colors(pixels, patch_px // shrink)
+
     for slide, features_path in slides.items():
         try:
             tokens = _read_tokens(slide, features_path, patch_px, token_dim)
             regions = slide.regions
             small = replace(regions, size_px=regions.size_px // shrink, target_mpp=regions.target_mpp * shrink)
             reader = RegionReader(slide.slide_path, small, raise_slide_error=OSError in quarantine, state_dir=state_dir)
-            colors = read_regions_ahead([reader], partial(mean_colors, patch_px=patch_px // shrink))
+            colors = read_regions_ahead([reader], measure)
             with slide.create(patch_px, token_dim) as written:
                 for _, i, result in progress(colors, len(regions.coords), slide.slide_id, "regions"):
                     written.mean_color[i], written.tokens[i] = result.result(), tokens[i]

@@ -1,5 +1,6 @@
 """Tokens: every patch of the slides' regions, encoded by the frozen patch encoder."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -8,11 +9,13 @@ from typing import Any
 
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import parse_metadata
+from slpd_core.runtime import log
 from slpd_core.slides import kept_tokens, token_cache
 from slpd_core.slides.cohort_precision import format_encoder_meta, resolve_cohort_precision
 from slpd_core.slides.encoding import SlideTask, encode_slides
 from slpd_core.slides.imported_tokens import import_slides
 from slpd_core.slides.patch_pixels import count_patches
+from slpd_core.slides.stains import REFERENCES
 from slpd_core.slides.tokenizer import load_tokenizer
 
 VERSION = 5
@@ -39,6 +42,8 @@ def build_provenance(
     """
     inputs = [regions_meta["fingerprint"], encoder_meta["fingerprint"], precision]
     inputs += [artifacts.file_fingerprint(features_path)] if features_path else []
+    method = settings.get("stain_normalization")
+    inputs += [json.dumps(REFERENCES[method])] if method else []
     return artifacts.provenance("tokens", VERSION, dict(settings), *inputs) | {
         "precision": precision,
         **format_encoder_meta(encoder_meta),
@@ -115,6 +120,9 @@ def run(
         state_dir=state_dir,
         encoded_dir=encoded_paths[0].parent,
     )
+    settings = section.model_dump(exclude={"stain_normalization"} if imported else None)
+    if imported and section.stain_normalization:
+        log.warning("tokens.stain_normalization does nothing here: the features are another tool's")
     features = [Path(path) if path else None for path in features_paths] or [None] * len(slide_paths)
     encoded_by_slide, features_by_slide = {}, {}
     for slide_path, regions_path, tokens_path, encoded_path, features_path in zip(
@@ -127,7 +135,7 @@ def run(
     ):
         regions, regions_meta = artifacts.read_regions(regions_path)
         count_patches(regions_path, regions.size_px, encoder_meta["patch_px"])  # raises where patches do not fit
-        provenance = build_provenance(section.model_dump(), regions_meta, encoder_meta, precision, features_path)
+        provenance = build_provenance(settings, regions_meta, encoder_meta, precision, features_path)
         slide = SlideTask(slide_path, regions, tokens_path, provenance)
         if not len(regions.coords):
             _write_encoded(slide, regions, encoded_path, encoder_meta)
@@ -151,6 +159,7 @@ def run(
             ),
             reading_threads=threads if device == "cuda" else 1,
             jpeg_scaled_decoding=section.jpeg_scaled_decoding,
+            stain_normalization=section.stain_normalization,
             **options,
         )
     with closing(encoded):

@@ -98,6 +98,23 @@ class RegionReader:
                 )
             return self._slides[reread]
 
+    def with_regions(self, regions: artifacts.Regions) -> "RegionReader":
+        """Make a reader of other regions of the same slide, by the same rules.
+
+        Args:
+            regions: The regions.
+
+        Returns:
+            The reader, whose file is not open yet.
+        """
+        return RegionReader(
+            self.slide_path,
+            regions,
+            jpeg_scaled_decoding=self._jpeg_scaled_decoding,
+            raise_slide_error=self._raise_slide_error,
+            state_dir=self._state_dir,
+        )
+
     def close(self) -> None:
         """Close the file."""
         while self._slides:
@@ -128,13 +145,13 @@ def _run_ahead(
 
 
 def read_regions_ahead(
-    readers: Iterable[RegionReader], process: Callable[[np.ndarray], Result], *, threads: int = 1
+    readers: Iterable[RegionReader], process: Callable[[RegionReader, np.ndarray], Result], *, threads: int = 1
 ) -> Iterator[tuple[RegionReader, int, Future[Result]]]:
     """Read the regions of slides ahead, across slides: one region with one thread, n + 1 with n threads.
 
     Args:
         readers: The slides; each is closed after its last region.
-        process: Applied to a region's pixels in the thread that reads them.
+        process: Applied to a reader and its region's pixels in the thread that reads them.
         threads: Threads that read.
 
     Yields:
@@ -160,8 +177,8 @@ def read_regions_ahead(
             reader.close()
 
 
-def _read_and_process(reader: RegionReader, i: int, process: Callable[[np.ndarray], Result]) -> Result:
-    return process(reader.read(i))
+def _read_and_process(reader: RegionReader, i: int, process: Callable[[RegionReader, np.ndarray], Result]) -> Result:
+    return process(reader, reader.read(i))
 
 
 def iter_regions(slide: Slide, regions: artifacts.Regions) -> Iterator[np.ndarray]:
@@ -208,7 +225,7 @@ def iter_region_pixels(
         raise_slide_error=raise_slide_error,
         state_dir=state_dir,
     )
-    for _, _, pixels in read_regions_ahead([reader], lambda pixels: pixels):
+    for _, _, pixels in read_regions_ahead([reader], lambda _, pixels: pixels):
         yield pixels.result()
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import read_patch_encoder
 from slpd_core.pretraining import patch_encoder
-from slpd_core.slides import encoding, imported_tokens, patch_pixels, tokenizer, tokens
+from slpd_core.slides import encoding, imported_tokens, patch_pixels, slide_stains, tokenizer, tokens
 from slpd_core.wsi import outages
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.reader import Slide
+from slpd_core.wsi.region_reader import RegionReader
 from slpd_core.wsi.writer import write_slide
 
 META = artifacts.provenance("regions", 1, {}, "f")
@@ -88,6 +89,24 @@ def test_a_token_is_its_patch_encoded_alone(encode, slide, weights):
     assert meta["precision"] == "fp32"
     assert (meta["encoder_source"], meta["encoder_name"]) == ("random", "test_vit")
     assert meta["encoder_normalization"] == "mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_stains_are_normalized_before_a_patch_is_encoded_and_not_in_its_color(encode, slide, weights, method):
+    plain, plain_meta = encode(slide, [(0, 0), (256, 64)])
+    found, meta = encode(slide, [(0, 0), (256, 64)], stain_normalization=method)
+    assert "stain_normalization" not in plain_meta["section"]
+    assert f'"stain_normalization": "{method}"' in meta["section"]
+    assert meta["fingerprint"] != plain_meta["fingerprint"]
+    np.testing.assert_array_equal(found.mean_color, plain.mean_color)
+    regions, _ = artifacts.read_regions(weights.parent / "r.h5")
+    reader = RegionReader(slide, regions)
+    normalized = slide_stains.SlideStains(method).normalize(reader, reader.read(1))
+    model, _ = read_patch_encoder(weights)
+    pixels = torch.from_numpy(normalized[64:128, :64].copy()).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        np.testing.assert_allclose(found.tokens[1, 4], model((pixels / 255 - 0.5) / 0.5)[0], atol=3e-3)
+    assert np.abs(found.tokens - plain.tokens).max() > 0.1
 
 
 WITHOUT_TIMM = """

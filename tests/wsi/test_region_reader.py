@@ -48,7 +48,7 @@ def reading(monkeypatch):
     return reading
 
 
-def same(pixels):
+def same(_, pixels):
     return pixels
 
 
@@ -85,7 +85,7 @@ def test_one_thread_is_one_region_ahead_and_n_threads_are_one_more_than_n(make_r
 def test_pixels_are_processed_in_the_thread_that_read_them(make_reader, reading):
     readers, processors = [], []
     reading(lambda *_: readers.append(threading.get_ident()))
-    list(read_regions_ahead([make_reader("a", 3)], lambda _: processors.append(threading.get_ident()), threads=1))
+    list(read_regions_ahead([make_reader("a", 3)], lambda *_: processors.append(threading.get_ident()), threads=1))
     assert readers == processors != [threading.get_ident()] * 3
 
 
