@@ -78,7 +78,19 @@ class TissueOutlineConfig(Section):
 
 
 class TissueConfig(TissueOutlineConfig, TissueSegmentationConfig):
+    method: Literal["otsu", "grandqc", "hest"]  # not recorded: only one of them runs here
     masks_dir: str | None
+
+    @field_validator("method")
+    @classmethod
+    def _networks_run_elsewhere(cls, method: str) -> str:
+        if method != "otsu":
+            raise ValueError(
+                f"{method} does not run here, since its package downloads weights and needs transformers "
+                "(docs/quality.md); segment with LazySlide or TRIDENT, export the outlines as {slide_id}.geojson, give "
+                "their folder as tissue.masks_dir, and set method to otsu"
+            )
+        return method
 
     @property
     def segmentation(self) -> TissueSegmentationConfig:

@@ -105,7 +105,7 @@ def _forecast_work(
     """Sample the slides, check runs, disk and memory by them, and print the forecast."""
     sample = sample_cohort(
         slides,
-        tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
+        tissue_options=settings.tissue.model_dump(exclude={"masks_dir", "method"}),
         region_options=settings.regions.selection.model_dump(exclude={"min_focus"}),
         jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
         outlines=outlines,

@@ -64,7 +64,7 @@ def probed(settings, cohort):
     def probe(counts: list[int]) -> tuple[list[slides.SlideProbe], slides.CohortSample]:
         options = settings().regions.selection.model_dump()
         probes = slides.probe_slides(read_sheet(cohort(counts)), region_options=options)
-        tissue_options = settings().tissue.model_dump(exclude={"masks_dir"})
+        tissue_options = settings().tissue.model_dump(exclude={"masks_dir", "method"})
         return probes, slides.sample_cohort(probes, tissue_options=tissue_options, region_options=options)
 
     return probe
