@@ -48,7 +48,8 @@ class Snakemake:
         configs = [folder / "tiny.yaml", folder / "overlay.yaml"]
         for path, values in zip(configs, (TINY, self.settings | (overlay or {})), strict=True):
             path.write_text(yaml.safe_dump(values))
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(folder)]
+        start = Path(__file__).parent / "snakemake_main.py"
+        command = [sys.executable, str(start), "--cores", "2", "--directory", str(folder)]
         command += ["--snakefile", str(ROOT / "Snakefile"), "--nocolor"]
         return [*command, *arguments, "--configfile", *map(str, configs)]
 

@@ -71,7 +71,7 @@ def test_half_a_setting_is_refused(section, keys, line):
         load_settings(**{section: keys})
 
 
-def test_what_was_exported_comes_back_as_it_was(copied, snakemake, fresh, tmp_path):
+def test_what_was_exported_comes_back_as_it_was(copied, snakemake):
     """Tokens by TRIDENT's files of features, regions by hs2p's coordinates."""
     exported = snakemake(copied, "export", overlay={"export": {"formats": ["trident", "hs2p"]}})
     assert exported.returncode == 0, exported.stdout + exported.stderr
@@ -97,12 +97,11 @@ def test_what_was_exported_comes_back_as_it_was(copied, snakemake, fresh, tmp_pa
     assert snakemake(copied, "-n", "--until", "compared_ledger", overlay=overlay).jobs == {}
 
     coordinates = results / "export" / "hs2p" / "regions"
-    folder = fresh(tmp_path / "cohort")
-    listed = {"regions": {"coordinates": str(coordinates), "format": "hs2p"}}
-    done = snakemake(folder, "--until", "regions", overlay=listed)
-    assert done.returncode == 0, done.stdout + done.stderr
     ours, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
-    imported, _ = artifacts.read_regions(folder / "results" / "tiny" / "regions" / "fine-1.h5")
+    listed = {"regions": {"coordinates": str(coordinates), "format": "hs2p"}}
+    done = snakemake(copied, "results/tiny/regions/fine-1.h5", overlay=listed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    imported, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
     order = np.lexsort(ours.coords.T[::-1])
     np.testing.assert_array_equal(imported.coords, ours.coords[order])
     np.testing.assert_array_equal(imported.tissue_fraction, ours.tissue_fraction[order])

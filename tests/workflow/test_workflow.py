@@ -673,6 +673,7 @@ def test_the_folder_of_outlines_is_listed_once_and_by_the_jobs_that_read_one(coh
     assert count_listings("--mode", "subprocess", "results/tiny/tissue/fine-0.geojson") == 1
 
 
+@pytest.mark.slow
 def test_a_published_region_encoder_is_a_row_without_training(copied, snakemake):
     torch.manual_seed(0)
     weights = save_published(RegionEncoder(64, 24, 1, 2, 3), copied / "vit4k_xs_dino.pth")
