@@ -1,5 +1,6 @@
 """What is known of each region of an encoder beside its embedding: prototype, and attention of classifiers."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from slpd_core.artifacts.paths import split_encoder_name
 from slpd_core.export.exported_slide import FeatureSet
 
 _KEYS = ["slide_id", "x", "y"]
+TRUTH = ("value", "time", "event")  # columns of `evaluate` tables that are not predicted, beside the label
 
 
 def row_name(path: Path) -> str:
@@ -101,11 +103,12 @@ def join_regions(
     return table
 
 
-def read_predictions(path: Path, encoder: str, slide_id: str) -> dict[str, float]:
+def read_predictions(paths: Iterable[Path], encoder: str, slide_id: str) -> dict[str, float]:
     """Read the predictions of a slide by the classifiers on an encoder's regions, the mean over the folds that test it.
 
     Args:
-        path: Of the predictions of all rows and folds of a task.
+        paths: Of `evaluate` tables, .../{task}/{features}/{classifier}/fold{fold}.parquet; those of other runs are left
+            out.
         encoder: As in `read_attention`.
         slide_id: The slide.
 
@@ -113,16 +116,14 @@ def read_predictions(path: Path, encoder: str, slide_id: str) -> dict[str, float
         {prediction}_{task}_{classifier}, such as p_{label}_{task}_{classifier}; none where no fold tests the slide.
     """
     run, fold = split_encoder_name(encoder)
-    table = pd.read_csv(path, dtype={"slide_id": str, "features": str})
-    rows = table[(table["slide_id"] == slide_id) & (table["features"] == run)]
-    rows = rows if fold is None else rows[rows["fold"] == fold]
-    names = [name.removeprefix("ensemble_") for name in table if name.startswith("ensemble_")]
-    means = rows.groupby("classifier")[names].mean()
-    return {
-        f"{name}_{path.parent.name}_{classifier}": float(means.loc[classifier, name])
-        for classifier in means.index
-        for name in names
-    }
+    folds = defaultdict(list)
+    for path in paths:
+        if path.parts[-3] == run and (fold is None or path.stem == f"fold{fold}"):
+            table, _ = artifacts.read_table(path, "evaluate")
+            known = table.columns.isin([*artifacts.TABLES["evaluate"], *TRUTH])
+            folds[row_name(path.parent)].append(table.loc[table["slide_id"] == slide_id, ~known])
+    means = {name: pd.concat(tables).mean().dropna() for name, tables in folds.items()}
+    return {f"{column}_{name}": float(value) for name, mean in means.items() for column, value in mean.items()}
 
 
 def describe_regions(
@@ -141,6 +142,5 @@ def describe_regions(
     slide_id, (x, y) = features.squares.slide.slide_id, features.squares.coords.T
     corners = pd.DataFrame({"slide_id": slide_id, "x": x, "y": y})
     facts = join_regions(corners, features.name, prototypes_path, attention_paths).drop(columns=_KEYS)
-    for path in prediction_paths:
-        facts = facts.assign(**read_predictions(path, features.name, slide_id))
+    facts = facts.assign(**read_predictions(prediction_paths, features.name, slide_id))
     return replace(features, facts=facts)

@@ -88,9 +88,11 @@ class Exports:
             wildcards: Of a rule; not read.
 
         Returns:
-            Their paths, one per task.
+            Their paths, one per row and fold.
         """
-        paths = [self.paths.all_predictions(task) for task in self.rows.tasks if self._described]
+        runs = {split_encoder_name(name)[0] for name in self._described}
+        rows = [row for row in self.rows.evaluated if row[1] in runs]
+        paths = [self.paths.predictions(*row, fold) for row in rows for fold in self.rows.folds]
         return [str(path) for path in paths if path.exists()]
 
     def embeds(self, wildcards: Any) -> list[str]:

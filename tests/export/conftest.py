@@ -59,7 +59,7 @@ class Planted:
         return {
             "prototypes_paths": sorted(self.root.glob("pretrain/*/prototypes.h5")),
             "attention_paths": sorted(self.root.glob("attention/*/*/*.parquet")),
-            "prediction_paths": sorted(self.root.glob("report/*/predictions.csv")),
+            "prediction_paths": sorted(self.root.glob("evaluate/*/*/*/fold*.parquet")),
         }
 
     def patch_corners(self, slide: str) -> np.ndarray:

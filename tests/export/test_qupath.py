@@ -7,20 +7,25 @@ import uuid
 import pandas as pd
 import pytest
 
+from slpd_core import artifacts
 from slpd_core.export import qupath
 from tests.export.conftest import BOUNDS, FOCUS, FOLDS, LEVEL0, PROTOTYPES
 
-COLUMNS = ["task", "features", "classifier", "fold", "slide_id", "p_x", "ensemble_p_x"]
+COLUMNS = ["fold", "slide_id", "patient_id", "label", "value", "p_x"]
 
 
 @pytest.fixture
 def tiles(exported, planted):
     """Export to QuPath, and read the tiles of a slide."""
-    rows = [("label", "slpd", "knn", fold, "a", p, 0.5) for fold, p in ((0, 0.25), (3, 0.75))]
-    rows += [("label", "dino", "knn", 0, "a", 0.9, 0.9), ("label", "slpd", "knn", 1, "b-1", math.nan, math.nan)]
-    path = planted.root / "report" / "label" / "predictions.csv"
-    path.parent.mkdir(parents=True)
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+    for run, fold, rows in (
+        ("slpd", 0, [("a", 0.25), ("b-1", math.nan)]),
+        ("slpd", 1, [("b-1", math.nan)]),
+        ("slpd", 3, [("a", 0.75)]),
+        ("dino", 0, [("a", 0.9)]),
+    ):
+        table = pd.DataFrame([(fold, slide, slide, "x", 7.0, p) for slide, p in rows], columns=COLUMNS)
+        path = planted.root / "evaluate" / "label" / run / "knn" / f"fold{fold}.parquet"
+        artifacts.write_table(path, "evaluate", table, artifacts.provenance("evaluate", 1, {}, "f"))
 
     def read(slide: str, **options) -> list[dict]:
         folder = exported("qupath", what=["regions"], **options)

@@ -83,10 +83,11 @@ def test_qupath_needs_prototypes_and_attention_but_no_tokens_and_takes_predictio
     assert of_slides.attention(a) == [
         f"results/cohort/attention/label/{run}/vit_wsi.parquet" for run in ("dino", "slpd")
     ]
-    path = Path("results/cohort/report/label/predictions.csv")
-    path.parent.mkdir(parents=True)
-    path.touch()
-    assert of_slides.predictions(a) == [str(path)]
+    paths = [Path(f"results/cohort/evaluate/label/{run}/knn/fold1.parquet") for run in ("patch_tokens", "dino", "slpd")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert of_slides.predictions(a) == [*map(str, paths[1:])]
     others = exports(formats=["clam", "h5ad"])
     assert (others.prototypes(a), others.attention(a), others.predictions(a)) == ([], [], [])
 
