@@ -12,7 +12,7 @@ from slpd_core.artifacts.paths import split_encoder_name
 from slpd_core.export.exported_slide import FeatureSet
 
 _KEYS = ["slide_id", "x", "y"]
-TRUTH = ("value", "time", "event")  # columns of `evaluate` tables that are not predicted, beside the label
+_TRUTH = ("value", "time", "event")  # columns of `evaluate` tables that are not predicted, beside the label
 
 
 def row_name(path: Path) -> str:
@@ -120,7 +120,7 @@ def read_predictions(paths: Iterable[Path], encoder: str, slide_id: str) -> dict
     for path in paths:
         if path.parts[-3] == run and (fold is None or path.stem == f"fold{fold}"):
             table, _ = artifacts.read_table(path, "evaluate")
-            known = table.columns.isin([*artifacts.TABLES["evaluate"], *TRUTH])
+            known = table.columns.isin([*artifacts.TABLES["evaluate"], *_TRUTH])
             folds[row_name(path.parent)].append(table.loc[table["slide_id"] == slide_id, ~known])
     means = {name: pd.concat(tables).mean().dropna() for name, tables in folds.items()}
     return {f"{column}_{name}": float(value) for name, mean in means.items() for column, value in mean.items()}

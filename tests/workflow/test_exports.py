@@ -142,12 +142,21 @@ def test_corners_of_patches_are_exported_before_there_are_tokens(copied, snakema
     assert snakemake(folder, "-n", "export", overlay=overlay).jobs == {}
 
 
-def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
-    done = snakemake(copied, "export", overlay={"export": EVERY})
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, finished, snakemake):
+    """A copy of the finished cohort, exported to every format, and the run."""
+    folder = tmp_path_factory.mktemp("exported") / "cohort"
+    shutil.copytree(finished[0], folder, symlinks=True, copy_function=shutil.copy2)
+    done = snakemake(folder, "export", overlay={"export": EVERY})
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
+
+
+def test_a_finished_cohort_is_exported_by_one_job_per_slide(exported, snakemake):
+    folder, done = exported
     assert done.jobs == {"export_slide": 6, "export_tables": 1, "h5ad": 2, "huggingface": 2, "export": 1}
     assert "torn has no features, quarantined" in done.stdout + done.stderr
-    results = copied / "results" / "tiny"
+    results = folder / "results" / "tiny"
     tokens, _ = artifacts.read_tokens(results / "tokens" / "größe-1.h5")
     bag = read_clam(results / "export" / "clam" / "patch_tokens", "größe-1")
     np.testing.assert_array_equal(bag.vectors, tokens.tokens.reshape(-1, 64).astype(np.float32))
@@ -162,4 +171,40 @@ def test_a_finished_cohort_is_exported_by_one_job_per_slide(copied, snakemake):
         assert [row["status"] for row in rows].count("ok") == 4
     labels = {row["slide_id"]: row["label"] for row in read_rows(results / "export" / "clam" / "label.csv")}
     assert labels == {"coarse-0": "coarse", "größe-1": "coarse", "fine-0": "größer", "fine-1": "größer"}
-    assert snakemake(copied, "-n", "export", "all", overlay={"export": EVERY}).jobs == {}
+    assert snakemake(folder, "-n", "export", "all", overlay={"export": EVERY}).jobs == {}
+
+
+def test_what_was_exported_comes_back_as_it_was(exported, snakemake):
+    """Tokens by TRIDENT's files of features, regions by hs2p's coordinates."""
+    folder, _ = exported
+    results = folder / "results" / "tiny"
+    theirs = results / "export" / "trident" / "20x_64px_0px_overlap" / "features_patch_tokens"
+    assert len([*theirs.glob("*.h5")]) == 4
+    (theirs / "fine-0.h5").unlink()
+    overlay = {
+        "patch_encoder": {"compared": {"theirs": {"source": "features", "path": str(theirs), "format": "trident"}}},
+        "evaluate": {"classifiers": {"theirs": ["dsmil"]}},
+    }
+    done = snakemake(folder, "--until", "compared_ledger", overlay=overlay)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for slide in ("coarse-0", "größe-1", "fine-1"):
+        (ours, _), (imported, meta) = (
+            artifacts.read_tokens(results / part / "tokens" / f"{slide}.h5") for part in ("", "compared/theirs")
+        )
+        np.testing.assert_array_equal(imported.tokens, ours.tokens)
+        assert meta["encoder_source"] == "features"
+    ledger, _ = artifacts.read_table(results / "compared" / "theirs" / "ledger.parquet", "ledger")
+    reasons = ledger.set_index("slide_id")["reason"]
+    assert reasons["fine-0"].startswith("fine-0: no file of features in patch_encoder.path")
+    assert snakemake(folder, "-n", "--until", "compared_ledger", overlay=overlay).jobs == {}
+
+    coordinates = results / "export" / "hs2p" / "regions"
+    ours, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
+    listed = {"regions": {"coordinates": str(coordinates), "format": "hs2p"}}
+    done = snakemake(folder, "results/tiny/regions/fine-1.h5", overlay=listed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    imported, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
+    order = np.lexsort(ours.coords.T[::-1])
+    np.testing.assert_array_equal(imported.coords, ours.coords[order])
+    np.testing.assert_array_equal(imported.tissue_fraction, ours.tissue_fraction[order])
+    assert imported.slide == ours.slide

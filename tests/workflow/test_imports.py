@@ -1,4 +1,4 @@
-"""Regions and tokens from other tools' files: found by name, tracked, and equal to what was exported."""
+"""Regions and tokens from other tools' files are found by name; that exports come back is in test_exports.py."""
 
 from types import SimpleNamespace as Wildcards
 
@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slpd_core import artifacts
 from slpd_core.workflow.encoders import Encoders
 from slpd_core.workflow.imports import ImportedFiles
 from slpd_core.workflow.slides import SlideFiles
@@ -69,40 +68,3 @@ def test_a_file_of_two_slides_is_refused(imports, name, paths):
 def test_half_a_setting_is_refused(section, keys, line):
     with pytest.raises(ValueError, match=line):
         load_settings(**{section: keys})
-
-
-def test_what_was_exported_comes_back_as_it_was(copied, snakemake):
-    """Tokens by TRIDENT's files of features, regions by hs2p's coordinates."""
-    exported = snakemake(copied, "export", overlay={"export": {"formats": ["trident", "hs2p"]}})
-    assert exported.returncode == 0, exported.stdout + exported.stderr
-    results = copied / "results" / "tiny"
-    theirs = results / "export" / "trident" / "20x_64px_0px_overlap" / "features_patch_tokens"
-    assert len([*theirs.glob("*.h5")]) == 4
-    (theirs / "fine-0.h5").unlink()
-    overlay = {
-        "patch_encoder": {"compared": {"theirs": {"source": "features", "path": str(theirs), "format": "trident"}}},
-        "evaluate": {"classifiers": {"theirs": ["dsmil"]}},
-    }
-    done = snakemake(copied, "--until", "compared_ledger", overlay=overlay)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for slide in ("coarse-0", "größe-1", "fine-1"):
-        (ours, _), (imported, meta) = (
-            artifacts.read_tokens(results / folder / "tokens" / f"{slide}.h5") for folder in ("", "compared/theirs")
-        )
-        np.testing.assert_array_equal(imported.tokens, ours.tokens)
-        assert meta["encoder_source"] == "features"
-    ledger, _ = artifacts.read_table(results / "compared" / "theirs" / "ledger.parquet", "ledger")
-    reasons = ledger.set_index("slide_id")["reason"]
-    assert reasons["fine-0"].startswith("fine-0: no file of features in patch_encoder.path")
-    assert snakemake(copied, "-n", "--until", "compared_ledger", overlay=overlay).jobs == {}
-
-    coordinates = results / "export" / "hs2p" / "regions"
-    ours, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
-    listed = {"regions": {"coordinates": str(coordinates), "format": "hs2p"}}
-    done = snakemake(copied, "results/tiny/regions/fine-1.h5", overlay=listed)
-    assert done.returncode == 0, done.stdout + done.stderr
-    imported, _ = artifacts.read_regions(results / "regions" / "fine-1.h5")
-    order = np.lexsort(ours.coords.T[::-1])
-    np.testing.assert_array_equal(imported.coords, ours.coords[order])
-    np.testing.assert_array_equal(imported.tissue_fraction, ours.tissue_fraction[order])
-    assert imported.slide == ours.slide
