@@ -138,15 +138,26 @@ def empty_reason(tissue: artifacts.Tissue, fractions: np.ndarray, min_tissue_fra
     )
 
 
+def find_dropped(
+    tissue: artifacts.Tissue, region_px: int, *, min_tissue_fraction: float, edge: str, anchor: str
+) -> np.ndarray:
+    """Find the squares of a slide's grid that hold tissue, but not enough.
+
+    Args:
+        tissue: The slide's tissue.
+        region_px: Side of a square, level-0 px.
+        min_tissue_fraction, edge, anchor: As in `select_regions`.
+
+    Returns:
+        Their corners, int64 (n, 2), level-0 px.
+    """
+    coords, fractions = place_grid(tissue, region_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor)
+    dropped: np.ndarray = coords[(fractions > 0) & ~has_enough_tissue(fractions, min_tissue_fraction)]
+    return dropped
+
+
 def draw_regions_overlay(
-    outlined_path: Path,
-    tissue: artifacts.Tissue,
-    regions: artifacts.Regions,
-    *,
-    min_tissue_fraction: float,
-    edge: str,
-    anchor: str,
-    blurred: np.ndarray = NO_SQUARES,
+    outlined_path: Path, tissue: artifacts.Tissue, regions: artifacts.Regions, dropped: np.ndarray
 ) -> Image.Image:
     """Draw a slide's squares, kept and dropped, on the picture of its tissue.
 
@@ -156,8 +167,7 @@ def draw_regions_overlay(
         outlined_path: Picture of the tissue stage.
         tissue: The slide's tissue.
         regions: Its regions.
-        min_tissue_fraction, edge, anchor: As in `select_regions`.
-        blurred: Corners of the squares that were dropped as blurred, int64 (n, 2).
+        dropped: Corners of the squares that were dropped, int64 (n, 2).
 
     Returns:
         The picture.
@@ -168,12 +178,7 @@ def draw_regions_overlay(
         return outlined
     if regions.slide.status != artifacts.OK:
         return draw_placeholder(regions.slide.slide_id, regions.slide.reason)
-    coords, fractions = place_grid(
-        tissue, regions.size_level0_px, min_tissue_fraction=min_tissue_fraction, edge=edge, anchor=anchor
-    )
-    dropped = coords[(fractions > 0) & ~has_enough_tissue(fractions, min_tissue_fraction)]
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
-    dropped = np.concatenate([dropped, blurred])
     return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
 
 
@@ -213,7 +218,7 @@ def run(
     grid = section.model_dump(include={"min_tissue_fraction", "edge", "anchor"})
     sizes = section.model_dump(include={"size_px", "target_mpp"})
     mark_path = outages.name_mark(state_dir, tissue.slide.slide_id, regions_path)
-    blurred = NO_SQUARES
+    dropped = NO_SQUARES
     inputs = [meta["fingerprint"], *([artifacts.file_fingerprint(coordinates_path)] if coordinates_path else [])]
     try:
         if imported:
@@ -225,9 +230,9 @@ def run(
             regions = measure_focus(
                 slide_path, tissue, regions, raise_slide_error=raise_slide_error, state_dir=state_dir
             )
-            regions, blurred = drop_blurred(regions, section.min_focus)
+            regions, dropped = drop_blurred(regions, section.min_focus)
             outages.note_read(mark_path)
-            log.info("%d regions dropped as blurred", len(blurred))
+            log.info("%d regions dropped as blurred", len(dropped))
     except SlideError as error:
         if SlideError not in quarantine:
             raise
@@ -237,6 +242,7 @@ def run(
         regions = select_regions(replace(tissue, slide=slide), **sizes)
     log.info("%d regions of %d px at %g um/px", len(regions.coords), section.size_px, section.target_mpp)
     provenance = artifacts.provenance("regions", VERSION, settings, *inputs)
-    overlay = draw_regions_overlay(outlined_path, tissue, regions, **grid, blurred=blurred)
-    artifacts.write_picture(overlay_path, overlay)
+    if regions.size_level0_px and not imported:
+        dropped = np.concatenate([find_dropped(tissue, regions.size_level0_px, **grid), dropped])
+    artifacts.write_picture(overlay_path, draw_regions_overlay(outlined_path, tissue, regions, dropped))
     artifacts.write_regions(regions_path, regions, provenance)
