@@ -32,6 +32,7 @@ from slpd_core.encoders.precision import DTYPES, single_threaded_pool
 from slpd_core.encoders.vit_inference import optimize_for_inference
 from slpd_core.pretraining import patch_encoder
 from slpd_core.runtime import generator, keep_freed_memory
+from slpd_core.slides import encoding as encoding_module
 from slpd_core.slides import patch_pixels, tokenizer, tokens
 from slpd_core.slides.encoding import SlideTask, encode_slides
 from slpd_core.wsi.region_reader import RegionReader
@@ -250,7 +251,7 @@ def feed(folder: Path, picture: np.ndarray, threads: int) -> float:
         regions = artifacts.Regions(info, coords, tissue_fraction, REGION_PX, REGION_PX, 0.5)
         path = folder / f"{i}.h5"
         tasks.append(SlideTask(path, regions, path, artifacts.provenance("tokens", 1, {}, str(i))))
-    with patch.object(tokens, "RegionReader", SimulatedReader):
+    with patch.object(encoding_module, "RegionReader", SimulatedReader):
         gpu = SimulatedGpu()
         list(encode_slides(tasks, gpu, token_dim=WIDTH, reading_threads=threads))
     return sum(FED_SLIDES) * GPU_SECONDS / (time.perf_counter() - gpu.began)

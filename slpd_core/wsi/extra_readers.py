@@ -12,16 +12,9 @@ import numpy as np
 
 from slpd_core.wsi.errors import COPY_AGAIN, MISSING_TILES, SlideError
 from slpd_core.wsi.levels import Size
+from slpd_core.wsi.slide_files import PACKAGES
 from slpd_core.wsi.tile_reader import TileReader, describe_position
 
-PACKAGES = {
-    ".i2syntax": "fastslide",
-    ".isyntax": "fastslide",
-    ".kfb": "kfbslide",
-    ".qptiff": "fastslide",
-    ".tmap": "tmapslide",
-    ".vsi": "fastslide",
-}
 INSTALL_EXTRA = "pip install 'slpd[readers]'"
 READ_PX = 1024  # of a read; the packages cut their own tiles
 MPP_KEYS = ("openslide.mpp-x", "openslide.mpp-y")

@@ -14,6 +14,15 @@ from slpd_core.wsi.errors import SlideError
 SINGLE_FILE_SUFFIXES = frozenset(
     (".svs", ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".ndpi", ".scn", ".bif", ".svslide", ".czi", ".ozx")
 )
+# Formats that optional packages read: by extension, the package.
+PACKAGES = {
+    ".i2syntax": "fastslide",
+    ".isyntax": "fastslide",
+    ".kfb": "kfbslide",
+    ".qptiff": "fastslide",
+    ".tmap": "tmapslide",
+    ".vsi": "fastslide",
+}
 ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup")  # one of them lies in the folder of an OME-Zarr
 ZIP_SUFFIXES = (".ozx", ".zip")
 MAX_INDEX_BYTES = 1 << 22  # of a text that names a slide's files

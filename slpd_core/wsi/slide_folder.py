@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slpd_core.wsi.extra_readers import PACKAGES
-from slpd_core.wsi.slide_files import SINGLE_FILE_SUFFIXES, dicom_series
+from slpd_core.wsi.slide_files import PACKAGES, SINGLE_FILE_SUFFIXES, dicom_series
 
 MIRAX, VSI, DICOM = ".mrxs", ".vsi", ".dcm"
 ZARR_SUFFIXES = (".ome.zarr.zip", ".ome.zarr", ".zarr.zip", ".zarr")  # of folders and zips, the longest first

@@ -69,6 +69,7 @@ FRAMES = {
             "embedding": [np.arange(3, dtype=np.float32), np.ones(3, np.float32)],
         }
     ),
+    "attention": pd.DataFrame({"slide_id": ["a"], "x": [4096], "y": [0], "fold": [0], "attention": [0.25]}),
     "folds": pd.DataFrame({"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "part": ["test"]}),
     "evaluate": pd.DataFrame(
         {"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "p_x": [0.25], "p_y": [0.75]}

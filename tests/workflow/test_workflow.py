@@ -228,6 +228,7 @@ def test_the_page_of_artifacts_names_every_path():
         assert any(name.fullmatch(path) for name in names), path
 
 
+@pytest.mark.slow
 def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemake):
     done = snakemake(copied, overlay={"pretrain": {"runs": {"slpd": {"train_on": "train_fold"}}}})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -247,6 +248,7 @@ def test_an_encoder_a_fold_has_never_seen_the_folds_test_slides(copied, snakemak
     assert "The region encoders of slpd were pretrained a fold, on its training slides alone" in page
 
 
+@pytest.mark.slow
 def test_external_slides_are_predicted_by_the_finished_cohort(finished, snakemake, tmp_path):
     """Of two cohorts: a sheet and a folder of slides."""
     folder, _ = finished

@@ -11,9 +11,8 @@ from PIL import Image
 
 from slpd_core.wsi import identity
 from slpd_core.wsi.errors import SlideError
-from slpd_core.wsi.extra_readers import PACKAGES
 from slpd_core.wsi.reader import Slide
-from slpd_core.wsi.slide_files import slide_files
+from slpd_core.wsi.slide_files import PACKAGES, slide_files
 from slpd_core.wsi.slide_folder import find_slides
 
 OPENED = []  # by the fakes
