@@ -75,7 +75,7 @@ def read_hs2p_coords(path: Path) -> Squares:
 
     meta_path = path.with_name(path.name.removesuffix(".npz") + ".meta.json")
     try:
-        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(read_bytes(path))) as arrays:
             coords = np.stack([arrays["x"], arrays["y"]], axis=1)
         meta = json.loads(read_bytes(meta_path)) if meta_path.exists() else {}
         side = meta.get("tiling", {}).get("tile_size_lv0")

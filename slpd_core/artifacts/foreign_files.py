@@ -19,7 +19,7 @@ def write_npy(path: Path, array: np.ndarray) -> None:
         array: The array.
     """
     with atomic_write(path) as part, part.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.save(file, array, allow_pickle=False)  # an array of objects is refused
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -30,7 +30,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         arrays: The arrays by name.
     """
     with atomic_write(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)  # arrays of objects are refused
 
 
 def write_tensor(path: Path, array: np.ndarray) -> None:

@@ -124,15 +124,9 @@ def run(
     if imported and section.stain_normalization:
         log.warning("tokens.stain_normalization does nothing here: the features are another tool's")
     features = [Path(path) if path else None for path in features_paths] or [None] * len(slide_paths)
+    files = zip(slide_paths, regions_paths, tokens_paths, encoded_paths, features, strict=True)
     encoded_by_slide, features_by_slide = {}, {}
-    for slide_path, regions_path, tokens_path, encoded_path, features_path in zip(
-        slide_paths,
-        regions_paths,
-        tokens_paths,
-        encoded_paths,
-        features,
-        strict=True,
-    ):
+    for slide_path, regions_path, tokens_path, encoded_path, features_path in files:
         regions, regions_meta = artifacts.read_regions(regions_path)
         count_patches(regions_path, regions.size_px, encoder_meta["patch_px"])  # raises where patches do not fit
         provenance = build_provenance(settings, regions_meta, encoder_meta, precision, features_path)
@@ -149,14 +143,10 @@ def run(
     if imported:
         encoded = import_slides(features_by_slide, patch_px=encoder_meta["patch_px"], **options)
     else:
+        tokenizer_options = section.model_dump(include={"batch_size", "compile"})
         encoded = encode_slides(
             [*encoded_by_slide],
-            load_tokenizer(
-                weights_path,
-                precision=precision,
-                device=device,
-                **section.model_dump(include={"batch_size", "compile"}),
-            ),
+            load_tokenizer(weights_path, precision=precision, device=device, **tokenizer_options),
             reading_threads=threads if device == "cuda" else 1,
             jpeg_scaled_decoding=section.jpeg_scaled_decoding,
             stain_normalization=section.stain_normalization,

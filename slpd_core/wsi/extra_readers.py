@@ -156,7 +156,7 @@ def _open(path: Path, package: str) -> _Reader:
         return _FastSlide(module, path) if package == "fastslide" else _LikeOpenSlide(module, path)
     except OSError:
         raise
-    except Exception as error:  # of classes of the package's own
+    except Exception as error:  # the packages list no errors; any but the system's is the file's
         raise SlideError(f"{path}: {package} does not read it ({error}); {COPY_AGAIN}") from error
 
 
@@ -177,17 +177,6 @@ class ExtraTiles(TileReader[ExtraLevel]):
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
-
-    def jpeg_scales(self, level: int) -> tuple[int, ...]:
-        """Return the factors by which a level can be decoded smaller.
-
-        Args:
-            level: The level.
-
-        Returns:
-            (1,).
-        """
-        return (1,)
 
     def describe_missing(self) -> str:
         """Describe the tiles that the file leaves out, which no package counts.
@@ -210,7 +199,7 @@ class ExtraTiles(TileReader[ExtraLevel]):
                 raise ValueError(f"{pixels.dtype} pixels of shape {pixels.shape}")
         except OSError:
             raise
-        except Exception as error:  # of classes of the package's own
+        except Exception as error:  # the packages list no errors; any but the system's is the file's
             raise SlideError(
                 f"{self.path}: broken data of {position}, by {self._package} ({error}); {COPY_AGAIN}"
             ) from error

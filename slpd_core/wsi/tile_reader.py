@@ -47,7 +47,6 @@ class TileReader(ABC, Generic[LevelT]):
     def close(self) -> None:
         """Close the file."""
 
-    @abstractmethod
     def jpeg_scales(self, level: int) -> tuple[int, ...]:
         """Return the factors by which a level can be decoded smaller.
 
@@ -57,6 +56,7 @@ class TileReader(ABC, Generic[LevelT]):
         Returns:
             The factors, (1,) for tiles other than JPEG; () for a level that is not decoded here.
         """
+        return (1,)
 
     @abstractmethod
     def describe_missing(self) -> str:

@@ -68,17 +68,6 @@ class ZarrTiles(TileReader[ZarrLevel]):
         """Close the file."""
         self._store.close()
 
-    def jpeg_scales(self, level: int) -> tuple[int, ...]:
-        """Return the factors by which a level can be decoded smaller.
-
-        Args:
-            level: The level.
-
-        Returns:
-            (1,).
-        """
-        return (1,)
-
     def describe_missing(self) -> str:
         """Describe the chunks of level 0 that the array leaves out and that are read as its fill value.
 

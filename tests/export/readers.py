@@ -57,7 +57,7 @@ def read_hs2p(folder: Path, slide: str) -> Bag:
     meta = json.loads((folder / f"{slide}.coordinates.meta.json").read_text())
     if meta["tiling"]["n_tiles"] == 0:
         return Bag(None, np.empty((0, 2), np.int64), meta)
-    with np.load(folder / f"{slide}.coordinates.npz", allow_pickle=False) as arrays:
+    with np.load(folder / f"{slide}.coordinates.npz") as arrays:
         assert (arrays["tile_index"] == np.arange(meta["tiling"]["n_tiles"])).all()
         return Bag(None, np.stack([arrays["x"], arrays["y"]], 1), meta | {"fractions": arrays["tissue_fractions"]})
 
