@@ -37,6 +37,7 @@ from slpd_core.config.evaluation import (
 )
 from slpd_core.config.export import EXPORT_FORMATS, ExportConfig
 from slpd_core.config.labels import ExternalLabelsConfig, LabelsConfig
+from slpd_core.config.patch_encoder import PatchEncoderBaseConfig, PatchEncoderConfig, PatchEncodersConfig
 from slpd_core.config.pretraining import (
     PRESETS,
     EmbedConfig,
@@ -48,9 +49,6 @@ from slpd_core.config.pretraining import (
 from slpd_core.config.renamed import find_renamed
 from slpd_core.config.slides import (
     LedgerConfig,
-    PatchEncoderBaseConfig,
-    PatchEncoderConfig,
-    PatchEncodersConfig,
     PatchesConfig,
     RegionsConfig,
     RegionsStageConfig,

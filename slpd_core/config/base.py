@@ -123,6 +123,25 @@ def raise_problems(lines: list[str]) -> None:
         raise ValueError("\n".join(dict.fromkeys(lines)))
 
 
+def find_pair_problems(key: str, folder: str | None, format: str | None, formats: tuple[str, ...]) -> list[str]:
+    """List why a folder of another tool's files and its format do not go together.
+
+    Args:
+        key: Of the folder.
+        folder: The folder; "" where it is required and missing.
+        format: Of its files.
+        formats: Those that are known.
+
+    Returns:
+        One line; none where they go together.
+    """
+    if folder == "":
+        return [f"{key}: null, but source is features; give the folder of the slides' features"]
+    if (folder is None) == (format is None):
+        return []
+    return [f"format: {format}, but {key} is {folder}; give both or neither (formats: {', '.join(formats)})"]
+
+
 def check_overrides(key: str, overrides: Mapping[str, Any], settings_of: Callable[[str], Section]) -> None:
     """Check the names and settings of runs or compared encoders.
 

@@ -66,7 +66,7 @@ def test_what_is_given_goes_before_the_table_and_is_recorded():
 
 def test_resolved_settings_stand_without_the_table(monkeypatch):
     recorded = load(name="virchow").cohort_encoder.model_dump()
-    monkeypatch.setattr("slpd_core.config.slides.published_encoders", dict)
+    monkeypatch.setattr("slpd_core.config.patch_encoder.published_encoders", dict)
     monkeypatch.setattr("slpd_core.config.published.published_encoders", dict)
     assert config.PatchEncoderConfig(**recorded).model_dump() == recorded
     assert load(**recorded).cohort_encoder.model_dump() == recorded
