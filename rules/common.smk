@@ -71,7 +71,7 @@ try:
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)
     EXTERNAL_LABELS = ExternalLabels(CONFIG, EXTERNAL, TASKS)
     ROWS = Rows(CONFIG, ENCODERS, TASKS.endpoints, EXTERNAL_LABELS.pairs)
-    EXPORTS = exports.Exports(CONFIG, SLIDES, ENCODERS, ROWS)
+    EXPORTS = exports.Exports(CONFIG, SLIDES, ENCODERS, ROWS, workflow)
     RESOURCES = JobResources(CONFIG, SLIDES, ENCODERS)
     IMPORTS = ImportedFiles(CONFIG, SLIDES, ENCODERS)
     JOINED_SLIDES = JoinedSlides(PATHS, SLIDES, ENCODERS, workflow)

@@ -21,11 +21,14 @@ class Exports:
         slides: The files of the slides.
         encoders: Of the cohort.
         rows: Of its result tables.
+        workflow: Snakemake's, which knows the targets of a run.
     """
 
-    def __init__(self, settings: config.Config, slides: SlideFiles, encoders: Encoders, rows: Rows) -> None:
+    def __init__(
+        self, settings: config.Config, slides: SlideFiles, encoders: Encoders, rows: Rows, workflow: Any
+    ) -> None:
         self.section, self.of_slides = settings.export, settings.export.of_slides
-        self.slides, self.rows, self.paths = slides, rows, encoders.paths
+        self.slides, self.rows, self.paths, self.workflow = slides, rows, encoders.paths, workflow
         self.tasks = [*rows.tasks] if settings.export.has_tables else []
         runs = encoders.runs if self.section.runs is None else self.section.runs
         self.region_encoders = [name for run in runs for name in encoders.of_run[run]]
@@ -58,7 +61,7 @@ class Exports:
         return of_slides + [path for name in self.section.of_runs for path in self._run_files(name)]
 
     def attention(self, wildcards: Any) -> list[str]:
-        """Return the attention to regions, of each task and classifier.
+        """Return the attention to regions of each task and classifier, where it is there or made in this run.
 
         Args:
             wildcards: Of a rule; `region_encoder` names one, without it all that are exported count.
@@ -68,7 +71,7 @@ class Exports:
         """
         names = [wildcards.region_encoder] if hasattr(wildcards, "region_encoder") else self._described
         runs = {split_encoder_name(name)[0] for name in names}
-        return [str(self.paths.attention(*row)) for row in self.rows.attending if row[1] in runs]
+        return [str(self.paths.attention(*row)) for row in self._attending if row[1] in runs]
 
     def prototypes(self, wildcards: Any) -> list[str]:
         """Return the prototypes of all encoders whose regions are described.
@@ -82,7 +85,7 @@ class Exports:
         return [str(self.paths.prototypes(name)) for name in self._described]
 
     def predictions(self, wildcards: Any) -> list[str]:
-        """Return the predictions of all rows that are there, if regions are described.
+        """Return the predictions of the rows that are there or made in this run, if regions are described.
 
         Args:
             wildcards: Of a rule; not read.
@@ -91,9 +94,7 @@ class Exports:
             Their paths, one per row and fold.
         """
         runs = {split_encoder_name(name)[0] for name in self._described}
-        rows = [row for row in self.rows.evaluated if row[1] in runs]
-        paths = [self.paths.predictions(*row, fold) for row in rows for fold in self.rows.folds]
-        return [str(path) for path in paths if path.exists()]
+        return [str(path) for row in self._predicting if row[1] in runs for path in self._of_folds(row)]
 
     def embeds(self, wildcards: Any) -> list[str]:
         """Return the embeddings to export: all if a format needs them, else those that are there.
@@ -154,6 +155,26 @@ class Exports:
     def _described(self) -> list[str]:
         """Region encoders whose regions are exported slide by slide with what is known of each."""
         return self.region_encoders if "qupath" in self.section.formats else []
+
+    @property
+    def _evaluates(self) -> bool:
+        """Whether this run makes all rows, exports or not."""
+        return not {"all", "evaluation"}.isdisjoint(self.workflow.dag_settings.targets)
+
+    @cached_property
+    def _attending(self) -> list[tuple[str, str, str]]:
+        """The rows whose attention is there or made in this run."""
+        return [row for row in self.rows.attending if self._evaluates or self.paths.attention(*row).exists()]
+
+    @cached_property
+    def _predicting(self) -> list[tuple[str, str, str]]:
+        """The rows whose predictions are there, of all folds, or made in this run."""
+        rows = self.rows.evaluated
+        return [row for row in rows if self._evaluates or all(path.exists() for path in self._of_folds(row))]
+
+    def _of_folds(self, row: tuple[str, str, str]) -> list[Path]:
+        """The predictions of a row."""
+        return [self.paths.predictions(*row, fold) for fold in self.rows.folds]
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:

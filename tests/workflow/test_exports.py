@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace as Wildcards
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pandas as pd
@@ -26,18 +26,19 @@ def exports(tmp_path, monkeypatch):
     """The files of an export of slides a and b, without Snakemake."""
     monkeypatch.chdir(tmp_path)
 
-    def make(paths=("one/a.svs", "one/b.svs"), **section) -> Exports:
+    def make(paths=("one/a.svs", "one/b.svs"), targets=("export",), **section) -> Exports:
         settings = load_settings(export=section)
         sheet = pd.DataFrame({"slide_id": ["a", "b"], "path": paths, "mpp": np.nan})
         slides = SlideFiles(settings, sheet, {}, {}, planning=False)
         encoders = Encoders(settings, ["a", "b"], ["label"])
-        return Exports(settings, slides, encoders, Rows(settings, encoders, {"label": make_endpoint("classification")}))
+        rows = Rows(settings, encoders, {"label": make_endpoint("classification")})
+        return Exports(settings, slides, encoders, rows, Namespace(dag_settings=Namespace(targets=targets)))
 
     return make
 
 
 def test_corners_need_no_tokens_and_features_that_are_there_are_taken(exports):
-    a = Wildcards(slide="a")
+    a = Namespace(slide="a")
     before = exports(formats=["trident"])
     assert (before.tokens(a), before.embeds(a), before.tasks) == ([], [], [])
     assert before.regions(a) == "results/cohort/regions/a.h5"
@@ -46,7 +47,7 @@ def test_corners_need_no_tokens_and_features_that_are_there_are_taken(exports):
         path.parent.mkdir(parents=True)
         path.touch()
     assert before.tokens(a) == ["results/cohort/tokens/a.h5"]
-    assert before.tokens(Wildcards(slide="b")) == []
+    assert before.tokens(Namespace(slide="b")) == []
     assert before.embeds(a) == ["results/cohort/embed/slpd.parquet"]
     assert before.regions(a) == "results/cohort/encoded/a.h5"
     patches = exports(formats=["trident", "hs2p"], what=["patches"])
@@ -54,7 +55,7 @@ def test_corners_need_no_tokens_and_features_that_are_there_are_taken(exports):
 
 
 def test_a_format_of_features_needs_them(exports):
-    a = Wildcards(slide="a")
+    a = Namespace(slide="a")
     both = exports(formats=["trident", "clam"])
     assert both.tokens(a) == ["results/cohort/tokens/a.h5"]
     assert both.embeds(a) == ["results/cohort/embed/dino.parquet", "results/cohort/embed/slpd.parquet"]
@@ -68,37 +69,62 @@ def test_a_format_per_run_has_a_file_per_region_encoder_and_needs_no_tokens(expo
     of_runs = exports(formats=["h5ad", "trident"])
     table = "results/cohort/export/trident/exported.csv"
     files = [f"results/cohort/export/h5ad/{run}.h5ad" for run in ("dino", "slpd")]
-    assert of_runs.targets(Wildcards()) == [table, *files]
-    assert of_runs.tokens(Wildcards(slide="a")) == []
-    attention = ["results/cohort/attention/label/slpd/vit_wsi.parquet"]
-    assert of_runs.attention(Wildcards(region_encoder="slpd")) == attention
-    assert of_runs.attention(Wildcards(region_encoder="slpd.fold1")) == attention
+    assert of_runs.targets(Namespace()) == [table, *files]
+    assert of_runs.tokens(Namespace(slide="a")) == []
 
 
-def test_qupath_needs_prototypes_and_attention_but_no_tokens_and_takes_predictions_that_are_there(exports):
-    a, of_slides = Wildcards(slide="a"), exports(formats=["qupath"])
-    assert (of_slides.tokens(a), of_slides.predictions(a)) == ([], [])
+def touch(*names: str) -> list[str]:
+    """Make files of the cohort that nothing reads; returns their paths."""
+    paths = [Path("results/cohort", name) for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return [*map(str, paths)]
+
+
+def test_attention_is_of_rows_that_have_it_by_run(exports):
+    slpd, fold = Namespace(region_encoder="slpd"), Namespace(region_encoder="slpd.fold1")
+    before = exports(formats=["h5ad"])
+    assert (before.attention(slpd), before.attention(fold)) == ([], [])
+    attention = touch("attention/label/slpd/vit_wsi.parquet")
+    after = exports(formats=["h5ad"])
+    assert (after.attention(slpd), after.attention(fold)) == (attention, attention)
+    assert after.attention(Namespace(region_encoder="dino")) == []
+    assert before.attention(slpd) == []  # a plan does not change its mind
+
+
+def test_qupath_takes_what_rows_have_of_all_folds_and_needs_no_tokens(exports):
+    a, of_slides = Namespace(slide="a"), exports(formats=["qupath"])
+    assert (of_slides.tokens(a), of_slides.attention(a), of_slides.predictions(a)) == ([], [], [])
     assert of_slides.embeds(a) == [f"results/cohort/embed/{run}.parquet" for run in ("dino", "slpd")]
     assert of_slides.prototypes(a) == [f"results/cohort/pretrain/{run}/prototypes.h5" for run in ("dino", "slpd")]
-    assert of_slides.attention(a) == [
-        f"results/cohort/attention/label/{run}/vit_wsi.parquet" for run in ("dino", "slpd")
-    ]
-    paths = [Path(f"results/cohort/evaluate/label/{run}/knn/fold1.parquet") for run in ("patch_tokens", "dino", "slpd")]
-    for path in paths:
-        path.parent.mkdir(parents=True)
-        path.touch()
-    assert of_slides.predictions(a) == [*map(str, paths[1:])]
+    attention = touch("attention/label/slpd/vit_wsi.parquet")
+    touch(*(f"evaluate/label/patch_tokens/mil/fold{fold}.parquet" for fold in range(2)))
+    touch("evaluate/label/dino/knn/fold0.parquet")  # one of two folds
+    predictions = touch(*(f"evaluate/label/slpd/knn/fold{fold}.parquet" for fold in range(2)))
+    of_slides = exports(formats=["qupath"])
+    assert (of_slides.attention(a), of_slides.predictions(a)) == (attention, predictions)
     others = exports(formats=["clam", "h5ad"])
     assert (others.prototypes(a), others.attention(a), others.predictions(a)) == ([], [], [])
 
 
+@pytest.mark.parametrize(("target", "waits"), [("all", True), ("evaluation", True), ("pretraining", False)])
+def test_an_export_beside_the_evaluation_waits_for_it(exports, target, waits):
+    a, both = Namespace(slide="a"), exports(formats=["qupath"], targets=["export", target])
+    paths = [f"results/cohort/attention/label/{run}/vit_wsi.parquet" for run in ("dino", "slpd")]
+    assert both.attention(a) == (paths if waits else [])
+    assert both.attention(Namespace(region_encoder="slpd")) == (paths[1:] if waits else [])
+    rows = [row for row in both.rows.evaluated if row[1] in ("dino", "slpd")]
+    assert both.predictions(a) == [str(both.paths.predictions(*row, i)) for row in rows for i in range(2) if waits]
+
+
 def test_an_export_without_a_format_or_of_nothing_says_what_to_name(exports):
     with pytest.raises(ValueError, match=r"export\.formats: none is named; there are trident, clam, .*--config"):
-        exports().targets(Wildcards())
+        exports().targets(Namespace())
     with pytest.raises(ValueError, match=r"export\.what: regions have no embeddings without a run"):
-        exports(formats=["clam"], what=["regions"], runs=[]).targets(Wildcards())
+        exports(formats=["clam"], what=["regions"], runs=[]).targets(Namespace())
     with pytest.raises(ValueError, match=r"name patches, or a run"):
-        exports(formats=["h5ad"], runs=[]).targets(Wildcards())
+        exports(formats=["h5ad"], runs=[]).targets(Namespace())
 
 
 @pytest.mark.parametrize(
@@ -106,8 +132,8 @@ def test_an_export_without_a_format_or_of_nothing_says_what_to_name(exports):
 )
 def test_two_slides_of_one_stem_are_refused_by_trident_alone(exports, paths, shared):
     with pytest.raises(ValueError, match=rf"a \({paths[0]}\) and b \({paths[1]}\) are both called {shared};"):
-        exports(paths=paths, formats=["trident"]).targets(Wildcards())
-    assert exports(paths=paths, formats=["clam"]).targets(Wildcards())
+        exports(paths=paths, formats=["trident"]).targets(Namespace())
+    assert exports(paths=paths, formats=["clam"]).targets(Namespace())
 
 
 @pytest.mark.parametrize(
@@ -126,6 +152,17 @@ def test_two_slides_of_one_stem_are_refused_by_trident_alone(exports, paths, sha
 def test_a_wrong_setting_is_one_line(section, line):
     with pytest.raises(ValueError, match=line):
         load_settings(export=section)
+
+
+def test_an_export_trains_nothing_unless_the_evaluation_is_a_target_too(copied, snakemake):
+    for part in ("evaluate", "attention"):
+        shutil.rmtree(copied / "results" / "tiny" / part)
+    overlay = {"export": {"formats": ["qupath", "h5ad"]}}
+    alone = snakemake(copied, "-n", "export", overlay=overlay)
+    assert alone.jobs == {"export_slide": 6, "export_tables": 1, "h5ad": 2, "export": 1}
+    beside = snakemake(copied, "-n", "export", "all", overlay=overlay)
+    text = alone.stdout + beside.stdout
+    assert beside.jobs.items() >= (alone.jobs | {"evaluate_folds": 6, "attention": 2}).items()
 
 
 def test_corners_of_patches_are_exported_before_there_are_tokens(copied, snakemake):
