@@ -161,7 +161,6 @@ def test_an_export_trains_nothing_unless_the_evaluation_is_a_target_too(copied, 
     alone = snakemake(copied, "-n", "export", overlay=overlay)
     assert alone.jobs == {"export_slide": 6, "export_tables": 1, "h5ad": 2, "export": 1}
     beside = snakemake(copied, "-n", "export", "all", overlay=overlay)
-    text = alone.stdout + beside.stdout
     assert beside.jobs.items() >= (alone.jobs | {"evaluate_folds": 6, "attention": 2}).items()
 
 
