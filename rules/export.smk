@@ -6,6 +6,7 @@ rule export_slide:
         regions=EXPORTS.regions,
         tissue="<results>/tissue/{slide}.geojson",
         tokens=EXPORTS.tokens,
+        compared=EXPORTS.compared_tokens,
         embeds=EXPORTS.embeds,
         prototypes=EXPORTS.prototypes,
         attention=EXPORTS.attention,

@@ -11,6 +11,7 @@ with runtime.job(snakemake.log[0], f"export {snakemake.wildcards.slide}", thread
         regions_path=Path(snakemake.input.regions),
         tissue_path=Path(snakemake.input.tissue),
         tokens_path=Path(snakemake.input.tokens[0]) if snakemake.input.tokens else None,
+        compared_paths=[*map(Path, snakemake.input.compared)],
         embed_paths=[*map(Path, snakemake.input.embeds)],
         slide_path=Path(snakemake.params.slide),
         out_dir=Path(snakemake.output[0]).parents[1],

@@ -167,10 +167,14 @@ class Config(Section):
             lines.append(f"pretrain.fold_task: {task!r} is no task of labels.tasks; name one, or null for the first")
         if self.evaluate.training.select == "val" and not self.folds.splits_dir and not self.folds.val_fraction:
             lines.append("evaluate.select: val needs validation slides; set folds.val_fraction: 0.1, or select: last")
-        for name in self.export.runs or []:
-            if name not in self.pretrain.runs:
-                known = ", ".join(self.pretrain.runs) or "none"
-                lines.append(f"export.runs: {name!r} is no run of pretrain.runs ({known}); correct the name")
+        named = (
+            ("runs", self.export.runs or [], "run of pretrain.runs", self.pretrain.runs),
+            ("encoders", self.export.encoders, "encoder of patch_encoder.compared", self.patch_encoder.compared),
+        )
+        for key, names, of, known in named:
+            there = ", ".join(known) or "none"
+            unknown = [name for name in names if name not in known]
+            lines += [f"export.{key}: {name!r} is no {of} ({there}); correct the name" for name in unknown]
         raise_problems(lines + self._problems_of_rows())
         return self
 

@@ -18,8 +18,8 @@ class ExportFormat:
     Attributes:
         readers: The tools that read it.
         files: Names below export/{format}/ of the files per slide or run, by their part. {slide} is a slide's id,
-            {stem} its file's name without the suffix, {features} a run's region encoder or patch_tokens, {kind} regions
-            or patches, and {grid} as 20x_256px_0px_overlap.
+            {stem} its file's name without the suffix, {features} a run's region encoder, patch_tokens or a compared
+            patch encoder, {kind} regions or patches, and {grid} as 20x_256px_0px_overlap.
         tables: Names of the files that all slides share, or that labels need. {task} is a task of labels.
         kinds: Of squares that it can hold.
         needs_features: Whether it is nothing without embeddings or tokens; the others have corners alone.
@@ -86,10 +86,15 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
 }
 
 
+def _is_empty(names: list[str]) -> bool:
+    return not names
+
+
 class ExportConfig(Section):
     formats: list[ExportFormatName]
     what: Annotated[list[ExportedKind], Field(min_length=1)]
     runs: list[str] | None
+    encoders: list[str] = Field(default=[], exclude_if=_is_empty)  # none is not recorded
     qupath_origin: Literal["slide", "bounds"]
 
     @property
@@ -139,6 +144,7 @@ class ExportConfig(Section):
             "formats": [*self.formats],
             "what": [*self.what],
             "runs": self.runs or [],
+            "encoders": [*self.encoders],
         }
         raise_problems(
             [

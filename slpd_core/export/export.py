@@ -61,8 +61,9 @@ def write_format(name: str, folder: Path, slide: ExportedSlide) -> list[Path]:
     every_path = dict.fromkeys(path for paths in located for path in paths.values())
     for path in every_path:
         path.unlink(missing_ok=True)
-    for paths, features in zip(located, sets, strict=True):
-        if slide.slide.status == artifacts.OK and (len(features.squares.coords) or fmt.holds_empty):
+    for i, (paths, features) in enumerate(zip(located, sets, strict=True)):
+        holds = features.squares.slide.status == artifacts.OK and (len(features.squares.coords) or fmt.holds_empty)
+        if holds and paths not in located[:i]:  # corners alone, which several sets share, are those of the first
             WRITERS[name](paths, slide, features)
     return [path for path in every_path if path.exists()]
 
@@ -74,7 +75,10 @@ def _describe_status(slide: ExportedSlide) -> tuple[str, str]:
     if not len(slide.sets[0].squares.coords):
         return artifacts.EMPTY, "no regions, so it has no features"
     missing = dict.fromkeys(features.kind for features in slide.sets if features.vectors is None)
-    return artifacts.OK, f"corners of {' and '.join(missing)} alone: there are no features yet" if missing else ""
+    reasons = [f"corners of {' and '.join(missing)} alone: there are no features yet"] if missing else []
+    of_encoders = [(features.name, features.squares.slide) for features in slide.sets]
+    reasons += [f"nothing of {name}: {facts.reason}" for name, facts in of_encoders if facts.status != artifacts.OK]
+    return artifacts.OK, "; ".join(reasons)
 
 
 def _describe(
@@ -99,6 +103,7 @@ def run(
     record_path: Path,
     section: config.ExportConfig,
     patch_px: int,
+    compared_paths: Sequence[Path] = (),
     prototypes_paths: Sequence[Path] = (),
     attention_paths: Sequence[Path] = (),
     prediction_paths: Sequence[Path] = (),
@@ -111,6 +116,7 @@ def run(
         record_path: A JSON: slide_id, status, reason and the names of its files by format.
         section: Of the config.
         patch_px: Side of a patch at the target um/px.
+        compared_paths: As in `read_exported_slide`.
         prototypes_paths: Of all region encoders, .../{region_encoder}/prototypes.h5, for formats that describe regions.
         attention_paths, prediction_paths: As in `describe_regions`.
 
@@ -125,6 +131,7 @@ def run(
         slide_path=slide_path,
         kinds=[kind for kind in section.what if section.holds(kind)],
         patch_px=patch_px,
+        compared_paths=compared_paths,
     )
     if prototypes_paths:
         paths = {path.parent.name: path for path in prototypes_paths}

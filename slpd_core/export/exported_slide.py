@@ -20,7 +20,8 @@ class FeatureSet:
 
     Attributes:
         kind: "regions" or "patches".
-        name: Of the features: a run's region encoder ("" where there is none yet), or patch_tokens.
+        name: Of the features: a run's region encoder ("" where there is none yet), patch_tokens, or a compared patch
+            encoder.
         squares: Corners and sides of the n squares.
         vectors: float (n, D), in the order of the squares; None where there are none yet.
         per_region: Squares of a region, row by row; 1 of regions.
@@ -124,25 +125,31 @@ def read_region_set(path: Path, regions: artifacts.Regions) -> tuple[FeatureSet,
     return FeatureSet("regions", path.stem, regions, vectors), meta["fingerprint"]
 
 
-def read_patch_set(path: Path, regions: artifacts.Regions) -> tuple[FeatureSet, str]:
+def read_patch_set(path: Path, regions: artifacts.Regions, name: str = config.PATCH_FEATURES) -> tuple[FeatureSet, str]:
     """Read the tokens of a slide.
 
     Args:
         path: Of the tokens.
         regions: The slide's regions.
+        name: Of the features.
 
     Returns:
-        The feature set, vectors float16, and the fingerprint of the tokens.
+        The feature set, vectors float16, and the fingerprint of the tokens. A slide that is quarantined, be it by this
+        encoder alone, has no squares.
 
     Raises:
         ValueError: The tokens are of other regions.
     """
     read, meta = artifacts.read_tokens(path)
-    check_corners(path, regions.slide.slide_id, read.coords, regions)
-    _, per_region, dim = read.tokens.shape
+    facts, tokens = regions.slide if regions.slide.status != artifacts.OK else read.slide, read.tokens
+    if facts.status == artifacts.OK:
+        check_corners(path, facts.slide_id, read.coords, regions)
+    else:  # one encoder may fail where another does not
+        regions, tokens = replace(regions.select(np.arange(0)), slide=facts), tokens[:0]
+    _, per_region, dim = tokens.shape
     squares = divide_regions(regions, math.isqrt(per_region))
-    vectors = read.tokens.reshape(-1, dim)
-    return FeatureSet("patches", config.PATCH_FEATURES, squares, vectors, per_region), meta["fingerprint"]
+    vectors = tokens.reshape(-1, dim)
+    return FeatureSet("patches", name, squares, vectors, per_region), meta["fingerprint"]
 
 
 def read_exported_slide(
@@ -154,6 +161,7 @@ def read_exported_slide(
     slide_path: Path,
     kinds: Sequence[str],
     patch_px: int,
+    compared_paths: Sequence[Path] = (),
 ) -> ExportedSlide:
     """Read the squares and features of a slide; a quarantined one has none.
 
@@ -165,6 +173,7 @@ def read_exported_slide(
         slide_path: The slide's file.
         kinds: Of squares: regions, patches.
         patch_px: Side of a patch at the target um/px.
+        compared_paths: Of the tokens of compared patch encoders, .../{encoder}/tokens/{slide}.h5.
 
     Returns:
         The slide.
@@ -185,4 +194,8 @@ def read_exported_slide(
         corners = FeatureSet(kind, names.get(kind, ""), divide_regions(regions, grids[kind]), None, grids[kind] ** 2)
         sets += [features for features, _ in read[kind]] or [corners]
         inputs += [fingerprint for _, fingerprint in read[kind]]
+    for path in compared_paths:
+        features, fingerprint = read_patch_set(path, regions, path.parents[1].name)
+        sets.append(features)
+        inputs.append(fingerprint)
     return ExportedSlide(tissue, slide_path, tuple(sets), tuple(inputs))

@@ -118,6 +118,18 @@ class Exports:
         """
         return self._select("patches", [self.paths.tokens(wildcards.slide)])
 
+    def compared_tokens(self, wildcards: Any) -> list[str]:
+        """Return the tokens of a slide by the compared patch encoders that are exported, as `tokens` does.
+
+        Args:
+            wildcards: Of a rule; `slide`.
+
+        Returns:
+            Their paths.
+        """
+        names = self.section.encoders
+        return self._select("patches", [self.paths.tokens(wildcards.slide, encoder=name) for name in names])
+
     def regions(self, wildcards: Any) -> str:
         """Return the regions of a slide; with features those that have tokens, since encoding may quarantine a slide.
 

@@ -50,6 +50,7 @@ class Planted:
             "tissue_path": self.root / "tissue" / f"{slide}.geojson",
             "tokens_path": self.root / "tokens" / f"{slide}.h5" if features else None,
             "embed_paths": [self.root / "embed" / f"{run}.parquet" for run in runs] if features else [],
+            "compared_paths": [*self.root.glob(f"compared/*/tokens/{slide}.h5")] if features else [],
             "slide_path": Path(f"slides/{slide} scan.ome.tif"),
         }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,54 @@ def test_torchmil_reads_folders_of_arrays(exported, sets):
             np.testing.assert_array_equal(bag.vectors, vectors.astype(np.float32))
             np.testing.assert_array_equal(bag.corners, corners)
             assert bag.vectors.dtype == np.float32
+
+
+@pytest.fixture
+def compared(planted):
+    """Tokens of a compared encoder that knows 2 x 2 patches; by slide, in their order. It fails on b-1 alone."""
+    rng, tokens = np.random.default_rng(1), {}
+    meta = artifacts.provenance("test", 1, {}) | dict.fromkeys(artifacts.ENCODER_META, "x") | {"precision": "fp32"}
+    fails = {"status": "quarantined", "reason": "no file of features"}
+    changes = {"b-1": fails, "torn": {"status": "ok", "reason": ""}}  # the cohort's own encoder fails on torn
+    for slide, regions in planted.regions.items():
+        of_slide = planted.regions["a"] if slide == "torn" else regions.select(np.arange(len(regions.coords)))
+        of_slide = of_slide.select(np.arange(0)) if slide == "b-1" else of_slide
+        of_slide = replace(of_slide, slide=replace(regions.slide, **changes.get(slide, {})))
+        tokens[slide] = rng.normal(size=(len(of_slide.coords), 4, 7)).astype(np.float16)
+        path = planted.root / "compared" / "plain" / "tokens" / f"{slide}.h5"
+        with artifacts.create_tokens(path, of_slide, 2, 7, meta) as out:
+            for i, row in enumerate(tokens[slide]):
+                out.tokens[i] = row
+    return tokens
+
+
+def test_tokens_of_compared_encoders_are_bags_of_their_own(exported, compared, planted, sets):
+    folder = exported("clam", "trident", "slide2vec", "hs2p")
+    half = round(LEVEL0 / 2)
+    corners = [
+        (x + dx, y + dy) for x, y in planted.regions["a"].coords.tolist() for dy in (0, half) for dx in (0, half)
+    ]
+    bag = read_clam(folder / "clam" / "plain", "a")
+    np.testing.assert_array_equal(bag.vectors, compared["a"].reshape(-1, 7).astype(np.float32))
+    assert bag.corners.tolist() == [[*xy] for xy in corners]
+    theirs = read_trident_features(folder / "trident", "a scan.ome.tif", 20, SIDE // 2, "plain")
+    assert (theirs.corners.tolist(), theirs.about["patch_size"]) == ([[*xy] for xy in corners], SIDE // 2)
+    tensor = torch.load(folder / "slide2vec" / "plain" / "a.pt", weights_only=True)
+    np.testing.assert_array_equal(tensor.numpy(), compared["a"])
+    for name, kind, vectors, own_corners in sets["a"]:  # those of the cohort's own are there as well
+        np.testing.assert_array_equal(read_clam(folder / "clam" / name, "a").vectors, vectors.astype(np.float32))
+        assert read_hs2p(folder / "hs2p" / kind, "a").corners.tolist() == sorted(own_corners.tolist())
+
+
+def test_a_slide_that_one_encoder_cannot_encode_lacks_its_bag_alone(exported, compared):
+    folder = exported("clam", "trident", "hs2p")
+    of_slide = {path.relative_to(folder / "clam").as_posix() for path in (folder / "clam").rglob("b-1.*")}
+    assert of_slide == {f"{name}/{kind}_files/b-1.{kind}" for name in ("slpd", "patch_tokens") for kind in ("pt", "h5")}
+    record = artifacts.read_json(folder / "slides" / "b-1.json")
+    assert (record["status"], record["reason"]) == ("ok", "nothing of plain: no file of features")
+    assert not [*folder.rglob("torn.pt")]  # though this encoder has tokens of it
+    assert artifacts.read_json(folder / "slides" / "torn.json")["reason"] == "torn in two"
+    assert artifacts.read_json(folder / "slides" / "blank.json")["status"] == "empty"
 
 
 def test_a_slide_without_regions_has_no_file_but_what_its_tool_expects(exported, caplog):

@@ -26,8 +26,8 @@ def exports(tmp_path, monkeypatch):
     """The files of an export of slides a and b, without Snakemake."""
     monkeypatch.chdir(tmp_path)
 
-    def make(paths=("one/a.svs", "one/b.svs"), targets=("export",), **section) -> Exports:
-        settings = load_settings(export=section)
+    def make(paths=("one/a.svs", "one/b.svs"), targets=("export",), compared=None, **section) -> Exports:
+        settings = load_settings(export=section, patch_encoder={"compared": compared or {}})
         sheet = pd.DataFrame({"slide_id": ["a", "b"], "path": paths, "mpp": np.nan})
         slides = SlideFiles(settings, sheet, {}, {}, planning=False)
         encoders = Encoders(settings, ["a", "b"], ["label"])
@@ -63,6 +63,25 @@ def test_a_format_of_features_needs_them(exports):
     one = exports(formats=["clam"], what=["regions"], runs=["slpd"])
     assert (one.tokens(a), one.embeds(a)) == ([], ["results/cohort/embed/slpd.parquet"])
     assert one.targets(a) == ["results/cohort/export/clam/exported.csv"]
+
+
+def test_tokens_of_compared_encoders_are_exported_if_they_are_named(exports):
+    a, plain = Namespace(slide="a"), ["results/cohort/compared/plain/tokens/a.h5"]
+    assert exports(formats=["clam"], compared={"plain": {}}).compared_tokens(a) == []
+    named = {"compared": {"plain": {}, "other": {}}, "encoders": ["plain"]}
+    assert exports(formats=["clam"], **named).compared_tokens(a) == plain
+    assert exports(formats=["clam"], what=["regions"], **named).compared_tokens(a) == []
+    assert exports(formats=["trident"], **named).compared_tokens(a) == []  # it has corners without them
+    touch("compared/plain/tokens/a.h5")
+    trident = exports(formats=["trident"], **named)
+    assert (trident.compared_tokens(a), trident.compared_tokens(Namespace(slide="b"))) == (plain, [])
+    assert trident.regions(a) == "results/cohort/regions/a.h5"  # the cohort's own tokens are not there
+
+
+def test_an_export_without_compared_encoders_is_recorded_as_before():
+    assert "encoders" not in load_settings().export.of_slides.model_dump()
+    named = load_settings(patch_encoder={"compared": {"plain": {}}}, export={"encoders": ["plain"]})
+    assert named.export.of_slides.model_dump()["encoders"] == ["plain"]
 
 
 def test_a_format_per_run_has_a_file_per_region_encoder_and_needs_no_tokens(exports):
@@ -141,6 +160,8 @@ def test_two_slides_of_one_stem_are_refused_by_trident_alone(exports, paths, sha
     [
         ({"formats": ["clam", "clam"]}, r"export\.formats: 'clam' is listed twice; remove one"),
         ({"runs": ["gone"]}, r"export\.runs: 'gone' is no run of pretrain\.runs \(dino, slpd\); correct the name"),
+        ({"encoders": ["gone"]}, r"export\.encoders: 'gone' is no encoder of patch_encoder\.compared \(none\);"),
+        ({"encoders": ["x", "x"]}, r"export\.encoders: 'x' is listed twice; remove one"),
         (
             {"formats": ["h5ad"], "what": ["patches"]},
             r"export\.formats: h5ad holds regions alone; add them",
