@@ -231,6 +231,8 @@ def run(
                 slide_path, tissue, regions, raise_slide_error=raise_slide_error, state_dir=state_dir
             )
             regions, dropped = drop_blurred(regions, section.min_focus)
+            if not len(dropped):  # these regions depend on it no more than if it were null
+                settings.pop("min_focus", None)
             outages.note_read(mark_path)
             log.info("%d regions dropped as blurred", len(dropped))
     except SlideError as error:

@@ -150,12 +150,14 @@ def test_without_min_focus_nothing_is_read_or_written_of_it(run, settings, tmp_p
     assert {*measuring.model_dump()} == {*recorded, "min_focus"}
 
 
-def test_another_threshold_is_another_fingerprint(run, tmp_path):
-    fingerprints = []
-    for min_focus in (None, None, 0.0, 1.0):
-        run(min_focus)
+def test_a_threshold_that_drops_no_region_leaves_the_fingerprint(run, tmp_path):
+    """Then tokens that are kept, or in the cache, are of these regions."""
+    fingerprints, dropping = [], (50.0, 51.0)
+    for min_focus in (None, 0.0, 1e-6, *dropping):
+        kept = run(min_focus)
+        assert (kept.focus is None, len(kept.coords)) == (min_focus is None, 2 if min_focus in dropping else 4)
         fingerprints.append(artifacts.read_regions(tmp_path / "r.h5")[1]["fingerprint"])
-    assert fingerprints[0] == fingerprints[1]
+    assert fingerprints[0] == fingerprints[1] == fingerprints[2]
     assert len({*fingerprints}) == 3
 
 
