@@ -17,9 +17,9 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import best_seconds, in_own_process, show
-from slpd_core.pretraining import matching
-from slpd_core.pretraining.clustering import kmeans, parallel_map
 from slpd_core.pretraining.prototypes import Prototypes, cluster_slides
+from slpd_core.prototypes import matching
+from slpd_core.prototypes.clustering import kmeans, parallel_map
 from slpd_core.runtime import generator
 
 SLIDES, REGIONS, DIM, M = 1054, 62_852, 256, 4

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slpd_core.config import default_config
     from slpd_core.demo.cohort import draw_demo_slide
     from slpd_core.drawing.overlays import draw_overlay
-    from slpd_core.pretraining.matching import match_prototypes, nearest_slides
+    from slpd_core.prototypes.matching import match_prototypes, nearest_slides
     from slpd_core.slides.regions import select_regions
     from slpd_core.wsi.reader import Slide
     from slpd_core.wsi.region_reader import iter_regions
@@ -65,8 +65,8 @@ _MODULES = {  # where each name but the version is
     "iter_regions": "wsi.region_reader",
     "load_patch_encoder": "api.encoders",
     "load_region_encoder": "api.encoders",
-    "match_prototypes": "pretraining.matching",
-    "nearest_slides": "pretraining.matching",
+    "match_prototypes": "prototypes.matching",
+    "nearest_slides": "prototypes.matching",
     "read": "artifacts.by_path",
     "read_metadata": "artifacts.by_path",
     "segment_tissue": "api.slides",

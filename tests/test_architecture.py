@@ -33,7 +33,7 @@ FLOORS = (
     ("config",),
     ("wsi",),
     ("encoders",),
-    ("ssl", "drawing", "endpoints"),
+    ("ssl", "drawing", "endpoints", "prototypes"),
     tuple(CHAPTERS),
     ("workflow",),
     ("demo", "preflight"),

@@ -36,7 +36,7 @@ from benchmarks import (
 )
 from slpd_core import artifacts, config
 from slpd_core.export.export import WRITERS
-from slpd_core.pretraining import matching
+from slpd_core.prototypes import matching
 
 ROOT = Path(__file__).parents[1]
 SIZE = {"n_prototypes": 2, "embed_dim": 24, "depth": 2, "n_heads": 2, "hidden_dim": 32, "bottleneck_dim": 16}

@@ -24,10 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slpd_core import artifacts, config, runtime
+from slpd_core.drawing.html import render
 from slpd_core.encoders import pretrained_weights
 from slpd_core.encoders.foreign_weights import read_state_dict
 from slpd_core.report import table_format
-from slpd_core.report.html import render
 from slpd_core.runtime import gpus
 from slpd_core.slides import outlines, sheet
 from slpd_core.ssl.checkpoint import Checkpoint
@@ -389,12 +389,13 @@ def test_a_text_in_a_table_is_text_in_latex_and_markdown():
 
 def test_a_text_in_a_page_is_text(tmp_path):
     table = table_format.Table(["Row"], ["AUC"], [([HOSTILE], [".9"])], [(HOSTILE, 1)], [HOSTILE])
-    page = render("tables.html.j2", title='"><script>', table=table)
+    page = render("report/tables.html.j2", title='"><script>', table=table)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 2 + 4
-    for template in (ROOT / "slpd_core" / "evaluation").glob("*.j2"):
-        text = template.read_text()
-        assert "default-src 'none'" in text
+    templates = [path.read_text() for path in (ROOT / "slpd_core").rglob("*.html.j2")]
+    assert sum("<!DOCTYPE html>" in text for text in templates) > 1
+    for text in templates:
+        assert ("<!DOCTYPE html>" in text) == ("default-src 'none'" in text)
         assert not re.search(r"\|\s*safe\b|autoescape false|<script", text)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from slpd_core import config
 from slpd_core.config.base import NonNegativeInt, Seed
 from slpd_core.pretraining import prototypes
-from slpd_core.pretraining.matching import Matching
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.prototypes.matching import Matching
 from slpd_core.runtime import name_some
 
 

@@ -1,1 +1,1 @@
-"""Pictures: overlays, heat maps, galleries, and text on them."""
+"""Pictures: overlays, heat maps, galleries, and text on them; the pages that show them."""

@@ -1,6 +1,6 @@
 """The gallery: prototypes side by side, each shown by some of its regions in a frame of its color."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ class GalleryRow:
     main: bool = True
 
 
-def draw_gallery(rows: Sequence[GalleryRow], tiles: Mapping[int, np.ndarray]) -> Image.Image:
+def draw_gallery(rows: Sequence[GalleryRow], tiles: Mapping[Hashable, np.ndarray]) -> Image.Image:
     """Draw the rows one below the other, each column in its color.
 
     Args:
@@ -72,7 +72,7 @@ def draw_gallery(rows: Sequence[GalleryRow], tiles: Mapping[int, np.ndarray]) ->
 
 
 def _draw_cell(
-    picture: Image.Image, corner: tuple[int, int], cell: GalleryCell, color: str, tiles: Mapping[int, np.ndarray]
+    picture: Image.Image, corner: tuple[int, int], cell: GalleryCell, color: str, tiles: Mapping[Hashable, np.ndarray]
 ) -> None:
     """Draw a prototype's share and its regions, framed in its color; corner: upper left, px."""
     draw_text(ImageDraw.Draw(picture), corner, f"{cell.share:.0%} of the regions", color, CELL_PX[0])

@@ -1,73 +1,17 @@
 """The gallery: regions of the prototypes of some slides, and of those they match, as one image."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.drawing.gallery import TILE_PX, draw_gallery
+from slpd_core.drawing.region_pictures import ReadRegions, read_region_pictures
 from slpd_core.pretraining.gallery_layout import PrototypeGallery, plan_cohort, plan_slides
-from slpd_core.runtime import log, progress
+from slpd_core.runtime import log
 
 VERSION = 2
-
-
-class ReadRegions(Protocol):
-    """Yields the pixels of a slide's regions; raises ValueError where the slide cannot be read."""
-
-    def __call__(
-        self, slide_path: Path, regions: artifacts.Regions, *, jpeg_scaled_decoding: bool, raise_slide_error: bool
-    ) -> Iterator[np.ndarray]:
-        """uint8 (side, side, 3) each."""
-        ...
-
-
-def read_tiles(
-    rows: Iterable[int],
-    embed: pd.DataFrame,
-    paths: Mapping[str, Path],
-    regions_dir: Path,
-    read_regions: ReadRegions,
-) -> dict[int, np.ndarray]:
-    """Read thumbnails of regions.
-
-    Args:
-        rows: Of embed.
-        embed: The embeddings' table.
-        paths: Slide -> its file.
-        regions_dir: Of the slides' regions.
-        read_regions: Reads their pixels.
-
-    Returns:
-        Row -> uint8 RGB (side, side, 3), TILE_PX wide or that of a still smaller region; a slide that cannot be read
-        is missing, with a warning.
-    """
-    tiles: dict[int, np.ndarray] = {}
-    slides = [*embed.loc[sorted(set(rows))].groupby("slide_id")]
-    for slide_id, shown in progress(slides, len(slides), "gallery", "slides"):
-        regions, _ = artifacts.read_regions(regions_dir / f"{slide_id}.h5")
-        side = min(TILE_PX, regions.size_level0_px)
-        small = replace(
-            regions,
-            coords=shown[["x", "y"]].to_numpy(),
-            size_px=side,
-            target_mpp=regions.slide.mpp * regions.size_level0_px / side,
-        )
-        try:
-            tiles.update(
-                zip(
-                    shown.index,
-                    read_regions(paths[slide_id], small, jpeg_scaled_decoding=True, raise_slide_error=True),
-                    strict=False,
-                )
-            )
-        except ValueError as error:
-            log.warning("%s: no thumbnails: %s", slide_id, error)
-    return tiles
 
 
 def load_gallery(embed: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeGallery, bool]:
@@ -128,8 +72,8 @@ def run(
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
     gallery, as_one = load_gallery(embed, prototypes_path)
     strips = plan_cohort(gallery) if as_one else plan_slides(gallery, section.n_slides)
-    rows = [row for strip in strips for cell in strip.cells for row in cell.regions]
-    tiles = read_tiles(rows, embed, slide_paths, regions_dir, read_regions)
+    rows = sorted({row for strip in strips for cell in strip.cells for row in cell.regions})
+    tiles = read_region_pictures(embed.loc[rows], slide_paths, regions_dir, read_regions, side_px=TILE_PX)
     # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
     artifacts.write_picture(out_path, draw_gallery(strips, tiles).quantize(256), optimize=True)
-    log.info("%d strips, %d regions, %d of them read", len(strips), len(set(rows)), len(tiles))
+    log.info("%d strips, %d regions, %d of them read", len(strips), len(rows), len(tiles))

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from slpd_core.pretraining.clustering import kmeans
-from slpd_core.pretraining.matching import Matching, nearest_slides
+from slpd_core.prototypes.clustering import kmeans
+from slpd_core.prototypes.matching import Matching, nearest_slides
 from slpd_core.runtime import generator
 
 

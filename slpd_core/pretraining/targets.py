@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slpd_core.pretraining.matching import nearest_regions, nearest_regions_of_all
 from slpd_core.pretraining.prototypes import Prototypes
+from slpd_core.prototypes.matching import nearest_regions, nearest_regions_of_all
 
 # Target of L_inter: the matched prototype of each nearest slide, the nearest region of each, or the nearest regions of
 # all other slides (Table 2).

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import artifacts, config
+from slpd_core.drawing.html import inline_picture, inline_thumbnails, render
 from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import figures, protocol, result_rows, result_table, table_format, wording
-from slpd_core.report.html import inline_picture, inline_thumbnails, render
 from slpd_core.report.result_rows import ResultRow
 
 MAX_PICTURE_BYTES = 22_000_000  # of the page, inline; slides are shown while their thumbnails fit beside its figures
@@ -217,5 +217,5 @@ def write_page(path: Path, **context: Any) -> None:
         path: An HTML file.
         context: Values by the template's names.
     """
-    page = render("report.html.j2", names=result_rows.ROW_NAMES, **context)
+    page = render("report/report.html.j2", names=result_rows.ROW_NAMES, **context)
     artifacts.write_text(path, page)

@@ -10,11 +10,11 @@ import pandas as pd
 
 from slpd_core import artifacts, config
 from slpd_core.config.renamed import FEATURES as RENAMED_FEATURES
+from slpd_core.drawing.html import render
 from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import protocol, table_format
-from slpd_core.report.html import render
 from slpd_core.report.result_rows import CLASSIFIER_NAMES, ROW_NAMES
 from slpd_core.runtime import log
 
@@ -204,7 +204,7 @@ def run(*, paths: Mapping[str, str], sections: Mapping[str, config.CohortTableCo
         except ValueError as error:
             raise ValueError(f"report.tables.{name}: {error}") from error
         table = format_rows(cohort_table)
-        page = render("tables.html.j2", title=name, table=table)
+        page = render("report/tables.html.j2", title=name, table=table)
         artifacts.write_csv(out_dir / f"{name}.csv", cohort_table.frame)
         for suffix, text in {
             "md": table_format.format_markdown(table),

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 # chapter: the folders of its fast tests
 CHAPTERS = {
     "slides": ("tests/slides", "tests/wsi"),
-    "pretraining": ("tests/pretraining", "tests/ssl", "tests/encoders"),
+    "pretraining": ("tests/pretraining", "tests/prototypes", "tests/ssl", "tests/encoders"),
     "evaluation": ("tests/evaluation", "tests/report", "tests/endpoints"),
 }
 

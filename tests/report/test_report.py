@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from slpd_core import artifacts
+from slpd_core.drawing import html as page_parts
 from slpd_core.endpoints.kinds import make_endpoint
 from slpd_core.report import figures, projection, report, task, uncertainty
-from slpd_core.report import html as page_parts
 from slpd_core.workflow import rows
 from tests.report.planted_endpoints import FOLLOW_UP, GRADES, VALUES, plant_predictions
 

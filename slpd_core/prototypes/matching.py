@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from slpd_core.config import check_arguments
 from slpd_core.config.base import NonNegativeInt
-from slpd_core.pretraining.clustering import parallel_map
+from slpd_core.prototypes.clustering import parallel_map
 
 Matching = Literal["optimal", "nearest"]
 SUBSETS_UP_TO = 10  # prototypes; above it one Hungarian matching a pair of slides takes less than its subsets

@@ -16,16 +16,16 @@ THUMBNAIL_PX = 200
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of this folder.
+    """Render a template of the package.
 
     Args:
-        template: Its file name.
+        template: Its path below slpd_core.
         values: By the template's names.
 
     Returns:
         HTML, everything inline.
     """
-    loader = jinja2.PackageLoader("slpd_core.report", ".")
+    loader = jinja2.PackageLoader("slpd_core", ".")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

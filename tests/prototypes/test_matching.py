@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from slpd_core.pretraining import matching, reference
+from slpd_core.pretraining import reference
+from slpd_core.prototypes import matching
 
 
 def cosine_of(a, b, order):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from slpd_core.pretraining import clustering, reference
+from slpd_core.pretraining import reference
+from slpd_core.prototypes import clustering
 
 
 @pytest.fixture(params=["products", "rows"])
