@@ -15,6 +15,7 @@ BENCHMARKS = (
     "epoch",
     "gpu",
     "prototypes",
+    "search",
     "evaluation",
     "export",
     "intervals",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slpd_core.demo.cohort import draw_demo_slide
     from slpd_core.drawing.overlays import draw_overlay
     from slpd_core.prototypes.matching import match_prototypes, nearest_slides
+    from slpd_core.prototypes.ranking import search_slides
     from slpd_core.slides.regions import select_regions
     from slpd_core.wsi.reader import Slide
     from slpd_core.wsi.region_reader import iter_regions
@@ -48,6 +49,7 @@ __all__ = [
     "nearest_slides",
     "read",
     "read_metadata",
+    "search_slides",
     "segment_tissue",
     "select_regions",
 ]
@@ -69,6 +71,7 @@ _MODULES = {  # where each name but the version is
     "nearest_slides": "prototypes.matching",
     "read": "artifacts.by_path",
     "read_metadata": "artifacts.by_path",
+    "search_slides": "prototypes.ranking",
     "segment_tissue": "api.slides",
     "select_regions": "slides.regions",
 }

@@ -26,6 +26,7 @@ from benchmarks import (
     planted,
     prototypes,
     reading,
+    search,
     shared,
     slides,
     step,
@@ -77,7 +78,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for module in (evaluation, planted, prototypes, reading, slides, step, tissue, tokens):
+    for module in (evaluation, planted, prototypes, reading, search, slides, step, tissue, tokens):
         inside = {
             "settings": lambda: settings,
             "ProcessPoolExecutor": Here,
@@ -231,6 +232,14 @@ def test_prototypes_are_those_of_plain_ways(printed, monkeypatch):
     spread = dict(re.findall(r"(scikit-learn|plain|ours)\b(?:, slide by slide)? (\d+\.\d+)", text))
     assert float(spread["ours"]) == pytest.approx(float(spread["scikit-learn"]), rel=0.1)
     assert [cells[2] for cells in table if cells[0] in ("2", "12")] == ["subsets", "Hungarian"]
+
+
+def test_a_search_finds_what_matching_every_pair_finds(printed):
+    _, table = printed(search, SLIDES=60, DIM=8, PROTOTYPES=(2, 4), QUERIES=3, ROUNDS=1)
+    lines = table[2:]
+    assert [cells[2] for cells in lines] == [*search.WAYS] * 4
+    assert {cells[6] for cells in lines} == {"identical"}
+    assert all(float(cells[4]) < 60 for cells in lines if cells[2] != "every pair")
 
 
 def test_classifiers(printed):

@@ -1,5 +1,6 @@
 """Matching: similarity of slides by their prototypes, nearest slides, and pairs of prototypes (paper, eq. 3, 4)."""
 
+import math
 import threading
 from typing import Literal
 
@@ -27,9 +28,24 @@ def match_prototypes(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
     Returns:
         D(w_i, w_j), the mean cosine of the pairs, and σ*: for each row of `a` the index of its partner in `b`.
     """
-    cosine = _unit(a) @ _unit(b).T
+    similarity, partner, _ = match_pair(a, b)
+    return similarity, partner
+
+
+def match_pair(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Match as `match_prototypes`, to the same bits wherever a prototype stands among the others.
+
+    Args:
+        a: (M, D).
+        b: (M, D).
+
+    Returns:
+        The mean cosine and the partners, as `match_prototypes`; and the cosine of each pair, float64 (M,).
+    """
+    a, b = normalize_vectors(np.asarray(a, np.float64)), normalize_vectors(np.asarray(b, np.float64))
+    cosine = (a[:, None] * b).sum(2)  # a product of matrices may add up each of its entries in another order
     rows, partner = linear_sum_assignment(cosine, maximize=True)
-    return float(cosine[rows, partner].mean()), partner
+    return math.fsum(cosine[rows, partner]) / len(a), partner, cosine[rows, partner]
 
 
 @check_arguments(K=NonNegativeInt, matching=Matching)
@@ -54,7 +70,7 @@ def nearest_slides(
     N, M, _ = centers.shape
     groups = np.arange(N) if groups is None else groups
     matches = np.full((N, K, M), -1, np.int64)
-    unit = _unit(centers.transpose(1, 0, 2))
+    unit = normalize_vectors(centers.transpose(1, 0, 2))
     best = _Best(N, K)
 
     def compare(start: int) -> None:
@@ -139,7 +155,7 @@ def nearest_regions_of_all(clustered: np.ndarray, groups: np.ndarray, K: int) ->
     Returns:
         int64 (R, K), most similar first and of equals the lower row; -1 where fewer regions are in other groups.
     """
-    unit, neighbors = _unit(clustered), np.full((len(clustered), K), -1)
+    unit, neighbors = normalize_vectors(clustered), np.full((len(clustered), K), -1)
 
     def compare(start: int) -> None:
         block = slice(start, start + COMPARED_REGIONS)
@@ -213,7 +229,15 @@ def _partners(a: np.ndarray, b: np.ndarray, matching: Matching) -> np.ndarray:
     return np.array(partners, np.int64).reshape(cosine.shape[:2])
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def normalize_vectors(x: np.ndarray) -> np.ndarray:
+    """Divide vectors by their length; those of no length stay zero.
+
+    Args:
+        x: (..., D).
+
+    Returns:
+        The unit vectors, of the shape and dtype of `x`.
+    """
     norm = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]
     unit: np.ndarray = np.divide(x, np.maximum(norm, 1e-12), order="C")
     return unit

@@ -44,7 +44,7 @@ def test_the_greatest_sum_is_the_hungarian_one(M):
 @pytest.mark.parametrize("M", range(1, 6))
 def test_the_similarity_of_all_pairs_is_the_best_of_all_permutations(M):
     rng = np.random.default_rng(M)
-    a, b = (matching._unit(rng.normal(size=(M, count, 6))) for count in (3, 7))
+    a, b = (matching.normalize_vectors(rng.normal(size=(M, count, 6))) for count in (3, 7))
     found = matching._similarities(a, b) / M
     for i, j in np.ndindex(3, 7):
         assert found[i, j] == pytest.approx(
