@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from slpd_core.config.base import (
     AutoOrPositive,
@@ -67,6 +67,10 @@ def scale_crops(grid: int) -> tuple[int, int]:
     return min(global_crop, PAPER_GLOBAL_CROP), min(local_crop, PAPER_LOCAL_CROP)
 
 
+def _is_zero(value: float) -> bool:
+    return value == 0
+
+
 class PretrainBaseConfig(SelfDistillationConfig):
     """Settings of pretraining, of which the sizes of crops may be left to the grid."""
 
@@ -93,6 +97,7 @@ class PretrainBaseConfig(SelfDistillationConfig):
     global_crop_size: Positive | None
     local_crop_size: Positive | None
     augment: Literal["none", "hflip", "dihedral"]
+    slide_offset: NonNegative = Field(default=0.0, exclude_if=_is_zero)  # 0 is not recorded: it trains as before
     init_from: str | None
     embed_dim: Positive
     depth: Positive

@@ -23,6 +23,7 @@ class CropParams:
         n_local_crops: Per region.
         local_crop_size: Side in tokens.
         augment: hflip mirrors every other crop; dihedral gives each one of a square's eight symmetries.
+        slide_offset: Factor of random offsets (`slide_offset.SlideOffset`); 0 for none, as in the paper.
     """
 
     n_global_crops: int = 2
@@ -30,6 +31,7 @@ class CropParams:
     n_local_crops: int = 8
     local_crop_size: int = 6
     augment: Augment = "hflip"
+    slide_offset: float = 0.0
 
 
 def draw_crops(n_crops: int, grid: int, crop: int, augment: Augment, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ from slpd_core.pretraining.networks import NetworkParams, build_student_teacher,
 from slpd_core.pretraining.objective import Batch, SlpdObjective
 from slpd_core.pretraining.prototype_stats import prototype_stats, target_stats
 from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes, cluster_slides
+from slpd_core.pretraining.slide_offset import CropAugmentation, SlideOffset
 from slpd_core.pretraining.targets import EpochTargets, assign_targets
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, name_some
@@ -61,6 +62,7 @@ class StageTwo(PretrainingStage):
     """Stage two as the trainer runs it: before every epoch cluster each slide and match the slides, then distil.
 
     Attributes:
+        augmentation: Of the crops' tokens, if there is one.
         prototypes: Of the epoch under way, or else of the last one.
         targets: Of the epoch under way.
         monitored: Embeddings of the monitored regions before each epoch, float16 (n, D).
@@ -76,6 +78,7 @@ class StageTwo(PretrainingStage):
     objective: SlpdObjective
     recipe: Recipe
     seed: int
+    augmentation: CropAugmentation | None = None
     prototypes: Prototypes | None = None
     targets: EpochTargets | None = None
     monitored: list[Tensor] = field(default_factory=list)
@@ -125,7 +128,8 @@ class StageTwo(PretrainingStage):
             device=device,
         )
         clustering, recipe = clustering or ClusteringParams(), recipe or Recipe()
-        return cls(networks, dataset.to(device), crops, clustering, objective, recipe, seed)
+        offset = SlideOffset.estimate(dataset, crops.slide_offset, networks.device) if crops.slide_offset else None
+        return cls(networks, dataset.to(device), crops, clustering, objective, recipe, seed, offset)
 
     def __len__(self) -> int:
         """Return the number of regions."""
@@ -179,6 +183,8 @@ class StageTwo(PretrainingStage):
             rows = distributed.local_shard(np.arange(len(regions)))
             shard, rng = regions[rows], generator(self.seed, "crops", epoch, i)
             views = sample_crops(self.dataset.tokens, shard, rows, len(regions), self.crops, rng, device)
+            if self.augmentation:
+                views = self.augmentation.augment(views, rows, len(regions), rng)
             index = to_device(torch.from_numpy(shard), device)
             yield Batch(views, self.targets.for_batch(index) if self.targets else {})
 
