@@ -22,7 +22,8 @@ BENCHMARKS = (
     "endpoint_intervals",
 )
 
-EXPERIMENTS = ("planted", "tissue")  # hours; run by name only
+# Hours; run by name only. A third has arguments of its own: python -m benchmarks.evidence --help
+EXPERIMENTS = ("planted", "tissue")
 
 if __name__ == "__main__":  # and not in the processes that experiments start
     for name in sys.argv[1:] or BENCHMARKS:

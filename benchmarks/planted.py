@@ -31,22 +31,29 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.evidence import why
+from benchmarks.evidence.measures import (
+    cross_validated_auc,
+    linear_probe,
+    neighbor_votes,
+    slide_means,
+    variance_between,
+)
+from benchmarks.evidence.statistics import tables
 from benchmarks.slides import settings
 from slpd_core import config
 from slpd_core.pretraining import stage_two
 from slpd_core.pretraining.pretrain import select_arguments
-from slpd_core.pretraining.prototypes import ClusteringParams, Prototypes
+from slpd_core.pretraining.prototypes import ClusteringParams
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import TokenDataset, embed_regions
 from slpd_core.runtime import generator, keep_freed_memory
@@ -59,7 +66,7 @@ CELLS = 4  # a side of clumps; each is drawn once
 LABEL_SHIFT = np.array([1.0, -1.0, 0.5, -0.5, 0.5, -0.5])  # of the phenotypes' log share, for and against a label
 SHIFT, CONCENTRATION = 0.6, 12.0
 STAIN, NOISE = 0.2, 1.5
-NEIGHBOURS, REPEATS = 10, 4
+NEIGHBOURS = 10
 MOST_PROCESSES = 8
 RECIPE = {
     "n_prototypes": 4,
@@ -174,45 +181,18 @@ def embeddings(planted: Planted, way: str, seed: int, grid: int = 8) -> np.ndarr
     return embed_regions(networks.teacher.encoder, cohort.tokens, device)
 
 
-def auc(features: np.ndarray, labels: np.ndarray, model: Any, seed: int) -> float:
-    """Return the AUC of out-of-fold probabilities, the mean of REPEATS times five folds."""
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    scores = []
-    for repeat in range(REPEATS):
-        folds = StratifiedKFold(5, shuffle=True, random_state=100 * seed + repeat)
-        predicted = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")[:, 1]
-        scores.append(roc_auc_score(labels, predicted))
-    return float(np.mean(scores))
-
-
-def variance_between(embedded: np.ndarray, groups: np.ndarray) -> float:
-    """Return the fraction of the variance between groups (eta squared)."""
-    centred = embedded - embedded.mean(0)
-    within = sum(((centred[groups == g] - centred[groups == g].mean(0)) ** 2).sum() for g in np.unique(groups))
-    return float(1 - within / (centred**2).sum())
-
-
 def measures(embedded: np.ndarray, planted: Planted, seed: int) -> dict[str, float]:
     """Measure a run."""
-    from sklearn.linear_model import LogisticRegressionCV
     from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     slide_of, phenotype = planted.cohort.slide_of, planted.phenotype
-    slides = np.stack([embedded[slide_of == slide].mean(0) for slide in range(SLIDES)])
-    linear = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=[1e-3, 1e-2, 1e-1, 1.0], cv=4, max_iter=2000))
-    unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
-    cosine = np.where(slide_of[:, None] == slide_of, -np.inf, unit @ unit.T)
-    nearest = phenotype[np.argsort(-cosine, axis=1, kind="stable")[:, :NEIGHBOURS]]
-    votes = np.stack([(nearest == kind).sum(1) for kind in range(PHENOTYPES)], 1)
+    slides = slide_means(embedded, slide_of)
+    votes = neighbor_votes(embedded, slide_of, phenotype, NEIGHBOURS, PHENOTYPES)
     last_two = phenotype >= PHENOTYPES - 2
     told_apart = votes[last_two, -2:].argmax(1) == phenotype[last_two] - (PHENOTYPES - 2)
     return {
-        "kNN AUC": auc(slides, planted.labels, KNeighborsClassifier(NEIGHBOURS), seed),
-        "LR AUC": auc(slides, planted.labels, linear, seed),
+        "kNN AUC": cross_validated_auc(slides, planted.labels, KNeighborsClassifier(NEIGHBOURS), seed),
+        "LR AUC": cross_validated_auc(slides, planted.labels, linear_probe(), seed),
         "phenotype": float((votes.argmax(1) == phenotype).mean()),
         "arrangement": float(told_apart.mean()),
         "eta2 phenotype": variance_between(embedded, phenotype),
@@ -247,93 +227,29 @@ def collect(path: Path, grid: int, seeds: range, ways: tuple[str, ...]) -> pd.Da
     return table[(table["grid"] == grid) & table["seed"].isin(seeds) & table["way"].isin(ways)]
 
 
-def targets_right(prototypes: Prototypes, planted: Planted) -> dict[str, float]:
-    """Measure how right the targets of regions are, the last two phenotypes counted as one.
-
-    intra: the chance that another region of a region's prototype is of its phenotype. inter: the chance that one of the
-    matched prototype in the nearest slide is. apart: the chance that any other region of the slide is.
-    """
-    kind, M = np.minimum(planted.phenotype, PHENOTYPES - 2), prototypes.centers.shape[1]
-    count = np.zeros((SLIDES, M, PHENOTYPES - 1))
-    np.add.at(count, (planted.cohort.slide_of, prototypes.assignment, kind), 1)
-    partner = count[prototypes.neighbors, prototypes.matches[:, 0]]
-    share = partner / np.maximum(partner.sum(2, keepdims=True), 1)
-
-    def alike(groups: np.ndarray) -> float:
-        sizes = groups.sum(-1)
-        return float((groups * (groups - 1)).sum() / (sizes * (sizes - 1)).sum())
-
-    return {"intra": alike(count), "inter": float((count * share).sum() / count.sum()), "apart": alike(count.sum(1))}
-
-
 def watch(seed: int, way: str) -> pd.DataFrame:
-    """Measure how right a run's targets are, one row per epoch; of DINO the targets that it would have had."""
+    """Measure how right a run's targets are, one row per epoch, the last two phenotypes counted as one."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    planted, rows, begin = plant(seed), [], StageTwo.begin_epoch
-    clustering = section_of("slpd").extract(ClusteringParams)
-
-    def noted(stage: StageTwo, epoch: int) -> dict[str, float]:
-        clustered = stage_two.embed_for_clustering(
-            stage.networks,
-            stage.dataset,
-            cluster_space=stage.objective.cluster_space,
-            cluster_crop=stage.clustering.cluster_crop,
-        )
-        prototypes = stage_two.cluster_dataset(stage.dataset, clustered, clustering, seed=seed, epoch=epoch)
-        rows.append({"seed": seed, "way": way, "epoch": epoch} | targets_right(prototypes, planted))
-        return begin(stage, epoch)
-
-    with tempfile.TemporaryDirectory() as folder, patch.object(StageTwo, "begin_epoch", noted):
-        checkpoint = Checkpoint(Path(folder) / "checkpoint.pt", {})
-        stage_two.train(planted.cohort, checkpoint, seed=seed, **select_arguments(section_of(way)))
-    return pd.DataFrame(rows)
-
-
-def holm(p: Sequence[float]) -> np.ndarray:
-    """Return p-values corrected for multiple tests (Holm, 1979); nan, of rows equal on every seed, becomes 1."""
-    values = np.nan_to_num(np.array(p, float), nan=1.0)
-    order = np.argsort(values)
-    corrected = np.empty(len(values))
-    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
-    return corrected
-
-
-def tables(table: pd.DataFrame, claims: dict[str, tuple[str, str]]) -> str:
-    """Format means and standard deviations over the seeds, and the claims: difference, seeds won, Holm's p."""
-    from scipy import stats
-
-    names = [name for name in table.columns if name not in ("grid", "seed", "way")]
-    ways = [way for way in (*REFERENCES, *RUNS, *AFTERWARDS) if way in set(table["way"])]
-    head = "| | " + " | ".join(names) + " |\n|---|" + "---:|" * len(names) + "\n"
-    lines = [f"{table['seed'].nunique()} seeds, mean ± standard deviation\n\n" + head]
-    for way in ways:
-        of_way = table[table["way"] == way]
-        cells = (f"{of_way[name].mean():.3f} ± {of_way[name].std():.3f}" for name in names)
-        lines.append(f"| {way} | " + " | ".join(cells) + " |\n")
-    lines.append("\nDifferences, seeds in which the first is higher, p after Holm\n\n" + head)
-    by_seed = {way: table[table["way"] == way].set_index("seed")[names].sort_index() for way in ways}
-    away = {claim: by_seed[one] - by_seed[other] for claim, (one, other) in claims.items()}
-    p = {name: holm([stats.ttest_1samp(d[name], 0).pvalue for d in away.values()]) for name in names}
-    for i, (claim, d) in enumerate(away.items()):
-        cells = (f"{d[name].mean():+.3f} ({(d[name] > 0).sum()}/{len(d)}, p {p[name][i]:.2g})" for name in names)
-        lines.append(f"| {claim} | " + " | ".join(cells) + " |\n")
-    return "".join(lines)
+    planted, clustering = plant(seed), section_of("slpd").extract(ClusteringParams)
+    kind = np.minimum(planted.phenotype, PHENOTYPES - 2)
+    return why.watch(planted.cohort, kind, section_of(way), clustering, seed).assign(seed=seed, way=way)
 
 
 def main() -> None:
     """Run the missing rows and print the tables; later additions are printed apart."""
     results = Path("results/benchmarks")
     table = collect(results / "planted.csv", 8, SEEDS, (*REFERENCES, *RUNS))
-    print(tables(table, CLAIMS))
+    print(tables(table, (*REFERENCES, *RUNS), CLAIMS))
     ways = ("dino", "slpd", "late")
     print("\nAdded afterwards, on the same seeds\n")
-    print(tables(collect(results / "planted.csv", 8, SEEDS, ways), CLAIMS_AFTERWARDS))
+    print(tables(collect(results / "planted.csv", 8, SEEDS, ways), ways, CLAIMS_AFTERWARDS))
     print("\nOn fresh seeds\n")
-    print(tables(collect(results / "planted.csv", 8, FRESH_SEEDS, (*ways, "centred")), CLAIMS_ON_FRESH))
+    fresh = (*ways, "centred")
+    print(tables(collect(results / "planted.csv", 8, FRESH_SEEDS, fresh), fresh, CLAIMS_ON_FRESH))
     print("\nRegions of 16 x 16\n")
     table = collect(results / "planted.csv", 16, SEEDS, (*REFERENCES, *ways))
-    print(tables(table, CLAIMS_ON_16 | CLAIMS_AFTERWARDS))
+    print(tables(table, (*REFERENCES, *ways), CLAIMS_ON_16 | CLAIMS_AFTERWARDS))
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(watch, seed, way) for seed in WATCHED_SEEDS for way in WATCHED]
         watched = pd.concat([job.result() for job in jobs])

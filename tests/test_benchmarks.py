@@ -35,6 +35,7 @@ from benchmarks import (
     tokens,
     workflow,
 )
+from benchmarks.evidence import measures, statistics
 from slpd_core import artifacts, config
 from slpd_core.export.export import WRITERS
 from slpd_core.prototypes import matching
@@ -266,7 +267,7 @@ def test_intervals_of_every_endpoint(printed):
     assert all(0 <= float(cell) <= 1 for cells in table[2:] for cell in cells[5:])
 
 
-SMALL_COHORT = {"SLIDES": 16, "REGIONS": 8, "DIM": 6, "NOISE": 0.3, "STAIN": 0.0, "NEIGHBOURS": 3, "REPEATS": 1}
+SMALL_COHORT = {"SLIDES": 16, "REGIONS": 8, "DIM": 6, "NOISE": 0.3, "STAIN": 0.0, "NEIGHBOURS": 3}
 TRAINED = {"RECIPE": planted.RECIPE | SIZE | STEPS | {"prototype_start_epoch": 0}, "CROPS": {8: CROPS, 16: CROPS}}
 
 
@@ -274,6 +275,7 @@ def test_what_is_planted_is_measured(monkeypatch):
     """The oracle knows the phenotypes; where there is no noise and no stain the mean token nearly does, but for those
     that the arrangement alone tells apart.
     """
+    monkeypatch.setattr(measures, "REPEATS", 1)
     for name, value in (SMALL_COHORT | {"NOISE": 0.01}).items():
         monkeypatch.setattr(planted, name, value)
     found = {way: planted.one(way, 0, 8) for way in ("oracle", "mean token")}
@@ -288,20 +290,21 @@ def test_a_claim_is_the_difference_of_its_two_rows():
         for s in (0, 1)
         for w in ("dino", "slpd")
     ]
-    text = planted.tables(pd.DataFrame(rows), {"SLPD beats DINO": ("slpd", "dino")})
+    text = statistics.tables(pd.DataFrame(rows), ("dino", "slpd"), {"SLPD beats DINO": ("slpd", "dino")})
     assert "| dino | 0.605 ± 0.007 |" in text
-    assert "| SLPD beats DINO | +0.150 (2/2, p " in text
+    assert "| SLPD beats DINO | +0.150 [-0.485, +0.785] (2/2), p " in text
 
 
 def test_holm_by_hand():
-    np.testing.assert_allclose(planted.holm([0.04, 0.01, 0.03]), [0.06, 0.03, 0.06])
-    np.testing.assert_allclose(planted.holm([0.04, np.nan, 0.01]), [0.08, 1, 0.03])
-    assert planted.holm([0.6, 0.7]).tolist() == [1, 1]
-    assert planted.holm([]).tolist() == []
+    np.testing.assert_allclose(statistics.holm([0.04, 0.01, 0.03]), [0.06, 0.03, 0.06])
+    np.testing.assert_allclose(statistics.holm([0.04, np.nan, 0.01]), [0.08, 1, 0.03])
+    assert statistics.holm([0.6, 0.7]).tolist() == [1, 1]
+    assert statistics.holm([]).tolist() == []
 
 
 @pytest.mark.slow
-def test_planted_phenotypes(printed):
+def test_planted_phenotypes(printed, monkeypatch):
+    monkeypatch.setattr(measures, "REPEATS", 1)
     seeds = {"SEEDS": range(2), "FRESH_SEEDS": range(2, 4), "WATCHED_SEEDS": (0,), "as_completed": list}
     text, table = printed(planted, **SMALL_COHORT, **TRAINED, **seeds)
     assert {*planted.CLAIMS, *planted.CLAIMS_ON_FRESH} <= {cells[0] for cells in table}
