@@ -7,7 +7,7 @@ with runtime.fast_imports():
 
 with runtime.job(snakemake.log[0], "sheet"):
     sheet.run(
-        sheet_path=Path(snakemake.params.sheet),
+        sheet_path=snakemake.params.sheet,
         out_path=Path(snakemake.output[0]),
         columns=snakemake.params.columns,
         external=snakemake.params.external,

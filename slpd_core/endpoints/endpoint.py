@@ -186,6 +186,17 @@ class Endpoint(ABC):
             The words.
         """
 
+    @abstractmethod
+    def describe_truths(self, labels: pd.DataFrame) -> list[str]:
+        """Describe the truth of each slide in a few words.
+
+        Args:
+            labels: The columns of `targets`.
+
+        Returns:
+            The label, or such as "0.54" or "event at 24".
+        """
+
     @property
     def has_classes(self) -> bool:
         """Whether its labels are classes."""

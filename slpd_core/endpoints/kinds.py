@@ -62,6 +62,10 @@ class Classification(Endpoint):
         """Name the most probable class."""
         return f"predicted {self.categorize(prediction)}, p {prediction.max():.2f}"
 
+    def describe_truths(self, labels: pd.DataFrame) -> list[str]:
+        """Return the classes."""
+        return [*labels["label"]]
+
     def categorize(self, prediction: np.ndarray) -> str:
         """Name the most probable class."""
         return self.classes[prediction.argmax()]
@@ -138,6 +142,10 @@ class Regression(Endpoint):
     def describe_prediction(self, prediction: np.ndarray) -> str:
         """Return the number as text."""
         return f"predicted {prediction[0]:.4g}"
+
+    def describe_truths(self, labels: pd.DataFrame) -> list[str]:
+        """Return the numbers as texts."""
+        return [f"{value:.4g}" for value in labels["value"]]
 
 
 class Survival(Endpoint):
@@ -226,6 +234,11 @@ class Survival(Endpoint):
     def describe_prediction(self, prediction: np.ndarray) -> str:
         """Name the side of the median."""
         return f"{self.categorize(prediction)} ({prediction[0]:+.2f})"
+
+    def describe_truths(self, labels: pd.DataFrame) -> list[str]:
+        """State each case's end: event or censored, and when."""
+        pairs = zip(labels["time"], labels["event"], strict=True)
+        return [f"{'event' if event else 'censored'} at {time:.4g}" for time, event in pairs]
 
     def categorize(self, prediction: np.ndarray) -> str:
         """Name the side of the median training case."""

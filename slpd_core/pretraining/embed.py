@@ -56,7 +56,7 @@ def run(
     section: config.EmbedConfig,
     device: str,
 ) -> None:
-    """Embed the regions of all slides, one slide's tokens in memory at a time; writes one row per region.
+    """Embed the regions of all slides, one slide's tokens in memory at a time; writes one row per region, or none.
 
     A row has its slide, its upper left corner in level-0 px and its embedding; if asked for, also `attention`, float32
     (grid * grid,), of [CLS] to each of its tokens, row-major.
@@ -73,7 +73,7 @@ def run(
     Raises:
         ValueError: The encoder was trained on other slides, or embeddings are not finite.
     """
-    slides, fingerprint = usable_slides(ledger_path)
+    slides, fingerprint = usable_slides(ledger_path, may_be_none=True)
     encoder, encoder_meta = region_encoder.read_region_encoder(encoder_path)
     artifacts.check_ledger(
         encoder_path, encoder_meta, artifacts.read_table(cohort_ledger_path, "ledger")[1]["fingerprint"]
@@ -82,14 +82,15 @@ def run(
     embedded = embed_slides(
         encoder.to(device), slides, tokens_dir, attention=section.attention, device=device, batch_size=size
     )
+    embed_dim = int(encoder_meta["embed_dim"])
     coords, outputs = [], []
     for slide_id, (corners, output) in zip(slides["slide_id"], embedded, strict=True):
         if not np.isfinite(output).all():
             raise ValueError(f"slide {slide_id}: embeddings not finite; {artifacts.rebuild_hint(encoder_path)}")
         coords.append(corners)
         outputs.append(output)
-    x, y = np.concatenate(coords).T
-    embeddings, attention = np.split(np.concatenate(outputs), [int(encoder_meta["embed_dim"])], axis=1)
+    x, y = np.concatenate(coords or [np.empty((0, 2), np.int64)]).T
+    embeddings, attention = np.split(np.concatenate(outputs or [np.empty((0, embed_dim))]), [embed_dim], axis=1)
     ids = slides["slide_id"].repeat(slides["regions"]).to_numpy()
     frame = pd.DataFrame({"slide_id": ids, "x": x, "y": y, "embedding": list(embeddings)})
     if section.attention:

@@ -6,9 +6,8 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from slpd_core.prototypes.clustering import kmeans
+from slpd_core.prototypes.clustering import cluster_each_slide, group_rows
 from slpd_core.prototypes.matching import Matching, nearest_slides
-from slpd_core.runtime import generator
 
 
 @dataclass(frozen=True)
@@ -97,16 +96,21 @@ def cluster_slides(
     Returns:
         The prototypes, neighbors and matches.
     """
-    N = len(slide_ids)
-    sizes = np.bincount(slide_of, minlength=N)
-    clustered = np.flatnonzero(sizes >= max(M, min_regions or 0))
-    rows_of = np.split(np.argsort(slide_of, kind="stable"), np.cumsum(sizes)[:-1])
+    N, rows_of = len(slide_ids), group_rows(slide_of, len(slide_ids))
     centers = np.zeros((N, M, embeddings.shape[1]), np.float32)
-    rows = [rows_of[slide] for slide in clustered]
-    rngs = [generator(seed, "kmeans", epoch, slide_ids[slide]) for slide in clustered]
-    centers[clustered], assignment = kmeans(embeddings, rows, M, restarts=restarts, iterations=iterations, rngs=rngs)
+    clustered, compared, assignment = cluster_each_slide(
+        embeddings,
+        rows_of,
+        slide_ids,
+        M,
+        restarts=restarts,
+        iterations=iterations,
+        min_regions=min_regions,
+        seed=seed,
+        epoch=epoch,
+    )
+    centers[clustered] = compared
     neighbors, matches = np.full((N, K), -1, np.int64), np.full((N, K, M), -1, np.int64)
-    compared = centers[clustered]
     if center_slides and len(clustered):
         compared = compared - np.stack([embeddings[rows_of[slide]].mean(0) for slide in clustered])[:, None]
     nearest, matches[clustered] = nearest_slides(compared, K, None if groups is None else groups[clustered], matching)

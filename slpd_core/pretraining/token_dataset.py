@@ -68,21 +68,22 @@ class TokenDataset:
         return replace(self, tokens=self.tokens.to(device))
 
 
-def usable_slides(ledger_path: Path) -> tuple[pd.DataFrame, str]:
+def usable_slides(ledger_path: Path, *, may_be_none: bool = False) -> tuple[pd.DataFrame, str]:
     """Read the slides whose status is ok.
 
     Args:
         ledger_path: Of the ledger.
+        may_be_none: Whether there need not be any.
 
     Returns:
         Their rows, and the ledger's fingerprint.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, and that is an error.
     """
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     slides = ledger[ledger["status"] == artifacts.OK].reset_index(drop=True)
-    if slides.empty:
+    if slides.empty and not may_be_none:
         raise ValueError(f"{ledger_path}: no slide with status ok; the ledger's reasons say why")
     return slides, meta["fingerprint"]
 

@@ -9,6 +9,8 @@ import torch
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from slpd_core.runtime import generator
+
 T = TypeVar("T")
 GRAM_ROWS = 1024  # of a group at most, for its distances to come from the products of its rows
 BATCH_VALUES = 2**18  # in the largest array of a batch of groups: it stays in cache
@@ -26,6 +28,56 @@ def parallel_map(work: Callable[[T], None], items: Iterable[T]) -> None:
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, items):
             pass
+
+
+def group_rows(slide_of: np.ndarray, N: int) -> list[np.ndarray]:
+    """List the rows of each slide.
+
+    Args:
+        slide_of: int64 (R,), the slide of each row.
+        N: Slides.
+
+    Returns:
+        int64 (L,) per slide, ascending.
+    """
+    sizes = np.bincount(slide_of, minlength=N)
+    return np.split(np.argsort(slide_of, kind="stable"), np.cumsum(sizes)[:-1])
+
+
+def cluster_each_slide(
+    embeddings: np.ndarray,
+    rows_of: Sequence[np.ndarray],
+    slide_ids: Sequence[str],
+    M: int,
+    *,
+    restarts: int = 5,
+    iterations: int = 10,
+    min_regions: int | None = None,
+    seed: int,
+    epoch: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cluster each slide's regions into M prototypes (paper, sec. 2.2).
+
+    A slide's k-means depends on its own regions, its id, the seed and the epoch alone.
+
+    Args:
+        embeddings: float32 (R, D).
+        rows_of: Rows of each slide.
+        slide_ids: (N,).
+        M: Prototypes per slide.
+        restarts, iterations: As in `kmeans`.
+        min_regions: A slide of fewer, or of fewer than M, is not clustered.
+        seed: Of the run.
+        epoch: From 0.
+
+    Returns:
+        The slides that are clustered, int64 (n,); their centers float32 (n, M, D); and the assignment int64 (R,), -1
+        for regions of other slides.
+    """
+    clustered = np.flatnonzero([len(rows) >= max(M, min_regions or 0) for rows in rows_of])
+    rngs = [generator(seed, "kmeans", epoch, slide_ids[slide]) for slide in clustered.tolist()]
+    groups = [rows_of[slide] for slide in clustered.tolist()]
+    return clustered, *kmeans(embeddings, groups, M, restarts=restarts, iterations=iterations, rngs=rngs)
 
 
 def kmeans(

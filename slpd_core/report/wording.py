@@ -97,13 +97,8 @@ def name_truths(task: str, labels: pd.DataFrame, endpoint: Endpoint) -> dict[str
     Returns:
         Slide to its label, or such as "tmb: 0.54" or "os: event at 24".
     """
-    if endpoint.has_classes:
-        texts = labels["label"].to_list()
-    elif endpoint.kind == "survival":
-        pairs = zip(labels["time"], labels["event"], strict=True)
-        texts = [f"{task}: {'event' if event else 'censored'} at {time:.4g}" for time, event in pairs]
-    else:
-        texts = [f"{task}: {value:.4g}" for value in labels["value"]]
+    truths = endpoint.describe_truths(labels)
+    texts = truths if endpoint.has_classes else [f"{task}: {truth}" for truth in truths]
     return dict(zip(labels["slide_id"], texts, strict=True))
 
 

@@ -14,7 +14,7 @@ from slpd_core import artifacts
 from slpd_core.artifacts.ids import fold_id, group_alike, is_safe_id, loosen_id, normalize_id
 from slpd_core.artifacts.spreadsheets import row_of_problem
 from slpd_core.runtime import log, name_some
-from slpd_core.slides.sheet_folder import read_sheet_folder
+from slpd_core.slides.sheet_folder import read_sheet_folder, read_slide_files
 from slpd_core.slides.sheet_table import COLUMNS, read_sheet_table
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import MPP_RANGE, is_plausible
@@ -28,14 +28,14 @@ OBJECTIVES = (10, 20, 40, 60, 63, 80, 100)  # powers that are no um/px of a slid
 
 
 def read_sheet(
-    path: Path, *, columns: Mapping[str, str] = MappingProxyType({}), external: bool = False
+    path: str | Path | list[str], *, columns: Mapping[str, str] = MappingProxyType({}), external: bool = False
 ) -> pd.DataFrame:
     """Read and check a sheet: columns slide_id, path and, optional, patient_id, mpp (um/px) and site.
 
     A slide without a patient is of the patient in its TCGA barcode, else a patient of its own.
 
     Args:
-        path: The sheet, whose paths are relative to its folder, or a folder of slides.
+        path: The sheet, whose paths are relative to its folder; a folder of slides; or a list of slides' files.
         columns: By column, its name in the sheet, if it has another.
         external: Whether its slides are only predicted. A column that the sheet lacks under its name of `columns` may
             then have our name, and patients or sites may be one but for case or spaces: no fold keeps them apart.
@@ -47,12 +47,7 @@ def read_sheet(
         FileNotFoundError: There is no such sheet.
         ValueError: The sheet has problems; names all, each with its row (the header is row 1) or file.
     """
-    path = Path(path).expanduser()
-    problems: list[str] = []
-    if path.is_dir():
-        frame = read_sheet_folder(path).reindex(columns=[*COLUMNS], fill_value="")
-    else:
-        frame, problems = read_sheet_table(path, columns, columns_must_exist=not external)
+    frame, problems = _read_texts(path, columns, external=external)
     for column in ID_COLUMNS:
         frame[column] = frame[column].map(normalize_id)
     frame["patient_id"] = _fill_patients(frame["patient_id"], frame["slide_id"])
@@ -62,23 +57,40 @@ def read_sheet(
     problems += [*find_sheet_problems(frame, missing), *([] if external else find_alike_problems(frame))]
     if problems:
         problems.sort(key=row_of_problem)
-        raise ValueError(f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
+        raise ValueError(f"{_name_source(path)}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
     return frame.assign(mpp=frame["mpp"].map(_read_mpp)).reset_index(drop=True)
 
 
+def _read_texts(
+    path: str | Path | list[str], columns: Mapping[str, str], *, external: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """The texts of a sheet, as `read_sheet_table` returns them; a folder or files have paths and names alone."""
+    if isinstance(path, list):
+        return read_slide_files(path).reindex(columns=[*COLUMNS], fill_value=""), []
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return read_sheet_folder(path).reindex(columns=[*COLUMNS], fill_value=""), []
+    return read_sheet_table(path, columns, columns_must_exist=not external)
+
+
+def _name_source(path: str | Path | list[str]) -> str:
+    """A sheet as messages name it."""
+    return name_some(path) if isinstance(path, list) else str(Path(path).expanduser())
+
+
 def read_external(
-    paths: Mapping[str, str], *, columns: Mapping[str, str] = MappingProxyType({})
+    paths: Mapping[str, str] | Mapping[str, list[str]], *, columns: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, pd.DataFrame]:
     """Read the sheets of external cohorts.
 
     Args:
-        paths: By name, the sheet.
+        paths: By name, the sheet, as in `read_sheet`.
         columns: As in `read_sheet`.
 
     Returns:
         The sheets by name.
     """
-    return {name: read_sheet(Path(path), columns=columns, external=True) for name, path in paths.items()}
+    return {name: read_sheet(path, columns=columns, external=True) for name, path in paths.items()}
 
 
 def _fill_patients(patients: pd.Series, slides: pd.Series) -> pd.Series:
@@ -238,17 +250,17 @@ def sheet_fingerprint(frame: pd.DataFrame) -> str:
     return artifacts.fingerprint(frame.drop(columns="path").to_json())
 
 
-def run(*, sheet_path: Path, out_path: Path, columns: Mapping[str, str], external: bool = False) -> None:
+def run(*, sheet_path: str | list[str], out_path: Path, columns: Mapping[str, str], external: bool = False) -> None:
     """Check a sheet and write it without the paths of its slides; log its ambiguities.
 
     Args:
-        sheet_path: The user's sheet.
+        sheet_path: The user's sheet, as in `read_sheet`.
         out_path: The file to write.
         columns, external: As in `read_sheet`.
     """
     frame = read_sheet(sheet_path, columns=columns, external=external)
     for ambiguity in find_ambiguities(frame):
-        log.warning("%s: %s", sheet_path, ambiguity)
+        log.warning("%s: %s", _name_source(sheet_path), ambiguity)
     artifacts.write_table(
         out_path,
         "sheet",

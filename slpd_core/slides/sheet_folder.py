@@ -1,13 +1,14 @@
-"""A folder of slides in place of a sheet: ids are the names of the files."""
+"""A folder of slides, or slides' files, in place of a sheet: ids are the names of the files."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from slpd_core.artifacts.ids import fold_id, is_safe_id, normalize_id
 from slpd_core.runtime import log, name_some
-from slpd_core.wsi.slide_folder import KNOWN_SUFFIXES, find_slides
+from slpd_core.wsi.slide_folder import KNOWN_SUFFIXES, find_slides, slide_name
 
 
 def read_sheet_folder(folder: Path) -> pd.DataFrame:
@@ -28,20 +29,41 @@ def read_sheet_folder(folder: Path) -> pd.DataFrame:
     if not slides:
         looked_for = f"looked for {' '.join(sorted(KNOWN_SUFFIXES))}{left_out}"
         raise ValueError(f"{folder}: no slide in it or below it; {looked_for}. Correct the path, or write a sheet")
-    rows = sorted((normalize_id(name), path) for name, path in slides)
+    log.info("%s: %d slides%s", folder, len(slides), left_out)
+    return _name_slides(str(folder), [(name, path, str(path.relative_to(folder))) for name, path in slides])
+
+
+def read_slide_files(paths: Sequence[str]) -> pd.DataFrame:
+    """List slides' files, or folders that are slides, as rows of a sheet.
+
+    Args:
+        paths: Of the slides.
+
+    Returns:
+        Columns slide_id and path, sorted by slide_id.
+
+    Raises:
+        ValueError: As `read_sheet_folder`.
+    """
+    return _name_slides("files of slides", [(slide_name(Path(path)), Path(path), path) for path in paths])
+
+
+def _name_slides(source: str, slides: Sequence[tuple[str, Path, str]]) -> pd.DataFrame:
+    """The rows of slides (name, path, and the path for errors); raises ValueError where names are no ids, or alike."""
+    rows = sorted((normalize_id(name), path, shown) for name, path, shown in slides)
     problems: list[str] = []
-    first_of: dict[str, Path] = {}
-    for slide_id, path in rows:
-        where = f"{path.relative_to(folder)}, slide {slide_id!r}"
+    first_of: dict[str, str] = {}
+    for slide_id, _, shown in rows:
         if not is_safe_id(slide_id):
-            problems.append(f"{where}: rename the file; use letters, digits, inner spaces, . _ - ( ) and +")
-        first = first_of.setdefault(fold_id(slide_id), path)
-        if first != path:
-            problems.append(f"{where}: has the name of {first.relative_to(folder)}; rename one, or write a sheet")
+            problems.append(
+                f"{shown}, slide {slide_id!r}: rename the file; use letters, digits, inner spaces, . _ - ( ) and +"
+            )
+        first = first_of.setdefault(fold_id(slide_id), shown)
+        if first != shown:
+            problems.append(f"{shown}, slide {slide_id!r}: has the name of {first}; rename one, or write a sheet")
     if problems:
-        raise ValueError(f"{folder}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
-    log.info("%s: %d slides%s", folder, len(rows), left_out)
-    return pd.DataFrame([(slide_id, str(path)) for slide_id, path in rows], columns=["slide_id", "path"])
+        raise ValueError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
+    return pd.DataFrame([(slide_id, str(path)) for slide_id, path, _ in rows], columns=["slide_id", "path"])
 
 
 def _count(extensions: Counter[str]) -> str:

@@ -39,8 +39,21 @@ def find_slides(folder: Path) -> tuple[list[tuple[str, Path]], Counter[str]]:
         if len(series) == 1 and not files and path != folder:
             slides.append((path.name, path / series[0]))
         else:
-            slides += [(name[: len(name) - len(suffixes[name])], path / name) for name in (*files, *series)]
+            slides += [(slide_name(Path(name)), path / name) for name in (*files, *series)]
     return sorted(slides), others
+
+
+def slide_name(path: Path) -> str:
+    """Name a slide by its file or folder.
+
+    Args:
+        path: Of the slide.
+
+    Returns:
+        The last part of the path, without the extension of a slide.
+    """
+    suffix = _suffix(path.name)
+    return path.name[: len(path.name) - len(suffix)] if suffix in KNOWN_SUFFIXES else path.name
 
 
 def _suffix(name: str) -> str:

@@ -131,3 +131,10 @@ def test_the_encoder_of_another_cohort_is_refused(run, make_cohort, tmp_path):
     assert meta["ledger"] == ledger
     with pytest.raises(ValueError, match=r"encoder\.safetensors: was made from another ledger: .*delete the file"):
         run(make_cohort(2), 2, of_ledger="that of another")
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_cohort_without_a_usable_slide_has_no_embeddings(run, make_cohort, attention):
+    _, table, meta = run(make_cohort(0, 0), "auto", attention=attention)
+    assert table.empty
+    assert meta["embed_dim"] == "24"

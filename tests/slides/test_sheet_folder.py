@@ -65,3 +65,21 @@ def test_a_folder_without_slides_says_what_was_looked_for(tmp_path):
     assert "left out by extension: .txt (2), no extension (1), .jpg (1). Correct the path, or write a sheet" in str(
         error.value
     )
+
+
+def test_files_of_slides_are_read_as_their_folder(folder):
+    (folder / "notes.txt").unlink()
+    paths = [str(path) for path in folder.rglob("*.*")]
+    pd.testing.assert_frame_equal(sheet.read_sheet(paths, external=True), sheet.read_sheet(folder))
+    assert sheet.read_external({"new": paths})["new"]["slide_id"].iloc[-1] == "b"
+
+
+def test_files_that_cannot_name_a_slide_are_named(folder):
+    (folder / "x$y.ome.zarr").mkdir()
+    paths = [str(folder / name) for name in ("b.tif", "B.svs", "x$y.ome.zarr")]
+    with pytest.raises(ValueError, match=r"files of slides: 2 problem") as error:
+        sheet.read_sheet(paths)
+    assert "b.tif, slide 'b': has the name of" in str(error.value)
+    assert "x$y.ome.zarr, slide 'x$y': rename the file" in str(error.value)
+    with pytest.raises(ValueError, match=rf"{folder}: 1 problem.*\n.*slide 'slides': "):
+        sheet.read_sheet([str(folder)])
