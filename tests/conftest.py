@@ -37,7 +37,7 @@ sys.exit(max(task.returncode for task in tasks))
 
 # Files of tests that take longest, in the order of their begin: so no process is left alone with one at the end, and
 # only the first waits for the cohort that the workflow's tests share.
-LONGEST = ("test_workflow.py", "test_evaluate.py", "test_cohort.py", "test_reruns.py", "test_exports.py")
+LONGEST = ("test_workflow.py", "test_evaluate.py", "test_cohort.py", "test_reruns.py", "test_export_runs.py")
 # Files that `make test-fast` leaves out as well: they start many processes, or damage many files.
 OTHERS = ("test_benchmarks.py", "test_ci.py", "test_examples.py", "test_extending.py", "test_package.py")
 LONG = {*LONGEST, *OTHERS, "test_security.py", "test_fuzz.py", "test_forged.py", "test_layout.py"}

@@ -6,11 +6,17 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-# chapter: the folders of its fast tests
+# chapter: the folders and files of its fast tests
 CHAPTERS = {
     "slides": ("tests/slides", "tests/wsi"),
     "pretraining": ("tests/pretraining", "tests/prototypes", "tests/ssl", "tests/encoders"),
     "evaluation": ("tests/evaluation", "tests/report", "tests/endpoints"),
+    "export": (
+        "tests/export",
+        *(f"tests/slides/test_{name}.py" for name in ("imported_tokens", "regions", "focus")),
+        *(f"tests/workflow/test_{name}.py" for name in ("exports", "imports")),
+        "tests/test_config.py",
+    ),
 }
 
 

@@ -1,6 +1,6 @@
 """Apply small wrong changes one at a time, in a copy, and report which of them the chapter's fast tests notice.
 
-    python -m tests.mutations [slides pretraining evaluation] [--module slides/tissue.py] [--jobs 2]
+    python -m tests.mutations [slides pretraining evaluation export] [--module slides/tissue.py] [--jobs 2]
 
 The changes are listed in tests/mutations/{chapter}.yaml. The nearest tests run first, the long ones last. A change is
 killed if a test fails or runs out of time.

@@ -1,4 +1,4 @@
-"""Regions and tokens from other tools' files are found by name; that exports come back is in test_exports.py."""
+"""Regions and tokens from other tools' files are found by name; that exports come back is in test_export_runs.py."""
 
 from types import SimpleNamespace as Wildcards
 
