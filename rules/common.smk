@@ -57,6 +57,7 @@ try:
     sheet.require_new(SHEET, EXTERNAL)
     for key, encoder in CONFIG.patch_encoder.encoders().items():
         encoder.require_weights(key)
+    CONFIG.tissue.require_weights()
     CONFIG.folds.require_splits()
     RESULTS = f"results/{CONFIG.cohort}"
     PATHS = CohortPaths(Path(RESULTS))

@@ -20,6 +20,9 @@ rule sheet:
         "../workflow_scripts/sheet.py"
 
 
+TISSUE_MINUTES = forecast.TISSUE_MINUTES[CONFIG.tissue.method]
+
+
 rule tissue:
     output:
         geojson="<results>/tissue/{slide}.geojson",
@@ -32,8 +35,10 @@ rule tissue:
     conda:
         "../envs/slpd.yaml"
     resources:
-        mem_mb=per_attempt(forecast.TISSUE_MB),
-        runtime=per_attempt(RESOURCES.slide_minutes(3, per_gb=3)),
+        mem_mb=per_attempt(forecast.TISSUE_MB[CONFIG.tissue.method]),
+        runtime=per_attempt(
+            RESOURCES.slide_minutes(TISSUE_MINUTES, per_gb=TISSUE_MINUTES)
+        ),
         last_attempt=last_attempt,
         wait_s=wait_before_attempt,
     params:

@@ -62,6 +62,7 @@ MAY_LACK = (
     "only glibc",
     "no wheel",
     "no torchstain",
+    "no segmentation-models-pytorch",
 )
 
 

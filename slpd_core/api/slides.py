@@ -17,6 +17,8 @@ def segment_tissue(
     mask_origin: Literal["slide", "bounds"] | None = None,
     classes: Sequence[str] | None = None,
     ignore: Sequence[str] = ("Artifact", "Artefact", "Background"),
+    method: Literal["otsu", "grandqc", "hest"] = "otsu",
+    weights: str | None = None,
     thumbnail_mpp: float = 8.0,
     smoothing_um: float = 24.0,
     closing_um: float = 64.0,
@@ -32,6 +34,8 @@ def segment_tissue(
         mask_origin: Origin of the outline on slides that state bounds: "slide" (level 0) or "bounds" (QuPath).
         classes: Classes of the outline that are tissue; None: all.
         ignore: Classes of the outline that are subtracted from tissue.
+        method: "otsu" (on the saturation), or a network: "grandqc" or "hest".
+        weights: File of the network's weights, as its authors publish them.
         thumbnail_mpp: um/px of the thumbnail.
         smoothing_um: Width of the median filter; thinner lines are no tissue.
         closing_um: Narrower gaps are closed.
@@ -44,7 +48,9 @@ def segment_tissue(
 
     Raises:
         SlideError: The slide's data are broken.
-        ValueError: An argument is out of its bounds, or the outline cannot be read as one of this slide.
+        ValueError: An argument is out of its bounds, the outline cannot be read as one of this slide, or weights are
+            not the network's.
+        ModuleNotFoundError: A package of the network is not installed.
     """
     return segment_slide(
         slide.path.stem,
@@ -53,6 +59,8 @@ def segment_tissue(
         mask_origin=mask_origin,
         classes=classes,
         ignore=ignore,
+        method=method,
+        weights=weights,
         thumbnail_mpp=thumbnail_mpp,
         smoothing_um=smoothing_um,
         closing_um=closing_um,

@@ -1,5 +1,6 @@
 """Settings of the stages from pixels to tokens."""
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +21,10 @@ CoordinateFormat = Literal["trident", "hs2p"]
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_otsu(method: str) -> bool:
+    return method == "otsu"
 
 
 class SheetConfig(Section):
@@ -49,6 +54,21 @@ class TissueSegmentationConfig(Section):
     min_island_um2: NonNegative
     min_hole_um2: NonNegative
     missing_tiles: Literal["error", "white"]
+    method: Literal["otsu", "grandqc", "hest"] = Field(default="otsu", exclude_if=_is_otsu)  # otsu is not recorded
+    weights: str | None = Field(default=None, exclude_if=_is_none)
+
+    @model_validator(mode="after")
+    def _networks_have_weights(self) -> Self:
+        if self.method != "otsu" and not self.weights:
+            raise_problems(
+                [
+                    f"weights: null, but method is {self.method}; download its weights from where its authors publish "
+                    "them (docs/quality.md) and give their path"
+                ]
+            )
+        if self.method == "otsu" and self.weights:
+            raise_problems(["weights: given, but method is otsu; set method to grandqc or hest, or weights to null"])
+        return self
 
 
 class TissueOutlineConfig(Section):
@@ -60,19 +80,19 @@ class TissueOutlineConfig(Section):
 
 
 class TissueConfig(TissueOutlineConfig, TissueSegmentationConfig):
-    method: Literal["otsu", "grandqc", "hest"]  # not recorded: only one of them runs here
     masks_dir: str | None
 
-    @field_validator("method")
-    @classmethod
-    def _networks_run_elsewhere(cls, method: str) -> str:
-        if method != "otsu":
-            raise ValueError(
-                f"{method} does not run here, since its package downloads weights and needs transformers "
-                "(docs/quality.md); segment with LazySlide or TRIDENT, export the outlines as {slide_id}.geojson, give "
-                "their folder as tissue.masks_dir, and set method to otsu"
+    def require_weights(self) -> None:
+        """Check that the local file of a network's weights exists.
+
+        Raises:
+            FileNotFoundError: It does not exist.
+        """
+        if self.weights and not Path(self.weights).is_file():
+            raise FileNotFoundError(
+                f"tissue.weights: no file {self.weights}; download the weights of {self.method} from where its authors "
+                "publish them (docs/quality.md) and give their path"
             )
-        return method
 
     @property
     def segmentation(self) -> TissueSegmentationConfig:

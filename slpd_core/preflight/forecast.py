@@ -63,18 +63,20 @@ class StageForecast:
         return self.hours / max(1, min(self.at_a_time, self.jobs))
 
 
-def forecast_tissue(n_slides: int, sample: CohortSample, machine: Machine) -> StageForecast:
+def forecast_tissue(n_slides: int, sample: CohortSample, machine: Machine, *, method: str) -> StageForecast:
     """Forecast the tissue stage.
 
     Args:
         n_slides: Slides.
         sample: The slides whose tissue was timed.
         machine: The resources.
+        method: By which tissue is found.
 
     Returns:
         The forecast.
     """
-    return StageForecast("tissue", n_slides, n_slides * sample.tissue_seconds / 3600, machine.cores, TISSUE_MB)
+    hours = n_slides * sample.tissue_seconds / 3600
+    return StageForecast("tissue", n_slides, hours, machine.cores, TISSUE_MB[method])
 
 
 def forecast_patch_encoder(n_patches: int, *, patch_px: int, epochs: int, patches_per_s: float) -> StageForecast:

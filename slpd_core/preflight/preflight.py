@@ -105,7 +105,7 @@ def _forecast_work(
     """Sample the slides, check runs, disk and memory by them, and print the forecast."""
     sample = sample_cohort(
         slides,
-        tissue_options=settings.tissue.model_dump(exclude={"masks_dir", "method"}),
+        tissue_options=settings.tissue.model_dump(exclude={"masks_dir"}),
         region_options=settings.regions.selection.model_dump(exclude={"min_focus"}),
         jpeg_scaled_decoding=settings.tokens.jpeg_scaled_decoding,
         outlines=outlines,
@@ -222,7 +222,7 @@ def forecast_stages(
         The forecasts, in the order of the stages.
     """
     n_regions, token_dim = sample.expected_regions(slides), encoders[config.PATCH_FEATURES].token_dim
-    stages = [forecast.forecast_tissue(len(slides), sample, machine)]
+    stages = [forecast.forecast_tissue(len(slides), sample, machine, method=settings.tissue.method)]
     if recipe := settings.patch_encoder.recipe:
         n_patches = len(slides) * settings.patches.patches_per_slide
         trained = settings.patch_encoder.cohort_encoder

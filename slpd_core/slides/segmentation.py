@@ -83,7 +83,7 @@ def find_tissue(
     )
     removed = float(pen.mask.sum() / max(1, (pen.mask | colored).sum())) if is_excluded else 0.0
     remarks = _remark_on_ink(removed=removed, kept=0.0 if is_excluded else pen.fraction)
-    return mask, (*remarks, *_remark_on_cover(float(mask.mean())))
+    return mask, (*remarks, *remark_on_cover(float(mask.mean())))
 
 
 def clean_mask(
@@ -134,8 +134,15 @@ def _remark_on_ink(*, removed: float, kept: float) -> Iterator[str]:
         yield f"{kept:.0%} of tissue has a hue of ink and is kept as a stain; if it is ink, set tissue.ink: exclude."
 
 
-def _remark_on_cover(covered: float) -> Iterator[str]:
-    """Remark on tissue that covers nearly all of a slide."""
+def remark_on_cover(covered: float) -> Iterator[str]:
+    """Remark on tissue that covers nearly all of a slide.
+
+    Args:
+        covered: Fraction of the slide that is tissue.
+
+    Yields:
+        The remark, if there is one to make.
+    """
     if covered > MAX_TISSUE_FRACTION:
         yield f"Tissue covers {covered:.0%} of the slide; if its overlay is wrong, outline it (tissue.masks_dir)."
 

@@ -1,6 +1,6 @@
 """Tissue: its polygons on a slide, segmented on a thumbnail or outlined by hand."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ from skimage import measure
 from slpd_core import artifacts, config
 from slpd_core.drawing.overlays import draw_placeholder, outline_tissue
 from slpd_core.runtime import log
+from slpd_core.slides.grandqc import load_grandqc
+from slpd_core.slides.hest import load_hest
 from slpd_core.slides.outlines import find_origin, read_outline, sorted_polygons
-from slpd_core.slides.segmentation import find_tissue
+from slpd_core.slides.segmentation import find_tissue, remark_on_cover
+from slpd_core.slides.tissue_network import TissueNetwork, find_tissue_by_network
 from slpd_core.wsi import identity, outages
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.mpp import downsample_factor
 from slpd_core.wsi.reader import Slide
 
 VERSION = 3
+TISSUE_NETWORKS: Mapping[str, Callable[[Path], TissueNetwork]] = {"grandqc": load_grandqc, "hest": load_hest}
 
 
 def mask_polygons(mask: np.ndarray, scale: tuple[float, float]) -> tuple[Polygon, ...]:
@@ -77,6 +81,8 @@ def segment_slide(
     slide: Slide,
     *,
     fingerprint: str = "",
+    method: str = "otsu",
+    weights: str | None = None,
     mask_path: Path | None = None,
     mask_origin: str | None = None,
     classes: Collection[str] | None = None,
@@ -90,6 +96,8 @@ def segment_slide(
         slide_id: Id of the slide.
         slide: The slide.
         fingerprint: Fingerprint of the slide's bytes.
+        method: "otsu", or a network: "grandqc" or "hest".
+        weights: File of the network's weights.
         mask_path: A GeoJSON outlined by hand, used instead of a segmentation.
         mask_origin: Origin of the outline on slides with bounds: "slide" or "bounds"; see `find_origin`.
         classes, ignore: Classes of the outline, as in `read_outline`.
@@ -101,7 +109,8 @@ def segment_slide(
 
     Raises:
         SlideError: The slide's data are broken.
-        ValueError: The outline cannot be read as one of this slide.
+        ValueError: The outline cannot be read as one of this slide, or the weights are not the network's.
+        ModuleNotFoundError: A package of the network is not installed.
     """
     pixels = slide.thumbnail(thumbnail_mpp)
     info = artifacts.SlideInfo(slide_id, artifacts.OK, "", *slide.size, slide.mpp, slide.mpp_source, fingerprint)
@@ -112,9 +121,17 @@ def segment_slide(
         corner = find_origin(slide_id, slide.bounds_xy, mask_origin)
         polygons, remarks = read_outline(mask_path, slide.size, corner=corner, classes=classes, ignore=ignore)
         source = "outline from bounds" if any(corner) else "outline"
-    else:
+    elif method == "otsu":
         mask, remarks = find_tissue(pixels, info.mpp * scale[0], **settings)
         polygons = mask_polygons(mask, scale)
+    else:
+        if weights is None:
+            raise ValueError(f"tissue.method {method} needs its weights; give their path as tissue.weights")
+        settings.pop("ink", None)
+        network = TISSUE_NETWORKS[method](Path(weights))
+        log.info("tissue by %s: %s", method, network.license)
+        mask, side = find_tissue_by_network(slide, network, thumbnail_mpp=thumbnail_mpp, **settings)
+        polygons, remarks = mask_polygons(mask, (side, side)), tuple(remark_on_cover(float(mask.mean())))
     tissue = artifacts.Tissue(replace(info, remarks=info.remarks + remarks), polygons, source, slide.bounds_xy)
     return tissue, outline_tissue(pixels, polygons, scale)
 
@@ -153,6 +170,8 @@ def run(
         mask = artifacts.fingerprint(
             artifacts.file_fingerprint(mask_path), outline.model_dump_json() if outline else ""
         )
+    elif section.weights:
+        mask = artifacts.file_fingerprint(Path(section.weights))
     try:
         with outages.catch_os_errors(slide_path, raise_slide_error=OSError in quarantine):
             fingerprint = identity.slide_fingerprint(slide_path, state_dir and state_dir / f"{slide_id}.json")
@@ -165,7 +184,8 @@ def run(
         log.warning("quarantined: %s", reason)
         info = artifacts.SlideInfo(slide_id, artifacts.QUARANTINED, reason, fingerprint=fingerprint)
         tissue, picture = artifacts.Tissue(info, ()), draw_placeholder(slide_id, reason)
-    meta = artifacts.provenance("tissue", VERSION, section.model_dump(), fingerprint, str(mpp), mask)
+    settings = section.model_dump(exclude={"weights"})
+    meta = artifacts.provenance("tissue", VERSION, settings, fingerprint, str(mpp), mask)
     artifacts.write_picture(overlay_path, picture)
     artifacts.write_tissue(geojson_path, tissue, meta)
     for remark in tissue.slide.remarks:

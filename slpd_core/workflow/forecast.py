@@ -4,9 +4,11 @@
 PATCHES_PER_S, REGIONS_PER_S = 300.0, 250.0  # of stage one and of a pretraining run
 SLIDES_PER_S = 2.5  # of the slowest classifier on 15,000 patches per slide: 0.12 s, with other jobs beside it
 REGIONS_PER_SLIDE = 60  # in TCGA
+TISSUE_MINUTES = {"otsu": 3, "grandqc": 5, "hest": 60}  # of a slide, and as many per GB of it
 
 # Memory per job, MB.
-TISSUE_MB, PATCH_ENCODER_MB, EVALUATE_MB = 1500, 8000, 3000
+TISSUE_MB = {"otsu": 1500, "grandqc": 3000, "hest": 4000}
+PATCH_ENCODER_MB, EVALUATE_MB = 8000, 3000
 # Tokens stay in memory: 200 KB per region of 16 x 16, so 12.4 GB for the 62,852 of TCGA-NSCLC. The rest is for PyTorch.
 # Tokens of a larger cohort are mapped from a file in $TMPDIR (--set-resources pretrain:mem_mb=... avoids that).
 PRETRAIN_MB = 20000

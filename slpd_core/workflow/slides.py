@@ -150,15 +150,15 @@ class SlideFiles:
         return self._outline_paths[slide]
 
     def outline_state(self, wildcards: Any) -> str | None:
-        """Describe the outline of a slide by its size and date.
+        """Describe the outline of a slide by its size and date, or the weights of the network that segments it.
 
         Args:
             wildcards: Of a rule; `slide`.
 
         Returns:
-            The text; None where the slide has no outline.
+            The text; None where the slide has no outline and no network segments it.
         """
-        path = self.outline_path(wildcards)
+        path = self.outline_path(wildcards) or self.settings.tissue.weights
         return None if path is None else file_state(path)
 
     def outline_section(self, wildcards: Any) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ UNDECLARED = {
     "slide": f"{_MAY_MOVE} `slide_file` stands for names, sizes and dates of the slide's files.",
     "slides": f"{_MAY_MOVE} {_SHOWN}",
     "slide_paths": f"{_MAY_MOVE} `slide_file` stands for names, sizes and dates of the slides' files.",
-    "outline_path": f"{_MAY_MOVE} `outline_file` stands for size and date.",
+    "outline_path": f"{_MAY_MOVE} `outline_file` stands for size and date, and for those of a network's weights.",
     "unmatched": "Names of files that are not read.",
     "coordinates": "It is an input too, where the slide has it.",
     "features_paths": "They are inputs too, where the slides have them.",

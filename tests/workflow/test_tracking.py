@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def files(settings, tmp_path):
     """Slides a and b of a cohort and a new slide n, b with an mpp; a alone has an outline."""
 
-    def make(planning: bool = True, failures=None) -> SlideFiles:
+    def make(planning: bool = True, failures=None, **tissue) -> SlideFiles:
         (tmp_path / "masks").mkdir(exist_ok=True)
         (tmp_path / "masks" / "A.geojson").write_text("{}")
         (tmp_path / "masks" / "notes.txt").touch()
@@ -32,11 +32,20 @@ def files(settings, tmp_path):
         for index, row in enumerate(rows):
             if not Path(row["path"]).exists():
                 Path(row["path"]).write_bytes(bytes(1000 * (index + 1)))
-        tissue = settings.tissue.model_copy(update={"masks_dir": str(tmp_path / "masks")})
+        tissue = settings.tissue.model_copy(update={"masks_dir": str(tmp_path / "masks")} | tissue)
         own, sheet = settings.model_copy(update={"tissue": tissue}), pd.DataFrame(rows)
         return SlideFiles(own, sheet[:2], {"new": sheet[2:]}, failures or {}, planning=planning)
 
     return make
+
+
+def test_weights_of_a_network_are_known_by_size_and_date_where_there_is_no_outline(files, tmp_path):
+    assert files().outline_state(Wildcards(slide="b")) is None
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"one")
+    segmented = files(method="hest", weights=str(weights))
+    assert segmented.outline_state(Wildcards(slide="b")) == tracking.file_state(weights)
+    assert segmented.outline_state(Wildcards(slide="a")) == tracking.file_state(tmp_path / "masks" / "A.geojson")
 
 
 def test_a_location_is_a_function_of_threads_and_so_not_compared():
