@@ -67,9 +67,10 @@ test-fast: $(ENV)
 test-slow: $(ENV)
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m slow
 
-# Exports as other tools read them, in environments of their own: make test-exports SLPD_READERS=PYTHON[:PYTHON]
+# Exports as other tools read them, in environments of their own: make test-exports SLPD_READERS=PYTHON[:PYTHON], or
+# .ci/readers, which makes these environments first.
 test-exports: $(ENV)
-	SLPD_READERS=$(SLPD_READERS) python -m pytest -m slow tests/export
+	SLPD_READERS=$(SLPD_READERS) python -m pytest -rP -m slow tests/export/test_foreign_readers.py
 
 bench: $(ENV)
 	python -m benchmarks
@@ -85,4 +86,4 @@ lock:
 
 # What `make demo` made and the environment; no other results.
 clean:
-	rm -rf $(VENV) .audit results/demo
+	rm -rf $(VENV) .audit .readers results/demo

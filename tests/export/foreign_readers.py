@@ -53,6 +53,34 @@ def anndata(folder: Path, slide: str) -> dict:
     return read
 
 
+def wsidata(folder: Path, slide: str) -> dict:
+    from anndata import read_h5ad
+    from spatialdata import SpatialData
+    from wsidata.io import add_table
+
+    read = {}
+    for path in sorted((folder / "h5ad").glob("*.h5ad")):
+        data = SpatialData()
+        add_table(data, path.stem, read_h5ad(path))
+        table = data.tables[path.stem]
+        read[path.stem] = table[table.obs["slide_id"] == slide].X.tolist()
+    return read
+
+
+def soma(folder: Path, slide: str) -> dict:
+    from soma.data.cached import CachedSetSource  # of soma-pathology; other packages are called soma too
+
+    sources = {name: CachedSetSource(folder / "slide2vec" / name) for name in ("slpd", "patch_tokens")}
+    return {name: source.load(slide).tolist() for name, source in sources.items()}
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package of this name is there; of soma, the one of whole slides."""
+    return importlib.util.find_spec(name) is not None and (
+        name != "soma" or bool(importlib.util.find_spec("soma.data"))
+    )
+
+
 if __name__ == "__main__":
-    readers = [one for one in (hs2p, torchmil, anndata) if importlib.util.find_spec(one.__name__)]
+    readers = [one for one in (hs2p, torchmil, anndata, wsidata, soma) if is_installed(one.__name__)]
     print(json.dumps({one.__name__: one(Path(sys.argv[1]), sys.argv[2]) for one in readers}))
