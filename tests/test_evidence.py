@@ -10,7 +10,7 @@ import torch
 from sklearn.dummy import DummyClassifier
 
 from benchmarks.evidence import __main__ as command
-from benchmarks.evidence import arms, encoder, experiment, measures, stain_maps, statistics, tiles
+from benchmarks.evidence import arms, encoder, experiment, measures, runs, stain_maps, statistics, tiles
 from benchmarks.evidence.cohorts import Design, Pool, compose, draw_labels, slide_stain
 
 SMALL = Design(n_slides=12, n_regions=6, n_tiles=2)
@@ -158,7 +158,7 @@ def test_the_whole_experiment_runs_small(tile_folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(measures, "REPEATS", 1)
     monkeypatch.setattr(measures, "linear_probe", DummyClassifier)
     monkeypatch.setattr(stain_maps, "N_MAPS", 2)
-    monkeypatch.setattr(command, "in_processes", lambda work, jobs, _: (work(*job) for job in jobs))
+    monkeypatch.setattr(runs, "in_processes", lambda work, jobs, _: (work(*job) for job in jobs))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     chosen = ["--tiles", str(tile_folder), "--out", str(tmp_path / "out"), "--seeds", "0", "2"]
     chosen += ["--arms", "oracle", "mean color", "whitened mean token", "dino", "slpd", "slpd + maps"]

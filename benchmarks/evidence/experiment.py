@@ -11,7 +11,7 @@ main phenotype, of which 60 % of its tiles are, the others being of the slide's 
 Designs: `mixture`; `pure` (90 %); `banded` (phenotypes lie together); `arrangement` (labels differ in which phenotypes
 touch and in nothing else); `confounded` (in the first half of the slides stain goes with the label, and classifiers
 learn of that half and are tested on the other); `curve` (a slide's stain is of another kind, a gain and a gamma per
-color); `unstained` (no stain but the tiles').
+color); `weak` and `strong` (a stain of .2 and .4); `unstained` (no stain but the tiles').
 
 Fixed on seeds 0 to 3, before any arm was trained on it: the mean token's 5-NN AUC is at most .85 and the oracle's (the
 true fractions) at least .15 above it. With a stain of .2 (`weak`) the mean token had .865, so that .3 was taken (.762;
