@@ -191,7 +191,7 @@ def read_exported_slide(
     }
     grids, names = {"regions": 1, "patches": regions.size_px // patch_px}, {"patches": config.PATCH_FEATURES}
     for kind in kinds:
-        corners = FeatureSet(kind, names.get(kind, ""), divide_regions(regions, grids[kind]), None, grids[kind] ** 2)
+        corners = FeatureSet(kind, names.get(kind, ""), divide_regions(regions, grids[kind]), None)
         sets += [features for features, _ in read[kind]] or [corners]
         inputs += [fingerprint for _, fingerprint in read[kind]]
     for path in compared_paths:

@@ -266,6 +266,22 @@ def test_features_of_other_regions_are_refused_by_the_slides_name(exported, plan
         exported("clam", what=what)
 
 
+@pytest.mark.parametrize("kind", ["regions", "patches"])
+def test_features_of_as_many_other_regions_are_refused(exported, planted, kind):
+    moved = replace(planted.regions["a"], coords=planted.regions["a"].coords[::-1])
+    artifacts.write_regions(planted.root / "regions" / "a.h5", moved, artifacts.provenance("regions", 1, {}))
+    with pytest.raises(ValueError, match="slide a has 3 regions here and 3 in its regions file, or others"):
+        exported("clam", what=[kind])
+
+
+def test_a_slide_that_encoding_quarantined_is_left_out(exported, planted):
+    facts = replace(planted.regions["a"].slide, status="quarantined", reason="a tile is broken")
+    none = replace(planted.regions["a"].select(np.arange(0)), slide=facts)
+    artifacts.write_regions(planted.root / "regions" / "a.h5", none, artifacts.provenance("regions", 1, {}))
+    record = artifacts.read_json(exported("clam", what=["patches"]) / "slides" / "a.json")
+    assert (record["status"], record["reason"], record["files"]) == ("quarantined", "a tile is broken", {"clam": []})
+
+
 def test_a_file_is_whole_or_not_there(exported, planted, monkeypatch):
     def fail(*arguments, **options):
         raise OSError("no room")
