@@ -24,6 +24,7 @@ include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
 include: "rules/predict.smk"
+include: "rules/search.smk"
 include: "rules/export.smk"
 include: "rules/preflight.smk"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
-from slpd_core import config as sections
-from slpd_core import runtime
+from slpd_core import config as sections, runtime
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.preflight import consistency
 from slpd_core.slides import sheet
@@ -33,6 +32,7 @@ from slpd_core.workflow.resources import (
 from slpd_core.workflow.joined_folds import select_joined_rows, row_pattern
 from slpd_core.workflow.joined_slides import JoinedSlides
 from slpd_core.workflow.rows import Rows
+from slpd_core.workflow.searches import Searches
 from slpd_core.workflow.slides import SlideFiles
 from slpd_core.workflow.tasks import Tasks
 from slpd_core.workflow.tracking import existing, file_states, trackable, untracked
@@ -54,6 +54,8 @@ try:
     CONFIG = sections.load(config)
     SHEET = sheet.read_sheet(Path(CONFIG.sheet.path), columns=CONFIG.sheet.columns)
     EXTERNAL = sheet.read_external(CONFIG.predict.sheet, columns=CONFIG.sheet.columns)
+    SEARCHES = Searches(CONFIG, SHEET, EXTERNAL)
+    EXTERNAL |= sheet.read_external(SEARCHES.new_slides)
     sheet.require_new(SHEET, EXTERNAL)
     for key, encoder in CONFIG.patch_encoder.encoders().items():
         encoder.require_weights(key)
@@ -61,12 +63,9 @@ try:
     CONFIG.folds.require_splits()
     RESULTS = f"results/{CONFIG.cohort}"
     PATHS = CohortPaths(Path(RESULTS))
+    FAILURES = outages.count_failures(PATHS.state_dir())
     SLIDES = SlideFiles(
-        CONFIG,
-        SHEET,
-        EXTERNAL,
-        outages.count_failures(PATHS.state_dir()),
-        planning=workflow.is_main_process,
+        CONFIG, SHEET, EXTERNAL, FAILURES, planning=workflow.is_main_process
     )
     TASKS = Tasks(CONFIG, SHEET)
     ENCODERS = Encoders(CONFIG, SLIDES.cohort, TASKS.names)

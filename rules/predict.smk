@@ -10,7 +10,11 @@ use rule sheet as external_sheet with:
         "<benchmarks>/predict/{external}/sheet.tsv"
     params:
         version=stage_version("slides/sheet"),
-        sheet=untracked(lambda wildcards: CONFIG.predict.sheet[wildcards.external]),
+        sheet=untracked(
+            lambda wildcards: (CONFIG.predict.sheet | SEARCHES.new_slides)[
+                wildcards.external
+            ]
+        ),
         columns=untracked(CONFIG.sheet.columns),
         external=True,
         rows=lambda wildcards: sheet.sheet_fingerprint(EXTERNAL[wildcards.external]),

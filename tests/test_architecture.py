@@ -14,6 +14,7 @@ CHAPTERS = {
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "attention", "heatmaps", "predict"),
     "report": ("report", "external"),
+    "search": ("search_index", "search"),
     "export": ("export", "export_tables", "h5ad", "huggingface"),
 }
 # Parameters of rules whose settings name something: what is named, not the names. Some have no settings.
@@ -106,13 +107,15 @@ def test_each_stage_has_all_its_places(chapter, stage):
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # External cohorts and labels are named by predict's settings.
-    sections = {"external": "predict", "attention": "heatmaps"} | dict.fromkeys(CHAPTERS["export"], "export")
+    sections = {"external": "predict", "attention": "heatmaps", "search_index": "search"} | dict.fromkeys(
+        CHAPTERS["export"], "export"
+    )
     section = sections.get(stage, stage)
     assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
     assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()
-    # `snakemake predict` predicts all external cohorts, `snakemake export` exports all slides.
-    rule = {"predict": "predict_external", "export": "export_slide"}.get(stage, stage)
+    # `snakemake predict` is about all external cohorts, `snakemake export` about all slides, `snakemake search` a page.
+    rule = {"predict": "predict_external", "export": "export_slide", "search": "search_slides"}.get(stage, stage)
     block = re.search(rf"^rule {rule}:\n(?:(?:    .*)?\n)*", rules, re.MULTILINE)
     assert block, f"no rule {rule}"
     for needed in (

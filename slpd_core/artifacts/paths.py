@@ -130,6 +130,12 @@ class CohortPaths:
     external_figures_dir = PathPattern("predict/{external}/{task}/figures")
     external_heatmaps_dir = PathPattern("predict/{external}/{task}/heatmaps")
 
+    # Slides to similar slides; new slides are an external cohort
+    search_index = PathPattern("search/{region_encoder}/index.h5")
+    similar_slides = PathPattern("search/{region_encoder}/similar_slides.csv")
+    matched_regions = PathPattern("search/{region_encoder}/matched_regions.csv")
+    search_page = PathPattern("search/{region_encoder}/similar_slides.html")
+
     # Files of other tools, named by config.EXPORT_FORMATS
     export_record = PathPattern("export/slides/{slide}.json")  # names of the slide's files
     export_table = PathPattern("export/{format}/exported.csv")

@@ -47,6 +47,7 @@ from slpd_core.config.pretraining import (
     scale_crops,
 )
 from slpd_core.config.renamed import find_renamed
+from slpd_core.config.search import RankingConfig, SearchConfig, SearchIndexConfig
 from slpd_core.config.slides import (
     LedgerConfig,
     PatchesConfig,
@@ -84,9 +85,11 @@ __all__ = [
     "PatchEncoderConfig",
     "PatchesConfig",
     "PretrainRunConfig",
+    "RankingConfig",
     "RegionsConfig",
     "RegionsStageConfig",
     "ReportConfig",
+    "SearchIndexConfig",
     "SelfDistillationConfig",
     "SheetConfig",
     "StageOneConfig",
@@ -123,6 +126,7 @@ class Config(Section):
     heatmaps: HeatmapsConfig
     predict: PredictConfig
     report: ReportPageConfig
+    search: SearchConfig
     export: ExportConfig
 
     @property
@@ -135,6 +139,13 @@ class Config(Section):
         """The pairs of features and classifier that weight the regions of a slide."""
         rows = self.evaluate.classifiers.items()
         return [(run, name) for run, names in rows if run in self.pretrain.runs for name in names if name in ATTENTION]
+
+    @property
+    def searched_run(self) -> str | None:
+        """The run by which slides are searched: search.run, the reference row's, or the last; None without runs."""
+        reference = (self.report.reference or "").partition("/")[0]
+        default = reference if reference in self.pretrain.runs else next(reversed(self.pretrain.runs), None)
+        return self.search.run or default
 
     @property
     def predicting(self) -> list[tuple[str, str]]:
@@ -168,13 +179,14 @@ class Config(Section):
         if self.evaluate.training.select == "val" and not self.folds.splits_dir and not self.folds.val_fraction:
             lines.append("evaluate.select: val needs validation slides; set folds.val_fraction: 0.1, or select: last")
         named = (
-            ("runs", self.export.runs or [], "run of pretrain.runs", self.pretrain.runs),
-            ("encoders", self.export.encoders, "encoder of patch_encoder.compared", self.patch_encoder.compared),
+            ("search.run", [*filter(None, [self.search.run])], "run of pretrain.runs", self.pretrain.runs),
+            ("export.runs", self.export.runs or [], "run of pretrain.runs", self.pretrain.runs),
+            ("export.encoders", self.export.encoders, "encoder of patch_encoder.compared", self.patch_encoder.compared),
         )
         for key, names, of, known in named:
             there = ", ".join(known) or "none"
             unknown = [name for name in names if name not in known]
-            lines += [f"export.{key}: {name!r} is no {of} ({there}); correct the name" for name in unknown]
+            lines += [f"{key}: {name!r} is no {of} ({there}); correct the name" for name in unknown]
         raise_problems(lines + self._problems_of_rows())
         return self
 

@@ -45,6 +45,20 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def inline_jpeg(picture: Image.Image) -> str:
+    """Encode a small picture as a JPEG inside the page.
+
+    Args:
+        picture: RGB.
+
+    Returns:
+        A data URI.
+    """
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=80)
+    return data_uri("jpeg", buffer.getvalue())
+
+
 def inline_picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
     """Prepare a PNG or JPEG for the page.
 
@@ -80,9 +94,7 @@ def inline_thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: i
             with Image.open(io.BytesIO(artifacts.read_picture(path))) as overlay:
                 small = overlay.convert("RGB")
             small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-            buffer = io.BytesIO()
-            small.save(buffer, format="JPEG", quality=80)
-            uri = data_uri("jpeg", buffer.getvalue())
+            uri = inline_jpeg(small)
         max_bytes -= len(uri)
         if max_bytes < 0:
             break

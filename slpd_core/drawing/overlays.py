@@ -1,6 +1,7 @@
 """Overlays on a slide's thumbnail: its tissue, its regions; or why it is quarantined."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -86,6 +87,29 @@ def draw_regions(
     for squares, color, width in ((dropped, DROPPED_COLOR, 1), (kept, KEPT_COLOR, LINE_PX)):
         for x, y in squares * shrink + offset:
             pen.rectangle((x, y, x + region_px * shrink, y + region_px * shrink), outline=color, width=width)
+    return picture
+
+
+def frame_regions(
+    thumbnail: Image.Image, slide_px: tuple[int, int], coords: np.ndarray, region_px: int, colors: Sequence[str]
+) -> Image.Image:
+    """Frame some regions of a slide on its thumbnail, each in its color; where frames meet, the first is on top.
+
+    Args:
+        thumbnail: Of the whole slide, RGB.
+        slide_px: Width and height of the slide, level-0 px.
+        coords: Upper left corners of the regions, (n, 2), level-0 px.
+        region_px: Side of a region, level-0 px.
+        colors: Of the regions, as Pillow takes them; repeated if there are fewer.
+
+    Returns:
+        The picture, as large as the thumbnail.
+    """
+    picture = thumbnail.copy()
+    pen, scale = ImageDraw.Draw(picture), (picture.width / slide_px[0], picture.height / slide_px[1])
+    for i in reversed(range(len(coords))):
+        low, high = coords[i] * scale, np.maximum((coords[i] + region_px) * scale, coords[i] * scale + 2 * LINE_PX)
+        pen.rectangle((*low, *high), outline=colors[i % len(colors)], width=LINE_PX)
     return picture
 
 

@@ -177,7 +177,7 @@ def run(
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
     usable = ledger.loc[ledger["status"] == artifacts.OK, ["slide_id", "patient_id"]]
     heatmaps_dir.mkdir(parents=True, exist_ok=True)
-    rows, folds, metas = [], [], []
+    rows, folds, metas, columns = [], [], [], [*artifacts.TABLES["external"]]
     for model in (PredictionModel(**fields) for fields in models):
         fitted = [classifiers.read_classifier(Path(path)) for path in model.models]
         by = "patient_id" if fitted[0][1]["bags"] == "patient" else "slide_id"
@@ -186,11 +186,12 @@ def run(
         rows += of_model[0]
         folds += of_model[1]
         metas += [meta for _, meta in fitted]
+        columns = [*artifacts.TABLES["external"], *fitted[0][0].endpoint.prediction_columns]
     slides = ledger[["slide_id", "status", "reason", "remarks", "regions"]]
     table = slides.merge(pd.DataFrame(rows, columns=None if rows else ["slide_id"]), "left", "slide_id")
     artifacts.write_csv(out_path, table, "%.6g")
     meta = artifacts.provenance("predict", VERSION, {}, *(meta["fingerprint"] for meta in (ledger_meta, *metas)))
     meta |= {"ledger": ledger_meta["fingerprint"], "cohort_ledger": metas[0]["ledger"] if metas else ""}
-    of_folds = pd.concat(folds, ignore_index=True) if folds else pd.DataFrame(columns=artifacts.TABLES["external"])
+    of_folds = pd.concat(folds, ignore_index=True) if folds else pd.DataFrame(columns=columns)
     artifacts.write_table(folds_path, "external", of_folds, meta)
     log.info("%d of %d slides predicted by %d models", len(usable), len(ledger), len(models))

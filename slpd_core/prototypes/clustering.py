@@ -41,7 +41,7 @@ def group_rows(slide_of: np.ndarray, N: int) -> list[np.ndarray]:
         int64 (L,) per slide, ascending.
     """
     sizes = np.bincount(slide_of, minlength=N)
-    return np.split(np.argsort(slide_of, kind="stable"), np.cumsum(sizes)[:-1])
+    return np.split(np.argsort(slide_of, kind="stable"), np.cumsum(sizes)[:-1])[:N]
 
 
 def cluster_each_slide(

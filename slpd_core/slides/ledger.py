@@ -146,12 +146,13 @@ def remark_leaks(ledger: pd.DataFrame, known: Mapping[str, str]) -> pd.DataFrame
     return ledger.assign(remarks=remarks)
 
 
-def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
+def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine", external: bool = False) -> None:
     """Log the slides that are left out, and the remarks on the others.
 
     Args:
         ledger: One row per slide.
         on_bad_slide: "quarantine" leaves bad slides out; "stop" raises an error.
+        external: Whether the slides are of an external cohort, of which none need be left.
 
     Raises:
         ValueError: There are bad slides and `on_bad_slide` is "stop", or no slide is left.
@@ -162,7 +163,7 @@ def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
     names = ", ".join(bad["slide_id"])
     if len(bad) and on_bad_slide == "stop":
         raise ValueError(f"{len(bad)} bad slide(s): {names}; repair them or set ledger.on_bad_slide to quarantine")
-    if not (ledger["status"] == artifacts.OK).any():
+    if not external and not (ledger["status"] == artifacts.OK).any():
         raise ValueError(
             f"no slide has regions, {len(bad)} of {len(ledger)} are quarantined; the log names the reasons"
         )
@@ -244,7 +245,7 @@ def run(
     ledger = remark_leaks(ledger, known)
     leaked = [known[content] for content in ledger["slide_fingerprint"] if content in known]
     inputs = [sheet_meta["fingerprint"], *inputs, *leaked]
-    check(ledger, **section.model_dump())
+    check(ledger, **section.model_dump(), external=external)
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     meta = artifacts.provenance("ledger", VERSION, section.model_dump(), *inputs)

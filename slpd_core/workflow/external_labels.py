@@ -32,7 +32,7 @@ class ExternalLabels:
 
     def __init__(self, settings: config.Config, sheets: Mapping[str, pd.DataFrame], tasks: Tasks) -> None:
         self.settings, self.sheets, self.tasks = settings, sheets, tasks
-        self._arguments = {name: self._locate(name) for name in sheets}
+        self._arguments = {name: self._locate(name) for name in sheets if name in settings.predict.sheet}
 
     @cached_property
     def tables(self) -> dict[tuple[str, str], pd.DataFrame]:

@@ -197,3 +197,6 @@ def test_nothing_admitted_is_still_a_table(run, slides, tmp_path):
     artifacts.write_table(tmp_path / "ledger.parquet", "ledger", left, meta)
     table = run(("slpd", "knn", [knn(tmp_path / "0.safetensors", 0, 0, 1)], [embed(tmp_path / "e.parquet", slides)]))
     assert table["slide_id"].tolist() == ["blank", "torn"]
+    folds, _ = artifacts.read_table(tmp_path / "folds.parquet", "external")
+    assert folds.empty
+    assert [name for name in folds.columns if name.startswith("p_")]

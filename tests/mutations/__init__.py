@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 CHAPTERS = {
     "slides": ("tests/slides", "tests/wsi"),
     "pretraining": ("tests/pretraining", "tests/prototypes", "tests/ssl", "tests/encoders"),
-    "evaluation": ("tests/evaluation", "tests/report", "tests/endpoints"),
+    "evaluation": ("tests/evaluation", "tests/report", "tests/endpoints", "tests/search"),
     "export": (
         "tests/export",
         *(f"tests/slides/test_{name}.py" for name in ("imported_tokens", "regions", "focus")),

@@ -129,6 +129,7 @@ def test_stop_names_the_bad_slides(run, tmp_path):
 def test_a_cohort_without_regions_stops(run):
     with pytest.raises(ValueError, match="no slide has regions, 1 of 2 are quarantined"):
         run({"b": MIXED["b"], "c": MIXED["c"]})
+    assert set(run({"b": MIXED["b"], "c": MIXED["c"]}, external=True)["status"]) == {"empty", "quarantined"}
 
 
 FOUR = dict.fromkeys("abcd", (1, artifacts.OK, ""))

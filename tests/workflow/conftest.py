@@ -119,8 +119,8 @@ def finished_small(tmp_path_factory, finished_once, small) -> Path:
 
 @pytest.fixture(scope="session")
 def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
-    """A copy of that cohort with a compared patch encoder, a labeled external cohort and a table; its folder, overlay
-    and run.
+    """A copy of that cohort with a compared patch encoder, a labeled external cohort, a search and a table; its folder,
+    overlay and run.
     """
     folder = shutil.copytree(
         finished[0], tmp_path_factory.mktemp("widened") / "cohort", symlinks=True, copy_function=shutil.copy2
@@ -133,9 +133,10 @@ def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
         "patch_encoder": {"compared": {"plain": {}}},
         "evaluate": {"classifiers": {"plain": ["dsmil", "logreg"]}},
         "predict": {"sheet": "rome.csv"},
+        "search": {"slides": ["fine-0", "new"], "k": 2},
         "report": {"tables": {"ours": {"cohorts": ["tiny"], "rows": ["slpd/vit_wsi"]}}},
     }
-    done = snakemake(folder, "all", "predict", "tables", overlay=overlay)
+    done = snakemake(folder, "all", "predict", "tables", "search", overlay=overlay)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, overlay, done
 

@@ -155,6 +155,27 @@ def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widene
     assert snakemake(folder, "-n").jobs == {"report": 1}
 
 
+def test_slides_similar_to_those_of_the_sheets_are_found_and_other_queries_run_the_search_alone(widened, snakemake):
+    folder, overlay, _ = widened
+    results = folder / "results" / "tiny"
+    index, _ = artifacts.read_arrays(results / "search" / "slpd" / "index.h5", ("slides", "prototypes"))
+    of_run, _ = artifacts.read_arrays(results / "pretrain" / "slpd" / "prototypes.h5", ("slides", "prototypes"))
+    assert index["slides"].tolist() == of_run["slides"].tolist()
+    np.testing.assert_allclose(index["prototypes"], of_run["prototypes"], atol=1e-5)
+    table = pd.read_csv(results / "search" / "slpd" / "similar_slides.csv")
+    assert table["query"].tolist() == ["fine-0"] * 2 + ["new"] * 2
+    assert "fine-0" not in table["slide_id"][:2].tolist()
+    assert table["slide_id"][2] == "fine-0"  # but for a byte behind its end
+    assert not table["same_patient"].any()
+    page = (results / "search" / "slpd" / "similar_slides.html").read_text()
+    assert len(re.findall('<img src="data:image/jpeg;base64,[^"]+" alt="Region of', page)) == 2 * (2 + 2 * 2 * 2)
+    other = overlay | {"search": {"slides": ["fine-1"], "k": 2}}
+    assert snakemake(folder, "-n", "search", overlay=other).jobs == {"search_slides": 1, "search": 1}
+    unknown = snakemake(folder, "-n", overlay=overlay | {"search": {"slides": ["coarse-O"]}})
+    assert "'coarse-O' is no slide of the cohort and no file; did you mean coarse-0" in unknown.stdout + unknown.stderr
+    assert snakemake(folder, "-n", "search", overlay=overlay).jobs == {}
+
+
 def test_an_external_label_corrected_runs_its_scores_and_the_report(widened, snakemake):
     folder, overlay, _ = widened
     results, sheet = folder / "results" / "tiny", folder / "rome.csv"
@@ -296,6 +317,31 @@ def test_external_slides_are_predicted_by_the_finished_cohort(finished, snakemak
     assert snakemake(folder).jobs == {}
     nothing = snakemake(folder, "--dry-run", "predict")
     assert "predict.sheet: no slides to predict" in nothing.stderr + nothing.stdout
+
+
+@pytest.mark.slow
+def test_a_search_for_files_takes_them_through_the_stages_of_external_slides(copied, snakemake, tmp_path):
+    """One is a slide of the cohort by its path, one a copy of such a slide, one is torn."""
+    new = tmp_path / "new"
+    new.mkdir()
+    for name, source in (("copy", "coarse-0"), ("ripped", "torn")):
+        shutil.copy(copied / "slides" / f"{source}.tiff", new / f"{name}.tiff")
+    slides = f"[slides/fine-1.tiff, {new / 'copy.tiff'}, {new / 'ripped.tiff'}]"
+    command = ("search", "--config", f"search={{slides: {slides}, k: 3}}")
+    per_slide = dict.fromkeys(("tissue", "regions", "tokens"), 2)
+    once = ("external_sheet", "external_ledger", "external_embed", "search_index", "search_slides", "search")
+    assert snakemake(copied, "-n", *command).jobs == per_slide | dict.fromkeys(once, 1)
+    done = snakemake(copied, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ripped is quarantined" in done.stderr
+    table = pd.read_csv(copied / "results" / "tiny" / "search" / "slpd" / "similar_slides.csv")
+    assert table["query"].tolist() == ["fine-1"] * 3 + ["copy"] * 3
+    first = table.iloc[3]
+    assert (first["slide_id"], first["same_patient"]) == ("coarse-0", True)
+    assert first["similarity"] > 0.999
+    assert snakemake(copied, *command).jobs == snakemake(copied, "-n").jobs == {}
+    alone = snakemake(copied, "search", "--config", f"search={{slides: [{new / 'ripped.tiff'}]}}")
+    assert alone.returncode == 0, alone.stdout + alone.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Embeddings to similar slides: an index of the cohort's prototypes, and the slides nearest to each query."""
