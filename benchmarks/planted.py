@@ -41,6 +41,7 @@ import pandas as pd
 import torch
 
 from benchmarks.evidence import why
+from benchmarks.evidence.arms import CROPS, RECIPE
 from benchmarks.evidence.measures import (
     cross_validated_auc,
     linear_probe,
@@ -68,24 +69,6 @@ SHIFT, CONCENTRATION = 0.6, 12.0
 STAIN, NOISE = 0.2, 1.5
 NEIGHBOURS = 10
 MOST_PROCESSES = 8
-RECIPE = {
-    "n_prototypes": 4,
-    "embed_dim": 64,
-    "depth": 2,
-    "n_heads": 4,
-    "hidden_dim": 256,
-    "bottleneck_dim": 64,
-    "out_dim": 256,
-    "epochs": 50,
-    "prototype_start_epoch": 5,
-    "warmup_epochs": 5,
-    "batch_size": 64,
-    "base_lr": 8e-3,
-    "teacher_momentum": 0.996,
-    "teacher_temperature": 0.07,
-    "precision": "fp32",
-}
-CROPS = {8: {"global_crop_size": 7, "local_crop_size": 3}, 16: {"global_crop_size": 14, "local_crop_size": 6}}
 RUNS: dict[str, dict[str, Any]] = {
     "dino": {"alpha_intra": 0.0, "alpha_inter": 0.0},
     "intra": {"alpha_inter": 0.0},

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.planted import CROPS, RECIPE
+from benchmarks.evidence.arms import CROPS, RECIPE
 from benchmarks.slides import settings
 from slpd_core import artifacts
 from slpd_core.endpoints.classification import score_classes

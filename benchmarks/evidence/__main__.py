@@ -11,7 +11,11 @@ from benchmarks.evidence.runs import collect, prepare
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, run and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=experiment.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evidence",
+        description=experiment.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--tiles", type=Path, help="with test/ and training/, each a folder per phenotype")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/evidence"))
     parser.add_argument("--design", choices=[*experiment.DESIGNS], default="mixture")

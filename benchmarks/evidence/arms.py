@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.evidence.cohorts import Composed
+from benchmarks.evidence.cohorts import GRID, Composed
 from benchmarks.evidence.stain_maps import StainMaps
 from benchmarks.slides import settings
 from slpd_core import config
 from slpd_core.pretraining.pretrain import select_arguments
+from slpd_core.pretraining.slide_offset import mean_tokens, slide_covariance
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import embed_regions
 from slpd_core.ssl.checkpoint import Checkpoint
@@ -33,9 +34,8 @@ RECIPE: dict[str, Any] = {
     "teacher_momentum": 0.996,
     "teacher_temperature": 0.07,
     "precision": "fp32",
-    "global_crop_size": 7,
-    "local_crop_size": 3,
 }
+CROPS = {8: {"global_crop_size": 7, "local_crop_size": 3}, 16: {"global_crop_size": 14, "local_crop_size": 6}}
 DINO: dict[str, Any] = {"alpha_intra": 0.0, "alpha_inter": 0.0}
 TRAINED: dict[str, dict[str, Any]] = {
     "dino": DINO,
@@ -56,16 +56,13 @@ REFERENCES = ("oracle", "mean color", "mean token", "whitened mean token", "untr
 
 def section_of(arm: str) -> config.PretrainRunConfig:
     """Return the settings of a trained arm."""
-    return settings().pretrain.run("slpd").model_copy(update=RECIPE | TRAINED[arm])
+    return settings().pretrain.run("slpd").model_copy(update=RECIPE | CROPS[2 * GRID] | TRAINED[arm])
 
 
 def whitening(composed: Composed) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the mean and the inverse square root of the covariance of the slides' mean tokens, with shrinkage."""
-    from sklearn.covariance import LedoitWolf
-
-    tokens, slide_of = composed.cohort.tokens.float().mean((1, 2)).numpy(), composed.cohort.slide_of
-    means = np.stack([tokens[slide_of == slide].mean(0) for slide in np.unique(slide_of)])
-    values, vectors = np.linalg.eigh(LedoitWolf().fit(means).covariance_)
+    means = mean_tokens(composed.cohort)
+    values, vectors = np.linalg.eigh(slide_covariance(means))
     return means.mean(0), vectors / np.sqrt(values) @ vectors.T
 
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks.evidence import arms, encoder, experiment
 from benchmarks.evidence.cohorts import Pool, compose, make_pool
 from benchmarks.evidence.measures import measure
-from benchmarks.evidence.stain_maps import fit_stain_maps
+from benchmarks.evidence.stain_maps import StainMaps, fit_stain_maps
 from benchmarks.evidence.tiles import list_tiles
 from slpd_core.runtime import keep_freed_memory
 
@@ -35,7 +35,7 @@ def prepare(tiles: Path | None, out: Path, design_name: str, seeds: range) -> No
     model, listed = encoder.load_encoder(weights, device), list_tiles(tiles / "training")
     if not maps_path.exists():
         held_out = [path for paths in list_tiles(tiles / "test").values() for path in paths]
-        torch.save(fit_stain_maps(model, held_out, device=device), maps_path)
+        torch.save(vars(fit_stain_maps(model, held_out, device=device)), maps_path)
     for seed in missing:
         pool = make_pool(model, listed, experiment.DESIGNS[design_name], seed, device)
         pool.save(pool_path(out, design_name, seed))
@@ -58,7 +58,7 @@ def one(arm: str, seed: int, design_name: str, out: Path) -> dict[str, Any]:
     keep_freed_memory()
     design = experiment.DESIGNS[design_name]
     composed = compose(Pool.load(pool_path(out, design_name, seed)), design, seed)
-    maps = torch.load(out / "stain_maps.pt", weights_only=False) if arm.endswith(arms.MAPPED) else None
+    maps = StainMaps(**torch.load(out / "stain_maps.pt", weights_only=True)) if arm.endswith(arms.MAPPED) else None
     embedded = arms.embed(composed, arm, seed, maps)
     train = composed.first_half if design.confounded else None
     slide_of = composed.cohort.slide_of
