@@ -146,6 +146,12 @@ def test_a_query_without_prototypes_says_why(make, caplog):
     assert all(note.partition(": ")[2] in text for note in notes)
 
 
+@pytest.mark.parametrize(("regions", "notes"), [(2, 1), (3, 0), (4, 0)])
+def test_a_query_of_as_many_regions_as_prototypes_has_them(regions, notes):
+    slide = {"slide_id": "a", "status": artifacts.OK, "reason": "", "regions": regions}
+    assert len(search.describe_query(slide, 3, "")["notes"]) == notes
+
+
 def test_labels_of_each_task_have_a_column(make):
     similar, _, text = make(["a"], labels={"label": {"b": "x", "a": "<b>"}, "grade": {"b": "y", "d": "x"}})
     assert similar[["label", "label_grade"]].to_numpy().tolist() == [["x", "y"], ["", "x"], ["", ""]]

@@ -83,3 +83,9 @@ def test_the_stage_writes_what_is_read(sizes, tmp_path, caplog):
     for name in ("prototypes", "coords", "sizes"):
         np.testing.assert_array_equal(getattr(index, name), getattr(expected, name))
     assert (meta["ledger"], meta["seed"], meta["embed_dim"]) == ("l", "2", "8")
+
+
+def test_a_prototype_is_shown_by_a_member_even_where_another_region_is_nearer():
+    """As after the last step of k-means, when the centers have moved and the regions have not been assigned anew."""
+    regions, prototypes = np.array([[0.0], [3.0], [10.0]]), np.array([[2.9], [9.0]])
+    assert search_index._nearest_members(regions, prototypes, np.array([0, 1, 1])).tolist() == [0, 2]
