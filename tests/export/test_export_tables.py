@@ -55,6 +55,12 @@ def test_torchmil_has_a_label_per_bag(tables):
     assert not (folder / "grade" / "torn.npy").exists()
 
 
+def test_classes_without_an_order_are_sorted(tables):
+    folder = tables("torchmil", labels=("y", "x")) / "torchmil" / "Y"
+    assert read_rows(folder / "kind.csv") == [{"index": "0", "label": "x"}, {"index": "1", "label": "y"}]
+    assert [np.load(folder / "kind" / f"{slide}.npy").tolist() for slide in ("a", "b-1")] == [[1], [0]]
+
+
 def test_two_writings_have_equal_bytes(tables):
     names = ("clam", "stamp", "torchmil")
     contents = []

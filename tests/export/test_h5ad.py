@@ -85,3 +85,11 @@ def test_regions_and_prototypes_of_others_are_refused(planted):
     artifacts.write_arrays(path, arrays, {}, artifacts.provenance("pretrain", 1, {}) | {"ledger": "theirs"})
     with pytest.raises(ValueError, match=r"prototypes\.h5: was made from another ledger"):
         write(planted)
+
+
+def test_attention_of_others_is_refused(planted):
+    path = planted.root / "attention" / "label" / "slpd" / "vit_wsi.parquet"
+    table, meta = artifacts.read_table(path, "attention")
+    artifacts.write_table(path, "attention", table, meta | {"ledger": "theirs"})
+    with pytest.raises(ValueError, match=r"vit_wsi\.parquet: was made from another ledger"):
+        write(planted)

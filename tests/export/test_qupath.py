@@ -9,6 +9,7 @@ import pytest
 
 from slpd_core import artifacts
 from slpd_core.export import qupath
+from slpd_core.export.region_table import read_predictions
 from tests.export.conftest import BOUNDS, FOCUS, FOLDS, LEVEL0, PROTOTYPES
 
 COLUMNS = ["fold", "slide_id", "patient_id", "label", "value", "p_x"]
@@ -62,6 +63,16 @@ def test_a_tile_has_the_class_of_its_prototype_and_what_is_measured(tiles, plant
                 "focus": float(FOCUS[i]),
             }
         )
+
+
+def test_an_encoder_of_a_fold_has_the_predictions_of_that_fold_alone(tiles, planted):
+    paths = sorted((planted.root / "evaluate").rglob("*.parquet"))
+    of_encoder = {name: read_predictions(paths, name, "a") for name in ("slpd", "slpd.fold0", "slpd.fold3")}
+    assert {name: [*read.values()] for name, read in of_encoder.items()} == {
+        "slpd": [0.5],
+        "slpd.fold0": [0.25],
+        "slpd.fold3": [0.75],
+    }
 
 
 def test_what_is_not_known_is_left_out(tiles, planted):
