@@ -363,7 +363,7 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
         (
             {"evaluate": {"classifiers": {"slpdd": ["knn"]}}},
             "evaluate.classifiers.slpdd",
-            "there are mean_color, patch_tokens, dino, slpd",
+            "there are mean_color, patch_tokens, mean_token, whitened_mean_token, dino, slpd",
         ),
         ({"evaluate": {"classifiers": {"patch_tokens": ["svm"]}}}, "evaluate.classifiers.patch_tokens.0", "'svm'"),
         (

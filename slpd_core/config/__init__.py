@@ -19,6 +19,8 @@ from slpd_core.config.base import (
     NETWORK_CLASSIFIERS,
     PATCH_FEATURES,
     PLAIN_NAME,
+    TOKEN_FEATURES,
+    WHITENED_FEATURES,
     Section,
     Seed,
     check_size,
@@ -70,6 +72,8 @@ __all__ = [
     "NETWORK_CLASSIFIERS",
     "PATCH_FEATURES",
     "PRESETS",
+    "TOKEN_FEATURES",
+    "WHITENED_FEATURES",
     "ClassifierTrainingConfig",
     "CohortTableConfig",
     "Config",
@@ -214,7 +218,7 @@ class Config(Section):
     def _problems_of_rows(self) -> list[str]:
         lines = []
         patches = [COLOR_FEATURES, PATCH_FEATURES, *self.patch_encoder.compared]
-        known = [*patches, *self.pretrain.runs]
+        known = [*patches, *TOKEN_FEATURES, *self.pretrain.runs]
         for features, names in self.evaluate.classifiers.items():
             if features not in known:
                 lines.append(

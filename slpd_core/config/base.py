@@ -45,8 +45,11 @@ CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 ATTENTION: tuple[Classifier, ...] = ("abmil", "vit_wsi")  # those that say how much each region counts
 NETWORK_CLASSIFIERS: tuple[Classifier, ...] = ("mil", "abmil", "dsmil", "vit_wsi")  # those that are trained in epochs
 PATCH_FEATURES, COLOR_FEATURES = "patch_tokens", "mean_color"  # the patch encoder's tokens; mean RGB of each patch
+# The mean token of each region, as it is and whitened -> its name in tables.
+TOKEN_FEATURES = {"mean_token": "mean token", "whitened_mean_token": "mean token, whitened"}
+WHITENED_FEATURES = "whitened_mean_token"
 # No run and no compared encoder is called so: names of other features, today's and those of earlier versions.
-RESERVED_NAMES = (PATCH_FEATURES, COLOR_FEATURES, "patch", "colour")
+RESERVED_NAMES = (PATCH_FEATURES, COLOR_FEATURES, *TOKEN_FEATURES, "patch", "colour")
 MAX_VALUES = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 

@@ -25,6 +25,7 @@ from slpd_core.evaluation.training import (
     choose_rate,
     train_network,
 )
+from slpd_core.evaluation.whitening import split_whitening
 from slpd_core.runtime import fast_imports
 
 TRAINING_RISKS = "training_risks"
@@ -55,8 +56,9 @@ class FittedClassifier:
         classifier: Its kind: knn, logreg, mil, abmil, dsmil or vit_wsi.
         endpoint: What it predicts.
         dim: D of the features that it reads.
-        arrays: State dict of a network, or the fitted arrays of knn and logreg; and of survival `training_risks`, the
-            median and the standard deviation of the training bags' risks, (2,).
+        arrays: State dict of a network, or the fitted arrays of knn and logreg; of survival `training_risks`, the
+            median and the standard deviation of the training bags' risks, (2,); and the arrays of a `Whitening` of the
+            features, if they are whitened.
         chosen: Of a network, the epoch of its weights, from 1, and the learning rate, as texts.
     """
 
@@ -141,8 +143,12 @@ def build_predictor(model: FittedClassifier) -> PredictSlide:
         model: The fitted classifier.
 
     Returns:
-        A function from features to prediction and attention.
+        A function from features to prediction and attention; it whitens the features if they are to be.
     """
+    whitening, arrays = split_whitening(model.arrays)
+    if whitening is not None:
+        predict_whitened = build_predictor(replace(model, arrays=arrays))
+        return lambda bag: predict_whitened(whitening(bag))
     if model.classifier not in ("knn", "logreg"):
         predict = _network_predictor(model)
     else:

@@ -5,7 +5,7 @@ evaluate.select: val they choose the epoch and the learning rate, and nothing el
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Unpack
@@ -21,6 +21,7 @@ from slpd_core.evaluation.classifiers import FittedClassifier, TrainingOptions
 from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_features, validated
 from slpd_core.evaluation.labels import describe_divided
 from slpd_core.evaluation.training import LR, Bags, Validation
+from slpd_core.evaluation.whitening import fit_whitening
 from slpd_core.runtime import log
 
 VERSION = 9
@@ -139,7 +140,7 @@ def select_validation(fold: Fold, select: Literal["last", "val"], lr_grid: Seque
 
 
 def fit_and_predict(
-    read: ReadSlide, fold: Fold, classifier: str, seed: int, **training: Unpack[TrainingOptions]
+    read: ReadSlide, fold: Fold, classifier: str, seed: int, *, whiten: bool = False, **options: Unpack[TrainingOptions]
 ) -> tuple[FittedClassifier, np.ndarray]:
     """Fit a classifier on a fold's training slides and predict its test slides.
 
@@ -148,13 +149,21 @@ def fit_and_predict(
         fold: Its slides.
         classifier: knn, logreg, mil, abmil, dsmil or vit_wsi.
         seed: Of the training.
-        training: Options of `fit_classifier`.
+        whiten: Whether features are whitened, by the training slides.
+        options: Of `fit_classifier`.
 
     Returns:
         The classifier, and the predictions of the test slides, float64 (test slides, P): each that of its bag.
     """
-    read_bag = fold.read_bags(read)
-    model = classifiers.fit_classifier(read_bag, fold.bags(fold.train), fold.endpoint, classifier, seed, **training)
+    read_bag, bags = fold.read_bags(read), fold.bags(fold.train)
+    if whiten:
+        whitening = fit_whitening(np.stack([read(slide).mean(0) for slide in fold.train["slide_id"]]))
+        model = classifiers.fit_classifier(
+            lambda bag: whitening(read_bag(bag)), bags, fold.endpoint, classifier, seed, **options
+        )
+        model = replace(model, arrays=model.arrays | whitening.arrays)
+    else:
+        model = classifiers.fit_classifier(read_bag, bags, fold.endpoint, classifier, seed, **options)
     predict = classifiers.build_predictor(model)
     predictions = {bag: predict(read_bag(bag))[0] for bag in fold.test["bag"].unique()}
     columns = len(fold.endpoint.prediction_columns)
@@ -162,13 +171,13 @@ def fit_and_predict(
 
 
 def predict_fold(
-    fold: Fold, read: ReadSlide, classifier: str, seed: int, **training: Unpack[TrainingOptions]
+    fold: Fold, read: ReadSlide, classifier: str, seed: int, *, whiten: bool = False, **options: Unpack[TrainingOptions]
 ) -> tuple[FittedClassifier, pd.DataFrame]:
     """Fit a classifier on a fold and predict its test slides.
 
     Args:
         fold: Its slides.
-        read, classifier, seed, training: As in `fit_and_predict`.
+        read, classifier, seed, whiten, options: As in `fit_and_predict`.
 
     Returns:
         The classifier, and the `evaluate` table of the test slides.
@@ -176,9 +185,9 @@ def predict_fold(
     Raises:
         ValueError: A slide has no features, or the training diverged.
     """
-    model, predictions = fit_and_predict(validated(read), fold, classifier, seed, **training)
+    model, predictions = fit_and_predict(validated(read), fold, classifier, seed, whiten=whiten, **options)
     if not np.isfinite(predictions).all():
-        lr = training.get("lr", LR)
+        lr = options.get("lr", LR)
         raise ValueError(f"fold {fold.index}: {classifier} diverged while training; lower evaluate.lr ({lr:g})")
     columns = ["fold", "slide_id", "patient_id", *fold.endpoint.columns]
     table = fold.test[columns].reset_index(drop=True)
@@ -229,7 +238,10 @@ def run(
         level, read, fingerprint = read_slides(tuple(sorted(slide_ids)))
         slides = select_fold(table, fold, endpoint, bags)
         validation = select_validation(slides, chosen, section.lr_grid or ())
-        model, predictions = predict_fold(slides, read, classifier, seed, validation=validation, **section.options)
+        whiten = features == config.WHITENED_FEATURES
+        model, predictions = predict_fold(
+            slides, read, classifier, seed, whiten=whiten, validation=validation, **section.options
+        )
         inputs = (folds_meta["fingerprint"], fingerprint, features, classifier, str(fold), str(seed))
         meta = artifacts.provenance("evaluate", VERSION, section.model_dump(), *inputs) | {"level": level} | meta_of_all
         meta |= patch_encoder_meta(tokens_dir / f"{slide_ids[0]}.h5")

@@ -1,6 +1,7 @@
-"""Features that classifiers read, one slide at a time: region embeddings, patch tokens or mean colors."""
+"""Features that classifiers read, one slide at a time: region embeddings, patch tokens, their means or colors."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,34 @@ def patch_features(
     Raises:
         ValueError: A slide was quarantined with this patch encoder, or its tokens are not those of the ledger.
     """
-    read, fingerprints = SlideCache(tokens_dir, kind), []
+    return SlideCache(tokens_dir, kind), _check_tokens(tokens_dir, slide_ids, ledger)
+
+
+def mean_token_features(tokens_dir: Path, slide_ids: list[str], ledger: pd.DataFrame) -> tuple[ReadSlide, str]:
+    """Read the mean token of each region; those that were read stay in memory.
+
+    Args:
+        tokens_dir, slide_ids, ledger: As in `patch_features`.
+
+    Returns:
+        A reader of a slide's regions, float32 (L, T), and the fingerprint of all tokens.
+
+    Raises:
+        ValueError: As in `patch_features`.
+    """
+
+    @cache
+    def read(slide_id: str) -> np.ndarray:
+        with artifacts.open_tokens(tokens_dir / f"{slide_id}.h5") as (opened, _):
+            means: np.ndarray = opened.tokens[()].mean(1, dtype=np.float32)
+        return means
+
+    return read, _check_tokens(tokens_dir, slide_ids, ledger)
+
+
+def _check_tokens(tokens_dir: Path, slide_ids: list[str], ledger: pd.DataFrame) -> str:
+    """The fingerprint of the tokens of slides; raises ValueError where a slide lacks them or has others."""
+    fingerprints = []
     ledger_fingerprints = dict(zip(ledger["slide_id"], ledger["fingerprint"], strict=True))
     for slide_id in sorted(slide_ids):
         path = tokens_dir / f"{slide_id}.h5"
@@ -106,7 +134,7 @@ def patch_features(
             if meta["fingerprint"] != ledger_fingerprints.get(slide_id):
                 raise ValueError(f"{path}: not the tokens of the ledger; {artifacts.rebuild_hint(path)}")
             fingerprints.append(meta["fingerprint"])
-    return read, artifacts.fingerprint(*fingerprints)
+    return artifacts.fingerprint(*fingerprints)
 
 
 def read_features(
@@ -130,6 +158,8 @@ def read_features(
     ledger, meta = artifacts.read_table(ledger_path, "ledger")
     if embed_path:
         return "region", *region_features(embed_path, meta["fingerprint"])
+    if features in config.TOKEN_FEATURES:
+        return "region", *mean_token_features(tokens_dir, slide_ids, ledger)
     kind = "mean_color" if features == config.COLOR_FEATURES else "tokens"
     return "color" if kind == "mean_color" else "patch", *patch_features(tokens_dir, slide_ids, ledger, kind)
 

@@ -287,5 +287,7 @@ def _feature_size(
     if features in embed_dims:
         return round(regions_per_slide), embed_dims[features]
     encoder = encoders.get(features, encoders[config.PATCH_FEATURES])
+    if features in config.TOKEN_FEATURES:
+        return round(regions_per_slide), encoder.token_dim
     dim = 3 if features == config.COLOR_FEATURES else encoder.token_dim
     return round(regions_per_slide * encoder.patches_per_region), dim

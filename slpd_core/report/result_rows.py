@@ -78,7 +78,8 @@ class ResultRow:
     @property
     def names(self) -> dict[str, str]:
         """Names of the row in the table: level of the features, pretraining, classifier."""
-        pretrained = {"color": NONE, "patch": self.patch_encoder, "region": self.features}
+        of_regions = config.TOKEN_FEATURES.get(self.features, self.features)
+        pretrained = {"color": NONE, "patch": self.patch_encoder, "region": of_regions}
         return {
             "features": self.level,
             "pretraining": pretrained[self.level],

@@ -45,7 +45,7 @@ class Rows:
         self.settings, self.encoders, self.tasks, self.scored = settings, encoders, tasks, scored
         self.paths, self.folds = encoders.paths, range(settings.folds.count)
         # Names of features that classifiers may be trained on, whether evaluate.classifiers names them or not.
-        plain = (config.COLOR_FEATURES, config.PATCH_FEATURES)
+        plain = (config.COLOR_FEATURES, config.PATCH_FEATURES, *config.TOKEN_FEATURES)
         self.feature_names = [*plain, *settings.patch_encoder.compared, *encoders.runs]
         for task in {*tasks} - {task for task, *_ in self.evaluated}:
             raise ValueError(

@@ -283,6 +283,7 @@ def run(stored, settings):
 
 
 LEVELS = {"mean_color": "color", "patch_tokens": "patch", "untrained": "patch", "slpd": "region"}
+LEVELS |= {"mean_token": "region", "whitened_mean_token": "region"}
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -318,6 +319,23 @@ def test_equal_tokens_give_equal_rows_whatever_their_encoder_is_called(run, stor
     other, other_meta = run("untrained", classifier, "untrained")
     pd.testing.assert_frame_equal(one, other)
     assert meta["fingerprint"] != other_meta["fingerprint"]
+
+
+def test_the_mean_token_of_a_region_is_that_of_its_patches(stored, ledger):
+    read, fingerprint = features_of.mean_token_features(stored / "tokens", ["x00-0", "y00-0"], ledger)
+    whole, _ = artifacts.read_tokens(stored / "tokens" / "y00-0.h5")
+    np.testing.assert_allclose(read("y00-0"), whole.tokens.astype(float).mean(1), atol=1e-4)
+    assert read("y00-0").dtype == np.float32
+    assert fingerprint == features_of.patch_features(stored / "tokens", ["y00-0", "x00-0"], ledger)[1]
+    with pytest.raises(ValueError, match=r"x00-0\.h5: not the tokens of the ledger"):
+        features_of.mean_token_features(stored / "tokens", ["x00-0"], ledger[ledger["slide_id"] != "x00-0"])
+
+
+@pytest.mark.parametrize(("features", "whitened"), [("mean_token", False), ("whitened_mean_token", True)])
+def test_the_mean_token_is_whitened_where_its_name_says_so(run, stored, features, whitened):
+    run(features, "knn")
+    model, _ = classifiers.read_classifier(stored / "out.safetensors")
+    assert ("whitening.matrix" in model.arrays) == whitened
 
 
 def test_colours_are_read_from_0_to_1_a_patch_each(stored, ledger):

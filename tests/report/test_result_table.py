@@ -17,7 +17,7 @@ CLASSES = ["x", "y"]
 ENDPOINT = make_endpoint("classification", CLASSES)
 
 
-LEVELS = {"mean_color": "color", "dino": "region", "slpd": "region"}  # all others are of patches
+LEVELS = {"mean_color": "color", **dict.fromkeys(("dino", "slpd", "mean_token", "whitened_mean_token"), "region")}
 
 
 def fold_of(features, classifier, fold, strength, n=12, source="random", name="vit"):
@@ -64,6 +64,12 @@ def folds():
 def table(folds):
     rows = result_rows.join_folds(folds, ["dino", "slpd"])
     return result_table.make_table(rows, result_rows.select_reference(rows, "slpd/knn"), ENDPOINT)
+
+
+def test_mean_tokens_stand_before_the_runs_under_names_of_their_own():
+    parts = [fold_of(features, "knn", 0, 1.0) for features in ("slpd", "whitened_mean_token", "mean_token")]
+    rows = result_rows.join_folds(parts, ["slpd"])
+    assert [row.names["pretraining"] for row in rows] == ["mean token, whitened", "mean token", "slpd"]
 
 
 def test_patch_stands_first_then_the_runs_as_given_and_classifiers_in_their_order(folds):
