@@ -11,8 +11,9 @@ from benchmarks.evidence.cohorts import GRID, Composed
 from benchmarks.evidence.stain_maps import StainMaps
 from benchmarks.slides import settings
 from slpd_core import config
+from slpd_core.evaluation.whitening import fit_whitening
 from slpd_core.pretraining.pretrain import select_arguments
-from slpd_core.pretraining.slide_offset import mean_tokens, slide_covariance
+from slpd_core.pretraining.slide_offset import mean_tokens
 from slpd_core.pretraining.stage_two import StageTwo
 from slpd_core.pretraining.token_dataset import embed_regions
 from slpd_core.ssl.checkpoint import Checkpoint
@@ -59,13 +60,6 @@ def section_of(arm: str) -> config.PretrainRunConfig:
     return settings().pretrain.run("slpd").model_copy(update=RECIPE | CROPS[2 * GRID] | TRAINED[arm])
 
 
-def whitening(composed: Composed) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate the mean and the inverse square root of the covariance of the slides' mean tokens, with shrinkage."""
-    means = mean_tokens(composed.cohort)
-    values, vectors = np.linalg.eigh(slide_covariance(means))
-    return means.mean(0), vectors / np.sqrt(values) @ vectors.T
-
-
 def embed(composed: Composed, arm: str, seed: int, maps: StainMaps | None = None) -> np.ndarray:
     """Embed the regions by an arm, (regions, D); arms with stain maps need them."""
     cohort = composed.cohort
@@ -76,9 +70,7 @@ def embed(composed: Composed, arm: str, seed: int, maps: StainMaps | None = None
     if arm == "mean token":
         return cohort.tokens.float().mean((1, 2)).numpy()
     if arm == "whitened mean token":
-        center, whiten = whitening(composed)
-        whitened: np.ndarray = (cohort.tokens.float().mean((1, 2)).numpy() - center) @ whiten
-        return whitened
+        return fit_whitening(mean_tokens(cohort))(cohort.tokens.float().mean((1, 2)).numpy())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if arm == "untrained":
         networks = StageTwo.create(cohort, seed=seed, device=device, **select_arguments(section_of("dino"))).networks
