@@ -146,16 +146,15 @@ def remark_leaks(ledger: pd.DataFrame, known: Mapping[str, str]) -> pd.DataFrame
     return ledger.assign(remarks=remarks)
 
 
-def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine", external: bool = False) -> None:
+def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine") -> None:
     """Log the slides that are left out, and the remarks on the others.
 
     Args:
         ledger: One row per slide.
         on_bad_slide: "quarantine" leaves bad slides out; "stop" raises an error.
-        external: Whether the slides are of an external cohort, of which none need be left.
 
     Raises:
-        ValueError: There are bad slides and `on_bad_slide` is "stop", or no slide is left.
+        ValueError: There are bad slides and `on_bad_slide` is "stop".
     """
     for line in [*exclusion_messages(ledger), *format_remarks(ledger)]:
         log.warning("%s", line)
@@ -163,10 +162,20 @@ def check(ledger: pd.DataFrame, *, on_bad_slide: str = "quarantine", external: b
     names = ", ".join(bad["slide_id"])
     if len(bad) and on_bad_slide == "stop":
         raise ValueError(f"{len(bad)} bad slide(s): {names}; repair them or set ledger.on_bad_slide to quarantine")
-    if not external and not (ledger["status"] == artifacts.OK).any():
-        raise ValueError(
-            f"no slide has regions, {len(bad)} of {len(ledger)} are quarantined; the log names the reasons"
-        )
+
+
+def check_any_left(ledger: pd.DataFrame) -> None:
+    """Check that a slide is left, as pretraining and evaluation need.
+
+    Args:
+        ledger: One row per slide.
+
+    Raises:
+        ValueError: None is.
+    """
+    if not (ledger["status"] == artifacts.OK).any():
+        n_bad = (ledger["status"] == artifacts.QUARANTINED).sum()
+        raise ValueError(f"no slide has regions, {n_bad} of {len(ledger)} are quarantined; the log names the reasons")
 
 
 def check_precision(precisions: Mapping[str, str]) -> None:
@@ -236,7 +245,7 @@ def run(
         unmatched: Names of files in tissue.masks_dir that belong to no slide.
 
     Raises:
-        ValueError: As `remark_copies` and `check`; or tokens have several precisions.
+        ValueError: As `remark_copies`, `check` and `check_any_left`; or tokens have several precisions.
     """
     sheet, sheet_meta = artifacts.read_table(sheet_path, "sheet")
     ledger, inputs = _build_rows(sheet.to_dict("records"), tissue_paths, encoded_paths)
@@ -245,7 +254,9 @@ def run(
     ledger = remark_leaks(ledger, known)
     leaked = [known[content] for content in ledger["slide_fingerprint"] if content in known]
     inputs = [sheet_meta["fingerprint"], *inputs, *leaked]
-    check(ledger, **section.model_dump(), external=external)
+    check(ledger, **section.model_dump())
+    if not external:  # of external slides none need be left
+        check_any_left(ledger)
     outlined = (ledger["tissue_source"] != "segmented").sum()
     log.info("%d slides, %d outlined by hand, %s regions", len(ledger), outlined, f"{ledger['regions'].sum():,}")
     meta = artifacts.provenance("ledger", VERSION, section.model_dump(), *inputs)
