@@ -22,7 +22,7 @@ from slpd_core.evaluation.features import ReadSlide, patch_encoder_meta, read_fe
 from slpd_core.evaluation.labels import describe_divided
 from slpd_core.evaluation.training import LR, Bags, Validation
 from slpd_core.evaluation.whitening import fit_whitening
-from slpd_core.runtime import log
+from slpd_core.runtime import log, progress
 
 VERSION = 9
 
@@ -233,7 +233,8 @@ def run(
     def read_slides(slide_ids: tuple[str, ...]) -> tuple[str, ReadSlide, str]:
         return read_features(features, embed_path, tokens_dir, list(slide_ids), ledger_path)
 
-    for fold, out_path, model_path in zip(folds, out_paths, model_paths, strict=True):
+    files = zip(folds, out_paths, model_paths, strict=True)
+    for fold, out_path, model_path in progress(files, len(folds), f"{features}/{classifier}", "folds"):
         slide_ids = table.loc[table["fold"] == fold, "slide_id"].to_list()
         level, read, fingerprint = read_slides(tuple(sorted(slide_ids)))
         slides = select_fold(table, fold, endpoint, bags)

@@ -179,7 +179,8 @@ def choose_rate(train: Callable[[float], TrainedNetwork], rates: Sequence[float]
     Raises:
         ValueError: The validation loss is finite after no epoch of any rate.
     """
-    best = min(map(train, rates), key=lambda network: network.loss)
+    tried = progress(map(train, rates), len(rates), name, "learning rates")
+    best = min(tried, key=lambda network: network.loss)
     if not best.arrays:
         setting, shown = "lr_grid" if len(rates) > 1 else "lr", ", ".join(f"{rate:g}" for rate in rates)
         raise ValueError(f"{name} diverged while training; lower evaluate.{setting} ({shown})")

@@ -22,7 +22,7 @@ def main(text: str) -> None:
     rank, threads = node.node_rank, arguments["threads"]
     log_path = job_log.with_suffix(f".node{rank}{job_log.suffix}") if rank else job_log
     name = f"pretrain {job_log.stem}, node {rank}"
-    with runtime.job(str(log_path), name, threads=threads, gpus=spec.gpus, append_log=not rank) as device:
+    with runtime.job(str(log_path), name, threads=threads, gpus=spec.gpus) as device:
         pretrain.train_on_node(spec.model_copy(update={"device": device}), node)
 
 

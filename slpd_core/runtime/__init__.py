@@ -1,10 +1,10 @@
 """A job's log, progress, randomness, threads and device."""
 
 from slpd_core.runtime.gpus import gpu_slot
+from slpd_core.runtime.job_progress import JobProgress, note_progress, progress, progress_path, read_progress
 from slpd_core.runtime.jobs import job
 from slpd_core.runtime.logs import file_handler, log, terminal_handler
 from slpd_core.runtime.messages import escape_controls, name_some
-from slpd_core.runtime.progress_bar import progress
 from slpd_core.runtime.rng import generator
 from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, deferred_sigterm, sigterm_exits
 from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limit_spinning, limited_threads
@@ -12,6 +12,7 @@ from slpd_core.runtime.threads import fast_imports, keep_freed_memory, limit_spi
 __all__ = [
     "SECONDS_TO_STOP",
     "TERMINATED",
+    "JobProgress",
     "deferred_sigterm",
     "escape_controls",
     "fast_imports",
@@ -24,7 +25,10 @@ __all__ = [
     "limited_threads",
     "log",
     "name_some",
+    "note_progress",
     "progress",
+    "progress_path",
+    "read_progress",
     "sigterm_exits",
     "terminal_handler",
 ]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slpd_core.runtime.gpus import gpu_slot, pytorch_can_use
+from slpd_core.runtime.job_progress import progress_path
 from slpd_core.runtime.logs import file_handler, log, terminal_handler
 from slpd_core.runtime.signals import TERMINATED, sigterm_exits
 from slpd_core.runtime.threads import keep_freed_memory, limited_threads
@@ -21,18 +22,16 @@ def job(
     *,
     threads: int = 1,
     gpus: int = 0,
-    append_log: bool = False,
     keep_memory: bool = True,
     wait_s: float = 0,
 ) -> Iterator[str]:
     """Run a job's work with a log file, limited threads and reserved GPUs; a failure prints one clear line.
 
     Args:
-        log_path: File of the log, with the traceback of a failure.
+        log_path: File of the log, with the traceback of a failure; each attempt appends to it.
         name: Stage and subject, such as "tissue slide-7".
         threads: Threads of the numerical libraries.
         gpus: GPUs to reserve.
-        append_log: Whether another process of the job has begun the log.
         keep_memory: Whether to call `keep_freed_memory`.
         wait_s: Seconds before the work begins; more than 0 after a failed attempt.
 
@@ -40,9 +39,9 @@ def job(
         The device: "cuda" if the job holds GPUs that PyTorch can use, else "cpu".
 
     Raises:
-        SystemExit: The work failed, or SIGTERM stopped it.
+        SystemExit: The work failed, or SIGTERM or Ctrl-C stopped it.
     """
-    to_file = _log_to(log_path, name, append=append_log)
+    to_file = _log_to(log_path, name)
     started = time.monotonic()
     if keep_memory:
         keep_freed_memory()
@@ -53,7 +52,7 @@ def job(
     except SystemExit as stop:
         if stop.code == TERMINATED:
             log.error(
-                "stopped by SIGTERM after %.1f s: time limit or canceled",
+                "stopped after %.1f s: canceled, or at its time limit",
                 time.monotonic() - started,
             )
         raise
@@ -63,6 +62,7 @@ def job(
         sys.exit(1)
     finally:
         to_file.close()
+        progress_path(log_path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -74,15 +74,15 @@ def _after(seconds: float) -> Iterator[None]:
     yield
 
 
-def _log_to(log_path: str, name: str, *, append: bool) -> logging.Handler:
+def _log_to(log_path: str, name: str) -> logging.Handler:
     """The handler of a job's log file; warnings go to the terminal too."""
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-    if not append:
-        Path(log_path).write_bytes(b"")
+    progress_path(log_path).unlink(missing_ok=True)  # of an attempt that was killed
     to_file = file_handler(log_path)
     log.handlers = [to_file, terminal_handler(f"[{name}] ")]
     log.setLevel(logging.INFO)
     log.propagate = False
+    log.info("---- %s begins ----", name)
     return to_file
 
 

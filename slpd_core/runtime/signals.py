@@ -1,18 +1,22 @@
-"""SIGTERM, which clusters send before they kill."""
+"""SIGTERM, which clusters send before they kill, and SIGINT, which Ctrl-C sends."""
 
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 SECONDS_TO_STOP = 25  # between SIGTERM and the exit; Slurm kills after 30 s
-TERMINATED = 128 + signal.SIGTERM  # the exit status of a job that SIGTERM stopped
+TERMINATED = 128 + signal.SIGTERM  # the exit status of a job that was asked to stop
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM, so that open `with` blocks clean up; Slurm sends it some time before SIGKILL.
+    """Raise SystemExit on SIGTERM or Ctrl-C, so that open `with` blocks clean up.
+
+    Slurm sends SIGTERM some time before SIGKILL.
 
     Outside the main thread signals stay as they are.
 
@@ -20,38 +24,46 @@ def sigterm_exits() -> Iterator[None]:
         Nothing.
 
     Raises:
-        SystemExit: SIGTERM arrived; its code is TERMINATED.
+        SystemExit: A signal arrived; its code is TERMINATED.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the clean-up
         sys.exit(TERMINATED)
 
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
+    with _handled_by(stop):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 @contextmanager
 def deferred_sigterm() -> Iterator[Callable[[], bool]]:
-    """Defer SIGTERM to the end of the block.
+    """Defer SIGTERM and Ctrl-C to the end of the block.
 
     Yields:
-        A function that returns whether SIGTERM has arrived.
+        A function that returns whether one has arrived.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     arrived: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda signum, _: arrived.append(signum))
     try:
-        yield lambda: bool(arrived)
+        with _handled_by(lambda signum, _: arrived.append(signum)):
+            yield lambda: bool(arrived)
     finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
         if arrived:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(arrived[0])
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle the signals that stop a job."""
+    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before or signal.SIG_DFL)

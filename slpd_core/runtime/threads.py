@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 
 from threadpoolctl import threadpool_limits
 
+from slpd_core.runtime.signals import TERMINATED
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # Turns that a waiting thread of GCC's OpenMP makes before it sleeps. By default it makes as many as it can for some 100
 # ms, and takes a core from whoever shares the machine: beside one busy process a training step of small layers took 20
@@ -39,6 +41,8 @@ def fast_imports() -> Iterator[None]:
     gc.disable()
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(TERMINATED)  # a job that has not begun
     finally:
         gc.freeze()
         gc.enable()

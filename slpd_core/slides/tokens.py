@@ -9,7 +9,7 @@ from typing import Any
 
 from slpd_core import artifacts, config
 from slpd_core.encoders.patch_encoder_file import parse_metadata
-from slpd_core.runtime import log
+from slpd_core.runtime import log, progress
 from slpd_core.slides import kept_tokens, token_cache
 from slpd_core.slides.cohort_precision import format_encoder_meta, resolve_cohort_precision
 from slpd_core.slides.encoding import SlideTask, encode_slides
@@ -153,7 +153,7 @@ def run(
             **options,
         )
     with closing(encoded):
-        for slide, regions in encoded:
+        for slide, regions in progress(encoded, len(encoded_by_slide), "tokens", "slides"):
             _write_encoded(slide, regions, encoded_by_slide[slide], encoder_meta)
             if len(regions.coords):
                 _store_encoded(slide, cache_dir, kept_dir)

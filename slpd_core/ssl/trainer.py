@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from slpd_core.runtime import TERMINATED, deferred_sigterm, log, progress
+from slpd_core.runtime import TERMINATED, deferred_sigterm, log, note_progress, progress
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
 from slpd_core.ssl.monitoring import to_tensorboard
@@ -58,7 +58,7 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
     networks, epochs, batch_size = stage.networks, stage.recipe.epochs, min(stage.recipe.batch_size, len(stage))
     distributed.require_even_shards(batch_size, f"{stage.config_key}.batch_size", stage.unit)
     history, state = _resume(stage, checkpoint)
-    for epoch in range(len(history), epochs):
+    for epoch in progress(range(len(history), epochs), epochs, "training", "epochs", done=len(history)):
         started = time.monotonic()
         if state is None:
             # log_out_dim is the entropy of uniform targets: the most that teacher_entropy can be.
@@ -111,7 +111,7 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
     batches, first = stage.shuffle(epoch), len(metrics)
     n_steps = len(batches)
     with closing(stage.load(epoch, batches, first)) as loader:
-        for i in progress(range(first, n_steps), n_steps - first, f"epoch {epoch + 1}", "steps"):
+        for i in progress(range(first, n_steps), n_steps, f"epoch {epoch + 1}", "steps", done=first):
             torch.manual_seed(stage.torch_seed("drop_path", epoch, i) + distributed.rank())
             state.row |= apply_schedules(networks, stage.recipe, epoch * n_steps + i, n_steps, len(batches[i]))
             metrics_of_step = stage.backward(next(loader))
@@ -121,7 +121,9 @@ def train_epoch(stage: PretrainingStage, state: EpochState, asked_to_stop: Calla
             last = i + 1 == n_steps
             stop = not last and should_stop(i, networks.device, asked=asked_to_stop())
             if stop or last or (i + 1) % STEPS_BETWEEN_CHECKS == 0:
-                check_finite(torch.stack(metrics)[:, 0], epoch, batches, stage)
+                losses = torch.stack(metrics)[:, 0]
+                check_finite(losses, epoch, batches, stage)
+                note_progress(f"loss {losses.mean().item():.2f}")
             if stop:
                 return False
     state.row |= dict(zip(metrics_of_step, torch.stack(metrics).nanmean(0).tolist(), strict=True))

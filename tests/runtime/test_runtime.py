@@ -107,17 +107,17 @@ def test_a_job_logs_to_its_file_and_warns_on_the_terminal(tmp_path, capsys):
 
 def test_a_job_and_its_other_processes_write_one_log(tmp_path):
     path = tmp_path / "a.log"
-    for _ in range(2):  # a job that is started again begins its log anew
+    for _ in range(2):  # a job that is started again appends
         with runtime.job(str(path), "a"):
             runtime.log.info("before")
             for number in range(2):
                 line = f"runtime.log.info('from {number}')"
-                code = f"from slpd_core import runtime\nwith runtime.job({str(path)!r}, 'b', append_log=True): {line}"
+                code = f"from slpd_core import runtime\nwith runtime.job({str(path)!r}, 'b'): {line}"
                 subprocess.run([sys.executable, "-c", code], check=True)
                 runtime.log.info("after %d", number)
     lines = [line.split(" INFO ")[1] for line in path.read_text().splitlines()]
-    said = [line for line in lines if not line.startswith("done in")]
-    assert said == ["before", "from 0", "after 0", "from 1", "after 1"]
+    said = [line for line in lines if not line.startswith(("done in", "---- b begins"))]
+    assert said == ["---- a begins ----", "before", "from 0", "after 0", "from 1", "after 1"] * 2
 
 
 def test_a_failure_is_one_line_and_its_traceback_is_in_the_log(tmp_path, capsys):
@@ -151,26 +151,28 @@ def test_every_failure_is_one_line_and_its_traceback_is_in_the_log(tmp_path, cap
     assert "test_runtime.py" in log.read_text()
 
 
-def test_sigterm_lets_a_job_clean_up(tmp_path, capsys):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_a_job_clean_up(tmp_path, capsys, number):
     left = tmp_path / "half written"
     previous = signal.getsignal(signal.SIGTERM)
 
     def work():
         left.touch()
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(10)
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)  # a second one, while cleaning up
+            os.kill(os.getpid(), number)  # a second one, while cleaning up
             left.unlink()
 
     with pytest.raises(SystemExit) as stop, runtime.job(str(tmp_path / "a.log"), "a"):
         work()
     assert stop.value.code == 143
     assert not left.exists()
-    assert "[a] stopped by SIGTERM" in capsys.readouterr().err
-    assert "stopped by SIGTERM" in (tmp_path / "a.log").read_text()
+    assert re.fullmatch(r"\[a\] stopped after 0\.\d s: canceled, or at its time limit\n", capsys.readouterr().err)
+    assert "stopped after" in (tmp_path / "a.log").read_text()
     assert signal.getsignal(signal.SIGTERM) is previous
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_exit_of_the_work_itself_is_passed_on(tmp_path, capsys):
