@@ -29,7 +29,7 @@ $(DRAWN): $(wildcard slpd_core/demo/*.py) | $(ENV)
 	python -m slpd_core.demo --out $(@D)
 
 demo: $(DRAWN)
-	snakemake --cores $(CORES) --configfile cohorts/demo.yaml --quiet rules host
+	snakemake --cores $(CORES) --configfile cohorts/demo.yaml
 	@cat results/demo/report/label/table.md
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 

@@ -34,17 +34,22 @@ onstart:
     messages.clamp_future_mtimes(PATHS.root)
     messages.report_outlines(SLIDES)
     messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=True)
+    run_display.show_run(workflow, PATHS)
 
 
 onsuccess:
+    last_lines = run_display.end_run(workflow)
     messages.report_excluded(PATHS, SLIDES.external)
     messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=False)
     messages.report_run_remarks(PATHS, ENCODERS.names)
+    messages.report_lines(last_lines)
 
 
 onerror:
+    last_lines = run_display.end_run(workflow)
     messages.report_excluded(PATHS, SLIDES.external)
     messages.report_run_remarks(PATHS, ENCODERS.names)
+    messages.report_lines(last_lines)
 
 
 rule all:

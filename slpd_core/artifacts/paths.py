@@ -148,6 +148,7 @@ class CohortPaths:
     tokens_dir = PathPattern("tokens", "compared/{encoder}/tokens")
     tables_dir = PathPattern("tables")
     state_dir = PathPattern("state")  # of slides' files, failures to read and precision, kept from run to run
+    forecast = PathPattern("preflight/forecast.json")  # by which a run tells the time that it has left
     joined_slides = PathPattern("state/joined_slides.json")  # the slides of each job of tokens that has several
     kept_tokens_dir = PathPattern("state/tokens", "state/compared/{encoder}/tokens")  # of such jobs
     logs_dir = PathPattern("logs")

@@ -10,14 +10,13 @@ from slpd_core.workflow.forecast import (
     PATCH_ENCODER_MB,
     PRETRAIN_MB,
     READING_THREADS,
+    START_SECONDS,
     TISSUE_MB,
     classifier_epochs,
     encoding_mb,
     tokens_gb,
     training_hours,
 )
-
-START_SECONDS = 3.0  # of a job that loads PyTorch
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class StageForecast:
     at_a_time: int
     memory_mb: float
     gigabytes: float = 0.0
+
+    @property
+    def job_seconds(self) -> float:
+        """Seconds per job."""
+        return 3600 * self.hours / max(1, self.jobs)
 
     @property
     def hours_here(self) -> float:

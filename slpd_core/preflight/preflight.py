@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from slpd_core import config
+from slpd_core import artifacts, config
+from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.config.published import find_published
 from slpd_core.preflight import checks, consistency, encoder_terms, forecast, throughput
 from slpd_core.preflight.checks import FAIL, NOTE, OK, PreflightReport
@@ -37,7 +38,7 @@ def run(
     gpus: int,
     pretrain_mb: float = PRETRAIN_MB,
 ) -> None:
-    """Print what is wrong and what a run would take.
+    """Print what is wrong and what a run would take, which is kept for the run to tell the time that it has left.
 
     Args:
         settings: The whole config.
@@ -116,6 +117,8 @@ def _forecast_work(
         report.add(FAIL, "regions", text)
     _check_runs(report, settings, sample, speed.token_dim)
     stages = forecast_stages(settings, tasks, slides, sample, encoders, machine)
+    seconds = {stage.name: stage.job_seconds for stage in stages}
+    artifacts.write_json(CohortPaths(results).forecast(), {"seconds": seconds})
     checks.check_disk(report, results, sum(stage.gigabytes for stage in stages))
     needed_gb = tokens_gb(n_regions, speed.patches_per_region, speed.token_dim, with_colors=False)
     checks.check_memory(report, needed_gb, MEMORY_SHARE * machine.pretrain_mb / 1e3)

@@ -96,11 +96,7 @@ class _Tracker:
         now, log_path = time.monotonic(), job_log_path()
         if log_path and now - self.written >= SECONDS_BETWEEN_WRITES:
             self.written = now
-            path = progress_path(log_path)
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            with suppress(OSError):  # a full disk is the work's to report
-                part.write_text(json.dumps(asdict(self.state())))
-                part.replace(path)
+            _write_state(log_path, self.state())
 
 
 _TRACKER = _Tracker()
@@ -125,6 +121,24 @@ def progress_path(log_path: str | Path) -> Path:
         The path; the file exists while the job is in a loop.
     """
     return Path(log_path).with_suffix(".progress")
+
+
+def begin_progress(log_path: str | Path) -> None:
+    """Tell that a job has begun.
+
+    Args:
+        log_path: The job's log.
+    """
+    _write_state(log_path, JobProgress("", "", 0, 0))
+
+
+def _write_state(log_path: str | Path, state: JobProgress) -> None:
+    """Write a job's file, whole."""
+    path = progress_path(log_path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with suppress(OSError):  # a full disk is the work's to report
+        part.write_text(json.dumps(asdict(state)))
+        part.replace(path)
 
 
 def read_progress(log_path: str | Path) -> JobProgress | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slpd_core.runtime.gpus import gpu_slot, pytorch_can_use
-from slpd_core.runtime.job_progress import progress_path
+from slpd_core.runtime.job_progress import begin_progress, progress_path
 from slpd_core.runtime.logs import file_handler, log, terminal_handler
 from slpd_core.runtime.signals import TERMINATED, sigterm_exits
 from slpd_core.runtime.threads import keep_freed_memory, limited_threads
@@ -42,6 +42,7 @@ def job(
         SystemExit: The work failed, or SIGTERM or Ctrl-C stopped it.
     """
     to_file = _log_to(log_path, name)
+    begin_progress(log_path)
     started = time.monotonic()
     if keep_memory:
         keep_freed_memory()
@@ -77,7 +78,6 @@ def _after(seconds: float) -> Iterator[None]:
 def _log_to(log_path: str, name: str) -> logging.Handler:
     """The handler of a job's log file; warnings go to the terminal too."""
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-    progress_path(log_path).unlink(missing_ok=True)  # of an attempt that was killed
     to_file = file_handler(log_path)
     log.handlers = [to_file, terminal_handler(f"[{name}] ")]
     log.setLevel(logging.INFO)

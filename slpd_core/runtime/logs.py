@@ -6,14 +6,19 @@ import sys
 from slpd_core.runtime.messages import escape_controls
 
 log = logging.getLogger("slpd")
+CLEAR_BELOW = "\r\x1b[J"  # the terminal's line and those below
 
 
 class _PlainFormatter(logging.Formatter):
     """Escapes control characters, which texts quoted from slides, sheets and weights may contain."""
 
+    def __init__(self, pattern: str, before: str = "") -> None:
+        super().__init__(pattern)
+        self.before = before
+
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
-        return escape_controls(super().format(record), keep="\n\t")
+        return self.before + escape_controls(super().format(record), keep="\n\t")
 
 
 def terminal_handler(prefix: str = "") -> logging.Handler:
@@ -26,7 +31,8 @@ def terminal_handler(prefix: str = "") -> logging.Handler:
         The handler.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PlainFormatter(f"{prefix}%(message)s"))
+    clear = CLEAR_BELOW if sys.stderr.isatty() else ""  # the lines of a run, which are drawn again
+    handler.setFormatter(_PlainFormatter(f"{prefix}%(message)s", clear))
     handler.setLevel(logging.WARNING)
     return handler
 

@@ -1,5 +1,7 @@
 """Time and memory per job: rules ask for them at assumed speeds, preflight forecasts them at measured ones."""
 
+START_SECONDS = 3.0  # of a job that loads PyTorch
+
 # Assumed speeds: a tenth of an H200's, so that a slower machine still has time enough.
 PATCHES_PER_S, REGIONS_PER_S = 300.0, 250.0  # of stage one and of a pretraining run
 SLIDES_PER_S = 2.5  # of the slowest classifier on 15,000 patches per slide: 0.12 s, with other jobs beside it

@@ -85,6 +85,16 @@ def report_run_remarks(paths: CohortPaths, encoders: Iterable[str]) -> None:
                 _say(f"pretrain {name}: {remark}")
 
 
+def report_lines(lines: Iterable[str]) -> None:
+    """Print lines.
+
+    Args:
+        lines: The lines.
+    """
+    for line in lines:
+        _say(line)
+
+
 def _say(line: str) -> None:
     """Print a line to the terminal."""
     print(escape_controls(line), file=sys.stderr)

@@ -9,7 +9,7 @@ import pytest
 from slpd_core.artifacts.paths import CohortPaths, PathPattern, join_encoder_name, split_encoder_name
 
 ROOT = Path(__file__).parents[2]
-UNNAMED = {"state_dir", "joined_slides", "kept_tokens_dir", "logs_dir", "benchmarks_dir"}  # undeclared
+UNNAMED = {"state_dir", "forecast", "joined_slides", "kept_tokens_dir", "logs_dir", "benchmarks_dir"}  # undeclared
 UNNAMED |= {"checkpoint", "patch_checkpoint"}
 
 

@@ -67,7 +67,7 @@ def test_progress_is_written_seldom_and_whole(tmp_path, monkeypatch):
         now[0] = 100.0
         for _ in runtime.progress(range(80), 80, "a", "slides"):
             now[0] += 0.125
-    assert len(written) == 1 + 10 // job_progress.SECONDS_BETWEEN_WRITES
+    assert len(written) == 2 + 10 // job_progress.SECONDS_BETWEEN_WRITES
     assert list(tmp_path.iterdir()) == [log]
 
 
@@ -80,6 +80,7 @@ def test_a_broken_file_tells_nothing(tmp_path, text):
 def test_a_job_that_cannot_write_its_progress_works_on(tmp_path, clock):
     log = tmp_path / "a.log"
     with runtime.job(str(log), "a"):
+        runtime.progress_path(log).unlink()
         runtime.progress_path(log).mkdir()  # in the place of the file
         assert list(runtime.progress(range(3), 3, "a", "slides")) == [0, 1, 2]
         runtime.progress_path(log).rmdir()

@@ -368,7 +368,7 @@ def test_rows_of_this_and_another_cohort_join_in_a_table(finished, snakemake):
     assert "report.tables: none is named" in nothing.stdout + nothing.stderr
 
 
-def test_the_preflight_looks_and_leaves_nothing(finished, snakemake):
+def test_the_preflight_looks_and_leaves_its_log_and_forecast_alone(finished, snakemake):
     def dates() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in finished[0].glob("results/**/*") if path.is_file()}
 
@@ -377,7 +377,10 @@ def test_the_preflight_looks_and_leaves_nothing(finished, snakemake):
     assert done.returncode == 0, done.stderr
     assert "Ready." in done.stdout
     assert "torn.tiff: " in done.stdout
-    assert {path.name for path, date in dates().items() if date != before.get(path)} == {"preflight.log"}
+    assert {path.name for path, date in dates().items() if date != before.get(path)} == {
+        "preflight.log",
+        "forecast.json",
+    }
     assert snakemake(finished[0], "-n").jobs == {}
 
 
