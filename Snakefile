@@ -43,6 +43,13 @@ onsuccess:
     messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=False)
     messages.report_run_remarks(PATHS, ENCODERS.names)
     messages.report_lines(last_lines)
+    planned = {job.rule.name for job in workflow.dag.jobs}
+    reference = CONFIG.report.reference
+    messages.report_lines(
+        outcomes.describe_outcomes(
+            planned, PATHS, TASKS.endpoints, CONFIG.predict.sheet, reference
+        )
+    )
 
 
 onerror:

@@ -86,7 +86,7 @@ def report_run_remarks(paths: CohortPaths, encoders: Iterable[str]) -> None:
 
 
 def report_lines(lines: Iterable[str]) -> None:
-    """Print lines.
+    """Print lines at the end of a run.
 
     Args:
         lines: The lines.

@@ -21,6 +21,10 @@ from slpd_core.workflow.time_left import PlannedJob, TimeLeft, count_slots, plan
 
 # Messages of Snakemake that these lines replace; its log file keeps them.
 REPLACED = {"job_info", "group_info", "job_started", "job_finished", "progress", "shellcmd"}
+SAID, LOG_HINT = (
+    ("Select jobs to execute", "Elapsed time"),
+    "Complete log(s)",
+)  # of which the latter is of use where a job failed
 OF_A_STOP = {"job_error", "group_error", "error"}  # of jobs that the user has stopped
 STOPS = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
 LIVE_SECONDS, CLUSTER_SECONDS, LINE_SECONDS = 1.0, 5.0, 60.0  # between looks: here, on a cluster; between lines
@@ -114,7 +118,8 @@ class RunDisplay(logging.Handler):
         """
         event = str(getattr(record, "event", None) or "")
         hidden = REPLACED | (OF_A_STOP if self.stopped else set())
-        return event not in hidden and not str(record.msg).startswith("Select jobs to execute")
+        said = SAID if self.stopped or self.failed else (*SAID, LOG_HINT)
+        return event not in hidden and not str(record.msg).startswith(said)
 
     def lines(self, *, since_s: float = 0.0) -> list[str]:
         """Format the lines as of now.

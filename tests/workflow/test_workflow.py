@@ -37,6 +37,22 @@ def test_slides_become_a_table(finished):
     assert drawn == ["heatmaps/label/dino/vit_wsi.jpg", "heatmaps/label/slpd/vit_wsi.jpg"]
 
 
+def test_a_run_says_how_far_it_is_and_what_it_came_to(finished):
+    folder, printed = finished
+    lines = printed.splitlines()
+    jobs = int(re.search(r"^total +(\d+)$", printed, re.MULTILINE)[1]) - 1  # `all` is none
+    assert any(line.endswith(f" 0 of {jobs} jobs, time left not known yet") for line in lines)
+    assert re.fullmatch(rf"{jobs} of {jobs} jobs done in (\d+ min )?\d+ s\.", lines[-2])
+    row = pd.read_csv(folder / "results" / "tiny" / "report" / "label" / "table.csv").iloc[-1]
+    assert (row["row"], row["reference"]) == ("slpd/vit_wsi", "slpd/vit_wsi")
+    page, used = "Report: results/tiny/report/index.html", "4 of 6 slides used"
+    numbers = [f"{row[f'auc_{end}']:.2f}".removeprefix("0") for end in ("mean", "low", "high")]
+    assert row["auc_low"] <= 0.5 <= row["auc_high"]
+    score = "slpd/vit_wsi AUC {} [{}, {}] (no better than chance)".format(*numbers)
+    assert lines[-1] == " · ".join([page, used, score])
+    assert not re.search(r"Finished jobid|Execute \d+ jobs|^rule |steps \(", printed, re.MULTILINE)
+
+
 def test_every_stage_left_its_artifact(finished):
     folder, _ = finished
     results = folder / "results" / "tiny"
@@ -227,6 +243,7 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
     unmade = [
         "patch_encoder/checkpoint.pt",
         "pretrain/{run}/checkpoint.pt",
+        "preflight/forecast.json",
         "predict/{external}/compared/{encoder}/ledger.parquet",
         "state/{slide}.{mark}.unread",
         "export/slides/{slide}.json",
