@@ -106,6 +106,32 @@ use rule evaluate as evaluate_folds with:
 ruleorder: evaluate_folds > evaluate
 
 
+rule few_shot:
+    input:
+        folds="<results>/folds/{task}/folds.parquet",
+        embeds=ROWS.embed_tables,
+        # Stands for all tokens.
+        ledger=ROWS.tokens_ledger,
+    output:
+        "<results>/few_shot/{task}/{features}.parquet",
+    log:
+        "<logs>/few_shot/{task}/{features}.log",
+    benchmark:
+        "<benchmarks>/few_shot/{task}/{features}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(forecast.EVALUATE_MB),
+        runtime=per_attempt(60),
+    params:
+        section=CONFIG.evaluate.few_shot.model_dump(),
+        version=stage_version("evaluation/few_shot"),
+        seed=CONFIG.seed,
+        tokens=ROWS.tokens_dir,
+    script:
+        "../workflow_scripts/few_shot.py"
+
+
 rule attention:
     input:
         folds="<results>/folds/{task}/folds.parquet",

@@ -23,6 +23,7 @@ rule report:
         patch_history=ENCODERS.patch_history,
         galleries=ENCODERS.galleries,
         heatmaps=ROWS.all_heatmaps(),
+        protocols=ROWS.all_protocols(),
         external=ROWS.external_tables,
     output:
         report(
@@ -46,6 +47,11 @@ rule report:
             format=["parquet", "md", "tex"],
         ),
         expand("<results>/report/{task}/predictions.csv", task=TASKS.names),
+        expand(
+            "<results>/report/{task}/few_shot.{format}",
+            task=ROWS.tasks_of("few_shot"),
+            format=["parquet", "csv", "md", "tex"],
+        ),
         [
             report(
                 f"<results>/report/{figure}.png",

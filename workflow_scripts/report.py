@@ -22,6 +22,7 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         monitored_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.monitored), strict=True)),
         embed_paths=dict(zip(snakemake.params.runs, map(Path, snakemake.input.embed), strict=True)),
         patch_history_path=Path(snakemake.input.patch_history) if snakemake.input.patch_history else None,
+        protocol_paths=[*map(Path, snakemake.input.protocols)],
         external_paths=[*map(Path, snakemake.input.external)],
         gallery_paths=[*map(Path, snakemake.input.galleries)],
         overlays_dir=Path(snakemake.params.overlays),

@@ -28,6 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "knn_n_neighbors": 5,
     },
 }
+# Evaluations beside classifiers of all training slides.
+Protocol = Literal["few_shot"]
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 
@@ -108,9 +110,16 @@ class ClassifierTrainingConfig(Section):
         return self
 
 
+class FewShotConfig(Section):
+    """Settings of classifiers trained on few slides."""
+
+    logreg_c: PositiveFloat
+
+
 class EvaluateConfig(ClassifierTrainingConfig):
     classifiers: dict[str, list[Classifier]]
     vit_wsi_on_patches: bool
+    protocols: list[Protocol] = Field(default=[], exclude_if=lambda names: not names)  # none is not recorded
     preset: Literal["hipt"] | None
 
     @field_validator("classifiers", mode="before")
@@ -123,8 +132,19 @@ class EvaluateConfig(ClassifierTrainingConfig):
     @property
     def training(self) -> ClassifierTrainingConfig:
         """The settings that one fold of one classifier depends on, preset applied."""
-        values = self.model_dump(exclude={"classifiers", "vit_wsi_on_patches", "preset"})
+        values = self.model_dump(exclude={"classifiers", "vit_wsi_on_patches", "protocols", "preset"})
         return ClassifierTrainingConfig(**values | PRESETS.get(self.preset or "", {}))
+
+    @property
+    def few_shot(self) -> FewShotConfig:
+        """The settings that classifiers of few slides depend on."""
+        return FewShotConfig(logreg_c=self.logreg_c)
+
+    @model_validator(mode="after")
+    def _protocols_are_named_once(self) -> Self:
+        names = self.protocols
+        raise_problems([f"protocols: {name} is named twice; remove one" for name in names if names.count(name) > 1])
+        return self
 
 
 class HeatmapsConfig(Section):

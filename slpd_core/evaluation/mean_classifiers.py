@@ -27,13 +27,14 @@ def fit_knn(means: np.ndarray, targets: np.ndarray, n_neighbors: int = 5) -> Arr
     return {"means": means, "targets": targets, "k": np.array([min(n_neighbors, len(means))])}
 
 
-def fit_logreg(means: np.ndarray, labels: np.ndarray, c: float = 1.0) -> Arrays:
+def fit_logreg(means: np.ndarray, labels: np.ndarray, c: float = 1.0, *, unlabeled: np.ndarray | None = None) -> Arrays:
     """Fit logistic regression on standardized mean features, with L2 and balanced class weights.
 
     Args:
         means: Mean features of each slide, (slides, D).
         labels: Class indices, int64 (slides,).
         c: Inverse of the L2 strength.
+        unlabeled: Mean features that these are standardized by, (n, D); by default themselves.
 
     Returns:
         mean and scale of the features, (D,); coef and intercept; labels, the class indices of their rows.
@@ -41,7 +42,7 @@ def fit_logreg(means: np.ndarray, labels: np.ndarray, c: float = 1.0) -> Arrays:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler().fit(means)
+    scaler = StandardScaler().fit(means if unlabeled is None else unlabeled)
     model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
     model.fit(scaler.transform(means), labels)
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import external, figures, page, task, wording
+from slpd_core.report import external, figures, page, protocol_tables, task, wording
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context
 from slpd_core.report.task import TaskPaths, TaskResults
@@ -64,6 +64,7 @@ def run(
     seed: int,
     patch_history_path: Path | None = None,
     external_paths: Sequence[Path] = (),
+    protocol_paths: Sequence[Path] = (),
 ) -> None:
     """Write index.html and the figures of the cohort, and per task its result table, predictions and figures.
 
@@ -82,6 +83,7 @@ def run(
         seed: Of the choice of slides and t-SNE.
         patch_history_path: Training curves of the patch encoder, if it was trained on this cohort.
         external_paths: As in `external.describe_external`.
+        protocol_paths: As in `protocol_tables.read_protocols`.
     """
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
     embeds = {name: artifacts.read_table(path, "embed") for name, path in embed_paths.items()}
@@ -92,6 +94,9 @@ def run(
         name: task.read_task(name, paths, ledger=ledger_fingerprint, runs=runs, reference=section.reference)
         for name, paths in tasks.items()
     }
+    protocols = protocol_tables.read_protocols(
+        protocol_paths, results, ledger=ledger_fingerprint, runs=runs, reference=section.reference
+    )
     planes = _project_runs(
         {name: embed for name, (embed, _) in embeds.items()},
         ledger,
@@ -103,7 +108,7 @@ def run(
     pngs = _draw_figures(histories, patches, planes)
     metas = {"ledger": ledger_meta} | {name: meta for name, (_, meta) in embeds.items()}
     external_cohorts, external_pngs, external_metas = external.describe_external(external_paths)
-    for of_files in (*(of.metas for of in results.values()), external_metas):
+    for of_files in (*(of.metas for of in results.values()), *(of.metas for of in protocols), external_metas):
         metas |= of_files
     meta = artifacts.provenance(
         "report", VERSION, section.model_dump(), str(seed), *(meta["fingerprint"] for meta in metas.values())
@@ -116,12 +121,17 @@ def run(
             drawn |= task.draw_knn(monitored_paths, _label_by_slide(of), patients)
         task.write_task(out_dir / name, of, drawn, meta)
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
+    drawn = protocol_tables.draw_protocols(protocols, runs)
+    protocol_tables.write_protocols(out_dir, protocols, meta)
+    figures.write_figures(out_dir, drawn)
+    pngs |= drawn
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     page.write_page(
         out_dir / "index.html",
         cohort=cohort,
         summary=page.summarize_cohort(ledger),
         tasks=[task.describe_task(of, usable) for of in results.values()],
+        protocols=protocol_tables.describe_protocols(protocols, results),
         external=external_cohorts,
         patch_encoders=page.list_patch_encoders([row for of in results.values() for row in of.rows]),
         slides=page.describe_slides(

@@ -46,6 +46,26 @@ def name_classifier(classifier: str, endpoint: Endpoint) -> str:
     return names[classifier]
 
 
+def name_pretraining(features: str, level: str, encoder: tuple[str, str]) -> str:
+    """Name what features were pretrained by.
+
+    Args:
+        features: As evaluate.classifiers names them.
+        level: One of LEVELS.
+        encoder: Source and name of the patch encoder.
+
+    Returns:
+        Of patches the encoder's weights, before them the name of an encoder other than the cohort's.
+    """
+    if level == "color":
+        return NONE
+    if level == "region":
+        return config.TOKEN_FEATURES.get(features, features)
+    source, name = encoder
+    as_cohorts, as_other = SOURCES.get(source, (name, name))
+    return as_cohorts if features == config.PATCH_FEATURES else f"{features} ({as_other})"
+
+
 @dataclass(frozen=True)
 class ResultRow:
     """A row of the table: one classifier on one kind of features.
@@ -78,11 +98,9 @@ class ResultRow:
     @property
     def names(self) -> dict[str, str]:
         """Names of the row in the table: level of the features, pretraining, classifier."""
-        of_regions = config.TOKEN_FEATURES.get(self.features, self.features)
-        pretrained = {"color": NONE, "patch": self.patch_encoder, "region": of_regions}
         return {
             "features": self.level,
-            "pretraining": pretrained[self.level],
+            "pretraining": name_pretraining(self.features, self.level, self.encoder),
             "classifier": name_classifier(self.classifier, self.endpoint),
         }
 
@@ -95,13 +113,6 @@ class ResultRow:
     def training(self) -> float:
         """Variance that training adds to the row's scores, as in `uncertainty.Influence`."""
         return uncertainty.KNN_TRAINING if self.classifier == "knn" else uncertainty.TRAINING
-
-    @property
-    def patch_encoder(self) -> str:
-        """Weights of the patch encoder; before them the name of an encoder other than the cohort's."""
-        source, name = self.encoder
-        as_cohorts, as_other = SOURCES.get(source, (name, name))
-        return as_cohorts if self.features == config.PATCH_FEATURES else f"{self.features} ({as_other})"
 
     @property
     def sentence(self) -> str:

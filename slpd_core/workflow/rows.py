@@ -32,7 +32,7 @@ class Rows:
         scored: The external cohorts and tasks whose labels are known.
 
     Raises:
-        ValueError: A task has no row.
+        ValueError: A task has no row, or evaluate.protocols has no task of classes.
     """
 
     def __init__(
@@ -52,6 +52,12 @@ class Rows:
                 f"labels.tasks.{task}: no row of evaluate.classifiers is left for it, since all their features follow "
                 "the folds of another task (pretrain.fold_task); add patch_tokens, or a run on all slides"
             )
+        if tasks and settings.evaluate.protocols and not self.protocols:
+            raise ValueError(
+                f"evaluate.protocols: {', '.join(settings.evaluate.protocols)} need classes, but no task has any (kind "
+                f"{', '.join(sorted({endpoint.kind for endpoint in tasks.values()}))}); set it to [], or add a task of "
+                "kind classification or ordinal"
+            )
 
     def select(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
         """Return the rows of pairs of features and classifier: task, features, classifier, task by task.
@@ -69,6 +75,17 @@ class Rows:
         return self.select([(features, classifier) for features, names in rows for classifier in names])
 
     @property
+    def protocols(self) -> list[tuple[str, str, str]]:
+        """The evaluations of evaluate.protocols: protocol, task, features. Tasks without classes have none."""
+        pairs = [(features, "") for features in self.settings.evaluate.classifiers]
+        of_classes = [row[:2] for row in self.select(pairs) if self.tasks[row[0]].has_classes]
+        return [(protocol, *row) for protocol in self.settings.evaluate.protocols for row in of_classes]
+
+    def tasks_of(self, protocol: str) -> list[str]:
+        """Return the tasks that a protocol evaluates."""
+        return [*dict.fromkeys(task for name, task, _ in self.protocols if name == protocol)]
+
+    @property
     def attending(self) -> list[tuple[str, str, str]]:
         """The rows whose classifier attends to regions."""
         return self.select(self.settings.attending)
@@ -80,6 +97,8 @@ class Rows:
         for task, endpoint in self.tasks.items():
             of = f" ({task})" if len(self.tasks) > 1 else ""
             figures |= {f"{task}/{name}": ("Results", title + of) for name, title in FIGURES[endpoint.kind].items()}
+            if "few_shot" in self.settings.evaluate.protocols and endpoint.has_classes:
+                figures[f"{task}/few_shot"] = ("Results", f"Few training slides{of}")
             if self.encoders.runs and endpoint.has_classes:
                 figures[f"{task}/knn"] = ("Pretraining", f"Labels by k-NN of regions{of}")
         if self.encoders.recipe:
@@ -104,8 +123,9 @@ class Rows:
         return str(self.paths.embed(name)) if name else []
 
     def embed_tables(self, wildcards: Any) -> list[str]:
-        """Return the embeddings of a row, one table per fold."""
-        return [str(self.paths.embed(self.fold_encoder(wildcards.features, fold))) for fold in self.folds]
+        """Return the embeddings of a row, one table per fold; nothing for patch features."""
+        names = [self.fold_encoder(wildcards.features, fold) for fold in self.folds]
+        return [str(self.paths.embed(name)) for name in names if name]
 
     def tokens_ledger(self, wildcards: Any) -> str:
         """Return the ledger of the patch encoder behind a row."""
@@ -132,6 +152,10 @@ class Rows:
     def all_predictions(self) -> list[str]:
         """Return the predictions of every row and fold, row by row."""
         return [str(self.paths.predictions(*row, fold)) for row in self.evaluated for fold in self.folds]
+
+    def all_protocols(self) -> list[str]:
+        """Return the tables of all evaluations of evaluate.protocols."""
+        return [str(getattr(self.paths, protocol)(*row)) for protocol, *row in self.protocols]
 
     def all_heatmaps(self) -> list[str]:
         """Return the heat maps of every row whose classifier attends to regions."""

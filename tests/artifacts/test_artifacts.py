@@ -69,6 +69,10 @@ FRAMES = {
             "embedding": [np.arange(3, dtype=np.float32), np.ones(3, np.float32)],
         }
     ),
+    "few_shot": pd.DataFrame({"fold": [0], "repeat": [9], "shots": [16], "classifier": ["logreg"], "auc": [0.5]}),
+    "few_shot_results": pd.DataFrame(
+        {"features": ["slpd"], "classifier": ["logreg"], "shots": [16], "folds": [9], "auc_low": [float("nan")]}
+    ),
     "attention": pd.DataFrame({"slide_id": ["a"], "x": [4096], "y": [0], "fold": [0], "attention": [0.25]}),
     "folds": pd.DataFrame({"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "part": ["test"]}),
     "evaluate": pd.DataFrame(

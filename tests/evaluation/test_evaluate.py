@@ -228,33 +228,6 @@ def test_a_training_part_of_one_label_is_refused():
 
 
 @pytest.fixture
-def stored(make_slides, plant, tmp_path):
-    """Folds, tokens and embeddings on disk that carry the same planted features."""
-    slides = make_slides(6)
-    features = plant(slides, 1.5, dim=8)
-    parts = folds.make_folds(slides, 1, n_folds=3)
-    artifacts.write_table(
-        tmp_path / "folds.parquet", "folds", parts, artifacts.provenance("folds", 1, {}) | X_OR_Y.meta
-    )
-    rows = [(slide, 0, 0, row) for slide, array in features.items() for row in array]
-    frame = pd.DataFrame(rows, columns=["slide_id", "x", "y", "embedding"])
-    meta = artifacts.provenance("embed", 1, {}) | {"embed_dim": "8"}
-    artifacts.write_table(tmp_path / "slpd.parquet", "embed", frame, meta)
-    for slide, array in features.items():
-        info = artifacts.SlideInfo(slide, artifacts.OK, "", 9, 9, 0.5, "sheet", "f")
-        regions = artifacts.Regions(info, np.zeros((len(array), 2)), np.ones(len(array)), 4, 4, 0.5)
-        encoder = {"encoder_source": "random", "encoder_name": "vit", "encoder_normalization": "mean 0"}
-        meta = artifacts.provenance("tokens", 1, {}) | encoder
-        with artifacts.create_tokens(tmp_path / "tokens" / f"{slide}.h5", regions, 2, 8, meta) as written:
-            written.tokens[:] = np.repeat(array[:, None], 4, axis=1)
-            written.mean_color[:] = 200 if slide.startswith("x") else (200, 120, 160)
-    ledger = pd.DataFrame({"slide_id": [*features], "fingerprint": meta["fingerprint"]})
-    ledger = ledger.reindex(columns=[*artifacts.TABLES["ledger"]])
-    artifacts.write_table(tmp_path / "ledger.parquet", "ledger", ledger, artifacts.provenance("ledger", 1, {}))
-    return tmp_path
-
-
-@pytest.fixture
 def ledger(stored):
     return artifacts.read_table(stored / "ledger.parquet", "ledger")[0]
 

@@ -173,6 +173,7 @@ def write_report(
     ledger_of_fold=META["fingerprint"],
     tasks=None,
     external=(),
+    protocols=(),
 ):
     """Write artifacts of a small cohort and its report; return the report's folder.
 
@@ -212,6 +213,7 @@ def write_report(
         seed=1,
         patch_history_path=folder / "dino.history.parquet" if source == "dino" else None,
         external_paths=external,
+        protocol_paths=protocols,
     )
     return folder / "report"
 

@@ -119,8 +119,8 @@ def finished_small(tmp_path_factory, finished_once, small) -> Path:
 
 @pytest.fixture(scope="session")
 def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
-    """A copy of that cohort with a compared patch encoder, a row of whitened features, a labeled external cohort, a
-    search and a table; its folder, overlay and run.
+    """A copy of that cohort with a compared patch encoder, a row of whitened features, protocols, a labeled external
+    cohort, a search and a table; its folder, overlay and run.
     """
     folder = shutil.copytree(
         finished[0], tmp_path_factory.mktemp("widened") / "cohort", symlinks=True, copy_function=shutil.copy2
@@ -131,7 +131,10 @@ def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
     (folder / "rome.csv").write_text(rows, encoding="utf-8")
     overlay = {
         "patch_encoder": {"compared": {"plain": {}}},
-        "evaluate": {"classifiers": {"plain": ["dsmil", "logreg"], "whitened_mean_token": ["knn"]}},
+        "evaluate": {
+            "classifiers": {"plain": ["dsmil", "logreg"], "whitened_mean_token": ["knn"]},
+            "protocols": ["few_shot"],
+        },
         "predict": {"sheet": "rome.csv"},
         "search": {"slides": ["fine-0", "new"], "k": 2},
         "report": {"tables": {"ours": {"cohorts": ["tiny"], "rows": ["slpd/vit_wsi"]}}},

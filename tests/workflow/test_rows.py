@@ -74,6 +74,31 @@ def test_each_kind_of_endpoint_has_figures_of_its_own(rows):
     assert all((captions / f"{name.rpartition('/')[2]}.rst").is_file() for name in figures)
 
 
+def test_protocols_are_of_all_features_and_of_tasks_with_classes(rows):
+    evaluate = {"classifiers": {"uni": ["knn"], "each": ["mil", "knn"], "all": []}, "protocols": ["few_shot"]}
+    sections = {
+        "pretrain": {"runs": {"all": {}, "each": {"train_on": "train_fold"}}},
+        "patch_encoder": {"compared": {"uni": {"pooling": "cls_mean"}}},
+        "evaluate": evaluate,
+    }
+    kinds = {"grade": "ordinal", "os": "survival"}
+    some = rows(["subtype", "grade", "os"], kinds=kinds, **sections)
+    folder = f"{RESULTS}/few_shot"
+    assert some.all_protocols() == [f"{folder}/{name}.parquet" for name in ("subtype/uni", "subtype/each", "grade/uni")]
+    assert some.tasks_of("few_shot") == ["subtype", "grade"]
+    assert [name for name in some.figures if "few_shot" in name] == ["subtype/few_shot", "grade/few_shot"]
+    assert (ROOT / "rules" / "captions" / "few_shot.rst").is_file()
+    assert some.embed_tables(Wildcards(features="uni")) == []
+    with pytest.raises(ValueError, match=r"few_shot need classes, but no task has any \(kind survival\)"):
+        rows(["os"], kinds=kinds, **sections)
+    assert (
+        rows([], evaluate={"protocols": ["few_shot"]}).all_protocols()
+        == rows().all_protocols()
+        == rows().tasks_of("few_shot")
+        == []
+    )
+
+
 def test_each_task_has_all_rows_and_figures_of_its_own(rows):
     classifiers = {"classifiers": {"patch_tokens": ["knn"], "slpd": ["mil", "vit_wsi"]}}
     two = rows(["subtype", "grade"], labels={"tasks": TASKS}, evaluate=classifiers)
