@@ -21,7 +21,8 @@ $(ENV): requirements.lock
 	@$(PYTHON) -c 'import ensurepip' \
 		|| { echo "$(PYTHON) has no ensurepip: install your system's python3-venv, or name another PYTHON" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@echo "Installing about 6 GB into $(VENV): PyTorch comes with CUDA"
+	$(BIN)/pip install --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

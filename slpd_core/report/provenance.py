@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from slpd_core import artifacts
+from slpd_core.runtime import read_earlier_seconds
 
 STAGES = (
     *("sheet", "tissue", "regions", "patches", "patch_encoder", "tokens", "ledger", "compared", "pretrain", "embed"),
     *("gallery", "labels", "folds", "evaluate", "attention", "heatmaps", "external"),
 )
+RESUMED = ("patch_encoder", "pretrain")  # stages whose jobs go on where a stopped one was
 LIBRARIES = (
     *("snakemake", "torch", "timm", "numpy", "scipy", "scikit-learn", "pandas", "h5py", "openslide-python", "pyvips"),
 )
@@ -38,15 +40,19 @@ def _group_files(files: Mapping[str, artifacts.Meta]) -> list[dict[str, Any]]:
 
 
 def _read_stage_times(benchmarks_dir: Path) -> list[dict[str, Any]]:
-    """Number of jobs, total and longest time, and peak memory (GB) of each stage, from Snakemake's benchmark files."""
+    """Number of jobs, total and longest time, and peak memory (GB) of each stage, from Snakemake's benchmark files.
+
+    To the time of a training that was stopped and resumed its log adds that of the earlier attempts.
+    """
     times = []
     for stage in STAGES:
         jobs = []
         for path in sorted((benchmarks_dir / stage).rglob("*.tsv")):
+            log_path = (benchmarks_dir.with_name("logs") / path.relative_to(benchmarks_dir)).with_suffix(".log")
+            earlier = read_earlier_seconds(log_path) if stage in RESUMED and log_path.exists() else 0.0
             with path.open(encoding="utf-8") as file:
-                jobs += [
-                    [_number(row.get(key)) for key in ("s", "max_rss")] for row in csv.DictReader(file, delimiter="\t")
-                ]
+                rows = [*csv.DictReader(file, delimiter="\t")]
+            jobs += [(_number(row.get("s")) + earlier, _number(row.get("max_rss"))) for row in rows]
         if jobs:
             seconds, memory = zip(*jobs, strict=True)
             times.append(

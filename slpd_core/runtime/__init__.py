@@ -3,7 +3,7 @@
 from slpd_core.runtime.gpus import gpu_slot
 from slpd_core.runtime.job_progress import JobProgress, note_progress, progress, progress_path, read_progress
 from slpd_core.runtime.jobs import job
-from slpd_core.runtime.logs import CLEAR_BELOW, file_handler, log, terminal_handler
+from slpd_core.runtime.logs import CLEAR_BELOW, file_handler, log, read_earlier_seconds, terminal_handler
 from slpd_core.runtime.messages import escape_controls, name_some
 from slpd_core.runtime.rng import generator
 from slpd_core.runtime.signals import SECONDS_TO_STOP, TERMINATED, deferred_sigterm, sigterm_exits
@@ -29,6 +29,7 @@ __all__ = [
     "note_progress",
     "progress",
     "progress_path",
+    "read_earlier_seconds",
     "read_progress",
     "sigterm_exits",
     "terminal_handler",

@@ -49,7 +49,7 @@ def job(
     try:
         with sigterm_exits(), limited_threads(threads), _after(wait_s), gpu_slot(gpus) as held:
             yield "cuda" if held and pytorch_can_use(held) else "cpu"
-        log.info("done in %.1f s", time.monotonic() - started)
+        log.info("---- %s is done in %.1f s ----", name, time.monotonic() - started)
     except SystemExit as stop:
         if stop.code == TERMINATED:
             log.error(

@@ -722,7 +722,16 @@ def test_the_page_says_what_each_stage_took(make, tmp_path):
         "evaluate/slpd/knn/fold0": "1.2\t0:00:01\tNA\t1",
         "compared/plain/tokens/a": "10\t0:00:10\t100\t1",
         "predict/predict": "99\t0:01:39\t100\t1",
+        "pretrain/slpd": "60\t0:01:00\t2000\t1",
     }
+    attempts = ["10:00:00,000 INFO ---- pretrain slpd begins ----", "10:59:00,000 INFO stopped in epoch 3"]
+    attempts += [
+        "12:00:00,000 INFO ---- pretrain slpd begins ----",
+        "12:01:00,000 INFO ---- pretrain slpd is done in 60.0 s ----",
+    ]
+    artifacts.write_text(
+        tmp_path / "logs" / "pretrain" / "slpd.log", "".join(f"2026-12-01 {line}\n" for line in attempts)
+    )
     for name, line in jobs.items():
         artifacts.write_text(tmp_path / "benchmarks" / f"{name}.tsv", BENCHMARK + line + "\n")
     page = make(ROWS)
@@ -731,6 +740,7 @@ def test_the_page_says_what_each_stage_took(make, tmp_path):
     assert rows == [
         ["tokens", "2", "1:01:05", "1:00:00", "1.5"],
         ["other patch encoders", "1", "0:00:10", "0:00:10", "0.1"],
+        ["pretrain", "1", "1:00:00", "1:00:00", "2.0"],  # and the 59 minutes of an attempt that was stopped
         ["evaluate", "1", "0:00:01", "0:00:01", "–"],
     ]
 

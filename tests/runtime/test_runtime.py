@@ -116,8 +116,33 @@ def test_a_job_and_its_other_processes_write_one_log(tmp_path):
                 subprocess.run([sys.executable, "-c", code], check=True)
                 runtime.log.info("after %d", number)
     lines = [line.split(" INFO ")[1] for line in path.read_text().splitlines()]
-    said = [line for line in lines if not line.startswith(("done in", "---- b begins"))]
+    said = [line for line in lines if not re.match("---- (b |a is done)", line)]
     assert said == ["---- a begins ----", "before", "from 0", "after 0", "from 1", "after 1"] * 2
+
+
+def test_the_attempts_that_a_finished_job_went_on_from_are_summed(tmp_path, monkeypatch):
+    now, path = [1_700_000_000.0], tmp_path / "a.log"
+    monkeypatch.setattr(logging.time, "time", lambda: now[0])
+
+    def attempt(seconds, stop=None, name="pretrain a", pause=1000):
+        with contextlib.suppress(SystemExit), runtime.job(str(path), name):
+            now[0] += seconds
+            runtime.log.info("an epoch")
+            if stop:
+                raise stop
+        now[0] += pause  # until the next attempt
+
+    attempt(5, ValueError("failed"))
+    attempt(7)
+    assert runtime.read_earlier_seconds(path) == pytest.approx(5)
+    attempt(60)
+    assert runtime.read_earlier_seconds(path) == 0, "those before it was last done are of another training"
+    attempt(30, SystemExit(runtime.TERMINATED), pause=0)
+    attempt(3, name="pretrain a, node 0")  # another process of that attempt
+    attempt(400, SystemExit(9))
+    assert runtime.read_earlier_seconds(path) == 0, "it is not done yet"
+    attempt(2)
+    assert runtime.read_earlier_seconds(path) == pytest.approx(30 + 3 + 400)
 
 
 def test_a_failure_is_one_line_and_its_traceback_is_in_the_log(tmp_path, capsys):
