@@ -30,13 +30,22 @@ def sigterm_exits() -> Iterator[None]:
         yield
         return
 
+    stopped = False
+
     def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the clean-up
         sys.exit(TERMINATED)
 
     with _handled_by(stop):
-        yield
+        try:
+            yield
+        except Exception as error:  # what was interrupted may fail: a lock that it was about to take cannot be released
+            if stopped:
+                raise SystemExit(TERMINATED) from error
+            raise
 
 
 @contextmanager

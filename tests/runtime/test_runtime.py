@@ -200,6 +200,21 @@ def test_a_stop_lets_a_job_clean_up(tmp_path, capsys, number):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_what_fails_because_it_was_interrupted_is_stopped_too(tmp_path, capsys):
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    with pytest.raises(SystemExit) as stop, runtime.job(str(tmp_path / "a.log"), "a"):
+        work()
+    assert stop.value.code == runtime.TERMINATED
+    assert "[a] stopped after" in capsys.readouterr().err
+    assert "Traceback" not in (tmp_path / "a.log").read_text()
+
+
 def test_an_exit_of_the_work_itself_is_passed_on(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop, runtime.job(str(tmp_path / "a.log"), "a"):
         raise SystemExit(3)
