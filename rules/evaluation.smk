@@ -132,6 +132,32 @@ rule few_shot:
         "../workflow_scripts/few_shot.py"
 
 
+rule retrieval:
+    input:
+        folds="<results>/folds/{task}/folds.parquet",
+        embeds=ROWS.embed_tables,
+        # Stands for all tokens.
+        ledger=ROWS.tokens_ledger,
+    output:
+        "<results>/retrieval/{task}/{features}.parquet",
+    log:
+        "<logs>/retrieval/{task}/{features}.log",
+    benchmark:
+        "<benchmarks>/retrieval/{task}/{features}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
+    params:
+        section=ROWS.retrieval_section,
+        version=stage_version("evaluation/retrieval"),
+        seed=CONFIG.seed,
+        tokens=ROWS.tokens_dir,
+    script:
+        "../workflow_scripts/retrieval.py"
+
+
 rule attention:
     input:
         folds="<results>/folds/{task}/folds.parquet",

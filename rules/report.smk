@@ -52,6 +52,11 @@ rule report:
             task=ROWS.tasks_of("few_shot"),
             format=["parquet", "csv", "md", "tex"],
         ),
+        expand(
+            "<results>/report/{task}/retrieval.{format}",
+            task=ROWS.tasks_of("retrieval"),
+            format=["parquet", "csv", "md", "tex"],
+        ),
         [
             report(
                 f"<results>/report/{figure}.png",

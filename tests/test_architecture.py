@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger"),
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
-    "evaluation": ("labels", "folds", "evaluate", "few_shot", "attention", "heatmaps", "predict"),
+    "evaluation": ("labels", "folds", "evaluate", "few_shot", "retrieval", "attention", "heatmaps", "predict"),
     "report": ("report", "external"),
     "search": ("search_index", "search"),
     "export": ("export", "export_tables", "h5ad", "huggingface"),
@@ -107,7 +107,8 @@ def test_each_stage_has_all_its_places(chapter, stage):
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # Stages that are named by another's settings.
-    sections = {"external": "predict", "attention": "heatmaps", "search_index": "search", "few_shot": "evaluate"}
+    sections = {"external": "predict", "attention": "heatmaps", "search_index": "search"}
+    sections |= dict.fromkeys(("few_shot", "retrieval"), "evaluate")
     sections |= dict.fromkeys(CHAPTERS["export"], "export")
     section = sections.get(stage, stage)
     assert section in yaml.safe_load((ROOT / "config.yaml").read_text())

@@ -109,12 +109,14 @@ class CohortPaths:
     predictions = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.parquet")
     classifier = PathPattern("evaluate/{task}/{features}/{classifier}/fold{fold}.safetensors")
     few_shot = PathPattern("few_shot/{task}/{features}.parquet")
+    retrieval = PathPattern("retrieval/{task}/{features}.parquet")
     attention = PathPattern("attention/{task}/{features}/{classifier}.parquet")
     heatmaps = PathPattern("heatmaps/{task}/{features}/{classifier}.jpg")
     page = PathPattern("report/index.html")
     figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}
     result_table = PathPattern("report/{task}/table.{format}")
     few_shot_table = PathPattern("report/{task}/few_shot.{format}")
+    retrieval_table = PathPattern("report/{task}/retrieval.{format}")
     all_predictions = PathPattern("report/{task}/predictions.csv")  # of all rows and folds
     cohort_table = PathPattern("tables/{table}.{format}")  # over several cohorts
 

@@ -20,11 +20,14 @@ TABLES: dict[str, tuple[str, ...]] = {
     "folds": ("fold", "slide_id", "patient_id", "label", "part"),
     "evaluate": ("fold", "slide_id", "patient_id", "label"),  # and one column p_{label} per class, float64
     "few_shot": ("fold", "repeat", "shots", "classifier"),  # of features; and the endpoint's scores, float64
+    # Of features, a row per number of prototypes and query.
+    "retrieval": ("n_prototypes", "fold", "slide_id", "patient_id", "label", "ap_5", "mv_1", "mv_3", "mv_5"),
     "attention": ("slide_id", "x", "y", "fold", "attention"),  # of a row, its test slides; float64
     "external": ("features", "classifier", "fold", "slide_id"),  # and the columns of the predictions
     "history": ("epoch", "loss"),  # of a training, one row per epoch; and the other curves
     "remarks": ("remark", "id", "fold"),  # on the folds; texts
     "few_shot_results": ("features", "classifier", "shots", "folds"),  # of a report; and scores
+    "retrieval_results": ("features", "n_prototypes", "queries", "folds"),  # of a report; and scores
     "external_results": ("row", "folds", "slides", "patients"),  # of an external cohort; and scores
     "results": ("row", "patch_encoder", "splits"),  # of a report; scores, one row per features and classifier
 }

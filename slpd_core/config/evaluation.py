@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 # Evaluations beside classifiers of all training slides.
-Protocol = Literal["few_shot"]
+Protocol = Literal["few_shot", "retrieval"]
 SPLITS_FILE = re.compile(r"splits_(\d+)\.csv")
 
 

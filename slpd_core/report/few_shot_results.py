@@ -15,6 +15,7 @@ from slpd_core.report.table_format import (
     format_difference_interval,
     format_interval,
     format_score,
+    join_interval,
 )
 from slpd_core.report.uncertainty import LEVEL
 
@@ -130,8 +131,8 @@ def format_few_shot(table: pd.DataFrame, reference: str, endpoint: Endpoint) -> 
         mean, low, high = (line[column] for column in _columns(main))
         difference, least, most = (line[column] for column in _differences(main))
         cells.setdefault(names, {})[line["shots"]] = (
-            _join(format_score(mean), format_interval(low, high)),
-            _join(format_difference(difference), format_difference_interval(least, most)),
+            join_interval(format_score(mean), format_interval(low, high)),
+            join_interval(format_difference(difference), format_difference_interval(least, most)),
         )
     title = SCORES[main].title
     heads, columns = ["Features", "Pretraining", "Classifier"], [f"{n} a class" for n in shots]
@@ -142,7 +143,3 @@ def format_few_shot(table: pd.DataFrame, reference: str, endpoint: Endpoint) -> 
         if lines:
             tables.append(Table(heads, columns, lines, notes=[f"{note} by training slides of each class."]))
     return tables
-
-
-def _join(value: str, interval: str) -> str:
-    return value if interval == NONE else f"{value} ({interval})"

@@ -12,6 +12,7 @@ from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.report import figures, table_format
 from slpd_core.report.few_shot_results import FEW_SHOT_PARAGRAPHS, format_few_shot, summarize_few_shot
 from slpd_core.report.result_rows import LEVELS, name_pretraining
+from slpd_core.report.retrieval_results import RETRIEVAL_PARAGRAPHS, format_retrieval, summarize_retrieval
 from slpd_core.report.task import TaskResults
 
 
@@ -32,7 +33,10 @@ class Presentation:
     paragraphs: Sequence[str]
 
 
-PRESENTATIONS = {"few_shot": Presentation("Few-shot", summarize_few_shot, format_few_shot, FEW_SHOT_PARAGRAPHS)}
+PRESENTATIONS = {
+    "few_shot": Presentation("Few-shot", summarize_few_shot, format_few_shot, FEW_SHOT_PARAGRAPHS),
+    "retrieval": Presentation("Retrieval", summarize_retrieval, format_retrieval, RETRIEVAL_PARAGRAPHS),
+}
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,19 @@ def format_interval(low: float, high: float, decimals: int | None = None) -> str
     return NONE if math.isnan(low) else f"{format_score(low, decimals)} to {format_score(high, decimals)}"
 
 
+def join_interval(text: str, interval: str) -> str:
+    """Join a formatted value and its interval.
+
+    Args:
+        text: The value.
+        interval: As `format_interval` or `format_difference_interval` returns it.
+
+    Returns:
+        Such as .864 (.781 to .923); the value alone without an interval.
+    """
+    return text if interval == NONE else f"{text} ({interval})"
+
+
 def format_difference(value: float) -> str:
     """Format a difference of scores with its sign.
 

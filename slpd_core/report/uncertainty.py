@@ -179,6 +179,32 @@ def compute_influences(
     }
 
 
+def compute_mean_influence(cases: pd.DataFrame, score: str, training: float = TRAINING) -> Influence:
+    """Compute the mean of a score of single cases in each fold, and each patient's influence by leaving it out.
+
+    Args:
+        cases: Columns fold, patient_id and the score, between 0 and 1; cases where it is nan do not count.
+        score: Its column.
+        training: As in `compute_influences`.
+
+    Returns:
+        The influence.
+    """
+    cases = cases.dropna(subset=[score])
+    by_fold = cases.groupby("fold")[score].agg(["sum", "count"])
+    by_patient = cases.groupby(["fold", "patient_id"])[score].agg(["sum", "count"])
+    sums, counts = (by_patient[name].unstack() for name in ("sum", "count"))
+    values, n_patients = by_fold["sum"] / by_fold["count"], counts.notna().sum(axis=1)
+    rest = counts.rsub(by_fold["count"], axis=0)
+    without = sums.rsub(by_fold["sum"], axis=0) / rest.mask(rest == 0)
+    parts = without.rsub(values, axis=0).mul(np.sqrt((n_patients - 1) / n_patients), axis=0)
+    alone = counts.notna() & (rest == 0)  # the only patient of a fold
+    replaced = _replace_infinite(parts.mask(alone, np.inf).to_numpy(float), values.to_numpy(float))
+    return Influence(
+        values, pd.DataFrame(replaced, parts.index, parts.columns), cases["patient_id"].nunique(), training
+    )
+
+
 def _leave_each_out(
     endpoint: Endpoint, truth: np.ndarray, predicted: np.ndarray, patient: np.ndarray, cohort: np.ndarray
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:

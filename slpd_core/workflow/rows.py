@@ -81,6 +81,12 @@ class Rows:
         of_classes = [row[:2] for row in self.select(pairs) if self.tasks[row[0]].has_classes]
         return [(protocol, *row) for protocol in self.settings.evaluate.protocols for row in of_classes]
 
+    def retrieval_section(self, wildcards: Any) -> dict[str, Any]:
+        """Return the settings that the prototypes of features depend on: the run's, or those of all runs."""
+        runs = self.settings.pretrain
+        section = runs.run(wildcards.features) if wildcards.features in runs.runs else runs
+        return section.model_dump(include={*config.SearchIndexConfig.model_fields})
+
     def tasks_of(self, protocol: str) -> list[str]:
         """Return the tasks that a protocol evaluates."""
         return [*dict.fromkeys(task for name, task, _ in self.protocols if name == protocol)]

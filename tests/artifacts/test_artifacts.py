@@ -73,6 +73,15 @@ FRAMES = {
     "few_shot_results": pd.DataFrame(
         {"features": ["slpd"], "classifier": ["logreg"], "shots": [16], "folds": [9], "auc_low": [float("nan")]}
     ),
+    "retrieval": pd.DataFrame(
+        {
+            **{"n_prototypes": [4], "fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"]},
+            **{"ap_5": [float("nan")], "mv_1": [1.0], "mv_3": [1.0], "mv_5": [0.0]},
+        }
+    ),
+    "retrieval_results": pd.DataFrame(
+        {"features": ["slpd"], "n_prototypes": [4], "queries": [9], "folds": [3], "ap_5_mean": [0.5]}
+    ),
     "attention": pd.DataFrame({"slide_id": ["a"], "x": [4096], "y": [0], "fold": [0], "attention": [0.25]}),
     "folds": pd.DataFrame({"fold": [0], "slide_id": ["a"], "patient_id": ["p"], "label": ["x"], "part": ["test"]}),
     "evaluate": pd.DataFrame(

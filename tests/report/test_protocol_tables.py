@@ -7,6 +7,7 @@ from slpd_core import artifacts
 from slpd_core.endpoints.kinds import Classification, make_endpoint
 from tests.report.test_few_shot_results import plant_scores
 from tests.report.test_report import META, ROWS, page_of, write_without_figures
+from tests.report.test_retrieval_results import plant_queries
 
 X_OR_Y = Classification(("x", "y"))
 LEVELS = {"slpd": "region", "patch_tokens": "patch", "mean_token": "region", "mean_color": "color"}
@@ -71,3 +72,22 @@ def test_a_table_of_another_ledger_is_refused(tmp_path, settings):
     path = write_few_shot(tmp_path, "slpd", 0.8, ledger="other")
     with pytest.raises(ValueError, match="another ledger"):
         write_without_figures(tmp_path, settings, ROWS, protocols=[path])
+
+
+def test_retrieval_has_a_section_and_tables_of_its_own(tmp_path, settings):
+    paths = []
+    for features, numbers in {"patch_tokens": (1,), "slpd": (1, 4)}.items():
+        path = tmp_path / "retrieval" / "label" / f"{features}.parquet"
+        meta = META | COHORT | {"features": features, "level": LEVELS[features], "remarks": ""}
+        artifacts.write_table(path, "retrieval", plant_queries(numbers=numbers), meta)
+        paths.append(path)
+    folder = write_without_figures(tmp_path, settings, ROWS, protocols=[*paths, write_few_shot(tmp_path, "slpd", 0.8)])
+    table = pd.read_csv(folder / "label" / "retrieval.csv")
+    assert table[["features", "level", "n_prototypes"]].to_numpy().tolist() == [
+        *(["patch_tokens", "patch", 1], ["slpd", "region", 1], ["slpd", "region", 4])
+    ]
+    page = page_of(folder)
+    assert {"few_shot", "retrieval"} <= page.ids
+    lines = (folder / "label" / "retrieval.md").read_text().splitlines()
+    assert lines[0] == "| Features | Pretraining | M | mAP@5 | MV@1 | MV@3 | MV@5 | mAP@5 difference |"
+    assert (folder / "label" / "retrieval.parquet").exists()

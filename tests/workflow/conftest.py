@@ -133,7 +133,7 @@ def widened(tmp_path_factory, finished, snakemake) -> tuple[Path, dict, Done]:
         "patch_encoder": {"compared": {"plain": {}}},
         "evaluate": {
             "classifiers": {"plain": ["dsmil", "logreg"], "whitened_mean_token": ["knn"]},
-            "protocols": ["few_shot"],
+            "protocols": ["few_shot", "retrieval"],
         },
         "predict": {"sheet": "rome.csv"},
         "search": {"slides": ["fine-0", "new"], "k": 2},

@@ -9,6 +9,7 @@ from slpd_core.workflow.rows import Rows
 
 ROOT = Path(__file__).parents[2]
 RESULTS = "results/cohort"
+PLAIN = {"classifiers": {"patch_tokens": ["knn"]}}
 TASKS = {"subtype": {}, "grade": {}}
 
 
@@ -89,6 +90,9 @@ def test_protocols_are_of_all_features_and_of_tasks_with_classes(rows):
     assert [name for name in some.figures if "few_shot" in name] == ["subtype/few_shot", "grade/few_shot"]
     assert (ROOT / "rules" / "captions" / "few_shot.rst").is_file()
     assert some.embed_tables(Wildcards(features="uni")) == []
+    overridden = rows(pretrain={"n_prototypes": 3, "runs": {"all": {"n_prototypes": 2}}}, evaluate=PLAIN)
+    numbers = [overridden.retrieval_section(Wildcards(features=name))["n_prototypes"] for name in ("all", "mean_token")]
+    assert numbers == [2, 3]
     with pytest.raises(ValueError, match=r"few_shot need classes, but no task has any \(kind survival\)"):
         rows(["os"], kinds=kinds, **sections)
     assert (

@@ -167,7 +167,7 @@ def test_another_encoder_has_its_rows_and_its_settings_touch_nothing_else(widene
         pd.testing.assert_frame_equal(*(artifacts.read_table(path, "evaluate")[0] for path in paths))
     assert snakemake(folder, "-n", overlay=overlay).jobs == {}
     changed = overlay | {"patch_encoder": {"compared": {"plain": {"mean": [0.4, 0.4, 0.4]}}}}
-    assert snakemake(folder, "-n", overlay=changed).jobs == jobs | {"evaluate": 4, "few_shot": 1}
+    assert snakemake(folder, "-n", overlay=changed).jobs == jobs | {"evaluate": 4, "few_shot": 1, "retrieval": 1}
     assert snakemake(folder, "-n").jobs == {"report": 1}
 
 
@@ -175,7 +175,9 @@ def test_protocols_are_of_all_features_and_no_setting_of_theirs_is_recorded_with
     folder, overlay, done = widened
     results = folder / "results" / "tiny"
     table = pd.read_csv(results / "report" / "label" / "few_shot.csv")
-    assert done.jobs["few_shot"] == table["features"].nunique() == 6
+    assert done.jobs["few_shot"] == done.jobs["retrieval"] == table["features"].nunique() == 6
+    retrieved = pd.read_csv(results / "report" / "label" / "retrieval.csv")
+    assert retrieved.loc[retrieved["features"] == "slpd", "n_prototypes"].tolist() == [1, 2]
     evaluate = {key: value for key, value in overlay["evaluate"].items() if key != "protocols"}
     assert snakemake(folder, "-n", overlay=overlay | {"evaluate": evaluate}).jobs == {"report": 1}
 
