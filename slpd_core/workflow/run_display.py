@@ -130,14 +130,13 @@ class RunDisplay(logging.Handler):
         Returns:
             One per job, then that of the run.
         """
-        now, states = time.monotonic(), []
-        for number, job in self.running.items():
-            progress = read_progress(job.log)
-            if job.since is None and progress is not None:
-                job.since = now
-                self.time_left.begin(number)
-            if job.since is not None:
-                states.append((number, now - job.since, progress))
+        self._look()
+        now = time.monotonic()
+        states = [
+            (number, now - job.since, read_progress(job.log))
+            for number, job in self.running.items()
+            if job.since is not None
+        ]
         due = [state for state in states if state[1] >= since_s and now - self._printed.get(state[0], 0.0) >= since_s]
         if since_s:
             due = due[:MAX_JOBS]
@@ -162,6 +161,13 @@ class RunDisplay(logging.Handler):
             return [*lines, f"{jobs} done in {took}: once the cause is mended, the same command goes on from here."]
         return [f"{jobs} done in {took}."]
 
+    def _look(self) -> None:
+        """Note which jobs have begun that waited in a queue."""
+        for number, job in self.running.items():
+            if job.since is None and progress_path(job.log).exists():
+                job.since = time.monotonic()
+                self.time_left.begin(number)
+
     def _run_line(self, states: Collection[tuple[int, float, JobProgress | None]]) -> str:
         """The line of the run."""
         left_s, known = self.time_left.estimate(states)
@@ -170,7 +176,7 @@ class RunDisplay(logging.Handler):
 
     def _watch(self) -> None:
         """Keep the lines up to date until the run ends."""
-        wait, last = CLUSTER_SECONDS if self.queues or not self.live else LIVE_SECONDS, time.monotonic()
+        wait, last = CLUSTER_SECONDS if self.queues else LIVE_SECONDS, time.monotonic()
         while not self._ended.wait(wait):
             with self.lock:  # type: ignore[union-attr]
                 if self._ended.is_set():
@@ -181,7 +187,7 @@ class RunDisplay(logging.Handler):
                     last = time.monotonic()
                     self._print_lines(self.lines(since_s=LINE_SECONDS - CLUSTER_SECONDS))
                 else:
-                    self.lines(since_s=float("inf"))  # notes which jobs have begun
+                    self._look()
 
     def _print_lines(self, lines: list[str]) -> None:
         """Print lines that stay."""

@@ -74,7 +74,7 @@ def plan_job(
     line = _FORECAST_RULES.get(base, "").format(run=run, encoder=wildcards.get("encoder", ""))
     units = len(outputs) // 2 if line in ("evaluate", "tokens") or base == "compared_tokens" else 1
     stage = (base, wildcards.get("encoder", ""), wildcards.get("classifier", ""))
-    return PlannedJob(f"{base} {subject}".strip(), stage, line, max(1, units), slots, assumed_s)
+    return PlannedJob(f"{base.removesuffix('_folds')} {subject}".strip(), stage, line, max(1, units), slots, assumed_s)
 
 
 def count_slots(required: Mapping[str, Any], limits: Mapping[str, Any]) -> int:

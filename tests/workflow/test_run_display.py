@@ -4,11 +4,14 @@ import io
 import json
 import logging
 import math
+import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 from slpd_core import runtime
+from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.runtime import JobProgress
 from slpd_core.workflow import run_display
 from slpd_core.workflow.run_display import RunDisplay
@@ -217,3 +220,70 @@ def test_lines_fit_the_terminal(monkeypatch, now):
     display._draw(display.lines())
     shown = screen_of(terminal.getvalue())
     assert shown[1:] == ["[tissue a] 0 s", "... and 2 more jobs; 0 of 3 jobs, time left not known yet"[:39]]
+
+
+def test_lines_are_printed_while_the_run_goes_and_not_after(monkeypatch, tmp_path):
+    for name, seconds in (("LIVE_SECONDS", 0.01), ("LINE_SECONDS", 0.02), ("CLUSTER_SECONDS", 0.02)):
+        monkeypatch.setattr(run_display, name, seconds)
+    display = make_display(stream := io.StringIO())
+    display.start()
+    assert stream.getvalue().endswith(" 0 of 3 jobs, time left not known yet\n")
+    say(display, "job_info", jobid=2, log=[str(tmp_path / "slpd.log")])
+    last = time.monotonic() + 20
+    while "[pretrain slpd] 0 s\n" not in stream.getvalue():
+        assert time.monotonic() < last
+        time.sleep(0.01)
+    display.end()
+    printed = stream.getvalue()
+    display._thread.join()
+    assert stream.getvalue() == printed
+    assert "\x1b" not in printed
+
+
+def make_workflow(handler, **settings):
+    """Snakemake's workflow, as far as the display knows it: two jobs, one of which has no log."""
+    logger = logging.Logger("snakemake")
+    handler.name = "DefaultStreamHandler"
+    logger.addHandler(handler)
+    rule = SimpleNamespace(name="tissue")
+    fields = {"rule": rule, "wildcards_dict": {"slide": "a"}, "resources": {"_cores": 1, "runtime": 3}}
+    jobs = [
+        SimpleNamespace(log=["absent.log"], output=["a", "b"], **fields),
+        SimpleNamespace(log=[], output=[], **fields),
+    ]
+    return SimpleNamespace(
+        output_settings=SimpleNamespace(**{"verbose": False, "quiet": {"host"}} | settings),
+        logger_manager=SimpleNamespace(logger=logger),
+        dag=SimpleNamespace(needrun_jobs=lambda: jobs, jobid=jobs.index),
+        global_resources={"_cores": 2},
+        local_exec=True,
+    )
+
+
+def test_the_display_stands_before_snakemakes_own_and_goes_with_the_run(tmp_path):
+    stream = io.StringIO()
+    workflow = make_workflow(own := logging.StreamHandler(stream))
+    display = run_display.show_run(workflow, CohortPaths(tmp_path))
+    logger = workflow.logger_manager.logger
+    assert logger.handlers == [display, own]
+    assert {number: job.name for number, job in display.jobs.items()} == {0: "tissue a"}
+    logger.info("rule tissue: ...", extra={"event": "job_info", "jobid": 0, "log": ["absent.log"]})
+    logger.info("a message")
+    logger.info("Finished jobid: 0", extra={"event": "job_finished", "job_id": 0})
+    assert run_display.end_run(workflow) == ["1 of 1 jobs done in 0 s."]
+    assert logger.handlers == [own]
+    assert stream.getvalue().split("\n")[1:] == ["a message", ""], "after the first line of the display"
+    assert run_display.end_run(workflow) == []
+
+
+@pytest.mark.parametrize("settings", [{"verbose": True}, {"quiet": {"all"}}])
+def test_whoever_asks_for_all_or_nothing_gets_it(tmp_path, settings):
+    workflow = make_workflow(logging.StreamHandler(io.StringIO()), **settings)
+    assert run_display.show_run(workflow, CohortPaths(tmp_path)) is None
+    assert run_display.end_run(workflow) == []
+
+
+def test_another_logger_of_the_users_is_left_alone(tmp_path):
+    workflow = make_workflow(handler := logging.StreamHandler(io.StringIO()))
+    handler.name = "a plugin's"
+    assert run_display.show_run(workflow, CohortPaths(tmp_path)) is None

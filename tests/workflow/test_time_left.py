@@ -98,7 +98,7 @@ def test_a_job_of_seconds_needs_no_forecast():
         ),
         (
             *("evaluate_folds", {"task": "label", "features": "slpd", "classifier": "knn"}, ["p"] * 5 + ["m"] * 5),
-            *("evaluate_folds label/slpd/knn", "evaluate", 5),
+            *("evaluate label/slpd/knn", "evaluate", 5),
         ),
         ("report", {}, ["index.html"], "report", "", 1),
     ],

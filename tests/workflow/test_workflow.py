@@ -42,7 +42,7 @@ def test_a_run_says_how_far_it_is_and_what_it_came_to(finished):
     lines = printed.splitlines()
     jobs = int(re.search(r"^total +(\d+)$", printed, re.MULTILINE)[1]) - 1  # `all` is none
     assert any(line.endswith(f" 0 of {jobs} jobs, time left not known yet") for line in lines)
-    assert re.fullmatch(rf"{jobs} of {jobs} jobs done in (\d+ min )?\d+ s\.", lines[-2])
+    assert re.fullmatch(rf"{jobs} of {jobs} jobs done in \d+ (s|min|min \d+ s)\.", lines[-2])
     row = pd.read_csv(folder / "results" / "tiny" / "report" / "label" / "table.csv").iloc[-1]
     assert (row["row"], row["reference"]) == ("slpd/vit_wsi", "slpd/vit_wsi")
     page, used = "Report: results/tiny/report/index.html", "4 of 6 slides used"
