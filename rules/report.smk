@@ -32,6 +32,7 @@ rule report:
             category="Results",
             labels={"figure": "The whole report, one page"},
         ),
+        "<results>/report/verdicts.csv",
         [
             report(
                 f"<results>/report/{task}/table.csv",
@@ -80,6 +81,7 @@ rule report:
         version=stage_version("report/report"),
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
+        patch_encoder=CONFIG.patch_encoder.cohort_encoder.source,
         runs=ENCODERS.runs,
         tasks=TASKS.names,
         overlays=str(PATHS.regions_dir()),

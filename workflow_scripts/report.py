@@ -30,4 +30,5 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         out_dir=Path(snakemake.output[0]).parent,
         section=config.ReportConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
+        patch_encoder=snakemake.params.patch_encoder,
     )

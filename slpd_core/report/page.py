@@ -101,7 +101,7 @@ def is_by_patient(rows: Sequence[ResultRow]) -> bool:
 def describe_results(
     rows: Sequence[ResultRow], reference: ResultRow | None, table: pd.DataFrame, endpoint: Endpoint
 ) -> dict[str, Any]:
-    """Describe the scores: the formatted tables, the reference row, every fold, folds without the main score.
+    """Describe the scores: the formatted tables, the reference row, every fold, and what is not above chance.
 
     Args:
         rows: Of the result table.
@@ -124,6 +124,7 @@ def describe_results(
         "main": SCORES[main].title,
         "tables": result_table.format_tables(table, endpoint, by_patient=by_patient),
         "statistics": wording.describe_statistics(rows, table, endpoint),
+        "not_above_chance": [i for i, low in enumerate(table[f"{main}_low"]) if not low > SCORES[main].chance],
         "reference": _reference(reference, table, main) if reference else None,
         "has_color": any(row.level == "color" for row in rows),
         "per_fold": [(row.names, _format_folds(scores, endpoint)) for row, scores in zip(rows, per_fold, strict=True)],

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import external, figures, page, protocol_tables, task, wording
+from slpd_core.report import external, figures, overview, page, protocol_tables, task, wording
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context
 from slpd_core.report.task import TaskPaths, TaskResults
 from slpd_core.runtime import log
 
-VERSION = 26
+VERSION = 27
 
 
 def _draw_figures(
@@ -62,11 +62,12 @@ def run(
     out_dir: Path,
     section: config.ReportConfig,
     seed: int,
+    patch_encoder: str,
     patch_history_path: Path | None = None,
     external_paths: Sequence[Path] = (),
     protocol_paths: Sequence[Path] = (),
 ) -> None:
-    """Write index.html and the figures of the cohort, and per task its result table, predictions and figures.
+    """Write the page, its verdicts and the figures of the cohort, and per task its table, predictions and figures.
 
     Args:
         cohort: Its name.
@@ -76,11 +77,12 @@ def run(
         monitored_paths: By run, the embeddings of its monitored regions before each epoch.
         embed_paths: By run, its embeddings.
         gallery_paths: {run}.png of each run that uses prototypes.
-        overlays_dir: Of {slide}.png.
+        overlays_dir: Of {slide}.png, and of the regions, {slide}.h5.
         benchmarks_dir: Of Snakemake's benchmark files, by stage.
         out_dir: Where the report is written.
         section: Of the config.
         seed: Of the choice of slides and t-SNE.
+        patch_encoder: Source of the patch encoder's weights.
         patch_history_path: Training curves of the patch encoder, if it was trained on this cohort.
         external_paths: As in `external.describe_external`.
         protocol_paths: As in `protocol_tables.read_protocols`.
@@ -88,7 +90,8 @@ def run(
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
     embeds = {name: artifacts.read_table(path, "embed") for name, path in embed_paths.items()}
     patches = artifacts.read_table(patch_history_path, "history")[0] if patch_history_path else None
-    histories = {name: artifacts.read_table(path, "history")[0] for name, path in history_paths.items()}
+    of_runs = {name: artifacts.read_table(path, "history") for name, path in history_paths.items()}
+    histories = {name: history for name, (history, _) in of_runs.items()}
     ledger_fingerprint, runs = ledger_meta["fingerprint"], [*histories]
     results = {
         name: task.read_task(name, paths, ledger=ledger_fingerprint, runs=runs, reference=section.reference)
@@ -125,10 +128,21 @@ def run(
     protocol_tables.write_protocols(out_dir, protocols, meta)
     figures.write_figures(out_dir, drawn)
     pngs |= drawn
+    top = overview.make_overview(
+        results,
+        ledger=ledger,
+        regions_dir=overlays_dir,
+        patch_encoder=patch_encoder,
+        patch_history=patches,
+        histories=of_runs,
+        embeds={name: embed for name, (embed, _) in embeds.items()},
+    )
+    overview.write_verdicts(out_dir / "verdicts.csv", top)
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     page.write_page(
         out_dir / "index.html",
         cohort=cohort,
+        overview=top,
         summary=page.summarize_cohort(ledger),
         tasks=[task.describe_task(of, usable) for of in results.values()],
         protocols=protocol_tables.describe_protocols(protocols, results),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -113,6 +114,11 @@ class ResultRow:
     def training(self) -> float:
         """Variance that training adds to the row's scores, as in `uncertainty.Influence`."""
         return uncertainty.KNN_TRAINING if self.classifier == "knn" else uncertainty.TRAINING
+
+    @cached_property
+    def influences(self) -> dict[str, uncertainty.Influence]:
+        """Each score in each fold, with the influence of each patient."""
+        return uncertainty.compute_influences(self.cases, self.endpoint, self.training)
 
     @property
     def sentence(self) -> str:

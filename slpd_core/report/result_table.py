@@ -36,10 +36,9 @@ def make_table(
         the reference row).
     """
     main = f"{endpoint.main_score}_folds"
-    influences = {row.key: uncertainty.compute_influences(row.cases, endpoint, row.training) for row in rows}
     lines = []
     for row in rows:
-        line = {"row": row.key, **row.names, **_score_columns(row.per_fold, influences[row.key], endpoint)}
+        line = {"row": row.key, **row.names, **_score_columns(row.per_fold, row.influences, endpoint)}
         line[main] = int(row.per_fold[endpoint.main_score].notna().sum())
         line["partial_folds"] = int(row.per_fold["fold"].isin(partial_folds).sum())
         by_patient = line
@@ -48,7 +47,7 @@ def make_table(
             parts = uncertainty.compute_influences(patients, endpoint, row.training)
             by_patient = _score_columns(metrics.score_folds(patients, endpoint), parts, endpoint)
         if reference is not None and row is not reference:
-            line |= _compare(influences[row.key], influences[reference.key], endpoint)
+            line |= _compare(row.influences, reference.influences, endpoint)
         line |= {f"patient_{name}": by_patient[name] for name in _score_names(endpoint)}
         lines.append(line | {"reference": reference.key if reference else ""})
     scores = _score_names(endpoint)

@@ -84,7 +84,9 @@ def write_run(folder, run, slides, remarks="", frozen=False):
         "log_out_dim": 4.2,
     }
     history = pd.DataFrame({"epoch": [], "loss": []} if frozen else epochs)
-    artifacts.write_table(folder / f"{run}.history.parquet", "history", history, META)
+    settings = {"epochs": len(history), "alpha_intra": float(run != "dino"), "alpha_inter": 0.0}
+    meta = artifacts.provenance("pretrain", 1, settings)
+    artifacts.write_table(folder / f"{run}.history.parquet", "history", history, meta)
     slide_ids = slides["slide_id"].to_numpy(str)
     monitored = np.stack([np.ones((len(slides), 2)), np.eye(2)[(slides["label"] == "x").astype(int)]])
     arrays = {"embeddings": monitored[frozen:].astype(np.float16), "region_slide": slide_ids}
@@ -211,6 +213,7 @@ def write_report(
         out_dir=folder / "report",
         section=settings.report.page.model_copy(update={"reference": reference}),
         seed=1,
+        patch_encoder=source,
         patch_history_path=folder / "dino.history.parquet" if source == "dino" else None,
         external_paths=external,
         protocol_paths=protocols,
@@ -319,7 +322,8 @@ def test_the_table_says_which_encoder_and_folds_it_rests_on(make):
 
 def test_the_page_prints_the_table(report_of_rows):
     folder = report_of_rows
-    rows = re.findall(r"<tr>(.*?)</tr>", (folder / "index.html").read_text().split("Results</h2>")[1])[1:4]
+    page = re.sub("<br><small>.*?</small>", "", (folder / "index.html").read_text())
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page.split("Results</h2>")[1])[1:4]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
     lines = (folder / "label/table.md").read_text().splitlines()[2:]
     assert cells == [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -327,7 +331,7 @@ def test_the_page_prints_the_table(report_of_rows):
     assert [row[7:] == ["reference", "–", "–"] for row in cells] == [False, False, True]
 
 
-def test_the_page_opens_with_the_reference_and_gives_no_verdict(make):
+def test_the_page_opens_with_the_reference_and_calls_no_row_the_winner(make):
     """The reference is the row of the settings, here the worse one; no row is called best or significantly better."""
     folder = make(ROWS, reference="dino/knn")
     text = " ".join(page_of(folder).text.split())
@@ -363,8 +367,7 @@ def test_the_page_needs_nothing_from_outside(report_of_rows):
 def test_links_lead_somewhere(make):
     page = page_of(make(ROWS, left_out=[("lost", artifacts.QUARANTINED, "torn")]))
     inside = [reference[1:] for reference in page.references if reference.startswith("#")]
-    assert len(inside) == 6
-    assert set(inside) <= page.ids
+    assert {"verdicts", "results-label", "pretraining", "slides", "provenance"} <= set(inside) <= page.ids
 
 
 def test_labels_ids_and_reasons_are_escaped(make):
@@ -434,7 +437,7 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 
 def test_without_runs_there_is_no_pretraining(make):
     folder = make({("patch_tokens", "mil"): 1.0}, runs=(), drawn=True)
-    assert {path.name for path in folder.iterdir()} == {"index.html", "label"}
+    assert {path.name for path in folder.iterdir()} == {"index.html", "verdicts.csv", "label"}
     tables = {f"table.{suffix}" for suffix in ("parquet", "csv", "md", "tex")} | {"predictions.csv"}
     assert {path.name for path in (folder / "label").iterdir()} == tables | {"roc.png", "predictions.png"}
     text = page_of(folder).text
@@ -638,13 +641,13 @@ def test_without_labels_all_but_the_results_is_reported(make):
     text = " ".join(page.text.split())
     assert "30 slides came in and all took part (30 patients)" in text
     assert "The slides have no labels: nothing was evaluated" in text
-    assert {path.name for path in folder.iterdir()} == {"index.html", "training.png", "tsne.png"}
+    assert {path.name for path in folder.iterdir()} == {"index.html", "verdicts.csv", "training.png", "tsne.png"}
     assert {"pretraining", "prototypes", "slides", "provenance"} <= page.ids
     assert not {"attention", "results-label"} & page.ids
     assert "of up to 10 random slides, runs side by side: coloured by slide." in text
     assert 's0-0<br><span class="ok">2 regions' in (folder / "index.html").read_text()
     inside = [reference[1:] for reference in page.references if reference.startswith("#")]
-    assert inside == ["pretraining", "prototypes", "slides", "provenance"]
+    assert [*dict.fromkeys(inside)] == ["verdicts", "pretraining", "prototypes", "slides", "provenance"]
     assert "no labels" not in page_of(make(ROWS)).text
 
 
