@@ -54,8 +54,8 @@ class Snakemake:
         return [*command, *arguments, "--configfile", *map(str, configs)]
 
     def __call__(self, folder: Path, *arguments: str, overlay: dict | None = None) -> Done:
-        command, wide = self.command(folder, *arguments, overlay=overlay), {"COLUMNS": "200"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | wide)
+        command, environment = self.command(folder, *arguments, overlay=overlay), {"COLUMNS": "200", "WARM_JOBS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | environment)
         return Done(done.args, done.returncode, done.stdout, done.stderr)
 
 

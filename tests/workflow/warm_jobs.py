@@ -1,0 +1,48 @@
+"""Python scripts of Snakemake's local jobs, run in forks of a process that has imported the libraries."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from contextlib import nullcontext
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+
+def install() -> None:
+    """Let Snakemake run Python scripts so; a job in a container or an environment of its own is started as ever."""
+    from snakemake.benchmark import benchmarked
+    from snakemake.script import PythonScript
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["warm_imports"])
+    start = PythonScript.execute_script
+    environment = dict(os.environ)
+
+    def execute(script: Any, fname: str, edit: bool = False) -> None:
+        if edit or script.container_img or script.conda_env or script.env_modules:
+            return start(script, fname, edit)
+        with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # how the server finds modules
+            forkserver.ensure_running()
+        job = context.Process(target=run, args=(fname, os.getcwd(), environment))
+        job.start()
+        with benchmarked(job.pid, script.bench_record) if script.bench_record is not None else nullcontext():
+            job.join()
+        if job.exitcode:
+            raise subprocess.CalledProcessError(job.exitcode, f"{sys.executable} {fname}")
+        return None
+
+    PythonScript.execute_script = execute
+
+
+def run(fname: str, folder: str, environment: dict[str, str]) -> None:
+    """Run a script as a new Python would."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [fname]
+    sys.path[0] = str(Path(fname).parent)
+    runpy.run_path(fname, run_name="__main__")
