@@ -17,14 +17,12 @@ from slpd_core import artifacts
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.runtime import CLEAR_BELOW, JobProgress, progress_path, read_progress
 from slpd_core.workflow.run_lines import format_duration, format_job, format_run
-from slpd_core.workflow.time_left import PlannedJob, TimeLeft, count_slots, plan_job
+from slpd_core.workflow.time_left import PlannedJob, TimeLeft, plan_run
 
 # Messages of Snakemake that these lines replace; its log file keeps them.
 REPLACED = {"job_info", "group_info", "job_started", "job_finished", "progress", "shellcmd"}
-SAID, LOG_HINT = (
-    ("Select jobs to execute", "Elapsed time"),
-    "Complete log(s)",
-)  # of which the latter is of use where a job failed
+SAID = ("Select jobs to execute", "Elapsed time")
+LOG_HINT = "Complete log(s)"  # of use where a job failed
 OF_A_STOP = {"job_error", "group_error", "error"}  # of jobs that the user has stopped
 STOPS = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
 LIVE_SECONDS, CLUSTER_SECONDS, LINE_SECONDS = 1.0, 5.0, 60.0  # between looks: here, on a cluster; between lines
@@ -82,6 +80,13 @@ class RunDisplay(logging.Handler):
         Args:
             record: Its message.
         """
+        try:
+            self._note(record)
+        except Exception:
+            self.handleError(record)  # as all handlers do: a line that cannot be printed must not end the run
+
+    def _note(self, record: logging.LogRecord) -> None:
+        """Take note of a message."""
         self._clear()
         event, now = str(getattr(record, "event", None) or ""), time.monotonic()
         number = getattr(record, "job_id", getattr(record, "jobid", -1))
@@ -256,27 +261,3 @@ def end_run(workflow: Any) -> list[str]:
         return []
     logger.removeHandler(display)
     return display.end()
-
-
-def plan_run(workflow: Any) -> dict[int, PlannedJob]:
-    """Describe the jobs of a run; rules without a log only name targets, and the preflight prints itself.
-
-    Args:
-        workflow: Snakemake's.
-
-    Returns:
-        The jobs by Snakemake's number.
-    """
-    planned: dict[int, PlannedJob] = {}
-    asked: dict[str, dict[str, Any]] = {}
-    for job in workflow.dag.needrun_jobs():
-        if job.log and job.output:
-            rule = job.rule.name
-            if rule not in asked:  # of the first of its jobs: resources take time to compute
-                resources = dict(job.resources.items())
-                asked[rule] = {"slots": count_slots(resources, workflow.global_resources)}
-                if isinstance(resources.get("runtime"), int):
-                    asked[rule]["assumed_s"] = 60.0 * resources["runtime"]
-            outputs = [str(path) for path in job.output]
-            planned[workflow.dag.jobid(job)] = plan_job(rule, job.wildcards_dict, outputs, **asked[rule])
-    return planned

@@ -94,6 +94,30 @@ def count_slots(required: Mapping[str, Any], limits: Mapping[str, Any]) -> int:
     return max(1, min(fitting, default=1))
 
 
+def plan_run(workflow: Any) -> dict[int, PlannedJob]:
+    """Describe the jobs of a run; rules without a log only name targets, and the preflight prints itself.
+
+    Args:
+        workflow: Snakemake's.
+
+    Returns:
+        The jobs by Snakemake's number.
+    """
+    planned: dict[int, PlannedJob] = {}
+    asked: dict[str, dict[str, Any]] = {}
+    for job in workflow.dag.needrun_jobs():
+        if job.log and job.output:
+            rule = job.rule.name
+            if rule not in asked:  # of the first of its jobs: resources take time to compute
+                resources = dict(job.resources.items())
+                asked[rule] = {"slots": count_slots(resources, workflow.global_resources)}
+                if isinstance(resources.get("runtime"), int):
+                    asked[rule]["assumed_s"] = 60.0 * resources["runtime"]
+            outputs = [str(path) for path in job.output]
+            planned[workflow.dag.jobid(job)] = plan_job(rule, job.wildcards_dict, outputs, **asked[rule])
+    return planned
+
+
 class TimeLeft:
     """The time that is left, as the preflight adds it up: stage after stage, each with the jobs that run at a time.
 
