@@ -23,6 +23,8 @@ def judge_patch_encoder(source: str) -> Verdict:
         fail if they are random.
     """
     check = "Patch encoder"
+    if source == "features":
+        return Verdict("pass", check, "The tokens are another tool's features: how its encoder was trained, it says.")
     if source != "random":
         return Verdict("pass", check, "The patch encoder has trained weights.")
     return Verdict(

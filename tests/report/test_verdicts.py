@@ -109,6 +109,7 @@ def test_test_cases_are_counted():
 def test_an_untrained_patch_encoder_fails():
     assert cohort.judge_patch_encoder("random").level == "fail"
     assert {cohort.judge_patch_encoder(source).level for source in ("timm", "hipt", "dino", "features")} == {"pass"}
+    assert "trained weights" not in cohort.judge_patch_encoder("features").sentence
 
 
 GOOD = {"log_out_dim": 10.0, "loss_self": 6.0, "teacher_entropy": 5.0, "effective_rank": 12.0}
