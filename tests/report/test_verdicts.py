@@ -167,18 +167,18 @@ def test_tissue_that_no_region_holds_is_told(shares, level):
 
 
 def test_tissue_in_no_region_is_what_is_left_of_the_area(tmp_path):
-    """Regions of 1000 px at 1 um/px are 1 mm2 each: of 4 mm2, 1.5 are held; of the slide all of whose tissue is, 0."""
+    """Regions of 2000 px at 1 um/px are 4 mm2 each: of 16 mm2, 6 are held; of 7.6 mm2, all."""
     held = {"part": [1.0, 0.5], "all": [1.0, 1.0], "none": [], "lost": [1.0]}
     for name, fractions in held.items():
         slide = artifacts.SlideInfo(name, artifacts.OK, width_px=9000, height_px=9000, mpp=0.5, mpp_source="vendor")
         coords = np.zeros((len(fractions), 2), np.int64)
-        regions = artifacts.Regions(slide, coords, np.array(fractions, np.float32), 1000, 2000, 1.0)
+        regions = artifacts.Regions(slide, coords, np.array(fractions, np.float32), 2000, 4000, 1.0)
         artifacts.write_regions(tmp_path / f"{name}.h5", regions, artifacts.provenance("regions", 1, {}))
-    columns = {"slide_id": [*held, "no file"], "tissue_mm2": [4.0, 1.9, 2.0, 1.0, 5.0], "mpp": 0.5}
+    columns = {"slide_id": [*held, "no file"], "tissue_mm2": [16.0, 7.6, 8.0, 4.0, 20.0], "mpp": 0.5}
     ledger = pd.DataFrame(columns | {"status": [*["ok"] * 3, artifacts.QUARANTINED, "ok"]})
     unseen, share = cohort.measure_unseen_tissue(ledger, tmp_path)
-    assert unseen == pytest.approx({"part": 2.5 / 4, "all": 0, "none": 1})
-    assert share == pytest.approx(1 - (1.5 + 1.9) / (4 + 1.9 + 2))
+    assert unseen == pytest.approx({"part": 10 / 16, "all": 0, "none": 1})
+    assert share == pytest.approx(1 - (6 + 7.6) / (16 + 7.6 + 8))
     assert cohort.measure_unseen_tissue(ledger[:0], tmp_path)[0] == {}
 
 
