@@ -27,7 +27,7 @@ from slpd_core.wsi.writer import write_slide
 from tests.fixtures.pretraining import build_student_teacher
 
 ROOT = Path(__file__).parents[1]
-FAST = {"name": "test_vit", "patch_px": 64, "precision": "fp32", "device": "cpu"}
+FAST = {"source": "random", "name": "test_vit", "patch_px": 64, "precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture
@@ -123,7 +123,9 @@ def results(slide_path, tmp_path, settings):
         section=settings.regions.model_copy(update={"size_px": 256}),
         quarantine=(),
     )
-    encoder = settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    encoder = settings.patch_encoder.cohort_encoder.model_copy(
+        update={"source": "random", "name": "test_vit", "patch_px": 64}
+    )
     patch_encoder.run(weights_path=weights_path, section=encoder, seed=1)
     tokens.run(
         slide_paths=[slide_path],
@@ -321,6 +323,7 @@ def test_a_slide_that_is_coarser_than_asked_for_is_refused(planted):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: slpd.build_patch_encoder(), "source: None loads no weights; give random, hipt or timm"),
         (lambda: slpd.build_patch_encoder("dino"), "loads no weights; give random, hipt or timm.*load_patch_encoder"),
         (lambda: slpd.cluster_embeddings({}), "one slide at least"),
         (lambda: slpd.cluster_embeddings({}, n_prototypes=1, center_slides=True), "set n_prototypes to 2 or more"),

@@ -21,7 +21,7 @@ import slpd_core as slpd
 slpd.draw_demo_slide("drawn.tiff", side_px=1024)
 with slpd.Slide("drawn.tiff") as slide:
     regions = slpd.select_regions(slpd.segment_tissue(slide), size_px=256)
-    tokens = slpd.encode(slide, regions, slpd.build_patch_encoder(name="test_vit", patch_px=64, device="cpu"))
+    tokens = slpd.encode(slide, regions, slpd.build_patch_encoder("random", name="test_vit", patch_px=64, device="cpu"))
 embeddings = slpd.embed(tokens, slpd.build_region_encoder(token_dim=64, device="cpu"))
 prototypes = slpd.cluster_embeddings({"drawn": embeddings}, n_prototypes=2)
 print(slpd.__file__, len(regions.coords), embeddings.shape[1], slpd.default_config().pretrain.n_prototypes)

@@ -455,7 +455,8 @@ folder, settings = Path(sys.argv[1]), config.load(yaml.safe_load(Path("config.ya
 pixels = np.full((640, 640, 3), 244, np.uint8)
 pixels[:576, :576] = (200, 120, 170)
 write_slide(folder / "a.tiff", pixels, 0.5)
-small = {"name": "vit_tiny_patch16_224", "model_kwargs": {"depth": 1}, "patch_px": 256, "input_px": 32}
+small = {"source": "random", "name": "vit_tiny_patch16_224", "patch_px": 256, "input_px": 32}
+small |= {"model_kwargs": {"depth": 1}}
 section = config.PatchEncoderConfig(**settings.patch_encoder.cohort_encoder.model_dump() | small)
 patch_encoder.run(weights_path=folder / "w.safetensors", section=section, seed=1)
 found, _ = tissue.segment_file("a", folder / "a.tiff")

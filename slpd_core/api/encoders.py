@@ -56,7 +56,7 @@ def build_patch_encoder(
 
     Args:
         source: "random" (untrained: a baseline), "hipt" (HIPT's vit256_small_dino.pth, as in the paper) or "timm";
-            None: "timm" for a published encoder, else "random".
+            None: "timm", of a published encoder.
         name: The timm architecture, or a published encoder such as "uni2-h" (docs/encoders.md), which decides the
             arguments that are None; with "timm" also hf-hub:OWNER/MODEL or local-dir:DIR.
         weights: Path of the checkpoint for "hipt", of a state dict for "timm"; None: those published under the name.
@@ -76,7 +76,8 @@ def build_patch_encoder(
         The encoder for `encode`: it maps an iterable of regions, uint8 (side, side, 3), to float16 (g * g, D) each.
 
     Raises:
-        ValueError: The weights do not fit the architecture, or do not state how pixels are normalized.
+        ValueError: Nothing says where the weights come from, or they do not fit the architecture, or do not state how
+            pixels are normalized.
         FileNotFoundError: There is no such file of weights.
         RuntimeError: The hub fails, or refuses access.
     """

@@ -64,7 +64,6 @@ class PatchEncoderConfig(PatchEncoderBaseConfig):
         *("checkpoint_path", "cache_dir", "features_only"),
     )
 
-    source: EncoderSource
     pooling: Literal["cls", "cls_mean"]
 
     @model_validator(mode="after")
@@ -115,6 +114,25 @@ class PatchEncoderConfig(PatchEncoderBaseConfig):
             return []
         folder = sorted(str(path) for path in self.folder.iterdir() if path.is_file()) if self.folder else []
         return ([self.weights] if self.weights else []) + folder
+
+    def require_source(self) -> None:
+        """Check that the settings say where the weights come from.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if self.source is None:
+            raise ValueError(
+                "patch_encoder.source: null, and no other setting says whose weights make the tokens. Choose one:\n"
+                "  patch_encoder: {name: uni2-h}   a published encoder of docs/encoders.md; its weights are downloaded "
+                "once (several ask for a free account and consent)\n"
+                "  patch_encoder: {source: hipt, weights: vit256_small_dino.pth}   the paper's; from HIPT's authors\n"
+                "  patch_encoder: {source: timm, weights: FILE, mean: [...], std: [...]}   any ViT of timm\n"
+                "  patch_encoder: {source: dino}   trained here, on patches of these slides; needs a GPU and hours\n"
+                "  patch_encoder: {source: features, path: FOLDER, format: trident}   tokens that another tool made\n"
+                "  patch_encoder: {source: random}   untrained: only to see everything run, not for results\n"
+                "How long each takes on this machine: snakemake preflight --config patch_encoder='{source: ...}'"
+            )
 
     def require_weights(self, key: str = "patch_encoder") -> None:
         """Check that the local file or folder of the weights exists.

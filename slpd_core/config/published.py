@@ -83,7 +83,7 @@ def resolve_encoder(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: Of a patch encoder, by key; null, and empty model_kwargs, are not given.
 
     Returns:
-        The settings with source and pooling, and with the name that timm knows.
+        The settings with pooling, and with the name that timm knows; source is null where nothing says it.
 
     Raises:
         ValueError: timm cannot hold the encoder, or not without a file, or the table has none of this name.
@@ -99,8 +99,7 @@ def resolve_encoder(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"name: {name!r} is no encoder of docs/encoders.md; close ones: {close}. "
                 f"For any other ViT give source: timm and its name in timm, {HUB}OWNER/MODEL or {FOLDER}DIR"
             )
-        defaults = {"source": "random", "pooling": "cls"}
-        return {**settings, **{key: value for key, value in defaults.items() if settings[key] is None}}
+        return {**settings, "pooling": settings["pooling"] or "cls"}
     source = settings["source"] or "timm"
     _require_timm(name, encoder, needs_weights=source == "timm" and not settings["weights"])
     of_table = {key: getattr(encoder, key) for key in INPUT_KEYS if settings[key] is None}

@@ -146,12 +146,18 @@ def check_encoders(report: PreflightReport, settings: config.Config, device: str
         stated_name = settings.patch_encoder.stated_name(name if name in encoders else None)
         _check_terms(report, stated_name, encoder, settings.regions.target_mpp)
         try:
+            encoder.require_source()
+        except ValueError as error:
+            report.add(FAIL, "weights", str(error))
+        try:
             speeds[name] = _time_encoder(encoder, seed=settings.seed, **options)
         except (ValueError, OSError, RuntimeError) as error:
             report.add(FAIL, "weights", str(error))
             continue
         if encoder.source == "features":
             report.add(OK, "features", f"{encoder.path} ({encoder.format}), tokens of {speeds[name].token_dim}")
+            continue
+        if encoder.source is None:
             continue
         source = "trained here" if encoder.source == "dino" else encoder.source
         rate = f"{1 / speeds[name].seconds_per_patch:,.0f} patches/s in {speeds[name].precision}"
@@ -175,10 +181,10 @@ def _check_terms(report: PreflightReport, name: str, encoder: config.PatchEncode
 
 
 def _time_encoder(encoder: config.PatchEncoderConfig, *, seed: int, **options: Any) -> EncoderSpeed:
-    """Write the weights of an encoder as its stage does, and time them; random ones stand in for trained ones."""
-    trained_here = encoder.source == "dino"
-    loaded = encoder.model_copy(update={"source": "random"}) if trained_here else encoder
-    log.setLevel(logging.ERROR if trained_here else logging.INFO)
+    """Write the weights of an encoder as its stage does, and time them; random ones stand in for others to come."""
+    to_come = encoder.source in ("dino", None)
+    loaded = encoder.model_copy(update={"source": "random"}) if to_come else encoder
+    log.setLevel(logging.ERROR if to_come else logging.INFO)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights.safetensors")

@@ -191,8 +191,9 @@ def run(
 
     Raises:
         FileNotFoundError: The weights that the settings name are missing.
-        ValueError: The weights do not fit the settings.
+        ValueError: The settings do not say where the weights come from, or these do not fit the settings.
     """
+    section.require_source()
     if section.source == "features":
         section.require_weights()
         meta = _describe_features(section)

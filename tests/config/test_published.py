@@ -95,7 +95,7 @@ def test_an_untrained_encoder_may_have_a_published_architecture():
 
 def test_settings_without_a_published_name_are_as_before():
     section = load().cohort_encoder
-    assert (section.source, section.name, section.pooling) == ("random", "vit_small_patch16_224", "cls")
+    assert (section.source, section.name, section.pooling) == (None, "vit_small_patch16_224", "cls")
     for name in ("hf-hub:lab/encoder", "beit"):
         assert load(name=name, source="timm").cohort_encoder.name == name
 

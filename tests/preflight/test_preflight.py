@@ -194,6 +194,16 @@ def test_slides_without_a_region_would_fail(settings, cohort, look, capsys):
     assert "none in 4 slides" in capsys.readouterr().out
 
 
+def test_without_a_source_the_choices_are_printed_and_the_forecast_is_made(settings, cohort, look, capsys):
+    cohort([1] * 4)
+    with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
+        look(settings(patch_encoder={"source": None}))
+    out = capsys.readouterr().out
+    assert "FAIL  weights      patch_encoder.source: null" in out
+    assert all(f"source: {source}" in out for source in ("hipt", "timm", "dino", "features", "random"))
+    assert re.search(r"\n  tokens +4 ", out)
+
+
 def test_broken_weights_would_fail(settings, cohort, look, tmp_path, capsys):
     cohort([1] * 4)
     (tmp_path / "weights.pth").write_bytes(b"half a download")
@@ -220,7 +230,7 @@ def test_license_and_scale_of_a_published_encoder_are_printed(settings, cohort, 
     cohort([1] * 4)
     (tmp_path / "weights.pth").write_bytes(b"half a download")
     with pytest.raises(ValueError, match=r"1 check\(s\) failed"):
-        look(settings(patch_encoder={"name": "h-optimus-1", "weights": str(tmp_path / "weights.pth")}))
+        look(settings(patch_encoder={"source": None, "name": "h-optimus-1", "weights": str(tmp_path / "weights.pth")}))
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     printed = {topic: (verdict, text) for verdict, topic, text in filter(lambda line: len(line) == 3, lines)}
     page = "https://huggingface.co/bioptimus/H-optimus-1"

@@ -30,7 +30,9 @@ UNI_LIKE = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "init_values": 1e-
 @pytest.fixture
 def section(settings):
     """A tiny ViT for patches of 64 px."""
-    return settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    return settings.patch_encoder.cohort_encoder.model_copy(
+        update={"source": "random", "name": "test_vit", "patch_px": 64}
+    )
 
 
 def imported(section, path, **changed):
@@ -91,6 +93,13 @@ def cached(tmp_path, monkeypatch):
         (entry / "snapshots" / ("0" * 40)).symlink_to(place)
 
     return cached
+
+
+def test_without_a_source_nothing_is_written(tmp_path, section):
+    section = named(section, "test_vit", source=None)
+    with pytest.raises(ValueError, match=r"patch_encoder\.source: null(?s:.*)source: hipt(?s:.*)source: random"):
+        patch_encoder.run(weights_path=tmp_path / "w.safetensors", section=section, seed=1)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_random_weights_depend_on_the_seed_alone(tmp_path, section):

@@ -30,7 +30,9 @@ META = artifacts.provenance("regions", 1, {}, "f")
 @pytest.fixture
 def weights(tmp_path, settings):
     """A tiny encoder for patches of 64 px."""
-    section = settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    section = settings.patch_encoder.cohort_encoder.model_copy(
+        update={"source": "random", "name": "test_vit", "patch_px": 64}
+    )
     patch_encoder.run(weights_path=tmp_path / "w.safetensors", section=section, seed=1)
     return tmp_path / "w.safetensors"
 
@@ -190,7 +192,9 @@ def test_no_regions_no_tokens_and_the_slide_is_not_opened(encode, tmp_path, stat
 def test_the_slide_is_recorded_with_what_its_tokens_came_from(encode, slide, weights, settings):
     found, meta = encode(slide, [(0, 0)])
     _, other = encode(slide, [(0, 0)], batch_size=5)
-    section = settings.patch_encoder.cohort_encoder.model_copy(update={"name": "test_vit", "patch_px": 64})
+    section = settings.patch_encoder.cohort_encoder.model_copy(
+        update={"source": "random", "name": "test_vit", "patch_px": 64}
+    )
     patch_encoder.run(weights_path=weights, section=section, seed=2)
     _, reseeded = encode(slide, [(0, 0)])
     assert (found.slide.slide_id, found.slide.status, found.slide.width_px) == ("s", artifacts.OK, 640)
