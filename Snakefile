@@ -43,6 +43,7 @@ onsuccess:
     messages.report_tasks(TASKS, EXTERNAL_LABELS, at_start=False)
     messages.report_run_remarks(PATHS, ENCODERS.names)
     messages.report_lines(last_lines)
+    run_record.write_run_record(PATHS, CONFIG, Path(workflow.basedir))
     planned = {job.rule.name for job in workflow.dag.jobs}
     reference = CONFIG.report.reference
     messages.report_lines(

@@ -14,7 +14,8 @@ from slpd_core import config as sections, runtime
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.preflight import consistency
 from slpd_core.slides import sheet
-from slpd_core.workflow import exports, forecast, messages, outcomes, run_display
+from slpd_core.workflow import exports, forecast, messages
+from slpd_core.workflow import outcomes, run_display, run_record
 from slpd_core.workflow.encoders import Encoders, name_pattern
 from slpd_core.workflow.external_labels import ExternalLabels
 from slpd_core.workflow.imports import ImportedFiles

@@ -113,6 +113,7 @@ class CohortPaths:
     attention = PathPattern("attention/{task}/{features}/{classifier}.parquet")
     heatmaps = PathPattern("heatmaps/{task}/{features}/{classifier}.jpg")
     page = PathPattern("report/index.html")
+    run_record = PathPattern("report/run.json")
     verdicts = PathPattern("report/verdicts.csv")
     figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}
     result_table = PathPattern("report/{task}/table.{format}")

@@ -82,8 +82,12 @@ def _format_seconds(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def _read_versions() -> dict[str, str]:
-    """Version of Python and of each library in this environment."""
+def read_versions() -> dict[str, str]:
+    """Read the versions of Python and of the libraries in this environment.
+
+    Returns:
+        Versions by name.
+    """
     return {"Python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
@@ -101,6 +105,6 @@ def provenance_context(files: Mapping[str, artifacts.Meta], benchmarks_dir: Path
     return {
         "provenance": _group_files(files),
         "times": _read_stage_times(benchmarks_dir),
-        "versions": _read_versions(),
+        "versions": read_versions(),
         "seed": seed,
     }

@@ -50,6 +50,10 @@ def test_a_run_says_how_far_it_is_and_what_it_came_to(finished):
     assert row["auc_low"] <= 0.5 <= row["auc_high"]
     score = "slpd/vit_wsi AUC {} [{}, {}] (no better than chance)".format(*numbers)
     assert lines[-1] == " · ".join([page, used, score])
+    record = json.loads((folder / page.removeprefix("Report: ")).with_name("run.json").read_text())
+    assert "snakemake_main.py --cores 2" in record["command"]
+    assert record["changed_settings"]["pretrain.n_prototypes"] == {"here": 2, "paper": 4}
+    assert not {key for key in record["changed_settings"] if key.startswith("tokens.")}
     assert not re.search(r"Finished jobid|Execute \d+ jobs|^rule |steps \(", printed, re.MULTILINE)
 
 
