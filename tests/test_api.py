@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from safetensors.numpy import save_file
 
 import slpd_core as slpd
@@ -25,6 +24,7 @@ from slpd_core.slides import ledger, regions, tissue, tokens
 from slpd_core.wsi.errors import SlideError
 from slpd_core.wsi.writer import write_slide
 from tests.fixtures.pretraining import build_student_teacher
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[1]
 FAST = {"source": "random", "name": "test_vit", "patch_px": 64, "precision": "fp32", "device": "cpu"}
@@ -76,7 +76,7 @@ def test_every_name_is_there_and_known_to_type_checkers():
 
 def test_defaults_are_those_of_config_yaml():
     """Each keyword that config.yaml has too: the same value; what the config does not have is listed here."""
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
+    settings = read_shipped()
     assert slpd.default_config() == config.load(settings)
     top, pretrain = {"seed": settings["seed"]}, settings["pretrain"]
     encoder = settings["patch_encoder"] | settings["tokens"]

@@ -3,10 +3,13 @@
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = {
@@ -65,6 +68,7 @@ HOMES = {
 MODULES = sorted(path.relative_to(ROOT / "slpd_core") for path in (ROOT / "slpd_core").rglob("*.py"))
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Every dotted name a module imports, wherever in the module."""
     names = set()
@@ -111,7 +115,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
     sections |= dict.fromkeys(("few_shot", "retrieval"), "evaluate")
     sections |= dict.fromkeys(CHAPTERS["export"], "export")
     section = sections.get(stage, stage)
-    assert section in yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert section in read_shipped()
     assert (ROOT / "workflow_scripts" / f"{stage}.py").exists()
     assert (ROOT / "tests" / chapter / f"test_{stage}.py").exists()
     # `snakemake predict` is about all external cohorts, `snakemake export` about all slides, `snakemake search` a page.

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from benchmarks import __main__ as benchmarks
@@ -39,6 +38,7 @@ from benchmarks.evidence import measures, statistics
 from slpd_core import artifacts, config
 from slpd_core.export.export import WRITERS
 from slpd_core.prototypes import matching
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[1]
 SIZE = {"n_prototypes": 2, "embed_dim": 24, "depth": 2, "n_heads": 2, "hidden_dim": 32, "bottleneck_dim": 16}
@@ -71,7 +71,7 @@ class Here:
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Small settings; work that would have processes of its own is done here, on one thread."""
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = read_shipped()
     values["pretrain"] |= SIZE | STEPS | CROPS
     values["evaluate"]["epochs"] = 1
     settings = config.load(values)
@@ -200,7 +200,7 @@ def test_changes_of_a_step_on_a_gpu(printed, monkeypatch):
 
 
 def test_a_step_of_the_papers_networks_starts_few_kernels(monkeypatch):
-    settings = config.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    settings = config.load(read_shipped())
     monkeypatch.setattr(slides, "settings", lambda: settings)
     before, *_, after = (gpu.count_kernels(gpu.WAYS[name]) for name in list(gpu.WAYS)[:3])
     assert before > 2 * after

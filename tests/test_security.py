@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import h5py
@@ -31,6 +32,7 @@ from slpd_core.report import table_format
 from slpd_core.runtime import gpus
 from slpd_core.slides import outlines, sheet
 from slpd_core.ssl.checkpoint import Checkpoint
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for folder in ("slpd_core", "workflow_scripts") for path in (ROOT / folder).rglob("*.py"))
@@ -46,14 +48,17 @@ NEVER = (
 @pytest.fixture(scope="module")
 def settings():
     """config.yaml as it stands."""
-    return config.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    return config.load(read_shipped())
 
 
+@cache
 def calls(path: Path):
     """(dotted name, {argument: source}) of every call in a module."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), {own.arg: ast.unparse(own.value) for own in node.keywords}
+    return [
+        (ast.unparse(node.func), {own.arg: ast.unparse(own.value) for own in node.keywords})
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    ]
 
 
 # No pickle, and nothing that runs what it reads
@@ -269,7 +274,7 @@ def test_a_name_cannot_leave_its_folder_or_be_a_word_to_a_shell(settings, name):
     frame = pd.DataFrame([{"slide_id": name, "path": __file__, "mpp": ""}])
     (problem,) = sheet.find_sheet_problems(frame)
     assert f"slide {name!r}: slide_id is no plain file name; use letters" in problem
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = read_shipped()
     places = {"cohort": ("cohort",), "runs": ("pretrain", "runs"), "compared": ("patch_encoder", "compared")}
     places |= {"classifiers": ("evaluate", "classifiers"), "tables": ("report", "tables")}
     for key, (*within, last) in places.items():
@@ -412,7 +417,7 @@ def test_settings_are_plain_values(tmp_path):
     assert done.returncode
     assert b"Config file is not valid" in done.stderr + done.stdout
     assert not (tmp_path / "ran").exists()
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = read_shipped()
     with pytest.raises(ValueError, match=r"tissue\.hook: unknown key; see config"):
         config.load(values | {"tissue": values["tissue"] | {"hook": "x"}})
 
@@ -423,7 +428,7 @@ def test_settings_do_not_unfold_without_end(key, text):
     """A billion texts, or a list that holds itself, in a few lines."""
     for level in range(1, 10):
         text += f"- &a{level} [{', '.join([f'*a{level - 1}'] * 8)}]\n"
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = read_shipped()
     section = values["tissue" if key == "masks_dir" else "patch_encoder"]
     section[key] = yaml.safe_load(text) if key == "masks_dir" else {"depth": yaml.safe_load(text)}
     with pytest.raises(ValueError, match="settings: more than 100,000 values"):

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from slpd_core import config
 from slpd_core.config.published import find_published, published_encoders
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[2]
 ENCODERS = published_encoders()
@@ -26,7 +26,7 @@ UNI2_KWARGS = {
 
 
 def load(**patch_encoder):
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = read_shipped()
     values["patch_encoder"] |= patch_encoder
     return config.load(values).patch_encoder
 

@@ -1,14 +1,12 @@
 """A key or value of an earlier version ends in a line that names the new one, wherever it may stand."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 
 from slpd_core import config
 from slpd_core.config import renamed
+from tests.shipped_config import read_shipped
 
-SHIPPED = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+SHIPPED = read_shipped()
 NAMED = {today: path for path, today in renamed.NAMED.items() if path != today}  # "pretrain" -> "pretrain.runs"
 
 

@@ -19,6 +19,7 @@ from slpd_core.preflight.throughput import EncoderSpeed
 from slpd_core.slides import regions, tissue
 from slpd_core.slides.sheet import read_sheet
 from slpd_core.wsi.writer import write_slide
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[2]
 REGION_BYTES = 16 * (2 * 64 + 6)  # 16 patches of 64 px, tokens of test_vit
@@ -29,7 +30,7 @@ def settings(tmp_path):
     """The tiny settings of the workflow's tests, changes merged over them."""
 
     def make(**changes) -> config.Config:
-        values = yaml.safe_load((ROOT / "config.yaml").read_text())
+        values = read_shipped()
         for overlay in (yaml.safe_load((ROOT / "tests" / "workflow" / "tiny.yaml").read_text()), changes):
             for key, value in overlay.items():
                 values[key] = values[key] | value if isinstance(value, dict) else value
@@ -292,7 +293,7 @@ def test_a_trained_patch_encoder_and_others_are_foretold(settings, cohort, look)
         "bottleneck_dim": 4,
         "out_dim": 16,
     }
-    dino = config.load(yaml.safe_load((ROOT / "config.yaml").read_text())).patch_encoder.dino.model_dump() | recipe
+    dino = config.load(read_shipped()).patch_encoder.dino.model_dump() | recipe
     rows = {"untrained": ["knn"], "patch_tokens": None, "mean_color": None, "dino": None}
     cohort([2] * 4)
     encoder = {"source": "dino", "dino": dino, "compared": {"untrained": {"source": "random"}}}

@@ -60,7 +60,7 @@ def test_a_file_of_two_slides_is_refused(imports, name, paths):
             {"source": "features", "path": "x"},
             r"format: None, but path is x; .*trident, slide2vec, hipt",
         ),
-        ("patch_encoder", {"path": "x"}, "path: given, but source is random; set source to features"),
+        ("patch_encoder", {"path": "x"}, "path: given, but source is None; set source to features"),
         ("regions", {"coordinates": "x"}, r"format: None, but coordinates is x; give both or neither .*trident, hs2p"),
         ("regions", {"format": "hs2p"}, "format: hs2p, but coordinates is None"),
     ],

@@ -5,8 +5,9 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
-from multiprocessing import forkserver
+from multiprocessing import forkserver, process
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,16 +20,16 @@ def install() -> None:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["warm_imports"])
-    start = PythonScript.execute_script
-    environment = dict(os.environ)
+    start, environment, lock = PythonScript.execute_script, dict(os.environ), threading.Lock()
 
     def execute(script: Any, fname: str, edit: bool = False) -> None:
         if edit or script.container_img or script.conda_env or script.env_modules:
             return start(script, fname, edit)
-        with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # how the server finds modules
-            forkserver.ensure_running()
         job = context.Process(target=run, args=(fname, os.getcwd(), environment))
-        job.start()
+        with lock, patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # how the server finds modules
+            forkserver.ensure_running()
+            job.start()
+            process._children.discard(job)  # a start in another thread would poll it, and take its exit status away
         with benchmarked(job.pid, script.bench_record) if script.bench_record is not None else nullcontext():
             job.join()
         if job.exitcode:
