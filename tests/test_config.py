@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slpd_core import config
+from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +17,7 @@ HIPT = {"evaluate": {"preset": "hipt"}}
 
 @pytest.fixture
 def values():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    return read_shipped()
 
 
 def overlaid(values, overlay):
@@ -73,7 +74,7 @@ def test_crops_without_a_size_are_shares_of_a_smaller_grid(grid):
 
 @given(st.integers(2, 32), st.sampled_from([{}, {"preset": "paper"}, {"preset": "authors_code"}]))
 def test_every_grid_runs_without_further_settings(grid, run):
-    values = overlaid(yaml.safe_load((ROOT / "config.yaml").read_text()), {"pretrain": {"runs": {"slpd": run}}})
+    values = overlaid(read_shipped(), {"pretrain": {"runs": {"slpd": run}}})
     settings = config.load(overlaid(values, {"regions": {"size_px": 256 * grid}}))
     assert settings.grid == grid
     for name in ("dino", "slpd"):
@@ -275,7 +276,7 @@ def number_keys(section, above=()):
             yield (*above, key)
 
 
-PARSED = yaml.safe_load((ROOT / "config.yaml").read_text())
+PARSED = read_shipped()
 
 
 @pytest.mark.parametrize("wrong", [True, False, float("inf"), float("nan"), "inf", "nan"], ids=repr)
@@ -434,7 +435,11 @@ def test_a_number_is_neither_a_truth_value_nor_endless(values, keys, wrong):
             "predict.classifiers.patch_tokens",
             "evaluate.classifiers does not train vit_wsi",
         ),
-        ({"report": {"reference": "slpd/abmil"}}, "report.reference", "'slpd/abmil' is no row of evaluate.classifiers"),
+        (
+            {"report": {"reference": "slpd/logreg"}},
+            "report.reference",
+            "'slpd/logreg' is no row",
+        ),
         (
             {"evaluate": {"classifiers": dict.fromkeys(("mean_color", "patch_tokens", "dino", "slpd"))}},
             "evaluate.classifiers",

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from slpd_core import artifacts
-from slpd_core.drawing.text import FONT_PX, INK, LINE_PX, MUTED, draw_text
+from slpd_core.drawing.text import FONT_PX, INK, LINE_PX, MUTED, wrap_text
 
 TILE_PX, SHEET_COLUMNS = 360, 3  # of a contact sheet: longer side of a slide, slides side by side
 GAP_PX, BAR_PX, JPEG_QUALITY = 16, 14, 88
@@ -16,6 +16,8 @@ OPACITY = (0.1, 0.7)  # of the average region, so that its tissue shows, and of 
 # which is safe for the color blind).
 MAX_LOG2 = 2.0
 RDBU = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
+OUTLINE, OUTLINED_PX = (60, 60, 60, 170), 5  # of a region, if its side on the picture is at least this
+ALIKE = 1.1  # the most attention to a region over the least: below it the colors cannot be told apart
 TICKS = ("1/4", "1/2", "1", "2", "4 x the average")
 
 
@@ -36,10 +38,22 @@ def attention_colors(ratio: np.ndarray) -> np.ndarray:
     return np.stack([*channels, opacity], 1).round().astype(np.uint8)
 
 
+def describe_evenness(attention: np.ndarray) -> str:
+    """Say whether attention tells the regions of a slide apart.
+
+    Args:
+        attention: To each region, (L,).
+
+    Returns:
+        A phrase where all regions count alike, else "".
+    """
+    return "all regions count alike" if len(attention) > 1 and np.ptp(np.log(attention + 1e-12)) < np.log(ALIKE) else ""
+
+
 def draw_heatmap(
     thumbnail: Image.Image, slide_px: tuple[int, int], coords: np.ndarray, side_px: int, attention: np.ndarray
 ) -> Image.Image:
-    """Color a slide's regions on its thumbnail.
+    """Color and outline a slide's regions on its thumbnail.
 
     Args:
         thumbnail: Of the whole slide.
@@ -58,15 +72,16 @@ def draw_heatmap(
     corners = np.concatenate([coords * scale, (coords + side_px) * scale], 1).round().astype(int)
     fills = attention_colors(attention * len(attention)).tolist()
     for (left, top, right, bottom), fill in zip(corners.tolist(), fills, strict=True):
-        pen.rectangle((left, top, right - 1, bottom - 1), fill=tuple(fill))
+        line = OUTLINE if min(right - left, bottom - top) >= OUTLINED_PX else None
+        pen.rectangle((left, top, right - 1, bottom - 1), fill=tuple(fill), outline=line)
     return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
 
 
 def draw_contact_sheet(panels: Sequence[tuple[str, str, Image.Image]], tile_px: int = TILE_PX) -> Image.Image:
-    """Draw pictures side by side, each under its title and a gray line, above the scale of the colors.
+    """Draw pictures side by side, each under its title and gray text, above the scale of the colors.
 
     Args:
-        panels: Title, line and picture of each.
+        panels: Title, text and picture of each; neither is cut.
         tile_px: Longer side of a picture.
 
     Returns:
@@ -77,17 +92,23 @@ def draw_contact_sheet(panels: Sequence[tuple[str, str, Image.Image]], tile_px: 
     for picture in pictures:
         picture.thumbnail((tile_px, tile_px))
     rows = [range(start, min(start + columns, len(panels))) for start in range(0, len(panels), columns)]
-    heights = [2 * LINE_PX + max(pictures[i].height for i in row) + GAP_PX for row in rows]
+    texts = [[wrap_text(text, tile_px) for text in panel[:2]] for panel in panels]
+    n_lines = [max(len(title) + len(text) for title, text in (texts[i] for i in row)) for row in rows]
+    heights = [
+        n * LINE_PX + max(pictures[i].height for i in row) + GAP_PX for n, row in zip(n_lines, rows, strict=True)
+    ]
     width = GAP_PX + columns * (tile_px + GAP_PX)
     sheet = Image.new("RGB", (width, GAP_PX + sum(heights) + BAR_PX + LINE_PX + GAP_PX), "white")
     pen, top = ImageDraw.Draw(sheet), GAP_PX
-    for row, height in zip(rows, heights, strict=True):
+    font = ImageFont.load_default(size=FONT_PX)
+    for row, n, height in zip(rows, n_lines, heights, strict=True):
         for column, i in enumerate(row):
             left = GAP_PX + column * (tile_px + GAP_PX)
-            title, line, _ = panels[i]
-            draw_text(pen, (left, top), title, INK, tile_px)
-            draw_text(pen, (left, top + LINE_PX), line, MUTED, tile_px)
-            sheet.paste(pictures[i], (left, top + 2 * LINE_PX))
+            title, text = texts[i]
+            for number, line in enumerate([*title, *text]):
+                color = INK if number < len(title) else MUTED
+                pen.text((left, top + number * LINE_PX), line, fill=color, font=font)
+            sheet.paste(pictures[i], (left, top + n * LINE_PX))
         top += height
     _draw_color_bar(sheet, (GAP_PX, top), min(tile_px, width - 2 * GAP_PX))
     return sheet

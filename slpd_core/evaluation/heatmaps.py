@@ -13,7 +13,7 @@ from slpd_core.drawing import heatmap
 from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.runtime import generator, log, progress
 
-VERSION = 2
+VERSION = 3
 
 
 def draw_slide_heatmap(
@@ -98,8 +98,10 @@ def run(
         endpoint = read_endpoint(meta)
         predictions = tested.set_index("slide_id")[endpoint.prediction_columns]
         for slide_id, label in zip(rows["slide_id"], rows["label"], strict=True):
-            picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, attention[fold, slide_id], heatmap.TILE_PX)
-            caption = f"{label}; {endpoint.describe_prediction(predictions.loc[slide_id].to_numpy())}"
+            of_slide = attention[fold, slide_id]
+            picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, of_slide, heatmap.TILE_PX)
+            prediction = endpoint.describe_prediction(predictions.loc[slide_id].to_numpy())
+            caption = "; ".join(filter(None, [label, prediction, heatmap.describe_evenness(of_slide)]))
             panels.append((label, slide_id, caption, picture))
     panels.sort(key=lambda panel: panel[:2])
     heatmap.save_jpeg(heatmap.draw_contact_sheet([panel[1:] for panel in panels]), out_path)

@@ -148,7 +148,9 @@ def predict_slides(
         if prediction.attention is not None and model.embeds:
             picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, prediction.attention)
             words = endpoint.describe_prediction(prediction.folds.mean(0))
+            evenness = heatmap.describe_evenness(prediction.attention)
             caption = f"{model.classifier} on {model.features}: {words.removeprefix('predicted ')}"
+            caption += f"; {evenness}" if evenness else ""
             sheet = heatmap.draw_contact_sheet([(slide_id, caption, picture)], max(picture.size))
             heatmap.save_jpeg(sheet, heatmaps_dir / model.features / model.classifier / f"{slide_id}.jpg")
     return rows, folds

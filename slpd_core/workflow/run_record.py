@@ -28,7 +28,7 @@ def write_run_record(
     if not page.exists() or (record.exists() and record.stat().st_mtime_ns >= page.stat().st_mtime_ns):
         return
     commit, is_changed = find_commit(repository)
-    plain = [one.model_dump(mode="json") for one in (settings, config.default_config())]
+    here, paper = (one.model_dump(mode="json") for one in (settings, config.default_config()))
     content = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.argv if command is None else command),
@@ -36,7 +36,7 @@ def write_run_record(
         "commit": commit,
         "code_changed": is_changed,
         "versions": read_versions(),
-        "changed_settings": {key: {"here": here, "paper": paper} for key, here, paper in list_changes(*plain)},
+        "changed_settings": {key: {"here": ours, "paper": theirs} for key, ours, theirs in list_changes(here, paper)},
     }
     artifacts.write_plain_json(record, content)
 

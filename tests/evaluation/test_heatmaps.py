@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFont
 
 from slpd_core import artifacts
 from slpd_core.drawing import heatmap
+from slpd_core.drawing.text import FONT_PX, wrap_text
 from slpd_core.evaluation import classifiers, features, heatmaps
 
 SIDE = 100  # level-0 px of a region
@@ -38,12 +39,34 @@ def test_each_region_has_its_colour_and_the_rest_stays(width, height):
     attention = np.array([0.8, 0.1, 0.1])
     picture = np.asarray(heatmap.draw_heatmap(thumbnail, (500, 400), coords, SIDE, attention)).astype(float)
     rgba = heatmap.attention_colors(attention * 3).astype(float)
-    expected = np.full((height, width, 3), PAPER, float)
+    expected, outlined = np.full((height, width, 3), PAPER, float), np.zeros((height, width), bool)
     across, down = width / 500, height / 400
     for (x, y), (*rgb, opacity) in zip(coords, rgba, strict=True):
-        cell = expected[round(y * down) : round((y + SIDE) * down), round(x * across) : round((x + SIDE) * across)]
+        top, bottom, left, right = (
+            round(edge) for edge in (y * down, (y + SIDE) * down, x * across, (x + SIDE) * across)
+        )
+        cell = expected[top:bottom, left:right]
         cell += (np.array(rgb) - cell) * opacity / 255
-    np.testing.assert_allclose(picture, expected, atol=1)
+        outlined[top:bottom, left:right] = True
+        outlined[top + 1 : bottom - 1, left + 1 : right - 1] = False
+    np.testing.assert_allclose(picture[~outlined], expected[~outlined], atol=1)
+    assert (picture[outlined].sum(1) < expected[outlined].sum(1) - 60).all()
+
+
+@pytest.mark.parametrize(
+    ("attention", "phrase"),
+    [([1.0], ""), ([0.5, 0.5], "all regions count alike"), ([0.51, 0.49], "all regions count alike"), ([0.6, 0.4], "")],
+)
+def test_attention_that_tells_nothing_apart_is_said_to(attention, phrase):
+    assert heatmap.describe_evenness(np.array(attention)) == phrase
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=80), st.integers(40, 200))
+def test_text_is_wrapped_and_nothing_of_it_is_lost(words, width):
+    lines = wrap_text(words, width)
+    assert "".join("".join(lines).split()) == "".join(words.split())
+    font = ImageFont.load_default(size=FONT_PX)
+    assert all(font.getlength(line) <= width or len(line) == 1 for line in lines)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
