@@ -10,7 +10,7 @@ from slpd_core.artifacts.paths import CohortPaths, PathPattern, join_encoder_nam
 
 ROOT = Path(__file__).parents[2]
 UNNAMED = {"state_dir", "forecast", "joined_slides", "kept_tokens_dir", "logs_dir", "benchmarks_dir"}  # undeclared
-UNNAMED |= {"checkpoint", "patch_checkpoint"}
+UNNAMED |= {"checkpoint", "patch_checkpoint", "run_record"}
 
 
 def patterns() -> dict[str, set[str]]:

@@ -124,9 +124,12 @@ def test_qupath_takes_what_rows_have_of_all_folds_and_needs_no_tokens(exports):
 @pytest.mark.parametrize(("target", "waits"), [("all", True), ("evaluation", True), ("pretraining", False)])
 def test_an_export_beside_the_evaluation_waits_for_it(exports, target, waits):
     a, both = Namespace(slide="a"), exports(formats=["qupath"], targets=["export", target])
-    paths = [f"results/cohort/attention/label/{run}/vit_wsi.parquet" for run in ("dino", "slpd")]
-    assert both.attention(a) == (paths if waits else [])
-    assert both.attention(Namespace(region_encoder="slpd")) == (paths[1:] if waits else [])
+    of = {
+        run: [f"results/cohort/attention/label/{run}/{row}.parquet" for row in ("abmil", "vit_wsi")]
+        for run in ("dino", "slpd")
+    }
+    assert both.attention(a) == (of["dino"] + of["slpd"] if waits else [])
+    assert both.attention(Namespace(region_encoder="slpd")) == (of["slpd"] if waits else [])
     rows = [row for row in both.rows.evaluated if row[1] in ("dino", "slpd")]
     assert both.predictions(a) == [str(both.paths.predictions(*row, i)) for row in rows for i in range(2) if waits]
 
