@@ -161,7 +161,7 @@ def test_the_whole_experiment_runs_small(tile_folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(runs, "in_processes", lambda work, jobs, _: (work(*job) for job in jobs))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     chosen = ["--tiles", str(tile_folder), "--out", str(tmp_path / "out"), "--seeds", "0", "2"]
-    chosen += ["--arms", "oracle", "mean color", "whitened mean token", "dino", "slpd", "slpd + maps"]
+    chosen += ["--afresh", "--arms", "oracle", "mean color", "whitened mean token", "dino", "slpd", "slpd + maps"]
     command.main(chosen)
     printed = capsys.readouterr().out
     assert "2 seeds, mean" in printed
@@ -171,3 +171,19 @@ def test_the_whole_experiment_runs_small(tile_folder, tmp_path, monkeypatch, cap
     assert len(rows) == 12
     command.main(chosen)  # nothing is made again
     assert capsys.readouterr().out == printed
+
+
+def test_measured_rows_are_reported_without_tiles_and_not_computed_again(tmp_path, monkeypatch, capsys):
+    rows = [
+        {"design": "mixture", "seed": seed, "way": way, "5-NN AUC": auc + seed / 1000}
+        for seed in (100, 101, 102)
+        for way, auc in (("dino", 0.8), ("slpd", 0.7 + seed / 1e5))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "measured.csv", index=False)
+    monkeypatch.setattr(command, "MEASURED", tmp_path / "measured.csv")
+    chosen = ["--out", str(tmp_path / "out"), "--arms", "dino", "slpd", "--seeds", "100"]
+    command.main([*chosen, "103"])
+    assert "| slpd − dino | -0.099" in capsys.readouterr().out
+    for named in ([*chosen, "104"], [*chosen, "103", "--afresh"]):
+        with pytest.raises(SystemExit, match=r"pools of seeds \[10[03].* are missing: name the folder of tiles"):
+            command.main(named)

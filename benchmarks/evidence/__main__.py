@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evidence import arms, experiment, statistics
-from benchmarks.evidence.runs import collect, prepare
+from benchmarks.evidence.runs import MEASURED, collect
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=(100, 123), help="first, and the one after the last")
     parser.add_argument("--arms", nargs="+", choices=[*arms.REFERENCES, *arms.TRAINED], default=experiment.PRIMARY_ARMS)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--afresh", action="store_true", help=f"compute what {MEASURED.name} has, too")
     chosen = parser.parse_args(arguments)
-    seeds = range(*chosen.seeds)
-    prepare(chosen.tiles, chosen.out, chosen.design, seeds)
-    table = collect(chosen.out, chosen.design, seeds, chosen.arms, chosen.processes)
+    seeds, measured = range(*chosen.seeds), None if chosen.afresh else MEASURED
+    table = collect(chosen.tiles, chosen.out, chosen.design, seeds, chosen.arms, chosen.processes, measured=measured)
     claims = {
         f"{one} − {other}": (one, other)
         for one, other in experiment.CLAIMS

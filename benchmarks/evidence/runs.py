@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +19,14 @@ from slpd_core.runtime import keep_freed_memory
 
 T = TypeVar("T")
 
+MEASURED = Path(__file__).with_name("measured.csv")  # rows of earlier runs, which are not computed again
 
-def prepare(tiles: Path | None, out: Path, design_name: str, seeds: range) -> None:
+
+def prepare(tiles: Path | None, out: Path, design_name: str, seeds: Collection[int]) -> None:
     """Train the patch encoder and encode the pools that are missing."""
-    missing = [seed for seed in seeds if not pool_path(out, design_name, seed).exists()]
+    missing = [seed for seed in sorted(seeds) if not pool_path(out, design_name, seed).exists()]
     maps_path = out / "stain_maps.pt"
-    if not missing and maps_path.exists():
+    if not seeds or (not missing and maps_path.exists()):
         return
     if tiles is None:
         sys.exit(f"pools of seeds {missing} or {maps_path} are missing: name the folder of tiles in --tiles")
@@ -73,15 +75,30 @@ def in_processes(work: Callable[..., T], jobs: list[tuple[Any, ...]], processes:
             yield future.result()
 
 
-def collect(out: Path, design_name: str, seeds: range, ways: list[str], processes: int) -> pd.DataFrame:
-    """Collect all rows; those in the file are not computed again."""
+def collect(
+    tiles: Path | None,
+    out: Path,
+    design_name: str,
+    seeds: range,
+    ways: list[str],
+    processes: int,
+    *,
+    measured: Path | None = MEASURED,
+) -> pd.DataFrame:
+    """Collect all rows; those of `measured` and of `rows.csv` in `out` are not computed again."""
     path = out / "rows.csv"
-    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-    done = {(row["design"], row["seed"], row["way"]) for row in rows}
+    earlier = _read_rows(measured) if measured else []
+    rows = _read_rows(path)
+    done = {(row["design"], row["seed"], row["way"]) for row in earlier + rows}
     missing = [(way, seed, design_name, out) for seed in seeds for way in ways if (design_name, seed, way) not in done]
-    for row in in_processes(one, missing, processes):
+    prepare(tiles, out, design_name, {seed for _, seed, _, _ in missing})
+    for count, row in enumerate(in_processes(one, missing, processes), 1):
         rows.append(row)
         pd.DataFrame(rows).to_csv(path, index=False)
-        print(f"{len(rows) - len(done)} of {len(missing)}: {row}", file=sys.stderr, flush=True)
-    table = pd.DataFrame(rows)
+        print(f"{count} of {len(missing)}: {row}", file=sys.stderr, flush=True)
+    table = pd.DataFrame(earlier + rows).drop_duplicates(["design", "seed", "way"])
     return table[(table["design"] == design_name) & table["seed"].isin(seeds) & table["way"].isin(ways)]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    return pd.read_csv(path).to_dict("records") if path.exists() else []
