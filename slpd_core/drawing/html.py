@@ -1,12 +1,15 @@
-"""HTML pages: templates, and pictures inside the page."""
+"""HTML pages: templates, and pictures and scripts inside the page."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from slpd_core import artifacts
@@ -30,6 +33,23 @@ def render(template: str, **values: Any) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(template).render(**values)
+
+
+def inline_scripts(*names: str) -> dict[str, Markup]:
+    """Prepare scripts of this folder for a page, and the policy that allows them alone.
+
+    Args:
+        names: Files, such as "table.js", which makes tables of class "explorable" sortable and searchable.
+
+    Returns:
+        Values for `render`: policy, the content of the page's Content-Security-Policy; scripts, its last elements.
+    """
+    texts = [resources.files(__package__).joinpath(name).read_text("utf-8") for name in names]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    allowed = "".join(f" 'sha256-{digest}'" for digest in hashes)
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src{allowed}"
+    elements = "\n".join(f"<script>{text}</script>" for text in texts)
+    return {"policy": Markup(policy), "scripts": Markup(elements)}
 
 
 def data_uri(kind: str, content: bytes) -> str:
