@@ -35,6 +35,7 @@ rule patch_encoder:
         seed=CONFIG.seed,
         # Undeclared, so that it survives a failure and the training resumes from it.
         checkpoint=str(PATHS.patch_checkpoint()),
+        tracker=untracked(CONFIG.tracker),
     script:
         "../workflow_scripts/patch_encoder.py"
 
@@ -83,6 +84,7 @@ rule pretrain:
         tokens=str(PATHS.tokens_dir()),
         # Undeclared, so that it survives a failure and the run resumes from it.
         checkpoint=str(PATHS.checkpoint("{region_encoder}")),
+        tracker=untracked(CONFIG.tracker),
     script:
         "../workflow_scripts/pretrain.py"
 

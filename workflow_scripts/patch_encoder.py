@@ -23,6 +23,7 @@ with runtime.job(
             checkpoint_path=Path(snakemake.params.checkpoint),
             device=device,
             gpus=snakemake.resources.gpu,
+            tracker=snakemake.params.tracker,
         )
         if snakemake.params.recipe
         else None,

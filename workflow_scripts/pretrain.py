@@ -24,6 +24,7 @@ with runtime.job(
             device=device,
             gpus=snakemake.resources.gpu // snakemake.resources.nodes,
             memory_mb=snakemake.resources.mem_mb,
+            tracker=snakemake.params.tracker,
         ),
         encoder_path=Path(snakemake.output.encoder),
         history_path=Path(snakemake.output.history[0]),

@@ -6,7 +6,7 @@ There are no defaults here: config.yaml is the only place of a value. An install
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -116,6 +116,7 @@ class Config(Section):
 
     cohort: str
     seed: Seed
+    tracker: Literal["wandb", "mlflow"] | None
     sheet: SheetConfig
     tissue: TissueConfig
     regions: RegionsStageConfig
@@ -139,6 +140,16 @@ class Config(Section):
     def grid(self) -> int:
         """Patches along a side of a region (paper: 16)."""
         return self.regions.size_px // self.patch_encoder.patch_px
+
+    @property
+    def optional_packages(self) -> dict[str, tuple[str, str]]:
+        """Modules that these settings need and no installation brings by itself, to the setting and the extra."""
+        needed: dict[str, tuple[str, str]] = {}
+        if self.tracker:
+            needed[self.tracker] = (f"tracker: {self.tracker}", self.tracker)
+        if self.tissue.method == "grandqc":
+            needed["segmentation_models_pytorch"] = ("tissue.method: grandqc", "grandqc")
+        return needed
 
     @property
     def attending(self) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -85,6 +86,19 @@ def check_machine(report: PreflightReport, machine: Machine, requested_gpus: int
         report.add(OK, "GPUs", f"{requested_gpus} of {count} ({names})")
     else:
         report.add(NOTE, "GPUs", f"{count} here ({names}), none in use: add --resources gpu={count}")
+
+
+def check_packages(report: PreflightReport, needed: Mapping[str, tuple[str, str]]) -> None:
+    """Fail where a package that the settings need is not installed.
+
+    Args:
+        report: The report.
+        needed: Modules, to the setting that needs it and the extra that brings it.
+    """
+    for module, (setting, extra) in needed.items():
+        if find_spec(module) is None:
+            text = f"{setting} needs {module.replace('_', '-')}, which is not installed; pip install 'slpd[{extra}]'"
+            report.add(FAIL, "packages", text)
 
 
 def check_sheet(report: PreflightReport, sheet: pd.DataFrame, tasks: Mapping[str, str], doubts: Sequence[str]) -> None:

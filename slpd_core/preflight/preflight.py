@@ -55,6 +55,7 @@ def run(
     machine, report = Machine(cores, gpus if device == "cuda" else 0, device, pretrain_mb), PreflightReport()
     print(f"Preflight of cohort {settings.cohort}", flush=True)
     checks.check_machine(report, machine, gpus)
+    checks.check_packages(report, settings.optional_packages)
     tables = [read_sheet(path, columns=settings.sheet.columns, external=i > 0) for i, path in enumerate(sheets)]
     tasks, rows = Tasks(settings, tables[0]), pd.concat(tables)
     doubts = [

@@ -86,6 +86,7 @@ class StageOneSpec:
         checkpoint_path: Of the run.
         device: cpu or cuda.
         gpus: One process per GPU.
+        tracker: wandb or mlflow, which gets the history too.
     """
 
     recipe: config.StageOneConfig
@@ -94,6 +95,7 @@ class StageOneSpec:
     checkpoint_path: Path
     device: str = "cpu"
     gpus: int = 0
+    tracker: str | None = None
 
 
 def select_vit(section: config.PatchEncoderConfig, recipe: config.StageOneConfig, device: str) -> VitParams:
@@ -160,7 +162,8 @@ def train_stage_one(vit_params: VitParams, spec: StageOneSpec, seed: int) -> tup
     Returns:
         The teacher's weights, and one history row per epoch.
     """
-    train: Callable[..., Any] = partial(stage_one.train, seed=seed, device=spec.device, **select_stage_one(spec.recipe))
+    options: dict[str, Any] = {"seed": seed, "device": spec.device, "tracker": spec.tracker}
+    train: Callable[..., Any] = partial(stage_one.train, **options, **select_stage_one(spec.recipe))
     arguments = (spec.patches_paths, vit_params, spec.checkpoint_path)
     if spec.gpus > 1 and spec.device == "cuda":
         launch_distributed(train, spec.gpus, spec.device, *arguments)

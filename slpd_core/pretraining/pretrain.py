@@ -106,6 +106,7 @@ class RunSpec(BaseModel):
         gpus: Of each node, one process per GPU.
         memory_mb: That the job may use on a node; tokens that fill it, or that several processes share, are mapped from
             a file in the system's temporary folder.
+        tracker: wandb or mlflow, which gets the history too.
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
@@ -120,11 +121,18 @@ class RunSpec(BaseModel):
     device: str
     gpus: int = 0
     memory_mb: float = math.inf
+    tracker: str | None = None
 
     @property
     def processes(self) -> int:
         """Processes per node."""
         return max(1, self.gpus) if self.device == "cuda" else 1
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `stage_two.train`."""
+        options = {"seed": self.seed, "device": self.device, "tracker": self.tracker}
+        return options | select_arguments(self.section)
 
     @property
     def init_fingerprint(self) -> str:
@@ -178,7 +186,7 @@ def train_on_node(spec: RunSpec, node: NodeInfo = SINGLE_NODE) -> None:
         node: This one of those that train together.
     """
     with open_run(spec) as (dataset, checkpoint):
-        work = partial(train, seed=spec.seed, device=spec.device, **select_arguments(spec.section))
+        work = partial(train, **spec.arguments)
         launch_distributed(work, spec.processes, spec.device, dataset, checkpoint, node=node)
 
 
@@ -208,14 +216,12 @@ def run(
     if nodes > 1:
         arguments = {"spec": spec.model_dump(mode="json"), "threads": threads, "log_path": log_path}
         srun_per_node(nodes, "slpd_core.pretraining", arguments, threads)
-    parts = select_arguments(spec.section)
-    clustering, objective = parts["clustering"], parts["objective"]
+    clustering, objective = spec.arguments["clustering"], spec.arguments["objective"]
     with open_run(spec) as (dataset, checkpoint):
         if nodes == 1 and spec.processes > 1:
-            work = partial(train, seed=spec.seed, device=spec.device, **parts)
-            launch_distributed(work, spec.processes, spec.device, dataset, checkpoint)
+            launch_distributed(partial(train, **spec.arguments), spec.processes, spec.device, dataset, checkpoint)
         # After several processes: loads what they have trained.
-        networks, history, monitored = train(dataset, checkpoint, seed=spec.seed, device=spec.device, **parts)
+        networks, history, monitored = train(dataset, checkpoint, **spec.arguments)
         remarks = find_remarks(dataset, spec.section)
         origin = (dataset.fingerprint, str(spec.seed), spec.init_fingerprint)
         meta = artifacts.provenance("pretrain", VERSION, spec.section.model_dump(), *origin)

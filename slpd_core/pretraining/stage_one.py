@@ -33,7 +33,12 @@ WATCHED_PATCHES = 256  # whose tokens the effective rank is of
 
 
 def train(
-    patches_paths: Sequence[Path], vit_params: VitParams, checkpoint_path: Path, **arguments: Any
+    patches_paths: Sequence[Path],
+    vit_params: VitParams,
+    checkpoint_path: Path,
+    *,
+    tracker: str | None = None,
+    **arguments: Any,
 ) -> tuple[StudentTeacher, pd.DataFrame]:
     """Train student and teacher, from the checkpoint on if there is one; leaves one after each epoch.
 
@@ -41,6 +46,7 @@ def train(
         patches_paths: Of the slides' patches.
         vit_params: Encoder and head.
         checkpoint_path: Of the run.
+        tracker: wandb or mlflow, which gets the history too.
         arguments: Of `StageOne.create`.
 
     Returns:
@@ -55,7 +61,7 @@ def train(
     params = (vit_params, stage.crops, stage.objective, stage.recipe)
     run_config = {name: value for part in params for name, value in asdict(part).items() if name != "half"}
     run_config |= {"seed": stage.seed, "patches": patches.fingerprint, "version": VERSION}
-    return stage.networks, fit(stage, Checkpoint(checkpoint_path, run_config))
+    return stage.networks, fit(stage, Checkpoint(checkpoint_path, run_config), tracker)
 
 
 @dataclass

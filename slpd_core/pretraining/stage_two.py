@@ -31,7 +31,7 @@ from slpd_core.ssl.trainer import fit
 
 
 def train(
-    dataset: TokenDataset, checkpoint: Checkpoint, **arguments: Any
+    dataset: TokenDataset, checkpoint: Checkpoint, *, tracker: str | None = None, **arguments: Any
 ) -> tuple[StudentTeacher, pd.DataFrame, np.ndarray]:
     """Train by Algorithm 1 of the paper, from the checkpoint on if there is one.
 
@@ -41,6 +41,7 @@ def train(
     Args:
         dataset: Tokens of the slides to train on.
         checkpoint: Of the run.
+        tracker: wandb or mlflow, which gets the history too.
         arguments: Of `StageTwo.create`.
 
     Returns:
@@ -52,7 +53,7 @@ def train(
         RuntimeError: A loss is not finite.
     """
     stage = StageTwo.create(dataset, **arguments)
-    history = fit(stage, checkpoint)
+    history = fit(stage, checkpoint, tracker)
     monitored = torch.stack(stage.monitored).numpy() if stage.monitored else stage.embed_monitored()[None]
     return stage.networks, history, monitored.astype(np.float16, copy=False)
 

@@ -1,14 +1,8 @@
-"""Monitoring of self-distillation: effective rank, k-NN accuracy, TensorBoard."""
+"""Monitoring of self-distillation: effective rank, k-NN accuracy."""
 
 import math
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-
-from slpd_core.runtime import log
-from slpd_core.ssl import distributed
 
 SAMPLE = 2048
 KNN_NEIGHBORS = 10
@@ -66,27 +60,3 @@ def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, patients: np.ndarra
     counts = np.take_along_axis(similarity, nearest, axis=1) > -np.inf
     votes = np.stack([((label[nearest] == name) & counts).sum(1) for name in range(len(names))], axis=1)
     return float((votes.argmax(1) == label).mean())
-
-
-def to_tensorboard(folder: Path, row: Mapping[str, float]) -> None:
-    """Add an epoch's history row to TensorBoard; the first epoch empties the folder.
-
-    Args:
-        folder: Of the scalars.
-        row: Of the history.
-    """
-    if not distributed.is_main_process():
-        return
-    epoch = int(row["epoch"])
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        if epoch == 0:
-            log.warning("tensorboard is not installed: no scalars are written; history.csv has them")
-        return
-    if epoch == 0 and folder.exists():
-        shutil.rmtree(folder)
-    with SummaryWriter(str(folder), filename_suffix=f".{epoch}") as writer:
-        for name, value in row.items():
-            if name != "epoch" and math.isfinite(value):
-                writer.add_scalar(name, value, epoch)

@@ -15,9 +15,9 @@ from torch import Tensor
 from slpd_core.runtime import TERMINATED, deferred_sigterm, log, note_progress, progress
 from slpd_core.ssl import distributed
 from slpd_core.ssl.checkpoint import Checkpoint
-from slpd_core.ssl.monitoring import to_tensorboard
 from slpd_core.ssl.stage import PretrainingStage
 from slpd_core.ssl.student_teacher import apply_schedules, update_networks
+from slpd_core.ssl.trackers import Trackers
 
 STEPS_BETWEEN_CHECKS = 16  # of the loss; a check synchronizes the device
 LOG_LINE = "epoch %d of %d: loss %.3f, self %.3f, KoLeo %.3f, teacher entropy %.3f, effective rank %.1f, %.1f %s/s"
@@ -39,18 +39,20 @@ class EpochState:
     metrics: list[Tensor] = field(default_factory=list)
 
 
-def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
+def fit(stage: PretrainingStage, checkpoint: Checkpoint, tracker: str | None = None) -> pd.DataFrame:
     """Train a stage to the end, from its checkpoint if there is one; leaves one after each epoch.
 
     Args:
         stage: What is trained.
         checkpoint: Of the run.
+        tracker: wandb or mlflow, which gets the history too; None for TensorBoard alone.
 
     Returns:
         One history row per epoch: `begin_epoch`, the schedules' last values, means over the steps, `end_epoch`. Without
         epochs, empty columns epoch and loss.
 
     Raises:
+        ModuleNotFoundError: The package of the tracker is not installed.
         ValueError: A batch does not divide evenly among the processes.
         RuntimeError: A loss is not finite.
         SystemExit: SIGTERM came within an epoch; the checkpoint holds its steps so far.
@@ -58,26 +60,28 @@ def fit(stage: PretrainingStage, checkpoint: Checkpoint) -> pd.DataFrame:
     networks, epochs, batch_size = stage.networks, stage.recipe.epochs, min(stage.recipe.batch_size, len(stage))
     distributed.require_even_shards(batch_size, f"{stage.config_key}.batch_size", stage.unit)
     history, state = _resume(stage, checkpoint)
-    for epoch in progress(range(len(history), epochs), epochs, "training", "epochs", done=len(history)):
-        started = time.monotonic()
-        if state is None:
-            # log_out_dim is the entropy of uniform targets: the most that teacher_entropy can be.
-            row = {"epoch": epoch, "log_out_dim": math.log(len(networks.teacher.head.last_layer))}
-            state = EpochState(epoch, row | stage.begin_epoch(epoch))
-        resumed_at = len(state.metrics)
-        with deferred_sigterm() as asked_to_stop:
-            if not train_epoch(stage, state, asked_to_stop):
-                epoch_state = {"row": state.row, "metrics": torch.stack(state.metrics)}
-                checkpoint.save(networks, history, {"epoch": epoch_state, "stage": stage.state_dict()})
-                log.info("stopped in epoch %d after %d steps", epoch + 1, len(state.metrics))
-                sys.exit(TERMINATED)
-            row = state.row | stage.end_epoch()
-            history.append(row)
-            checkpoint.save(networks, history, {"epoch": None, "stage": stage.state_dict()})
-            to_tensorboard(checkpoint.path.with_name("tensorboard"), row)
-        rate = (len(state.metrics) - resumed_at) * batch_size / (time.monotonic() - started)
-        log.info(LOG_LINE, epoch + 1, epochs, *(row[name] for name in LOGGED), rate, stage.unit)
-        state = None
+    tracker = tracker if len(history) < epochs else None
+    with closing(Trackers(checkpoint, tracker, resumed=bool(history))) as trackers:
+        for epoch in progress(range(len(history), epochs), epochs, "training", "epochs", done=len(history)):
+            started = time.monotonic()
+            if state is None:
+                # log_out_dim is the entropy of uniform targets: the most that teacher_entropy can be.
+                row = {"epoch": epoch, "log_out_dim": math.log(len(networks.teacher.head.last_layer))}
+                state = EpochState(epoch, row | stage.begin_epoch(epoch))
+            resumed_at = len(state.metrics)
+            with deferred_sigterm() as asked_to_stop:
+                if not train_epoch(stage, state, asked_to_stop):
+                    epoch_state = {"row": state.row, "metrics": torch.stack(state.metrics)}
+                    checkpoint.save(networks, history, {"epoch": epoch_state, "stage": stage.state_dict()})
+                    log.info("stopped in epoch %d after %d steps", epoch + 1, len(state.metrics))
+                    sys.exit(TERMINATED)
+                row = state.row | stage.end_epoch()
+                history.append(row)
+                checkpoint.save(networks, history, {"epoch": None, "stage": stage.state_dict()})
+                trackers.log(row)
+            rate = (len(state.metrics) - resumed_at) * batch_size / (time.monotonic() - started)
+            log.info(LOG_LINE, epoch + 1, epochs, *(row[name] for name in LOGGED), rate, stage.unit)
+            state = None
     return pd.DataFrame(history or {"epoch": [], "loss": []})
 
 

@@ -32,6 +32,7 @@ UNDECLARED = {
     "benchmarks": _SHOWN,
     "paths": "The result tables are declared, but for those of cohorts that have none yet.",
     "checkpoint": _KEPT,
+    "tracker": "Where scalars go as well; a result is the same.",
     "state": _KEPT,
     "results": "preflight measures the free disk there.",
     "out": "The folder of declared outputs.",

@@ -20,6 +20,7 @@ from slpd_core.slides import regions, tissue
 from slpd_core.slides.sheet import read_sheet
 from slpd_core.wsi.writer import write_slide
 from tests.shipped_config import read_shipped
+from tests.workflow.planted_settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 REGION_BYTES = 16 * (2 * 64 + 6)  # 16 patches of 64 px, tokens of test_vit
@@ -317,6 +318,18 @@ def test_more_gpus_than_there_are_would_fail(settings, cohort, look, capsys, mon
     with pytest.raises(ValueError, match="1 check"):
         look(settings(), gpus=2)
     assert "2 requested, but this machine has 0" in capsys.readouterr().out
+
+
+def test_a_package_that_the_settings_need_would_fail_where_it_is_missing(capsys, monkeypatch):
+    needed = load_settings(tracker="wandb", tissue={"method": "grandqc", "weights": "x.pth"}).optional_packages
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "wandb" else object())
+    report = checks.PreflightReport()
+    checks.check_packages(report, needed)
+    line = "FAIL  packages     tracker: wandb needs wandb, which is not installed; pip install 'slpd[wandb]'"
+    assert capsys.readouterr().out.strip() == line
+    assert report.failures == 1
+    assert [*needed] == ["wandb", "segmentation_models_pytorch"]
+    assert load_settings().optional_packages == {}
 
 
 def test_one_slide_under_two_labels_of_a_task_is_a_failure(cohort, capsys, tmp_path):

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slpd_core.ssl import monitoring
 
@@ -45,16 +44,3 @@ def test_labels_are_told_by_the_neighbours_of_other_patients():
 def test_neighbours_of_the_own_patient_do_not_vote_even_where_there_are_too_few_others():
     labels, patients = np.array(["a", "a", "a", "b"]), np.array(["p", "p", "p", "q"])
     assert monitoring.knn_accuracy(np.eye(4), labels, patients) == 0
-
-
-def scalars(folder):
-    found = EventAccumulator(str(folder)).Reload()
-    return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
-
-
-def test_tensorboard_has_each_epoch_once_and_nothing_of_an_earlier_run(tmp_path):
-    for row in ({"epoch": 0, "loss": 9.0}, {"epoch": 1, "loss": 8.0, "old": 1.0}):
-        monitoring.to_tensorboard(tmp_path / "scalars", row)
-    for row in ({"epoch": 0, "loss": 2.0, "inter": math.nan}, {"epoch": 1, "loss": 1.5, "inter": 3.0}):
-        monitoring.to_tensorboard(tmp_path / "scalars", row)
-    assert scalars(tmp_path / "scalars") == {"loss": [(0, 2.0), (1, 1.5)], "inter": [(1, 3.0)]}

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def load_settings(**sections) -> config.Config:
-    """Load config.yaml with two folds and these keys of its sections."""
+    """Load config.yaml with two folds and these keys, or keys of its sections."""
     values = read_shipped()
     for section, keys in ({"folds": {"n_folds": 2}} | sections).items():
-        values[section] |= keys
+        values[section] = values[section] | keys if isinstance(keys, dict) else keys
     return config.load(values)
