@@ -1,4 +1,4 @@
-"""Few-shot: classifiers of the mean features of few training slides a class, on the test slides of each fold.
+"""Few-shot: classifiers of the mean features of few training slides per class, on the test slides of each fold.
 
 The training slides of a fold are drawn several times: the first n of each class in a random order, so that more slides
 are those drawn before and some more. A draw depends on the folds and the seed, and is the same for all features. Of
@@ -21,7 +21,7 @@ from slpd_core.evaluation.mean_classifiers import build_mean_predictor, fit_logr
 from slpd_core.runtime import generator, log, progress
 
 VERSION = 1
-SHOTS = (1, 2, 4, 8, 16)  # training slides a class
+SHOTS = (1, 2, 4, 8, 16)  # training slides per class
 N_DRAWS = 10  # of the training slides of a fold
 
 
@@ -128,7 +128,7 @@ def find_left_out(folds: Sequence[Fold]) -> list[str]:
         if short:
             label, fewest = min(short.values(), key=lambda pair: pair[1])
             sentences.append(
-                f"{shots} slides a class: left out in {len(short)} of {len(folds)} folds "
+                f"{shots} slides per class: left out in {len(short)} of {len(folds)} folds "
                 f"({', '.join(map(str, short))}), where {label} has as few as {fewest} training slides."
             )
     return sentences

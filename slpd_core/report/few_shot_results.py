@@ -135,7 +135,7 @@ def format_few_shot(table: pd.DataFrame, reference: str, endpoint: Endpoint) -> 
             join_interval(format_difference(difference), format_difference_interval(least, most)),
         )
     title = SCORES[main].title
-    heads, columns = ["Features", "Pretraining", "Classifier"], [f"{n} a class" for n in shots]
+    heads, columns = ["Features", "Pretraining", "Classifier"], [f"{n} per class" for n in shots]
     tables = []
     for i, note in enumerate((f"{title} (95 % interval)", f"{title} less that of {reference} (95 % interval)")):
         rows = [(names[1:], of) for names, of in cells.items() if i == 0 or names[0] != reference]

@@ -103,7 +103,7 @@ def test_a_number_of_slides_that_a_class_lacks_is_left_out_and_told(make_slides,
     assert sorted(trained) == [4, 5, 5]
     assert scores_of(slides, plant_means(slides, 1.0), n_folds=3)["shots"].unique().tolist() == [1, 2, 4]
     assert few_shot.find_left_out(of_folds) == [
-        f"{shots} slides a class: left out in 3 of 3 folds (0, 1, 2), where y has as few as 4 training slides."
+        f"{shots} slides per class: left out in 3 of 3 folds (0, 1, 2), where y has as few as 4 training slides."
         for shots in (8, 16)
     ]
     untrained = evaluate.Fold(0, of_folds[0].train.head(8), *[of_folds[0].test] * 2, X_OR_Y)
@@ -144,7 +144,7 @@ def test_the_stage_scores_features_of_every_level_by_the_same_draws(run, feature
     assert table.groupby("classifier")["auc"].mean().min() > 0.9
     assert len(table) == 2 * 3 * 2 * 3  # classifiers, folds, draws; 1, 2 and 4 slides
     left_out = [line.partition(":")[0] for line in meta["remarks"].splitlines()]
-    assert left_out == ["8 slides a class", "16 slides a class"]
+    assert left_out == ["8 slides per class", "16 slides per class"]
     of_features, drawn[:] = [{n: rows.tolist() for n, rows in one.items()} for one in drawn], []
     run("mean_token")
     assert of_features == [{n: rows.tolist() for n, rows in one.items()} for one in drawn]

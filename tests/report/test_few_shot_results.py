@@ -73,7 +73,7 @@ def test_the_tables_have_a_column_a_number_of_slides_and_a_dash_where_there_is_n
     summary = few_shot_results.summarize_few_shot(tables, "mean_token", X_OR_Y, list_tests(5))
     names = summary.assign(level="region", pretraining=summary["features"])
     scores, differences = few_shot_results.format_few_shot(names, "mean_token", X_OR_Y)
-    assert scores.columns == ["1 a class", "2 a class"]
+    assert scores.columns == ["1 per class", "2 per class"]
     assert [heads for heads, _ in scores.lines] == [
         ("region", features, classifier) for features in tables for classifier in ("SimpleShot", "LR (mean)")
     ]

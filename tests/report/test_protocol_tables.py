@@ -28,7 +28,7 @@ def make(tmp_path, settings):
 
     def make(reference=None, **options):
         levels = dict(zip(LEVELS, (0.8, 0.6, 0.7, 0.5), strict=True))
-        remarks = "16 slides a class: <left out>."
+        remarks = "16 slides per class: <left out>."
         paths = [write_few_shot(tmp_path, name, level, remarks) for name, level in levels.items()]
         return write_without_figures(tmp_path, settings, ROWS, protocols=paths, reference=reference, **options)
 
@@ -52,8 +52,8 @@ def test_features_stand_in_the_order_of_the_result_table_beside_the_references(m
 def test_the_page_has_a_section_with_table_picture_and_remarks(make):
     page = page_of(make())
     assert "few_shot" in page.ids
-    assert "16 slides a class: <left out>." in page.text
-    assert page.text.count("16 slides a class") == 1
+    assert "16 slides per class: <left out>." in page.text
+    assert page.text.count("16 slides per class") == 1
     assert "#few_shot" in page.references
     assert "Scores by the number of training slides" in page.text
     assert "without classes" not in page.text
