@@ -33,6 +33,8 @@ rule report:
             labels={"figure": "The whole report, one page"},
         ),
         "<results>/report/verdicts.csv",
+        "<results>/report/methods.md",
+        "<results>/report/methods.bib",
         [
             report(
                 f"<results>/report/{task}/table.csv",
@@ -82,6 +84,7 @@ rule report:
         seed=CONFIG.seed,
         cohort=CONFIG.cohort,
         patch_encoder=CONFIG.patch_encoder.cohort_encoder.source,
+        methods=CONFIG.methods.model_dump(),
         runs=ENCODERS.runs,
         tasks=TASKS.names,
         overlays=str(PATHS.regions_dir()),

@@ -31,4 +31,5 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         section=config.ReportConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
         patch_encoder=snakemake.params.patch_encoder,
+        settings=config.MethodsConfig(**snakemake.params.methods),
     )

@@ -115,6 +115,8 @@ class CohortPaths:
     page = PathPattern("report/index.html")
     run_record = PathPattern("report/run.json")
     verdicts = PathPattern("report/verdicts.csv")
+    methods = PathPattern("report/methods.md")
+    references = PathPattern("report/methods.bib")
     figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}
     result_table = PathPattern("report/{task}/table.{format}")
     few_shot_table = PathPattern("report/{task}/few_shot.{format}")

@@ -40,6 +40,7 @@ from slpd_core.config.evaluation import (
 )
 from slpd_core.config.export import EXPORT_FORMATS, ExportConfig
 from slpd_core.config.labels import ExternalLabelsConfig, LabelsConfig
+from slpd_core.config.methods import MethodsConfig, NamedEncoderConfig
 from slpd_core.config.patch_encoder import PatchEncoderBaseConfig, PatchEncoderConfig, PatchEncodersConfig
 from slpd_core.config.pretraining import (
     PRESETS,
@@ -87,6 +88,8 @@ __all__ = [
     "HeatmapsConfig",
     "LabelsConfig",
     "LedgerConfig",
+    "MethodsConfig",
+    "NamedEncoderConfig",
     "PatchEncoderBaseConfig",
     "PatchEncoderConfig",
     "PatchesConfig",
@@ -175,6 +178,32 @@ class Config(Section):
             of_runs = {name: names for name, names in self.evaluate.classifiers.items() if name in self.pretrain.runs}
             rows = of_runs or self.evaluate.classifiers
         return [(features, classifier) for features, names in rows.items() for classifier in names]
+
+    @property
+    def methods(self) -> MethodsConfig:
+        """The settings that the report's methods paragraph names."""
+        encoders, rows = self.patch_encoder, self.evaluate.classifiers
+        runs = {name: self.pretrain.run(name) for name in self.pretrain.runs}
+        return MethodsConfig(
+            tissue=self.tissue.method,
+            thumbnail_mpp=self.tissue.thumbnail_mpp,
+            regions=self.regions.selection,
+            coordinates=self.regions.format,
+            stain_normalization=self.tokens.stain_normalization,
+            encoder=NamedEncoderConfig.from_encoder(encoders.stated_name(), encoders.cohort_encoder),
+            compared={
+                name: NamedEncoderConfig.from_encoder(encoders.stated_name(name), encoders.encoder(name))
+                for name in encoders.compared
+                if name in rows
+            },
+            recipe=encoders.recipe,
+            patches_per_slide=self.patches.patches_per_slide,
+            runs={
+                name: run.model_copy(update={"init_from": Path(run.init_from).name if run.init_from else None})
+                for name, run in runs.items()
+            },
+            training=self.evaluate.training,
+        )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

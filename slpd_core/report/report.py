@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import external, figures, overview, page, protocol_tables, task, wording
+from slpd_core.report import external, figures, methods, overview, page, protocol_tables, references, task, wording
 from slpd_core.report.projection import choose_slides, project_regions
-from slpd_core.report.provenance import provenance_context
+from slpd_core.report.provenance import provenance_context, read_versions
 from slpd_core.report.task import TaskPaths, TaskResults
 from slpd_core.runtime import log
 
-VERSION = 27
+VERSION = 28
 
 
 def _draw_figures(
@@ -63,6 +63,7 @@ def run(
     section: config.ReportConfig,
     seed: int,
     patch_encoder: str,
+    settings: config.MethodsConfig,
     patch_history_path: Path | None = None,
     external_paths: Sequence[Path] = (),
     protocol_paths: Sequence[Path] = (),
@@ -83,6 +84,7 @@ def run(
         section: Of the config.
         seed: Of the choice of slides and t-SNE.
         patch_encoder: Source of the patch encoder's weights.
+        settings: That the methods paragraph names.
         patch_history_path: Training curves of the patch encoder, if it was trained on this cohort.
         external_paths: As in `external.describe_external`.
         protocol_paths: As in `protocol_tables.read_protocols`.
@@ -114,7 +116,12 @@ def run(
     for of_files in (*(of.metas for of in results.values()), *(of.metas for of in protocols), external_metas):
         metas |= of_files
     meta = artifacts.provenance(
-        "report", VERSION, section.model_dump(), str(seed), *(meta["fingerprint"] for meta in metas.values())
+        "report",
+        VERSION,
+        section.model_dump(),
+        str(seed),
+        settings.model_dump_json(),
+        *(meta["fingerprint"] for meta in metas.values()),
     )
     figures.write_figures(out_dir, pngs)
     patients = dict(zip(ledger["slide_id"], ledger["patient_id"], strict=True))
@@ -138,6 +145,10 @@ def run(
         embeds={name: embed for name, (embed, _) in embeds.items()},
     )
     overview.write_verdicts(out_dir / "verdicts.csv", top)
+    described = methods.describe_methods(settings, ledger, results, seed=seed, versions=read_versions())
+    cited = references.select_references("\n".join(described), methods.list_encoder_pages(settings))
+    artifacts.write_text(out_dir / "methods.bib", references.format_bibtex(cited))
+    artifacts.write_text(out_dir / "methods.md", "\n\n".join(described) + "\n")
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     page.write_page(
         out_dir / "index.html",
@@ -152,6 +163,8 @@ def run(
             ledger, {name: wording.name_truths(name, of.labels, of.endpoint) for name, of in results.items()}
         ),
         section=section,
+        methods=[references.name_citations(paragraph, cited) for paragraph in described],
+        bibtex=references.format_bibtex(cited),
         **page.describe_runs(history_paths, histories, {name: meta for name, (_, meta) in embeds.items()}),
         **provenance_context(metas, benchmarks_dir, seed),
         **page.collect_pictures(

@@ -144,17 +144,17 @@ def _describe_intervals(rows: Sequence[ResultRow], endpoint: Endpoint) -> str:
     patients = {patient for row in rows for patient in row.cases["patient_id"]}
     training, knn = (f"{share:.0%}".replace("%", " %") for share in (uncertainty.TRAINING, uncertainty.KNN_TRAINING))
     one_bound = [SCORES[score].title for score in endpoint.shown_scores if not SCORES[score].is_bounded]
-    hidden = [_lower(SCORES[score].title) for score in endpoint.scores if score not in endpoint.shown_scores]
+    hidden = [lower_title(SCORES[score].title) for score in endpoint.scores if score not in endpoint.shown_scores]
     form = "in Wilson's form"
     if one_bound:
-        form += f"; for {_join(one_bound)} in Student's, of the logarithm of the distance from the bound"
+        form += f"; for {join_words(one_bound)} in Student's, of the logarithm of the distance from the bound"
     sentences = [
         WORDINGS[endpoint.kind].scores,
         f"Each interval is that of the mean before it, by the jackknife over {len(patients):,} patients, taken as "
         f"independent, {form}.",
         f"All folds train on the same patients, which no test patient shows: {training} of the variance is added for "
         f"it (KNN: {knn}), as simulations of such classifiers had it.",
-        f"table.csv also holds {_join(hidden)} with theirs." if hidden else "",
+        f"table.csv also holds {join_words(hidden)} with theirs." if hidden else "",
     ]
     return " ".join(filter(None, sentences))
 
@@ -215,11 +215,25 @@ def risk_groups(row: ResultRow) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return time, event.astype(bool), row.endpoint.predictions(patients)[:, 0] > 0
 
 
-def _join(words: Sequence[str]) -> str:
-    """Join words by commas and "and"."""
+def join_words(words: Sequence[str]) -> str:
+    """Join words by commas and "and".
+
+    Args:
+        words: One or more.
+
+    Returns:
+        Such as "a, b and c".
+    """
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _lower(title: str) -> str:
-    """A title within a sentence: small, except an abbreviation."""
+def lower_title(title: str) -> str:
+    """Write a title as within a sentence: small, except an abbreviation.
+
+    Args:
+        title: Of a score.
+
+    Returns:
+        The words.
+    """
     return title if title[1:2].isupper() or title[1:2].isdigit() else title[0].lower() + title[1:]

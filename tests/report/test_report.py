@@ -214,6 +214,7 @@ def write_report(
         section=settings.report.page.model_copy(update={"reference": reference}),
         seed=1,
         patch_encoder=source,
+        settings=settings.methods.model_copy(update={"runs": dict.fromkeys(runs, settings.pretrain.run("slpd"))}),
         patch_history_path=folder / "dino.history.parquet" if source == "dino" else None,
         external_paths=external,
         protocol_paths=protocols,
@@ -247,6 +248,7 @@ def report_of_rows(tmp_path_factory, settings):
 
 
 COHORT_FEATURES = ("mean_color", "patch_tokens", "dino", "slpd")  # from the cohort's patch encoder
+TEXTS = ("index.html", "verdicts.csv", "methods.md", "methods.bib")  # of every report
 ROWS = {("patch_tokens", "mil"): 0.3, ("dino", "knn"): 0.8, ("slpd", "vit_wsi"): 3.0}
 
 
@@ -359,10 +361,10 @@ def test_the_page_needs_nothing_from_outside(report_of_rows):
     page = page_of(folder)
     assert "img" in page.names
     outside = {reference for reference in page.references if not reference.startswith(("data:image/", "#"))}
-    assert outside == {"run.json"}  # beside the page, and nothing needs it
+    assert outside == {"run.json", "methods.md", "methods.bib"}  # beside the page, and nothing needs them
     assert not page.names & {"link", "script", "iframe", "object", "embed"}
     assert page.missing_alt == 0
-    assert "http" not in re.sub("http-equiv", "", (folder / "index.html").read_text())
+    assert "http" not in re.sub(r"http-equiv|\\url\{http", "", (folder / "index.html").read_text())
 
 
 def test_links_lead_somewhere(make):
@@ -438,7 +440,7 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 
 def test_without_runs_there_is_no_pretraining(make):
     folder = make({("patch_tokens", "mil"): 1.0}, runs=(), drawn=True)
-    assert {path.name for path in folder.iterdir()} == {"index.html", "verdicts.csv", "label"}
+    assert {path.name for path in folder.iterdir()} == {*TEXTS, "label"}
     tables = {f"table.{suffix}" for suffix in ("parquet", "csv", "md", "tex")} | {"predictions.csv"}
     assert {path.name for path in (folder / "label").iterdir()} == tables | {"roc.png", "predictions.png"}
     text = page_of(folder).text
@@ -642,13 +644,13 @@ def test_without_labels_all_but_the_results_is_reported(make):
     text = " ".join(page.text.split())
     assert "30 slides came in and all took part (30 patients)" in text
     assert "The slides have no labels: nothing was evaluated" in text
-    assert {path.name for path in folder.iterdir()} == {"index.html", "verdicts.csv", "training.png", "tsne.png"}
+    assert {path.name for path in folder.iterdir()} == {*TEXTS, "training.png", "tsne.png"}
     assert {"pretraining", "prototypes", "slides", "provenance"} <= page.ids
     assert not {"attention", "results-label"} & page.ids
     assert "of up to 10 random slides, runs side by side: coloured by slide." in text
     assert 's0-0<br><span class="ok">2 regions' in (folder / "index.html").read_text()
     inside = [reference[1:] for reference in page.references if reference.startswith("#")]
-    assert [*dict.fromkeys(inside)] == ["verdicts", "pretraining", "prototypes", "slides", "provenance"]
+    assert [*dict.fromkeys(inside)] == ["verdicts", "pretraining", "prototypes", "slides", "methods", "provenance"]
     assert "no labels" not in page_of(make(ROWS)).text
 
 

@@ -30,7 +30,14 @@ def test_slides_become_a_table(finished):
     table = pd.read_csv(report / "label" / "table.csv")
     assert len(table) == 6  # a classifier on colors, one on patches, two on each of two runs
     of_task = ("table.md", "table.tex", "predictions.csv", "roc.png", "predictions.png", "knn.png")
-    names = ("index.html", "training.png", "tsne.png", *(f"label/{name}" for name in of_task))
+    names = (
+        "index.html",
+        "methods.md",
+        "methods.bib",
+        "training.png",
+        "tsne.png",
+        *(f"label/{name}" for name in of_task),
+    )
     assert all((report / name).stat().st_size for name in names)
     assert [path.name for path in report.with_name("gallery").iterdir()] == ["slpd.png"]
     drawn = sorted(path.relative_to(report.parent).as_posix() for path in report.with_name("heatmaps").rglob("*.*"))
