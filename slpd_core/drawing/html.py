@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from slpd_core import artifacts
+from slpd_core.drawing.caption import caption_height
 from slpd_core.runtime import progress
 
 THUMBNAIL_PX = 200
@@ -97,7 +98,7 @@ def inline_picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]
 
 
 def inline_thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: int) -> dict[str, str]:
-    """Make small inline JPEGs of slides' overlays until they fill the page.
+    """Make small inline JPEGs of slides' overlays, without their captions, until they fill the page.
 
     Args:
         overlays_dir: Of {slide}.png.
@@ -112,7 +113,7 @@ def inline_thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: i
         uri, path = "", overlays_dir / f"{slide}.png"
         if path.exists():
             with Image.open(io.BytesIO(artifacts.read_picture(path))) as overlay:
-                small = overlay.convert("RGB")
+                small = overlay.convert("RGB").crop((0, 0, overlay.width, overlay.height - caption_height(overlay)))
             small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             uri = inline_jpeg(small)
         max_bytes -= len(uri)

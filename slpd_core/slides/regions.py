@@ -10,7 +10,8 @@ from PIL import Image
 
 from slpd_core import artifacts, config
 from slpd_core.artifacts.coordinate_files import COORDINATE_READERS
-from slpd_core.drawing.overlays import draw_placeholder, draw_regions
+from slpd_core.drawing.caption import add_caption, format_um, png_text
+from slpd_core.drawing.overlays import DROPPED_COLOR, KEPT_COLOR, TISSUE_COLOR, draw_placeholder, draw_regions
 from slpd_core.runtime import log
 from slpd_core.slides.focus import drop_blurred, measure_focus
 from slpd_core.slides.grid import has_enough_tissue, place_grid, tissue_fractions
@@ -179,7 +180,13 @@ def draw_regions_overlay(
     if regions.slide.status != artifacts.OK:
         return draw_placeholder(regions.slide.slide_id, regions.slide.reason)
     slide_px = (tissue.slide.width_px, tissue.slide.height_px)
-    return draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
+    picture = draw_regions(outlined, slide_px, regions.coords, dropped, regions.size_level0_px)
+    side = format_um(regions.size_px * regions.target_mpp)
+    n = len(regions.coords)
+    title = f"{tissue.slide.slide_id} · {n:,} region{'s' * (n != 1)} of {side}"
+    legend = [(TISSUE_COLOR, "tissue"), (KEPT_COLOR, "region")]
+    legend += [(DROPPED_COLOR, "dropped: too little tissue, or blurred")] if len(dropped) else []
+    return add_caption(picture, title, tissue.slide.mpp * slide_px[0] / outlined.width, legend)
 
 
 def run(
@@ -246,5 +253,6 @@ def run(
     provenance = artifacts.provenance("regions", VERSION, settings, *inputs)
     if regions.size_level0_px and not imported:
         dropped = np.concatenate([find_dropped(tissue, regions.size_level0_px, **grid), dropped])
-    artifacts.write_picture(overlay_path, draw_regions_overlay(outlined_path, tissue, regions, dropped))
+    overlay = draw_regions_overlay(outlined_path, tissue, regions, dropped)
+    artifacts.write_picture(overlay_path, overlay, **png_text(overlay))
     artifacts.write_regions(regions_path, regions, provenance)
