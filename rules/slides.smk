@@ -181,6 +181,31 @@ rule ledger:
         "../workflow_scripts/ledger.py"
 
 
+# Beside the ledger, not after it: the page is there too where the ledger stops, as no slide can be used.
+rule slide_index:
+    input:
+        sheet="<results>/sheet/slides.parquet",
+        tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),
+        encoded=expand("<results>/encoded/{slide}.h5", slide=SLIDES.cohort),
+        overlays=expand("<results>/regions/{slide}.png", slide=SLIDES.cohort),
+    output:
+        "<results>/slides/index.html",
+    log:
+        "<logs>/slide_index/slide_index.log",
+    benchmark:
+        "<benchmarks>/slide_index/slide_index.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
+    params:
+        version=stage_version("slides/slide_index"),
+        overlays_dir=str(PATHS.regions_dir()),
+    script:
+        "../workflow_scripts/slide_index.py"
+
+
 # The patch encoders to compare with: tokens and ledger of each that a row of evaluate.classifiers names.
 
 
@@ -261,4 +286,5 @@ for job in JOINED_SLIDES.jobs:
 rule slides:
     input:
         rules.ledger.output,
+        rules.slide_index.output,
         expand(rules.regions.output.overlay, slide=SLIDES.cohort),

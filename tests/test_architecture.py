@@ -13,7 +13,7 @@ from tests.shipped_config import read_shipped
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = {
-    "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger"),
+    "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger", "slide_index"),
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "few_shot", "retrieval", "attention", "heatmaps", "predict"),
     "report": ("report", "external"),
@@ -23,6 +23,7 @@ CHAPTERS = {
 # Parameters of rules whose settings name something: what is named, not the names. Some have no settings.
 PARAMETERS = {
     "sheet": "rows=",
+    "slide_index": "version=",
     "labels": "rows=",
     "predict": "rows=",
     "external": "reference=",
@@ -111,7 +112,7 @@ def test_each_stage_has_all_its_places(chapter, stage):
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # Stages that are named by another's settings.
-    sections = {"external": "predict", "attention": "heatmaps", "search_index": "search"}
+    sections = {"external": "predict", "attention": "heatmaps", "search_index": "search", "slide_index": "ledger"}
     sections |= dict.fromkeys(("few_shot", "retrieval"), "evaluate")
     sections |= dict.fromkeys(CHAPTERS["export"], "export")
     section = sections.get(stage, stage)

@@ -92,6 +92,7 @@ class CohortPaths:
     tokens = PathPattern("tokens/{slide}.h5", "compared/{encoder}/tokens/{slide}.h5")
     encoded = PathPattern("encoded/{slide}.h5", "compared/{encoder}/encoded/{slide}.h5")  # read by the ledger
     ledger = PathPattern("ledger/ledger.parquet", "compared/{encoder}/ledger.parquet")
+    slide_index = PathPattern("slides/index.html")
 
     # Tokens to embeddings; a region encoder's name is its run's, or its run's and fold's: see `split_encoder_name`
     encoder = PathPattern("pretrain/{region_encoder}/encoder.safetensors")

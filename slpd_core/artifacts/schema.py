@@ -120,6 +120,12 @@ class Regions:
     target_mpp: float
     focus: np.ndarray | None = None
 
+    @property
+    def tissue_mm2(self) -> float:
+        """Tissue in the regions; 0 without regions."""
+        side_mm = self.size_level0_px * self.slide.mpp / 1000
+        return float(self.tissue_fraction.sum()) * side_mm**2 if len(self.coords) else 0.0
+
     def select(self, rows: Any) -> "Regions":
         """Select some of the regions.
 

@@ -161,9 +161,8 @@ def measure_unseen_tissue(ledger: pd.DataFrame, regions_dir: Path) -> tuple[dict
         path = regions_dir / f"{slide['slide_id']}.h5"
         if path.exists():
             regions, _ = artifacts.read_regions(path)
-            side_mm = regions.size_level0_px * slide["mpp"] / 1000
             tissue[slide["slide_id"]] = slide["tissue_mm2"]
-            held[slide["slide_id"]] = min(float(regions.tissue_fraction.sum()) * side_mm**2, slide["tissue_mm2"])
+            held[slide["slide_id"]] = min(regions.tissue_mm2, slide["tissue_mm2"])
     unseen = {slide: 1 - held[slide] / tissue[slide] for slide in tissue}
     return unseen, 1 - sum(held.values()) / sum(tissue.values()) if tissue else math.nan
 

@@ -94,8 +94,27 @@ def compare_copies(copies: pd.DataFrame, *, external: bool = False) -> tuple[boo
     return True, f"{names} are the same slide, byte for byte, of {of}; correct the sheet or remove all but one"
 
 
+def note_copies(ledger: pd.DataFrame, *, external: bool = False) -> tuple[pd.Series, list[str]]:
+    """Note slides of equal content, which would count several times.
+
+    Args:
+        ledger: One row per slide.
+        external: As in `compare_copies`.
+
+    Returns:
+        The remarks of all slides, with theirs; and a sentence per group of copies of several patients.
+    """
+    remarks, problems = ledger["remarks"].copy(), []
+    for _, copies in ledger[ledger["status"] == artifacts.OK].groupby("slide_fingerprint", sort=False):
+        if len(copies) > 1:
+            differ, sentence = compare_copies(copies, external=external)
+            problems += [sentence] * differ
+            remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
+    return remarks, problems
+
+
 def remark_copies(ledger: pd.DataFrame, *, external: bool = False) -> pd.DataFrame:
-    """Add a remark to slides of equal content, which would count several times.
+    """Add a remark to slides of equal content.
 
     Args:
         ledger: One row per slide.
@@ -107,12 +126,7 @@ def remark_copies(ledger: pd.DataFrame, *, external: bool = False) -> pd.DataFra
     Raises:
         ValueError: The sheet says they are of several patients: a leak that no grouping prevents.
     """
-    remarks, problems = ledger["remarks"].copy(), []
-    for _, copies in ledger[ledger["status"] == artifacts.OK].groupby("slide_fingerprint", sort=False):
-        if len(copies) > 1:
-            differ, sentence = compare_copies(copies, external=external)
-            problems += [sentence] * differ
-            remarks[copies.index] = [f"{remark} {sentence}".strip() for remark in copies["remarks"]]
+    remarks, problems = note_copies(ledger, external=external)
     if problems:
         raise ValueError("\n  ".join(problems))
     return ledger.assign(remarks=remarks)

@@ -30,7 +30,8 @@ def describe_outcomes(
         reference: Key of the row that others are compared with, as `report.reference`.
 
     Yields:
-        A line on the report if it was requested, and one per external cohort and task that was predicted.
+        A line on the report if it was requested, else on the page of all slides; one per external cohort and task that
+        was predicted.
     """
     if "report" in rules:
         scores = [
@@ -39,6 +40,8 @@ def describe_outcomes(
             for title in [f"{task}: " if len(endpoints) > 1 else ""]
         ]
         yield _join(f"Report: {paths.page()}", _count_slides(paths.ledger()), *scores)
+    elif "slide_index" in rules:
+        yield _join(f"Slides: {paths.slide_index()}", _count_slides(paths.ledger()))
     for name in external if "predict_external" in rules else ():
         used = _count_slides(paths.external_ledger(name))
         for task, endpoint in endpoints.items():

@@ -21,8 +21,8 @@ T = TypeVar("T")
 SCRIPT = re.compile(r"(.+)/\.snakemake/scripts/tmp\w+\.(\w+)\.py")  # a job's, of a folder and a stage
 DINO = yaml.safe_load((Path(__file__).parent / "dino.yaml").read_text())
 STAGES = {
-    *("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger", "pretrain", "embed", "gallery"),
-    *("folds", "evaluate", "attention", "heatmaps", "report"),
+    *("sheet", "tissue", "regions", "patch_encoder", "tokens", "ledger", "slide_index", "pretrain", "embed"),
+    *("gallery", "folds", "evaluate", "attention", "heatmaps", "report"),
 }
 
 

@@ -56,7 +56,10 @@ def describe(rules, paths, endpoints=None, **arguments):
 
 def test_the_reference_row_is_named_and_not_the_best(paths):
     report = f"Report: {paths.page()} · 2 of 3 slides used"
-    assert describe({"report"}, paths) == [f"{report} · slpd/vit_wsi AUC .50 [.40, .60] (no better than chance)"]
+    assert describe({"slide_index"}, paths) == [f"Slides: {paths.slide_index()} · 2 of 3 slides used"]
+    assert describe({"report", "slide_index"}, paths) == [
+        f"{report} · slpd/vit_wsi AUC .50 [.40, .60] (no better than chance)"
+    ]
     named = describe({"report"}, paths, reference="mean_color/knn")
     assert named == [f"{report} · mean_color/knn AUC .95 [.90, .99] (better than chance)"]
     several = describe({"report"}, paths, {"label": LABEL, "waiting": LABEL})

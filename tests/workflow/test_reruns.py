@@ -15,7 +15,8 @@ from slpd_core.wsi import outages
 ROOT = Path(__file__).parents[2]
 OF_A_SLIDE = {"tissue": 1, "regions": 1, "tokens": 1}
 AFTER_THE_LABELS = {"folds": 1, "evaluate": 2, "attention": 1, "heatmaps": 1, "report": 1}
-AFTER_THE_LEDGER = {"ledger": 1, "pretrain": 1, "embed": 1, "gallery": 1} | AFTER_THE_LABELS
+ONCE = {"ledger": 1, "slide_index": 1}
+AFTER_THE_LEDGER = ONCE | {"pretrain": 1, "embed": 1, "gallery": 1} | AFTER_THE_LABELS
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_what_changes_in_one_task_leaves_the_others(cohort, clinical, small):
 def test_an_encoder_that_is_now_trained_here_takes_the_place_of_the_weights_that_are_there(cohort, small):
     trained = yaml.safe_load((ROOT / "tests" / "workflow" / "dino.yaml").read_text())
     del trained["regions"]
-    jobs = {"patches": 6, "patch_encoder": 1, "tokens": 6, "ledger": 1, "slides": 1}
+    jobs = {"patches": 6, "patch_encoder": 1, "tokens": 6, "slides": 1} | ONCE
     done = small(cohort, "-n", "slides", overlay=trained)
     assert done.jobs == jobs, done.stdout + done.stderr
 
@@ -181,6 +182,7 @@ def test_tokens_made_once_more_outdate_nothing(cohort, small):
         ("report/report", {"report": 1}),
         ("evaluation/folds", {"folds": 1, "evaluate": 2, "attention": 1, "heatmaps": 1, "report": 1}),
         ("slides/tokens", {"tokens": 6} | AFTER_THE_LEDGER),
+        ("slides/slide_index", {"slide_index": 1}),
     ],
 )
 def test_a_version_raised_runs_its_stage_again_and_those_after_it(cohort, small, tmp_path, module, jobs):

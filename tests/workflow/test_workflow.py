@@ -122,6 +122,7 @@ def test_a_second_run_does_nothing(finished, snakemake):
             {
                 "tokens": 6,
                 "ledger": 1,
+                "slide_index": 1,
                 "pretrain": 2,
                 "embed": 2,
                 "gallery": 1,
