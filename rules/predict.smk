@@ -148,6 +148,37 @@ rule external:
         "../workflow_scripts/external.py"
 
 
+rule predict_index:
+    input:
+        ledger="<results>/predict/{external}/ledger.parquet",
+        predictions=expand(
+            "<results>/predict/{external}/{task}/folds.parquet",
+            task=TASKS.names,
+            allow_missing=True,
+        ),
+        evaluate=ROWS.external_tested,
+        embeds=ROWS.external_embed_files,
+    output:
+        "<results>/predict/{external}/index.html",
+    log:
+        "<logs>/predict_index/{external}.log",
+    benchmark:
+        "<benchmarks>/predict_index/{external}.tsv"
+    conda:
+        "../envs/slpd.yaml"
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
+    params:
+        version=stage_version("report/predict_index"),
+        embeds=ROWS.external_embeds,
+        tissue=str(PATHS.tissue_dir()),
+        regions=str(PATHS.regions_dir()),
+        runs=ENCODERS.runs,
+    script:
+        "../workflow_scripts/predict_index.py"
+
+
 rule predict:
     input:
         ROWS.all_external_predictions,

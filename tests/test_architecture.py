@@ -16,7 +16,7 @@ CHAPTERS = {
     "slides": ("sheet", "tissue", "regions", "patches", "tokens", "ledger", "slide_index"),
     "pretraining": ("patch_encoder", "pretrain", "embed", "gallery"),
     "evaluation": ("labels", "folds", "evaluate", "few_shot", "retrieval", "attention", "heatmaps", "predict"),
-    "report": ("report", "external"),
+    "report": ("report", "external", "predict_index"),
     "search": ("search_index", "search"),
     "export": ("export", "export_tables", "h5ad", "huggingface"),
 }
@@ -27,6 +27,7 @@ PARAMETERS = {
     "labels": "rows=",
     "predict": "rows=",
     "external": "reference=",
+    "predict_index": "runs=",
     "attention": "version=",
     "h5ad": "version=",
 }
@@ -108,11 +109,19 @@ def test_nothing_is_unpickled(path):
 @pytest.mark.parametrize(("chapter", "stage"), STAGES, ids=[stage for _, stage in STAGES])
 def test_each_stage_has_all_its_places(chapter, stage):
     module = (ROOT / "slpd_core" / chapter / f"{stage}.py").read_text()
-    rules = (ROOT / "rules" / ("predict.smk" if stage in ("predict", "external") else f"{chapter}.smk")).read_text()
+    rules = (
+        ROOT / "rules" / ("predict.smk" if stage in ("predict", "external", "predict_index") else f"{chapter}.smk")
+    ).read_text()
     assert re.search(r"^VERSION = \d+$", module, re.MULTILINE), f"{stage}: no VERSION"
     assert re.search(r"^def run\(\*?", module, re.MULTILINE), f"{stage}: no stage function"
     # Stages that are named by another's settings.
-    sections = {"external": "predict", "attention": "heatmaps", "search_index": "search", "slide_index": "ledger"}
+    sections = {
+        "external": "predict",
+        "predict_index": "predict",
+        "attention": "heatmaps",
+        "search_index": "search",
+        "slide_index": "ledger",
+    }
     sections |= dict.fromkeys(("few_shot", "retrieval"), "evaluate")
     sections |= dict.fromkeys(CHAPTERS["export"], "export")
     section = sections.get(stage, stage)

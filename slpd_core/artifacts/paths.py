@@ -130,6 +130,7 @@ class CohortPaths:
     external_ledger = PathPattern(
         "predict/{external}/ledger.parquet", "predict/{external}/compared/{encoder}/ledger.parquet"
     )
+    external_page = PathPattern("predict/{external}/index.html")
     external_embed = PathPattern("predict/{external}/embed/{region_encoder}.parquet")
     external_predictions = PathPattern("predict/{external}/{task}/predictions.csv")
     external_folds = PathPattern("predict/{external}/{task}/folds.parquet")  # predictions of single folds

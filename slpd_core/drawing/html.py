@@ -17,6 +17,7 @@ from slpd_core.drawing.caption import caption_height
 from slpd_core.runtime import progress
 
 THUMBNAIL_PX = 200
+MAX_THUMBNAIL_BYTES = 18_000_000  # of all in a page, which is then smaller than 25 MB
 
 
 def render(template: str, **values: Any) -> str:
@@ -97,7 +98,9 @@ def inline_picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]
     return {"src": data_uri(kind, content), "file": file} | px
 
 
-def inline_thumbnails(overlays_dir: Path, slide_ids: Sequence[str], max_bytes: int) -> dict[str, str]:
+def inline_thumbnails(
+    overlays_dir: Path, slide_ids: Sequence[str], max_bytes: int = MAX_THUMBNAIL_BYTES
+) -> dict[str, str]:
     """Make small inline JPEGs of slides' overlays, without their captions, until they fill the page.
 
     Args:

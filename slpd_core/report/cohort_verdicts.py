@@ -167,6 +167,22 @@ def measure_unseen_tissue(ledger: pd.DataFrame, regions_dir: Path) -> tuple[dict
     return unseen, 1 - sum(held.values()) / sum(tissue.values()) if tissue else math.nan
 
 
+def average_embeddings(embed: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Average the embeddings of each slide's regions.
+
+    Args:
+        embed: The `embed` table.
+
+    Returns:
+        Ids of the slides, str (N,), and their mean embeddings, float64 (N, D).
+    """
+    slides, index = np.unique(embed["slide_id"].to_numpy(str), return_inverse=True)
+    embeddings = np.stack(embed["embedding"].to_list()) if len(embed) else np.empty((0, 0))
+    sums = np.zeros((len(slides), embeddings.shape[1]))
+    np.add.at(sums, index, embeddings)
+    return slides, sums / np.bincount(index)[:, None]
+
+
 def measure_distances(embed: pd.DataFrame) -> dict[str, float]:
     """Measure how far each slide is from the others: its mean embedding from the NTH_NEAREST one, in medians of all.
 
@@ -178,12 +194,9 @@ def measure_distances(embed: pd.DataFrame) -> dict[str, float]:
     """
     from sklearn.neighbors import NearestNeighbors
 
-    slides, index = np.unique(embed["slide_id"].to_numpy(str), return_inverse=True)
+    slides, means = average_embeddings(embed)
     if len(slides) < verdicts.MIN_SLIDES:
         return {}
-    sums = np.zeros((len(slides), len(embed["embedding"].iloc[0])))
-    np.add.at(sums, index, np.stack(embed["embedding"].to_list()))
-    means = sums / np.bincount(index)[:, None]
     nearest = NearestNeighbors(n_neighbors=verdicts.NTH_NEAREST).fit(means).kneighbors()[0][:, -1]
     median = float(np.median(nearest))
     return dict(zip(slides.tolist(), (nearest / median).tolist(), strict=True)) if median > 1e-9 else {}

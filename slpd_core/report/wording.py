@@ -237,3 +237,36 @@ def lower_title(title: str) -> str:
         The words.
     """
     return title if title[1:2].isupper() or title[1:2].isdigit() else title[0].lower() + title[1:]
+
+
+def describe_score(name: str, value: float, low: float, high: float) -> str:
+    """Describe a score.
+
+    Args:
+        name: Of the score, as in SCORES.
+        value: The score.
+        low, high: Its interval; nan where there is none.
+
+    Returns:
+        Such as "AUC .35 [.13, .62] (no better than chance)".
+    """
+    score = SCORES[name]
+    text = f"{score.title} {_format_score(name, value)}"
+    if low != low or high != high:
+        return text
+    text += f" [{_format_score(name, low)}, {_format_score(name, high)}]"
+    if low > score.chance:
+        return f"{text} (better than chance)"
+    if high < score.chance:
+        return f"{text} (worse than chance)"
+    return text if score.chance != score.chance else f"{text} (no better than chance)"
+
+
+def _format_score(name: str, value: float) -> str:
+    """A score with two decimals, as the paper prints it."""
+    text = table_format.format_score(value, 2)
+    return (
+        text
+        if SCORES[name].has_unit
+        else text.removeprefix("0").replace(f"{table_format.MINUS}0.", f"{table_format.MINUS}.")
+    )

@@ -13,7 +13,6 @@ from slpd_core.slides.ledger import note_copies, slide_row
 
 VERSION = 1
 STATES = {artifacts.OK: "used", artifacts.QUARANTINED: "quarantined", artifacts.EMPTY: "no regions"}
-MAX_THUMBNAIL_BYTES = 18_000_000  # of all pictures in the page, which is then smaller than 25 MB
 
 
 def describe_states(slides: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +103,7 @@ def run(
     slides["overlay"] = [relpath(overlays_dir / f"{slide}.png", folder) for slide in slides["slide_id"]]
     slides["outline"] = [relpath(outlines[slide], folder) for slide in slides["slide_id"]]
     verdicts, opened = judge_slides(slides), slides.loc[slides["width_px"] > 0, "slide_id"].to_list()
-    thumbnails = inline_thumbnails(overlays_dir, opened, MAX_THUMBNAIL_BYTES)
+    thumbnails = inline_thumbnails(overlays_dir, opened)
     page = render(
         "slides/slide_index.html.j2",
         title=f"Slides of {out_path.parents[1].name}",

@@ -9,8 +9,7 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.endpoints.endpoint import Endpoint
-from slpd_core.endpoints.scores import SCORES
-from slpd_core.report.table_format import MINUS, format_score
+from slpd_core.report.wording import describe_score
 
 
 def describe_outcomes(
@@ -47,38 +46,10 @@ def describe_outcomes(
         for task, endpoint in endpoints.items():
             predictions, table = paths.external_predictions(name, task), paths.external_table(name, task, "parquet")
             if predictions.exists():
-                yield _join(
-                    f"Predictions: {predictions}", used, _describe_table(table, endpoint.main_score, "", reference)
-                )
-
-
-def describe_score(name: str, value: float, low: float, high: float) -> str:
-    """Describe a score.
-
-    Args:
-        name: Of the score, as in SCORES.
-        value: The score.
-        low, high: Its interval; nan where there is none.
-
-    Returns:
-        Such as "AUC .35 [.13, .62] (no better than chance)".
-    """
-    score = SCORES[name]
-    text = f"{score.title} {_format(name, value)}"
-    if low != low or high != high:
-        return text
-    text += f" [{_format(name, low)}, {_format(name, high)}]"
-    if low > score.chance:
-        return f"{text} (better than chance)"
-    if high < score.chance:
-        return f"{text} (worse than chance)"
-    return text if score.chance != score.chance else f"{text} (no better than chance)"
-
-
-def _format(name: str, value: float) -> str:
-    """A score with two decimals, as the paper prints it."""
-    text = format_score(value, 2)
-    return text if SCORES[name].has_unit else text.removeprefix("0").replace(f"{MINUS}0.", f"{MINUS}.")
+                shown = paths.external_page(name) if "predict_index" in rules else predictions
+                title = f"{task}: " if len(endpoints) > 1 else ""
+                score = _describe_table(table, endpoint.main_score, "", reference, task=title)
+                yield _join(f"Predictions: {shown}", used, score)
 
 
 def _describe_table(path: Path, score: str, suffix: str, reference: str | None, *, task: str = "") -> str:

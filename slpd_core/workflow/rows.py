@@ -200,7 +200,7 @@ class Rows:
         if not self.tasks:
             raise ValueError("predict: no slide of the cohort has a label to learn from; add labels (settings: labels)")
         predictions = [str(self.paths.external_predictions(name, task)) for name in sheets for task in self.tasks]
-        return [*predictions, *self.external_tables]
+        return [*predictions, *self.external_tables, *(str(self.paths.external_page(name)) for name in sheets)]
 
     @property
     def external_tables(self) -> list[str]:
@@ -209,8 +209,9 @@ class Rows:
         return [str(self.paths.external_table(*pair, "parquet")) for pair in self.scored if pair[1] in predicted]
 
     def external_tested(self, wildcards: Any) -> list[str]:
-        """Return the cohort's own test predictions of a task, of all rows that predict external slides."""
-        rows = [row for row in self.select(self.settings.predicting) if row[0] == wildcards.task]
+        """Return the cohort's own test predictions of all rows that predict external slides: of a task, or of all."""
+        task = getattr(wildcards, "task", None)
+        rows = [row for row in self.select(self.settings.predicting) if task in (None, row[0])]
         return [str(self.paths.predictions(*row, fold)) for row in rows for fold in self.folds]
 
     def external_models(self, wildcards: Any) -> list[dict[str, Any]]:
@@ -236,6 +237,20 @@ class Rows:
         """Return the files that a task of an external cohort is predicted from, each once."""
         models = self.external_models(wildcards)
         return [*dict.fromkeys(path for one in models for path in [*one["models"], *one["embeds"], one["ledger"]])]
+
+    def external_embeds(self, wildcards: Any) -> dict[str, tuple[str, str]]:
+        """Return, by run that predicts, the embeddings of an external cohort and of the cohort, by one encoder."""
+        features = dict.fromkeys(features for _, features, _ in self.select(self.settings.predicting))
+        names = {name: self.fold_encoder(name, 0) for name in features if self.fold_encoder(name, 0)}
+        pairs = {
+            name: (self.paths.external_embed(wildcards.external, encoder), self.paths.embed(encoder))
+            for name, encoder in names.items()
+        }
+        return {name: (str(external), str(cohort)) for name, (external, cohort) in pairs.items()}
+
+    def external_embed_files(self, wildcards: Any) -> list[str]:
+        """Return the files of `external_embeds`."""
+        return [path for pair in self.external_embeds(wildcards).values() for path in pair]
 
     def _result_table(self, name: str) -> str:
         """The result table of `cohort/task`, or of a cohort with one task; raises ValueError if it has several."""

@@ -69,6 +69,8 @@ def test_the_reference_row_is_named_and_not_the_best(paths):
 def test_predictions_are_named_as_the_report_is(paths):
     predictions = paths.external_predictions("rome", "label")
     assert describe({"predict_external"}, paths) == [f"Predictions: {predictions} · 2 of 3 slides used"]
+    (shown,) = describe({"predict_external", "predict_index"}, paths)
+    assert shown == f"Predictions: {paths.external_page('rome')} · 2 of 3 slides used"
     table = paths.external_table("rome", "label", "parquet")
     row = {"row": ["slpd/vit_wsi"], "folds": 2, "slides": 2, "patients": 2, "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     artifacts.write_table(table, "external_results", pd.DataFrame(row), {})

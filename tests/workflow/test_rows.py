@@ -167,7 +167,13 @@ def test_every_external_cohort_has_predictions_of_every_task(rows, compared):
         f"{RESULTS}/predict/{external}/{task}/predictions.csv"
         for external in ("rome", "oslo")
         for task in ("subtype", "grade")
+    ] + [f"{RESULTS}/predict/{external}/index.html" for external in ("rome", "oslo")]
+    of_both = [
+        path for task in ("subtype", "grade") for path in two.external_tested(Wildcards(external="rome", task=task))
     ]
+    assert two.external_tested(Wildcards(external="rome")) == of_both
+    each = f"{RESULTS}/predict/rome/embed/each.fold0.parquet", f"{RESULTS}/embed/each.fold0.parquet"
+    assert compared.external_embeds(Wildcards(external="rome"))["each"] == each
 
 
 def test_external_cohorts_with_labels_are_scored_by_the_rows_that_predict(rows):
@@ -176,7 +182,7 @@ def test_external_cohorts_with_labels_are_scored_by_the_rows_that_predict(rows):
     classifiers = {"classifiers": {"patch_tokens": ["knn"], "slpd": ["mil"]}}
     two = rows(["subtype", "grade"], scored, labels={"tasks": TASKS}, predict=both, evaluate=classifiers)
     assert two.external_tables == [f"{RESULTS}/predict/rome/grade/table.parquet"]
-    assert two.all_external_predictions(Wildcards())[4:] == two.external_tables
+    assert two.all_external_predictions(Wildcards())[4:-2] == two.external_tables
     assert two.external_tested(Wildcards(external="rome", task="grade")) == [
         f"{RESULTS}/evaluate/grade/slpd/mil/fold{fold}.parquet" for fold in (0, 1)
     ]

@@ -328,6 +328,7 @@ def test_external_slides_are_predicted_by_the_finished_cohort(finished, snakemak
         "external_ledger": 2,
         "external_embed": 4,
         "predict_external": 2,
+        "predict_index": 2,
         "predict": 1,
     }
     one = "results/tiny/predict/oslo/label/predictions.csv"
@@ -353,6 +354,8 @@ def test_external_slides_are_predicted_by_the_finished_cohort(finished, snakemak
     )  # two folds: each is that far from their mean
     heatmaps = (results / "predict").glob("*/label/heatmaps/slpd/vit_wsi/*.jpg")
     assert sorted(path.name for path in heatmaps) == ["new-coarse-0.jpg", "new-fine-0.jpg"]
+    page = (results / "predict" / "rome" / "index.html").read_text(encoding="utf-8")
+    assert all(f'data-value="new-{name}"' in page for name in ("coarse-0", "blank", "torn"))
     assert snakemake(folder, *command).jobs == {}
     assert snakemake(folder).jobs == {}
     nothing = snakemake(folder, "--dry-run", "predict")
