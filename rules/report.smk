@@ -50,6 +50,7 @@ rule report:
             format=["parquet", "md", "tex"],
         ),
         expand("<results>/report/{task}/predictions.csv", task=TASKS.names),
+        expand("<results>/report/{task}/slides.html", task=TASKS.names),
         expand(
             "<results>/report/{task}/few_shot.{format}",
             task=ROWS.tasks_of("few_shot"),
@@ -88,6 +89,7 @@ rule report:
         runs=ENCODERS.runs,
         tasks=TASKS.names,
         overlays=str(PATHS.regions_dir()),
+        outlines=str(PATHS.tissue_dir()),
         benchmarks=str(PATHS.benchmarks_dir()),
     script:
         "../workflow_scripts/report.py"

@@ -26,6 +26,7 @@ with runtime.job(snakemake.log[0], "report", threads=snakemake.threads):
         external_paths=[*map(Path, snakemake.input.external)],
         gallery_paths=[*map(Path, snakemake.input.galleries)],
         overlays_dir=Path(snakemake.params.overlays),
+        outlines_dir=Path(snakemake.params.outlines),
         benchmarks_dir=Path(snakemake.params.benchmarks),
         out_dir=Path(snakemake.output[0]).parent,
         section=config.ReportConfig(**snakemake.params.section),

@@ -122,6 +122,7 @@ class CohortPaths:
     result_table = PathPattern("report/{task}/table.{format}")
     few_shot_table = PathPattern("report/{task}/few_shot.{format}")
     retrieval_table = PathPattern("report/{task}/retrieval.{format}")
+    test_slides = PathPattern("report/{task}/slides.html")
     all_predictions = PathPattern("report/{task}/predictions.csv")  # of all rows and folds
     cohort_table = PathPattern("tables/{table}.{format}")  # over several cohorts
 

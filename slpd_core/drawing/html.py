@@ -81,6 +81,22 @@ def inline_jpeg(picture: Image.Image) -> str:
     return data_uri("jpeg", buffer.getvalue())
 
 
+def shrink_picture(uri: str, side_px: int) -> str:
+    """Shrink a picture inside a page.
+
+    Args:
+        uri: A data URI.
+        side_px: The longer side that it is shrunk to.
+
+    Returns:
+        A data URI of a JPEG.
+    """
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as opened:
+        picture = opened.convert("RGB")
+    picture.thumbnail((side_px, side_px))
+    return inline_jpeg(picture)
+
+
 def inline_picture(content: bytes, file: str, dpi: float = 96) -> dict[str, Any]:
     """Prepare a PNG or JPEG for the page.
 

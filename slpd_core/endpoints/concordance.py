@@ -25,12 +25,36 @@ def concordance_index(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> 
     Returns:
         The C-index: 0.5 for equal risks; nan without a comparable pair.
     """
+    comparable, wrong, tied = _compare_pairs(time, event, risk)
+    n_pairs = comparable.sum()
+    return float((n_pairs - wrong.sum() - tied.sum() / 2) / n_pairs) if n_pairs else math.nan
+
+
+def case_discordance(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> np.ndarray:
+    """Compute for each case the fraction of its comparable pairs that the risk orders wrong.
+
+    Args:
+        time, event, risk: As in `concordance_index`.
+
+    Returns:
+        (n,): 0.5 for equal risks; nan for a case without a comparable pair. Weighted by pairs, their mean is 1 less the
+        C-index.
+    """
+    comparable, wrong, tied = _compare_pairs(time, event, risk)
+    first = np.flatnonzero(event)
+    n_pairs, n_wrong = comparable.sum(0), wrong.sum(0) + tied.sum(0) / 2
+    n_pairs[first] += comparable.sum(1)
+    n_wrong[first] += wrong.sum(1) + tied.sum(1) / 2
+    fractions: np.ndarray = np.divide(n_wrong, n_pairs, out=np.full(len(n_pairs), math.nan), where=n_pairs > 0)
+    return fractions
+
+
+def _compare_pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of each case with an event and each case: which are comparable, and of these ordered wrong, and tied."""
     time, event = validated_survival(time, event)
     first = np.flatnonzero(event)[:, None]
     comparable = (time > time[first]) | ((time == time[first]) & ~event)
-    n_pairs = comparable.sum()
-    right, tied = (comparable & (risk < risk[first])).sum(), (comparable & (risk == risk[first])).sum()
-    return float((right + tied / 2) / n_pairs) if n_pairs else math.nan
+    return comparable, comparable & (risk > risk[first]), comparable & (risk == risk[first])
 
 
 def auc_times(time: np.ndarray, event: np.ndarray) -> np.ndarray:

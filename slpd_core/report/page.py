@@ -1,13 +1,14 @@
 """The report's page: summaries, results and pictures as its template names them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.drawing.html import inline_picture, inline_thumbnails, render
+from slpd_core.drawing.html import inline_picture, render
 from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report import figures, protocol, result_rows, result_table, table_format, wording
@@ -158,8 +159,7 @@ def collect_pictures(
     pngs: Mapping[str, bytes],
     gallery_paths: Sequence[Path],
     heatmap_paths: Sequence[Path],
-    overlays_dir: Path,
-    slide_ids: Sequence[str],
+    thumbnails: Mapping[str, str],
 ) -> dict[str, Any]:
     """Collect the page's pictures, and as many thumbnails of slides as fit beside them.
 
@@ -167,12 +167,11 @@ def collect_pictures(
         pngs: Figures by name.
         gallery_paths: {run}.png.
         heatmap_paths: {task}/{run}/{classifier}.jpg.
-        overlays_dir: Of {slide}.png.
-        slide_ids: In the order of the page.
+        thumbnails: Data URIs by slide, in the order of the page.
 
     Returns:
-        pictures by name; galleries, the names by run; heatmaps, the names by task, run and classifier; overlays,
-        thumbnails by slide.
+        pictures by name; galleries, the names by run; heatmaps, the names by task, run and classifier; overlays, the
+        thumbnails up to the first that does not fit.
     """
     galleries = {path.stem: f"gallery/{path.stem}" for path in gallery_paths}
     heatmaps = {
@@ -186,7 +185,8 @@ def collect_pictures(
     }
     drawn |= {name: inline_picture(png, f"{name}.png", figures.DPI) for name, png in pngs.items()}
     max_bytes = MAX_PICTURE_BYTES - sum(len(picture["src"]) for picture in drawn.values())
-    overlays = inline_thumbnails(overlays_dir, slide_ids, max_bytes)
+    ends = accumulate(map(len, thumbnails.values()))
+    overlays = {slide: uri for (slide, uri), end in zip(thumbnails.items(), ends, strict=True) if end <= max_bytes}
     return {"pictures": drawn, "galleries": galleries, "heatmaps": heatmaps, "overlays": overlays}
 
 

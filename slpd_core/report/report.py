@@ -1,12 +1,25 @@
 """The report: tables and figures of each task, and one page that holds them all."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from slpd_core import artifacts, config
-from slpd_core.report import external, figures, methods, overview, page, protocol_tables, references, task, wording
+from slpd_core.drawing.html import inline_thumbnails
+from slpd_core.report import (
+    external,
+    figures,
+    methods,
+    overview,
+    page,
+    protocol_tables,
+    references,
+    slide_table,
+    task,
+    wording,
+)
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context, read_versions
 from slpd_core.report.task import TaskPaths, TaskResults
@@ -58,6 +71,7 @@ def run(
     embed_paths: dict[str, Path],
     gallery_paths: list[Path],
     overlays_dir: Path,
+    outlines_dir: Path,
     benchmarks_dir: Path,
     out_dir: Path,
     section: config.ReportConfig,
@@ -79,6 +93,7 @@ def run(
         embed_paths: By run, its embeddings.
         gallery_paths: {run}.png of each run that uses prototypes.
         overlays_dir: Of {slide}.png, and of the regions, {slide}.h5.
+        outlines_dir: Of the tissue, {slide}.geojson.
         benchmarks_dir: Of Snakemake's benchmark files, by stage.
         out_dir: Where the report is written.
         section: Of the config.
@@ -124,12 +139,15 @@ def run(
         *(meta["fingerprint"] for meta in metas.values()),
     )
     figures.write_figures(out_dir, pngs)
+    thumbnails = inline_thumbnails(overlays_dir, [*ledger["slide_id"]], sys.maxsize)
+    links = {"overlay": (overlays_dir, ".png"), "outline": (outlines_dir, ".geojson")}
     patients = dict(zip(ledger["slide_id"], ledger["patient_id"], strict=True))
     for name, of in results.items():
         drawn = task.draw_figures(of, runs)
         if of.endpoint.has_classes:
             drawn |= task.draw_knn(monitored_paths, _label_by_slide(of), patients)
         task.write_task(out_dir / name, of, drawn, meta)
+        slide_table.write_slide_table(out_dir / name / "slides.html", of, thumbnails, links, tasks[name].heatmaps)
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     drawn = protocol_tables.draw_protocols(protocols, runs)
     protocol_tables.write_protocols(out_dir, protocols, meta)
@@ -171,8 +189,7 @@ def run(
             pngs | external_pngs,
             gallery_paths,
             [path for paths in tasks.values() for path in paths.heatmaps],
-            overlays_dir,
-            [*ledger["slide_id"]],
+            thumbnails,
         ),
     )
     log.info("%d tasks; %s", len(results), out_dir / "index.html")

@@ -13,6 +13,7 @@ from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.report import curves, figures, metrics, page, protocol, result_rows, result_table, table_format, wording
 from slpd_core.report.result_rows import ResultRow
+from slpd_core.report.row_plots import plot_row
 from slpd_core.ssl.monitoring import knn_accuracy
 
 MAX_EPOCHS = 40  # of a pretraining whose k-NN accuracy is drawn; each takes up to half a second
@@ -333,6 +334,8 @@ def describe_task(results: TaskResults, usable: Sequence[str]) -> dict[str, Any]
         "patients": int(labels["patient_id"].nunique()),
         "n_folds": int(results.folds["fold"].nunique()),
         "remarks": page.summarize_issues(results.remarks),
+        "classes": results.endpoint.classes,
+        "plotted": [plot_row(row) for row in results.rows],
         "risk_groups": wording.describe_risk_groups(results.reference) if survival and results.reference else "",
         **page.describe_results(results.rows, results.reference, results.table, results.endpoint),
     }

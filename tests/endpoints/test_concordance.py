@@ -160,3 +160,19 @@ def test_the_scores_of_a_part_are_both(seed, n):
 def test_the_scores_of_no_case_are_undefined():
     scores = concordance.score_survival(*np.empty((3, 0)), np.array([1.0]))
     assert np.isnan([*scores.values()]).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_case_discordance_is_that_of_the_pairs_of_each_case(seed):
+    time, event, risk = draw_survival(seed, 12)
+    fractions, weights = concordance.case_discordance(time, event, risk), np.zeros(12)
+    for i in range(12):
+        wrong = []
+        for j in range(12):
+            for first, other in ((i, j), (j, i)):  # of which the first has its event before the other
+                if event[first] and (time[first] < time[other] or (time[first] == time[other] and not event[other])):
+                    wrong.append(0.5 if risk[first] == risk[other] else float(risk[first] < risk[other]))
+        weights[i] = len(wrong)
+        assert fractions[i] == pytest.approx(np.mean(wrong) if wrong else np.nan, nan_ok=True)
+    index = concordance.concordance_index(time, event, risk)
+    assert np.average(np.nan_to_num(fractions), weights=weights) == pytest.approx(1 - index)

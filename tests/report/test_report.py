@@ -209,6 +209,7 @@ def write_report(
         embed_paths={name: folder / f"{name}.parquet" for name in runs},
         gallery_paths=[write_gallery(folder / "gallery" / f"{name}.png") for name in runs if name != "dino"],
         overlays_dir=folder,
+        outlines_dir=folder / "tissue",
         benchmarks_dir=folder / "benchmarks",
         out_dir=folder / "report",
         section=settings.report.page.model_copy(update={"reference": reference}),
@@ -361,7 +362,12 @@ def test_the_page_needs_nothing_from_outside(report_of_rows):
     page = page_of(folder)
     assert "img" in page.names
     outside = {reference for reference in page.references if not reference.startswith(("data:image/", "#"))}
-    assert outside == {"run.json", "methods.md", "methods.bib"}  # beside the page, and nothing needs them
+    assert outside == {
+        "run.json",
+        "methods.md",
+        "methods.bib",
+        "label/slides.html",
+    }  # beside the page, and nothing needs them
     assert not page.names & {"link", "script", "iframe", "object", "embed"}
     assert page.missing_alt == 0
     assert "http" not in re.sub(r"http-equiv|\\url\{http", "", (folder / "index.html").read_text())
@@ -441,7 +447,7 @@ def test_an_undefined_auc_is_a_dash_and_said(make):
 def test_without_runs_there_is_no_pretraining(make):
     folder = make({("patch_tokens", "mil"): 1.0}, runs=(), drawn=True)
     assert {path.name for path in folder.iterdir()} == {*TEXTS, "label"}
-    tables = {f"table.{suffix}" for suffix in ("parquet", "csv", "md", "tex")} | {"predictions.csv"}
+    tables = {f"table.{suffix}" for suffix in ("parquet", "csv", "md", "tex")} | {"predictions.csv", "slides.html"}
     assert {path.name for path in (folder / "label").iterdir()} == tables | {"roc.png", "predictions.png"}
     text = page_of(folder).text
     assert "Pretraining curves" not in text
@@ -790,5 +796,5 @@ def test_a_browser_shows_the_page(make, browser, width, dark):
     assert seen["images"] == (folder / "index.html").read_text().count("<img ")
     assert width - 20 < seen["view"] == seen["page"]
     assert seen["headings"][0] == 1
-    assert set(seen["headings"][1:]) == {2}
+    assert set(seen["headings"][1:]) == {2, 3}
     assert (seen["ink"] > 0.8 and seen["paper"] < 0.2) if dark else (seen["ink"] < 0.2 and seen["paper"] > 0.9)
