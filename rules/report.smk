@@ -35,6 +35,7 @@ rule report:
         "<results>/report/verdicts.csv",
         "<results>/report/methods.md",
         "<results>/report/methods.bib",
+        ["<results>/report/pseudonyms.csv"] if CONFIG.report.pseudonyms else [],
         [
             report(
                 f"<results>/report/{task}/table.csv",

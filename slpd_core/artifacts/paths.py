@@ -118,6 +118,7 @@ class CohortPaths:
     verdicts = PathPattern("report/verdicts.csv")
     methods = PathPattern("report/methods.md")
     references = PathPattern("report/methods.bib")
+    pseudonyms = PathPattern("report/pseudonyms.csv")  # with report.pseudonyms
     figure = PathPattern("report/{figure}.png")  # of a task: {task}/{figure}
     result_table = PathPattern("report/{task}/table.{format}")
     few_shot_table = PathPattern("report/{task}/few_shot.{format}")

@@ -222,6 +222,7 @@ class ReportConfig(Section):
     reference: str | None
     tsne_slides_per_label: Positive
     tsne_perplexity: PositiveFloat
+    pseudonyms: bool = Field(default=False, exclude_if=lambda value: not value)  # false is not recorded
 
 
 class ReportPageConfig(ReportConfig):

@@ -184,12 +184,13 @@ def run(
 
 
 def describe_external(
-    paths: Sequence[Path],
+    paths: Sequence[Path], *, with_remarks: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, bytes], dict[str, artifacts.Meta]]:
     """Describe the external cohorts for the report's page.
 
     Args:
         paths: Of their table.parquet, one per cohort and task, with figures/ beside it.
+        with_remarks: Whether the remarks on slides that are not scored, which name them, are shown.
 
     Returns:
         Values by the template's names of each; its figures by name; metadata by name.
@@ -197,7 +198,7 @@ def describe_external(
     described, pngs, metas = [], dict[str, bytes](), {}
     for path in paths:
         table, meta = artifacts.read_table(path, "external_results")
-        endpoint = read_endpoint(meta)
+        endpoint, remarks = read_endpoint(meta), json.loads(meta["remarks"])
         name = f"{meta['external']}/{meta['task']}"
         metas[f"predict/{name}/table"] = meta
         of_figures = {
@@ -214,7 +215,7 @@ def describe_external(
                 "patients": int(table["patients"].max()) if len(table) else 0,
                 "truth": meta["truth"],
                 "has_classes": endpoint.has_classes,
-                "remarks": json.loads(meta["remarks"]),
+                "remarks": remarks if with_remarks else ["Remarks on its slides are not shown"] * bool(remarks),
                 "tables": format_external_tables(table, endpoint, bags=meta["bags"]),
                 "by_patient": meta["bags"] == "patient",
                 "threshold_of": endpoint.classes[1] if "threshold" in table else "",

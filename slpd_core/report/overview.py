@@ -34,8 +34,8 @@ class Overview:
 def make_overview(
     results: Mapping[str, TaskResults],
     *,
-    ledger: pd.DataFrame,
-    regions_dir: Path,
+    unseen: Mapping[str, float],
+    unseen_share: float,
     patch_encoder: str,
     patch_history: pd.DataFrame | None,
     histories: Mapping[str, tuple[pd.DataFrame, artifacts.Meta]],
@@ -45,8 +45,7 @@ def make_overview(
 
     Args:
         results: Of each task.
-        ledger: Of the cohort.
-        regions_dir: Of {slide}.h5.
+        unseen, unseen_share: As `cohort_verdicts.measure_unseen_tissue` returns them.
         patch_encoder: Source of its weights.
         patch_history: The `history` table of the patch encoder, if it was trained on this cohort.
         histories: That of each run, with its metadata.
@@ -69,7 +68,7 @@ def make_overview(
     for run, (history, _) in histories.items():
         if len(history):
             cohort += [replace(verdict, anchor="pretraining") for verdict in judge_run(run, _last_epoch(history))]
-    cohort += [replace(verdict, anchor="slides") for verdict in _judge_slides(ledger, regions_dir, embeds)]
+    cohort += [replace(verdict, anchor="slides") for verdict in _judge_slides(unseen, unseen_share, embeds)]
     verdicts += [("", verdict) for verdict in cohort]
     return Overview(sorted(verdicts, key=lambda of: VERDICT_LEVELS.index(of[1].level)), answers)
 
@@ -94,10 +93,9 @@ def _last_epoch(history: pd.DataFrame) -> dict[str, float]:
     return {str(key): float(value) for key, value in history.iloc[-1].items()}
 
 
-def _judge_slides(ledger: pd.DataFrame, regions_dir: Path, embeds: Mapping[str, pd.DataFrame]) -> list[Verdict]:
+def _judge_slides(unseen: Mapping[str, float], share: float, embeds: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     """Verdicts on the slides: tissue that no region holds, slides unlike the others by the last run's embeddings."""
     verdicts = []
-    unseen, share = cohort_verdicts.measure_unseen_tissue(ledger, regions_dir)
     if unseen:
         verdicts.append(cohort_verdicts.judge_unseen_tissue(unseen, share))
     if embeds:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slpd_core import artifacts
+from slpd_core.report.pseudonyms import hide_texts
 from slpd_core.runtime import read_earlier_seconds
 
 STAGES = (
@@ -91,19 +92,25 @@ def read_versions() -> dict[str, str]:
     return {"Python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def provenance_context(files: Mapping[str, artifacts.Meta], benchmarks_dir: Path, seed: int) -> dict[str, Any]:
+def provenance_context(
+    files: Mapping[str, artifacts.Meta], benchmarks_dir: Path, seed: int, *, hide_paths: bool = False
+) -> dict[str, Any]:
     """Collect the provenance of a report.
 
     Args:
         files: Name of each file that it was made from to its metadata.
         benchmarks_dir: Of Snakemake's benchmark files, by stage.
         seed: Of the config.
+        hide_paths: Leave out what can be a path in the settings.
 
     Returns:
         Values by the template's names.
     """
+    groups = _group_files(files)
+    if hide_paths:
+        groups = [group | {"settings": hide_texts(group["settings"])} for group in groups]
     return {
-        "provenance": _group_files(files),
+        "provenance": groups,
         "times": _read_stage_times(benchmarks_dir),
         "versions": read_versions(),
         "seed": seed,

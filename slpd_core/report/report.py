@@ -9,6 +9,7 @@ import pandas as pd
 from slpd_core import artifacts, config
 from slpd_core.drawing.html import inline_thumbnails
 from slpd_core.report import (
+    cohort_verdicts,
     external,
     figures,
     methods,
@@ -22,6 +23,7 @@ from slpd_core.report import (
 )
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context, read_versions
+from slpd_core.report.pseudonyms import keep_names, number_names, write_key
 from slpd_core.report.task import TaskPaths, TaskResults
 from slpd_core.runtime import log
 
@@ -105,13 +107,32 @@ def run(
         protocol_paths: As in `protocol_tables.read_protocols`.
     """
     ledger, ledger_meta = artifacts.read_table(ledger_path, "ledger")
-    embeds = {name: artifacts.read_table(path, "embed") for name, path in embed_paths.items()}
+    names = number_names(ledger, seed=seed) if section.pseudonyms else keep_names(ledger)
+    if section.pseudonyms:
+        write_key(out_dir / "pseudonyms.csv", ledger, names)
+    # Pictures and regions are found by the true names; a picture in which a name is drawn is left out.
+    thumbnails = inline_thumbnails(overlays_dir, [*ledger["slide_id"]], sys.maxsize)
+    if section.pseudonyms:
+        thumbnails |= dict.fromkeys(ledger.loc[ledger["status"] == artifacts.QUARANTINED, "slide_id"], "")
+    thumbnails = names.rename_keys(thumbnails)
+    unseen, unseen_share = cohort_verdicts.measure_unseen_tissue(ledger, overlays_dir)
+    links = {"overlay": (overlays_dir, ".png"), "outline": (outlines_dir, ".geojson")}
+    heatmaps = {name: [] if section.pseudonyms else paths.heatmaps for name, paths in tasks.items()}
+    if section.pseudonyms:
+        links, gallery_paths = {}, []
+    ledger = names.rename_ledger(ledger)
+    embeds = {}
+    for name, path in embed_paths.items():
+        embed, embed_meta = artifacts.read_table(path, "embed")
+        embeds[name] = names.rename(embed), embed_meta
     patches = artifacts.read_table(patch_history_path, "history")[0] if patch_history_path else None
     of_runs = {name: artifacts.read_table(path, "history") for name, path in history_paths.items()}
     histories = {name: history for name, (history, _) in of_runs.items()}
     ledger_fingerprint, runs = ledger_meta["fingerprint"], [*histories]
     results = {
-        name: task.read_task(name, paths, ledger=ledger_fingerprint, runs=runs, reference=section.reference)
+        name: task.read_task(
+            name, paths, ledger=ledger_fingerprint, runs=runs, reference=section.reference, names=names
+        )
         for name, paths in tasks.items()
     }
     protocols = protocol_tables.read_protocols(
@@ -127,7 +148,9 @@ def run(
     )
     pngs = _draw_figures(histories, patches, planes)
     metas = {"ledger": ledger_meta} | {name: meta for name, (_, meta) in embeds.items()}
-    external_cohorts, external_pngs, external_metas = external.describe_external(external_paths)
+    external_cohorts, external_pngs, external_metas = external.describe_external(
+        external_paths, with_remarks=not section.pseudonyms
+    )
     for of_files in (*(of.metas for of in results.values()), *(of.metas for of in protocols), external_metas):
         metas |= of_files
     meta = artifacts.provenance(
@@ -139,15 +162,13 @@ def run(
         *(meta["fingerprint"] for meta in metas.values()),
     )
     figures.write_figures(out_dir, pngs)
-    thumbnails = inline_thumbnails(overlays_dir, [*ledger["slide_id"]], sys.maxsize)
-    links = {"overlay": (overlays_dir, ".png"), "outline": (outlines_dir, ".geojson")}
     patients = dict(zip(ledger["slide_id"], ledger["patient_id"], strict=True))
     for name, of in results.items():
         drawn = task.draw_figures(of, runs)
         if of.endpoint.has_classes:
-            drawn |= task.draw_knn(monitored_paths, _label_by_slide(of), patients)
+            drawn |= task.draw_knn(monitored_paths, _label_by_slide(of), patients, names.slides)
         task.write_task(out_dir / name, of, drawn, meta)
-        slide_table.write_slide_table(out_dir / name / "slides.html", of, thumbnails, links, tasks[name].heatmaps)
+        slide_table.write_slide_table(out_dir / name / "slides.html", of, thumbnails, links, heatmaps[name])
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     drawn = protocol_tables.draw_protocols(protocols, runs)
     protocol_tables.write_protocols(out_dir, protocols, meta)
@@ -155,8 +176,8 @@ def run(
     pngs |= drawn
     top = overview.make_overview(
         results,
-        ledger=ledger,
-        regions_dir=overlays_dir,
+        unseen=names.rename_keys(unseen),
+        unseen_share=unseen_share,
         patch_encoder=patch_encoder,
         patch_history=patches,
         histories=of_runs,
@@ -184,11 +205,11 @@ def run(
         methods=[references.name_citations(paragraph, cited) for paragraph in described],
         bibtex=references.format_bibtex(cited),
         **page.describe_runs(history_paths, histories, {name: meta for name, (_, meta) in embeds.items()}),
-        **provenance_context(metas, benchmarks_dir, seed),
+        **provenance_context(metas, benchmarks_dir, seed, hide_paths=section.pseudonyms),
         **page.collect_pictures(
             pngs | external_pngs,
             gallery_paths,
-            [path for paths in tasks.values() for path in paths.heatmaps],
+            [path for of in heatmaps.values() for path in of],
             thumbnails,
         ),
     )

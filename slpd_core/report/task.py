@@ -12,6 +12,7 @@ from slpd_core import artifacts
 from slpd_core.endpoints.endpoint import Endpoint
 from slpd_core.endpoints.kinds import read_endpoint
 from slpd_core.report import curves, figures, metrics, page, protocol, result_rows, result_table, table_format, wording
+from slpd_core.report.pseudonyms import ShownNames
 from slpd_core.report.result_rows import ResultRow
 from slpd_core.report.row_plots import plot_row
 from slpd_core.ssl.monitoring import knn_accuracy
@@ -93,7 +94,13 @@ class TaskResults:
 
 
 def read_task(
-    task: str, paths: TaskPaths, *, ledger: str, runs: Sequence[str], reference: str | None = None
+    task: str,
+    paths: TaskPaths,
+    *,
+    ledger: str,
+    runs: Sequence[str],
+    reference: str | None = None,
+    names: ShownNames | None = None,
 ) -> TaskResults:
     """Read the predictions of a task and score them.
 
@@ -103,6 +110,7 @@ def read_task(
         ledger: Fingerprint of the ledger that all must come from.
         runs: Pretraining runs, in the order of the table.
         reference: As in `result_rows.select_reference`; a task without that row takes its last.
+        names: Of slides and patients that the report shows; None: their own.
 
     Returns:
         Its results.
@@ -115,6 +123,9 @@ def read_task(
     artifacts.check_ledger(paths.folds, folds_meta, ledger)
     remarks, _ = artifacts.read_table(paths.remarks, "remarks")
     tested = _read_predictions(paths.predictions, ledger)
+    if names is not None:
+        labels, folds, remarks = names.rename(labels), names.rename(folds), names.rename_remarks(remarks)
+        tested = {name: (names.rename(table), meta) for name, (table, meta) in tested.items()}
     endpoint, rows = read_endpoint(folds_meta), result_rows.join_folds(tested.values(), runs)
     chosen = result_rows.select_reference(rows, reference if reference in [row.key for row in rows] else None)
     partial_folds = result_table.find_partial_folds(remarks) if endpoint.has_classes else ()
@@ -219,13 +230,17 @@ def draw_dynamic_auc(rows: Sequence[ResultRow], runs: Sequence[str]) -> bytes:
 
 
 def draw_knn(
-    monitored_paths: Mapping[str, Path], labels: Mapping[str, str], patients: Mapping[str, str]
+    monitored_paths: Mapping[str, Path],
+    labels: Mapping[str, str],
+    patients: Mapping[str, str],
+    shown: Mapping[str, str],
 ) -> dict[str, bytes]:
     """Draw how often the nearest regions share a label, in the course of each pretraining.
 
     Args:
         monitored_paths: By run, the embeddings of its monitored regions; one run is in memory at a time.
         labels, patients: As in `knn_history`.
+        shown: Name by which `labels` and `patients` know a slide, by its name in the embeddings.
 
     Returns:
         A PNG as knn; nothing without runs.
@@ -233,6 +248,7 @@ def draw_knn(
     histories = {}
     for run, path in monitored_paths.items():
         arrays, _ = artifacts.read_arrays(path, ("embeddings", "region_slide"))
+        arrays["region_slide"] = np.array([shown.get(slide, "") for slide in arrays["region_slide"]], dtype=object)
         histories[run] = knn_history(**arrays, labels=labels, patients=patients)
     return {"knn": figures.plot_training(histories)} if histories else {}
 

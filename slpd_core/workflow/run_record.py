@@ -11,12 +11,17 @@ from typing import Any
 from slpd_core import artifacts, config
 from slpd_core.artifacts.paths import CohortPaths
 from slpd_core.report.provenance import read_versions
+from slpd_core.report.pseudonyms import hide_texts
+
+NAMING = ("sheet", "labels", "predict", "search")  # sections that name slides, or files of them
 
 
 def write_run_record(
     paths: CohortPaths, settings: config.Config, repository: Path, *, command: Sequence[str] | None = None
 ) -> None:
     """Write the record beside a page that was made since the last record; without such a page nothing is written.
+
+    With report.pseudonyms it names no slide, file or folder.
 
     Args:
         paths: The files of the cohort.
@@ -29,14 +34,18 @@ def write_run_record(
         return
     commit, is_changed = find_commit(repository)
     here, paper = (one.model_dump(mode="json") for one in (settings, config.default_config()))
+    changes = {key: {"here": ours, "paper": theirs} for key, ours, theirs in list_changes(here, paper)}
+    started = {"command": shlex.join(sys.argv if command is None else command), "folder": str(Path.cwd())}
+    if settings.report.pseudonyms:
+        started = {}
+        changes = {key: hide_texts(change) for key, change in changes.items() if key.split(".")[0] not in NAMING}
     content = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.argv if command is None else command),
-        "folder": str(Path.cwd()),
+        **started,
         "commit": commit,
         "code_changed": is_changed,
         "versions": read_versions(),
-        "changed_settings": {key: {"here": ours, "paper": theirs} for key, ours, theirs in list_changes(here, paper)},
+        "changed_settings": changes,
     }
     artifacts.write_plain_json(record, content)
 

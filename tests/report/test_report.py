@@ -176,6 +176,7 @@ def write_report(
     tasks=None,
     external=(),
     protocols=(),
+    pseudonyms=False,
 ):
     """Write artifacts of a small cohort and its report; return the report's folder.
 
@@ -212,7 +213,7 @@ def write_report(
         outlines_dir=folder / "tissue",
         benchmarks_dir=folder / "benchmarks",
         out_dir=folder / "report",
-        section=settings.report.page.model_copy(update={"reference": reference}),
+        section=settings.report.page.model_copy(update={"reference": reference, "pseudonyms": pseudonyms}),
         seed=1,
         patch_encoder=source,
         settings=settings.methods.model_copy(update={"runs": dict.fromkeys(runs, settings.pretrain.run("slpd"))}),

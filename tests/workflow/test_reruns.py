@@ -43,10 +43,17 @@ def test_a_classifier_added_trains_on_every_fold_and_one_taken_out_only_leaves_t
     done = small(cohort, overlay=two)
     assert done.returncode == 0, done.stderr
     assert done.jobs == {"evaluate": 2, "report": 1}
-    done = small(cohort)
+    done = small(cohort, overlay={"report": {"pseudonyms": True}})
     assert done.returncode == 0, done.stderr
     assert done.jobs == {"report": 1}
-    assert len(pd.read_csv(cohort / "results" / "tiny" / "report" / "label" / "table.csv")) == 1
+    report = cohort / "results" / "tiny" / "report"
+    assert len(pd.read_csv(report / "label" / "table.csv")) == 1
+    key = pd.read_csv(report / "pseudonyms.csv", dtype=str)
+    files = {path.name: path.read_text(errors="replace") for path in report.rglob("*.*")}
+    texts = {name: text for name, text in files.items() if name != "pseudonyms.csv" and not name.endswith(".png")}
+    assert {"index.html", "slides.html", "run.json", "predictions.csv", "verdicts.csv"} <= {*texts}
+    named = [(file, name) for file, text in texts.items() for name in (*key["slide_id"], str(cohort)) if name in text]
+    assert named == []
     assert small(cohort, "-n", overlay=two).jobs == {"report": 1}
 
 

@@ -54,6 +54,18 @@ def test_the_record_is_that_of_the_run_that_made_the_page(paths, tmp_path):
     assert json.loads(paths.run_record().read_text())["command"] == "third"
 
 
+def test_beside_a_page_with_pseudonyms_it_names_no_slide_file_or_folder(paths, tmp_path):
+    changes = {"report": {"pseudonyms": True}, "search": {"slides": ["Doe"]}, "predict": {"sheet": "/data/Doe.csv"}}
+    settings = load_settings(**changes, pretrain={"init_from": "/data/Doe.pth", "matching": "nearest"})
+    write_run_record(paths, settings, tmp_path, command=["snakemake", "/data/Doe.csv"])
+    text = paths.run_record().read_text()
+    assert "Doe" not in text
+    assert "data" not in text
+    record = json.loads(text)
+    assert not {"command", "folder"} & record.keys()
+    assert record["changed_settings"]["pretrain.matching"] == {"here": "nearest", "paper": "optimal"}
+
+
 def test_without_a_page_nothing_is_written(tmp_path):
     write_run_record(CohortPaths(tmp_path), load_settings(), tmp_path)
     assert not [*tmp_path.iterdir()]
