@@ -187,7 +187,6 @@ rule slide_index:
         sheet="<results>/sheet/slides.parquet",
         tissue=expand("<results>/tissue/{slide}.geojson", slide=SLIDES.cohort),
         encoded=expand("<results>/encoded/{slide}.h5", slide=SLIDES.cohort),
-        overlays=expand("<results>/regions/{slide}.png", slide=SLIDES.cohort),
     output:
         "<results>/slides/index.html",
     log:
@@ -201,7 +200,7 @@ rule slide_index:
         runtime=per_attempt(30),
     params:
         version=stage_version("slides/slide_index"),
-        overlays_dir=str(PATHS.regions_dir()),
+        overlays=str(PATHS.regions_dir()),
     script:
         "../workflow_scripts/slide_index.py"
 

@@ -10,6 +10,6 @@ with runtime.job(snakemake.log[0], "slide_index"):
         sheet_path=Path(snakemake.input.sheet),
         tissue_paths=[*map(Path, snakemake.input.tissue)],
         encoded_paths=[*map(Path, snakemake.input.encoded)],
-        overlays_dir=Path(snakemake.params.overlays_dir),
+        overlays_dir=Path(snakemake.params.overlays),
         out_path=Path(snakemake.output[0]),
     )

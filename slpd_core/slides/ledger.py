@@ -189,7 +189,10 @@ def check_any_left(ledger: pd.DataFrame) -> None:
     """
     if not (ledger["status"] == artifacts.OK).any():
         n_bad = (ledger["status"] == artifacts.QUARANTINED).sum()
-        raise ValueError(f"no slide has regions, {n_bad} of {len(ledger)} are quarantined; the log names the reasons")
+        raise ValueError(
+            f"no slide has regions, {n_bad} of {len(ledger)} are quarantined; "
+            "the log and the page slides/index.html name the reasons"
+        )
 
 
 def check_precision(precisions: Mapping[str, str]) -> None:

@@ -53,7 +53,9 @@ def judge_slides(slides: pd.DataFrame) -> list[tuple[str, str]]:
     tissue_mm2 = used["tissue_mm2"].sum()
     if tissue_mm2 > 0:
         held = used["held_fraction"] @ used["tissue_mm2"] / tissue_mm2
-        sentence += f" Their regions hold {100 * held:.0f} % of {tissue_mm2:,.1f} mm² of tissue."
+        sentence += (
+            f" Their regions hold {100 * held:.0f} % of {tissue_mm2:,.{0 if tissue_mm2 >= 10 else 1}f} mm² of tissue."
+        )
     verdicts = [("fail" if used.empty else "warn" if others else "pass", sentence)]
     if n_warnings := int((used["remarks"] != "").sum()):
         verdicts.append(("warn", f"Slides used that have warnings: {n_warnings:,}."))
@@ -111,7 +113,6 @@ def run(
         slides=slides.to_dict("records"),
         thumbnails=thumbnails,
         without_picture=len(opened) - len(thumbnails),
-        has_patients=(slides["slide_id"] != slides["patient_id"]).any(),
         has_focus=slides["focus"].notna().any(),
         **inline_scripts("table.js"),
     )

@@ -20,7 +20,8 @@ META = artifacts.provenance("stage", 1, {}, "f")
 def index(tmp_path):
     """Write the page of slides given as {slide_id: (regions, status, reason, remarks ...)}; returns its text.
 
-    Each region is 512 px of 0.5 um, three quarters of it tissue, on a slide with 2000 x 1000 px of tissue.
+    Each region is 512 px of 0.5 um, three quarters of it tissue, on a slide with 2000 x 1000 px of tissue; of a slide
+    with remarks it is 2000 x 2000 px.
     """
 
     def write(slides, focus=None):
@@ -32,7 +33,7 @@ def index(tmp_path):
         for name, (count, status, reason, *remarks) in slides.items():
             size, mpp = ((8000, 6000), 0.5) if status == artifacts.OK else ((0, 0), math.nan)
             info = artifacts.SlideInfo(name, status, reason, *size, mpp, "sheet", name, tuple(remarks))
-            polygons = (box(0, 0, 2000, 1000),) if status == artifacts.OK else ()
+            polygons = (box(0, 0, 2000, 2000 if remarks else 1000),) if status == artifacts.OK else ()
             artifacts.write_tissue(cohort / f"tissue/{name}.geojson", artifacts.Tissue(info, polygons), META)
             coords, fractions = np.zeros((count, 2), np.int64), np.full(count, 0.75, np.float32)
             of_focus = None if focus is None else np.full(count, focus, np.float32)
@@ -68,18 +69,18 @@ def test_problems_come_first_and_shares_are_those_planted(index):
     slides = {"a": GOOD, "größe (1)": (2, artifacts.OK, "", "The scale is <odd>."), "blank": (0, artifacts.OK, "none")}
     page = index(slides | {"torn": (0, artifacts.QUARANTINED, "torn: torn & short")})
     rows = read_rows(page)
-    assert [row[0].removesuffix("overlay outline") for row in rows] == ["torn", "blank", "größe (1)", "a"]
-    assert [row[2] for row in rows] == ["quarantined", "no regions", "used", "used"]
-    assert [row[4:8] for row in rows] == [
+    assert [row[0].partition("patient p-")[0] for row in rows] == ["torn", "blank", "größe (1)", "a"]
+    assert [row[1] for row in rows] == ["quarantined", "no regions", "used", "used"]
+    assert [row[3:7] for row in rows] == [
         ["–", "0.0", "0", "–"],
         ["8,000 × 6,000", "0.5", "0", "0 %"],
-        ["8,000 × 6,000", "0.5", "2", "20 %"],  # 2 x 512 x 512 x 0.75 of 2000 x 1000 px
+        ["8,000 × 6,000", "1.0", "2", "10 %"],  # 2 x 512 x 512 x 0.75 of 2000 x 2000 px
         ["8,000 × 6,000", "0.5", "4", "39 %"],
     ]
-    assert [row[8] for row in rows] == ["torn &amp; short", "none", "The scale is &lt;odd&gt;.", ""]
+    assert [row[7] for row in rows] == ["torn &amp; short", "none", "The scale is &lt;odd&gt;.", ""]
     assert '<li class="warn">' in page
     assert (
-        "Slides used: 2 of 4 (1 quarantined, 1 without regions). Their regions hold 29 % of 1.0 mm² of tissue." in page
+        "Slides used: 2 of 4 (1 quarantined, 1 without regions). Their regions hold 20 % of 1.5 mm² of tissue." in page
     )
     assert "Slides used that have warnings: 1." in page
     assert page.count("<img") == 3
@@ -88,7 +89,7 @@ def test_problems_come_first_and_shares_are_those_planted(index):
 def test_all_is_well_where_all_slides_are_used_and_focus_is_there_if_measured(index):
     page = index({"a": GOOD, "b": GOOD}, focus=52.4)
     assert re.findall(r'<li class="(\w+)">', page) == ["pass"]
-    assert [row[8] for row in read_rows(page)] == ["52", "52"]
+    assert [row[7] for row in read_rows(page)] == ["52", "52"]
 
 
 @pytest.mark.parametrize("slides", [{}, {"a": (0, artifacts.QUARANTINED, "torn")}], ids=["none", "quarantined"])
