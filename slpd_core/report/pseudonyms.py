@@ -11,7 +11,7 @@ import pandas as pd
 from slpd_core import artifacts
 from slpd_core.runtime import generator
 
-NOT_SHOWN = "not shown here, as it may name files"
+NOT_SHOWN = "a text that is not shown here, as it may name files"
 LEFT_OUT = "(left out)"
 PLAIN_VALUE = re.compile(r"[\w-]*")  # of a setting: no path, no file's name
 OF_PATIENTS = "patient on both sides"  # the remark on folds whose ids are patients

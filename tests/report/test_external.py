@@ -238,6 +238,8 @@ def test_the_page_has_a_section_on_external_cohorts_only_if_there_are_any(plante
     assert '<h3 id="external-rome-label">rome</h3>' in page
     assert f"{N - 2} slides of {N - 2} patients are scored ({N // 2 - 2} x, {N // 2} y), of {N} slides" in page
     assert "2 labeled slides (e00, e02) have a label that no classifier knows (&#39;&lt;z&gt;&#39;)" in page
+    (described,), *_ = external.describe_external([table], with_remarks=False)
+    assert described["remarks"] == ["Remarks on its slides are not shown"]
     assert "calls a slide y from the threshold on" in page
     assert "Decision curves" in page
     plain = (write_without_figures(tmp_path / "without", settings, rows) / "index.html").read_text()

@@ -125,3 +125,15 @@ def test_pictures_stop_where_the_page_is_full(monkeypatch):
     monkeypatch.setattr(slide_table, "MAX_THUMBNAIL_BYTES", 2 * len(whole["a"]))
     assert [*slide_table.shrink_thumbnails(thumbnails, pd.Index([*"abcd"]))] == [*"abc"]
     assert [*slide_table.shrink_thumbnails({}, pd.Index([*"ab"]))] == [*"ab"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
+def test_a_browser_shows_the_page(browser, tmp_path, task, width, dark):
+    """Its table is sorted by script, which the policy allows; nothing is wider than the screen."""
+    page = tmp_path / "slides.html"
+    slide_table.write_slide_table(page, task, {"s0-1": inline_jpeg(Image.new("RGB", (200, 100), "pink"))}, {})
+    seen = browser(page, width, dark)
+    assert seen["console"] == seen["broken"] == []
+    assert seen["images"] == 1
+    assert width - 20 < seen["view"] == seen["page"]
