@@ -212,6 +212,7 @@ rule heatmaps:
         mem_mb=per_attempt(3000),
         runtime=per_attempt(60),
     params:
+        **SLIDES.shown_names,
         section=CONFIG.heatmaps.model_dump(),
         version=stage_version("evaluation/heatmaps"),
         seed=CONFIG.seed,

@@ -137,6 +137,7 @@ rule gallery:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(30),
     params:
+        **SLIDES.shown_names,
         section=CONFIG.gallery.model_dump(),
         version=stage_version("pretraining/gallery"),
         slides=untracked(SLIDES.cohort_paths),

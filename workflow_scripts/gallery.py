@@ -18,4 +18,5 @@ with runtime.job(snakemake.log[0], f"gallery {snakemake.wildcards.region_encoder
         out_path=Path(snakemake.output[0]),
         section=config.GalleryConfig(**snakemake.params.section),
         read_regions=partial(region_reader.iter_region_pixels, state_dir=Path(snakemake.params.state)),
+        shown_names=snakemake.params.get("shown_names", {}),
     )

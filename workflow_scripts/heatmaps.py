@@ -20,4 +20,5 @@ with runtime.job(
         out_path=Path(snakemake.output[0]),
         section=config.HeatmapsConfig(**snakemake.params.section),
         seed=snakemake.params.seed,
+        shown_names=snakemake.params.get("shown_names", {}),
     )

@@ -18,7 +18,7 @@ from slpd_core.artifacts.files import (
 from slpd_core.artifacts.foreign_files import write_npy, write_npz, write_plain_json, write_tensor
 from slpd_core.artifacts.geojson import Area, read_geojson_polygons, read_tissue, write_tissue
 from slpd_core.artifacts.hdf5 import create_foreign_h5, create_texts, read_arrays, set_texts, write_arrays
-from slpd_core.artifacts.pictures import read_picture, write_picture
+from slpd_core.artifacts.pictures import NUMBERED, read_picture, read_picture_meta, write_picture
 from slpd_core.artifacts.schema import (
     EMPTY,
     ENCODER_META,
@@ -54,6 +54,7 @@ from slpd_core.artifacts.weights import read_weights, write_plain_weights, write
 __all__ = [
     "EMPTY",
     "ENCODER_META",
+    "NUMBERED",
     "OK",
     "PATCH_ENCODER_META",
     "PRETRAINING_PARTS",
@@ -84,6 +85,7 @@ __all__ = [
     "read_json",
     "read_patches",
     "read_picture",
+    "read_picture_meta",
     "read_regions",
     "read_table",
     "read_tissue",

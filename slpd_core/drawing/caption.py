@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -86,7 +87,7 @@ def caption_height(picture: Image.Image) -> int:
     return int(picture.info.get(HEIGHT_KEY, 0))
 
 
-def png_text(picture: Image.Image) -> dict[str, PngInfo]:
+def png_text(picture: Image.Image) -> dict[str, Any]:
     """Return the option of PIL's writer that keeps the height of a picture's caption in a PNG."""
     text = PngInfo()
     text.add_text(HEIGHT_KEY, str(caption_height(picture)))

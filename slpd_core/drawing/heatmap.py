@@ -1,7 +1,8 @@
 """Heat maps: a slide's thumbnail, its regions colored by a classifier's attention to each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -114,14 +115,15 @@ def draw_contact_sheet(panels: Sequence[tuple[str, str, Image.Image]], tile_px: 
     return sheet
 
 
-def save_jpeg(picture: Image.Image, path: Path) -> None:
+def save_jpeg(picture: Image.Image, path: Path, *, meta: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write a picture as JPEG: a tenth of the bytes that stained tissue takes as PNG.
 
     Args:
         picture: The picture.
         path: Of the file.
+        meta: Metadata.
     """
-    artifacts.write_picture(path, picture, quality=JPEG_QUALITY)
+    artifacts.write_picture(path, picture, meta=meta, quality=JPEG_QUALITY)
 
 
 def _draw_color_bar(sheet: Image.Image, corner: tuple[int, int], width: int) -> None:

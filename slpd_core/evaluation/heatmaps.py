@@ -1,8 +1,9 @@
 """Heat maps: attention of a classifier to the regions of test slides, as pictures."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,7 @@ def run(
     out_path: Path,
     section: config.HeatmapsConfig,
     seed: int,
+    shown_names: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Draw heat maps of some slides of each label, each by the classifier of a fold that tests it.
 
@@ -86,6 +88,7 @@ def run(
         out_path: A JPEG.
         section: Of the config.
         seed: Of the choice of slides.
+        shown_names: Of slides, in place of their own.
     """
     folds, folds_meta = artifacts.read_table(folds_path, "folds")
     table, meta = artifacts.read_table(attention_path, "attention")
@@ -102,7 +105,8 @@ def run(
             picture = draw_slide_heatmap(tissue_dir, regions_dir, slide_id, of_slide, heatmap.TILE_PX)
             prediction = endpoint.describe_prediction(predictions.loc[slide_id].to_numpy())
             caption = "; ".join(filter(None, [label, prediction, heatmap.describe_evenness(of_slide)]))
-            panels.append((label, slide_id, caption, picture))
+            panels.append((label, shown_names.get(slide_id, slide_id), caption, picture))
     panels.sort(key=lambda panel: panel[:2])
-    heatmap.save_jpeg(heatmap.draw_contact_sheet([panel[1:] for panel in panels]), out_path)
+    sheet = heatmap.draw_contact_sheet([panel[1:] for panel in panels])
+    heatmap.save_jpeg(sheet, out_path, meta=artifacts.NUMBERED if shown_names else {})
     log.info("%d slides", len(panels))

@@ -1,6 +1,8 @@
 """The gallery: regions of the prototypes of some slides, and of those they match, as one image."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,15 @@ from slpd_core.runtime import log
 VERSION = 2
 
 
-def load_gallery(embed: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeGallery, bool]:
+def load_gallery(
+    embed: pd.DataFrame, prototypes_path: Path, shown_names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[PrototypeGallery, bool]:
     """Load the prototypes of a run.
 
     Args:
         embed: The embeddings' table.
         prototypes_path: Of the prototypes.
+        shown_names: Of slides, in place of their own.
 
     Returns:
         The gallery, and whether the run clustered the whole cohort as one.
@@ -36,7 +41,10 @@ def load_gallery(embed: pd.DataFrame, prototypes_path: Path) -> tuple[PrototypeG
     slide_of = np.array([0 if as_one else row[name] for name in embed["slide_id"]], np.int64)
     counts = np.bincount(slide_of, minlength=len(names)).tolist()
     gallery = PrototypeGallery(
-        titles=[f"{name}, {count} region{'s' * (count != 1)}" for name, count in zip(names, counts, strict=True)],
+        titles=[
+            f"{shown_names.get(name, name)}, {count} region{'s' * (count != 1)}"
+            for name, count in zip(names, counts, strict=True)
+        ],
         embeddings=np.stack(embed["embedding"].to_list()) if len(embed) else np.empty((0, 1), np.float32),
         slide_of=slide_of,
         assignment=arrays["assignment"].astype(np.int64),
@@ -55,6 +63,7 @@ def run(
     out_path: Path,
     section: config.GalleryConfig,
     read_regions: ReadRegions,
+    shown_names: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Draw the gallery of the slides a run was trained on.
 
@@ -66,14 +75,16 @@ def run(
         out_path: Of the image.
         section: Settings of the stage.
         read_regions: Reads the pixels of a slide's regions.
+        shown_names: Of slides, in place of their own.
     """
     embed, _ = artifacts.read_table(embed_path, "embed")
     trained, _ = artifacts.read_arrays(prototypes_path, ("region_slide",))
     embed = embed[embed["slide_id"].isin(trained["region_slide"])].reset_index(drop=True)
-    gallery, as_one = load_gallery(embed, prototypes_path)
+    gallery, as_one = load_gallery(embed, prototypes_path, shown_names)
     strips = plan_cohort(gallery) if as_one else plan_slides(gallery, section.n_slides)
     rows = sorted({row for strip in strips for cell in strip.cells for row in cell.regions})
     tiles = read_region_pictures(embed.loc[rows], slide_paths, regions_dir, read_regions, side_px=TILE_PX)
     # 256 colours: a quarter of the bytes, and of stained tissue nothing is lost to the eye.
-    artifacts.write_picture(out_path, draw_gallery(strips, tiles).quantize(256), optimize=True)
+    picture = draw_gallery(strips, tiles).quantize(256)
+    artifacts.write_picture(out_path, picture, meta=artifacts.NUMBERED if shown_names else {}, optimize=True)
     log.info("%d strips, %d regions, %d of them read", len(strips), len(rows), len(tiles))

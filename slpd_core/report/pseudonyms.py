@@ -143,6 +143,21 @@ def write_key(path: Path, ledger: pd.DataFrame, names: ShownNames) -> None:
     artifacts.write_csv(path, key[[*KEY_COLUMNS]], "%.6g")
 
 
+def require_numbers(paths: Iterable[Path]) -> None:
+    """Check that pictures, in which the names of slides are drawn, show numbers.
+
+    Args:
+        paths: Galleries and heat maps.
+
+    Raises:
+        ValueError: One shows the slides' own names.
+    """
+    for path in paths:
+        if artifacts.read_picture_meta(path) != artifacts.NUMBERED:
+            problem = "shows slides by their own names, but report.pseudonyms is true"
+            raise ValueError(f"{path}: {problem}; {artifacts.rebuild_hint(path)}")
+
+
 def hide_texts(settings: Any) -> Any:
     """Leave texts out of settings that can be paths or names of files.
 

@@ -23,7 +23,7 @@ from slpd_core.report import (
 )
 from slpd_core.report.projection import choose_slides, project_regions
 from slpd_core.report.provenance import provenance_context, read_versions
-from slpd_core.report.pseudonyms import keep_names, number_names, write_key
+from slpd_core.report.pseudonyms import keep_names, number_names, require_numbers, write_key
 from slpd_core.report.task import TaskPaths, TaskResults
 from slpd_core.runtime import log
 
@@ -116,10 +116,10 @@ def run(
         thumbnails |= dict.fromkeys(ledger.loc[ledger["status"] == artifacts.QUARANTINED, "slide_id"], "")
     thumbnails = names.rename_keys(thumbnails)
     unseen, unseen_share = cohort_verdicts.measure_unseen_tissue(ledger, overlays_dir)
-    links = {"overlay": (overlays_dir, ".png"), "outline": (outlines_dir, ".geojson")}
-    heatmaps = {name: [] if section.pseudonyms else paths.heatmaps for name, paths in tasks.items()}
+    links = {"overlay": (overlays_dir, ".png"), "outline": (outlines_dir, ".geojson")} if not section.pseudonyms else {}
+    heatmaps = [path for paths in tasks.values() for path in paths.heatmaps]
     if section.pseudonyms:
-        links, gallery_paths = {}, []
+        require_numbers([*gallery_paths, *heatmaps])
     ledger = names.rename_ledger(ledger)
     embeds = {}
     for name, path in embed_paths.items():
@@ -168,7 +168,9 @@ def run(
         if of.endpoint.has_classes:
             drawn |= task.draw_knn(monitored_paths, _label_by_slide(of), patients, names.slides)
         task.write_task(out_dir / name, of, drawn, meta)
-        slide_table.write_slide_table(out_dir / name / "slides.html", of, thumbnails, links, heatmaps[name])
+        slide_table.write_slide_table(
+            out_dir / name / "slides.html", of, thumbnails, links, [] if section.pseudonyms else tasks[name].heatmaps
+        )
         pngs |= {f"{name}/{figure}": png for figure, png in drawn.items()}
     drawn = protocol_tables.draw_protocols(protocols, runs)
     protocol_tables.write_protocols(out_dir, protocols, meta)
@@ -209,7 +211,7 @@ def run(
         **page.collect_pictures(
             pngs | external_pngs,
             gallery_paths,
-            [path for of in heatmaps.values() for path in of],
+            heatmaps,
             thumbnails,
         ),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from slpd_core import config
+from slpd_core.report.pseudonyms import number_names
 from slpd_core.slides.outline_files import Outlines, find_outline, find_outlines
 from slpd_core.workflow.tracking import file_state
 from slpd_core.wsi import identity
@@ -35,6 +36,10 @@ class SlideFiles:
     ) -> None:
         self.settings, self.failures, self.planning = settings, failures, planning
         self.cohort = [*sheet["slide_id"]]
+        # A parameter of rules whose pictures name slides; there is none, and nothing is redrawn, without pseudonyms.
+        self.shown_names: dict[str, dict[str, str]] = {}
+        if settings.report.pseudonyms:
+            self.shown_names["shown_names"] = {**number_names(sheet, seed=settings.seed).slides}
         self.external = {name: [*table["slide_id"]] for name, table in external.items()}
         records = [row for table in (sheet, *external.values()) for row in table.to_dict("records")]
         self.rows: dict[str, dict[str, Any]] = {str(row["slide_id"]): dict(row) for row in records}

@@ -77,7 +77,7 @@ def test_a_contact_sheet_holds_any_number_of_slides(n):
     assert shown == n * 360 * 90
 
 
-def draw(cohort, attend, settings, per_label=3):
+def draw(cohort, attend, settings, per_label=3, **named):
     attend(cohort)
     heatmaps.run(
         folds_path=cohort / "folds.parquet",
@@ -88,6 +88,7 @@ def draw(cohort, attend, settings, per_label=3):
         out_path=cohort / "heatmaps.jpg",
         section=settings.heatmaps.model_copy(update={"slides_per_label": per_label}),
         seed=1,
+        **named,
     )
     return np.asarray(Image.open(cohort / "heatmaps.jpg")).astype(float)
 
@@ -110,6 +111,21 @@ def test_a_slide_is_coloured_by_the_classifier_of_the_fold_that_tests_it(cohort,
         np.testing.assert_allclose(middles, expected, atol=6)  # JPEG
         others = [heatmap.attention_colors(attention[n] * len(own))[:, :3] for n in range(3) if n != fold]
         assert all(np.abs(other - own[:, :3]).max() > 12 for other in others)  # another fold's would be seen
+
+
+def test_slides_are_titled_by_the_names_to_be_shown(cohort, attend, settings, monkeypatch):
+    titles, draw_sheet = [], heatmap.draw_contact_sheet
+    monkeypatch.setattr(
+        heatmap,
+        "draw_contact_sheet",
+        lambda panels: titles.append([panel[0] for panel in panels]) or draw_sheet(panels),
+    )
+    draw(cohort, attend, settings, per_label=1)
+    numbers = {name: f"slide-{i}" for i, name in enumerate(titles[0])}
+    assert artifacts.read_picture_meta(cohort / "heatmaps.jpg") == {}
+    draw(cohort, attend, settings, per_label=1, shown_names=numbers)
+    assert titles[1] == ["slide-0", "slide-1"]
+    assert artifacts.read_picture_meta(cohort / "heatmaps.jpg") == artifacts.NUMBERED
 
 
 def test_regions_that_are_not_those_of_the_embeddings_are_named(cohort, attend, settings):

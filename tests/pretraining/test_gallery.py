@@ -157,6 +157,13 @@ def test_prototypes_of_other_regions_are_refused(make, tmp_path):
         gallery.load_gallery(embed[::-1], tmp_path / "prototypes.h5")
 
 
+def test_slides_are_titled_by_the_names_to_be_shown(make, tmp_path):
+    make({"a": [RED, BLUE], "b": [RED]}, [0, 1, 0])
+    embed, _ = artifacts.read_table(tmp_path / "embed.parquet", "embed")
+    loaded, _ = gallery.load_gallery(embed, tmp_path / "prototypes.h5", {"a": "slide-2", "b": "slide-1"})
+    assert loaded.titles == ["slide-2, 2 regions", "slide-1, 1 region"]
+
+
 def test_the_same_artifacts_give_the_same_picture(make, tmp_path):
     files = []
     for _ in range(2):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from slpd_core import artifacts
 from slpd_core.report import pseudonyms
@@ -95,7 +96,7 @@ def test_the_page_still_says_what_it_can(reports):
     assert text.count(f"(quarantined): {pseudonyms.NOT_SHOWN}") == 1
     assert "patient on both sides, 1 in 1 fold" in text
     assert "label not tested, 1 in 1 fold" in text
-    assert not {"attention", "prototypes"} & page.ids  # names are drawn in these pictures
+    assert {"attention", "prototypes"} <= page.ids
     assert {link for link in page.references if not link.startswith(("#", "data:"))} == {
         *("run.json", "methods.md", "methods.bib", "label/slides.html", "grade/slides.html", "tmb/slides.html")
     }
@@ -122,6 +123,17 @@ def test_numbers_are_a_permutation_that_the_seed_draws():
     same = pseudonyms.keep_names(ledger)
     assert same.rename(ledger) is ledger
     assert replace(same, are_numbers=True).rename(ledger)["slide_id"].tolist() == [*"abcd"]
+
+
+def test_a_picture_with_names_in_it_is_refused(tmp_path):
+    named, numbered = tmp_path / "dino.png", tmp_path / "slpd.jpg"
+    artifacts.write_picture(named, Image.new("RGB", (8, 8)))
+    artifacts.write_picture(numbered, Image.new("RGB", (8, 8)), meta=artifacts.NUMBERED)
+    pseudonyms.require_numbers([numbered])
+    with pytest.raises(
+        ValueError, match=r"dino\.png: shows slides by their own names, .*; delete the file and rebuild"
+    ):
+        pseudonyms.require_numbers([numbered, named])
 
 
 def test_texts_that_can_be_paths_are_left_out_of_settings():

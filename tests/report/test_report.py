@@ -98,17 +98,17 @@ def write_run(folder, run, slides, remarks="", frozen=False):
     )
 
 
-def write_gallery(path):
+def write_gallery(path, meta):
     """Write a picture as the gallery of a run."""
     path.parent.mkdir(exist_ok=True)
-    artifacts.write_picture(path, Image.new("RGB", (640, 320), "pink"))
+    artifacts.write_picture(path, Image.new("RGB", (640, 320), "pink"), meta=meta)
     return path
 
 
-def write_heatmap(path):
+def write_heatmap(path, meta):
     """Write a picture as the heat maps of a row."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.write_picture(path, Image.new("RGB", (720, 200), "blue"))
+    artifacts.write_picture(path, Image.new("RGB", (720, 200), "blue"), meta=meta)
     return path
 
 
@@ -130,7 +130,7 @@ def plant(endpoint, fold, strength, label="y", one_class=False):
     return plant_predictions(endpoint, fold, strength, slides_per_patient=1 + (endpoint.kind == "survival"))
 
 
-def write_task(folder, settings, name, rows, endpoint, n_folds, remarks, metas, label, one_class, heatmaps):
+def write_task(folder, settings, name, rows, endpoint, n_folds, remarks, metas, label, one_class, heatmaps, drawn):
     """Write the labels, folds, predictions and heat maps of a task; return their paths."""
     of_task, paths = folder / "tasks" / name, []
     bags = "patient" if endpoint.kind == "survival" else "slide"
@@ -153,7 +153,7 @@ def write_task(folder, settings, name, rows, endpoint, n_folds, remarks, metas, 
     for stage, table in tables.items():
         artifacts.write_table(of_task / f"{stage}.parquet", stage, table, meta)
         meta = meta | endpoint.meta  # the labels know no classes, but for those that have an order
-    pictures = [write_heatmap(folder / "heatmaps" / name / run / "vit_wsi.jpg") for run in heatmaps]
+    pictures = [write_heatmap(folder / "heatmaps" / name / run / "vit_wsi.jpg", drawn) for run in heatmaps]
     return task.TaskPaths(*(of_task / f"{stage}.parquet" for stage in tables), paths, pictures)
 
 
@@ -189,6 +189,7 @@ def write_report(
         meta = {"encoder_source": source if of_cohort else "random", "encoder_name": "vit_s"}
         return meta | {"encoder_normalization": "mean 0.5 0.5 0.5", "ledger": ledger_of_fold}
 
+    shown = artifacts.NUMBERED if pseudonyms else {}
     tasks = {"label": label} if tasks is None else tasks
     classes = {of: make_endpoint("classification", sorted([of, "x"])) for of in tasks.values() if isinstance(of, str)}
     cohort = pd.concat([predictions(fold, 1) for fold in range(n_folds)])
@@ -201,14 +202,14 @@ def write_report(
         ledger_path=folder / "ledger.parquet",
         tasks={
             name: write_task(
-                folder, settings, name, rows, classes.get(of, of), n_folds, remarks, metas, of, one_class, runs
+                folder, settings, name, rows, classes.get(of, of), n_folds, remarks, metas, of, one_class, runs, shown
             )
             for name, of in tasks.items()
         },
         history_paths={name: folder / f"{name}.history.parquet" for name in runs},
         monitored_paths={name: folder / f"{name}.monitored.h5" for name in runs},
         embed_paths={name: folder / f"{name}.parquet" for name in runs},
-        gallery_paths=[write_gallery(folder / "gallery" / f"{name}.png") for name in runs if name != "dino"],
+        gallery_paths=[write_gallery(folder / "gallery" / f"{name}.png", shown) for name in runs if name != "dino"],
         overlays_dir=folder,
         outlines_dir=folder / "tissue",
         benchmarks_dir=folder / "benchmarks",
