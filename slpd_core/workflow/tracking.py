@@ -29,7 +29,6 @@ UNDECLARED = {
     "regions": _SHOWN,
     "overlays": _SHOWN,
     "outlines": _SHOWN,
-    "overlays_dir": _SHOWN,
     "folds": "They are those of the declared outputs.",
     "benchmarks": _SHOWN,
     "paths": "The result tables are declared, but for those of cohorts that have none yet.",
