@@ -197,7 +197,7 @@ class Config(Section):
                 if name in rows
             },
             recipe=encoders.recipe,
-            patches_per_slide=self.patches.patches_per_slide,
+            patches_per_slide=self.patches.patches_per_slide if encoders.recipe else None,
             runs={
                 name: run.model_copy(update={"init_from": Path(run.init_from).name if run.init_from else None})
                 for name, run in runs.items()

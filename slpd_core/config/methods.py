@@ -56,7 +56,7 @@ class MethodsConfig(Section):
         encoder: The cohort's patch encoder.
         compared: Those it is compared with in rows of results.
         recipe: Of a patch encoder that is trained on the cohort.
-        patches_per_slide: That it is trained on.
+        patches_per_slide: That it is trained on; None where it is not trained here.
         runs: Pretraining runs; init_from is a file's name.
         training: Of classifiers.
     """
@@ -69,6 +69,6 @@ class MethodsConfig(Section):
     encoder: NamedEncoderConfig
     compared: dict[str, NamedEncoderConfig]
     recipe: StageOneConfig | None
-    patches_per_slide: Positive
+    patches_per_slide: Positive | None
     runs: dict[str, PretrainRunConfig]
     training: ClassifierTrainingConfig
