@@ -27,6 +27,17 @@ TOOL_WORDS = {
     "hipt": "the code of HIPT [@chen2022scaling]",
     "hs2p": "hs2p",
 }
+# Settings of pretraining that sentences name, and those that count with prototypes only.
+NAMED_SETTINGS = (
+    *("alpha_intra", "alpha_inter", "clustering", "n_prototypes", "n_neighbors", "matching", "exclude_same_patient"),
+    *("prototype_start_epoch", "init_from", "train_on", "epochs", "batch_size", "koleo_weight", "n_global_crops"),
+    *("global_crop_size", "n_local_crops", "local_crop_size", "base_lr", "warmup_epochs", "min_lr"),
+    *("embed_dim", "depth", "n_heads"),
+)
+PROTOTYPE_SETTINGS = (
+    *("cluster_space", "cluster_crop", "min_regions", "kmeans_restarts", "kmeans_iterations", "inter_target"),
+    *("center_slides", "shared_center", "skip_crop_k"),
+)
 # Published patch encoder -> its paper; of others the page is cited where the weights are.
 ENCODER_PAPERS = {
     **dict.fromkeys(("uni", "uni2-h"), "chen2024towards"),
@@ -123,7 +134,9 @@ def _describe_slides(settings: config.MethodsConfig, ledger: pd.DataFrame) -> st
     }
     lost = [f"{_count(n, 'slide')} {why}" for why, n in excluded.items() if n]
     sentences += [f"{' and '.join(lost)}."] if lost else []
-    sentences.append("Slides were read by OpenSlide [@goode2013openslide] or readers of the same kind.")
+    sentences.append(
+        "Slides were read by OpenSlide [@goode2013openslide], and formats that it does not read by other readers."
+    )
     outlined = int((usable["tissue_source"] != "segmented").sum())
     if outlined < len(usable):
         thumbnail = f"on pictures of {settings.thumbnail_mpp:g} µm per pixel"
@@ -198,12 +211,8 @@ def _describe_stage_one(settings: config.MethodsConfig) -> str:
 def _describe_pretraining(settings: config.MethodsConfig) -> str:
     """Sentences on the region encoders: what each run is, then how those of equal settings were trained."""
     kinds = {name: classify_run(run.model_dump()) for name, run in settings.runs.items()}
-    first = next(iter(settings.runs.values()))
-    shapes = {(run.depth, run.n_heads, run.embed_dim) for run in settings.runs.values()}
-    shape = f" ({first.depth} layers, {first.n_heads} heads, {first.embed_dim} dimensions)" if len(shapes) == 1 else ""
     sentences = [
-        f"Region encoders are vision transformers over the grid of a region's patches, as in HIPT "
-        f"[@chen2022scaling]{shape}."
+        "Region encoders are vision transformers over the grid of a region's patches, as in HIPT [@chen2022scaling]."
     ]
     sentences += [f"{name}: {_describe_run(run, kinds[name])}." for name, run in settings.runs.items()]
     trainings: dict[str, list[str]] = {}
@@ -223,12 +232,15 @@ def _describe_run(run: config.PretrainRunConfig, kind: str) -> str:
     if kind == DINO:
         return f"self-distillation by DINO [@caron2021emerging], without prototypes{start}"
     assert kind == SLPD
-    extent = "The regions of each slide were" if run.clustering == "slide" else "The regions of all slides at once were"
+    clustered = f"The regions of each slide were clustered by k-means before each epoch into M = {run.n_prototypes}"
+    if run.clustering == "global":
+        clustered = (
+            f"All regions at once were clustered by k-means before each epoch into M = {run.n_prototypes} per slide"
+        )
     parts = [
         f"Slide-Level Prototypical Distillation (SLPD) [@yu2023slpd], which adds prototypes to the self-distillation "
-        f"of DINO [@caron2021emerging]{start}. {extent} clustered by k-means before each epoch, a slide into M = "
-        f"{run.n_prototypes} prototypes; the loss within slides has weight {run.alpha_intra:g}, that between slides "
-        f"weight {run.alpha_inter:g}"
+        f"of DINO [@caron2021emerging]{start}. {clustered} prototypes; the loss within slides has weight "
+        f"{run.alpha_intra:g}, that between slides weight {run.alpha_inter:g}"
     ]
     if run.alpha_inter:
         matched = "matched one to one" if run.matching == "optimal" else "each matched with its nearest"
@@ -248,13 +260,24 @@ def _describe_training(run: config.PretrainRunConfig) -> str:
     if run.train_on == "train_fold":
         seen = "once per fold, on the regions of its training slides only, without labels"
     koleo = f", with the KoLeo loss [@oquab2024dinov2] of weight {run.koleo_weight:g}" if run.koleo_weight else ""
+    shape = f"{run.depth} layers, {run.n_heads} heads, {run.embed_dim} dimensions"
     return (
-        f"trained {seen}, for {_count(run.epochs, 'epoch')} in batches of "
+        f"trained ({shape}) {seen}, for {_count(run.epochs, 'epoch')} in batches of "
         f"{run.batch_size:,} regions{koleo}, with {run.n_global_crops} crops of {run.global_crop_size} × "
         f"{run.global_crop_size} and {run.n_local_crops} of {run.local_crop_size} × {run.local_crop_size} patches; "
         f"optimizer AdamW [@loshchilov2019decoupled], learning rate {_number(run.base_lr)} for a batch of "
         f"256, warmed up over {_count(run.warmup_epochs, 'epoch')}, then cosine to {_number(run.min_lr)}."
+        f"{_describe_changes(run)}"
     )
+
+
+def _describe_changes(run: config.PretrainRunConfig) -> str:
+    """The settings that differ from the paper's and that no other sentence names."""
+    paper, here = config.default_config().pretrain.run("slpd").model_dump(), run.model_dump()
+    left_out = {*NAMED_SETTINGS, *(() if run.uses_prototypes else PROTOTYPE_SETTINGS)}
+    changed = [key for key in here if key not in left_out and here[key] != paper.get(key)]
+    texts = [f"{key} {_number(here[key]) if isinstance(here[key], float) else here[key]}" for key in changed]
+    return f" Other settings that differ from the paper's: {', '.join(texts)}." if texts else ""
 
 
 def _describe_evaluation(results: TaskResults, *, alone: bool) -> str:

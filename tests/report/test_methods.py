@@ -93,6 +93,9 @@ CHANGES = [
     {"pretrain": {"koleo_weight": 0.1}},
     {"pretrain": {"prototype_start_epoch": 3}},
     {"pretrain": {"init_from": "/data/secret/vit4k.pth"}},
+    *({"pretrain": {key: value}} for key, value in (("embed_dim", 96), ("weight_decay", 0.1), ("shared_center", True))),
+    {"pretrain": {"runs": {"dino": {}, "slpd": {"preset": "authors_code"}}}},
+    {"pretrain": {"runs": {"dino": {}, "slpd": {"clustering": "global", "alpha_inter": 0.0}}}},
     {"pretrain": {"epochs": 0, "init_from": "/data/secret/vit4k.pth"}},
     {"evaluate": {"epochs": 7}},
     {"evaluate": {"knn_n_neighbors": 9}},
@@ -133,6 +136,17 @@ def test_every_reference_can_be_cited():
     assert {*references.read_references()} <= {*references.list_citations("\n".join(cited))}
     for key, entry in references.read_references().items():
         assert all(f"  {field}" in entry for field in ("author", "title", "year")), key
+
+
+def test_settings_of_prototypes_are_named_of_runs_that_use_them_alone():
+    dino, slpd = {"alpha_intra": 0.0, "alpha_inter": 0.0, "shared_center": True}, {"shared_center": True}
+    text = describe({"pretrain": {"runs": {"dino": dino, "slpd": slpd}, "weight_decay": 0.1}}, {})
+    changed = re.findall("(\\w+) was trained[^;]*;[^;]*paper's: ([^.]*.[^.]*)[.]", text)
+    assert [(run, {*of.split(", ")}) for run, of in changed] == [
+        ("dino", {"weight_decay 0.1"}),
+        ("slpd", {"weight_decay 0.1", "shared_center True"}),
+    ]
+    assert "differ from the paper's" not in describe()
 
 
 def test_counts_are_those_of_the_cohort():
