@@ -8,6 +8,7 @@ from slpd_core import __version__, artifacts, config
 from slpd_core.config.published import find_published
 from slpd_core.endpoints.scores import SCORES
 from slpd_core.report.paper_question import DINO, FROZEN, SLPD, classify_run
+from slpd_core.report.provenance import read_versions
 from slpd_core.report.result_rows import name_classifier
 from slpd_core.report.task import TaskResults
 from slpd_core.report.wording import describe_truth, join_words, lower_title
@@ -75,7 +76,6 @@ def describe_methods(
     results: Mapping[str, TaskResults],
     *,
     seed: int,
-    versions: Mapping[str, str],
 ) -> list[str]:
     """Describe how a run made its results.
 
@@ -84,7 +84,6 @@ def describe_methods(
         ledger: Of the cohort.
         results: Of each task.
         seed: Of the config.
-        versions: As `provenance.read_versions` returns them.
 
     Returns:
         Paragraphs, with citations as `references.list_citations` reads them.
@@ -95,7 +94,7 @@ def describe_methods(
     paragraphs += (
         [*evaluated, _describe_classifiers(settings, results), _describe_statistics(results)] if evaluated else []
     )
-    return [*paragraphs, _describe_software(seed, versions)]
+    return [*paragraphs, _describe_software(seed, read_versions())]
 
 
 def list_encoder_pages(settings: config.MethodsConfig) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
@@ -85,14 +85,13 @@ def _compose(accent: re.Match[str]) -> str:
     return unicodedata.normalize("NFC", accent[1] + (ACUTE if "'" in accent[0] else DIAERESIS))
 
 
-def format_bibtex(references: Mapping[str, str], keys: Sequence[str] | None = None) -> str:
+def format_bibtex(references: Mapping[str, str]) -> str:
     """Format entries as a BibTeX file.
 
     Args:
         references: Entries by key.
-        keys: Those to write; None: all.
 
     Returns:
         Its text.
     """
-    return "\n\n".join(references[key] for key in (references if keys is None else keys)) + "\n"
+    return "\n\n".join(references.values()) + "\n"

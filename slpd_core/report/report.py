@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ from slpd_core.report import (
     wording,
 )
 from slpd_core.report.projection import choose_slides, project_regions
-from slpd_core.report.provenance import provenance_context, read_versions
+from slpd_core.report.provenance import provenance_context
 from slpd_core.report.pseudonyms import keep_names, number_names, require_numbers, write_key
 from slpd_core.report.task import TaskPaths, TaskResults
 from slpd_core.runtime import log
@@ -61,6 +62,15 @@ def _project_runs(
     slides = choose_slides(ledger, labels, slides_per_label, seed=seed)
     groups = {name: wording.order_groups(of.labels, of.endpoint) for name, of in results.items()}
     return {name: project_regions(embed, slides, groups, perplexity, seed=seed) for name, embed in embeds.items()}
+
+
+def _write_methods(out_dir: Path, paragraphs: Sequence[str], settings: config.MethodsConfig) -> dict[str, Any]:
+    """Write the methods text and its BibTeX; values by the template's names."""
+    cited = references.select_references("\n".join(paragraphs), methods.list_encoder_pages(settings))
+    bibtex = references.format_bibtex(cited)
+    artifacts.write_text(out_dir / "methods.bib", bibtex)
+    artifacts.write_text(out_dir / "methods.md", "\n\n".join(paragraphs) + "\n")
+    return {"methods": [references.name_citations(text, cited) for text in paragraphs], "bibtex": bibtex}
 
 
 def run(
@@ -186,10 +196,6 @@ def run(
         embeds={name: embed for name, (embed, _) in embeds.items()},
     )
     overview.write_verdicts(out_dir / "verdicts.csv", top)
-    described = methods.describe_methods(settings, ledger, results, seed=seed, versions=read_versions())
-    cited = references.select_references("\n".join(described), methods.list_encoder_pages(settings))
-    artifacts.write_text(out_dir / "methods.bib", references.format_bibtex(cited))
-    artifacts.write_text(out_dir / "methods.md", "\n\n".join(described) + "\n")
     usable = ledger.loc[ledger["status"] == artifacts.OK, "slide_id"].to_list()
     page.write_page(
         out_dir / "index.html",
@@ -204,8 +210,7 @@ def run(
             ledger, {name: wording.name_truths(name, of.labels, of.endpoint) for name, of in results.items()}
         ),
         section=section,
-        methods=[references.name_citations(paragraph, cited) for paragraph in described],
-        bibtex=references.format_bibtex(cited),
+        **_write_methods(out_dir, methods.describe_methods(settings, ledger, results, seed=seed), settings),
         **page.describe_runs(history_paths, histories, {name: meta for name, (_, meta) in embeds.items()}),
         **provenance_context(metas, benchmarks_dir, seed, hide_paths=section.pseudonyms),
         **page.collect_pictures(

@@ -12,7 +12,6 @@ from slpd_core.report import methods, references, result_rows, result_table
 from slpd_core.report.task import TaskResults
 from tests.report.planted_endpoints import FOLLOW_UP, GRADES, VALUES, plant_predictions
 
-VERSIONS = {"snakemake": "9", "torch": "2", "scikit-learn": "1"}
 LABELS = make_endpoint("classification", ["x", "y"])
 LEDGER = pd.DataFrame(
     {
@@ -60,7 +59,7 @@ def load(changes=None):
 
 
 def describe(changes=None, tasks=TASKS):
-    return "\n".join(methods.describe_methods(load(changes), LEDGER, tasks, seed=1, versions=VERSIONS))
+    return "\n".join(methods.describe_methods(load(changes), LEDGER, tasks, seed=1))
 
 
 HIPT = {"source": "hipt", "weights": "/data/secret/vit256.pth"}
