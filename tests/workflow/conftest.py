@@ -152,11 +152,11 @@ def copied(finished, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def results_of() -> Callable[[Path], dict[str, bytes]]:
-    """Every artifact but for the times in it: name -> content. The page and TensorBoard's files are full of times."""
+    """Every artifact but for the times in it: name -> content. Pages, run.json and TensorBoard's files have some."""
 
     def read(folder: Path) -> dict[str, bytes]:
         results = folder / "results" / "tiny"
-        paths = [path for path in results.rglob("*") if path.is_file() and path.name != "index.html"]
+        paths = [path for path in results.rglob("*") if path.is_file() and path.name not in ("index.html", "run.json")]
         names = {path.relative_to(results).as_posix(): path for path in paths}
         timed = re.compile("logs/|benchmarks/|state/|.*/tensorboard/")
         found = {name: path.read_bytes() for name, path in names.items() if not timed.match(name)}
