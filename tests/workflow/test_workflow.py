@@ -268,6 +268,7 @@ def test_the_page_of_artifacts_says_what_is_in_them(widened, own_encoder, rare):
         "pretrain/{run}/checkpoint.pt",
         "preflight/forecast.json",
         "predict/{external}/compared/{encoder}/ledger.parquet",
+        "report/pseudonyms.csv",
         "state/{slide}.{mark}.unread",
         "export/slides/{slide}.json",
         "export/{format}/exported.csv",
